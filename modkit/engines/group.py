@@ -41,6 +41,8 @@ class Group:
             `timeout` is out of range.
     """
 
+    several = True
+
     def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
         missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
@@ -61,6 +63,7 @@ class Group:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._cpu: Any = dist.new_group(backend="gloo", timeout=wait) if self.device.type == "cuda" else None
         self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
+        self._asked: _Question | None = None  # of the last poll
         self._unreached: dict[int, tuple[str, str]] = {}  # player and name of parameters that have yet to take a step
 
     def backward(self, loss: Tensor) -> None:
@@ -73,9 +76,8 @@ class Group:
         Raises:
             ValueError: If the losses of a player's first turn do not reach a parameter, which would never be exchanged.
         """
-        parameters = list_parameters(optimizer)
-        if any(one.grad is not None for one in parameters):
-            self._check_reached(parameters)
+        if self._unreached and any(one.grad is not None for one in list_parameters(optimizer)):
+            self._check_reached(list_parameters(optimizer))
         update_parameters(optimizer, max_norm)
 
     def expect_gradients(self, player: str, losses: nn.Module) -> None:
@@ -112,16 +114,19 @@ class Group:
 
     def agree(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._cpu)
-        return bool(value)
+        return _Question(flag, self._cpu).wait()
+
+    def poll(self, flag: bool) -> bool:
+        """Whether the flag was set in any process at the last call; the answer comes while this process computes."""
+        before, self._asked = self._asked, _Question(flag, self._cpu)
+        return before is not None and before.wait()
 
     def barrier(self) -> None:
         """Waits for all processes."""
         self.agree(False)
 
     def announce(self, place: str) -> None:
-        """Writes into the group's store where this process is."""
+        """Writes into the group's store where this process is, at most once a second."""
         self._record.announce(place)
 
     def explain(self, error: BaseException) -> str | None:
@@ -133,8 +138,23 @@ class Group:
 
     def close(self, error: BaseException | None) -> None:
         """Leaves the group without waiting for the others; those that wait for this process end when it does."""
+        if error is None and self._asked is not None:
+            self._asked.wait()
         if self._made and dist.is_initialized():
             dist.destroy_process_group()
+
+
+class _Question:
+    """Whether a flag is set in any process; the exchange goes on beside other work."""
+
+    def __init__(self, flag: bool, group: Any) -> None:
+        self._value = torch.tensor(int(flag))
+        self._work: Any = dist.all_reduce(self._value, dist.ReduceOp.MAX, group=group, async_op=True)
+
+    def wait(self) -> bool:
+        """Waits for the answer."""
+        self._work.wait()
+        return bool(self._value)
 
 
 class _Total(torch.autograd.Function):
