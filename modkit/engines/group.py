@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from modkit.engines.batch_norm import join_norms, release_norms
 from modkit.engines.device import find_device
 from modkit.engines.record import Record
 from modkit.engines.updates import list_parameters, update_parameters
@@ -35,15 +36,18 @@ class Group:
         device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
         timeout: Seconds after which a process that waits for another gives up, at least 1 and at most a million.
         unused: Whether a player may have parameters that its losses do not reach, at the cost of a search at each step.
+        sync_batch_norm: Whether batch normalization sees the rows of all processes, by torch's SyncBatchNorm, on CUDA.
 
     Raises:
-        ValueError: If no launcher has told the number of this process, the device is unknown or not available, or
-            `timeout` is out of range.
+        ValueError: If no launcher has told the number of this process, the device is unknown or not available,
+            `timeout` is out of range, or batch normalization would be synchronized on the CPU.
     """
 
     several = True
 
-    def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
+    def __init__(
+        self, device: str, *, timeout: float = 1800.0, unused: bool = False, sync_batch_norm: bool = False
+    ) -> None:
         missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise ValueError(
@@ -52,8 +56,13 @@ class Group:
             )
         if not 1 <= timeout <= 1e6:
             raise ValueError(f"{type(self).__name__} expects timeout in [1, 1e6] seconds, got {timeout}")
-        self.unused = unused
+        self.unused, self._sync_batch_norm = unused, sync_batch_norm
         self.device = find_device(device, find_local_rank())
+        if sync_batch_norm and self.device.type == "cpu":
+            raise ValueError(
+                f"{type(self).__name__} expects CUDA for sync_batch_norm, since torch's SyncBatchNorm computes on it "
+                f"alone; got the device {device!r}, here the CPU: set `train.engine.sync_batch_norm=false`"
+            )
         wait = timedelta(seconds=timeout)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -65,6 +74,19 @@ class Group:
         self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
         self._asked: _Question | None = None  # of the last poll
         self._unreached: dict[int, tuple[str, str]] = {}  # player and name of parameters that have yet to take a step
+
+    def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
+        """Lets batch normalization see the rows of all processes, if it is to; engines go on from there.
+
+        That of other players and of frozen modules, too: it exchanges in training mode alone.
+        """
+        if self._sync_batch_norm:
+            join_norms(losses)
+        return losses
+
+    def release(self, player: str, losses: nn.Module) -> None:
+        """Gives back plain batch normalization."""
+        release_norms(losses)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradients of a loss."""

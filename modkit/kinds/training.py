@@ -220,7 +220,8 @@ class EngineExtras:
 
     Args:
         several: Whether it trains with several processes: `modkit check` then states which layers see the rows of their
-            own process only.
+            own process only. With an argument `sync_batch_norm` that is set, batch normalization is none of these, and
+            is refused on the CPU.
     """
 
     several: bool = False
