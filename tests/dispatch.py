@@ -47,9 +47,8 @@ class Launches(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        returned = [one for one in tree_leaves(out) if isinstance(one, Tensor)]
-        computes = any(one.device.type == self._device for one in returned) and not _is_free(func)
-        if computes and not self._paused:
+        seen = [one for one in tree_leaves((out, args)) if isinstance(one, Tensor)]
+        if any(one.device.type == self._device for one in seen) and not self._paused and not _is_free(func):
             self.names.append(str(func))
         return out
 

@@ -33,14 +33,14 @@ def join_norms(module: nn.Module) -> None:
         >>> net[0]
         BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
     """
-    _change(module, _JOINED)
+    _convert(module, _JOINED)
 
 
 def release_norms(module: nn.Module) -> None:
     """Undoes `join_norms`."""
-    _change(module, _PLAIN)
+    _convert(module, _PLAIN)
 
 
-def _change(module: nn.Module, kinds: Mapping[type, type]) -> None:
+def _convert(module: nn.Module, kinds: Mapping[type, type]) -> None:
     for one in module.modules():
         one.__class__ = kinds.get(type(one), type(one))
