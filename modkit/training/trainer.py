@@ -138,7 +138,7 @@ class Trainer:
         """
         if self._resumed:
             return self._begun
-        latest = self.run.read_last()
+        latest = self.run.read_last(mapped=True)  # of a tensor that is divided, a process needs a slice
         if latest:
             restored = latest.checkpoint
             with _explain_misfit(latest.path):
@@ -407,7 +407,7 @@ class Trainer:
             mean, cursor.watched = sum(cursor.watched) / len(cursor.watched), []
             if cursor.best is None or mean < cursor.best:
                 cursor.best, cursor.best_name = mean, name
-        tensors = {"model": self.model.state_dict()}
+        tensors: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict()}
         states: dict[str, Any] = {}
         if average.decay:
             tensors["ema"] = average.state_dict()
