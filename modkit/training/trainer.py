@@ -144,7 +144,8 @@ class Trainer:
             with _explain_misfit(latest.path):
                 self.model.load_state_dict(restored.tensors["model"])
                 self._cursor = Cursor.read(restored.state["cursor"])
-                self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
+                recent, device = self._cursor.recent, self.engine.device
+                self._recent = {name: torch.tensor(float(loss), device=device) for name, loss in recent.items()}
                 if self._cursor.stage > len(self.stages):
                     raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
             self._restored = latest.path, restored

@@ -19,11 +19,13 @@ from modkit.rng import Rng
 from modkit.runs.run import Run
 from modkit.training import trainer as module
 from modkit.training.callbacks import Callbacks
-from modkit.training.players import make_player_states, set_modes
+from modkit.training.players import PlayerState, make_player_states, set_modes
+from modkit.training.schedule import StageSchedule
 from modkit.training.trainer import Trainer
+from modkit.types import Batch
 from tests.dispatch import Waits
 
-SPECS = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+EXAMPLES = Path(__file__).parents[2] / "examples"
 KNOWN = {"modkit/diffusion/gaussian.py:move", "modkit/diffusion/variational.py:variational_bound"}
 """Where steps still wait."""
 
@@ -34,21 +36,32 @@ class Meta(LocalEngine):
         self.device = torch.device("meta")
 
 
-def find_waits(path: Path, folder: Path) -> Iterator[str]:
-    """The places that wait in the steps of an example at which its players begin, stage by stage."""
-    spec = modkit.load_spec(path, ["train.batch_size=4"])
+def make_trainer(name: str, folder: Path) -> tuple[Trainer, Batch]:
+    """The trainer of an example on meta tensors, and a batch."""
+    spec = modkit.load_spec(EXAMPLES / f"{name}.yaml", ["train.batch_size=4"])
     site = Site(plan(spec), meta=True)
     data, settings = site.make_data(), site.make_settings()
     model = site.build_model(data.x, data.fields)
     site.check()
     batch = next(read_in_order(data, "train", 4, Rng(0))).to("meta")
     run = Run.create(folder / "run", SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
-    trainer = Trainer(model, data, settings, Meta(), run, Callbacks(run, ()), Silent())
+    return Trainer(model, data, settings, Meta(), run, Callbacks(run, ()), Silent()), batch
+
+
+def begin(trainer: Trainer, stage: StageSchedule) -> list[PlayerState]:
+    """The players of a stage, in training."""
+    states = make_player_states(trainer.model, trainer.settings, stage, trainer.engine)
+    set_modes(trainer.model, states)
+    return states
+
+
+def find_waits(name: str, folder: Path) -> Iterator[str]:
+    """The places that wait in the steps of an example at which its players begin, stage by stage."""
+    trainer, batch = make_trainer(name, folder)
     cursor = trainer._cursor
     for cursor.stage, stage in enumerate(trainer.stages):
-        states = make_player_states(model, settings, stage, trainer.engine)
-        average = Average(model, [path for state in states for path in state.player.modules], 0.9)
-        set_modes(model, states)
+        states = begin(trainer, stage)
+        average = Average(trainer.model, [path for state in states for path in state.player.modules], 0.9)
         for cursor.index in {state.player.start for state in states}:
             seen = Waits()
             try:
@@ -76,15 +89,24 @@ def met():
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
-@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_no_step_of_an_example_waits(path, tmp_path, met):
-    found = {one.partition(": ")[0]: one for one in find_waits(path, tmp_path)}
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.yaml")))
+def test_no_step_of_an_example_waits(name, tmp_path, met):
+    found = {one.partition(": ")[0]: one for one in find_waits(name, tmp_path)}
     met.update(found)
     assert not [one for place, one in found.items() if place not in KNOWN]
 
 
 def test_what_still_waits_is_met(met):
     assert met >= KNOWN
+
+
+def test_a_logged_step_copies_once(tmp_path):
+    trainer, batch = make_trainer("vae-2d", tmp_path)
+    states = begin(trainer, trainer.stages[0])
+    trainer._recent = trainer._take_step(states, batch)
+    with Waits() as seen, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        trainer._read_losses(states)
+    assert len(trainer._recent) > 1 and len(seen.found) == 1 and "_read_losses" in seen.found[0]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +136,6 @@ def test_one_wait_put_back_is_found(wait, said, tmp_path, monkeypatch):
         return loss
 
     monkeypatch.setattr(module, "weigh_losses", weigh_and_wait)
-    (path,) = [path for path in SPECS if path.stem == "vae-2d"]
-    found = list(find_waits(path, tmp_path))
+    found = list(find_waits("vae-2d", tmp_path))
     assert all(said in one and one.startswith("tests/training/test_waits.py") for one in found), found
     assert bool(found) == (said is not None)
