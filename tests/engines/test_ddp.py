@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from torch import distributed as dist
 
 from modkit import Spec, use
 from modkit.engines.ddp import DDPEngine
@@ -127,6 +128,19 @@ def test_a_wait_is_finite(monkeypatch, timeout):
         monkeypatch.setenv(name, "1")
     message = re.escape(f"expects timeout in [1, 1e6] seconds, got {timeout}")
     check_refusal(message, DDPEngine, "cpu", timeout=timeout)
+
+
+def test_the_answer_of_a_poll_is_read_at_the_next_one(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        engine = DDPEngine("cpu")
+        assert [engine.poll(flag) for flag in (False, True, True, False, False)] == [False, False, True, True, False]
+        assert engine.agree(True) and not engine.agree(False)
+        engine.close(None)
+    finally:
+        dist.destroy_process_group()
 
 
 class Several:
