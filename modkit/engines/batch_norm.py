@@ -43,4 +43,5 @@ def release_norms(module: nn.Module) -> None:
 
 def _convert(module: nn.Module, kinds: Mapping[type, type]) -> None:
     for one in module.modules():
-        one.__class__ = kinds.get(type(one), type(one))
+        if kind := kinds.get(type(one)):
+            one.__class__ = kind
