@@ -7,18 +7,17 @@ all that was launched before.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Launches", "Waits", "count_outside"]
+__all__ = ["Launches", "Waits"]
 
 _ROOT = Path(__file__).parents[1]
 _HERE = (Path(__file__).name, "site-packages")
@@ -43,23 +42,14 @@ class Launches(TorchDispatchMode):
     def __init__(self, device: str = "meta") -> None:
         super().__init__()
         self.names: list[str] = []
-        self._device, self._paused = device, 0
+        self._device = device
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         seen = [one for one in tree_leaves((out, args)) if isinstance(one, Tensor)]
-        if any(one.device.type == self._device for one in seen) and not self._paused and not _is_free(func):
+        if any(one.device.type == self._device for one in seen) and not _is_free(func):
             self.names.append(str(func))
         return out
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Collects nothing within the context."""
-        self._paused += 1
-        try:
-            yield
-        finally:
-            self._paused -= 1
 
 
 class Waits(TorchDispatchMode):
@@ -131,32 +121,6 @@ class _Made(TorchFunctionMode):
         if func in _MADE and out.device.type == self._device and not isinstance(args[0], Tensor):
             self._note(f"torch.{func.__name__} on the device")
         return out
-
-
-@contextmanager
-def count_outside(*networks: nn.Module) -> Iterator[Launches]:
-    """Collects what is launched outside of the forward and backward of some networks.
-
-    A backward pass runs where no module can be seen: call this around what computes losses alone, or without gradients.
-    """
-    seen = Launches()
-    pauses: list[Any] = []
-
-    def enter(*_: Any) -> None:
-        pauses.append(seen.pause())
-        pauses[-1].__enter__()
-
-    def leave(*_: Any) -> None:
-        pauses.pop().__exit__(None, None, None)
-
-    hooks = [one.register_forward_pre_hook(enter) for one in networks]
-    hooks += [one.register_forward_hook(leave, always_call=True) for one in networks]
-    try:
-        with seen:
-            yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _is_free(func: Any) -> bool:

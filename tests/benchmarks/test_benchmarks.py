@@ -1,5 +1,4 @@
 import json
-import os
 
 import pytest
 import torch
@@ -111,7 +110,8 @@ def test_reading_is_timed_and_its_memory_measured(tmp_path, capsys):
 
 @pytest.mark.full
 def test_what_is_shown_on_gpus_runs_on_the_cpu(capsys, monkeypatch):
-    monkeypatch.setattr("os.environ", dict(os.environ))
+    for name in ("TEST_DEVICE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "")  # which `main` sets
     words = "--device cpu --processes 1,2 --rows 8 --samples 64 --kills 1 --systems vae,gan-r1@"
     gpus.main(words.split())
     report = json.loads(capsys.readouterr().out)
