@@ -10,7 +10,7 @@ reports both; `check` also refuses what the review refuses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
@@ -26,11 +26,10 @@ from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
 from modkit.building.review import make_problems, review_game, review_model, review_processes, verify_overrides
 from modkit.data.moments import find_type
-from modkit.engines.group import Group
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
-from modkit.kinds import Data, DataExtras, Fact, Finding, read_extras
+from modkit.kinds import Data, DataExtras, EngineExtras, Fact, Finding, Note, read_extras
 from modkit.models.model import Model
 from modkit.models.player import Player
 from modkit.models.step import StepContext
@@ -175,8 +174,8 @@ def _make_report(
     fields: Mapping[str, TensorType],
 ) -> Report:
     played = _check_training(site, model, settings, trial.terms) if settings else ()
-    alone = review_processes(model, played) if _has_several_processes(site.plan) else ()
-    notes = (*review_model(model), *review_game(played, trial.terms), *alone)
+    engine = _review_engine(site.plan, model, played, settings) if settings else ()
+    notes = (*review_model(model), *review_game(played, trial.terms), *engine)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)
@@ -199,11 +198,13 @@ def _make_report(
     )
 
 
-def _has_several_processes(planned: Plan) -> bool:
-    """Whether the engine of a plan is one of several processes."""
+def _review_engine(planned: Plan, model: Model, played: Sequence[StageSchedule], settings: Settings) -> Iterable[Note]:
+    """States what several processes do otherwise than one, if the engine of a plan is for several."""
     engine = planned.calls.get("train.engine")
-    target = engine.part.load() if engine else None
-    return isinstance(target, type) and issubclass(target, Group)
+    if engine is None or not read_extras(engine.part.load(), EngineExtras).several:
+        return ()
+    joins = engine.arguments.get("sync_batch_norm") is True
+    return review_processes(model, played, settings.device, joins=joins)
 
 
 def _verify(report: Report) -> Report:

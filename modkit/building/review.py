@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from modkit.engines.batch_norm import JOINABLE
 from modkit.errors import Problem, SpecError
 from modkit.kinds import Fact, Finding, Note
 from modkit.models.model import Model
@@ -82,10 +83,27 @@ def review_game(stages: Sequence[StageSchedule], terms: Mapping[str, Iterable[st
                 )
 
 
-def review_processes(model: Model, stages: Sequence[StageSchedule]) -> Iterator[Fact]:
-    """States which layers that look across a batch see the rows of one process, where several train the model."""
+def review_processes(
+    model: Model, stages: Sequence[StageSchedule], device: str, *, joins: bool = False
+) -> Iterator[Note]:
+    """States which layers that look across a batch see the rows of one process, where several train the model.
+
+    Args:
+        model: The model.
+        stages: The stages.
+        device: Name of the device.
+        joins: Whether batch normalization is to see the rows of all processes, which cannot be on the CPU.
+    """
+    if joins and device.startswith("cpu"):
+        yield Finding(
+            "train.engine.sync_batch_norm",
+            f"torch's SyncBatchNorm computes on CUDA alone; expected `train.device` to be CUDA, got {device!r}",
+            ("train.engine.sync_batch_norm=false",),
+            refused=True,
+        )
     for player in {player.name: player for stage in stages for player in stage.players}.values():
-        alone = {type(one).__name__ for one in collect_modules(model, player) if isinstance(one, _ACROSS)}
+        across = [type(one) for one in collect_modules(model, player) if isinstance(one, _ACROSS)]
+        alone = {kind.__name__ for kind in across if not (joins and kind in JOINABLE)}
         if alone:
             layers = ", ".join(sorted(alone))
             yield Fact("", f"{player.name} has layers that see the rows of their own process only: {layers}")

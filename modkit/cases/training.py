@@ -90,6 +90,8 @@ def _play_engine(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
         raise AssertionError(f"expected `total` to sum over {part.world} processes, got {part.total(x)[0].tolist()}")
     if part.agree(False) or not part.agree(True):
         raise AssertionError("expected `agree` to return whether the flag is set in any process, got another answer")
+    if part.poll(False) or not (part.poll(True) | part.poll(True)):
+        raise AssertionError("expected `poll` to return whether the flag was set in any process, got another answer")
     mean = part.reduce({"mean": x.mean()})["mean"]
     part.announce("its end")
     if (reason := part.explain(ValueError("an error of this process"))) is not None:

@@ -36,14 +36,16 @@ class DDPEngine(Group):
         device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
         timeout: Seconds after which a process that waits for another gives up, at least 1 and at most a million.
         unused: Whether a player may have parameters that its losses do not reach, at the cost of a search at each step.
+        sync_batch_norm: Whether batch normalization sees the rows of all processes, by torch's SyncBatchNorm, on CUDA.
 
     Raises:
-        ValueError: If no launcher has told the number of this process, the device is unknown or not available, or
-            `timeout` is out of range.
+        ValueError: If no launcher has told the number of this process, the device is unknown or not available,
+            `timeout` is out of range, or batch normalization would be synchronized on the CPU.
     """
 
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Returns a module whose backward pass averages the gradients of the player's own parameters."""
+        losses = super().wrap(player, losses, own)
         if not own:
             return losses
         self.expect_gradients(player, losses)
@@ -59,6 +61,7 @@ class DDPEngine(Group):
         """Removes the hooks that exchange gradients."""
         if isinstance(losses, DistributedDataParallel):
             losses.reducer._remove_autograd_hooks()
+        super().release(player, losses)
 
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
         """Returns a context in which gradients stay in this process."""

@@ -45,25 +45,28 @@ class FSDP2Engine(Group):
         device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
         timeout: Seconds after which a process that waits for another gives up.
         unused: Whether a player may have parameters that its losses do not reach.
+        sync_batch_norm: Whether batch normalization sees the rows of all processes, by torch's SyncBatchNorm, on CUDA.
 
     Raises:
-        ValueError: If no launcher has told the number of this process, the device is unknown or not available, or this
-            torch cannot leave weights whole.
+        ValueError: If no launcher has told the number of this process, the device is unknown or not available,
+            this torch cannot leave weights whole, or batch normalization would be synchronized on the CPU.
     """
 
-    def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
+    def __init__(
+        self, device: str, *, timeout: float = 1800.0, unused: bool = False, sync_batch_norm: bool = False
+    ) -> None:
         if "ignored_params" not in inspect.signature(fully_shard).parameters:
             raise ValueError(
                 "FSDP2Engine expects a torch whose fully_shard takes `ignored_params`, "
                 f"got {torch.__version__}: install a newer one"
             )
-        super().__init__(device, timeout=timeout, unused=unused)
+        super().__init__(device, timeout=timeout, unused=unused, sync_batch_norm=sync_batch_norm)
         self._mesh = init_device_mesh(self.device.type, (self.world,))
         self._networks: dict[nn.Module, list[ShardedNetwork]] = {}
 
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Divides the weights of the networks that the player trains; returns the module itself."""
-        mine = {id(one) for one in own}
+        losses, mine = super().wrap(player, losses, own), {id(one) for one in own}
         self._networks[losses] = [
             ShardedNetwork(network, own, self._mesh)
             for network in find_networks(losses)
@@ -76,6 +79,7 @@ class FSDP2Engine(Group):
         """Makes the weights of the player's networks whole."""
         for network in self._networks.pop(losses):
             network.release()
+        super().release(player, losses)
 
     def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
         """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients.

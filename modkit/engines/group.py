@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from modkit.engines.batch_norm import join_norms, release_norms
 from modkit.engines.device import find_device
 from modkit.engines.record import Record
 from modkit.engines.updates import list_parameters, update_parameters
@@ -35,13 +36,18 @@ class Group:
         device: Name of the device; `auto` is CUDA if available, otherwise the CPU.
         timeout: Seconds after which a process that waits for another gives up, at least 1 and at most a million.
         unused: Whether a player may have parameters that its losses do not reach, at the cost of a search at each step.
+        sync_batch_norm: Whether batch normalization sees the rows of all processes, by torch's SyncBatchNorm, on CUDA.
 
     Raises:
-        ValueError: If no launcher has told the number of this process, the device is unknown or not available, or
-            `timeout` is out of range.
+        ValueError: If no launcher has told the number of this process, the device is unknown or not available,
+            `timeout` is out of range, or batch normalization would be synchronized on the CPU.
     """
 
-    def __init__(self, device: str, *, timeout: float = 1800.0, unused: bool = False) -> None:
+    several = True
+
+    def __init__(
+        self, device: str, *, timeout: float = 1800.0, unused: bool = False, sync_batch_norm: bool = False
+    ) -> None:
         missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise ValueError(
@@ -50,8 +56,13 @@ class Group:
             )
         if not 1 <= timeout <= 1e6:
             raise ValueError(f"{type(self).__name__} expects timeout in [1, 1e6] seconds, got {timeout}")
-        self.unused = unused
+        self.unused, self._sync_batch_norm = unused, sync_batch_norm
         self.device = find_device(device, find_local_rank())
+        if sync_batch_norm and self.device.type == "cpu":
+            raise ValueError(
+                f"{type(self).__name__} expects CUDA for sync_batch_norm, since torch's SyncBatchNorm computes on it "
+                f"alone; got the device {device!r}, here the CPU: set `train.engine.sync_batch_norm=false`"
+            )
         wait = timedelta(seconds=timeout)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -61,7 +72,21 @@ class Group:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._cpu: Any = dist.new_group(backend="gloo", timeout=wait) if self.device.type == "cuda" else None
         self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
+        self._asked: _Question | None = None  # of the last poll
         self._unreached: dict[int, tuple[str, str]] = {}  # player and name of parameters that have yet to take a step
+
+    def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
+        """Lets batch normalization see the rows of all processes, if it is to; engines go on from there.
+
+        That of other players and of frozen modules, too: it exchanges in training mode alone.
+        """
+        if self._sync_batch_norm:
+            join_norms(losses)
+        return losses
+
+    def release(self, player: str, losses: nn.Module) -> None:
+        """Gives back plain batch normalization."""
+        release_norms(losses)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulates the gradients of a loss."""
@@ -73,9 +98,8 @@ class Group:
         Raises:
             ValueError: If the losses of a player's first turn do not reach a parameter, which would never be exchanged.
         """
-        parameters = list_parameters(optimizer)
-        if any(one.grad is not None for one in parameters):
-            self._check_reached(parameters)
+        if self._unreached and any(one.grad is not None for one in list_parameters(optimizer)):
+            self._check_reached(list_parameters(optimizer))
         update_parameters(optimizer, max_norm)
 
     def expect_gradients(self, player: str, losses: nn.Module) -> None:
@@ -112,16 +136,19 @@ class Group:
 
     def agree(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._cpu)
-        return bool(value)
+        return _Question(flag, self._cpu).wait()
+
+    def poll(self, flag: bool) -> bool:
+        """Whether the flag was set in any process at the last call; the answer comes while this process computes."""
+        before, self._asked = self._asked, _Question(flag, self._cpu)
+        return before is not None and before.wait()
 
     def barrier(self) -> None:
         """Waits for all processes."""
         self.agree(False)
 
     def announce(self, place: str) -> None:
-        """Writes into the group's store where this process is."""
+        """Writes into the group's store where this process is, at most once a second."""
         self._record.announce(place)
 
     def explain(self, error: BaseException) -> str | None:
@@ -133,8 +160,23 @@ class Group:
 
     def close(self, error: BaseException | None) -> None:
         """Leaves the group without waiting for the others; those that wait for this process end when it does."""
+        if error is None and self._asked is not None:
+            self._asked.wait()
         if self._made and dist.is_initialized():
             dist.destroy_process_group()
+
+
+class _Question:
+    """Whether a flag is set in any process; the exchange goes on beside other work."""
+
+    def __init__(self, flag: bool, group: Any) -> None:
+        self._value = torch.tensor(int(flag))
+        self._work: Any = dist.all_reduce(self._value, dist.ReduceOp.MAX, group=group, async_op=True)
+
+    def wait(self) -> bool:
+        """Waits for the answer."""
+        self._work.wait()
+        return bool(self._value)
 
 
 class _Total(torch.autograd.Function):

@@ -2,7 +2,8 @@
 
 An exchange that fails says that another process is gone or silent, but neither which nor why. A process that fails
 writes its error and leaves at once, without an exchange. Those that wait for it read what it wrote; each writes that it
-has waited, so that only a process that does neither is held to be gone.
+has waited, so that only a process that does neither is held to be gone. While all goes well, a process writes its place
+once in a while: one that is killed was there, or has gone on from there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 __all__ = ["Record"]
 
+_PERIOD = 1.0  # seconds between two places that a process writes; a thousand processes share one store
 _PATIENCE = 3.0  # seconds in which others that wait as well are expected to say so
 
 
@@ -42,6 +44,7 @@ class Record:
         store: The group's store.
         rank: Number of this process.
         world: Number of processes.
+        period: Seconds from one place that is written to the next.
 
     Examples:
         >>> import torch
@@ -53,14 +56,16 @@ class Record:
         'process 1 failed at step 7: ValueError: no such picture'
     """
 
-    def __init__(self, store: Store, rank: int, world: int) -> None:
+    def __init__(self, store: Store, rank: int, world: int, *, period: float = _PERIOD) -> None:
         self._store = PrefixStore("modkit", store)
-        self._rank, self._world = rank, world
-        self.announce("its start")
+        self._rank, self._world, self._period = rank, world, period
+        self._write(_Entry("its start"))
 
     def announce(self, place: str) -> None:
-        """Writes where this process is now."""
-        self._write(_Entry(place))
+        """Keeps where this process is now, and writes it unless another place was written less than a period ago."""
+        self._entry = _Entry(place)
+        if time.monotonic() >= self._written + self._period:
+            self._write(self._entry)
 
     def fail(self, error: BaseException) -> None:
         """Writes the error that ends this process, unless it has been explained already."""
@@ -79,7 +84,7 @@ class Record:
                     break
         except DistError:
             return f"process 0, or the launcher, has ended since {self._entry.place}"
-        found = failed or [f"process {rank} has not been heard of since {place}" for rank, place in gone]
+        found = failed or [f"process {rank} has not been heard of: it was at or after {place}" for rank, place in gone]
         return "; ".join(found) or None
 
     def _read_others(self) -> Iterator[list[tuple[int, _Entry]]]:
@@ -91,5 +96,5 @@ class Record:
             time.sleep(0.1)
 
     def _write(self, entry: _Entry) -> None:
-        self._entry = entry
+        self._entry, self._written = entry, time.monotonic()
         self._store.set(str(self._rank), json.dumps(asdict(entry)))

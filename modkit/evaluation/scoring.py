@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from modkit.data.loader import read_in_order
 from modkit.evaluation.feed import Feed, gather, uses_features
@@ -22,6 +22,7 @@ from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 from modkit.rng import Rng
+from modkit.runs.cache import compute_once
 from modkit.types import Score
 
 __all__ = [
@@ -70,17 +71,28 @@ def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
 
 
 def prepare_extractor(extractor: FeatureExtractor | None, data: Data) -> FeatureExtractor | None:
-    """Prepares an extractor on the training split, unless it is ready or its weights are in the cache."""
+    """Prepares an extractor on the training split, unless it is ready or its weights are in the cache.
+
+    Of several processes, one computes the weights, and the others read them from the cache.
+    """
     if not isinstance(extractor, nn.Module) or _is_ready(extractor):
         return extractor
     cache = ReferenceCache()
     described = f"{type(extractor).__qualname__} {extractor.label} {extractor}"
     entry = Reference(data.key, "train", described, "as read", data.splits["train"], "weights")
-    if (kept := cache.load(entry)) is not None:
-        extractor.load_state_dict(kept)
-    else:
+
+    def compute() -> Mapping[str, Tensor]:
         extractor.prepare(read_in_order(data, "train", 256, Rng(0, "features")))
-        cache.save(entry, extractor.state_dict())
+        return extractor.state_dict()
+
+    def fill() -> bytes:
+        cache.get(entry, compute)
+        return b""
+
+    if cache.load(entry) is None:
+        compute_once(f"preparing {entry.text}", fill)
+    if not _is_ready(extractor):
+        extractor.load_state_dict(cache.get(entry, compute))
     return extractor
 
 

@@ -47,7 +47,17 @@ from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Met
 from modkit.kinds.review import Fact, Finding, Note
 from modkit.kinds.slots import Default, Own, Slot, Unfit, default
 from modkit.kinds.table import KINDS, Kind
-from modkit.kinds.training import Engine, Exchange, Logger, LoggerExtras, LRSchedule, Optimizer, Step, Weight
+from modkit.kinds.training import (
+    Engine,
+    EngineExtras,
+    Exchange,
+    Logger,
+    LoggerExtras,
+    LRSchedule,
+    Optimizer,
+    Step,
+    Weight,
+)
 
 __all__ = [
     "KINDS",
@@ -68,6 +78,7 @@ __all__ = [
     "DiscriminatorExtras",
     "Encoder",
     "Engine",
+    "EngineExtras",
     "Exchange",
     "Fact",
     "FeatureExtractor",

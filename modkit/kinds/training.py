@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Engine", "Exchange", "LRSchedule", "Logger", "LoggerExtras", "Optimizer", "Step", "Weight"]
+__all__ = ["Engine", "EngineExtras", "Exchange", "LRSchedule", "Logger", "LoggerExtras", "Optimizer", "Step", "Weight"]
 
 
 class Exchange(Protocol):
@@ -184,12 +184,22 @@ class Engine(Exchange, Protocol):
         """Whether the flag is set in any process."""
         ...
 
+    def poll(self, flag: bool) -> bool:
+        """Whether the flag was set in any process, at this call or the one before; it is not waited for at this one.
+
+        The answer is the same in all processes. A flag that is set stays so until it is answered.
+        """
+        ...
+
     def barrier(self) -> None:
         """Waits for all processes."""
         ...
 
     def announce(self, place: str) -> None:
-        """Tells the others where this process is, such as `step 7`: they name it if this process fails or hangs."""
+        """Tells the others where this process is, such as `step 7`: they name it if this process fails or hangs.
+
+        It is called at every step. An engine need not tell every place, but the one where this process fails.
+        """
         ...
 
     def explain(self, error: BaseException) -> str | None:
@@ -202,6 +212,19 @@ class Engine(Exchange, Protocol):
     def close(self, error: BaseException | None) -> None:
         """Ends the engine; `error` is the error that ended training, or None."""
         ...
+
+
+@dataclass(frozen=True)
+class EngineExtras:
+    """Optional members of an `Engine`, which are read of its class.
+
+    Args:
+        several: Whether it trains with several processes: `modkit check` then states which layers see the rows of their
+            own process only. With an argument `sync_batch_norm` that is set, batch normalization is none of these, and
+            is refused on the CPU.
+    """
+
+    several: bool = False
 
 
 class Logger(Protocol):

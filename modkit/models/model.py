@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, final
 
 import torch
@@ -257,9 +258,8 @@ class Model(nn.Module, metaclass=Composing):
     @property
     def device(self) -> torch.device:
         """The device of its first parameter or buffer."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            return tensor.device
-        return torch.device("cpu")
+        first = next(chain(self.parameters(), self.buffers()), None)  # neither is listed as a whole
+        return torch.device("cpu") if first is None else first.device
 
     @property
     def coder(self) -> Model | None:

@@ -151,8 +151,16 @@ def load(path: Path, groups: Collection[str] | None = None, owner: str | None = 
         raise CheckpointError(f"checkpoint {path}: {error}; {offer}") from error
 
 
-def read(path: Path, groups: Collection[str] | None = None, owner: str | None = None) -> Checkpoint:
+def read(
+    path: Path, groups: Collection[str] | None = None, owner: str | None = None, *, mapped: bool = False
+) -> Checkpoint:
     """Reads and verifies a checkpoint like `load`, without looking for earlier ones.
+
+    Args:
+        path: Its folder.
+        groups: See `load`.
+        owner: See `load`.
+        mapped: Whether tensors stay in their files until they are looked up; these must then stay as they are.
 
     Raises:
         CheckpointError: If it is missing, damaged or of another format; the message names the file and the fault.
@@ -163,7 +171,9 @@ def read(path: Path, groups: Collection[str] | None = None, owner: str | None = 
         raise CheckpointError("the folder does not exist")
     manifest = parse_manifest(read_limited(folder / MANIFEST, _MANIFEST_LIMIT))
     tensors = {
-        group: _read_group(folder, manifest, group) for group in manifest.keys if groups is None or group in groups
+        group: _read_group(folder, manifest, group, mapped)
+        for group in manifest.keys
+        if groups is None or group in groups
     }
     state = parse_state(read_data(folder / STATE, manifest.files[STATE]))
     if None not in (owner, state.get("run")) and state["run"] != owner:
@@ -185,13 +195,16 @@ class Latest(NamedTuple):
     faults: Mapping[str, str]
 
 
-def read_latest(directory: Path, groups: Collection[str] | None = None, owner: str | None = None) -> Latest | None:
+def read_latest(
+    directory: Path, groups: Collection[str] | None = None, owner: str | None = None, *, mapped: bool = False
+) -> Latest | None:
     """Reads the last intact checkpoint, also while another process writes newer ones and removes this one.
 
     Args:
         directory: The folder of checkpoints.
         groups: See `load`. Damage of other groups does not matter.
         owner: See `load`.
+        mapped: See `read`.
 
     Returns:
         The checkpoint; None if there are no checkpoints.
@@ -202,7 +215,7 @@ def read_latest(directory: Path, groups: Collection[str] | None = None, owner: s
     """
     for _ in range(_RETRIES):
         entries = _list_entries(directory)
-        latest, faults = _find_intact(directory, _find_names(directory, entries), groups, owner)
+        latest, faults = _find_intact(directory, _find_names(directory, entries), groups, owner, mapped)
         if latest and not faults:
             return latest
         if entries != _list_entries(directory):  # a writer may have replaced what is missing: there is a newer one
@@ -364,21 +377,23 @@ def _make_sort_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def _find_intact(
-    directory: Path, names: list[str], groups: Collection[str] | None, owner: str | None
+    directory: Path, names: list[str], groups: Collection[str] | None, owner: str | None, mapped: bool = False
 ) -> tuple[Latest | None, dict[str, str]]:
     """Reads the last intact one of some checkpoints; returns it, or None, and the faults of those after it."""
     faults: dict[str, str] = {}
     for name in reversed(names):
         try:
-            return Latest(directory / name, read(directory / name, groups, owner), faults), faults
+            return Latest(directory / name, read(directory / name, groups, owner, mapped=mapped), faults), faults
         except CheckpointError as error:
             faults[name] = str(error)
     return None, faults
 
 
-def _read_group(folder: Path, manifest: Manifest, group: str) -> dict[str, Tensor]:
+def _read_group(folder: Path, manifest: Manifest, group: str, mapped: bool) -> Mapping[str, Tensor]:
     files = {file: entry for file, entry in manifest.files.items() if entry.group == group}
     read = {
-        file: read_tensors((folder.parent if entry.frozen else folder) / file, entry) for file, entry in files.items()
+        file: read_tensors((folder.parent if entry.frozen else folder) / file, entry, mapped=mapped)
+        for file, entry in files.items()
     }
-    return join(read, manifest, group)
+    joined = join(read, manifest, group)
+    return joined if mapped else joined.assemble()

@@ -16,17 +16,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from modkit.runs.files import hash_data
-from modkit.runs.slices import Slice, assemble
+from modkit.runs.slices import Slice, assemble, check_slices
 
 __all__ = [
-    "MANIFEST", "STATE", "Checkpoint", "CheckpointError", "Entry", "Manifest", "check_name", "dump_entries",
+    "MANIFEST", "STATE", "Checkpoint", "CheckpointError", "Entry", "Joined", "Manifest", "check_name", "dump_entries",
     "dump_manifest", "dump_state", "join", "parse_entries", "parse_manifest", "parse_state",
 ]  # fmt: skip
 
@@ -54,7 +54,7 @@ class Checkpoint:
         frozen: Keys by group whose tensors stay as they are, which the checkpoints of a folder store once.
     """
 
-    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    tensors: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     frozen: Mapping[str, Collection[str]] = field(default_factory=dict, repr=False)
 
@@ -166,7 +166,40 @@ def parse_state(data: bytes) -> dict[str, Any]:
     return _parse(STATE, data)
 
 
-def join(files: Mapping[str, Mapping[str, Tensor]], manifest: Manifest, group: str) -> dict[str, Tensor]:
+class Joined(Mapping[str, Tensor]):
+    """The tensors of a group by key; those of which there are slices are assembled when they are looked up.
+
+    Args:
+        keys: The stored key by key.
+        whole: Tensors by stored key.
+        pieces: The slices of the others.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, str],
+        whole: Mapping[str, Tensor],
+        pieces: Mapping[str, Sequence[tuple[Tensor, Slice]]],
+    ) -> None:
+        self._keys, self._whole, self._pieces = keys, whole, pieces
+
+    def __getitem__(self, key: str) -> Tensor:
+        stored = self._keys[key]
+        return assemble(self._pieces[stored]) if stored in self._pieces else self._whole[stored]
+
+    def assemble(self) -> dict[str, Tensor]:
+        """Assembles all of them; what has several keys is one tensor."""
+        whole = {**self._whole, **{stored: assemble(parts) for stored, parts in self._pieces.items()}}
+        return {key: whole[stored] for key, stored in self._keys.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def join(files: Mapping[str, Mapping[str, Tensor]], manifest: Manifest, group: str) -> Joined:
     """Joins the tensors of a group, which lie in one file or several.
 
     Args:
@@ -190,10 +223,10 @@ def join(files: Mapping[str, Mapping[str, Tensor]], manifest: Manifest, group: s
         raise CheckpointError(f"{', '.join(files)} and the manifest differ in the keys {odd[:5]}")
     for stored, parts in pieces.items():
         try:
-            whole[stored] = assemble(parts)
-        except (ValueError, RuntimeError) as error:
+            check_slices(parts)
+        except ValueError as error:
             raise CheckpointError(f"{', '.join(files)} do not hold {stored}: {error}") from error
-    return {key: whole[stored] for key, stored in keys.items()}
+    return Joined(keys, whole, pieces)
 
 
 def _make_row(entry: Entry) -> dict[str, Any]:

@@ -326,7 +326,7 @@ class Run:
                 _logger.warning("%s: %s; the older checkpoint %s is used instead", self.path, listed, name)
         else:
             name, kept = self._read_named(checkpoint)
-        tensors = kept.tensors["model"]
+        tensors = dict(kept.tensors["model"])
         for key, average in kept.tensors.get("ema", {}).items():
             tensors[key].copy_(average)  # in place, since a shared tensor has several names
         return Weights(name, tensors)
@@ -434,14 +434,18 @@ class Run:
         """Deletes all checkpoints but the latest `keep` and those named in `kept`."""
         store.prune(self.checkpoints, keep, kept)
 
-    def read_last(self) -> Latest | None:
+    def read_last(self, *, mapped: bool = False) -> Latest | None:
         """Reads the last intact checkpoint as a whole; returns None if there are no checkpoints.
+
+        Args:
+            mapped: Whether tensors stay in the files, which all processes of a machine share, until they are looked up;
+                no other process may write to the run meanwhile.
 
         Raises:
             ValueError: If there are checkpoints but none is intact.
             OSError: If a file cannot be opened or read.
         """
-        return store.read_latest(self.checkpoints, owner=self._id)
+        return store.read_latest(self.checkpoints, owner=self._id, mapped=mapped)
 
     def rewind(self, latest: Latest | None) -> dict[str, str]:
         """Returns the run to its last intact checkpoint, or to its start.

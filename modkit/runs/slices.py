@@ -7,7 +7,7 @@ c = ceil(n / W). Over a mesh of several dimensions, each cuts what the one befor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["Share", "Slice", "assemble", "find_share", "place"]
+__all__ = ["Share", "Slice", "assemble", "check_slices", "find_share", "place"]
 
 
 class Slice(NamedTuple):
@@ -78,23 +78,35 @@ def find_share(value: Tensor) -> Share | None:
     )
 
 
-def assemble(pieces: Iterable[tuple[Tensor, Slice]]) -> Tensor:
-    """Assembles a tensor from its slices.
+def check_slices(pieces: Sequence[tuple[Tensor, Slice]]) -> None:
+    """Checks that slices are those of one tensor.
 
     Raises:
         ValueError: If they are of different tensors, lie outside the whole or do not fill it.
+    """
+    shape, dtype = pieces[0][1].shape, pieces[0][0].dtype
+    if any(place.shape != shape or piece.dtype != dtype for piece, place in pieces):
+        raise ValueError(f"slices of a tensor of {dtype} and shape {shape} are of another one")
+    for piece, (_, offset) in pieces:
+        ends = [begin + size for begin, size in zip(offset, piece.shape)]
+        if not len(offset) == piece.ndim == len(shape) or any(end > size for end, size in zip(ends, shape)):
+            raise ValueError(f"a slice of shape {list(piece.shape)} at {offset} lies outside a tensor of shape {shape}")
+    if (held := sum(piece.numel() for piece, _ in pieces)) != math.prod(shape):
+        raise ValueError(f"slices of {held} values do not fill a tensor of shape {shape}")
+
+
+def assemble(pieces: Sequence[tuple[Tensor, Slice]]) -> Tensor:
+    """Assembles a tensor from its slices.
+
+    Raises:
+        ValueError: Under the conditions of `check_slices`.
 
     Examples:
         >>> assemble([(torch.ones(1), Slice([3], [2])), (torch.zeros(2), Slice([3], [0]))])
         tensor([0., 0., 1.])
     """
-    pieces = list(pieces)
-    shape, dtype = pieces[0][1].shape, pieces[0][0].dtype
-    if any(place.shape != shape or piece.dtype != dtype for piece, place in pieces):
-        raise ValueError(f"slices of a tensor of {dtype} and shape {shape} are of another one")
-    if (held := sum(piece.numel() for piece, _ in pieces)) != math.prod(shape):
-        raise ValueError(f"slices of {held} values do not fill a tensor of shape {shape}")
-    whole = torch.empty(shape, dtype=dtype)
+    check_slices(pieces)
+    whole = torch.empty(pieces[0][1].shape, dtype=pieces[0][0].dtype)
     for piece, (_, offset) in pieces:
         part = whole
         for dim, (begin, size) in enumerate(zip(offset, piece.shape, strict=True)):

@@ -4,7 +4,8 @@
     header      {key: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}}, JSON
     data        the tensors one after the other, those of wider types first, so that each is aligned
 
-A tensor and its bytes in the file are never held twice.
+A tensor and its bytes in the file are never held twice. Where a file is mapped, they are not held at all: what is read
+of a tensor is read from the file, whose pages all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,12 +75,13 @@ def view_bytes(data: Tensor) -> memoryview:
     return memoryview(data.numpy())  # type: ignore[arg-type]
 
 
-def read_tensors(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], Digest]:
+def read_tensors(file: BinaryIO, size: int, *, mapped: bool = False) -> tuple[dict[str, Tensor], Digest]:
     """Reads the tensors of a file, and what it hashes to, which is for the caller to compare.
 
     Args:
         file: The file, at its begin.
         size: Its size in bytes.
+        mapped: Whether tensors stay in the file, which must then stay as it is.
 
     Raises:
         ValueError: If it is not a safetensors file.
@@ -89,15 +92,18 @@ def read_tensors(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], Digest]:
     if len(head) < 8 or length > min(size - 8, _LONGEST):
         raise ValueError(f"a header of {length} bytes does not fit into a file of {size}")
     header = file.read(length)
-    data = torch.empty(size - 8 - length, dtype=torch.uint8)
     sha256.update(head + header)
-    rest = view_bytes(data)
-    while rest:
-        num = file.readinto(rest[:BLOCK])  # type: ignore[attr-defined]
+    left = size - 8 - length
+    data = torch.empty(min(left, BLOCK) if mapped else left, dtype=torch.uint8)
+    memory, begin = view_bytes(data), 0
+    while left:  # an error of the disk is one of reading, but would kill who looks at what is mapped
+        num = file.readinto(memory[begin : begin + min(left, BLOCK)])  # type: ignore[attr-defined]
         if not num:
-            raise ValueError(f"it ends {len(rest)} bytes early")
-        sha256.update(rest[:num])
-        rest = rest[num:]
+            raise ValueError(f"it ends {left} bytes early")
+        sha256.update(memory[begin : begin + num])
+        left, begin = left - num, 0 if mapped else begin + num
+    if mapped and size > 8 + length:
+        data = torch.from_numpy(np.memmap(file, np.uint8, "c", 8 + length))  # what is written is this process's own
     return _view_tensors(header, data), Digest(size, sha256.hexdigest())
 
 

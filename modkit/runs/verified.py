@@ -50,8 +50,8 @@ def read_data(path: Path, entry: Entry) -> bytes:
     return data
 
 
-def read_tensors(path: Path, entry: Entry) -> dict[str, Tensor]:
-    """Reads the tensors of a file, on the CPU.
+def read_tensors(path: Path, entry: Entry, *, mapped: bool = False) -> dict[str, Tensor]:
+    """Reads the tensors of a file, on the CPU; those of a file that is mapped stay in it.
 
     Raises:
         CheckpointError: If it is not that of the manifest, or no safetensors file.
@@ -59,7 +59,7 @@ def read_tensors(path: Path, entry: Entry) -> dict[str, Tensor]:
     """
     with _open(path, entry.size) as (file, size):
         try:
-            found, digest = tensors.read_tensors(file, size)
+            found, digest = tensors.read_tensors(file, size, mapped=mapped)
         except ValueError as error:
             raise CheckpointError(f"{path.name} is damaged: it is not a safetensors file: {error}") from error
     _check(path, digest, entry)

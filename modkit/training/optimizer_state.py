@@ -8,6 +8,7 @@ A state's entries are named `NAME.KEY` by the parameter's name in the model, suc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -104,13 +105,14 @@ def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:
     numbers = {name: number for number, name in enumerate(names)}
     parameters = list_parameters(optimizer)
     entries: dict[int, dict[str, Any]] = {}
-    for label, value in {**packed.state["numbers"], **packed.tensors}.items():
+    for label, value in chain(packed.state["numbers"].items(), packed.tensors.items()):
         name, _, key = label.rpartition(".")
         if name not in numbers:
             raise ValueError(f"expected the state of {', '.join(names[:8])}, got {label}")
         like = parameters[numbers[name]]
-        same = isinstance(value, Tensor) and value.shape == like.shape
-        entries.setdefault(numbers[name], {})[key] = place(value, like) if same else value
+        if isinstance(value, Tensor):  # which may lie in a file that will not stay
+            value = place(value, like) if value.shape == like.shape else value.clone()
+        entries.setdefault(numbers[name], {})[key] = value
     groups = [
         {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
         | {"params": [numbers[name] for name in group["params"]]}

@@ -29,6 +29,7 @@ from modkit.models.step import StepContext
 from modkit.precision import cast_losses
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
+from modkit.training.held import Held
 from modkit.training.players import PlayerState, take_turn
 from modkit.training.reader import Reader
 
@@ -75,22 +76,19 @@ class Statistics:
         """
         norms = [norm for own in self._norms.values() for norm in own]
         momenta = [norm.momentum for norm in norms]
-        buffers = [b for player in self._players for module in player.modules for b in module.buffers(recurse=False)]
-        held = [buffer.clone() for buffer in buffers]
-        try:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # torch then keeps the mean over all passes
-            self._play(step)
-            reached = [norm for norm in norms if norm.num_batches_tracked]
-            kept = [b for norm in reached for b in norm.buffers(recurse=False)]
-            means = self._engine.reduce({str(i): b for i, b in enumerate(kept) if b.is_floating_point()})
-            measured = [(b, means.get(str(i), b).clone()) for i, b in enumerate(kept)]
-        finally:
-            for norm, momentum in zip(norms, momenta):
-                norm.momentum = momentum
-            for buffer, value in zip(buffers, held):
-                buffer.copy_(value)
+        with Held(module for player in self._players for module in player.modules).keep():
+            try:
+                for norm in norms:
+                    norm.reset_running_stats()
+                    norm.momentum = None  # torch then keeps the mean over all passes
+                self._play(step)
+                reached = [norm for norm in norms if norm.num_batches_tracked]
+                kept = [b for norm in reached for b in norm.buffers(recurse=False)]
+                means = self._engine.reduce({str(i): b for i, b in enumerate(kept) if b.is_floating_point()})
+                measured = [(b, means.get(str(i), b).clone()) for i, b in enumerate(kept)]
+            finally:
+                for norm, momentum in zip(norms, momenta):
+                    norm.momentum = momentum
         for buffer, value in measured:
             buffer.copy_(value)
 

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -95,7 +96,7 @@ class Trainer:
         self._cursor = Cursor()
         self._begun = 0  # the step at which this process began
         self._restored: tuple[Path, store.Checkpoint] | None = None
-        self._unchecked: list[tuple[str, dict[str, Tensor]]] = []
+        self._marks: dict[str, Tensor] = {}  # by player: not finite if a loss was not since the last logged step
         self._recent: dict[str, Tensor] = {}  # the latest value of each loss since the last logged step
 
     def fit(self) -> None:
@@ -137,13 +138,14 @@ class Trainer:
         """
         if self._resumed:
             return self._begun
-        latest = self.run.read_last()
+        latest = self.run.read_last(mapped=True)  # of a tensor that is divided, a process needs a slice
         if latest:
             restored = latest.checkpoint
             with _explain_misfit(latest.path):
                 self.model.load_state_dict(restored.tensors["model"])
                 self._cursor = Cursor.read(restored.state["cursor"])
-                self._recent = {name: torch.tensor(float(loss)) for name, loss in self._cursor.recent.items()}
+                recent, device = self._cursor.recent, self.engine.device
+                self._recent = {name: torch.tensor(float(loss), device=device) for name, loss in recent.items()}
                 if self._cursor.stage > len(self.stages):
                     raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
             self._restored = latest.path, restored
@@ -191,7 +193,8 @@ class Trainer:
                 self._save_picture(average)
             if self.scorer and (last or cursor.step % self.scorer.every == 0):
                 self._score(self.scorer, average)
-            due, stop = last or cursor.step % settings.checkpoints.every == 0, self.engine.agree(interrupted.is_set())
+            due = last or cursor.step % settings.checkpoints.every == 0
+            stop = (self.engine.agree if last else self.engine.poll)(interrupted.is_set())
             if due or stop:
                 self._save(states, average, due=due)
             if stop:
@@ -248,7 +251,7 @@ class Trainer:
                     losses = state.losses(micro, step)
                 if losses:
                     loss = weigh_losses(losses, state.weights, step, state.last_layer) / settings.accumulate
-                    self._queue_check(state.player.name, {**losses, "total": loss})
+                    self._mark(state.name, losses, loss.detach())
                     engine.backward(loss)
             for name, value in losses.items():
                 value = value.detach() / settings.accumulate
@@ -259,26 +262,46 @@ class Trainer:
         """Makes a source with its own record of names: the record of one for the whole run would grow without bound."""
         return Rng(self.settings.seed, "train", *names, on_device=True)
 
-    def _queue_check(self, player: str, losses: Mapping[str, Tensor]) -> None:
-        """Queues losses for the check that they are finite: at once in one process on the CPU, else before logging."""
-        self._unchecked.append((player, {name: loss.detach() for name, loss in losses.items()}))
-        if self.engine.device.type == "cpu" and self.engine.world == 1:
-            self._check_losses()
+    def _mark(self, player: str, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        """Marks a player whose losses are not finite, to be read with the logged losses, or ends training at once.
 
-    def _check_losses(self) -> None:
-        """Ends training in all processes if a loss is not finite in any."""
-        every = [(player, name, loss) for player, losses in self._unchecked for name, loss in losses.items()]
-        self._unchecked.clear()
-        wrong = [f"the loss {name} of {player} is {loss.item()}" for player, name, loss in every if not loss.isfinite()]
-        if self.engine.agree(bool(wrong)):
-            raise self._make_error((wrong or ["a loss is not finite in another process"])[0])
+        The weighted sum is finite only if all losses are.
+        """
+        if self.engine.device.type != "cpu" or self.engine.world > 1:
+            mark = self._marks.get(player)
+            self._marks[player] = 0 * total if mark is None else torch.add(mark, total, alpha=0)
+        elif not total.isfinite():
+            self._refuse_losses(player, {name: loss.item() for name, loss in {**losses, "total": total}.items()})
 
-    def _check_weights(self, states: Sequence[PlayerState]) -> None:
-        """Refuses to save weights that are not finite: a finite loss can have a gradient or a step that is not."""
+    def _refuse_losses(self, player: str, losses: Mapping[str, float]) -> NoReturn:
+        wrong = [f"the loss {name} of {player} is {loss}" for name, loss in losses.items() if not isfinite(loss)]
+        raise self._make_error(
+            wrong[0] if wrong else f"a loss of {player} has not been finite since the last logged step"
+        )
+
+    def _read_losses(self, states: Sequence[PlayerState] = ()) -> dict[str, float]:
+        """Reads the recent losses, means over processes, in one exchange and one copy from the device.
+
+        Raises:
+            TrainingError: In all processes, if a loss was not finite in any, or a weight of `states` is not: a finite
+                loss can have a gradient or a step that is not.
+        """
+        marks = {f"losses {player}": mark for player, mark in self._marks.items()}
+        wrong = {f"weights {state.name}": _find_infinite(state.parameters) for state in states}
+        means = self.engine.reduce({**self._recent, **marks, **wrong})
+        values = dict(zip(means, torch.stack(list(means.values())).tolist())) if means else {}
+        read = {name: values[name] for name in self._recent}
+        for player in self._marks:
+            if not isfinite(values[f"losses {player}"]):
+                own = f"{player}/"
+                self._refuse_losses(
+                    player, {name.removeprefix(own): loss for name, loss in read.items() if name.startswith(own)}
+                )
+        self._marks.clear()
         for state in states:
-            finite = torch.stack([parameter.isfinite().all() for parameter in get_local(state.parameters)]).all()
-            if self.engine.agree(not bool(finite)):
-                raise self._make_error(f"a weight of {state.player.name} is not finite")
+            if values[f"weights {state.name}"]:
+                raise self._make_error(f"a weight of {state.name} is not finite")
+        return read
 
     def _explain(self, error: BaseException) -> BaseException:
         """The error to raise in place of one that ends training."""
@@ -318,8 +341,7 @@ class Trainer:
         if not last and cursor.step % self.settings.log.every:
             self.progress.step(None)
             return
-        self._check_losses()
-        values = {name: float(loss) for name, loss in self.engine.reduce(self._recent).items()}
+        values = self._read_losses()
         self._recent.clear()
         if self.settings.checkpoints.best in values:
             cursor.watched.append(values[self.settings.checkpoints.best])
@@ -379,16 +401,14 @@ class Trainer:
     def _save(self, players: Sequence[PlayerState], average: Average, *, due: bool = True) -> None:
         """Begins to write a checkpoint; only one that is due can become the best."""
         self._note_saved(self._writer.finish())
-        self._check_losses()
-        self._check_weights(players)
         cursor = self._cursor
-        cursor.recent = {name: float(loss) for name, loss in self.engine.reduce(self._recent).items()}
+        cursor.recent = self._read_losses(players)
         name = f"step-{cursor.step:08d}"
         if due and cursor.watched:
             mean, cursor.watched = sum(cursor.watched) / len(cursor.watched), []
             if cursor.best is None or mean < cursor.best:
                 cursor.best, cursor.best_name = mean, name
-        tensors = {"model": self.model.state_dict()}
+        tensors: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict()}
         states: dict[str, Any] = {}
         if average.decay:
             tensors["ema"] = average.state_dict()
@@ -422,6 +442,11 @@ class Trainer:
                 player.schedule.load_state_dict(restored.state["players"][player.name]["lr_schedule"])
                 names = name_parameters(self.model, player.optimizer)
                 unpack(player.optimizer, names, find_packed(restored, player.name, names))
+
+
+def _find_infinite(parameters: Sequence[Tensor]) -> Tensor:
+    """The number of tensors with a value that is not finite, a scalar."""
+    return torch.stack([one.isfinite().all() for one in get_local(parameters)]).logical_not().sum().float()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import checkpoints, frechet, reading, samplers, stage_cache, start, training
+from tests.benchmarks import checkpoints, frechet, gpus, reading, samplers, stage_cache, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -106,3 +106,15 @@ def test_reading_is_timed_and_its_memory_measured(tmp_path, capsys):
     reading.main(["--num", "48", "--size", "16", "--batch", "4", "--step", "0.001", "--rounds", "1", "--workers", "1"])
     epoch, compared = map(json.loads, capsys.readouterr().out.splitlines())
     assert epoch["waited"] > 0 and epoch["memory"] > 0 and compared["floats / bytes"] > 0
+
+
+@pytest.mark.full
+def test_what_is_shown_on_gpus_runs_on_the_cpu(capsys, monkeypatch):
+    for name in ("TEST_DEVICE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "")  # which `main` sets
+    words = "--device cpu --processes 1,2 --rows 8 --samples 64 --kills 1 --systems vae,gan-r1@"
+    gpus.main(words.split())
+    report = json.loads(capsys.readouterr().out)
+    assert max(report["difference"].values()) < 1e-8 and len(report["difference"]) == 2
+    assert report["killed"] is True
+    assert report["step"].keys() == report["samples"].keys() == {"1", "2"}

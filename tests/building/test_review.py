@@ -10,6 +10,7 @@ from modkit import CondType, SpecError, TensorType, build, check, use
 from modkit.building import review
 from modkit.building.checker import examine
 from modkit.building.session import load_run
+from modkit.engines.ddp import DDPEngine
 from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
@@ -282,6 +283,31 @@ def test_layers_across_a_batch_are_told_of_where_several_processes_train(engine)
     facts = [str(fact) for fact in check(several).facts if "own process" in str(fact)]
     told = "discriminator has layers that see the rows of their own process only: BatchNorm2d, MinibatchDiscrimination"
     assert facts == ([] if engine == "local" else [told])
+
+
+class Third(DDPEngine):
+    """Another package's engine of several processes."""
+
+
+def test_an_engine_of_several_processes_is_known_by_what_it_says():
+    layers = gan(discriminator=use("dcgan", minibatch=2))
+    for several in (True, False):
+        Third.several = several
+        facts = [str(fact) for fact in check(spec(layers, engine=use(Third))).facts if "own process" in str(fact)]
+        assert bool(facts) == several
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_batch_norm_is_not_told_of_where_it_is_synchronized(engine):
+    joined = use(engine, sync_batch_norm=True)
+    several = spec(gan(discriminator=use("dcgan", minibatch=2)), engine=joined, device="cuda")
+    facts = [str(fact) for fact in check(several).facts if "own process" in str(fact)]
+    assert facts == ["discriminator has layers that see the rows of their own process only: MinibatchDiscrimination"]
+    with pytest.raises(
+        SpecError, match="SyncBatchNorm computes on CUDA alone; expected `train.device` to be CUDA"
+    ) as said:
+        check(spec(gan(discriminator="dcgan"), engine=joined))
+    assert "train.engine.sync_batch_norm=false" in str(said.value)
 
 
 def test_check_prints_facts_and_findings(tmp_path, monkeypatch):

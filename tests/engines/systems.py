@@ -2,11 +2,12 @@
 
     python -m tests.engines.systems OUT NAME …
 
-The variables of a launcher say which process this is.
+The variables of a launcher say which process this is, and `TEST_DEVICE` the device, the CPU by default.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from modkit.evaluation.evaluate_run import make_watch
 from modkit.kinds import Engine
 from modkit.nn.conv import ConvDecoder
 from modkit.progress import Silent
+from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
 from modkit.runs.ranks import count_launched
 from modkit.runs.run import Run
@@ -42,6 +44,7 @@ from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
 ROOT = Path(__file__).parents[2]
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
 STEPS = 20
 MLP = use("mlp", width=16, depth=1)
 CONV = {"encoder": use("conv", channels=[8, 8]), "decoder": use("conv", channels=[8, 8])}
@@ -109,6 +112,12 @@ that of a system whose weights several processes divide, and recompute, by `fsdp
 """
 
 
+JOINED: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
+    "batch-norm": (use("gan", generator=DCGAN, discriminator=DCGAN), {}),
+}
+"""Systems of which several processes train what one does only on CUDA, where batch norm is synchronized."""
+
+
 class Wide(Digits):
     """Digits in float64."""
 
@@ -146,10 +155,10 @@ class Partial(DDPEngine):
 def train(name: str, path: Path, **settings: Any) -> None:
     """Trains a system into a run at `path`, or goes on with it."""
     system = name.partition("+")[0].partition("@")[0]
-    model, own = SYSTEMS[system] if system != "idle" else (use_coder("gaussian", decoder=use(Idle)), {})
+    model, own = {**SYSTEMS, **JOINED, "idle": (use_coder("gaussian", decoder=use(Idle)), {})}[system]
     every = {"samples": {"every": 1000, "num": 4}, "checkpoints": {"every": 10, "keep": 9}, "log": {"every": 1}}
     divides = "@" in name and count_launched() > 1
-    given = {"device": "cpu", "batch_size": 16, "steps": STEPS, "ema": 0.9, "recompute": divides}
+    given = {"device": DEVICE, "batch_size": 16, "steps": STEPS, "ema": 0.9, "recompute": divides}
     given |= {**every, **own, **settings}
     watch = {"every": 10, "num": 300, "metrics": ["fd", "prdc"]} if name == "labels" else {}
     measured = {"features": "pixels", "watch": watch}
@@ -159,9 +168,9 @@ def train(name: str, path: Path, **settings: Any) -> None:
     made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
     several = FSDP2Engine if divides else DDPEngine
     launched = count_launched() > 1 and "engine" not in settings
-    engine: Engine = several("cpu") if launched else chosen.engine(device="cpu")
+    engine: Engine = several(DEVICE, sync_batch_norm=system in JOINED) if launched else chosen.engine(device=DEVICE)
     if "!" in name:
-        engine = Partial("cpu")
+        engine = Partial(DEVICE)
         engine.left_out = name.partition("!")[2]
     scorer = make_watch(Opened(data, "digits", site.make_evaluation(), site), chosen.seed)
     site.check()
@@ -171,7 +180,26 @@ def train(name: str, path: Path, **settings: Any) -> None:
             Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {}).close()
         engine.barrier()
         with Run.open(path).hold() if engine.rank == 0 else Follower.open(path) as run:
-            Trainer(made, data, chosen, engine, run, Muted(run), Silent(), scorer).fit()
+            Trainer(made.to(engine.device), data, chosen, engine, run, Muted(run), Silent(), scorer).fit()
+
+
+def read_rows(run: Path, kind: str = "losses") -> list[dict[str, float]]:
+    """The losses of a run by step, or its scores."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[kind] for row in rows if kind in row]
+
+
+def measure_difference(run: Path, other: Path) -> float:
+    """The largest difference between losses and between last weights of two runs."""
+    mine, theirs = read_rows(run), read_rows(other)
+    assert len(mine) == len(theirs) and [row.keys() for row in mine] == [row.keys() for row in theirs]
+    found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
+    last = max(path.name for path in (run / "checkpoints").iterdir())
+    for name in ("model", "ema"):
+        weights, same = (store.load(one / "checkpoints" / last).tensors[name] for one in (run, other))
+        assert weights.keys() == same.keys() and weights
+        found += [float((weights[key].double() - same[key].double()).abs().max()) for key in weights]
+    return max(found)
 
 
 def launch(
@@ -195,7 +223,9 @@ def main(out: str, *names: str) -> None:
     """Trains systems one after the other."""
     torch.set_num_threads(1)
     if count_launched() > 1:
-        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+        if DEVICE == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("gloo" if DEVICE == "cpu" else "nccl", timeout=timedelta(seconds=60))
     for name in names:
         train(name, Path(out) / name)
     if count_launched() > 1:

@@ -1,42 +1,22 @@
 """Several processes train what one does; those of a test share the processor, and each system is small."""
 
-import json
 import re
 import shutil
 
 import pytest
 import torch
+from torch import distributed as dist
 
 from modkit import Spec, use
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.fsdp2 import FSDP2Engine
 from modkit.engines.processes import check_processes, choose_engine
-from modkit.runs import checkpoint as store
 from modkit.specs.settings import Settings
-from tests.engines.systems import STEPS, SYSTEMS, launch, train
+from tests.engines.systems import STEPS, SYSTEMS, launch, measure_difference, read_rows, train
 from tests.refusals import check_refusal
 
 ONES = [name for name in SYSTEMS if "!" not in name and name != "dcgan"]
 DIVIDED = ["dcgan", "vae, two stages", "gan-r1, accumulated", "vqgan-adaptive", "ldm-unet", "codes"]
-
-
-def read_rows(run, kind="losses"):
-    """The losses of a run by step, or its scores."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row[kind] for row in rows if kind in row]
-
-
-def measure_difference(run, other):
-    """The largest difference between losses and between last weights of two runs."""
-    mine, theirs = read_rows(run), read_rows(other)
-    assert len(mine) == len(theirs) and [row.keys() for row in mine] == [row.keys() for row in theirs]
-    found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
-    last = max(path.name for path in (run / "checkpoints").iterdir())
-    for name in ("model", "ema"):
-        weights, same = (store.load(one / "checkpoints" / last).tensors[name] for one in (run, other))
-        assert weights.keys() == same.keys() and weights
-        found += [float((weights[key].double() - same[key].double()).abs().max()) for key in weights]
-    return max(found)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +128,19 @@ def test_a_wait_is_finite(monkeypatch, timeout):
         monkeypatch.setenv(name, "1")
     message = re.escape(f"expects timeout in [1, 1e6] seconds, got {timeout}")
     check_refusal(message, DDPEngine, "cpu", timeout=timeout)
+
+
+def test_the_answer_of_a_poll_is_read_at_the_next_one(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        engine = DDPEngine("cpu")
+        assert [engine.poll(flag) for flag in (False, True, True, False, False)] == [False, False, True, True, False]
+        assert engine.agree(True) and not engine.agree(False)
+        engine.close(None)
+    finally:
+        dist.destroy_process_group()
 
 
 class Several:

@@ -32,6 +32,7 @@ def test_one_process_is_the_whole_world():
     assert engine.wrap("player", module, []) is module
     assert engine.total(value) is value and engine.gather(value) is value
     assert engine.reduce({"value": value}) == {"value": value} and engine.agree(True) and not engine.agree(False)
+    assert engine.poll(True) and not engine.poll(False)
     engine.release("player", module)
     engine.barrier()
     engine.announce("step 1")

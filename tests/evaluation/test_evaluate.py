@@ -1,10 +1,13 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch import nn
 
 import modkit
 from modkit.cli.app import app
@@ -16,6 +19,7 @@ from modkit.evaluation.scoring import prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.metrics.frechet import frechet_distance
+from modkit.runs import cache
 from modkit.types import TensorType
 from tests.files import write_images
 from tests.parts.broken import make_source as make_plugin_source
@@ -227,3 +231,43 @@ def test_a_classifier_is_trained_for_each_content(tmp_path, monkeypatch):
         data = ImageFolder(root=str(folder), size=8, channels=1, test=0.0)
         keys.append(prepare_extractor(Classifier(data.x, classes=2, epochs=1), data).key())
     assert keys[0] != keys[1]
+
+
+class Counted(nn.Module):
+    """Features that count how often their weights are computed."""
+
+    label, prepared = "counted", 0
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(torch.nan))
+
+    def key(self):
+        if not self.scale.isfinite():
+            raise ValueError("not prepared")
+        return f"counted {float(self.scale)}"
+
+    def prepare(self, batches):
+        type(self).prepared += 1
+        assert waiting.acquire(timeout=30)
+        self.scale.fill_(float(next(iter(batches)).tensor.mean()))
+
+
+waiting = Semaphore(0)
+
+
+def test_of_several_processes_one_prepares_the_features(tmp_path, monkeypatch):
+    for name, value in {"MODKIT_CACHE": str(tmp_path / "cache"), "WORLD_SIZE": "2", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cache._logger, "info", lambda *message: waiting.release())
+    monkeypatch.setattr(Counted, "prepared", 0)
+    folder = write_bitmaps(tmp_path / "d", range(6))
+    data = ImageFolder(root=str(folder), size=8, channels=1, test=0.0)
+    data.key  # noqa: B018  # computed once, too
+    made = [Counted(), Counted()]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: prepare_extractor(one, data), made))
+    assert found == made and Counted.prepared == 1
+    assert made[0].key() == made[1].key()
+    again = Counted()
+    assert prepare_extractor(again, data).key() == made[0].key() and Counted.prepared == 1

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import secrets
+import shutil
 import struct
 from pathlib import Path
 
@@ -492,3 +493,36 @@ def test_a_reader_finds_the_latest_while_it_is_replaced(tmp_path, monkeypatch):
     times = [None] * 1000
     with pytest.raises(CheckpointError, match="replaced faster than they can be read"):
         read_latest(tmp_path)
+
+
+def measure_private():
+    """Bytes of memory that are this process's own, which no file backs."""
+    rows = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    return int(rows["Anonymous"].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux, which tells what memory is for")
+def test_what_is_mapped_stays_in_its_file_until_it_is_looked_up(tmp_path):
+    rows, size = 256, 2**16
+    path = save(tmp_path, "step-1", Checkpoint({"model": {"w": torch.ones(rows, size), "n": torch.tensor(3)}}))
+    before = measure_private()
+    found = read_latest(tmp_path, mapped=True).checkpoint.tensors["model"]
+    assert {name: tuple(value.shape) for name, value in found.items()} == {"w": (rows, size), "n": ()}
+    part = found["w"][:3].clone()
+    assert measure_private() - before < 4 * rows * size / 4
+    found["n"].add_(1)
+    assert torch.equal(part, torch.ones(3, size)) and found["n"] == 4
+    assert torch.equal(load(path).tensors["model"]["n"], torch.tensor(3)), "the file stays as it is"
+    shutil.rmtree(path)
+    assert torch.equal(found["w"], torch.ones(rows, size))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_what_is_mapped_is_verified(tmp_path, damage):
+    path = save(tmp_path, "step-1", Checkpoint({"model": {"w": torch.ones(1000)}}))
+    file = path / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data if damage == "flip" else data[:-4])
+    with pytest.raises(CheckpointError, match="is damaged" if damage == "flip" else "bytes, but the manifest expects"):
+        read_latest(tmp_path, mapped=True)

@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from modkit.runs.checkpoint import Checkpoint, list_names, load, save
+from modkit.runs.checkpoint import Checkpoint, list_names, load, read_latest, save
 from modkit.runs.slices import Slice, assemble, find_share, place
 from tests.engines.systems import launch
 from tests.refusals import check_refusal
@@ -25,6 +25,8 @@ def test_one_process_reads_what_two_have_written(folder):
     kept = load(folder / "step-1").tensors["model"]
     assert all(torch.equal(kept[name], value) for name, value in make_tensors().items())
     assert kept["tied"] is kept["rows"]
+    mapped = read_latest(folder, mapped=True).checkpoint.tensors["model"]
+    assert mapped.keys() == kept.keys() and all(torch.equal(mapped[name], value) for name, value in kept.items())
 
 
 def test_each_process_writes_its_slices_and_the_first_whatever_is_whole(folder):
@@ -45,6 +47,7 @@ def test_slices_that_do_not_make_a_whole_are_refused():
     ones = torch.ones(2, 2)
     assert torch.equal(assemble([(ones, Slice([2, 2], [0, 0]))]), ones)
     check_refusal("4 values do not fill", assemble, [(ones, Slice([3, 2], [0, 0]))])
+    check_refusal("lies outside a tensor of shape", assemble, [(ones, Slice([2, 2], [1, 0]))])
     check_refusal("of another one", assemble, [(ones, Slice([4, 2], [0, 0])), (ones, Slice([2, 4], [2, 0]))])
 
 

@@ -141,8 +141,10 @@ def test_a_state_has_its_player_s_modules_and_the_others_statistics():
     own = {id(p) for part in (model.encoder, model.bottleneck, model.decoder) for p in part.parameters()}
     assert {id(p) for p in auto.parameters} == own
     assert {id(p) for p in critic.parameters} == {id(p) for p in model.critic.parameters()}
-    assert {id(b) for b in auto.others} == {id(b) for b in model.critic.buffers()}
-    assert {id(b) for b in critic.others} == {id(b) for b in model.bottleneck.buffers()} and critic.others
+    assert {id(b) for b in auto.others.buffers} == {id(b) for b in model.critic.buffers()}
+    assert {id(b) for b in critic.others.buffers} == {
+        id(b) for b in model.bottleneck.buffers()
+    } and critic.others.buffers
     assert auto.last_layer is model.decoder.out.weight and critic.last_layer is None
     assert critic.weights == {}
 
