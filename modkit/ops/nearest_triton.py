@@ -65,10 +65,10 @@ def _find_lowest(
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr,
 ) -> None:  # fmt: skip
     n = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    begin = tl.program_id(1).to(tl.int64) * share
+    begin = tl.program_id(1) * share
     end = tl.minimum(begin + share, num_codes)
-    low, at = tl.full([BLOCK_N], float("inf"), tl.float32), tl.full([BLOCK_N], 0, tl.int64)
-    at += tl.minimum(begin, num_codes - 1)
+    low = tl.full([BLOCK_N], float("inf"), tl.float32)
+    at = tl.zeros([BLOCK_N], tl.int32) + begin
     for first in range(begin, end, BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
         product = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
@@ -76,14 +76,14 @@ def _find_lowest(
             c = start + tl.arange(0, BLOCK_C)
             held = (c < channels)[None, :]
             left = tl.load(z + n[:, None] * z_n + c[None, :] * z_c, (n < num)[:, None] & held, 0.0)
-            codes = codebook + k[:, None] * codebook_k + c[None, :] * codebook_c
+            codes = codebook + k[:, None].to(tl.int64) * codebook_k + c[None, :] * codebook_c
             right = tl.load(codes, (k < end)[:, None] & held, 0.0)
             product = tl.dot(left.to(tl.float32), right.to(tl.float32).T, product, input_precision="ieee")
         scores = tl.load(half + k, k < end, float("inf"))[None, :] - product
-        scores = tl.where((k < end)[None, :] & (scores == scores), scores, float("inf"))  # a NaN is never the lowest
+        scores = tl.where(scores == scores, scores, float("inf"))  # a NaN is never the lowest
         best, column = tl.min(scores, 1, return_indices=True, return_indices_tie_break_left=True)
         at = tl.where(best < low, first + column, at)
         low = tl.minimum(best, low)
     out = tl.program_id(1).to(tl.int64) * num + n
     tl.store(lowest + out, low, n < num)
-    tl.store(index + out, at, n < num)
+    tl.store(index + out, at.to(tl.int64), n < num)
