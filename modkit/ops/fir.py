@@ -2,8 +2,8 @@ r"""FIR resampling: a filter along each spatial size with a stride, or transpose
 
     resampled:   y_i = sum_j k_j x_{s i + j - p}           transposed:   y_o = sum_i k_{o + p - s i} x_i
 
-x is zero beyond its ends. Each is the other's transpose, so the derivatives of any order are the op itself, with as many
-values as x has. The kernel sums in float32 and rounds once.
+x is zero beyond its ends. Each is the other's transpose, so the derivatives of any order are the op itself. The kernel
+sums in float32 and rounds once.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 """

@@ -3,6 +3,8 @@
 A row of x is filtered along its columns once and kept in registers until no row of the result needs it. A result is
 gathered from the values that reach it, so nothing is added in memory, and the sums have one order.
 """
+# mypy: disable-error-code="assignment, misc"
+# In Triton's language, tuples may grow while the compiler unrolls a loop.
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ def launch_fir(x: Tensor, taps: Tensor, stride: int, padding: int, size: Sequenc
 def _place(
     channels: tl.tensor, rows: tl.tensor, columns: tl.tensor,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr,
-) -> None:  # fmt: skip
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
     """Places a program: its sample, channels, first column and first row. Programs side by side share rows of x."""
     program = tl.program_id(0)
     row = program % tl.cdiv(rows, ROWS) * ROWS
@@ -123,7 +125,7 @@ def _spread(
     lines, k = (), ()
     for j in tl.static_range(TAPS):
         k = k + (tl.load(taps + j).to(tl.float32),)
-    for j in tl.static_range(REACH):
+    for _ in tl.static_range(REACH):
         lines = lines + (tl.zeros([BLOCK_C, BLOCK_W], tl.float32),)
     for n in tl.static_range(ROWS // 2 + REACH - 1):
         i_h = row // 2 + n + FIRST
