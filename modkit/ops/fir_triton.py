@@ -93,7 +93,8 @@ def _filter(
         for j in tl.static_range(TAPS):
             i_w = STRIDE * o_w + (j - PADDING)
             reached = ((i_w >= 0) & (i_w < limit))[None, :] & held
-            line += k[j] * tl.load(x + i_h.to(tl.int64) * x_h + i_w[None, :] * x_w, reached, 0.0).to(tl.float32)
+            places = x + i_h.to(tl.int64) * x_h + i_w[None, :].to(tl.int64) * x_w
+            line += k[j] * tl.load(places, reached, 0.0).to(tl.float32)
         lines = lines[1:] + (line,)
         if n >= TAPS - 1 and (n - TAPS + 1) % STRIDE == 0:
             o_h = row + (n - TAPS + 1) // STRIDE
@@ -101,7 +102,8 @@ def _filter(
             for j in tl.static_range(1, TAPS):
                 total += k[j] * lines[j]
             there = (o_w < tl.where(o_h < rows, columns, 0))[None, :] & held
-            tl.store(y + o_h.to(tl.int64) * y_h + o_w[None, :] * y_w, total.to(y.dtype.element_ty), there)
+            places = y + o_h.to(tl.int64) * y_h + o_w[None, :].to(tl.int64) * y_w
+            tl.store(places, total.to(y.dtype.element_ty), there)
 
 
 @triton.jit
@@ -135,7 +137,8 @@ def _spread(
         for d in tl.static_range(REACH):
             i_w = m_w + (d + FIRST)
             reached = ((i_w >= 0) & (i_w < limit))[None, :] & held
-            value = tl.load(x + i_h.to(tl.int64) * x_h + i_w[None, :] * x_w, reached, 0.0).to(tl.float32)
+            places = x + i_h.to(tl.int64) * x_h + i_w[None, :].to(tl.int64) * x_w
+            value = tl.load(places, reached, 0.0).to(tl.float32)
             if d < HALF:
                 even += k[PADDING % 2 + 2 * (HALF - 1 - d)] * value
             if d >= PADDING % 2:
@@ -148,4 +151,5 @@ def _spread(
                 for t in tl.static_range(HALF):
                     total += k[(a + PADDING) % 2 + 2 * t] * lines[HALF - 1 - t + a * (PADDING % 2)]
                 there = (o_w < tl.where(o_h < rows, columns, 0))[None, :] & held
-                tl.store(y + o_h.to(tl.int64) * y_h + o_w[None, :] * y_w, total.to(y.dtype.element_ty), there)
+                places = y + o_h.to(tl.int64) * y_h + o_w[None, :].to(tl.int64) * y_w
+                tl.store(places, total.to(y.dtype.element_ty), there)

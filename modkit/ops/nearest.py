@@ -20,7 +20,7 @@ from modkit.ops.kernel import Kernel, has_triton
 
 __all__ = ["find_nearest", "find_nearest_reference"]
 
-KERNEL = Kernel("nearest", size="scores", smallest=2**16)
+KERNEL = Kernel("nearest", size="scores", smallest=2**16)  # an estimate, not yet timed on a card
 _CPU = 2**22, 2**10
 """Scores in memory at once, 16 MB in float32, for with fewer, threads would often wait for each other; and codes in a
 block at most: the minimum of such short rows is found in cache."""

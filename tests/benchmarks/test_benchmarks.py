@@ -9,7 +9,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import checkpoints, frechet, reading, samplers, stage_cache, start, training
+from tests.benchmarks import checkpoints, frechet, ops, reading, samplers, stage_cache, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -106,3 +106,9 @@ def test_reading_is_timed_and_its_memory_measured(tmp_path, capsys):
     reading.main(["--num", "48", "--size", "16", "--batch", "4", "--step", "0.001", "--rounds", "1", "--workers", "1"])
     epoch, compared = map(json.loads, capsys.readouterr().out.splitlines())
     assert epoch["waited"] > 0 and epoch["memory"] > 0 and compared["floats / bytes"] > 0
+
+
+def test_ops_are_timed_beside_their_floors(capsys, monkeypatch):
+    monkeypatch.setattr(ops, "CASES", {name: ops.CASES[name] for name in ("nearest 16k x 8k x 256", "fir down")})
+    ops.main(["--rounds", "1", "--scale", "0", "--device", "cpu"])
+    assert len(capsys.readouterr().out.splitlines()) == 3
