@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modkit.ops.kernel import Kernel, has_triton
+from modkit.ops.layout import choose_format
 
 __all__ = ["resample_fir", "resample_fir_reference"]
 
@@ -96,12 +97,6 @@ def compute_fir(x: Tensor, taps: Tensor, stride: int, padding: int, size: Sequen
     from modkit.ops.fir_triton import launch_fir
 
     return launch_fir(x, taps, stride, padding, size, transposed)
-
-
-def choose_format(x: Tensor) -> torch.memory_format:
-    """Chooses the memory format of the result: channels last where x has them so."""
-    last = x.ndim == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last and not x.is_contiguous() else torch.contiguous_format
 
 
 @compute_fir.register_fake

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modkit.ops.fir import choose_format
+from modkit.ops.layout import choose_format
 
 __all__ = ["Tiling", "launch_fir", "plan_tiling"]
 

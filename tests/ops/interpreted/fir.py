@@ -2,8 +2,9 @@ import itertools
 
 import torch
 
-from modkit.ops.fir import choose_format, resample_fir, resample_fir_reference
+from modkit.ops.fir import resample_fir, resample_fir_reference
 from modkit.ops.kernel import list_ran
+from modkit.ops.layout import choose_format
 from tests.ops.guards import Guards, guard
 
 TAPS = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 8
