@@ -22,7 +22,9 @@ TORCH_FREE = (
     "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (
-    ("version", "errors", "escapes", "blocks", "precision", "progress", "types", "rng", "part"),
+    ("version", "errors", "escapes", "blocks", "precision", "progress", "types", "part"),
+    ("ops", "ops.*"),
+    ("rng",),
     ("kinds", "kinds.*"),
     ("runs", "runs.*"),
     ("parts", "parts.*"),

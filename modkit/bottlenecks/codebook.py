@@ -1,6 +1,5 @@
 r"""Codebook: learned codes, moved by averages of the vectors to which each is the nearest.
 
-    nearest(z) = argmin_k |z - e_k|^2 = argmin_k |e_k|^2 / 2 - z . e_k
     N <- gamma N + (1 - gamma) n,   m <- gamma m + (1 - gamma) sum z,   e = m / smoothed(N)
     smoothed(N) = (N + tiny) / (sum N + K tiny) sum N
 
@@ -20,7 +19,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -28,14 +26,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from modkit.kinds import Step
+from modkit.ops.nearest import find_nearest
 from modkit.precision import widen
 from modkit.rng import Rng
 
-__all__ = ["Codebook", "sample_vectors", "kmeans", "keep_lowest", "find_nearest"]
+__all__ = ["Codebook", "sample_vectors", "kmeans", "keep_lowest"]
 
-_SCORES = 2**22  # scores in memory at once, 16 MB in float32: with fewer, threads would often wait for each other
-_CODES = 2**10  # codes in a block at most: the minimum of such short rows is found in cache
-_LANES = 16
 _TINY = 1e-5
 _UNSEEN = 2.0  # priority of an empty place: above every uniform draw
 
@@ -226,55 +222,6 @@ def sample_vectors(batches: Iterable[Tensor], limit: int, rng: Rng) -> Tensor:
             drawn, every = torch.cat([priority, drawn]), torch.cat([kept, every])
         priority, kept = keep_lowest(drawn, every, limit)
     return kept
-
-
-@torch.no_grad()
-def find_nearest(z: Tensor, codebook: Tensor) -> Tensor:
-    """Finds the index of the code nearest to each vector; of equally near codes, the lowest index.
-
-    Blocks of vectors and codes are compared with a running minimum, so that the n x k scores are never in memory at
-    once. They are computed in at least float32, with autocast or without.
-
-    Args:
-        z: Vectors, `n c`.
-        codebook: Codes, `k c`.
-
-    Returns:
-        Indices, int64, `n`.
-
-    Examples:
-        >>> find_nearest(torch.tensor([[0.1], [0.9]]), torch.tensor([[0.0], [1.0]]))
-        tensor([0, 1])
-    """
-    if z.is_meta:  # a check of a spec, which may have billions of codes
-        return z.new_empty(len(z), dtype=torch.int64)
-    dtype = torch.promote_types(torch.promote_types(z.dtype, codebook.dtype), torch.float32)
-    z, codebook = z.to(dtype), codebook.to(dtype)
-    # Equal codes tie exactly only if every column takes the same path through the matrix product, so all blocks have
-    # the same width, a multiple of _LANES.
-    blocks = -(-len(codebook) // _CODES)
-    width = -(-len(codebook) // (blocks * _LANES)) * _LANES
-    missing = blocks * width - len(codebook)
-    codes = F.pad(codebook, (0, 0, 0, missing)) if missing else codebook
-    half = codes.square().sum(1) / 2
-    half[len(codebook) :] = float("inf")
-    rows = max(1, _SCORES // width)
-    scores = z.new_empty(min(len(z), rows), width)
-    kind = z.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        return torch.cat([_find_nearest(part, codes, half, scores[: len(part)]) for part in torch.split(z, rows)])
-
-
-def _find_nearest(z: Tensor, codes: Tensor, half: Tensor, scores: Tensor) -> Tensor:
-    """Finds the nearest codes of a block of vectors, comparing w codes at a time in the buffer `scores`, `n w`."""
-    width = scores.shape[1]
-    lowest, index = torch.addmm(half[:width], z, codes[:width].T, alpha=-1, out=scores).min(1)
-    for first in range(width, len(codes), width):
-        block = slice(first, first + width)
-        low, at = torch.addmm(half[block], z, codes[block].T, alpha=-1, out=scores).min(1)
-        index = torch.where(low < lowest, at + first, index)
-        lowest = torch.minimum(low, lowest)
-    return index
 
 
 def keep_lowest(priority: Tensor, vectors: Tensor, num: int) -> tuple[Tensor, Tensor]:

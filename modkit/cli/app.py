@@ -113,13 +113,14 @@ def show(kind: str, name: str, as_json: bool) -> None:
 @json_option
 @report_failures
 def doctor(as_json: bool) -> None:
-    """Report what is installed: versions, and each plug-in with its status."""
+    """Report what is installed: versions, each op with what it runs here, and each plug-in with its status."""
     from modkit.cli.describe import diagnose
 
     found = diagnose()
     columns = ("plugin", "distribution", "version", "status", "parts", "reason")
     blocks: list[Block] = [
         f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}",
+        (("op", "device", "runs", "reason"), [list(row.values()) for row in found["ops"]]),
         (columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]),
         f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins",
     ]

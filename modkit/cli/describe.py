@@ -1,6 +1,6 @@
 """The results of `modkit list`, `show` and `doctor` as plain data that JSON can hold; the command line prints them.
 
-`list_parts` and `diagnose` import no part and so no torch; `describe_part` imports the part.
+`list_parts` imports no part and so no torch; `describe_part` imports the part, and `diagnose` torch.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def format_implied(implied: Mapping[str, Any]) -> str:
 
 
 def diagnose() -> dict[str, Any]:
-    """Reports the versions of Python, torch and modkit, each plug-in with its status and reason, and their counts.
+    """Reports the versions of Python, torch and modkit, what each op runs, and each plug-in with its status and reason.
 
     A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work. The
     reason of one that is `ok` names its parts that need the distribution's name, since another has them, too.
@@ -111,9 +111,19 @@ def diagnose() -> dict[str, Any]:
         "python": platform.python_version(),
         "modkit": __version__,
         "torch": _find_version("torch"),
+        "ops": _diagnose_ops(),
         "plugins": plugins,
         "counts": {"parts": len(known.list_parts()), "plugins": len(plugins), **counts},
     }
+
+
+def _diagnose_ops() -> list[dict[str, str]]:
+    """Diagnoses the ops; torch may fail to import, as where another package's metadata are broken."""
+    try:
+        from modkit.ops.diagnosis import diagnose_ops
+    except Exception as error:
+        return [{"op": "all", "device": "", "runs": "", "reason": f"torch cannot be imported: {error}"}]
+    return diagnose_ops()
 
 
 def _describe_plugin(known: Registry, plugin: Plugin) -> dict[str, Any]:

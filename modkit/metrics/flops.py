@@ -7,13 +7,16 @@ compiled. Pointwise arithmetic is never counted; other operators that compute va
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+
+from modkit.ops import fir as fir
 
 __all__ = ["Operations", "count_operations"]
 
@@ -80,3 +83,10 @@ def _is_uncounted(operator: Any) -> bool:
     makes = not any("Tensor" in str(argument.type) for argument in operator._schema.arguments)
     copies = operator.is_view or makes or _name(operator) in _MOVES or _name(operator).endswith("_like")
     return not copies and torch.Tag.pointwise not in operator.tags
+
+
+@register_flop_formula(torch.ops.modkit.fir)
+def _count_fir(x: Any, taps: Any, stride: int, padding: int, size: Any, transposed: bool, **_: Any) -> int:
+    """Counts what torch counts for the convolution that computes the same."""
+    num = math.prod(x if transposed else (*x[:2], *size))
+    return int(2 * num * taps[0] ** len(size))

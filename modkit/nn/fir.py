@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import conv as make_conv
+from modkit.ops.fir import resample_fir
 
 __all__ = ["FIRDownsample", "FIRUpsample"]
 
 _SMOOTH, _BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 1.0)
-_CONV = (F.conv1d, F.conv2d, F.conv3d)
-_TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
 class FIRDownsample(nn.Module):
@@ -43,21 +42,25 @@ class FIRDownsample(nn.Module):
         tensor([[[2., 6.]]])
     """
 
-    kernel: Tensor
+    taps: Tensor
 
     def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, smooth: bool = True) -> None:
         super().__init__()
-        self.rank = rank
         self.smooth = smooth
         self.conv = None if conv is None else make_conv(rank, *conv, stride=2, padding=0)
-        self.register_buffer("kernel", _make_kernel(rank, smooth), persistent=False)
+        self.register_buffer("taps", _make_taps(smooth), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to half the size."""
+        sizes = x.shape[2:]
         if self.conv is None:
-            pad = 1 if self.smooth else 0
-            return _filter(_pad(x, pad, pad), self.kernel, self.rank, stride=2)
-        y: Tensor = self.conv(_filter(_pad(x, 2, 2), self.kernel, self.rank) if self.smooth else _pad(x, 0, 1))
+            halved = [(n + 1) // 2 for n in sizes]
+            return resample_fir(x, self.taps, stride=2, padding=1 if self.smooth else 0, size=halved)
+        if self.smooth:
+            x = resample_fir(x, self.taps, stride=1, padding=2, size=[n + 1 + n % 2 for n in sizes])
+        else:
+            x = F.pad(x, [end for n in reversed(sizes) for end in (0, 1 + n % 2)])
+        y: Tensor = self.conv(x)
         return y
 
 
@@ -76,38 +79,22 @@ class FIRUpsample(nn.Module):
         tensor([[[1., 1., 3., 3.]]])
     """
 
-    kernel: Tensor
+    taps: Tensor
 
     def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, smooth: bool = True) -> None:
         super().__init__()
-        self.rank = rank
         self.pad = 1 if smooth and conv is None else 0  # a convolution needs the filter's margin, one value at each end
-        self.register_buffer("kernel", 2**rank * _make_kernel(rank, smooth), persistent=False)
+        self.register_buffer("taps", 2 * _make_taps(smooth), persistent=False)
         self.conv = None if conv is None else make_conv(rank, *conv, padding=0 if smooth else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to twice the size."""
-        channels = x.shape[1]
-        kernel = self.kernel.to(x.dtype).expand(channels, 1, *self.kernel.shape)
-        y = _TRANSPOSED[self.rank - 1](x, kernel, stride=2, padding=self.pad, groups=channels)
+        size = [2 * n + len(self.taps) - 2 - 2 * self.pad for n in x.shape[2:]]
+        y = resample_fir(x, self.taps, stride=2, padding=self.pad, size=size, transposed=True)
         return y if self.conv is None else self.conv(y)
 
 
-def _make_kernel(rank: int, smooth: bool) -> Tensor:
-    """The outer product of the taps with themselves; its values sum to 1."""
+def _make_taps(smooth: bool) -> Tensor:
+    """Makes taps that sum to 1."""
     taps = torch.tensor(_SMOOTH if smooth else _BOX)
-    taps = kernel = taps / taps.sum()
-    for _ in range(rank - 1):
-        kernel = kernel[..., None] * taps
-    return kernel
-
-
-def _pad(x: Tensor, before: int, after: int) -> Tensor:
-    """Pads each size of `x` with zeros before and after, an odd size with one more after."""
-    pads = [pad for size in reversed(x.shape[2:]) for pad in (before, after + size % 2)]
-    return F.pad(x, pads)
-
-
-def _filter(x: Tensor, kernel: Tensor, rank: int, *, stride: int = 1) -> Tensor:
-    channels = x.shape[1]
-    return _CONV[rank - 1](x, kernel.to(x.dtype).expand(channels, 1, *kernel.shape), stride=stride, groups=channels)
+    return taps / taps.sum()

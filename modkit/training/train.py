@@ -31,6 +31,7 @@ from modkit.kinds import Engine
 from modkit.models.model import Model
 from modkit.nn.recompute import recompute
 from modkit.nn.units import find_networks, list_units
+from modkit.ops.kernel import read_mode
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
@@ -157,6 +158,7 @@ def execute(
     """
     if report.data is None:
         raise ValueError("training expects a spec with `data`, got one without")
+    read_mode()
     site = Site(report.plan, meta=False)
     settings = _cap(site.make_settings(), steps)
     loggers = [logger() for logger in settings.loggers]

@@ -27,6 +27,7 @@ from modkit.kinds import Data, Engine
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
+from modkit.ops.kernel import list_ran
 from modkit.optim.ema import Average
 from modkit.optim.shards import get_local
 from modkit.precision import cast_losses
@@ -349,7 +350,8 @@ class Trainer:
         since, step = self._started
         elapsed = time.perf_counter() - since
         rate, steps = (cursor.step - step) / elapsed, sum(stage.steps for stage in self.stages)
-        self.run.log_time({"step": cursor.step, "steps": steps, "seconds": elapsed, "steps_per_second": rate})
+        row = {"step": cursor.step, "steps": steps, "seconds": elapsed, "steps_per_second": rate, "ops": list_ran()}
+        self.run.log_time(row)
         self.callbacks.step_done(cursor.stage, cursor.step, values)
         self.progress.step(values)
 

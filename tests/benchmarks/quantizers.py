@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from modkit.bottlenecks.codebook import find_nearest
 from modkit.bottlenecks.vq import VectorQuantizer
 from modkit.models.step import StepContext
+from modkit.ops.nearest import find_nearest
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.benchmarks.turns import parse, take_turns

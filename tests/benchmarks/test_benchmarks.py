@@ -9,7 +9,7 @@ from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import checkpoints, frechet, gpus, reading, samplers, stage_cache, start, training
+from tests.benchmarks import checkpoints, frechet, gpus, ops, reading, samplers, stage_cache, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -118,3 +118,9 @@ def test_what_is_shown_on_gpus_runs_on_the_cpu(capsys, monkeypatch):
     assert max(report["difference"].values()) < 1e-8 and len(report["difference"]) == 2
     assert report["killed"] is True
     assert report["step"].keys() == report["samples"].keys() == {"1", "2"}
+
+
+def test_ops_are_timed_beside_their_floors(capsys, monkeypatch):
+    monkeypatch.setattr(ops, "CASES", {name: ops.CASES[name] for name in ("nearest 16k x 8k x 256", "fir down")})
+    ops.main(["--rounds", "1", "--scale", "0", "--device", "cpu"])
+    assert len(capsys.readouterr().out.splitlines()) == 3

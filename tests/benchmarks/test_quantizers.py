@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from modkit.bottlenecks.codebook import find_nearest
+from modkit.ops.nearest import find_nearest
 from tests.benchmarks import quantizers
 
 SMALL = ["--num", "48", "--codes", "40", "--channels", "8", "--rounds", "2", "--threads", str(torch.get_num_threads())]

@@ -123,6 +123,16 @@ def test_doctor_tells_versions_and_plugins(site):
     assert f"modkit {modkit.__version__}, python " in text and "broken [red]" in text
 
 
+def test_doctor_tells_what_each_op_runs_and_why(monkeypatch):
+    rows = json.loads(run("doctor", "--json")[0])["ops"]
+    assert {"op": "nearest", "device": "cpu", "runs": "reference", "reason": "tensors on cpu"} in rows
+    monkeypatch.setenv("MODKIT_OPS", "reference")
+    assert {row["reason"] for row in json.loads(run("doctor", "--json")[0])["ops"]} == {"MODKIT_OPS=reference"}
+    monkeypatch.setenv("MODKIT_OPS", "fast")
+    said = "MODKIT_OPS expects one of auto, reference, triton, got 'fast'"
+    assert said in run("doctor", status=2)[1]
+
+
 def test_a_plugin_adds_commands(site, monkeypatch):
     source = """
         import click

@@ -81,5 +81,5 @@ def test_without_the_filter_the_downsampling_convolution_is_padded_at_its_end():
 def test_penalties_can_differentiate_them_twice_and_the_filter_is_no_weight():
     for module in (FIRDownsample(2).double(), FIRUpsample(2).double(), FIRDownsample(2, (1, 1)).double()):
         assert torch.autograd.gradgradcheck(lambda x, m=module: m(x) ** 2, normal(1, 1, 3, 4).requires_grad_())
-        assert "kernel" not in module.state_dict()
+        assert "taps" not in module.state_dict()
     assert FIRDownsample(1)(normal(1, 2, 4).bfloat16()).dtype == torch.bfloat16

@@ -39,9 +39,9 @@ def test_listing_twenty_plugins_imports_no_torch_and_owns_stdout(site):
     rows = json.loads(done.stdout)
     own = {f"sampler plugin{number}/fast" for number in range(20)} | {"network heavy/x", "sampler ddim"}
     assert own <= names(rows)
-    done, facts = command(site, "doctor", "--json")
+    done, _ = command(site, "doctor", "--json")
     counts = json.loads(done.stdout)["counts"]
-    assert counts["ok"] >= 21 and counts["parts"] == len(rows) >= 83 and not facts["torch"]
+    assert counts["ok"] >= 21 and counts["parts"] == len(rows) >= 83
 
 
 def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
@@ -61,8 +61,9 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     assert {"sampler modkit-twin-one:twin/fast", "sampler modkit-twin-two:twin/fast"} <= found
     failed = (*(f"bad-{name}" for name in BROKEN), "gone", "group")
     assert not any(f" {name}/" in row for row in found for name in failed)
-    diagnosed, facts = command(site, "doctor", "--json")
-    assert diagnosed.returncode == 0 and not facts["torch"]
+    diagnosed, _ = command(site, "doctor", "--json")
+    assert diagnosed.returncode == 0
+    assert "torch cannot be imported: " in json.loads(diagnosed.stdout)["ops"][0]["reason"]  # it reads all metadata
     rows = {row["plugin"]: row for row in json.loads(diagnosed.stdout)["plugins"]}
     for name, (_, reason) in BROKEN.items():
         row = rows[f"bad-{name}"]
