@@ -261,7 +261,7 @@ class Trainer:
 
     def _make_rng(self, *names: int | str) -> Rng:
         """Makes a source with its own record of names: the record of one for the whole run would grow without bound."""
-        return Rng(self.settings.seed, "train", *names, on_device=True)
+        return Rng(self.settings.seed, "train", *names)
 
     def _mark(self, player: str, losses: Mapping[str, Tensor], total: Tensor) -> None:
         """Marks a player whose losses are not finite, to be read with the logged losses, or ends training at once.
