@@ -13,7 +13,9 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import lru_cache
 from itertools import count
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from modkit.data.ahead import read_ahead
 from modkit.data.splits import check_split, finish_batch
 from modkit.kinds import Data
 from modkit.rng import Rng
@@ -80,8 +83,8 @@ class Loader:
         self.batch_size = batch_size
         self._size = data.splits[split]
         self._reader = _Reader(views or (data,), split, rng.at("augment").draw_seed())
-        self._order_seed = rng.at("order").draw_seed()
-        self._orders: dict[int, Tensor] = {}
+        seed = rng.at("order").draw_seed()
+        self._draw_order = lru_cache(maxsize=2)(lambda epoch: draw_permutation(Rng(seed, epoch), self._size))
         self._workers, self._device = workers, device
 
     def read_batch(self, step: int, first: int = 0, num: int | None = None) -> Batch:
@@ -90,7 +93,7 @@ class Loader:
         Raises:
             ValueError: If the batch has no such rows, or the step is negative.
         """
-        return self._reader.finish(self._reader[self._make_request(step, first, num)], self._device)
+        return self._reader.finish(_make_batch(self._reader[self._make_request(step, first, num)]), self._device)
 
     def read_batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
         """Yields `read_batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
@@ -117,16 +120,9 @@ class Loader:
         while position < stop:
             epoch, offset = divmod(position, self._size)
             taken = min(stop - position, self._size - offset)
-            request.append((epoch, self._order(epoch)[offset : offset + taken].tolist()))
+            request.append((epoch, self._draw_order(epoch)[offset : offset + taken].tolist()))
             position += taken
         return request
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            if len(self._orders) == 2:  # the epochs on both sides of a boundary
-                del self._orders[min(self._orders)]
-            self._orders[epoch] = draw_permutation(Rng(self._order_seed, epoch), self._size)
-        return self._orders[epoch]
 
 
 def read_shuffled(
@@ -180,10 +176,8 @@ class _Reader(Dataset[Content]):
         fields = {name: torch.cat([batch.fields[name] for batch in read]) for name in read[0].fields}
         return _concatenate([batch.x for batch in read]), fields
 
-    def finish(self, content: Content, device: Device) -> Batch:
-        """Makes a batch of a content, on a device."""
-        x, fields = content
-        batch = Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
+    def finish(self, batch: Batch, device: Device) -> Batch:
+        """Finishes a batch on a device."""
         return finish_batch(self._views[0], batch.to(device))
 
 
@@ -218,7 +212,7 @@ def _make_batches(
 ) -> Generator[Batch, None, None]:
     if workers == 0:
         for request in requests:
-            yield reader.finish(reader[request], device)
+            yield reader.finish(_make_batch(reader[request]), device)
         return
     loader = DataLoader(
         _Worker(reader),
@@ -229,13 +223,25 @@ def _make_batches(
         pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
     )
+    received = _receive(iter(loader))  # forks the workers, before there is a thread
+    with closing(read_ahead(received, device)) as batches:
+        for batch in batches:
+            yield reader.finish(batch, device)
+
+
+def _receive(contents: Iterator[Content | _Failure]) -> Iterator[Batch]:
     try:
-        for content in loader:
+        for content in contents:
             if isinstance(content, _Failure):
                 raise content.kind(content.message)
-            yield reader.finish(content, device)
+            yield _make_batch(content)
     except (ConnectionError, EOFError) as error:  # torch notices otherwise, but not always first
         raise ChildProcessError(_ENDED) from error
+
+
+def _make_batch(content: Content) -> Batch:
+    x, fields = content
+    return Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
 
 
 def _keep(content: Content | _Failure) -> Content | _Failure:

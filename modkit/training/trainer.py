@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class Trainer:
         self.callbacks.run_started()
         try:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with chosen, catch_interrupt() as interrupted, self._writer:
+            with chosen, catch_interrupt() as interrupted, self._writer, closing(self._reader):
                 while self._cursor.stage < len(self.stages):
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()

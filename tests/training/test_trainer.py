@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -206,6 +207,15 @@ def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_check
         one.fit()
     assert errors == [caught.value] and not one.run.finished and len(one.run.read_metrics()) == until
     assert all(value.isfinite().all() for value in store.load(good).tensors["model"].values())
+
+
+def test_a_step_that_fails_ends_the_processes_and_the_thread_that_read(tmp_path):
+    before = multiprocessing.active_children()
+    with pytest.raises(TrainingError, match="the loss bad of one is nan") as caught:
+        fitted(use(Told, until=2), tmp_path / "run", workers=1)
+    assert caught.value.__traceback__  # which keeps the frames of the training
+    assert set(multiprocessing.active_children()) <= set(before)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("modkit-batches")]
 
 
 def test_watchers_are_told_in_order(tmp_path):
