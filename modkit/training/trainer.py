@@ -343,7 +343,7 @@ class Trainer:
                 last = ", ".join(player.name for player in self.stages[-1].players)
                 until = f" until {last} is trained" if self._cursor.stage + 1 < len(self.stages) else f": {refusal}"
                 self.progress.note(f"{name}.png: reconstructions{until}")
-                split = "test" if "test" in self.data.splits else "train"
+                split = "test" if self.data.splits.get("test") else "train"
                 num = min(num, self.data.splits[split])
                 held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
                 real = self._reader.place(held).tensor
