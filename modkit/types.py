@@ -259,6 +259,10 @@ class Batch:
         non_blocking = torch.device(device).type == "cuda"
         return self.map(lambda value: value.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self) -> Batch:
+        """Returns the batch in pinned memory; torch's loader calls this."""
+        return self.map(lambda value: value.pin_memory())
+
 
 class Latents(NamedTuple):
     """What a bottleneck returns for features `h`.

@@ -46,11 +46,11 @@ def read_ahead(batches: Iterator[Batch], device: torch.device | str) -> Generato
             coming = pool.submit(take)
             batch, copied = taken
             if copied is not None:
-                _hand_over(batch, copied, torch.cuda.current_stream(device))
+                _await_copy(batch, copied, torch.cuda.current_stream(device))
             yield batch
 
 
-def _hand_over(batch: Batch, copied: torch.cuda.Event, stream: torch.cuda.Stream) -> None:
+def _await_copy(batch: Batch, copied: torch.cuda.Event, stream: torch.cuda.Stream) -> None:
     """Lets a stream use a batch that another one copies: it waits for the copy, and the memory is kept until then."""
     stream.wait_event(copied)
 

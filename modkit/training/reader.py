@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modkit.data.fields import Fields
 from modkit.data.loader import Loader, View, read_shuffled
+from modkit.data.splits import is_stream
 from modkit.kinds import Data, Engine
 from modkit.models.passes import Passes, SharedPasses
 from modkit.rng import Rng
@@ -75,7 +76,7 @@ class Reader:
                 yield min(size, left), self.place(batch)
                 left -= size
 
-        fields = SharedPasses(partial(start, Fields(self._data), 0), engine)
+        fields = None if is_stream(self._data) else SharedPasses(partial(start, Fields(self._data), 0), engine)
         return SharedPasses(partial(start, self._data, self._settings.workers), engine, fields)
 
     def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
