@@ -52,7 +52,7 @@ class Stream:
             matches files. There must be as many as processes times workers.
         num: Number of samples in them.
         held_out: Those of the split `test`.
-        num_test: Number of samples in these.
+        num_held_out: Number of samples in these.
         classes: Number of classes; 0 reads no labels.
         label: Name of the class in `KEY.json`.
         buffer: Number of encoded samples that each process or worker keeps and draws the next from.
@@ -76,7 +76,7 @@ class Stream:
         shards: str | list[str],
         num: int,
         held_out: str | list[str] | None = None,
-        num_test: int = 0,
+        num_held_out: int = 0,
         classes: int = 0,
         label: str = "label",
         buffer: int = 1000,
@@ -87,18 +87,20 @@ class Stream:
         background: Background = "white",
         damaged: float = 0.01,
     ) -> None:
-        if min(num, buffer, size) < 1 or min(classes, num_test) < 0 or not 0 <= damaged < 1:
+        if min(num, buffer, size) < 1 or min(classes, num_held_out) < 0 or not 0 <= damaged < 1:
             raise ValueError(
-                "Stream expects num, buffer and size >= 1, classes and num_test >= 0 and damaged in [0, 1), got "
-                f"{num}, {buffer}, {size}, {classes}, {num_test} and {damaged}"
+                "Stream expects num, buffer and size >= 1, classes and num_held_out >= 0 and damaged in [0, 1), got "
+                f"{num}, {buffer}, {size}, {classes}, {num_held_out} and {damaged}"
             )
-        if (held_out is None) != (num_test == 0):
-            raise ValueError(f"Stream expects held_out and num_test, or neither, got {held_out!r} and {num_test}")
+        if (held_out is None) != (num_held_out == 0):
+            raise ValueError(
+                f"Stream expects held_out and num_held_out, or neither, got {held_out!r} and {num_held_out}"
+            )
         self._shards = {"train": list_shards(shards), "test": [] if held_out is None else list_shards(held_out)}
         self._square = Square(size, channels, parse_colour(background), flip, crop)
         self._classes, self._label, self._buffer, self._damaged = classes, label, buffer, damaged
         self.fields = {"labels": TensorType((), classes=classes)} if classes else {}
-        self.splits = {"train": num, "test": num_test}
+        self.splits = {"train": num, "test": num_held_out}
 
     @cached_property
     def x(self) -> TensorType:

@@ -112,7 +112,7 @@ def test_shards_and_samples_are_mixed_by_the_key(root):
 def test_training_pictures_are_augmented_by_the_key(tmp_path):
     write(tmp_path / "one.tar", {"a.png": encode_halves()})
     data = streams.Stream(
-        shards=str(tmp_path / "one.tar"), num=1, size=8, flip=True, held_out=str(tmp_path / "*.tar"), num_test=1
+        shards=str(tmp_path / "one.tar"), num=1, size=8, flip=True, held_out=str(tmp_path / "*.tar"), num_held_out=1
     )
     first = [next(data.stream("train", 0, 1, Rng(seed))).tensor for seed in range(8)]
     again = next(data.stream("train", 0, 1, Rng(3))).tensor
@@ -203,7 +203,7 @@ def test_mistakes_are_named(root):
         ({"shards": f"{root}/none-*.tar"}, "Stream expects shards, got no file '.*none-"),
         ({"shards": [f"{root}/train-00.tar"] * 2}, "Stream expects shards, each named once"),
         ({"num": 0}, "Stream expects num, buffer and size >= 1"),
-        ({"num_test": 3}, "Stream expects held_out and num_test, or neither, got None and 3"),
+        ({"num_held_out": 3}, "Stream expects both held_out and num_held_out, got None and 3"),
         ({"damaged": 1.0}, r"damaged in \[0, 1\)"),
     ):
         with pytest.raises(ValueError, match=message):
