@@ -51,8 +51,8 @@ class Stream:
         shards: Paths or URLs (http, https, gs, hf) of the training shards; braces (`{000..099}`) make lists, `*`
             matches files. There must be as many as processes times workers.
         num: Number of samples in them.
-        held_out: Those of the split `test`.
-        num_held_out: Number of samples in these.
+        held_out: The shards of the split `test`, if there is one.
+        num_held_out: Number of samples in them.
         classes: Number of classes; 0 reads no labels.
         label: Name of the class in `KEY.json`.
         buffer: Number of encoded samples that each process or worker keeps and draws the next from.
@@ -62,6 +62,19 @@ class Stream:
 
     Raises:
         ValueError: If there is no such shard, or a setting is out of range.
+
+    Examples:
+        >>> import tarfile, tempfile
+        >>> from PIL import Image
+        >>> path = f"{tempfile.mkdtemp()}/shard.tar"
+        >>> with tarfile.open(path, "w") as archive:
+        ...     Image.new("RGB", (6, 4), "white").save(file := io.BytesIO(), "PNG")
+        ...     member = tarfile.TarInfo("0.png")
+        ...     member.size = file.tell()
+        ...     archive.addfile(member, io.BytesIO(file.getvalue()))
+        >>> data = Stream(shards=path, num=1, size=4)
+        >>> [data.finish(batch).tensor.mean() for batch in data.stream("train", 0, 1, Rng(0))]
+        [tensor(1.)]
 
     References:
         High Performance I/O for Large Scale Deep Learning (Aizman et al., 2019), https://arxiv.org/abs/2001.01858
@@ -92,10 +105,12 @@ class Stream:
                 "Stream expects num, buffer and size >= 1, classes and num_held_out >= 0 and damaged in [0, 1), got "
                 f"{num}, {buffer}, {size}, {classes}, {num_held_out} and {damaged}"
             )
-        if (held_out is None) != (num_held_out == 0):
+        if channels not in (1, 3, 4) or crop not in ("center", "random"):
             raise ValueError(
-                f"Stream expects held_out and num_held_out, or neither, got {held_out!r} and {num_held_out}"
+                f"Stream expects channels 1, 3 or 4 and crop center or random, got {channels} and {crop!r}"
             )
+        if (held_out is None) != (num_held_out == 0):
+            raise ValueError(f"Stream expects both held_out and num_held_out, got {held_out!r} and {num_held_out}")
         self._shards = {"train": list_shards(shards), "test": [] if held_out is None else list_shards(held_out)}
         self._square = Square(size, channels, parse_colour(background), flip, crop)
         self._classes, self._label, self._buffer, self._damaged = classes, label, buffer, damaged
