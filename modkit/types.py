@@ -247,11 +247,21 @@ class Batch:
         x = tuple(level[rows] for level in self.x) if isinstance(self.x, tuple) else self.x[rows]
         return Batch(x, {name: value[rows] for name, value in self.fields.items()}, self.cond)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Returns the batch with each of its tensors changed by a function."""
+        x = tuple(map(change, self.x)) if isinstance(self.x, tuple) else change(self.x)
+        return Batch(x, {name: change(value) for name, value in self.fields.items()}, self.cond.map(change))
+
     def to(self, device: torch.device | str) -> Batch:
-        """Returns the batch on another device."""
-        x = tuple(v.to(device) for v in self.x) if isinstance(self.x, tuple) else self.x.to(device)
-        moved = {name: value.to(device) for name, value in self.fields.items()}
-        return Batch(x, moved, self.cond.map(lambda value: value.to(device)))
+        """Returns the batch on another device; copies from pinned memory to CUDA do not wait."""
+        import torch
+
+        non_blocking = torch.device(device).type == "cuda"
+        return self.map(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Returns the batch in pinned memory; torch's loader calls this."""
+        return self.map(lambda value: value.pin_memory())
 
 
 class Latents(NamedTuple):

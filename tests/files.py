@@ -17,6 +17,7 @@ __all__ = [
     "write_images",
     "write_pictures",
     "write_saved",
+    "write_shard",
     "write_tar",
 ]
 
@@ -68,6 +69,12 @@ def write_archive(path, pictures=None, labels=None):
         if labels is not None:
             archive.writestr("dataset.json", json.dumps({"labels": [list(pair) for pair in labels.items()]}))
     return str(path)
+
+
+def write_shard(path):
+    """A tar shard of pictures of two classes, as webdataset names them."""
+    files = [(f"{i}.png", encode_picture(one)) for i, one in enumerate(PIXELS)]
+    return write_tar(path, dict(sorted([*files, *((f"{i}.cls", b"%d" % (i % 2)) for i in range(len(PIXELS)))])))
 
 
 def write_tar(path, members):

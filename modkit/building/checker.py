@@ -24,8 +24,16 @@ from modkit.building.candidates import suggest_candidates
 from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
-from modkit.building.review import make_problems, review_game, review_model, review_processes, verify_overrides
+from modkit.building.review import (
+    make_problems,
+    review_data,
+    review_game,
+    review_model,
+    review_processes,
+    verify_overrides,
+)
 from modkit.data.moments import find_type
+from modkit.data.splits import is_stream
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
@@ -174,8 +182,11 @@ def _make_report(
     fields: Mapping[str, TensorType],
 ) -> Report:
     played = _check_training(site, model, settings, trial.terms) if settings else ()
+    for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
+        if stage.cache:
+            site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
     engine = _review_engine(site.plan, model, played, settings) if settings else ()
-    notes = (*review_model(model), *review_game(played, trial.terms), *engine)
+    notes = (*review_data(data), *review_model(model), *review_game(played, trial.terms), *engine)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)

@@ -16,8 +16,9 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.engines.batch_norm import JOINABLE
+from modkit.data.splits import is_stream
 from modkit.errors import Problem, SpecError
-from modkit.kinds import Fact, Finding, Note
+from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.minibatch_std import MinibatchStd
@@ -27,12 +28,30 @@ from modkit.training.ownership import collect_modules
 from modkit.training.players import strip_scope
 from modkit.training.schedule import StageSchedule
 
-__all__ = ["make_problems", "review_game", "review_model", "review_processes", "show_warnings", "verify_overrides"]
+__all__ = [
+    "make_problems",
+    "review_data",
+    "review_game",
+    "review_model",
+    "review_processes",
+    "show_warnings",
+    "verify_overrides",
+]
 
 _logger = logging.getLogger(__name__)
 _shown: set[tuple[str, str, str]] = set()
 _ACROSS = (_BatchNorm, MinibatchDiscrimination, MinibatchStd)
 _INDEX = re.compile(r"\[\d+\]")
+
+
+def review_data(data: Data | None) -> Iterator[Fact]:
+    """States that training on a stream is inexact."""
+    if is_stream(data):
+        yield Fact(
+            "data",
+            "a stream, so that training is inexact: a resumed run goes on with other samples, and other numbers of "
+            "processes or workers read other orders",
+        )
 
 
 def review_model(model: Model) -> Iterator[Note]:

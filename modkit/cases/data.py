@@ -13,7 +13,9 @@ import torch
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FIELDS, IMAGE, ODD, list_cond_types
-from modkit.data.splits import finish_batch
+from modkit.data.splits import finish_batch, is_stream
+from modkit.data.stream import StreamReader
+from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]
@@ -27,15 +29,21 @@ def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
     if not isinstance(part.key, str) or not part.key:
         raise AssertionError(f"expected `key` to be a hash of content and settings, got {part.key!r}")
     split = next(iter(part.splits))
-    indices = range(min(probe.num, part.splits[split]))
-    batch = part.read(split, indices, probe.rng)
-    copied = copy.deepcopy(part).read(split, indices, probe.rng)
+    num = min(probe.num, part.splits[split])
+    batch, copied = (_read_rows(one, split, num, probe.rng) for one in (part, copy.deepcopy(part)))
     if not torch.equal(copied.x, batch.x):
         raise AssertionError("expected a copy, such as a worker has, to read the same samples, got others")
     batch = finish_batch(part, batch)
     if set(batch.fields) != set(part.fields):
         raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(batch.fields)}")
     return emit("x", batch.x, part.x, learns=False) | emit_all(batch.fields, part.fields, learns=False)
+
+
+def _read_rows(part: Any, split: str, num: int, rng: Rng) -> Any:
+    """Reads the first samples of a split, or of a stream."""
+    if is_stream(part):
+        return StreamReader(part, split, seed=0)[num, slice(None)]
+    return part.read(split, range(num), rng)
 
 
 def _play_corruption(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

@@ -57,6 +57,7 @@ class Archive(Pictures):
     """
 
     kind = "archive"
+    labels_apart = True
 
     def __init__(
         self,
@@ -83,9 +84,6 @@ class Archive(Pictures):
             background=background,
             damaged=damaged,
         )
-
-    def _hash_files(self) -> bytes:
-        return super()._hash_files() + b"".join(labels.numpy().tobytes() for labels in self._labels.values())
 
     def _find_labels(self, listings: Mapping[str, Listing]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Finds the labels in the archives or, if there is one without, in the names of its folders."""

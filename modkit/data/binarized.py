@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from modkit.data.moments import measure_std
-from modkit.data.splits import hash_contents, read_samples
+from modkit.data.splits import check_indexed, hash_contents, read_samples
 from modkit.kinds import Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -36,7 +36,7 @@ class Binarized:
             they are cut at the middle.
 
     Raises:
-        ValueError: If the data have no range.
+        ValueError: If the data have no range, or are a stream.
 
     Examples:
         >>> from modkit.data import Digits
@@ -49,6 +49,7 @@ class Binarized:
 
     def __init__(self, *, data: Slot[Data] = default("digits"), drawn: bool = False) -> None:
         self.data, self.drawn = data(), drawn
+        check_indexed(self.data, "Binarized")
         if self.data.x.range is None:
             raise ValueError(f"Binarized expects data with a range, got {self.data.x}")
         self.fields, self.splits = self.data.fields, self.data.splits

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from modkit.data.splits import hash_contents, read_samples
+from modkit.data.splits import check_indexed, hash_contents, read_samples
 from modkit.kinds import Corruption, Data, Slot, default
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -34,7 +34,7 @@ class Corrupted:
         corruption: The corruption of a sample.
 
     Raises:
-        ValueError: If the data set already has a field of that name.
+        ValueError: If the data set already has a field of that name, or is a stream.
 
     Examples:
         >>> from modkit.data import Digits, LowRes
@@ -46,6 +46,7 @@ class Corrupted:
 
     def __init__(self, *, data: Slot[Data] = default("digits"), corruption: Slot[Corruption] = default("mask")) -> None:
         self.data = data()
+        check_indexed(self.data, "Corrupted")
         self.corruption = corruption(x=self.data.x)
         if clash := sorted(self.data.fields.keys() & self.corruption.fields.keys()):
             raise ValueError(f"Corrupted expects a corruption whose fields differ from the data's, got {clash} in both")

@@ -12,27 +12,25 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterable, Sequence
-from itertools import count
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Generator, Sequence
+from functools import lru_cache
+from itertools import count, repeat
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from modkit.data.splits import check_split, finish_batch
+from modkit.data.splits import check_indexed, check_split, concatenate_batches, finish_batch, is_stream
+from modkit.data.stream import StreamReader
+from modkit.data.workers import Device, check_workers, make_batches
 from modkit.kinds import Data
 from modkit.rng import Rng
-from modkit.types import Batch, Value
+from modkit.types import Batch
 
-__all__ = ["Loader", "View", "check_workers", "draw_permutation", "find_share", "read_in_order", "read_shuffled"]
+__all__ = ["Loader", "View", "draw_permutation", "find_share", "read_in_order", "read_shuffled"]
 
 Request: TypeAlias = list[tuple[int, list[int]]]  # indices by epoch, in the order of the batch's rows
-_ENDED = "a process that reads data has ended; where memory is short, set fewer train.workers, or 0"
-_MOST_WORKERS = 32  # allowed on any machine: each is a process with a share of the memory
-Content: TypeAlias = tuple[Value, dict[str, Tensor]]
-Device: TypeAlias = "torch.device | str"
 
 
 class View(Protocol):
@@ -78,34 +76,57 @@ class Loader:
     ) -> None:
         _check(data, split, batch_size, workers)
         self.batch_size = batch_size
-        self._size = data.splits[split]
-        self._reader = _Reader(views or (data,), split, rng.at("augment").draw_seed())
-        self._order_seed = rng.at("order").draw_seed()
-        self._orders: dict[int, Tensor] = {}
+        self._data, self._split, self._size = data, split, data.splits[split]
+        views = views or (data,)
+        self._reader, self._owner = _Reader(views, split, rng.at("augment").draw_seed()), views[0]
+        seed = self._seed = rng.at("order").draw_seed()
+        self._draw_order = lru_cache(maxsize=2)(lambda epoch: draw_permutation(Rng(seed, epoch), self._size))
         self._workers, self._device = workers, device
 
     def read_batch(self, step: int, first: int = 0, num: int | None = None) -> Batch:
         """Reads rows [first, first + num) of the batch of `step`; up to its end if `num` is None.
 
         Raises:
-            ValueError: If the batch has no such rows, or the step is negative.
+            ValueError: If the batch has no such rows, the step is negative, or the data are a stream.
         """
-        return self._reader.finish(self._reader[self._make_request(step, first, num)], self._device)
+        check_indexed(self._data, "read_batch")
+        batch = self._reader[self._make_request(step, first, num)]
+        return finish_batch(self._owner, batch.to(self._device))
 
     def read_batches(self, start: int = 0, first: int = 0, num: int | None = None) -> Generator[Batch, None, None]:
         """Yields `read_batch(step, first, num)` for each step from `start`; closing the generator ends the workers.
 
+        Of a stream, it yields `num` rows for each step, from share `first / num` of `batch_size / num` shares; what is
+        read from another `start` has another order.
+
         Raises:
             ValueError: If a batch has no such rows, or `start` is negative.
         """
+        if is_stream(self._data):
+            return self._stream(start, first, self.batch_size - first if num is None else num)
         requests = (self._make_request(step, first, num) for step in count(start))
-        return _make_batches(self._reader, requests, self._workers, self._device)
+        return make_batches(self._reader, self._owner, requests, self._workers, self._device)
 
     def read_epoch(self, epoch: int, indices: Sequence[int]) -> Generator[Batch, None, None]:
-        """Yields the samples at `indices` in their order, as an epoch reads them, up to `batch_size` at a time."""
+        """Yields the samples at `indices` in their order, as an epoch reads them, up to `batch_size` at a time.
+
+        Raises:
+            ValueError: If the data are a stream.
+        """
+        check_indexed(self._data, "read_epoch")
         size = self.batch_size
         requests = ([(epoch, list(indices[first : first + size]))] for first in range(0, len(indices), size))
-        return _make_batches(self._reader, requests, self._workers, self._device)
+        return make_batches(self._reader, self._owner, requests, self._workers, self._device)
+
+    def _stream(self, start: int, first: int, num: int) -> Generator[Batch, None, None]:
+        if start < 0 or num < 1 or first % num or self.batch_size % num or not 0 <= first < self.batch_size:
+            raise ValueError(
+                f"Loader expects equal shares of batches of {self.batch_size} from a stream, and steps >= 0, "
+                f"got rows [{first}, {first + num}) from step {start}"
+            )
+        rank, world, seed = first // num, self.batch_size // num, Rng(self._seed, start).draw_seed()
+        reader = StreamReader(self._data, self._split, seed, rank=rank, world=world, endless=True)
+        return make_batches(reader, self._owner, repeat((num, slice(None))), self._workers, self._device)
 
     def _make_request(self, step: int, first: int, num: int | None) -> Request:
         num = self.batch_size - first if num is None else num
@@ -117,16 +138,9 @@ class Loader:
         while position < stop:
             epoch, offset = divmod(position, self._size)
             taken = min(stop - position, self._size - offset)
-            request.append((epoch, self._order(epoch)[offset : offset + taken].tolist()))
+            request.append((epoch, self._draw_order(epoch)[offset : offset + taken].tolist()))
             position += taken
         return request
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            if len(self._orders) == 2:  # the epochs on both sides of a boundary
-                del self._orders[min(self._orders)]
-            self._orders[epoch] = draw_permutation(Rng(self._order_seed, epoch), self._size)
-        return self._orders[epoch]
 
 
 def read_shuffled(
@@ -148,6 +162,8 @@ def read_shuffled(
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
+    if is_stream(data):
+        return _stream_pass(data, split, batch_size, rng, workers, device, rank, world)
     order = draw_permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
     return _read_pass(data, split, order, batch_size, rng, workers, device, rank, world)
 
@@ -157,89 +173,30 @@ def read_in_order(
 ) -> Generator[Batch, None, None]:
     """Yields each sample of a split once, in the order of indices; the last batch may be smaller.
 
+    A stream is read in an order drawn from `rng`.
+
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
     _check(data, split, batch_size, workers)
+    if is_stream(data):
+        return _stream_pass(data, split, batch_size, rng, workers, device)
     return _read_pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, device)
 
 
-class _Reader(Dataset[Content]):
-    """Maps requests to contents, in this process or a worker."""
+class _Reader(Dataset[Batch]):
+    """Maps requests to batches, in this process or a worker."""
 
     def __init__(self, views: Sequence[View], split: str, seed: int) -> None:
         self._views, self._split, self._seed = views, split, seed
 
-    def __getitem__(self, request: Request) -> Content:
-        read = [
-            self._views[epoch % len(self._views)].read(self._split, indices, Rng(self._seed, epoch))
-            for epoch, indices in request
-        ]
-        if len(read) == 1:
-            return read[0].x, dict(read[0].fields)
-        fields = {name: torch.cat([batch.fields[name] for batch in read]) for name in read[0].fields}
-        return _concatenate([batch.x for batch in read]), fields
-
-    def finish(self, content: Content, device: Device) -> Batch:
-        """Makes a batch of a content, on a device."""
-        x, fields = content
-        batch = Batch(x if isinstance(x, Tensor) else tuple(x), fields)  # pinning turns a tuple into a list
-        return finish_batch(self._views[0], batch.to(device))
-
-
-class _Failure(NamedTuple):
-    """An error in a worker: as torch passes one on, its message is a traceback."""
-
-    kind: type[ValueError | OSError]
-    message: str
-
-
-class _Worker(Dataset[Content | _Failure]):
-    """A reader in a worker, which returns errors of the data."""
-
-    def __init__(self, reader: _Reader) -> None:
-        self._reader = reader
-
-    def __getitem__(self, request: Request) -> Content | _Failure:
-        try:
-            return self._reader[request]
-        except (ValueError, OSError) as error:
-            return _Failure(ValueError if isinstance(error, ValueError) else OSError, str(error))
-
-
-def _concatenate(values: list[Value]) -> Value:
-    if isinstance(values[0], tuple):
-        return tuple(torch.cat(level) for level in zip(*values, strict=True))
-    return torch.cat([value for value in values if not isinstance(value, tuple)])
-
-
-def _make_batches(
-    reader: _Reader, requests: Iterable[Request], workers: int, device: Device
-) -> Generator[Batch, None, None]:
-    if workers == 0:
-        for request in requests:
-            yield reader.finish(reader[request], device)
-        return
-    loader = DataLoader(
-        _Worker(reader),
-        batch_size=None,
-        sampler=requests,
-        num_workers=workers,
-        collate_fn=_keep,  # type: ignore[arg-type]  # without a batch size it is a content, not a list
-        pin_memory=torch.device(device).type == "cuda",
-        generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
-    )
-    try:
-        for content in loader:
-            if isinstance(content, _Failure):
-                raise content.kind(content.message)
-            yield reader.finish(content, device)
-    except (ConnectionError, EOFError) as error:  # torch notices otherwise, but not always first
-        raise ChildProcessError(_ENDED) from error
-
-
-def _keep(content: Content | _Failure) -> Content | _Failure:
-    return content
+    def __getitem__(self, request: Request) -> Batch:
+        return concatenate_batches(
+            [
+                self._views[epoch % len(self._views)].read(self._split, indices, Rng(self._seed, epoch))
+                for epoch, indices in request
+            ]
+        )
 
 
 def _read_pass(
@@ -257,7 +214,18 @@ def _read_pass(
     requests = (
         [(0, rows[list(find_share(len(rows), rank, world))].tolist())] for rows in torch.split(order, batch_size)
     )
-    return _make_batches(reader, requests, workers, device)
+    return make_batches(reader, data, requests, workers, device)
+
+
+def _stream_pass(
+    data: Data, split: str, batch_size: int, rng: Rng, workers: int, device: Device, rank: int = 0, world: int = 1
+) -> Generator[Batch, None, None]:
+    """Yields this process's rows of the batches of one pass, which one worker reads, if there is any."""
+    sizes = [min(batch_size, data.splits[split] - start) for start in range(0, data.splits[split], batch_size)]
+    shares = (find_share(size, rank, world) for size in sizes)
+    requests = [(size, slice(share.start, share.stop)) for size, share in zip(sizes, shares)]
+    reader = StreamReader(data, split, rng.at("order").draw_seed())
+    return make_batches(reader, data, requests, min(workers, 1), device)
 
 
 def find_share(num: int, rank: int, world: int) -> range:
@@ -276,20 +244,6 @@ def draw_permutation(rng: Rng, size: int) -> Tensor:
     """Draws a permutation of [0, size) by 31-bit keys; ties are rare and keep their order."""
     keys = rng.integers("order", torch.empty(1, size), 0, 2**31)[0]
     return keys.argsort(stable=True)
-
-
-def check_workers(workers: int) -> None:
-    """Checks that a number of processes suits this machine.
-
-    Raises:
-        ValueError: If there are more than 32, and more than four for each processor.
-    """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = max(_MOST_WORKERS, 4 * processors)
-    if workers > limit:
-        raise ValueError(
-            f"train.workers expects at most {limit} processes on this machine of {processors} processors, got {workers}"
-        )
 
 
 def _check(data: Data, split: str, batch_size: int, workers: int) -> None:

@@ -14,12 +14,12 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from modkit.data.listing import SUFFIXES
 
-__all__ = ["NONE", "UNKNOWN", "Member", "read_members"]
+__all__ = ["NONE", "UNKNOWN", "Member", "read_class", "read_members"]
 
 UNKNOWN, NONE = -1, -2
 """Labels of pictures without a class."""
@@ -88,6 +88,22 @@ def read_members(file: BinaryIO, path: str, label: str) -> list[Member]:
     return members
 
 
+def read_class(files: Mapping[str, bytes], label: str, name: str) -> int | None:
+    """Reads the class of a sample from the files beside its picture, by suffix: `cls`, or `label` in `json`.
+
+    Raises:
+        ValueError: If it is no integer from 0, or the JSON is damaged; the message begins with `name`.
+
+    Examples:
+        >>> read_class({"json": b'{"label": 3}'}, "label", "cat-1"), read_class({}, "label", "cat-1")
+        (3, None)
+    """
+    if "cls" in files:
+        return _check_class(_read_number(files["cls"]), name)
+    content = _parse(files["json"], name) if "json" in files else None
+    return _check_class(content[label], name) if isinstance(content, dict) and label in content else None
+
+
 def _is_picture(name: str) -> bool:
     """Whether a name is one of a picture, and no part of it is hidden."""
     return os.fsencode(name).lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
@@ -141,12 +157,10 @@ def _read_tar(file: BinaryIO, label: str) -> Iterator[Member]:
                 if member.issparse():
                     raise ValueError(f"{name!r} is a sparse file, which cannot be read at random")
                 found.append(Member(os.fsencode(name), member.offset_data, member.size))
-            elif suffix == "cls":
-                labels[key] = _check_class(_read_number(_read_small(archive, member)), name)
-            elif suffix == "json":
-                content = _parse(_read_small(archive, member), name)
-                if isinstance(content, dict) and label in content:
-                    labels.setdefault(key, _check_class(content[label], name))
+            elif suffix in ("cls", "json"):
+                number = read_class({suffix: _read_small(archive, member)}, label, name)
+                if number is not None and (suffix == "cls" or key not in labels):
+                    labels[key] = number
     for picture in found:
         yield picture._replace(label=labels.get(_split_name(os.fsdecode(picture.name))[0], UNKNOWN))
 

@@ -8,15 +8,18 @@ Shape letters: b batch, c channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from modkit.data.splits import read_samples
+from modkit.data.loader import read_in_order
+from modkit.data.splits import is_stream, read_samples
 from modkit.kinds import Data
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Batch, TensorType
 
 __all__ = ["Moments", "find_type", "measure_std"]
 
@@ -72,6 +75,8 @@ class Moments:
 def measure_std(data: Data, num: int = 1024) -> float | None:
     """Measures the standard deviation of a data set's values, over at most `num` evenly spaced training samples.
 
+    Of a stream, they are the first of a pass, in whole batches.
+
     It is rounded to six digits, so that it is the same on every machine, and None if there are no training samples or
     all their values are equal.
 
@@ -80,14 +85,21 @@ def measure_std(data: Data, num: int = 1024) -> float | None:
         >>> measure_std(Tensors(torch.tensor([[1.0], [5.0]]), {}, x=TensorType((1,)), fields={}))
         2.0
     """
-    size = data.splits.get("train", 0)
-    taken = min(size, num)
-    indices = [index * size // taken for index in range(taken)]
+    taken = min(data.splits.get("train", 0), num)
     moments = Moments()
-    for start in range(0, taken, _CHUNK):
-        moments.add(read_samples(data, "train", indices[start : start + _CHUNK], Rng(0, "std")).tensor)
+    for batch in _read_some(data, taken):
+        moments.add(batch.tensor)
     std = float(f"{float(moments.compute()[1]):.6g}") if taken else 0.0
     return std if 0 < std < math.inf else None
+
+
+def _read_some(data: Data, num: int) -> Iterator[Batch]:
+    if is_stream(data):
+        yield from islice(read_in_order(data, "train", _CHUNK, Rng(0, "std")), -(-num // _CHUNK))
+        return
+    indices = [index * data.splits["train"] // num for index in range(num)]
+    for start in range(0, num, _CHUNK):
+        yield read_samples(data, "train", indices[start : start + _CHUNK], Rng(0, "std"))
 
 
 def find_type(data: Data) -> TensorType:

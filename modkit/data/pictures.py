@@ -68,6 +68,7 @@ class Pictures:
     """
 
     kind: str  # name of the part, for the key
+    labels_apart = False  # whether labels are stored apart from paths and contents, so that the key depends on them
     levels: int | None = 256
     finish = staticmethod(scale_pixels)
 
@@ -155,7 +156,9 @@ class Pictures:
 
     def _hash_files(self) -> bytes:
         """Hashes paths, contents and, if they are stored apart from both, labels."""
-        return self._scan.digest if self._scan else hash_pictures(self._listings, self._root)
+        digest = self._scan.digest if self._scan else hash_pictures(self._listings, self._root)
+        labels = self._labels.values() if self.labels_apart else ()
+        return digest + b"".join(each.numpy().tobytes() for each in labels)
 
     def _find_labels(self, listings: Mapping[str, Listing]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Finds the labels of the pictures by split, `n`, and the names of the classes: those of the folders."""

@@ -12,7 +12,16 @@ from modkit.kinds import Data, DataExtras, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
-__all__ = ["InMemory", "check_split", "finish_batch", "hash_contents", "read_samples"]
+__all__ = [
+    "InMemory",
+    "check_indexed",
+    "check_split",
+    "concatenate_batches",
+    "finish_batch",
+    "hash_contents",
+    "is_stream",
+    "read_samples",
+]
 
 
 class InMemory:
@@ -47,6 +56,38 @@ def check_split(data: Data | InMemory, split: str) -> None:
     """
     if split not in data.splits:
         raise ValueError(f"{type(data).__name__} expects a split of {sorted(data.splits)}, got {split!r}")
+
+
+def is_stream(data: object) -> bool:
+    """Whether data cannot be read by index, but only as a stream (`DataExtras.stream`)."""
+    return read_extras(data, DataExtras).stream is not None
+
+
+def check_indexed(data: object, owner: str) -> None:
+    """Checks that data can be read by index.
+
+    Raises:
+        ValueError: If they are a stream; the message begins with `owner`.
+    """
+    if is_stream(data):
+        raise ValueError(f"{owner} expects data that can be read by index, got {type(data).__name__}, a stream")
+
+
+def concatenate_batches(batches: Sequence[Batch]) -> Batch:
+    """Concatenates the rows of batches from a data set, which have no `cond`.
+
+    Examples:
+        >>> batches = [Batch(torch.zeros(2, 1), {}), Batch(torch.ones(1, 1), {})]
+        >>> concatenate_batches(batches).tensor.tolist()
+        [[0.0], [0.0], [1.0]]
+    """
+    first = batches[0]
+    if len(batches) == 1:
+        return Batch(first.x, dict(first.fields))
+    fields = {name: torch.cat([batch.fields[name] for batch in batches]) for name in first.fields}
+    if isinstance(first.x, tuple):
+        return Batch(tuple(torch.cat(level) for level in zip(*(batch.x for batch in batches), strict=True)), fields)
+    return Batch(torch.cat([batch.tensor for batch in batches]), fields)
 
 
 def finish_batch(data: object, batch: Batch) -> Batch:

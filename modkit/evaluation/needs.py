@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from modkit.data.splits import is_stream
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, read_extras
 from modkit.models.model import Model
@@ -82,6 +83,9 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
     Returns:
         What is wrong, by path.
     """
+    if is_stream(data):
+        command = "modkit evaluate --real PATH --fake PATH"
+        return {"evaluate": f"expected data that can be read by index, got a stream; measure samples by `{command}`"}
     settings, found = measures.settings, {}
     watches = settings.watch.every is not None
     metrics = {**measures.metrics, **(measures.watched if watches else {})}

@@ -25,7 +25,7 @@ from modkit.data.arrays import map_array, read_statistics
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import DAMAGE, open_picture
-from modkit.data.splits import read_samples
+from modkit.data.splits import check_indexed, read_samples
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
@@ -160,7 +160,12 @@ def make_source(
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
-    """Makes the source of a data set's split, in order, or of its samples at `indices`."""
+    """Makes the source of a data set's split, in order, or of its samples at `indices`.
+
+    Raises:
+        ValueError: If the data are a stream.
+    """
+    check_indexed(data, name)
     chosen = range(data.splits[split]) if indices is None else indices
 
     def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,6 +60,11 @@ class DataExtras:
             draws, row by row. With it, `read` may return bytes, a quarter of what floats take on the way from the
             processes that read.
         read_fields: `read_fields(split, indices)` reads the fields without the samples, if they depend on no draw.
+        stream: For data that cannot be read by index, whose `read` then raises ValueError. `stream(split, part, parts,
+            rng)` reads one pass over share `part` of `parts` disjoint shares of a split, in an order drawn from `rng`,
+            which is the same for all shares. It yields batches of any number of rows, as `read` would return them.
+            `splits` states how many samples a whole pass has. Training on a stream is inexact: see
+            `modkit.data.stream`.
     """
 
     truth: Modes | None = None
@@ -67,6 +72,7 @@ class DataExtras:
     conditions: tuple[str, ...] = ()
     finish: Callable[[Batch], Batch] | None = None
     read_fields: Callable[[str, Sequence[int]], Mapping[str, Tensor]] | None = None
+    stream: Callable[[str, int, int, Rng], Iterator[Batch]] | None = None
 
 
 class Conditioner(Protocol):

@@ -131,6 +131,5 @@ def _select(value: Any, rows: slice) -> Any:
 def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Changes the rows of a tensor, a hierarchy or a batch."""
     if isinstance(value, Batch):
-        fields = {name: change(one) for name, one in value.fields.items()}
-        return Batch(_map_tensors(value.x, change), fields, value.cond.map(change))
+        return value.map(change)
     return tuple(map(change, value)) if isinstance(value, tuple) else change(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import count
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modkit.data.fields import Fields
 from modkit.data.loader import Loader, View, read_shuffled
+from modkit.data.splits import is_stream
 from modkit.kinds import Data, Engine
 from modkit.models.passes import Passes, SharedPasses
 from modkit.rng import Rng
@@ -42,11 +43,18 @@ class Reader:
 
     def __init__(self, data: Data, settings: Settings, engine: Engine) -> None:
         self._data, self._settings, self._engine = data, settings, engine
+        self._stage: Generator[Batch, None, None] | None = None
 
     def read_stage(self, stage: int, start: int, steps: int, views: Sequence[View] = ()) -> Iterator[Batch]:
         """Yields the batches of steps [start, steps) of a stage, whose epochs read `views` in turn if there are any."""
         rng = Rng(self._settings.seed, "data", stage)
-        return self._read(rng, self._settings.batch_size, start, steps, self._settings.workers, views)
+        self._stage = self._read(rng, self._settings.batch_size, start, steps, self._settings.workers, views)
+        return self._stage
+
+    def close(self) -> None:
+        """Ends the processes and the thread that read for a stage; a step that fails leaves them running."""
+        if self._stage:
+            self._stage.close()
 
     def read_view(self, stage: int, epoch: int, indices: Sequence[int]) -> Iterator[Batch]:
         """Yields samples in the order of `indices`, as an epoch of a stage reads them, a microbatch at a time."""
@@ -59,15 +67,17 @@ class Reader:
         """Returns the data for one player's `prepare`: each iteration is a new pass in a new order."""
         numbers, size, engine = count(1), self._settings.batch_size, self._engine
 
-        def start(data: Data) -> Iterator[tuple[int, Batch]]:
+        def start(data: Data, workers: int) -> Iterator[tuple[int, Batch]]:
             rng, left = Rng(self._settings.seed, "prepare", player, next(numbers)), data.splits["train"]
             rank, world, device = engine.rank, engine.world, engine.device
-            for batch in read_shuffled(data, "train", size, rng, device=device, rank=rank, world=world):
+            for batch in read_shuffled(
+                data, "train", size, rng, workers=workers, device=device, rank=rank, world=world
+            ):
                 yield min(size, left), self.place(batch)
                 left -= size
 
-        fields = SharedPasses(partial(start, Fields(self._data)), engine)
-        return SharedPasses(partial(start, self._data), engine, fields)
+        fields = None if is_stream(self._data) else SharedPasses(partial(start, Fields(self._data), 0), engine)
+        return SharedPasses(partial(start, self._data, self._settings.workers), engine, fields)
 
     def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
         """Yields `num` microbatches, in an order of their own, a function of the seed and `names`."""
@@ -86,7 +96,7 @@ class Reader:
 
     def _read(
         self, rng: Rng, size: int, start: int, stop: int, workers: int, views: Sequence[View] = ()
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         if start >= stop:
             return
         engine = self._engine

@@ -23,7 +23,7 @@ from modkit.building.migration import find_due, load_current, read_spec
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
-from modkit.data.loader import check_workers
+from modkit.data.workers import check_workers
 from modkit.engines.processes import check_processes, choose_engine, keep_open
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -115,7 +115,7 @@ class Trainer:
         self.callbacks.run_started()
         try:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with chosen, catch_interrupt() as interrupted, self._writer:
+            with chosen, catch_interrupt() as interrupted, self._writer, closing(self._reader):
                 while self._cursor.stage < len(self.stages):
                     self._train_stage(self.stages[self._cursor.stage], interrupted)
             self.run.finish()
@@ -367,7 +367,7 @@ class Trainer:
                 last = ", ".join(player.name for player in self.stages[-1].players)
                 until = f" until {last} is trained" if self._cursor.stage + 1 < len(self.stages) else f": {refusal}"
                 self.progress.note(f"{name}.png: reconstructions{until}")
-                split = "test" if "test" in self.data.splits else "train"
+                split = "test" if self.data.splits.get("test") else "train"
                 num = min(num, self.data.splits[split])
                 held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
                 real = self._reader.place(held).tensor

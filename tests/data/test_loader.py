@@ -1,3 +1,6 @@
+import multiprocessing
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -143,8 +146,21 @@ def test_workers_give_the_same_batches(tmp_path):
     assert all(equal(a, b) for a, b in zip(*passes, strict=True))
 
 
-def test_workers_errors_keep_their_message():
-    check_refusal("Numbers expects luck, got 13", list, read_in_order(Numbers(20), "train", 4, Rng(0), workers=1))
+def test_workers_errors_keep_their_message_and_place():
+    for workers in (0, 1, 2):
+        batches = read_in_order(Numbers(20), "train", 4, Rng(0), workers=workers)
+        assert [indices(next(batches))[0] for _ in range(3)] == [0, 4, 8]
+        check_refusal("Numbers expects luck, got 13", next, batches)
+
+
+def test_closing_ends_what_reads_ahead():
+    before = multiprocessing.active_children()
+    batches = Loader(Numbers(10), "train", 4, Rng(0), workers=2).read_batches()
+    next(batches)
+    assert len(set(multiprocessing.active_children()) - set(before)) == 2
+    batches.close()
+    assert set(multiprocessing.active_children()) <= set(before)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("modkit-batches")]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -167,6 +167,10 @@ SMALL = {
     ("data", "image-folder"): {"root": "image-folder", "size": 8},
     ("data", "archive"): {"root": "archive.zip", "size": 8},
     ("data", "hf/datasets"): {"path": "hf", "size": 8},
+    ("data", "webdataset/stream"): {
+        **{"shards": "shard.tar", "num": 40, "held_out": "shard.tar", "num_held_out": 40},
+        **{"classes": 2, "size": 8},
+    },
     ("data", "array"): {"path": "array/x.npy", "fields": {"labels": "array/labels.npy"}, "test": 0.3},
 }
 """Keywords by kind and name; the roots are folders that the tests make where they run."""

@@ -10,7 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import modkit
 from modkit.building.builder import Site
 from modkit.building.plan import plan
-from modkit.data import read_samples
+from modkit.data.loader import read_in_order
 from modkit.training import train as training
 
 __all__ = ["Played", "play"]
@@ -72,6 +72,6 @@ def _made(model, spec):
         return model.sample(4, seed=0)
     except ValueError as refusal:
         assert "no prior" in str(refusal)
-        batch = read_samples(Site(plan(spec), meta=False).make_data(), "test", range(4), modkit.Rng(0))
+        batch = next(read_in_order(Site(plan(spec), meta=False).make_data(), "test", 4, modkit.Rng(0)))
         with torch.no_grad():
             return model.eval().reconstruct(batch.to(model.device).tensor)

@@ -10,7 +10,10 @@ __all__ = ["REFUSALS"]
 
 _LATENT_HOSTS = ("diffusion", "gan", "vae", "in-painting", "autoregressive", "masked", "cascade")
 _FLAT = ("grid", "ring")  # data of vectors
-_PICTURES = ("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "torchvision")
+_PICTURES = (
+    *("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "torchvision"),
+    "webdataset/stream",
+)
 _CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
 _QUANTIZERS = ("fsq", "gumbel", "lfq", "residual-vq", "vq")
 _UNFED = (
@@ -354,6 +357,10 @@ _CONDITIONS = {
             ("latent-in-painting", _no_masked("model.prior.conditioner")),
         )
         for data in (*_PICTURES, *_FLAT)
+    },
+    **{
+        f"{host} data.data=webdataset/stream": "Corrupted expects data that can be read by index, got Stream, a stream"
+        for host in ("super-resolution-gan", "in-painting", "latent-in-painting")
     },
     "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
     **{

@@ -10,7 +10,7 @@ import torch
 
 from modkit import SpecError
 from modkit.parts.registry import get_registry
-from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures, write_saved
+from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures, write_saved, write_shard
 from tests.swap.exceptions import SAME, UNFIT, UNMOVED
 from tests.swap.matrix import Case, cases, pairs, thin
 from tests.swap.play import play
@@ -42,6 +42,7 @@ def files(tmp_path_factory):
     write_pictures(folder / "image-folder")
     write_archive(folder / "archive.zip")
     write_arrays(folder / "array")
+    write_shard(folder / "shard.tar")
     if find_spec("datasets"):
         write_saved(folder / "hf")
     return folder

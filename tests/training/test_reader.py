@@ -1,3 +1,5 @@
+import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +72,21 @@ def test_passes_over_fields_read_no_samples_in_the_order_of_passes_over_samples(
         found.append(torch.cat([batch.fields["index"] for batch in batches]).tolist())
         assert [len(batch) for batch in batches] == [8, 2]
     assert found[0] == found[1] == found[2] and sorted(found[0]) == list(range(10))
+
+
+def test_passes_over_samples_are_read_by_workers():
+    class Told(Whole):
+        def read(self, split, indices, rng):
+            return Batch(torch.full((len(indices), 2), float(os.getpid())), {"index": torch.tensor(indices)})
+
+    data, found = Told(), {}
+    for workers in (0, 1):
+        passes = Reader(data, replace(SETTINGS, workers=workers), LocalEngine("cpu")).start_passes("one")
+        found[workers] = [list(passes), list(select_fields(passes))]
+        (process,) = {float(value) for batch in found[workers][0] for value in batch.tensor[:, 0]}
+        assert (process != os.getpid()) == bool(workers)
+    for one, other in zip(found[0], found[1]):
+        assert_same([batch.fields["index"] for batch in one], [batch.fields["index"] for batch in other])
 
 
 @pytest.mark.smoke

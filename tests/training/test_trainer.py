@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -229,6 +230,15 @@ def test_where_reading_a_loss_would_wait_or_be_exchanged_it_is_judged_with_the_l
     one._recent["one/bad"] = torch.tensor(torch.inf)
     with one.run, pytest.raises(TrainingError, match="the loss bad of one is inf at step 0"):
         one._read_losses()
+
+
+def test_a_step_that_fails_ends_the_processes_and_the_thread_that_read(tmp_path):
+    before = multiprocessing.active_children()
+    with pytest.raises(TrainingError, match="the loss bad of one is nan") as caught:
+        fitted(use(Told, until=2), tmp_path / "run", workers=1)
+    assert caught.value.__traceback__  # which keeps the frames of the training
+    assert set(multiprocessing.active_children()) <= set(before)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("modkit-batches")]
 
 
 def test_watchers_are_told_in_order(tmp_path):

@@ -45,6 +45,7 @@ class Datasets(Pictures):
     """
 
     kind = "hf/datasets"
+    labels_apart = True
 
     def __init__(
         self,
@@ -89,9 +90,6 @@ class Datasets(Pictures):
             background=background,
             damaged=damaged,
         )
-
-    def _hash_files(self) -> bytes:
-        return super()._hash_files() + b"".join(labels.numpy().tobytes() for labels in self._labels.values())
 
     def _find_labels(self, listings: Mapping[str, Listing]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Finds the labels in their column, if there is one."""
