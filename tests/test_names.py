@@ -25,7 +25,7 @@ VERBS = set(
     play poll predict prefer prefix prepare print project prune queue quote raise rank read rebuild recompute
     reconstruct record recover reduce refuse register release reload remove render renew repeat replace report require
     reroot resample reset resize resolve restart restore resume review revise revive rewind round run sample save scale
-    scan schedule score seed select set settle share shift shorten show slice smooth sort space spill split spread
+    scan schedule score seed select send set settle share shift shorten show slice smooth sort space spill split spread
     squash start step stretch strip suggest sum swap sweep sync synchronize tag take thin train transform truncate try
     tune unpack unscale update use vacate validate verify view wait walk warn watch weigh widen withdraw wrap write zero
     """.split()
@@ -52,7 +52,7 @@ TERMS = {
     "Protocol of Metric and MetricExtras": "given result",
     "Protocol of Model": "bound cross_entropy losses players stages weights",
     "Protocol of Bottleneck's extras": "posterior posterior_entropy",
-    "Protocol of Parametrization": "denoised error_scale inputs",
+    "Protocol of Parametrization": "coefficients denoised error_scale inputs",
     "Protocol of Sampler and Schedule": "scales time times",
     "Protocol of Slot": "accepts default",
     # Names that other libraries prescribe.

@@ -74,4 +74,4 @@ class Ancestral(GridSampler):
         eps = rng.normal("eps", x_t)
         if v is not None:
             return mean + torch.exp(interpolate_logvar(small, large, v) / 2) * eps, None
-        return mean + (small if self.variance == "small" else large) ** 0.5 * eps, None
+        return torch.add(mean, eps, alpha=(small if self.variance == "small" else large) ** 0.5), None

@@ -11,7 +11,7 @@ def predicting(seed, calls=None, shape=(4, 3, 2)):
     """A table of logits by position and code."""
     table = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
-    def predict(codes, i):
+    def predict(codes, i, known=None):
         if calls is not None:
             calls.append(i)
         logits = table[torch.arange(len(table)), codes]
@@ -46,4 +46,5 @@ def test_the_time_is_the_share_of_codes_unknown():
     predict = guide(Watch(), predicting(0), predicting(1), mask=2)
     for i in (0, 1, 3, None):
         predict(CODES, i)
-    assert times == [(torch.float64, share) for share in (1.0, 0.75, 0.25, 0.5)]
+    predict(CODES, None, 1)  # as the decoding says, not as counted
+    assert times == [(torch.float64, share) for share in (1.0, 0.75, 0.25, 0.5, 0.75)]
