@@ -31,6 +31,7 @@ __all__ = [
     "Scale",
     "Scales",
     "add_noise",
+    "add_scaled",
     "broadcast",
     "combine",
     "gaussian_kl",
@@ -131,8 +132,17 @@ def combine(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
         tensor([[2.0000],
                 [2.5000]])
     """
-    scaled = broadcast(a, x) * x
-    return torch.addcmul(scaled, broadcast(b, y), y) if isinstance(b, Tensor) else torch.add(scaled, y, alpha=b)
+    return add_scaled(broadcast(a, x) * x, b, y)
+
+
+def add_scaled(x: Tensor, b: Scale, y: Tensor) -> Tensor:
+    """Computes `x + b y`, in one kernel.
+
+    Examples:
+        >>> add_scaled(torch.ones(2), 0.5, torch.ones(2))
+        tensor([1.5000, 1.5000])
+    """
+    return torch.addcmul(x, broadcast(b, y), y) if isinstance(b, Tensor) else torch.add(x, y, alpha=b)
 
 
 def add_noise(x_0: Tensor, eps: Tensor, scales_t: Scales) -> Tensor:

@@ -60,32 +60,25 @@ class Affine(ABC):
     def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """The scales of the prediction, `(from_x_t, from_out)`, `b`, float64."""
 
-    def compute_input_scale(self, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
-        """The scale of x_t in the network's input, `b`, float64."""
-        return torch.rsqrt(alpha_t**2 + sigma_t**2)
-
-    def compute_time(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
-        """The time that the network embeds, `b`, float64."""
-        return torch.log(sigma_t / alpha_t) / 4 if self.schedule.num is None else t * self.schedule.num - 1
+    def compute_inputs(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+        """The scale of x_t in the network's input and the time that it embeds, `(to_input, time)`, `b`, float64."""
+        time = torch.log(sigma_t / alpha_t) / 4 if self.schedule.num is None else t * self.schedule.num - 1
+        return torch.rsqrt(alpha_t**2 + sigma_t**2), time
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the network must emit: the shape of x, unbounded."""
         return TensorType(x.shape)
 
     def coefficients(self, t: Tensor, scales: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """The numbers above by name, `to_input` and `time` among them, `b`, float64.
+        """The numbers above by name, and `to_input` and `time`, `b`, float64.
 
         Args:
             t: Times, `b`, float64 on the CPU.
             scales: The schedule's `(alpha_t, sigma_t)` there.
         """
-        to_x_0, to_eps = self.compute_target_scales(*scales)
-        from_x_t, from_out = self.compute_prediction_scales(*scales)
-        return {
-            "to_input": self.compute_input_scale(*scales),
-            "time": self.compute_time(t, *scales),
-            **{"to_x_0": to_x_0, "to_eps": to_eps, "from_x_t": from_x_t, "from_out": from_out},
-        }
+        values = *self.compute_target_scales(*scales), *self.compute_prediction_scales(*scales)
+        names = ("to_input", "time", "to_x_0", "to_eps", "from_x_t", "from_out")
+        return dict(zip(names, (*self.compute_inputs(t, *scales), *values)))
 
     def inputs(self, x_t: Tensor, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
         """The network's input and the time that it embeds.
@@ -104,7 +97,7 @@ class Affine(ABC):
         return Denoised(combine(coefficients["from_x_t"], x_t, coefficients["from_out"], out))
 
     def losses(
-        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Coefficients
+        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """`denoising`: the squared error between `out` and its target, averaged over a sample's elements, `b`."""
         return {"denoising": _average(self._compare(out, x_0, eps, coefficients))}
@@ -113,7 +106,7 @@ class Affine(ABC):
         """|d x_0 / d out|^2, `b`, float64."""
         return coefficients["from_out"] ** 2
 
-    def _compare(self, out: Tensor, x_0: Tensor, eps: Tensor, coefficients: Coefficients) -> Tensor:
+    def _compare(self, out: Tensor, x_0: Tensor, eps: Tensor, coefficients: Mapping[str, Tensor]) -> Tensor:
         """The squared error of each element."""
         target = combine(coefficients["to_x_0"], x_0, coefficients["to_eps"], eps)
         return F.mse_loss(out, target, reduction="none")
@@ -249,13 +242,10 @@ class EDM(Affine):
         super().__init__(schedule)
         self.sigma_data = get_std(x) if sigma_data is None else sigma_data
 
-    def compute_input_scale(self, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
-        """`c_in / alpha_t`."""
-        return 1 / (alpha_t * self._compute_sigma(alpha_t, sigma_t)[1])
-
-    def compute_time(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
-        """c_noise, whether or not the schedule has a table."""
-        return torch.log(sigma_t / alpha_t) / 4
+    def compute_inputs(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+        """`c_in / alpha_t` and c_noise, whether or not the schedule has a table."""
+        sigma, root = self._compute_sigma(alpha_t, sigma_t)
+        return 1 / (alpha_t * root), torch.log(sigma) / 4
 
     def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`(x_0 - c_skip x_t / alpha_t) / c_out = (sigma x_0 / d - d eps) / sqrt(sigma^2 + d^2)`, d = sigma_data."""
@@ -297,13 +287,9 @@ class Flow(Affine):
         tensor([[0.5000]])
     """
 
-    def compute_input_scale(self, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
-        """`1 / (alpha_t + sigma_t)`."""
-        return 1 / (alpha_t + sigma_t)
-
-    def compute_time(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> Tensor:
-        """`1000 u`, whether or not the schedule has a table."""
-        return _FLOW_TIMES * sigma_t / (alpha_t + sigma_t)
+    def compute_inputs(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+        """`1 / (alpha_t + sigma_t)` and `1000 u`, whether or not the schedule has a table."""
+        return 1 / (alpha_t + sigma_t), _FLOW_TIMES * sigma_t / (alpha_t + sigma_t)
 
     def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`eps - x_0`."""
@@ -383,14 +369,14 @@ class EpsLearned(Eps):
         return Denoised(super().denoised(eps, x_t, coefficients).x_0, (u + 1) / 2)
 
     def losses(
-        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Coefficients
+        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """`denoising` of the first half, and `bound`, nats a dimension, which trains the second half; both `b`."""
         eps_hat, u = out.chunk(2, dim=1)
         error = self._compare(eps_hat, x_0, eps, coefficients)
         return {"denoising": _average(error), "bound": self._compute_bound(error.detach(), u, coefficients)}
 
-    def _compute_bound(self, error: Tensor, u: Tensor, coefficients: Coefficients) -> Tensor:
+    def _compute_bound(self, error: Tensor, u: Tensor, coefficients: Mapping[str, Tensor]) -> Tensor:
         to_log_ratio, to_distance, variance, offset = (
             broadcast(coefficients[name], u) for name in ("to_log_ratio", "to_distance", "variance", "offset")
         )

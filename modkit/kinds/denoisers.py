@@ -112,7 +112,7 @@ class Parametrization(Protocol):
         ...
 
     def losses(
-        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Coefficients
+        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """`denoising`: the squared error against its target, averaged over a sample's elements, `b`.
 

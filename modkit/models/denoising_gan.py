@@ -26,7 +26,7 @@ from torch import Tensor
 
 from modkit import kinds
 from modkit.diffusion.coefficients import expand_time, send
-from modkit.diffusion.gaussian import add_noise, broadcast, combine, weigh_posterior
+from modkit.diffusion.gaussian import add_noise, add_scaled, combine, weigh_posterior
 from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
@@ -175,7 +175,7 @@ class DenoisingGAN(Model):
         """Generates x_s given the pair's x_t."""
         x_0 = self._predict(pair.x_t, pair.time, cond, rng)
         mean = combine(pair.to_x_0, x_0, pair.to_x_t, pair.x_t)
-        return torch.addcmul(mean, broadcast(pair.deviation, mean), rng.normal("posterior", mean))
+        return add_scaled(mean, pair.deviation, rng.normal("posterior", mean))
 
     def _predict(self, x_t: Tensor, time: Tensor, cond: Cond, rng: Rng) -> Tensor:
         z = rng.normal("z", self.allocate(len(x_t), self.z))

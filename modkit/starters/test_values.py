@@ -159,7 +159,7 @@ def test_it_draws_only_codes_that_are_likely_enough() -> None:
     """With min_p 1/4 the last of the probabilities .6, .3 and .1 is cut; the others stay two to one."""
     probabilities = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
 
-    def predict(codes: Tensor, i: int | None) -> Tensor:
+    def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
         return probabilities.log().expand(len(codes), -1)
 
     codes = MinP(TensorType((2, 2), classes=3), min_p=0.25)(predict, 2000, Rng(0))
