@@ -31,23 +31,32 @@ class Launches(TorchDispatchMode):
         return self.kernels.total()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        given = _find_devices((args, kwargs))
-        if name in _READS and "meta" in given:
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        if name in _READS and "meta" in _find_devices(args):
             raise AssertionError(f"expected a step that waits for nothing, got {func}")
-        result = func(*args, **(kwargs or {}))
-        made = _find_devices(result)
-        if name in ("_to_copy", "copy_") and len(given | made) > 1:
-            blocks = not (kwargs or {}).get("non_blocking", False) and args[2:] != (True,)
-            if blocks or "cpu" in made:
-                raise AssertionError(
-                    f"expected a step that waits for nothing, got the copy {func} of {given} to {made}"
-                )
-            self.copies += 1
+        if name in ("_to_copy", "copy_"):
+            self._check_copy(*_find_ends(name, args, kwargs))
+        result = func(*args, **kwargs)
         is_view = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
-        if "meta" in made and not is_view and name not in _ALLOCATIONS:
+        if "meta" in _find_devices(result) and not is_view and name not in _ALLOCATIONS:
             self.kernels[name] += 1
         return result
+
+    def _check_copy(self, source: str, target: str, blocks: bool) -> None:
+        if source == target:
+            return
+        if blocks or target == "cpu":
+            raise AssertionError(f"expected a step that waits for nothing, got a copy from {source} to {target}")
+        self.copies += 1
+
+
+def _find_ends(name: str, args: Any, kwargs: Any) -> tuple[str, str, bool]:
+    """The devices from and to which a copy goes, and whether it blocks."""
+    if name == "copy_":
+        blocks = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+        return args[1].device.type, args[0].device.type, blocks
+    target = kwargs.get("device") or args[0].device
+    return args[0].device.type, target.type, not kwargs.get("non_blocking", False)
 
 
 def _find_devices(values: Any) -> set[str]:
