@@ -15,6 +15,8 @@ References:
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -60,8 +62,8 @@ class MinibatchDiscrimination(nn.Module):
         if len(blocks) == 1:
             near = _compare(vectors, vectors)
         else:
-            options = {"use_reentrant": False, "preserve_rng_state": False}
-            near = torch.cat([checkpoint(_compare, block, vectors, **options) for block in blocks])
+            compare = partial(checkpoint, _compare, use_reentrant=False, preserve_rng_state=False)
+            near = torch.cat([compare(block, vectors) for block in blocks])
         return torch.cat([features, near.to(features.dtype)], 1)
 
 
