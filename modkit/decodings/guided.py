@@ -36,8 +36,11 @@ def guide(guidance: Guidance, predict_cond: Predict, predict_null: Predict, *, m
 
     def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
         known = i if known is None else known
-        share = (codes == mask).double().mean().cpu() if known is None else torch.tensor(1 - known / codes.shape[1])
-        return guidance(_make_denoise(predict_cond, i), _make_denoise(predict_null, i))(codes, share.double()).x_0
+        if known is None:
+            share = (codes == mask).double().mean().cpu()
+        else:
+            share = torch.tensor(1 - known / codes.shape[1], dtype=torch.float64)
+        return guidance(_make_denoise(predict_cond, i), _make_denoise(predict_null, i))(codes, share).x_0
 
     return predict
 

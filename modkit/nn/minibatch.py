@@ -18,6 +18,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -56,9 +57,9 @@ class MinibatchDiscrimination(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Computes `features` and their closeness to the other samples', `b d+k`."""
-        vectors = widen(self.project(features)).unflatten(1, (self.kernels, -1))
-        bytes_ = _CPU_BYTES if vectors.device.type == "cpu" else _BYTES
-        blocks = vectors.split(max(1, bytes_ // max(1, vectors.numel() * vectors.element_size())))
+        vectors = rearrange(widen(self.project(features)), "b (k n) -> b k n", k=self.kernels)
+        limit = _CPU_BYTES if vectors.device.type == "cpu" else _BYTES
+        blocks = torch.split(vectors, max(1, limit // max(1, vectors.nbytes)))
         if len(blocks) == 1:
             near = _compare(vectors, vectors)
         else:
