@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import modkit
-from modkit.parts.registry import Registry, get_registry
+from modkit.parts.registry import Registry
 from tests.docs.blocks import blocks
 from tests.plugin_factory import make_plugin
 
@@ -46,12 +46,9 @@ def test_the_part_in_a_package_declares_and_computes_what_it_says(site):
     make_plugin(site, "acme", files["acme/__init__.py"].replace("acme.weights", "acme_weights"))
     (site / "acme_weights.py").write_text(files["acme/weights.py"])
     part = Registry.load().find("loss-weight", "acme/truncated-snr")
-    schedule = get_registry().find("schedule", "linear").load()()
-    weight = part.load()(schedule, get_registry().find("parametrization", "eps").load()(schedule))
-    t = torch.tensor([0.1, 1.0], dtype=torch.float64)
-    alpha, sigma = schedule.scales(t)
-    snr = (alpha / sigma) ** 2
-    torch.testing.assert_close(weight(t), torch.stack([snr[0], torch.ones(()).double()]) / snr)
+    snr = torch.tensor([9.0, 0.1], dtype=torch.float64)
+    weight = part.load()()(snr, 1 / snr)  # on the error of eps
+    torch.testing.assert_close(weight, torch.tensor([9.0, 1.0]).double() / snr)
 
 
 def test_every_example_is_in_the_table():

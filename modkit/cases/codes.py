@@ -36,7 +36,7 @@ def _play_decoding(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
     type: TensorType = types["codes"]
     classes = type.classes or 0
 
-    def predict(codes: Tensor, i: int | None) -> Tensor:
+    def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
         """Favours a class that depends on the position."""
         logits = torch.nn.functional.one_hot(torch.arange(type.numel) % classes, classes).float()
         all = logits.expand(len(codes), -1, -1)

@@ -3,7 +3,8 @@ r"""Guidance of logits: a network of codes is treated as a denoiser whose predic
     logits = logits_u + s (logits_c - logits_u)         for classifier-free guidance
 
 Guidance combines predictions of x_0, so every kind of guidance works for codes without change. The time is the share of
-codes that are still unknown, 1 at the start.
+codes that are still unknown, 1 at the start. Where a decoding does not say how many are known, they are counted on the
+device, and the share is read back.
 
 References:
     Muse: Text-To-Image Generation via Masked Generative Transformers (Chang et al., 2023), eq. 1,
@@ -33,8 +34,12 @@ def guide(guidance: Guidance, predict_cond: Predict, predict_null: Predict, *, m
         mask: The code of unknown positions, for predictions of all positions at once.
     """
 
-    def predict(codes: Tensor, i: int | None) -> Tensor:
-        share = (codes == mask).double().mean().cpu() if i is None else torch.tensor(1 - i / codes.shape[1]).double()
+    def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
+        known = i if known is None else known
+        if known is None:
+            share = (codes == mask).double().mean().cpu()
+        else:
+            share = torch.tensor(1 - known / codes.shape[1], dtype=torch.float64)
         return guidance(_make_denoise(predict_cond, i), _make_denoise(predict_null, i))(codes, share).x_0
 
     return predict

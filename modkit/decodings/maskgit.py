@@ -42,7 +42,7 @@ class MaskGIT:
 
     Examples:
         >>> decoding = MaskGIT(TensorType((2, 2), classes=3), steps=2)
-        >>> always_one = lambda codes, i: torch.tensor([-9.0, 9.0, -9.0]).expand(*codes.shape, 3)
+        >>> always_one = lambda codes, i, known: torch.tensor([-9.0, 9.0, -9.0]).expand(*codes.shape, 3)
         >>> decoding(always_one, 1, Rng(0))
         tensor([[1, 1, 1, 1]])
     """
@@ -61,7 +61,7 @@ class MaskGIT:
         size, steps = self.masked[0], len(self.masked) - 1
         codes = torch.full((num, size), self.mask)
         for step, masked in enumerate(self.masked[1:], 1):
-            log_p = predict(codes, None).double().log_softmax(-1)
+            log_p = predict(codes, None, size - self.masked[step - 1]).double().log_softmax(-1)
             codes = codes.to(log_p.device)
             unknown = codes == self.mask
             like = log_p[..., 0].float()

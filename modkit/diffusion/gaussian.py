@@ -10,15 +10,16 @@ Between any two times s < t the process is `x_t = (alpha_t / alpha_s) x_s + nois
 
 With s one index of a table below t, these are DDPM's posterior mean and beta_tilde; no table is needed, though.
 
-Scales are numbers that apply to the whole batch, or float64 tensors with one value per sample. Like the times they are
-kept on the CPU, and they are cast to the dtype of x and then moved only where they multiply it: some devices have no
-float64.
+Scales are numbers that apply to the whole batch, or tensors with one value per sample. They are computed in float64 on
+the CPU, like the times, and sent to the device of x in its dtype (`modkit.diffusion.coefficients`): some devices have
+no float64, and arithmetic on a few numbers costs a device as much as arithmetic on x.
 
 Shape letters: b batch.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, TypeAlias, overload
 
 import torch
@@ -26,20 +27,24 @@ from torch import Tensor
 
 __all__ = [
     "Posterior",
+    "PosteriorScales",
     "Scale",
     "Scales",
     "add_noise",
+    "add_scaled",
     "broadcast",
+    "combine",
     "gaussian_kl",
     "interpolate_logvar",
     "move",
     "posterior",
     "snr",
     "tau",
+    "weigh_posterior",
 ]
 
 Scale: TypeAlias = float | Tensor
-"""A number for the whole batch, or one value per sample: `b`, float64."""
+"""A number for the whole batch, or one value per sample: `b`."""
 
 Scales: TypeAlias = tuple[float, float] | tuple[Tensor, Tensor]
 """`(alpha_t, sigma_t)`."""
@@ -55,6 +60,22 @@ class Posterior(NamedTuple):
     """
 
     mean: Tensor
+    small: Scale
+    large: Scale
+
+
+class PosteriorScales(NamedTuple):
+    """The numbers of a `Posterior`, whose mean is `to_x_0 x_0 + to_x_t x_t`.
+
+    Args:
+        to_x_0: A number, or `b`, as all of them.
+        to_x_t: The c above.
+        small: The posterior's own variance.
+        large: Variance of x_t given x_s.
+    """
+
+    to_x_0: Scale
+    to_x_t: Scale
     small: Scale
     large: Scale
 
@@ -88,13 +109,40 @@ def broadcast(value: Scale, x: Tensor) -> Scale:
 def move(value: Tensor, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Casts `value` to a dtype, that of `x` by default, and then moves it to the device of `x`.
 
-    A copy to CUDA does not wait for what is computed there.
+    The copy does not wait for what is computed there.
 
     Examples:
         >>> move(torch.ones(2, dtype=torch.float64), torch.zeros(3)).dtype
         torch.float32
     """
-    return value.to(dtype or x.dtype).to(x.device, non_blocking=x.is_cuda)
+    return value.to(dtype or x.dtype).to(x.device, non_blocking=x.device.type != "mps")  # MPS reads host memory later
+
+
+def combine(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
+    """Computes `a x + b y`, in two kernels.
+
+    Args:
+        a: A number, or `b`.
+        x: `b ...`; gradients flow through both tensors.
+        b: A number, or `b`.
+        y: Shape of `x`.
+
+    Examples:
+        >>> combine(2.0, torch.ones(2, 1), torch.tensor([0.0, 0.5]), torch.ones(2, 1))
+        tensor([[2.0000],
+                [2.5000]])
+    """
+    return add_scaled(broadcast(a, x) * x, b, y)
+
+
+def add_scaled(x: Tensor, b: Scale, y: Tensor) -> Tensor:
+    """Computes `x + b y`, in one kernel.
+
+    Examples:
+        >>> add_scaled(torch.ones(2), 0.5, torch.ones(2))
+        tensor([1.5000, 1.5000])
+    """
+    return torch.addcmul(x, broadcast(b, y), y) if isinstance(b, Tensor) else torch.add(x, y, alpha=b)
 
 
 def add_noise(x_0: Tensor, eps: Tensor, scales_t: Scales) -> Tensor:
@@ -114,7 +162,7 @@ def add_noise(x_0: Tensor, eps: Tensor, scales_t: Scales) -> Tensor:
                 [0.2000]])
     """
     alpha_t, sigma_t = scales_t
-    return broadcast(alpha_t, x_0) * x_0 + broadcast(sigma_t, x_0) * eps
+    return combine(alpha_t, x_0, sigma_t, eps)
 
 
 def tau(scales_t: Scales, scales_s: Scales) -> Scale:
@@ -154,7 +202,7 @@ def posterior(x_t: Tensor, x_0: Tensor, scales_t: Scales, scales_s: Scales) -> P
         scales_s: `(alpha_s, sigma_s)` at the target time.
 
     Returns:
-        Mean and variances; like the scales, the variances are numbers or `b`, float64.
+        Mean and variances; like the scales, the variances are numbers or `b`.
 
     Examples:
         >>> x_t, x_0 = torch.tensor([[1.4]]), torch.tensor([[1.0]])
@@ -163,12 +211,22 @@ def posterior(x_t: Tensor, x_0: Tensor, scales_t: Scales, scales_s: Scales) -> P
         >>> round(posterior(x_t, x_0, (0.6, 0.8), (0.8, 0.6)).small, 4)
         0.2461
     """
+    to_x_0, to_x_t, small, large = weigh_posterior(scales_t, scales_s)
+    return Posterior(combine(to_x_0, x_0, to_x_t, x_t), small, large)
+
+
+def weigh_posterior(scales_t: Scales, scales_s: Scales) -> PosteriorScales:
+    """Computes the numbers of the posterior of x_s given x_t and x_0, s < t.
+
+    Examples:
+        >>> [round(one, 4) for one in weigh_posterior((0.6, 0.8), (0.8, 0.6))]
+        [0.5469, 0.4219, 0.2461, 0.4375]
+    """
     alpha_t, sigma_t = scales_t
     alpha_s, sigma_s = scales_s
     share = tau(scales_t, scales_s)
-    c = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2)
-    mean = broadcast(alpha_s * share, x_t) * x_0 + broadcast(c, x_t) * x_t
-    return Posterior(mean, sigma_s**2 * share, sigma_t**2 * share)
+    to_x_t: Scale = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2)
+    return PosteriorScales(alpha_s * share, to_x_t, sigma_s**2 * share, sigma_t**2 * share)
 
 
 def interpolate_logvar(small: Scale, large: Scale, v: Tensor) -> Tensor:
@@ -190,12 +248,8 @@ def interpolate_logvar(small: Scale, large: Scale, v: Tensor) -> Tensor:
         >>> interpolate_logvar(0.01, 1.0, torch.tensor([[0.0, 0.5, 1.0]])).exp()
         tensor([[0.0100, 0.1000, 1.0000]])
     """
-    low, high = (_to_tensor(end).log().reshape(-1) for end in (small, large))
+    low, high = (end.log().reshape(-1) if isinstance(end, Tensor) else math.log(end) for end in (small, large))
     return broadcast(low, v) + v * broadcast(high - low, v)
-
-
-def _to_tensor(value: Scale) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def gaussian_kl(difference: Tensor, log_ratio: Tensor, logvar: Tensor) -> Tensor:

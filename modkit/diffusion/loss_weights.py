@@ -1,8 +1,8 @@
 """Time weighting: how much the denoising loss counts at each time.
 
-A weight w on the error of x_0 is the weight `w * error_scale(t)` on the error of what the network predicts, so one
-formula serves every parametrization. How much the denoising loss counts beside other losses is not set here, but by the
-coefficients in `modkit.losses.coefficients`.
+A weight w on the error of x_0 is the weight `w error_scale` on the error of what the network predicts, so one formula
+of the signal-to-noise ratio serves every schedule and parametrization. How much the denoising loss counts beside other
+losses is not set here, but by the coefficients in `modkit.losses.coefficients`.
 
 Shape letters: b batch.
 """
@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from modkit.diffusion.gaussian import snr
-from modkit.kinds import Parametrization, Schedule
 
 __all__ = ["MinSNR", "Simple"]
 
@@ -25,13 +22,13 @@ class Simple:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), eq. 14, https://arxiv.org/abs/2006.11239
 
     Examples:
-        >>> Simple()(torch.tensor([0.1, 0.9]))
-        tensor([1., 1.], dtype=torch.float64)
+        >>> Simple()(torch.tensor([9.0, 0.1]), torch.tensor([0.1, 0.9]))
+        tensor([1., 1.])
     """
 
-    def __call__(self, t: Tensor) -> Tensor:
-        """The weight at `t`, which is 1: `b`, float64."""
-        return torch.ones_like(t, dtype=torch.float64)
+    def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:
+        """The weight, which is 1: `b`, in the dtype of `snr`."""
+        return torch.ones_like(snr)
 
 
 class MinSNR:
@@ -51,20 +48,18 @@ class MinSNR:
         ValueError: If `gamma` is not positive.
 
     Examples:
-        >>> from modkit.diffusion.parametrizations import Eps
-        >>> from modkit.diffusion.schedules import EDM
-        >>> schedule = EDM()  # S = 1 / sigma^2
-        >>> MinSNR(schedule, Eps(schedule), gamma=5.0)(schedule.time(torch.tensor([0.1, 1.0])))
-        tensor([0.0500, 1.0000], dtype=torch.float64)
+        The weights on the error of eps, whose `error_scale` is 1 / S:
+
+        >>> snr = torch.tensor([100.0, 1.0])
+        >>> MinSNR(gamma=5.0)(snr, 1 / snr)
+        tensor([0.0500, 1.0000])
     """
 
-    def __init__(self, schedule: Schedule, parametrization: Parametrization, *, gamma: float = 5.0) -> None:
+    def __init__(self, *, gamma: float = 5.0) -> None:
         if gamma <= 0:
             raise ValueError(f"MinSNR expects gamma above 0, got {gamma}")
-        self.schedule = schedule
-        self.parametrization = parametrization
         self.gamma = gamma
 
-    def __call__(self, t: Tensor) -> Tensor:
-        """The weight at `t`, `b`, float64."""
-        return snr(self.schedule.scales(t)).clamp(max=self.gamma) * self.parametrization.error_scale(t)
+    def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:
+        """The weight, `b`, in the dtype of `snr`."""
+        return snr.clamp(max=self.gamma) * error_scale

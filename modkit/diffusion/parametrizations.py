@@ -10,7 +10,7 @@ last two rows, scale it differently), and it predicts
     eps - x_0                                       x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
 Each x_0 is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) converts a weight on one error into a weight
-on another. Times and scales are float64 on the CPU, and are cast to the dtype of x where they multiply it.
+on another. What depends on the time alone are coefficients, computed from alpha_t and sigma_t in float64 on the CPU.
 
 Shape letters: b batch, c channels.
 """
@@ -22,11 +22,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from modkit.diffusion.gaussian import broadcast, gaussian_kl, interpolate_logvar, move, posterior, tau
+from modkit.diffusion.coefficients import expand_time
+from modkit.diffusion.gaussian import broadcast, combine, weigh_posterior
 from modkit.diffusion.schedules import get_std
-from modkit.kinds import Schedule
+from modkit.kinds import Coefficients, Schedule
 from modkit.types import Denoised, TensorType
 
 __all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "Flow", "V"]
@@ -37,7 +39,9 @@ _FLOW_TIMES = 1000  # the number that networks embed for t = 1 (Esser et al., 20
 class Affine(ABC):
     """Base class of parametrizations whose target is linear in x_0 and eps; a subclass provides the scales.
 
-    The target is `to_x_0 x_0 + to_eps eps`, the prediction `x_0 = from_x_t x_t + from_out out`.
+    The target is `to_x_0 x_0 + to_eps eps`, the prediction `x_0 = from_x_t x_t + from_out out`. By default, the
+    network's input is `x_t / r`, which has unit variance where x_0 has, and the time that it embeds is an index if the
+    schedule has a table, otherwise EDM's `ln(sigma_t / alpha_t) / 4`.
 
     `weights` holds default weights of its losses by name; a loss without one weighs 1, and the user's own weights take
     precedence.
@@ -49,48 +53,63 @@ class Affine(ABC):
         self.schedule = schedule
 
     @abstractmethod
-    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """The scales of the target, `(to_x_0, to_eps)`, `b`, float64."""
 
     @abstractmethod
-    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """The scales of the prediction, `(from_x_t, from_out)`, `b`, float64."""
+
+    def compute_inputs(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+        """The scale of x_t in the network's input and the time that it embeds, `(to_input, time)`, `b`, float64."""
+        time = torch.log(sigma_t / alpha_t) / 4 if self.schedule.num is None else t * self.schedule.num - 1
+        return torch.rsqrt(alpha_t**2 + sigma_t**2), time
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the network must emit: the shape of x, unbounded."""
         return TensorType(x.shape)
 
-    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's input, `x_t / r`, which has unit variance where x_0 has, and the time that it embeds.
+    def coefficients(self, t: Tensor, scales: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """The numbers above by name, and `to_input` and `time`, `b`, float64.
 
-        The time is an index if the schedule has a table, otherwise EDM's `ln(sigma_t / alpha_t) / 4`.
+        Args:
+            t: Times, `b`, float64 on the CPU.
+            scales: The schedule's `(alpha_t, sigma_t)` there.
+        """
+        values = *self.compute_target_scales(*scales), *self.compute_prediction_scales(*scales)
+        names = ("to_input", "time", "to_x_0", "to_eps", "from_x_t", "from_out")
+        return dict(zip(names, (*self.compute_inputs(t, *scales), *values)))
+
+    def inputs(self, x_t: Tensor, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
+        """The network's input and the time that it embeds.
 
         Args:
             x_t: Noisy sample, `b ...`.
-            t: Its time, `b`, float64 on the CPU.
+            coefficients: Those of its time, numbers or `b`.
 
         Returns:
             `(x_in, time)`, `b ...` and `b`; the time is at least float32, which represents every index of a table.
         """
-        alpha_t, sigma_t = self.schedule.scales(t)
-        x_in = broadcast(torch.rsqrt(alpha_t**2 + sigma_t**2), x_t) * x_t
-        time = torch.log(sigma_t / alpha_t) / 4 if self.schedule.num is None else t * self.schedule.num - 1
-        return x_in, _cast_time(time, x_t)
+        return broadcast(coefficients["to_input"], x_t) * x_t, expand_time(coefficients["time"], x_t)
 
-    def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
+    def denoised(self, out: Tensor, x_t: Tensor, coefficients: Coefficients) -> Denoised:
         """The prediction of x_0 that follows from the network's output `out`."""
-        from_x_t, from_out = self.compute_prediction_scales(t)
-        return Denoised(broadcast(from_x_t, x_t) * x_t + broadcast(from_out, x_t) * out)
+        return Denoised(combine(coefficients["from_x_t"], x_t, coefficients["from_out"], out))
 
-    def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """`denoising`: the squared error between `out` and its target, averaged over a sample's elements, `b`."""
-        to_x_0, to_eps = self.compute_target_scales(t)
-        target = broadcast(to_x_0, x_0) * x_0 + broadcast(to_eps, x_0) * eps
-        return {"denoising": ((out - target) ** 2).flatten(1).mean(1)}
+        return {"denoising": _average(self._compare(out, x_0, eps, coefficients))}
 
-    def error_scale(self, t: Tensor) -> Tensor:
+    def error_scale(self, coefficients: Mapping[str, Tensor]) -> Tensor:
         """|d x_0 / d out|^2, `b`, float64."""
-        return self.compute_prediction_scales(t)[1] ** 2
+        return coefficients["from_out"] ** 2
+
+    def _compare(self, out: Tensor, x_0: Tensor, eps: Tensor, coefficients: Mapping[str, Tensor]) -> Tensor:
+        """The squared error of each element."""
+        target = combine(coefficients["to_x_0"], x_0, coefficients["to_eps"], eps)
+        return F.mse_loss(out, target, reduction="none")
 
 
 class Eps(Affine):
@@ -105,25 +124,25 @@ class Eps(Affine):
     Examples:
         >>> from modkit.diffusion.gaussian import add_noise
         >>> from modkit.diffusion.schedules import Cosine
-        >>> schedule, t = Cosine(), torch.tensor([0.5], dtype=torch.float64)
+        >>> part, t = Eps(Cosine()), torch.tensor([0.5], dtype=torch.float64)
+        >>> scales = part.schedule.scales(t)
         >>> x_0, eps = torch.tensor([[0.25]]), torch.tensor([[-1.0]])
-        >>> x_t = add_noise(x_0, eps, schedule.scales(t))
-        >>> Eps(schedule).denoised(eps, x_t, t).x_0  # the true noise gives x_0
+        >>> x_t, coefficients = add_noise(x_0, eps, scales), part.coefficients(t, scales)
+        >>> part.denoised(eps, x_t, coefficients).x_0  # the true noise gives x_0
         tensor([[0.2500]])
-        >>> Eps(schedule).losses(eps + 0.5, x_0, eps, x_t, t)
+        >>> part.losses(eps + 0.5, x_0, eps, x_t, coefficients)
         {'denoising': tensor([0.2500])}
     """
 
     implies = {"loss_weight": "min-snr"}
 
-    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """The noise."""
-        one = torch.ones_like(t, dtype=torch.float64)
+        one = torch.ones_like(alpha_t)
         return 0 * one, one
 
-    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`(x_t - sigma_t out) / alpha_t`."""
-        alpha_t, sigma_t = self.schedule.scales(t)
         return 1 / alpha_t, -sigma_t / alpha_t
 
 
@@ -139,21 +158,22 @@ class X0(Affine):
 
     Examples:
         >>> from modkit.diffusion.schedules import Cosine
-        >>> t, x_t = torch.tensor([0.5], dtype=torch.float64), torch.tensor([[-0.5]])
-        >>> X0(Cosine()).denoised(torch.tensor([[0.25]]), x_t, t).x_0
+        >>> part, t = X0(Cosine()), torch.tensor([0.5], dtype=torch.float64)
+        >>> coefficients = part.coefficients(t, part.schedule.scales(t))
+        >>> part.denoised(torch.tensor([[0.25]]), torch.tensor([[-0.5]]), coefficients).x_0
         tensor([[0.2500]])
     """
 
     implies = {"loss_weight": "min-snr"}
 
-    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """The clean sample."""
-        one = torch.ones_like(t, dtype=torch.float64)
+        one = torch.ones_like(alpha_t)
         return one, 0 * one
 
-    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`out`."""
-        one = torch.ones_like(t, dtype=torch.float64)
+        one = torch.ones_like(alpha_t)
         return 0 * one, one
 
 
@@ -166,21 +186,20 @@ class V(Affine):
 
     Examples:
         >>> from modkit.diffusion.schedules import Cosine
-        >>> schedule, t = Cosine(), torch.tensor([0.25, 0.5], dtype=torch.float64)
-        >>> alpha, sigma = schedule.scales(t)
-        >>> torch.allclose(1 / V(schedule).error_scale(t), (alpha / sigma) ** 2 + 1)
+        >>> part, t = V(Cosine()), torch.tensor([0.25, 0.5], dtype=torch.float64)
+        >>> alpha, sigma = part.schedule.scales(t)
+        >>> coefficients = part.coefficients(t, (alpha, sigma))
+        >>> torch.allclose(1 / part.error_scale(coefficients), (alpha / sigma) ** 2 + 1)
         True
     """
 
-    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t eps - sigma_t x_0) / r`."""
-        alpha_t, sigma_t = self.schedule.scales(t)
         r = torch.sqrt(alpha_t**2 + sigma_t**2)
         return -sigma_t / r, alpha_t / r
 
-    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t x_t / r - sigma_t out) / r`."""
-        alpha_t, sigma_t = self.schedule.scales(t)
         square = alpha_t**2 + sigma_t**2
         return alpha_t / square, -sigma_t / torch.sqrt(square)
 
@@ -210,9 +229,11 @@ class EDM(Affine):
     Examples:
         >>> from modkit.diffusion import schedules
         >>> part = EDM(schedules.EDM(sigma_max=80.0), sigma_data=0.5)
-        >>> x_in, time = part.inputs(torch.tensor([[0.5]]), torch.tensor([0.5 / 80], dtype=torch.float64))
-        >>> x_in, time  # sigma = 0.5: c_in = sqrt(2), c_noise = ln(0.5) / 4
+        >>> t = torch.tensor([0.5 / 80], dtype=torch.float64)
+        >>> part.inputs(torch.tensor([[0.5]]), part.coefficients(t, part.schedule.scales(t)))
         (tensor([[0.7071]]), tensor([-0.1733]))
+
+        sigma is 0.5 there, c_in sqrt(2) and c_noise ln(0.5) / 4.
     """
 
     def __init__(self, schedule: Schedule, x: TensorType | None = None, *, sigma_data: float | None = None) -> None:
@@ -221,26 +242,22 @@ class EDM(Affine):
         super().__init__(schedule)
         self.sigma_data = get_std(x) if sigma_data is None else sigma_data
 
-    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`c_in x_t / alpha_t` and c_noise, whether or not the schedule has a table."""
-        alpha_t, sigma_t = self.schedule.scales(t)
-        sigma = sigma_t / alpha_t
-        c_in = torch.rsqrt(sigma**2 + self.sigma_data**2)
-        return broadcast(c_in / alpha_t, x_t) * x_t, _cast_time(torch.log(sigma) / 4, x_t)
+    def compute_inputs(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+        """`c_in / alpha_t` and c_noise, whether or not the schedule has a table."""
+        sigma, root = self._compute_sigma(alpha_t, sigma_t)
+        return 1 / (alpha_t * root), torch.log(sigma) / 4
 
-    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`(x_0 - c_skip x_t / alpha_t) / c_out = (sigma x_0 / d - d eps) / sqrt(sigma^2 + d^2)`, d = sigma_data."""
-        sigma, root = self._compute_sigma(t)
+        sigma, root = self._compute_sigma(alpha_t, sigma_t)
         return sigma / (self.sigma_data * root), -self.sigma_data / root
 
-    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`c_skip x_t / alpha_t + c_out out`."""
-        sigma, root = self._compute_sigma(t)
-        alpha_t, _ = self.schedule.scales(t)
+        sigma, root = self._compute_sigma(alpha_t, sigma_t)
         return (self.sigma_data / root) ** 2 / alpha_t, sigma * self.sigma_data / root
 
-    def _compute_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        alpha_t, sigma_t = self.schedule.scales(t)
+    def _compute_sigma(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         sigma = sigma_t / alpha_t
         return sigma, torch.sqrt(sigma**2 + self.sigma_data**2)
 
@@ -263,26 +280,24 @@ class Flow(Affine):
     Examples:
         >>> from modkit.diffusion import schedules
         >>> part, t = Flow(schedules.Flow()), torch.tensor([0.25], dtype=torch.float64)
-        >>> x_t = torch.tensor([[1.0]])
-        >>> part.inputs(x_t, t)
+        >>> x_t, coefficients = torch.tensor([[1.0]]), part.coefficients(t, part.schedule.scales(t))
+        >>> part.inputs(x_t, coefficients)
         (tensor([[1.]]), tensor([250.]))
-        >>> part.denoised(torch.tensor([[2.0]]), x_t, t).x_0  # x_t - t out
+        >>> part.denoised(torch.tensor([[2.0]]), x_t, coefficients).x_0  # x_t - t out
         tensor([[0.5000]])
     """
 
-    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`x_t / (alpha_t + sigma_t)` and `1000 u`, whether or not the schedule has a table."""
-        from_x_t, from_out = self.compute_prediction_scales(t)
-        return broadcast(from_x_t, x_t) * x_t, _cast_time(-_FLOW_TIMES * from_out, x_t)
+    def compute_inputs(self, t: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+        """`1 / (alpha_t + sigma_t)` and `1000 u`, whether or not the schedule has a table."""
+        return 1 / (alpha_t + sigma_t), _FLOW_TIMES * sigma_t / (alpha_t + sigma_t)
 
-    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`eps - x_0`."""
-        one = torch.ones_like(t, dtype=torch.float64)
+        one = torch.ones_like(alpha_t)
         return -one, one
 
-    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """`z_u - u out`."""
-        alpha_t, sigma_t = self.schedule.scales(t)
         return 1 / (alpha_t + sigma_t), -sigma_t / (alpha_t + sigma_t)
 
 
@@ -296,7 +311,10 @@ class EpsLearned(Eps):
         KL(q(x_s | x_t, x_0) || p(x_s | x_t)),    -log p(x_0 | x_t) at the first index of the table,
 
     in nats a dimension; no gradient reaches the mean. The term at the first index is a Gaussian density, where the
-    paper discretises it to 8-bit pixels; beta_tilde is 0 there, so that of the second index is used.
+    paper discretises it to 8-bit pixels; beta_tilde is 0 there, so that of the second index is used. With rho the
+    log-ratio of beta_tilde and the learned variance, and d the distance of the two means, the two terms are
+
+        1/2 (exp(rho) (1 + d^2 / beta_tilde) - rho - 1)    1/2 (exp(rho) d^2 / beta_tilde - rho + log(2 pi beta_tilde))
 
     The default weight of `bound` is num / 1000, num being the length of the table: the paper's hybrid loss adds 0.001
     times the sum over the table, whose mean over times is `bound`. The authors' code does the same, in bits.
@@ -323,44 +341,50 @@ class EpsLearned(Eps):
         super().__init__(schedule)
         self.num = schedule.num
         self.weights = {"bound": schedule.num / 1000}
+        alpha, sigma = schedule.scales(torch.tensor([2, 1], dtype=torch.float64, device="cpu") / schedule.num)
+        second, first = zip(alpha.tolist(), sigma.tolist())
+        self._first_variance = weigh_posterior(second, first).small
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the network must emit: twice the channels of x, unbounded."""
         return TensorType((2 * x.shape[0], *x.shape[1:]))
 
-    def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
-        """The prediction of x_0 that follows from the first half, and v."""
-        eps, u = out.chunk(2, dim=1)
-        return Denoised(super().denoised(eps, x_t, t).x_0, (u + 1) / 2)
-
-    def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """`denoising` of the first half, and `bound`, nats a dimension, which trains the second half; both `b`."""
-        eps_hat, u = out.chunk(2, dim=1)
-        x_0_hat = super().denoised(eps_hat, x_t, t).x_0.detach()
+    def coefficients(self, t: Tensor, scales: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Those of the mean, and four numbers of `bound`."""
+        mean = super().coefficients(t, scales)
+        first = t * self.num < 1.5
+        to_x_0, _, small, large = weigh_posterior(scales, self.schedule.scales(torch.where(first, 0, t - 1 / self.num)))
+        small = torch.where(first, self._first_variance, small)
         return {
-            **super().losses(eps_hat, x_0, eps, x_t, t),
-            "bound": self._compute_bound(x_0_hat, (u + 1) / 2, x_0, x_t, t),
+            **mean,
+            "to_log_ratio": torch.log(small / large) / 2,
+            "to_distance": (to_x_0 * mean["from_out"]) ** 2 / small,
+            "variance": (~first).to(t.dtype),
+            "offset": torch.where(first, torch.log(2 * math.pi * small), -1.0) / 2,
         }
 
-    def _compute_bound(self, x_0_hat: Tensor, v: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        first = t * self.num < 1.5
-        s = torch.where(first, 0, t - 1 / self.num)
-        scales_t, scales_s = self.schedule.scales(t), self.schedule.scales(s)
-        q = posterior(x_t, x_0, scales_t, scales_s)
-        p = posterior(x_t, x_0_hat, scales_t, scales_s)
-        small = torch.where(first, self._compute_first_variance(t), q.small)
-        logvar = interpolate_logvar(small, q.large, v)
-        difference = q.mean - p.mean
-        kl = gaussian_kl(difference, broadcast(small.log(), x_t) - logvar, logvar)
-        nll = (math.log(2 * math.pi) + logvar + difference**2 * torch.exp(-logvar)) / 2
-        return torch.where(move(first, x_t, torch.bool), nll.flatten(1).mean(1), kl.flatten(1).mean(1))
+    def denoised(self, out: Tensor, x_t: Tensor, coefficients: Coefficients) -> Denoised:
+        """The prediction of x_0 that follows from the first half, and v."""
+        eps, u = out.chunk(2, dim=1)
+        return Denoised(super().denoised(eps, x_t, coefficients).x_0, (u + 1) / 2)
 
-    def _compute_first_variance(self, t: Tensor) -> Tensor:
-        """The posterior variance of the table's second index, `1`, on the device of `t`."""
-        high, low = (self.schedule.scales(torch.full_like(t[:1], index / self.num)) for index in (2, 1))
-        return low[1] ** 2 * tau(high, low)
+    def losses(
+        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """`denoising` of the first half, and `bound`, nats a dimension, which trains the second half; both `b`."""
+        eps_hat, u = out.chunk(2, dim=1)
+        error = self._compare(eps_hat, x_0, eps, coefficients)
+        return {"denoising": _average(error), "bound": self._compute_bound(error.detach(), u, coefficients)}
+
+    def _compute_bound(self, error: Tensor, u: Tensor, coefficients: Mapping[str, Tensor]) -> Tensor:
+        to_log_ratio, to_distance, variance, offset = (
+            broadcast(coefficients[name], u) for name in ("to_log_ratio", "to_distance", "variance", "offset")
+        )
+        log_ratio = torch.addcmul(to_log_ratio, to_log_ratio, u)  # v (log beta_tilde - log beta)
+        each = log_ratio.exp() * torch.addcmul(variance, to_distance, error) - log_ratio
+        return torch.add(offset.flatten(), _average(each), alpha=0.5)
 
 
-def _cast_time(time: Tensor, x: Tensor) -> Tensor:
-    """Casts `time` to the dtype of `x`, but at least to float32: bfloat16 cannot represent 999."""
-    return move(time, x, torch.promote_types(x.dtype, torch.float32))
+def _average(each: Tensor) -> Tensor:
+    """Averages over a sample's elements, `b`."""
+    return each.flatten(1).mean(1)

@@ -215,7 +215,7 @@ def review_scale(
     alpha, sigma = schedule.scales(t)
     deviation, ones = torch.sqrt((alpha * get_std(x)) ** 2 + sigma**2), torch.ones((len(t), *x.shape))
     x_t = broadcast(deviation, ones) * ones
-    x_in, _ = parametrization.inputs(x_t, t)
+    x_in, _ = parametrization.inputs(x_t, parametrization.coefficients(t, (alpha, sigma)))
     if x_in.is_meta:
         return
     low, high = (float(end) for end in x_in.double().flatten(1).square().mean(1).sqrt().aminmax())
@@ -295,7 +295,8 @@ def review_guidance(
 
 def _compute_errors(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Tensor | None:
     """How much of an error of the network enters x_s in each step of a grid; None without values."""
-    scale = parametrization.error_scale(times[:-1])
+    steps = times[:-1]
+    scale = parametrization.error_scale(parametrization.coefficients(steps, schedule.scales(steps)))
     alpha, sigma = (one.cpu() for one in schedule.scales(times))
     if scale.is_meta or alpha.is_meta:
         return None

@@ -34,7 +34,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.diffusion.gaussian import add_noise, broadcast, gaussian_kl, interpolate_logvar, snr, tau
+from modkit.diffusion.gaussian import add_noise, broadcast, gaussian_kl, interpolate_logvar, move, snr, tau
 from modkit.diffusion.schedules import find_noise_range
 from modkit.kinds import Schedule
 from modkit.precision import widen
@@ -73,12 +73,12 @@ def variational_bound(
         >>> print(f"{bound.mean():.1f}")
         -0.9
     """
-    grid = _find_grid(schedule, grain / math.sqrt(12)).to(x_0.device)
+    grid = _find_grid(schedule, grain / math.sqrt(12))
     kl = _compute_prior_kl(schedule, x_0, grid[-1:])
     means = []
     for index in range(num):
         draw = rng.at(index)
-        u = (index + draw.uniform("time", kl.new_empty(len(x_0)))) / num
+        u = (index + draw.uniform("time", torch.empty(len(x_0), dtype=torch.float64, device="cpu"))) / num
         means.append(_estimate_first(schedule, denoise, x_0, grid, draw.normal("first", x_0)))
         if len(grid) > 1:
             means[-1] = means[-1] - _estimate_others(schedule, denoise, x_0, grid, u, draw.normal("eps", x_0))
@@ -98,20 +98,25 @@ def _find_grid(schedule: Schedule, least: float) -> Tensor:
 
 def _compute_prior_kl(schedule: Schedule, x_0: Tensor, t: Tensor) -> Tensor:
     """KL(N(alpha x_0, sigma^2 I) || N(0, sigma^2 I)) at the last time."""
-    return snr(schedule.scales(t)) / 2 * _sum_squares(x_0)
+    return float(snr(schedule.scales(t))) / 2 * _sum_squares(x_0)
 
 
 def _estimate_first(schedule: Schedule, denoise: DenoiseRows, x_0: Tensor, grid: Tensor, eps: Tensor) -> Tensor:
     """Estimates log p(x_0 | x_1)."""
-    t = grid[:1].expand(len(x_0))
-    x_0_hat, v = denoise(add_noise(x_0, eps, schedule.scales(t)), t)
-    scales_1 = schedule.scales(grid[:1])
-    logvar = broadcast(2 * torch.log(scales_1[1] / scales_1[0]), x_0)
+    alpha_1, sigma_1 = _find_scales(schedule, grid[0])
+    x_0_hat, v = denoise(add_noise(x_0, eps, (alpha_1, sigma_1)), grid[:1].expand(len(x_0)))
+    logvar: float | Tensor = 2 * math.log(sigma_1 / alpha_1)
     if v is not None and schedule.num is not None and len(grid) == schedule.num > 1:
-        least = scales_1[1] ** 2 * tau(schedule.scales(grid[1:2]), scales_1)  # that of the second index: the first is 0
-        logvar = interpolate_logvar(least, scales_1[1] ** 2, v)
-    each = (widen(x_0) - x_0_hat) ** 2 * torch.exp(-logvar) + logvar + math.log(2 * math.pi)
+        second = _find_scales(schedule, grid[1])  # whose variance is used: that of the first index is 0
+        logvar = interpolate_logvar(sigma_1**2 * tau(second, (alpha_1, sigma_1)), sigma_1**2, v)
+    precision = torch.exp(-logvar) if isinstance(logvar, Tensor) else math.exp(-logvar)
+    each = (widen(x_0) - x_0_hat) ** 2 * precision + logvar + math.log(2 * math.pi)
     return -_sum(each) / 2
+
+
+def _find_scales(schedule: Schedule, t: Tensor) -> tuple[float, float]:
+    alpha, sigma = schedule.scales(t)
+    return float(alpha), float(sigma)
 
 
 def _estimate_others(
@@ -124,21 +129,20 @@ def _estimate_others(
         level = torch.expm1(high + u * (low - high))
         t = schedule.time(torch.rsqrt(level))
         error = widen(x_0) - denoise(add_noise(x_0, eps, schedule.scales(t)), t).x_0
-        integral: Tensor = (high - low) / 2 * (1 + level) * _sum_squares(error)
-        return integral
+        return move((high - low) / 2 * (1 + level), x_0, torch.float64) * _sum_squares(error)
     white = (ratios[:-1] - ratios[1:]) / (1 + ratios[1:])
     share = white / white.sum()
     step = torch.searchsorted(share.cumsum(0), u, right=True).clamp(max=len(share) - 1)
     t, s = grid[step + 1], grid[step]
     x_0_hat, v = denoise(add_noise(x_0, eps, schedule.scales(t)), t)
-    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / share[step]
+    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / move(share[step], x_0, torch.float64)
 
 
 def _compute_kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)), `b`, given the `error` of x_0-hat."""
     if v is None:
-        kl: Tensor = (snr(schedule.scales(s)) - snr(schedule.scales(t))) / 2 * _sum_squares(error)
-        return kl
+        gained = (snr(schedule.scales(s)) - snr(schedule.scales(t))) / 2
+        return move(gained, error, torch.float64) * _sum_squares(error)
     scales_t, scales_s = schedule.scales(t), schedule.scales(s)
     share = tau(scales_t, scales_s)
     small, large = scales_s[1] ** 2 * share, scales_t[1] ** 2 * share

@@ -30,6 +30,7 @@ from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
 from modkit.kinds.denoisers import (
+    Coefficients,
     Denoise,
     Guidance,
     LossWeight,
@@ -73,6 +74,7 @@ __all__ = [
     "Decoder",
     "Decoding",
     "Default",
+    "Coefficients",
     "Denoise",
     "Discriminator",
     "DiscriminatorExtras",

@@ -41,10 +41,11 @@ class PriorNetwork(Protocol):
 class Predict(Protocol):
     """A network of codes with fixed conditions, as decodings call it."""
 
-    def __call__(self, codes: Tensor, i: int | None) -> Tensor:
+    def __call__(self, codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
         """Computes the logits of position i, `b k`, or of every position, `b n k`, if `i` is None.
 
-        `codes`, `b n`, must be known before position i.
+        `codes`, `b n`, must be known before position i. If `i` is None, `known` is how many codes of each sample are
+        known, from which guidance has its time; without it they are counted, and the device is waited for.
         """
         ...
 

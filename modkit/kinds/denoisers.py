@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from modkit.types import Cond, Denoised, TensorType
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modkit.rng import Rng
 
 __all__ = [
+    "Coefficients",
     "Denoise",
     "Guidance",
     "LossWeight",
@@ -29,6 +30,10 @@ __all__ = [
     "Schedule",
     "Times",
 ]
+
+
+Coefficients: TypeAlias = "Mapping[str, float | Tensor]"
+"""What a parametrization needs to know of a time, by names of its own: numbers for the whole batch, or `b` each."""
 
 
 class Network(Protocol):
@@ -87,23 +92,36 @@ class Parametrization(Protocol):
         """The type of the network's output."""
         ...
 
-    def inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the network's inputs: x_in, and the time that it embeds, `b`; `t` is `b`, float64, on the CPU."""
+    def coefficients(self, t: Tensor, scales: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        """Computes what the other members need to know of the times `t` and the schedule's `scales` there.
+
+        All are `b`, float64, on the CPU. Samples are not needed, so that this happens once a step of training, or for
+        the whole grid of a sampler.
+        """
         ...
 
-    def denoised(self, out: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
+    def inputs(self, x_t: Tensor, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
+        """Computes the network's inputs: x_in, and the time that it embeds, `b`.
+
+        The coefficients are on the device, at least in float32; or numbers, where one time is that of all samples.
+        """
+        ...
+
+    def denoised(self, out: Tensor, x_t: Tensor, coefficients: Coefficients) -> Denoised:
         """Converts the network's output to a prediction of x_0."""
         ...
 
-    def losses(self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, out: Tensor, x_0: Tensor, eps: Tensor, x_t: Tensor, coefficients: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """`denoising`: the squared error against its target, averaged over a sample's elements, `b`.
 
         A learned variance adds `bound`, in nats a dimension, `b`.
         """
         ...
 
-    def error_scale(self, t: Tensor) -> Tensor:
-        """The squared scale |d x_0 / d out|^2 at `t`, `b`, float64."""
+    def error_scale(self, coefficients: Mapping[str, Tensor]) -> Tensor:
+        """The squared scale |d x_0 / d out|^2, given `coefficients(...)`: `b`, float64."""
         ...
 
 
@@ -121,8 +139,12 @@ class ParametrizationExtras:
 class LossWeight(Protocol):
     """The weight of the denoising loss over time."""
 
-    def __call__(self, t: Tensor) -> Tensor:
-        """Computes the weight at `t`, `b`, float64."""
+    def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:
+        """Computes the weight, `b`, in the dtype of `snr`.
+
+        Given are the signal-to-noise ratio `(alpha_t / sigma_t)^2` of each sample and the parametrization's
+        `error_scale`, both `b`, float64, on the CPU: a weight on the error of x_0 is multiplied by the latter.
+        """
         ...
 
 

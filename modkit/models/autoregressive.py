@@ -134,7 +134,7 @@ class Autoregressive(Model):
         """Makes a function that predicts position after position from 0, with the network's cache or by windows."""
         cache: Any = None
 
-        def predict(codes: Tensor, i: int | None) -> Tensor:
+        def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
             nonlocal cache
             if i is None:
                 raise ValueError(

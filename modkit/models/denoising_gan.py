@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from modkit import kinds
-from modkit.diffusion.gaussian import add_noise, broadcast, move, posterior, tau
+from modkit.diffusion.coefficients import expand_time, send
+from modkit.diffusion.gaussian import add_noise, add_scaled, combine, weigh_posterior
 from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
@@ -161,30 +162,31 @@ class DenoisingGAN(Model):
 
     def _draw_pair(self, x_0: Tensor, rng: Rng) -> _Pair:
         """Draws neighbours x_s and x_t of the forward process, at one time per sample."""
-        k = rng.integers("time", torch.empty(len(x_0), device="cpu"), 1, self.steps + 1)
-        t, s = k.to(torch.float64) / self.steps, (k - 1).to(torch.float64) / self.steps
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule.scales(t), self.schedule.scales(s)
+        k = rng.integers("time", torch.empty(len(x_0), device="cpu"), 1, self.steps + 1).to(torch.float64)
+        scales_t, scales_s = self.schedule.scales(k / self.steps), self.schedule.scales((k - 1) / self.steps)
+        to_x_0, to_x_t, small, large = map(torch.as_tensor, weigh_posterior(scales_t, scales_s))
+        ratio, added = scales_t[0] / scales_s[0], large.sqrt()  # of q(x_t | x_s)
+        sent = send((*scales_s, ratio, added, k - 1, to_x_0, to_x_t, small.sqrt()), x_0)
+        alpha_s, sigma_s, ratio, added, time, *posterior = sent
         x_s = add_noise(x_0, rng.normal("eps_s", x_0), (alpha_s, sigma_s))
-        added = sigma_t * torch.as_tensor(tau((alpha_t, sigma_t), (alpha_s, sigma_s))).sqrt()
-        x_t = add_noise(x_s, rng.normal("eps_t", x_0), (alpha_t / alpha_s, added))
-        return _Pair(x_s, x_t, s, t)
+        return _Pair(x_s, add_noise(x_s, rng.normal("eps_t", x_0), (ratio, added)), time, *posterior)
 
     def _generate(self, pair: _Pair, cond: Cond, rng: Rng) -> Tensor:
         """Generates x_s given the pair's x_t."""
-        x_0 = self._predict(pair.x_t, pair.t, cond, rng)
-        mean, small, _ = posterior(pair.x_t, x_0, self.schedule.scales(pair.t), self.schedule.scales(pair.s))
-        return mean + broadcast(small**0.5, mean) * rng.normal("posterior", mean)
+        x_0 = self._predict(pair.x_t, pair.time, cond, rng)
+        mean = combine(pair.to_x_0, x_0, pair.to_x_t, pair.x_t)
+        return add_scaled(mean, pair.deviation, rng.normal("posterior", mean))
 
-    def _predict(self, x_t: Tensor, t: Tensor, cond: Cond, rng: Rng) -> Tensor:
+    def _predict(self, x_t: Tensor, time: Tensor, cond: Cond, rng: Rng) -> Tensor:
         z = rng.normal("z", self.allocate(len(x_t), self.z))
-        return self.network(x_t, cond.merge(Cond(noise=z)).at(self._to_index(x_t, t)))
+        return self.network(x_t, cond.merge(Cond(noise=z)).at(time))
 
     def _make_denoise(self, cond: Cond, rng: Rng) -> kinds.Denoise:
         calls = count()
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            x_0 = self._predict(x_t.to(self._floating), t.expand(len(x_t)), cond, rng.at(next(calls)))
-            return Denoised(x_0.to(x_t.dtype))
+            time = expand_time(float(t) * self.steps - 1, x_t)
+            return Denoised(self._predict(x_t.to(self._floating), time, cond, rng.at(next(calls))).to(x_t.dtype))
 
         return denoise
 
@@ -193,17 +195,18 @@ class DenoisingGAN(Model):
 
     def _add_pair(self, pair: _Pair, cond: Cond) -> Cond:
         """Adds x_t and its time to the conditions, for the discriminator."""
-        return cond.merge(Cond(concat=pair.x_t, time=self._to_index(pair.x_t, pair.t)))
-
-    def _to_index(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Computes the time that the networks embed, at least in float32: bfloat16 represents few integers exactly."""
-        return move(t * self.steps - 1, x_t, torch.promote_types(x_t.dtype, torch.float32))
+        return cond.merge(Cond(concat=pair.x_t, time=pair.time))
 
 
 class _Pair(NamedTuple):
-    """Neighbours x_s and x_t, `b ...`, and their times, `b`, float64 on the CPU."""
+    """Neighbours x_s and x_t, `b ...`, the time that networks embed, and the posterior of x_s, `b` each.
+
+    The posterior given x_0 is `N(to_x_0 x_0 + to_x_t x_t, deviation^2 I)`.
+    """
 
     x_s: Tensor
     x_t: Tensor
-    s: Tensor
-    t: Tensor
+    time: Tensor
+    to_x_0: Tensor
+    to_x_t: Tensor
+    deviation: Tensor

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from modkit import kinds
-from modkit.diffusion.gaussian import add_noise, move
+from modkit.diffusion.coefficients import GridCoefficients, send
+from modkit.diffusion.gaussian import add_noise, snr
 from modkit.diffusion.guidance import make_conditions
 from modkit.diffusion.review import review_drift, review_growth, review_guidance, review_levels, review_scale
 from modkit.diffusion.variational import variational_bound
@@ -79,7 +80,7 @@ class Diffusion(Model):
         self.schedule = schedule(x=x)
         self.times = times(schedule=self.schedule, x=x)
         self.parametrization = parametrization(schedule=self.schedule, x=x)
-        self.loss_weight = loss_weight(schedule=self.schedule, parametrization=self.parametrization)
+        self.loss_weight = loss_weight()
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
@@ -97,11 +98,18 @@ class Diffusion(Model):
         """Computes `denoising`, weighted over time, and any further losses of the parametrization."""
         x_0, rng = batch.tensor, step.rng
         t = self.times(len(x_0), rng.at("times"))
+        scales = self.schedule.scales(t)
+        computed = self.parametrization.coefficients(t, scales)
+        weight = self.loss_weight(snr(scales), self.parametrization.error_scale(computed))
+        alpha_t, sigma_t, weight, *sent = send((*scales, weight, *computed.values()), x_0)
+        coefficients = dict(zip(computed, sent))
+
         eps = rng.normal("eps", x_0)
-        x_t = add_noise(x_0, eps, self.schedule.scales(t))
+        x_t = add_noise(x_0, eps, (alpha_t, sigma_t))
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
-        losses = self.parametrization.losses(self._run_network(x_t, t, cond), x_0, eps, x_t, t)
-        losses["denoising"] = move(self.loss_weight(t), x_0) * losses["denoising"]
+        out = self._run_network(x_t, coefficients, cond)
+        losses = self.parametrization.losses(out, x_0, eps, x_t, coefficients)
+        losses["denoising"] = weight * losses["denoising"]
         return {name: loss.mean() for name, loss in losses.items()}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
@@ -110,7 +118,8 @@ class Diffusion(Model):
         Samples are clamped to the range of x: not every sampler clips its predictions.
         """
         given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
-        denoise = self.guidance(self._make_denoise(given), self._make_denoise(null))
+        grid = GridCoefficients(self._compute_coefficients, self.sampler.times()[:-1])
+        denoise = self.guidance(self._make_denoise(given, grid), self._make_denoise(null, grid))
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(draw_start(rng, "start", widen(like)), self.sampler.times()[0])
         x = sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
@@ -135,7 +144,10 @@ class Diffusion(Model):
         ends = self.single.range
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            x_0, v = self.parametrization.denoised(self._run_network(x_t, t, cond), x_t, t)
+            computed = self._compute_coefficients(t)
+            coefficients = dict(zip(computed, send(tuple(computed.values()), x_t)))
+            out = self._run_network(x_t, coefficients, cond)
+            x_0, v = self.parametrization.denoised(out, x_t, coefficients)
             return Denoised(x_0 if ends is None else x_0.clamp(*ends), v)
 
         return variational_bound(self.schedule, denoise, batch.tensor, len(check_draws(self, num)), rng, grain=grain)
@@ -150,15 +162,18 @@ class Diffusion(Model):
         """
         return True
 
-    def _run_network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        x_in, time = self.parametrization.inputs(x_t, t)
+    def _compute_coefficients(self, t: Tensor) -> Mapping[str, Tensor]:
+        return self.parametrization.coefficients(t, self.schedule.scales(t))
+
+    def _run_network(self, x_t: Tensor, coefficients: kinds.Coefficients, cond: Cond) -> Tensor:
+        x_in, time = self.parametrization.inputs(x_t, coefficients)
         return self.network(x_in, cond.at(time))
 
-    def _make_denoise(self, cond: Cond) -> kinds.Denoise:
+    def _make_denoise(self, cond: Cond, grid: GridCoefficients) -> kinds.Denoise:
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            rows = t.expand(len(x_t))
-            x_in, time = self.parametrization.inputs(x_t, rows)
+            coefficients = grid.at(t)
+            x_in, time = self.parametrization.inputs(x_t, coefficients)
             out = self.network(x_in.to(self._floating), cond.at(time))
-            return self.parametrization.denoised(out.to(x_t.dtype), x_t, rows)
+            return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)
 
         return denoise

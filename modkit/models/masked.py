@@ -134,7 +134,7 @@ class Masked(Model):
         return mean
 
     def _predict(self, cond: Cond) -> Predict:
-        def predict(codes: Tensor, i: int | None) -> Tensor:
+        def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
             logits = self.network(codes.view(-1, *self.single.shape).to(self.device), cond)
             return logits if i is None else logits[:, i]
 

@@ -4,7 +4,10 @@ r"""Minibatch discrimination: features that tell how close each sample of a batc
 
 The sum in the paper includes j = i, which adds one to every feature. Outputs depend on the whole batch.
 
-Shape letters: b batch, d features, k kernels.
+All pairs, `b b k n`, are compared by one expression. Where they take more than 64 MiB (8 on a CPU), blocks of samples i
+that take as much are compared one after another, and computed again in the backward pass instead of being kept.
+
+Shape letters: b batch, d features, k kernels, n dimensions of a kernel.
 
 References:
     Improved Techniques for Training GANs (Salimans et al., 2016), section 3.2, https://arxiv.org/abs/1606.03498
@@ -12,17 +15,23 @@ References:
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from modkit.precision import widen
 
 __all__ = ["MinibatchDiscrimination"]
+
+_BYTES = 2**26  # of the pairs that are compared at once
+_CPU_BYTES = 2**23  # as much as caches hold: on two CPUs it is as fast as more for 64 samples, and twice for 256
 
 
 class MinibatchDiscrimination(nn.Module):
     """Concatenates features `b d` with their closeness to the batch's other samples, `b k`.
-
-    Kernels are evaluated one after another; memory grows with k b^2.
 
     Args:
         features: Number d of features.
@@ -48,6 +57,18 @@ class MinibatchDiscrimination(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Computes `features` and their closeness to the other samples', `b d+k`."""
-        compared = rearrange(self.project(features), "b (k dims) -> k b dims", k=self.kernels)
-        near = [torch.exp(-(each[:, None] - each[None]).abs().sum(2)).sum(1) - 1 for each in compared]
-        return torch.cat([features, torch.stack(near, 1)], 1)
+        vectors = rearrange(widen(self.project(features)), "b (k n) -> b k n", k=self.kernels)
+        limit = _CPU_BYTES if vectors.device.type == "cpu" else _BYTES
+        blocks = torch.split(vectors, max(1, limit // max(1, vectors.nbytes)))
+        if len(blocks) == 1:
+            near = _compare(vectors, vectors)
+        else:
+            compare = partial(checkpoint, _compare, use_reentrant=False, preserve_rng_state=False)
+            near = torch.cat([compare(block, vectors) for block in blocks])
+        return torch.cat([features, near.to(features.dtype)], 1)
+
+
+def _compare(some: Tensor, vectors: Tensor) -> Tensor:
+    """Sums over all vectors `b k n` how near they are to each of some, without itself, `r b k n -> r k`."""
+    distances = (some[:, None] - vectors).abs().sum(-1)
+    return torch.exp(-distances).sum(1) - 1

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modkit.diffusion.gaussian import interpolate_logvar, posterior
+from modkit.diffusion.gaussian import add_scaled, interpolate_logvar, posterior
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
@@ -74,4 +74,4 @@ class Ancestral(GridSampler):
         eps = rng.normal("eps", x_t)
         if v is not None:
             return mean + torch.exp(interpolate_logvar(small, large, v) / 2) * eps, None
-        return mean + (small if self.variance == "small" else large) ** 0.5 * eps, None
+        return add_scaled(mean, (small if self.variance == "small" else large) ** 0.5, eps), None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modkit.diffusion.gaussian import Scales, broadcast, tau
+from modkit.diffusion.gaussian import Scales, add_scaled, combine, tau
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
@@ -62,12 +62,12 @@ def ddim_step(
     fresh = eta**2 * tau(scales_t, scales_s)
 
     keep = sigma_s * (1 - fresh) ** 0.5 / sigma_t
-    x_s = broadcast(alpha_s - keep * alpha_t, x_t) * x_0 + broadcast(keep, x_t) * x_t
+    x_s = combine(alpha_s - keep * alpha_t, x_0, keep, x_t)
     if eta == 0:
         return x_s
     if rng is None:
         raise ValueError(f"ddim_step expects an rng with eta above 0, got eta {eta} and rng None")
-    return x_s + broadcast(sigma_s * fresh**0.5, x_t) * rng.normal("eps", x_t)
+    return add_scaled(x_s, sigma_s * fresh**0.5, rng.normal("eps", x_t))
 
 
 class DDIM(GridSampler):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from modkit.kinds import Denoise, Schedule
@@ -82,7 +83,7 @@ class DPMSolverPlusPlus(GridSampler):
         last = _Last(x_0, _log_ratio(scales_t))
         if self.order == 2 and state is not None and scales_s[1] > 0:
             h, h_r = _log_ratio(scales_s) - last.log_ratio, last.log_ratio - state.log_ratio
-            x_0 = x_0 + h / (2 * h_r) * (x_0 - state.x_0)
+            x_0 = torch.add(x_0, x_0 - state.x_0, alpha=h / (2 * h_r))
         return ddim_step(x_t, x_0, scales_t, scales_s), last
 
 

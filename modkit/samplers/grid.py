@@ -24,6 +24,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from modkit.diffusion.coefficients import GridCoefficients
 from modkit.diffusion.schedules import Bounded, find_noise_range, scale_levels
 from modkit.kinds import Denoise, Schedule
 from modkit.types import Denoised, TensorType
@@ -88,9 +89,7 @@ class GridSampler:
         self.x = x
         self.bounds = self._find_bounds(clip)
         self._times = times
-        alpha, sigma = schedule.scales(times)
-        pairs = zip(alpha.tolist(), sigma.tolist(), strict=True)
-        self._scales: dict[float, tuple[float, float]] = dict(zip(times.tolist(), pairs, strict=True))
+        self._grid = GridCoefficients(self._compute_scales, times)
 
     def times(self) -> Tensor:
         """The times visited, `n`, float64 on the CPU, descending, the last 0."""
@@ -102,11 +101,8 @@ class GridSampler:
 
     def scales(self, t: Tensor) -> tuple[float, float]:
         """`(alpha_t, sigma_t)` at a scalar `t`, whether on the grid or not."""
-        known = self._scales.get(float(t))
-        if known is not None:
-            return known
-        alpha, sigma = self.schedule.scales(t)
-        return float(alpha), float(sigma)
+        scales = self._grid.at(t)
+        return scales["alpha"], scales["sigma"]
 
     def predict(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Denoised:
         """Calls the denoiser and clips its x_0 to `bounds`."""
@@ -114,6 +110,10 @@ class GridSampler:
         if self.bounds is None:
             return denoised
         return Denoised(denoised.x_0.clamp(*self.bounds), denoised.v)
+
+    def _compute_scales(self, t: Tensor) -> dict[str, Tensor]:
+        alpha, sigma = self.schedule.scales(t)
+        return {"alpha": alpha, "sigma": sigma}
 
     def _find_bounds(self, clip: Clip) -> tuple[float, float] | None:
         if isinstance(clip, bool):

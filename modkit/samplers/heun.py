@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from modkit.diffusion.gaussian import combine
 from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
@@ -101,12 +102,12 @@ class Heun(GridSampler):
         if sigma_s == 0:
             return x_s, None
         a = self.slope
-        d_t = (x_t - alpha_t * x_0) / sigma_t - a * x_0
+        d_t = combine(1 / sigma_t, x_t, -(alpha_t / sigma_t + a), x_0)
         x_0 = self.predict(denoise, x_s, s).x_0
-        d_s = (x_s - alpha_s * x_0) / sigma_s - a * x_0
+        d_s = combine(1 / sigma_s, x_s, -(alpha_s / sigma_s + a), x_0)
         to_z_t, to_z_s = alpha_t + a * sigma_t, alpha_s + a * sigma_s
         length = sigma_s - to_z_s * sigma_t / to_z_t  # to_z_s (u_s - u_t)
-        return x_s + length / 2 * (d_s - d_t), None
+        return torch.add(x_s, d_s - d_t, alpha=length / 2), None
 
     def _add_churn(self, x_t: Tensor, t: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Adds noise to x_t; returns it with its new time."""
@@ -117,4 +118,4 @@ class Heun(GridSampler):
         t = self.schedule.time(torch.tensor(sigma * (1 + self.gamma), dtype=torch.float64, device="cpu"))
         alpha, sigma_hat = self.scales(t)  # of the new time, which is at most the last of a table
         added = max((sigma_hat / alpha) ** 2 - sigma**2, 0.0) ** 0.5
-        return alpha / alpha_t * x_t + alpha * added * self.noise * rng.normal("eps", x_t), t
+        return combine(alpha / alpha_t, x_t, alpha * added * self.noise, rng.normal("eps", x_t)), t

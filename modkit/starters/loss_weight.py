@@ -3,15 +3,13 @@ r"""Perception prioritised weighting: errors at high noise levels count more.
     weight = 1 / (k + S)^gamma  on the error of eps,    S = (alpha_t / sigma_t)^2 the signal-to-noise ratio
 
 A loss weight multiplies the denoising loss, which is the error of the network's own target (`modkit.kinds.LossWeight`).
-The squared error of eps is S times that of x_0, and `error_scale(t)` converts a weight of the error of x_0 into one of
-the network's error, so that one formula works for every parametrization.
+The squared error of eps is S times that of x_0, and `error_scale` converts a weight of the error of x_0 into one of the
+network's error, so that one formula works for every schedule and parametrization.
 
 Shape letters: b batch.
 """
 
 from torch import Tensor
-
-from modkit.kinds import Parametrization, Schedule
 
 __all__ = ["P2"]
 
@@ -31,16 +29,11 @@ class P2:
         ValueError: If `gamma` is negative, or `k` is not positive.
     """
 
-    def __init__(
-        self, schedule: Schedule, parametrization: Parametrization, *, gamma: float = 1.0, k: float = 1.0
-    ) -> None:
+    def __init__(self, *, gamma: float = 1.0, k: float = 1.0) -> None:
         if gamma < 0 or k <= 0:
             raise ValueError(f"P2 expects gamma of at least 0 and k above 0, got {gamma} and {k}")
-        self.schedule, self.parametrization = schedule, parametrization
         self.gamma, self.k = gamma, k
 
-    def __call__(self, t: Tensor) -> Tensor:
-        """Returns the weight at `t`, `b`, float64."""
-        alpha_t, sigma_t = self.schedule.scales(t)
-        snr = (alpha_t / sigma_t) ** 2
-        return snr / (self.k + snr) ** self.gamma * self.parametrization.error_scale(t)
+    def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:
+        """Returns the weight at each signal-to-noise ratio, `b`, float64."""
+        return snr / (self.k + snr) ** self.gamma * error_scale

@@ -5,7 +5,7 @@ r"""The network predicts the straight path from data to noise, as in rectified f
 
 A parametrization defines the target of the network and how its output gives x_0 (`modkit.kinds.Parametrization`).
 `Affine` handles targets that are weighted sums of x_0 and eps; a subclass provides the two pairs of weights, in
-float64.
+float64, given those of x_t.
 
 Shape letters: b batch.
 """
@@ -26,13 +26,12 @@ class Flow(Affine):
         https://arxiv.org/abs/2209.03003
     """
 
-    def compute_target_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the weights of x_0 and eps in the target, `b`."""
-        one = torch.ones_like(t, dtype=torch.float64)
+        one = torch.ones_like(alpha_t)
         return -one, one
 
-    def compute_prediction_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_prediction_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the weights of x_t and of the network's output in x_0, `b`."""
-        alpha_t, sigma_t = self.schedule.scales(t)
         total = alpha_t + sigma_t
         return 1 / total, -sigma_t / total

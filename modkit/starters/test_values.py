@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from modkit import Batch, Cond, CondType, Denoised, Rng, Run, Spec, StepContext, TensorType, sample, use
-from modkit.diffusion.parametrizations import X0, Eps
 from modkit.diffusion.schedules import EDM, Cosine
 from modkit.starters.adversarial import LeastSquares
 from modkit.starters.bottleneck import FixedWidth
@@ -160,7 +159,7 @@ def test_it_draws_only_codes_that_are_likely_enough() -> None:
     """With min_p 1/4 the last of the probabilities .6, .3 and .1 is cut; the others stay two to one."""
     probabilities = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
 
-    def predict(codes: Tensor, i: int | None) -> Tensor:
+    def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
         return probabilities.log().expand(len(codes), -1)
 
     codes = MinP(TensorType((2, 2), classes=3), min_p=0.25)(predict, 2000, Rng(0))
@@ -195,20 +194,19 @@ def test_the_true_target_gives_x_0_back_and_costs_nothing() -> None:
     schedule, generator = Cosine(), torch.Generator().manual_seed(0)
     x_0, eps = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator)
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    alpha, sigma = (scale[:, None] for scale in schedule.scales(t))
-    x_t = alpha * x_0 + sigma * eps
+    alpha, sigma = schedule.scales(t)
+    x_t = alpha[:, None] * x_0 + sigma[:, None] * eps
     flow = Flow(schedule)
-    torch.testing.assert_close(flow.denoised(eps - x_0, x_t, t).x_0, x_0)
-    torch.testing.assert_close(flow.losses(eps - x_0, x_0, eps, x_t, t)["denoising"], torch.zeros_like(t))
+    coefficients = flow.coefficients(t, (alpha, sigma))
+    torch.testing.assert_close(flow.denoised(eps - x_0, x_t, coefficients).x_0, x_0)
+    torch.testing.assert_close(flow.losses(eps - x_0, x_0, eps, x_t, coefficients)["denoising"], torch.zeros_like(t))
 
 
 def test_it_is_that_of_the_paper_on_eps_and_equivalent_on_x_0() -> None:
     """1 / (1 + S)^gamma of eps; S times that of x_0."""
-    schedule, t = Cosine(), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    alpha, sigma = schedule.scales(t)
-    snr = (alpha / sigma) ** 2
-    torch.testing.assert_close(P2(schedule, Eps(schedule), gamma=0.5)(t), (1 + snr) ** -0.5)
-    torch.testing.assert_close(P2(schedule, X0(schedule), gamma=0.5)(t), snr * (1 + snr) ** -0.5)
+    snr = torch.tensor([0.1, 1.0, 9.0], dtype=torch.float64)
+    torch.testing.assert_close(P2(gamma=0.5)(snr, 1 / snr), (1 + snr) ** -0.5)
+    torch.testing.assert_close(P2(gamma=0.5)(snr, torch.ones_like(snr)), snr * (1 + snr) ** -0.5)
 
 
 def test_gaussian_data_are_reached_along_the_exact_flow() -> None:

@@ -17,6 +17,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from modkit.diffusion.coefficients import GridCoefficients
 from modkit.diffusion.parametrizations import Eps
 from modkit.diffusion.schedules import Linear
 from modkit.rng import Rng
@@ -49,10 +50,18 @@ def measure(name: str, *, rounds: int = 20, steps: int = 50) -> dict[str, float]
     x, out = torch.randn(2, 4, 4, 32, 32).unbind()
     x_0 = Denoised(out)
 
-    def whole(x_t: Tensor, t: Tensor) -> Denoised:
-        rows = t.expand(len(x_t))
-        parametrization.inputs(x_t, rows)
-        return parametrization.denoised(out, x_t, rows)
+    def compute(t: Tensor) -> dict[str, Tensor]:
+        return parametrization.coefficients(t, schedule.scales(t))
+
+    def run_whole() -> None:
+        grid = GridCoefficients(compute, sampler.times()[:-1])
+
+        def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+            coefficients = grid.at(t)
+            parametrization.inputs(x_t, coefficients)
+            return parametrization.denoised(out, x_t, coefficients)
+
+        sample(sampler, denoise, x, rng=Rng(0))
 
     peers = [theirs(beta_start=1e-4, beta_end=2e-2, beta_schedule="linear") for _ in range(rounds + 1)]
     for peer in peers:
@@ -60,7 +69,7 @@ def measure(name: str, *, rounds: int = 20, steps: int = 50) -> dict[str, float]
     fresh = iter(peers)
     runs = {
         "sampler": lambda: sample(sampler, lambda x_t, t: x_0, x, rng=Rng(0)),
-        "whole": lambda: sample(sampler, whole, x, rng=Rng(0)),
+        "whole": run_whole,
         "diffusers": lambda: run_diffusers(next(fresh), out, x),
     }
     return {name: min(times) / steps * 1e6 for name, times in take_turns(runs, rounds).items()}

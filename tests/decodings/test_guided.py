@@ -3,6 +3,7 @@ import torch
 
 from modkit.decodings.guided import guide
 from modkit.diffusion.guidance import ClassifierFree, NoGuidance
+from tests.launches import Launches
 
 CODES = torch.tensor([[0, 1, 2, 2], [2, 0, 2, 1]])  # 2 is the mask
 
@@ -11,7 +12,7 @@ def predicting(seed, calls=None, shape=(4, 3, 2)):
     """A table of logits by position and code."""
     table = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
-    def predict(codes, i):
+    def predict(codes, i, known=None):
         if calls is not None:
             calls.append(i)
         logits = table[torch.arange(len(table)), codes]
@@ -46,4 +47,16 @@ def test_the_time_is_the_share_of_codes_unknown():
     predict = guide(Watch(), predicting(0), predicting(1), mask=2)
     for i in (0, 1, 3, None):
         predict(CODES, i)
-    assert times == [(torch.float64, share) for share in (1.0, 0.75, 0.25, 0.5)]
+    predict(CODES, None, 1)  # as the decoding says, not as counted
+    assert times == [(torch.float64, share) for share in (1.0, 0.75, 0.25, 0.5, 0.75)]
+
+
+def test_only_where_the_decoding_does_not_say_it_the_share_is_counted_and_read_back():
+    def predict(codes, i, known=None):
+        return torch.empty(*codes.shape, 3, device="meta")
+
+    guided, codes = guide(ClassifierFree(), predict, predict, mask=2), CODES.to("meta")
+    with Launches():
+        guided(codes, None, 1)
+    with Launches(), pytest.raises(AssertionError, match="expected a step that waits for nothing"):
+        guided(codes, None)

@@ -11,7 +11,7 @@ CODES = TensorType((2, 3), classes=4)
 MARGINALS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
 
 
-def independent(codes, i):
+def independent(codes, i, known):
     return MARGINALS.expand(len(codes), 6, 4)
 
 
@@ -31,7 +31,7 @@ def test_without_noise_what_is_likely_becomes_likelier():
     """Of two codes the more confident is kept, the other drawn again: brute force over both draws."""
     p = torch.tensor([0.8, 0.2], dtype=torch.float64)
     codes = MaskGIT(TensorType((2,), classes=2), steps=2, temperature=0.0)(
-        lambda x, i: p.log().expand(len(x), 2, 2), 8000, Rng(0)
+        lambda x, i, known: p.log().expand(len(x), 2, 2), 8000, Rng(0)
     )
     # the first is redrawn where it is the less confident, or where both are alike (the sort is stable)
     first = {(a, b): (a == 0 and b == 1) for a in (0, 1) for b in (0, 1)}
@@ -50,7 +50,7 @@ def test_as_many_stay_masked_as_the_cosine_says_and_none_at_last(shape, steps):
     type = TensorType(shape, classes=4)
     seen = []
 
-    def predict(codes, i):
+    def predict(codes, i, known):
         assert i is None
         seen.append((codes == 4).sum(1).tolist())
         return torch.zeros(len(codes), type.numel, 4)
@@ -69,9 +69,9 @@ def test_as_many_stay_masked_as_the_cosine_says_and_none_at_last(shape, steps):
 def test_what_was_kept_is_never_drawn_again():
     seen = []
 
-    def predict(codes, i):
+    def predict(codes, i, known):
         seen.append(codes.clone())
-        return independent(codes, i)
+        return independent(codes, i, known)
 
     last = MaskGIT(CODES, steps=4)(predict, 50, Rng(0))
     for before, after in zip(seen, [*seen[1:], last]):
@@ -84,7 +84,7 @@ def test_the_noise_on_confidence_is_annealed_gumbel():
     logits[0, 0] = 1e9
     kept = []
 
-    def predict(codes, i):
+    def predict(codes, i, known):
         kept.append((codes < 2)[:, 0].double().mean())
         return logits.expand(len(codes), 2, 2)
 

@@ -45,7 +45,8 @@ def test_growth_is_that_of_a_step_in_float64(name, schedule):
     growths, x_t = [], torch.zeros(1, 1, dtype=torch.float64)
     for t, s in zip(times[:-1], times[1:]):
         scales_t, scales_s = schedule.scales(t[None]), schedule.scales(s[None])
-        ends = [part.denoised(torch.full_like(x_t, out), x_t, t[None]).x_0 for out in (0.0, 1.0)]
+        coefficients = part.coefficients(t[None], scales_t)
+        ends = [part.denoised(torch.full_like(x_t, out), x_t, coefficients).x_0 for out in (0.0, 1.0)]
         right, wrong = (ddim_step(x_t, x_0, scales_t, scales_s) for x_0 in ends)
         growths.append(float((wrong - right).abs() / torch.hypot(*scales_s)))
     growth = find_growth(schedule, part, times)
@@ -99,7 +100,8 @@ def test_drift_is_the_sum_of_steps_in_float64(name, schedule):
     most, drift, x_t = float((sigmas / alphas)[3]), 0.0, torch.zeros(1, 1, dtype=torch.float64)
     for t, s in zip(times[:3], times[1:4]):
         scales_t, scales_s = schedule.scales(t[None]), schedule.scales(s[None])
-        ends = [part.denoised(torch.full_like(x_t, out), x_t, t[None]).x_0 for out in (0.0, 1.0)]
+        coefficients = part.coefficients(t[None], scales_t)
+        ends = [part.denoised(torch.full_like(x_t, out), x_t, coefficients).x_0 for out in (0.0, 1.0)]
         right, wrong = (ddim_step(x_t, x_0, scales_t, scales_s) for x_0 in ends)
         drift += float((wrong - right).abs() / scales_s[0])
     assert find_drift(schedule, part, times, most, 0.5) == pytest.approx(drift / math.hypot(0.5, most), rel=1e-9)
@@ -281,8 +283,11 @@ class Learned(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(scale, dtype=torch.float64))
 
-    def error_scale(self, t):
-        return self.scale**2 * torch.ones_like(t, device=self.scale.device)
+    def coefficients(self, t, scales):
+        return {"one": torch.ones_like(t)}
+
+    def error_scale(self, coefficients):
+        return self.scale**2 * coefficients["one"].to(self.scale.device)
 
 
 def test_a_plugins_parametrization_is_judged_by_its_own_scale():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from modkit.diffusion.gaussian import posterior
+from modkit.diffusion.gaussian import add_noise, posterior
 from modkit.diffusion.parametrizations import EpsLearned
 from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, Table
 from modkit.diffusion.variational import variational_bound
@@ -170,11 +170,12 @@ def test_a_learned_variance_is_that_of_the_parametrization_s_own_bound():
     cell = torch.arange(20) % 19
 
     def denoise(x_t, t):
-        return part.denoised(out, x_t, t)
+        return part.denoised(out, x_t, part.coefficients(t, schedule.scales(t)))
 
     def loss(t):
-        a, s = (scale[:, None] for scale in schedule.scales(t))
-        return d * part.losses(out, x_0, eps, a * x_0 + s * eps, t)["bound"]
+        scales = schedule.scales(t)
+        x_t = add_noise(x_0, eps, scales)
+        return d * part.losses(out, x_0, eps, x_t, part.coefficients(t, scales))["bound"]
 
     want = -loss(torch.full((20,), 0.05, dtype=torch.float64)) - loss((cell.double() + 2) / 20) / share[cell]
     alpha, sigma = schedule.scales(torch.ones(1).double())

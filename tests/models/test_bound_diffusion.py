@@ -71,9 +71,11 @@ def test_predictions_are_the_conditional_model_s_clipped_to_the_range(parametriz
     clipped = []
 
     def denoise(x_t, t):
-        x_in, time = model.parametrization.inputs(x_t, t)
+        coefficients = model.parametrization.coefficients(t, model.schedule.scales(t))
+        x_in, time = model.parametrization.inputs(x_t, coefficients)
         vector = model.conditioner.embedding(batch.fields["labels"])
-        x_0, v = model.parametrization.denoised(model.network(x_in, Cond(vector=vector, time=time)), x_t, t)
+        out = model.network(x_in, Cond(vector=vector, time=time))
+        x_0, v = model.parametrization.denoised(out, x_t, coefficients)
         clipped.append(bool((x_0.abs() > 1).any()))
         return Denoised(x_0.clamp(-1, 1), v)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from modkit import build, use
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, Denoised
+from modkit.types import Batch, Cond
 from tests.float64 import NoFloat64
 from tests.play import digits, spec, turn
 from tests.refusals import refusals
@@ -118,8 +118,9 @@ def test_a_draw_is_the_sampler_s_loop_from_noise(sampler):
 
     def denoise(x_t, t):
         rows = t.expand(len(x_t))
-        x_in, time = model.parametrization.inputs(x_t, rows)
-        return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x_t, rows)
+        coefficients = model.parametrization.coefficients(rows, model.schedule.scales(rows))
+        x_in, time = model.parametrization.inputs(x_t, coefficients)
+        return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x_t, coefficients)
 
     times = model.sampler.times()
     x_t, state = model.sampler.start(rng.normal("start", torch.empty(7, 1, 8, 8)), times[0]), None
@@ -133,17 +134,17 @@ def test_guidance_combines_the_label_s_denoiser_with_that_of_none():
     model = made(**LABEL, guidance=use("cfg", scale=3.0), sampler=use("ddim", steps=1)).float()
     eps = Rng("sample", 0).normal("start", torch.empty(3, 1, 8, 8))
     one = torch.ones(3, dtype=torch.float64)
-    x_in, time = model.parametrization.inputs(eps, one)
+    coefficients = model.parametrization.coefficients(one, model.schedule.scales(one))
     x_t = model.sampler.start(eps, one[0])
+    x_in, time = model.parametrization.inputs(x_t, coefficients)
 
     def x_0(label):
         vector = model.conditioner.embedding.weight[label].expand(3, -1)
-        out = model.network(model.parametrization.inputs(x_t, one)[0], Cond(vector=vector, time=time))
-        return model.parametrization.denoised(out, x_t, one).x_0
+        out = model.network(x_in, Cond(vector=vector, time=time))
+        return model.parametrization.denoised(out, x_t, coefficients).x_0
 
     want = (x_0(10) + 3 * (x_0(2) - x_0(10))).clamp(-1, 1)
     torch.testing.assert_close(model.sample(3, seed=0, labels=2), want.detach())
-    assert isinstance(model.parametrization.denoised(x_in, x_t, one), Denoised)
 
 
 def test_labels_not_given_are_drawn_from_the_data_s():

@@ -107,7 +107,9 @@ def test_a_draw_is_the_decoding_of_the_network_s_logits():
     codes = model.sample(40, seed=0)
     assert codes.shape == (40, 2, 2) and codes.dtype == torch.int64 and set(codes.unique().tolist()) == {0, 1, 2}
     with torch.no_grad():
-        want = model.sampler(lambda x, i: model.network(x.view(-1, 2, 2), Cond()), 40, Rng("sample", 0).at("sampler"))
+        want = model.sampler(
+            lambda x, i, known: model.network(x.view(-1, 2, 2), Cond()), 40, Rng("sample", 0).at("sampler")
+        )
     assert torch.equal(codes.flatten(1), want)
     for size in (1, 3, 7):
         assert torch.equal(model.sample(40, seed=0, batch_size=size), codes)

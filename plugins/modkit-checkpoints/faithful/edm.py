@@ -109,9 +109,10 @@ def _compare_denoiser(theirs: Any, model: Any, options: dict[str, Any]) -> float
     for time_ in times:
         alpha, sigma = (float(scale) for scale in model.schedule.scales(time_))
         u, t = sigma / alpha * draw_normal(3, channels, size, size), time_.expand(3)
-        x_in, time = model.parametrization.inputs(alpha * u, t)
+        coefficients = model.parametrization.coefficients(t, model.schedule.scales(t))
+        x_in, time = model.parametrization.inputs(alpha * u, coefficients)
         out = model.network(x_in, Cond(time=time, labels=ids))
-        ours = model.parametrization.denoised(out, alpha * u, t).x_0
+        ours = model.parametrization.denoised(out, alpha * u, coefficients).x_0
         a = theirs(u, torch.tensor(sigma / alpha), onehot)
         worst = max(worst, float((a - ours).norm() / ours.norm()))
     return worst

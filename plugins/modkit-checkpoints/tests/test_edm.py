@@ -83,8 +83,9 @@ def test_a_unet_is_its_equations_over_the_authors_keys(name):
 
 def predict(model, x, sigma):
     t = model.schedule.time(torch.tensor(sigma, dtype=torch.float64)).expand(len(x))
-    x_in, time = model.parametrization.inputs(x, t)
-    return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x, t).x_0, t
+    coefficients = model.parametrization.coefficients(t, model.schedule.scales(t))
+    x_in, time = model.parametrization.inputs(x, coefficients)
+    return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x, coefficients).x_0, t
 
 
 def test_the_denoiser_is_edms_preconditioning():

@@ -82,8 +82,9 @@ def test_what_diffusers_samples_from_what_was_convert(tmp_path):
     ours, x = model.sampler.start(noise, times[0]), noise
 
     def denoise(x_t, t):
-        x_in, time = model.parametrization.inputs(x_t, t.expand(2))
-        return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x_t, t.expand(2))
+        coefficients = model.parametrization.coefficients(t.expand(2), model.schedule.scales(t.expand(2)))
+        x_in, time = model.parametrization.inputs(x_t, coefficients)
+        return model.parametrization.denoised(model.network(x_in, Cond(time=time)), x_t, coefficients)
 
     for t, s, timestep in zip(times[:-1], times[1:], scheduler.timesteps):
         ours, state = model.sampler.step(denoise, ours, t, s, state, None)

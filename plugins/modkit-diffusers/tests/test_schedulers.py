@@ -125,16 +125,17 @@ class Network:
         line = isinstance(self.schedule, Line)
         t = torch.as_tensor(float(torch.as_tensor(time).flatten()[0]), dtype=torch.float64)
         t = t / 1000 if line else (t + 1) / 1000
-        alpha, sigma = (float(scale) for scale in self.schedule.scales(t))
+        scales = self.schedule.scales(t)
+        alpha, sigma = map(float, scales)
         x_0 = 1 + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x_in - alpha)
-        to_x_0, to_eps = (float(scale) for scale in self.parametrization.compute_target_scales(t[None]))
+        to_x_0, to_eps = map(float, self.parametrization.compute_target_scales(*scales))
         return to_x_0 * x_0 + to_eps * (x_in - alpha * x_0) / sigma
 
     def denoise(self, x_t, t):
         """The denoiser that modkit makes of it."""
         rows = t.expand(len(x_t))
-        out = self(*self.parametrization.inputs(x_t, rows))
-        return self.parametrization.denoised(out, x_t, rows)
+        coefficients = self.parametrization.coefficients(rows, self.schedule.scales(rows))
+        return self.parametrization.denoised(self(*self.parametrization.inputs(x_t, coefficients)), x_t, coefficients)
 
 
 def noise(num=NUM):
@@ -256,8 +257,8 @@ def test_the_network_is_given_the_scheduler_s_own_timesteps(sampler):
     seen, line = [], isinstance(sampler.schedule, Line)
 
     def denoise(x_t, t):
-        rows = t.expand(len(x_t))
-        seen.append(float((Flow if line else Eps)(sampler.schedule).inputs(x_t, rows)[1][0]))
+        part = (Flow if line else Eps)(sampler.schedule)
+        seen.append(float(part.coefficients(t, sampler.schedule.scales(t))["time"]))
         return tanh(x_t, t)
 
     run(sampler, denoise, noise())
