@@ -40,6 +40,7 @@ from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import Written, find_changes, update_spec
+from modkit.training.interruption import Stopped
 from modkit.training.schedule import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
 
@@ -198,6 +199,8 @@ def execute(
                 if changes or run.half_revised:
                     run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
                 trainer.fit()
+            except Stopped:
+                raise  # the run stays, so that the command that is shown resumes it, that of a branch too
             except BaseException:
                 if before is None and not (trainer and trainer.advanced):
                     with suppress(OSError):  # the error that is raised matters more
