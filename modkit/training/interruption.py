@@ -65,7 +65,7 @@ class Interruption:
                 self._asked.set()
                 first = time.monotonic()
             elif time.monotonic() > first + _BURST and (number == signal.SIGINT or os.getpid() != own):
-                restore()  # in a forked process, such as one that reads data, for every signal: it must be able to end
+                restore()  # a forked process, such as one that reads data, is ended by its parent's SIGTERM, too
                 signal.raise_signal(number)
 
         try:
