@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from modkit.engines.batch_norm import join_norms, release_norms
 from modkit.engines.device import find_device
@@ -68,7 +70,11 @@ class Group:
             torch.cuda.set_device(self.device)
         self._made = not dist.is_initialized()  # a caller that has made the group also ends it
         if self._made:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=wait)
+            store, rank, world = next(rendezvous("env://", timeout=wait))
+            start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun may keep its store for a restart
+            store = PrefixStore(f"start {start}", store)
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=wait)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._cpu: Any = dist.new_group(backend="gloo", timeout=wait) if self.device.type == "cuda" else None
         self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)

@@ -19,8 +19,8 @@ from typing import BinaryIO, NamedTuple
 
 __all__ = [
     "BLOCK", "Digest", "expand_home", "find_final_name", "hash_data", "make_folders", "make_own_folder",
-    "make_safe_name", "make_temporary_path", "open_own", "open_regular", "read_regular", "refuse_link", "replace_file",
-    "sync_folder", "sync_tree", "write_all", "write_file",
+    "make_safe_name", "make_temporary_path", "name_errors", "open_own", "open_regular", "read_regular", "refuse_link",
+    "replace_file", "sync_folder", "sync_tree", "write_all", "write_file",
 ]  # fmt: skip
 
 BLOCK = 2**24
@@ -108,10 +108,11 @@ def write_file(path: Path, data: bytes | memoryview) -> Digest:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     sha256, rest = hashlib.sha256(), memoryview(data)
     try:
-        for block in (rest[begin : begin + BLOCK] for begin in range(0, len(rest), BLOCK)):
-            write_all(descriptor, block)
-            sha256.update(block)
-        os.fsync(descriptor)
+        with name_errors(path):
+            for block in (rest[begin : begin + BLOCK] for begin in range(0, len(rest), BLOCK)):
+                write_all(descriptor, block)
+                sha256.update(block)
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return Digest(len(data), sha256.hexdigest())
@@ -121,6 +122,17 @@ def write_all(descriptor: int, data: memoryview) -> None:
     """Writes all of the bytes, which the system may take in several pieces."""
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+@contextmanager
+def name_errors(path: Path) -> Iterator[None]:
+    """Names a file in errors of the disk that name none, as those of open files do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from modkit.runs.files import hash_data, open_own, open_regular, read_regular
+from modkit.runs.files import hash_data, name_errors, open_own, open_regular, read_regular
 
 __all__ = ["Mark", "Rows"]
 
@@ -67,8 +67,9 @@ class Rows:
                 f"Run expects rows of plain values and finite numbers in {self.path.name}, got {row}"
             ) from error
         file = self._open()
-        file.write(line)
-        file.flush()
+        with name_errors(self.path):
+            file.write(line)
+            file.flush()
         self._hash.update(line)
 
     def read(self) -> list[dict[str, Any]]:
@@ -97,7 +98,8 @@ class Rows:
     def mark(self) -> Mark:
         """Syncs the rows to the disk and returns the mark after the last one."""
         file = self._open()
-        os.fsync(file.fileno())
+        with name_errors(self.path):
+            os.fsync(file.fileno())
         return Mark(os.fstat(file.fileno()).st_size, self._hash.hexdigest())
 
     def check(self, mark: Mark) -> None:

@@ -16,6 +16,7 @@ from modkit.data.objects import as_data
 from modkit.engines.processes import choose_engine
 from modkit.models.model import Model
 from modkit.progress import Progress
+from modkit.runs.ranks import check_restarts
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node
@@ -60,7 +61,8 @@ def fit(
 
     Raises:
         SpecError: If a setting is wrong; nothing has been written.
-        ValueError: If the data do not fit the model, or the directory already holds a run.
+        ValueError: If the data do not fit the model, the directory already holds a run, or a launcher may start the
+            training again and it is not resumed.
         modkit.training.trainer.TrainingError: If a loss is not finite.
 
     Examples:
@@ -74,6 +76,7 @@ def fit(
         ...     run.finished
         True
     """
+    check_restarts(resume)
     composed = get_composition(model)
     named = isinstance(data, str | Mapping) or callable(data)
     written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import count
 
@@ -63,8 +63,13 @@ class Reader:
         loader = self._load(Rng(settings.seed, "data", stage), size, settings.workers)
         return map(self.place, loader.read_epoch(epoch, indices))
 
-    def start_passes(self, player: str) -> Passes[Batch]:
-        """Returns the data for one player's `prepare`: each iteration is a new pass in a new order."""
+    def start_passes(self, player: str, check: Callable[[], None] = lambda: None) -> Passes[Batch]:
+        """Returns the data for one player's `prepare`: each iteration is a new pass in a new order.
+
+        Args:
+            player: The player's name.
+            check: Called before each batch, in all processes together; what it raises ends the pass.
+        """
         numbers, size, engine = count(1), self._settings.batch_size, self._engine
 
         def start(data: Data, workers: int) -> Iterator[tuple[int, Batch]]:
@@ -73,6 +78,7 @@ class Reader:
             for batch in read_shuffled(
                 data, "train", size, rng, workers=workers, device=device, rank=rank, world=world
             ):
+                check()
                 yield min(size, left), self.place(batch)
                 left -= size
 

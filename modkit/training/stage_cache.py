@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -61,13 +61,14 @@ class StageCache:
         self._model, self._data, self._settings = model, data, settings
         self._reader, self._engine, self._progress = reader, engine, progress
 
-    def open(self, stage: int, num: int, steps: int) -> Sequence[View]:
+    def open(self, stage: int, num: int, steps: int, check: Callable[[], None] = lambda: None) -> Sequence[View]:
         """Opens the views of a stage, and computes those that are missing.
 
         Args:
             stage: Index of the stage.
             num: Number of views, 0 for none.
             steps: Number of steps of the stage, which may be too few for all views.
+            check: Called after each batch that is computed, in all processes together; what it raises ends that.
 
         Raises:
             OSError: If a view cannot be written or read, or processes do not share the cache folder.
@@ -80,12 +81,12 @@ class StageCache:
         folder = find_cache_folder() / "stages" / f"{key:015x}"
         epochs = -(-steps * settings.batch_size // size)
         with evaluate_mode(self._model), cast_losses(engine.device, settings.precision):
-            return [self._find(folder / f"view-{view}", stage, view) for view in range(min(num, epochs))]
+            return [self._find(folder / f"view-{view}", stage, view, check) for view in range(min(num, epochs))]
 
-    def _find(self, path: Path, stage: int, view: int) -> StoredView:
+    def _find(self, path: Path, stage: int, view: int, check: Callable[[], None]) -> StoredView:
         found = _open(path)
         if self._engine.agree(found is None or not self._is_current(found, stage, view)):
-            self._compute(path, stage, view)
+            self._compute(path, stage, view, check)
             found = _open(path)
         if found is None:
             raise FileNotFoundError(f"{path} was not found: all processes must share the folder that MODKIT_CACHE sets")
@@ -98,7 +99,7 @@ class StageCache:
             return _is_close(_list_values(kept), _list_values(batch))
         return True
 
-    def _compute(self, path: Path, stage: int, view: int) -> None:
+    def _compute(self, path: Path, stage: int, view: int, check: Callable[[], None]) -> None:
         """Computes a view in all processes, and gives it its name."""
         size = self._data.splits["train"]
         self._progress.note(f"train.stages[{stage}].cache: view {view} of {size:,} samples is computed into {path}")
@@ -107,8 +108,11 @@ class StageCache:
         temporary = _locate(path, self._broadcast(token))
         try:
             with ViewWriter(temporary, size) as writer:
-                for first, batch in self._condense(stage, view):
-                    writer.write(first, batch)
+                shares = self._condense(stage, view)
+                while self._engine.agree((share := next(shares, None)) is not None):  # some may have fewer batches
+                    if share:
+                        writer.write(*share)
+                    check()
                 writer.sync()
                 self._engine.barrier()
                 if hold:

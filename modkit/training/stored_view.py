@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from modkit.rng import Rng
-from modkit.runs.files import open_own, write_all, write_file
+from modkit.runs.files import name_errors, open_own, write_all, write_file
 from modkit.types import Batch
 
 __all__ = ["StoredView", "ViewWriter"]
@@ -111,14 +110,14 @@ class ViewWriter:
             self._check_space(sum(value[0].nbytes for _, value in named))
             for number in range(len(named)):
                 self._descriptors.append(open_own(str(self._folder / f"{number}.bin"), os.O_WRONLY | os.O_CREAT))
-        with self._name_errors():
+        with name_errors(self._folder):
             for descriptor, (_, value) in zip(self._descriptors, named, strict=True):
                 os.lseek(descriptor, first * value[0].nbytes, os.SEEK_SET)
                 write_all(descriptor, value.contiguous().flatten().view(torch.uint8).numpy().data)
 
     def sync(self) -> None:
         """Brings the rows to the disk."""
-        with self._name_errors():
+        with name_errors(self._folder):
             for descriptor in self._descriptors:
                 os.fsync(descriptor)
 
@@ -126,14 +125,6 @@ class ViewWriter:
         """Completes the view, all rows of which this process and others have written."""
         index = {"format": _FORMAT, "num": self._num, "columns": self._columns}
         write_file(self._folder / _INDEX, json.dumps(index).encode())
-
-    @contextmanager
-    def _name_errors(self) -> Iterator[None]:
-        """Names the folder in errors of the disk."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._folder)) from error
 
     def _check_space(self, row: int) -> None:
         free = shutil.disk_usage(self._folder).free

@@ -35,12 +35,14 @@ from modkit.ops.kernel import read_mode
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
+from modkit.runs.ranks import check_restarts
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import Written, find_changes, update_spec
+from modkit.training.interruption import Stopped
 from modkit.training.schedule import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
 
@@ -82,7 +84,7 @@ def train(
         SpecError: If the spec is wrong; nothing has been written.
         ValueError: If the directory holds a run already; or if the run cannot be resumed, since its spec differs or an
             older version of a plug-in made it and its optimizers cannot be migrated; if none of its checkpoints is
-            intact, or if another process writes to it.
+            intact, or if another process writes to it; or if a launcher may start it again, and it is not resumed.
         OSError: If a file cannot be read or written, or the run's directory was removed or moved during training.
         modkit.training.trainer.TrainingError: If a loss is not finite, anything is refused after the first step, or the
             trained model cannot be evaluated. What fails before the first step is completed leaves no new run.
@@ -98,6 +100,7 @@ def train(
         'step-00000002'
     """
     require_spec(spec, "train")
+    check_restarts(resume)
     changed, notices = apply(spec, overrides)
     path = Path(out) if out is not None else Path("runs") / changed.name
     before = open_before(path, locked) if resume else None
@@ -200,6 +203,8 @@ def execute(
                 if changes or run.half_revised:
                     run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
                 trainer.fit()
+            except Stopped:
+                raise  # the run stays, so that the command that is shown resumes it, that of a branch too
             except BaseException:
                 if before is None and not (trainer and trainer.advanced):
                     with suppress(OSError):  # the error that is raised matters more

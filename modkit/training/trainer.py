@@ -9,11 +9,11 @@ on. At the end of a stage the averaged weights become the weights.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +41,7 @@ from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
 from modkit.training.cursor import Cursor
 from modkit.training.determinism import use_deterministic
-from modkit.training.interruption import Stopped, catch_interrupt
+from modkit.training.interruption import Interruption, Stopped
 from modkit.training.optimizer_state import find_packed, name_group, name_parameters, pack, unpack
 from modkit.training.ownership import find_untrained
 from modkit.training.players import PlayerState, make_player_states, set_modes, strip_scope, take_turn, weigh_losses
@@ -93,6 +93,7 @@ class Trainer:
         self._writer = Writer(run)
         self._frozen = find_untrained(model, [player for stage in self.stages for player in stage.players])
         self._resumed = False
+        self._interruption = Interruption(engine)
         self._cache = StageCache(model, data, settings, self._reader, engine, progress)
         self._cursor = Cursor()
         self._begun = 0  # the step at which this process began
@@ -109,15 +110,15 @@ class Trainer:
             ValueError: If anything is refused in the first step or before it; or if the run has checkpoints but none is
                 intact, or its metrics have changed, so that it is left as it is.
             OSError: If a file cannot be read or written, or the run's directory was removed or moved.
-            Stopped: If training was interrupted; a checkpoint has been written.
+            Stopped: If training was interrupted; a completed step has been saved.
         """
         self.resume()
         self.callbacks.run_started()
         try:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with chosen, catch_interrupt() as interrupted, self._writer, closing(self._reader):
+            with chosen, self._interruption.catch(), self._writer, closing(self._reader):
                 while self._cursor.stage < len(self.stages):
-                    self._train_stage(self.stages[self._cursor.stage], interrupted)
+                    self._train_stage(self.stages[self._cursor.stage])
             self.run.finish()
         except BaseException as error:
             failure = self._explain(error)
@@ -165,7 +166,7 @@ class Trainer:
         """Whether a step has been completed since training began or was resumed."""
         return self._cursor.step > self._begun
 
-    def _train_stage(self, stage: StageSchedule, interrupted: threading.Event) -> None:
+    def _train_stage(self, stage: StageSchedule) -> None:
         cursor, settings = self._cursor, self.settings
         states = make_player_states(self.model, settings, stage, self.engine)
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
@@ -178,8 +179,10 @@ class Trainer:
                 self._save_picture(average)
             self._save(states, average)
             self._note_saved(self._writer.finish())  # before processes that load data are forked from this one
+        self._interruption.check(f"at step {cursor.step}")
         steps = stage.steps if states else 0
-        views = self._cache.open(cursor.stage, stage.cache, steps) if cursor.index < steps else ()
+        check = self._enter(f"the cache of stage {cursor.stage}")
+        views = self._cache.open(cursor.stage, stage.cache, steps, check) if cursor.index < steps else ()
         self._begin(states)
         for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
             self._note_saved(self._writer.poll())
@@ -195,7 +198,7 @@ class Trainer:
             if self.scorer and (last or cursor.step % self.scorer.every == 0):
                 self._score(self.scorer, average)
             due = last or cursor.step % settings.checkpoints.every == 0
-            stop = (self.engine.agree if last else self.engine.poll)(interrupted.is_set())
+            stop = self._interruption.is_asked() if last else self._interruption.poll()
             if due or stop:
                 self._save(states, average, due=due)
             if stop:
@@ -325,11 +328,16 @@ class Trainer:
         """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
         new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
         for name in new:
-            self.engine.announce(f"the preparation of {name}")
+            batches = self._reader.start_passes(name, self._enter(f"the preparation of {name}"))
             with self.engine.join_weights(), evaluate_mode(self.model):
-                self.model.prepare(name, self._reader.start_passes(name), self._make_rng("prepare", name))
+                self.model.prepare(name, batches, self._make_rng("prepare", name))
             self._cursor.prepared.append(name)
         return bool(new)
+
+    def _enter(self, place: str) -> Callable[[], None]:
+        """Announces where this process is, and returns the check that stops all processes there if any was asked to."""
+        self.engine.announce(place)
+        return partial(self._interruption.check, f"in {place}")
 
     def _begin(self, states: Sequence[PlayerState]) -> None:
         set_modes(self.model, states)

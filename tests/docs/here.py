@@ -4,6 +4,7 @@ What takes long is only held against what it takes:
 
     modkit sweep               a process a run: with `full` it runs
     modkit … inception         needs weights that no test downloads
+    modkit … --processes       starts processes, as torchrun does
     python -m examples.NAME    studies of hours: their arguments are parsed
     pip, pytest, ruff, mypy, pre-commit, bash .ci/run     `.ci/run` does these itself: the paths in them exist
 
@@ -18,6 +19,7 @@ import contextlib
 import importlib.util
 import io
 import runpy
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -77,7 +79,7 @@ class Here:
     def command(self, line: str) -> Said:
         """Calls `modkit`; holds everything else against what it takes."""
         name, *rest = words(line)
-        slow = (rest[:1] == ["sweep"] and not self._full) or "inception" in rest
+        slow = (rest[:1] == ["sweep"] and not self._full) or "inception" in rest or "--processes" in rest
         if name != "modkit" or slow:
             return self.check(line)
         rest += [] if "--per-class" in rest else _CAPS.get(rest[0], [])
@@ -92,6 +94,8 @@ class Here:
             if name == "modkit":
                 parent = app.make_context("modkit", list(rest))  # click keeps the names of `--help` that it finds first
                 app.commands[rest[0]].make_context(rest[0], rest[1:], parent=parent)
+            elif name == "torchrun" and "-m" in rest:
+                return self.check(shlex.join(rest[rest.index("-m") + 1 :]))
             elif name == "python" and rest[:1] == ["-m"] and rest[1].startswith(_OURS):
                 _parse(rest[1], rest[2:])
             elif name in _TOOLS or (name in ("python", "python3") and rest[0] == "-m" and rest[1] in _MODULES):

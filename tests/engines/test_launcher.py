@@ -63,7 +63,8 @@ def test_two_processes_stop_at_a_signal_and_one_goes_on(tmp_path):
     words = ["train", file, "--out", run, "--processes", "2"]
     process = start(*words)
     until = time.monotonic() + WAIT
-    while not (run / "metrics.jsonl").exists() and time.monotonic() < until and process.poll() is None:
+    rows = run / "metrics.jsonl"
+    while not (rows.exists() and rows.stat().st_size) and time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=WAIT)

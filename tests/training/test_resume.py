@@ -25,6 +25,7 @@ from modkit.publishing.export import export
 from modkit.runs import checkpoint as store
 from modkit.runs import verified
 from modkit.specs.overrides import apply
+from modkit.training import interruption
 from modkit.training.callbacks import Callbacks
 from tests.play import Notes, spec
 from tests.run_folders import contents, differing
@@ -436,7 +437,8 @@ def test_ctrl_c_saves_at_the_next_border_of_steps_and_says_how_to_go_on(file: st
     assert not differing(run, tmp_path / "whole")
 
 
-def test_a_second_ctrl_c_acts_at_once(file: str, tmp_path: Path, interrupt):
+def test_a_second_ctrl_c_acts_at_once(file: str, tmp_path: Path, interrupt, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(interruption, "_BURST", -1.0)  # as if it came later
     interrupt(3, times=2)
     assert command("train", file, "--out", tmp_path / "run").exit_code == 1
     assert store.find_latest(tmp_path / "run" / "checkpoints") == tmp_path / "run" / "checkpoints" / "step-00000002"
