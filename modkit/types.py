@@ -27,6 +27,7 @@ __all__ = [
     "Features",
     "Latents",
     "Modes",
+    "Precision",
     "Score",
     "TensorType",
     "Value",
@@ -35,6 +36,9 @@ __all__ = [
 
 Value: TypeAlias = "Tensor | tuple[Tensor, ...]"
 """The value of an `Event`: one tensor, or one per level."""
+
+Precision: TypeAlias = Literal["float32", "tf32", "bf16", "fp16"]
+"""What networks compute in, see `modkit.precision`; weights are float32 whichever it is."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ VERBS = set(
     accumulate adapt add agree allocate announce append apply assemble assign attempt attend average await backward
     begin branch broadcast build call cap cast catch check choose clamp clear clip close collect combine compare
     complete compose compute concatenate condense convert copy count create crop cut decide declare decode decompose
-    deduplicate dequantize derive descend describe diagnose differ differentiate digest discover discriminate divide
-    download draw drop dump echo embed emit encode end enlarge enter escape estimate evaluate examine exchange execute
-    expand expect explain export extend extract factor fail feed fill filter find finish fit flatten fold follow format
-    forward freeze gather generate get group guide hash hide hold identify import index infer init insert inspect
+    deduplicate dequantize derive descend describe diagnose differ differentiate digest disable discover discriminate
+    divide download draw drop dump echo embed emit encode end enlarge enter escape estimate evaluate examine exchange
+    execute expand expect explain export extend extract factor fail feed fill filter find finish fit flatten fold follow
+    format forward freeze gather generate get group guide hash hide hold identify import index infer init insert inspect
     install integrate interpolate invert join keep launch limit list load locate lock log make map mark match measure
-    merge mix move name normalize note notify number observe open order override pack pad parametrize parse pass
+    merge mix move name narrow normalize note notify number observe open order override pack pad parametrize parse pass
     penalize perturb pin place plan play poll predict prefer prefix prepare print project prune queue quote raise rank
     read rebuild recompute reconstruct record recover reduce refuse register release reload remove render renew repeat
     replace report require reroot resample reset resize resolve restart restore resume review revise revive rewind round

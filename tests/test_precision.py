@@ -1,6 +1,11 @@
+import pytest
 import torch
+from torch import nn
 
-from modkit.precision import widen
+from modkit import build, use
+from modkit.precision import check_precision, use_precision, use_tf32, widen
+from tests.play import shake, spec
+from tests.refusals import check_refusal
 
 
 def test_widens_to_float32_and_leaves_float64():
@@ -9,3 +14,86 @@ def test_widens_to_float32_and_leaves_float64():
         value = torch.tensor([0.5, 3.0], dtype=dtype)
         assert widen(value).dtype == want.get(dtype, dtype)
         assert widen(value).tolist() == [0.5, 3.0]
+
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def read_switches():
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("before", [("highest", True), ("medium", False)])
+def test_tf32_is_limited_to_its_context(before):
+    try:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+        with pytest.raises(KeyError), use_tf32(CUDA, True):
+            assert read_switches() == ("high", True)
+            with use_tf32(CUDA, False):
+                assert read_switches() == ("highest", False)
+            with use_tf32(CPU, False):
+                assert read_switches() == ("high", True)
+            raise KeyError
+        assert read_switches() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has no `fp32_precision`")
+def test_switches_of_newer_torch_are_restored():
+    """Read in the older way, such settings are an error."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    try:
+        with use_tf32(CUDA, True):
+            assert read_switches() == ("high", True)
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cudnn.rnn.fp32_precision == "tf32"
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def test_precisions_compute_in_their_types():
+    x = torch.ones(2, 2)
+    for precision, dtype in {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.items():
+        with torch.autocast("cpu", torch.bfloat16), use_precision(CPU, precision):
+            assert (x @ x).dtype == dtype
+
+
+def test_refuses_what_cannot_work():
+    single, double = nn.Linear(1, 1), nn.Linear(1, 1).double()
+    for precision in ("float32", "bf16", "fp16"):
+        check_precision(precision, CPU, single)
+    check_precision("float32", CPU, double)
+    check_refusal("one of float32, tf32, bf16, fp16, got 'half'", check_precision, "half", CPU, single)
+    check_refusal("tf32 expects an NVIDIA GPU.*got cpu: choose float32", check_precision, "tf32", CPU, single)
+    check_refusal("fp16 expects weights of float32, got float64", check_precision, "fp16", CPU, double)
+    check_refusal(
+        "bf16 expects a device with autocast, got meta", check_precision, "bf16", torch.device("meta"), single
+    )
+
+
+MODELS = {
+    "gan": use("gan", generator=use("dcgan", channels=4), discriminator=use("dcgan", channels=4), z_dim=4),
+    "diffusion": use("diffusion", network=use("unet", channels=[8], blocks=1), sampler=use("ddim", steps=3)),
+    "autoencoder": use("autoencoder", encoder=use("conv", channels=[4]), decoder=use("conv", channels=[4])),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_in_narrow_precision_are_close_to_those_in_float32_and_of_its_type(name):
+    model = shake(build(spec(MODELS[name])), 0.05)
+    full = model.sample(4, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.sample(4, seed=0), full)  # whatever surrounds it
+    for precision, share in (("bf16", 0.05), ("fp16", 0.01)):
+        x = model.sample(4, seed=0, precision=precision)
+        assert x.dtype == torch.float32
+        assert 0 < (x - full).norm() < share * full.norm()  # 8 and 11 bits, of several layers and steps
+    assert torch.equal(model.sample(4, seed=0), full)
+
+
+def test_a_model_in_float64_is_not_sampled_in_narrow_precision():
+    model = build(spec(MODELS["gan"])).double()
+    check_refusal("bf16 expects weights of float32, got float64", model.sample, 1, precision="bf16")

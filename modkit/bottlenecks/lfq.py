@@ -18,8 +18,6 @@ References:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -30,7 +28,7 @@ from modkit.bottlenecks.places import Tokens
 from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
-from modkit.precision import widen
+from modkit.precision import disable_autocast, widen
 from modkit.types import Event, Latents
 
 __all__ = ["LookupFreeQuantizer", "compute_code_entropies"]
@@ -123,8 +121,7 @@ def compute_code_entropies(logits: Tensor, step: Step | None = None) -> tuple[Te
 def _compute_mean_entropy(logits: Tensor, step: Step | None) -> Tensor:
     """Computes the entropy of the mean of q over the codes of these bits, from `n c`, without n 2^c values."""
     upper, lower = (_expand_bits(half) for half in logits.tensor_split(2, 1))
-    kind = logits.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+    with disable_autocast(logits.device):
         mean: Tensor = upper.T @ lower / len(logits)
         if step is not None and step.training:
             mean = step.total(mean) / step.world

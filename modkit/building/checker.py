@@ -41,6 +41,7 @@ from modkit.kinds import Data, DataExtras, EngineExtras, Fact, Finding, Note, re
 from modkit.models.model import Model
 from modkit.models.player import Player
 from modkit.models.step import StepContext
+from modkit.precision import check_precision
 from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Evaluation, Settings
@@ -288,11 +289,24 @@ def _check_training(
     """Checks settings against a model and returns the stages; problems are recorded by the site."""
     unknown = find_unknown(site, model, settings, terms)
     site.problems += unknown
+    _check_precision(site, model, settings)
     lost = any(problem.path.startswith(("train.players", "train.stages")) for problem in unknown)
     played = () if lost else _schedule(site, model, settings)
     for round in played:  # to hear what optimizers and learning-rate schedules refuse
         make_player_states(model, settings, round, LocalEngine("cpu"))
     return played
+
+
+def _check_precision(site: Site, model: Model, settings: Settings) -> None:
+    """Checks that the model and the device have the precision; `auto` may be another device where it is trained."""
+    try:
+        device = torch.device("cuda" if settings.device == "auto" else settings.device)
+    except RuntimeError:  # an unknown one, which the engine refuses
+        return
+    try:
+        check_precision(settings.precision, device, model)
+    except ValueError as error:
+        site.fail("train.precision", str(error))
 
 
 class _Emission(Exception):

@@ -21,7 +21,7 @@ from modkit.cli.output import echo, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES
-from modkit.cli.shared import SharedCommand, get_words
+from modkit.cli.shared import PRECISION, SharedCommand, get_words
 from modkit.cli.specs import SPECS
 from modkit.parts.registry import get_registry
 from modkit.runs.files import expand_home
@@ -222,6 +222,7 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     "by default.",
 )
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
+@click.option("--precision", type=PRECISION, default="float32", show_default=True, help="What the model computes in.")
 @report_failures
 def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label: int | None, **options: Any) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
@@ -236,7 +237,7 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     from modkit.specs.overrides import expand
     from modkit.types import Batch
 
-    grid, size = options["grid"], options["batch_size"]
+    grid, size, precision = options["grid"], options["batch_size"], options["precision"]
     if grid and label is not None:
         raise ValueError("sample expects --label or --grid, got both")
     name = f"seed-{seed}-{make_safe_name(grid, 50)}" if grid else f"seed-{seed}"
@@ -255,9 +256,10 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
         model: Model = loaded.model.to(engine.device).eval()
         if columns:
             field = None if grid == "classes" else grid
-            x = sample_classes(model, loaded.fields, columns, engine, seed=seed, field=field, batch_size=size)
+            given = {"seed": seed, "field": field, "batch_size": size, "precision": precision}
+            x = sample_classes(model, loaded.fields, columns, engine, **given)
         else:
-            fields: dict[str, Any] = {} if label is None else {"labels": label}
+            fields: dict[str, Any] = {"precision": precision, **({} if label is None else {"labels": label})}
             x = share_rows(
                 lambda first, num: model.sample(num, seed=seed, first=first, **fields), num or 64, engine, size
             )

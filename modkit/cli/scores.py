@@ -12,7 +12,7 @@ import click
 from modkit.cli.completion import SLOTS
 from modkit.cli.failures import report_failures
 from modkit.cli.output import echo, json_option, print_result
-from modkit.cli.shared import SharedCommand
+from modkit.cli.shared import PRECISION, SharedCommand
 from modkit.runs.ranks import find_rank
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = ["SCORES"]
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise and of random subsets.")
 @click.option("--raw", is_flag=True, help="Keep values as they are instead of rounding images to 8 bits.")
 @click.option("--per-class", is_flag=True, help="Also score each class of a run's data, and their mean.")
+@click.option("--precision", type=PRECISION, help="What a model samples in; by default what RUN states, or float32.")
 @click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from RUN's lock.")
 @click.option(
@@ -79,6 +80,7 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
                 f"Inception's weights were not found; evaluate expects other --features, such as {choices}"
             )
         options["features"] = options["features"] or "inception"
+        options["precision"] = options["precision"] or "float32"
         of_files["background"] = of_files["background"] or "white"
         if target is not None:
             of_images = {name: options[name] for name in ("features", "num", "raw")}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from modkit.cli.failures import end
 from modkit.runs.ranks import count_launched
+from modkit.types import Precision
 
-__all__ = ["SharedCommand", "get_words"]
+__all__ = ["PRECISION", "SharedCommand", "get_words"]
+
+PRECISION = click.Choice(get_args(Precision))
+"""The type of `--precision`."""
 
 _WORDS = "modkit.words"
 

@@ -15,7 +15,7 @@ from modkit.engines.shares import share_rows
 from modkit.kinds import Engine
 from modkit.models.model import Model
 from modkit.runs.pictures import draw_picture
-from modkit.types import Batch, TensorType, Value
+from modkit.types import Batch, Precision, TensorType, Value
 
 __all__ = ["draw_classes", "find_classes", "sample_classes"]
 
@@ -62,6 +62,7 @@ def sample_classes(
     seed: int = 0,
     field: str | None = None,
     batch_size: int | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Draws `num` samples of each class, `(k n) ...`; processes share the classes. See `draw_classes`.
 
@@ -73,7 +74,7 @@ def sample_classes(
 
     def draw(first: int, count: int) -> Value:
         given: dict[str, Any] = {name: first // num}
-        return model.sample(count, seed=seed, batch_size=batch_size, **given)
+        return model.sample(count, seed=seed, batch_size=batch_size, precision=precision, **given)
 
     return Batch(share_rows(draw, classes * num, engine, num), {}).tensor
 

@@ -24,6 +24,7 @@ from modkit.evaluation.sources import Reading, Samples, Source, make_source
 from modkit.evaluation.states import gather_states
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
+from modkit.types import Precision
 
 __all__ = ["DEFAULT", "evaluate", "compute_statistics"]
 
@@ -45,6 +46,7 @@ def evaluate(
     k: int | None = None,
     seed: int = 0,
     raw: bool = False,
+    precision: Precision = "float32",
 ) -> Report:
     """Compares samples with data.
 
@@ -66,6 +68,7 @@ def evaluate(
         k: Rank of the neighbour, for metrics of neighbours.
         seed: Seed of a Model's noise and of subsets.
         raw: Whether to leave values unchanged instead of rounding images to 8 bits.
+        precision: What a Model samples in; features and metrics are computed in float32 at least.
 
     Raises:
         ValueError: If a source cannot be read, the sides differ in shape or number, or a name is unknown.
@@ -79,7 +82,8 @@ def evaluate(
     """
     reading = Reading(size, channels, background)
     sources = {"real": make_source(real, "real", num=num, seed=seed, reading=reading)}
-    sources["fake"] = make_source(fake, "fake", num=num or sources["real"].count, seed=seed, reading=reading)
+    count = num or sources["real"].count
+    sources["fake"] = make_source(fake, "fake", num=count, seed=seed, reading=reading, precision=precision)
     if train is not None:
         sources["train"] = make_source(train, "train", seed=seed, reading=reading)
     sources = _resize_folders(sources) if size is None else sources

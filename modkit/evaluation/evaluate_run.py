@@ -38,12 +38,13 @@ from modkit.metrics.memory import measure_peak_memory
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.speed import measure_training_speed
 from modkit.models.model import Model
+from modkit.precision import check_precision
 from modkit.rng import Rng
 from modkit.runs.run import Run
 from modkit.specs.settings import Watching
 from modkit.specs.spec import Spec
 from modkit.training.callbacks import Scorer
-from modkit.types import Score
+from modkit.types import Precision, Score
 
 __all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "measure_run", "make_watch"]
 
@@ -68,6 +69,7 @@ def evaluate_run(
     seed: int = 0,
     raw: bool = False,
     per_class: bool = False,
+    precision: Precision | None = None,
     checkpoint: str | None = None,
     device: str = "auto",
     locked: bool = False,
@@ -91,6 +93,7 @@ def evaluate_run(
         seed: Seed of the noise and of subsets.
         raw: Whether to leave values unchanged instead of rounding images to 8 bits.
         per_class: Whether to score each class as well, and their mean.
+        precision: What the model samples in; None is what the spec's `evaluate` states, float32 by default.
         checkpoint: Name of the checkpoint, or `best`; None is the last.
         device: Where to sample and to compute features; `auto` is CUDA if available.
         locked: Whether to refuse parts and a torch that differ from those in the run's lock.
@@ -108,7 +111,7 @@ def evaluate_run(
         >>> report.scores["modes"].counts
         {'fake': 16}
     """
-    options = Options(features, metrics, num, k, seed, raw, per_class)
+    options = Options(features, metrics, num, k, seed, raw, per_class, precision)
     loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
     named = overrides if spec is None else None
     with open_engine(device) as engine:
@@ -128,6 +131,7 @@ class Options:
     seed: int = 0
     raw: bool = False
     per_class: bool = False
+    precision: Precision | None = None
 
 
 def measure_run(
@@ -142,8 +146,10 @@ def measure_run(
     """
     metrics, where = options.metrics, engine.device
     model = loaded.model.to(where).eval()
+    precision = options.precision or (found.evaluation.precision if found.evaluation else "float32")
+    check_precision(precision, where, model)
     feed = Feed(_make_features(found, options.features), model, raw=options.raw, device=where)
-    sources = _make_sources(found, model, options.num, options.seed, options.per_class)
+    sources = _make_sources(found, model, options, precision)
     if metrics is None and found.evaluation and found.evaluation.metrics:
         metrics = [found.build(make) for make in found.evaluation.metrics]
     notes = () if metrics else _explain_unsampled(model)
@@ -164,7 +170,7 @@ def measure_run(
     scores = dict(report.scores)
     if "cost" in made and engine.rank == 0:
         if named is not None:  # a separate process loads the run by name
-            scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where))
+            scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
     return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=loaded.checkpoint)
@@ -181,8 +187,10 @@ def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in arguments.items() if value}
 
 
-def make_watch(found: Opened, seed: int) -> Scorer | None:
+def make_watch(found: Opened, seed: int, precision: Precision = "float32") -> Scorer | None:
     """Makes the scorer of a model in training from the spec's `evaluate.watch`: samples against training images.
+
+    `precision` is what the model samples in.
 
     Raises:
         ValueError: If there are too few training images, or a metric requires anything else.
@@ -195,7 +203,7 @@ def make_watch(found: Opened, seed: int) -> Scorer | None:
         if not {"real", "fake"} >= set(metric.sets) or "model" in metric.needs:
             raise ValueError(f"evaluate.watch expects metrics that compare samples with training images, got {name}")
     real = from_data(found.data, "train", "training images", _choose(found.data, "train", settings.num))
-    return _Watch(settings.every, settings.num, seed, _make_features(found), metrics, real)
+    return _Watch(settings.every, settings.num, seed, _make_features(found), metrics, real, precision)
 
 
 @dataclass(frozen=True)
@@ -208,26 +216,29 @@ class _Watch:
     features: FeatureExtractor | None
     metrics: Mapping[str, Metric]
     real: Source
+    precision: Precision
 
     def __call__(self, model: Model, engine: Engine) -> Mapping[str, Score]:
         feed = Feed(self.features, device=engine.device)
-        sources = {"real": self.real, "fake": from_model(model, "samples", self.num, self.seed, self.real)}
+        fake = from_model(model, "samples", self.num, self.seed, self.real, precision=self.precision)
+        sources = {"real": self.real, "fake": fake}
         places = {name: {side: side for side in metric.sets} for name, metric in self.metrics.items()}
         check_needs(feed, sources, self.metrics, places)
         return score(feed, sources, self.metrics, places, engine, seed=self.seed).scores
 
 
-def _make_sources(found: Opened, model: Model, num: int | None, seed: int, per_class: bool) -> dict[str, Source]:
+def _make_sources(found: Opened, model: Model, options: Options, precision: Precision) -> dict[str, Source]:
     """Makes the sources for a run's metrics: training images, held-out images, and the Model's samples."""
     data, splits = found.data, found.data.splits
-    count = num or (found.evaluation.num if found.evaluation else None) or min(splits["test"], splits["train"], _MOST)
+    stated = found.evaluation.num if found.evaluation else None
+    count = options.num or stated or min(splits["test"], splits["train"], _MOST)
     held = from_data(data, "test", "held-out images", _choose(data, "test", count))
-    indices = _match_classes(data, held) if per_class else _choose(data, "train", count)
+    indices = _match_classes(data, held) if options.per_class else _choose(data, "train", count)
     return {
         "reference": from_data(data, "train", "training images", indices),
         "held-out": held,
         "train": from_data(data, "train", "training images"),
-        "fake": from_model(model, "samples", count, seed, held),
+        "fake": from_model(model, "samples", count, options.seed, held, precision=precision),
     }
 
 

@@ -181,6 +181,10 @@ class _Values:
         return counted[0] if len(counted) == 1 else tuple(counted)
 
     @property
+    def precision(self) -> str:
+        return self._source.precision
+
+    @property
     def model(self) -> Model:
         if self._feed.model is None:
             raise ValueError("expected a Model to measure, got samples only")

@@ -44,7 +44,7 @@ def list_offers(
     has = {"images": len(type.shape) > 1, "logits": logits, "labels": "labels" in fields, "truth": truth}
     names |= {name for name, there in has.items() if there}
     if model is not None:
-        names.add("model")
+        names |= {"model", "precision"}
         if (coder := model.coder) is not None:
             names |= {"pairs", "feature-pairs"}
             names |= {"codes"} if find_codes(coder) else set()

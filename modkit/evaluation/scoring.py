@@ -7,6 +7,7 @@ the floor.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from modkit.kinds import Data, Engine, FeatureExtractor, Metric
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
+from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.runs.cache import compute_once
 from modkit.types import Score
@@ -147,9 +149,10 @@ def score(
     for place, one in sources.items():
         uses = {(name, side): None for name, side, at in (*_flatten(places), *_flatten(floors or {})) if at == place}
         if uses:
-            states[place], counts[place] = gather(
-                feed, one, list(uses), metrics, engine, None if place == "train" else limit
-            )
+            with use_precision(engine.device, "float32"):
+                states[place], counts[place] = gather(
+                    feed, one, list(uses), metrics, engine, None if place == "train" else limit
+                )
     label = feed.extractor.label if feed.extractor else "features as given"
 
     def results(uses: Places) -> dict[str, Score]:
@@ -161,7 +164,10 @@ def score(
             metric = metrics[name]
             engine.announce(f"the scores of {name}")
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])
+            other = [one for place in at.values() if (one := sources[place].precision) != "float32"]
+            sampled = {"precision": other[0]} if other else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
+                score = replace(score, settings={**score.settings, **sampled})
                 found[_add_label(title, label) if uses_features(metric) else title] = score
         return found
 

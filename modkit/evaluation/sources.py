@@ -32,7 +32,7 @@ from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
-from modkit.types import Batch, Modes, TensorType
+from modkit.types import Batch, Modes, Precision, TensorType
 
 __all__ = ["SIZE", "Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
 
@@ -75,6 +75,7 @@ class Source:
     key: str = ""  # hash of the samples; empty if unknown
     levels: int | None = None  # number of values that an element of a sample can take, or None
     truth: Modes | None = None  # the true modes of synthetic data, or None
+    precision: Precision = "float32"  # what a Model samples in
     given: Gaussian | None = None  # mean and covariance of features, instead of samples
     # returns the same source with images of another size; None if it cannot be resized
     at: Callable[[int], Source] | None = None
@@ -105,7 +106,13 @@ class Source:
 
 
 def make_source(
-    samples: Samples, name: str, *, num: int | None = None, seed: int = 0, reading: Reading = _PLAIN
+    samples: Samples,
+    name: str,
+    *,
+    num: int | None = None,
+    seed: int = 0,
+    reading: Reading = _PLAIN,
+    precision: Precision = "float32",
 ) -> Source:
     """Makes the source of samples in any form.
 
@@ -117,6 +124,7 @@ def make_source(
         num: Number of samples to draw from a Model.
         seed: Seed of a Model's noise.
         reading: How a folder of images is read.
+        precision: What a Model samples in.
 
     Raises:
         ValueError: If they have another form, are empty, or cannot be read.
@@ -130,7 +138,7 @@ def make_source(
     if isinstance(samples, Model):
         if num is None:
             raise ValueError(f"{name}: expected a number of samples to draw from a Model, got none")
-        return from_model(samples, name, num, seed)
+        return from_model(samples, name, num, seed, precision=precision)
     if isinstance(samples, str | PathLike):
         path = Path(samples)
         if path.suffix == ".npy":
@@ -178,7 +186,9 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
     return Source(name, batches, len(chosen), data.x, tuple(data.fields), key, data.levels, truth)
 
 
-def from_model(model: Model, name: str, num: int, seed: int, given: Source | None = None) -> Source:
+def from_model(
+    model: Model, name: str, num: int, seed: int, given: Source | None = None, *, precision: Precision = "float32"
+) -> Source:
     """Makes the source of `num` samples of a Model; sample i of a seed is the same in any batch.
 
     The Model is conditioned on the fields of `given`, sample by sample; without it the Model draws its fields.
@@ -190,13 +200,13 @@ def from_model(model: Model, name: str, num: int, seed: int, given: Source | Non
         for start in _start_batches(num, rank, world):
             there = next(conditions)[1].fields if conditions else {}
             fields: dict[str, Any] = {field: there[field] for field in reads}
-            x = model.sample(min(SIZE, num - start), seed=seed, first=start, **fields)
+            x = model.sample(min(SIZE, num - start), seed=seed, first=start, precision=precision, **fields)
             if isinstance(x, tuple):
                 raise ValueError(f"{name}: expected samples of one tensor, got a hierarchy")
             yield start, Batch((x if ends is None else x.clamp(*ends)).float(), fields)
 
     ends = model.single.range
-    return Source(name, batches, num, model.single, reads, truth=given.truth if given else None)
+    return Source(name, batches, num, model.single, reads, truth=given.truth if given else None, precision=precision)
 
 
 def save_statistics(path: Path, statistics: Gaussian) -> None:

@@ -68,9 +68,11 @@ class Metric(Protocol):
         codes      how often each code stands for a sample, `b k`; of several codebooks a tuple, coarse to fine
         batch      the data's `Batch`, unrounded           model            the Model
         truth      the `Modes` of synthetic data            levels           the data's levels, or None
+        precision  what the Model samples in, see `modkit.precision`
 
-    `pairs`, `feature-pairs`, `codes` and `model` come from the Model that is measured, whatever the set. Anything a
-    metric stores about a sample is stored under the sample's index, so the order of arrival never changes a result.
+    `pairs`, `feature-pairs`, `codes`, `model` and `precision` come from the Model that is measured, whatever the set.
+    Anything a metric stores about a sample is stored under the sample's index, so the order of arrival never changes a
+    result.
 
     Processes that measure together send each other their states, without pickle. So a state consists of tensors,
     numbers, texts and None, in lists, tuples, dicts and objects of these whose class stands in a module; the Model may

@@ -59,6 +59,15 @@ class Step(Exchange, Protocol):
         ...
 
     @property
+    def loss_scale(self) -> float:
+        """Factor of a loss that is differentiated, without which gradients in float16 would underflow; usually 1.
+
+        The trainer scales the losses that it differentiates. What differentiates a loss by itself, such as a weight,
+        does so, too, and divides the gradients by the factor.
+        """
+        ...
+
+    @property
     def training(self) -> bool:
         """Whether statistics, such as a codebook's sums, are updated: true during the owner's turn in training."""
         ...

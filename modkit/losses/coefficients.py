@@ -118,11 +118,14 @@ class Adaptive:
         return ratio.clamp(0, self.max) * self.value
 
     def _compute_gradient_norm(self, loss: Tensor, last_layer: Tensor, step: Step) -> Tensor:
-        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True, allow_unused=True)
+        loss, scale = widen(loss), step.loss_scale
+        (gradient,) = torch.autograd.grad(
+            loss, last_layer, torch.full_like(loss, scale), retain_graph=True, allow_unused=True
+        )
         if gradient is None:
             raise ValueError(
                 f"Adaptive weight of {self.term!r} expects this loss and {', '.join(self.against)} to depend on the "
                 "decoder's last layer, got one that does not"
             )
-        norm: Tensor = torch.linalg.vector_norm(step.total(widen(gradient.detach())) / step.world)
+        norm: Tensor = torch.linalg.vector_norm(step.total(widen(gradient.detach())) / (step.world * scale))
         return norm

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Critic, Regularizer, Step
+from modkit.precision import disable_autocast, widen
 from modkit.types import Cond
 
 __all__ = ["R1", "penalize"]
@@ -62,7 +63,8 @@ def penalize(
 ) -> dict[str, Tensor]:
     """Computes the penalties on a critic that are due at a step, by the names of their terms.
 
-    Compiled code cannot be differentiated twice, so the critic runs without compilation.
+    Compiled code cannot be differentiated twice, so the critic runs without compilation. Autocast rounds the gradient
+    that is penalized to its narrow type, so the critic runs without autocast, and the penalty is that of float32.
 
     Examples:
         >>> from modkit import Rng, StepContext
@@ -72,5 +74,10 @@ def penalize(
     """
     due = {name: regularizer for name, regularizer in regularizers.items() if step.wants(name)}
     compiled = "torch._dynamo" in sys.modules  # it takes a second to import, and before it nothing is compiled
-    with torch.compiler.set_stance("force_eager") if compiled and due else nullcontext():
+    with torch.compiler.set_stance("force_eager") if compiled and due else nullcontext(), disable_autocast(x.device):
+        x, cond = widen(x), cond.map(_widen_floats)
         return {name: regularizer(critic, x, cond) for name, regularizer in due.items()}
+
+
+def _widen_floats(value: Tensor) -> Tensor:
+    return widen(value) if value.is_floating_point() else value

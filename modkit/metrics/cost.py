@@ -27,9 +27,9 @@ from modkit.metrics.flops import count_operations
 from modkit.metrics.streaming import Streaming
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import Precision, Score
 
-__all__ = ["Cost", "Timing", "get_device_name", "median"]
+__all__ = ["Cost", "Sampled", "Timing", "get_device_name", "median"]
 
 _COUNTED = 2  # samples to count evaluations and FLOPs on
 
@@ -39,6 +39,17 @@ class Timing(NamedTuple):
 
     value: float
     error: float | None
+
+
+class Sampled(NamedTuple):
+    """A model, and the precision that it samples in."""
+
+    model: Model
+    precision: Precision
+
+    def draw(self, num: int, rng: Rng) -> None:
+        """Draws `num` samples in one batch."""
+        self.model.sample(num, seed=rng.draw_seed(), batch_size=num, precision=self.precision)
 
 
 def median(values: Sequence[float]) -> Timing:
@@ -63,7 +74,7 @@ def get_device_name(device: torch.device) -> str:
     return names[0] if names else f"{platform.machine()} {device.type}"
 
 
-class Cost(Streaming[Model]):
+class Cost(Streaming[Sampled]):
     """Samples per second, latency, network evaluations and GFLOPs a sample, and parameters.
 
     `NFE` is omitted if no part of the model is a network, a generator or a decoder. `GFLOPs` counts a multiplication
@@ -84,7 +95,7 @@ class Cost(Streaming[Model]):
         1.0
     """
 
-    needs = ("model",)
+    needs = ("model", "precision")
     sets = ("fake",)
 
     def __init__(self, *, batch_size: int = 64, repeats: int = 5) -> None:
@@ -93,27 +104,27 @@ class Cost(Streaming[Model]):
         self.batch_size = batch_size
         self.repeats = repeats
 
-    def measure(self, values: Mapping[str, Any], indices: Tensor) -> Model:
-        """Returns the model."""
-        model: Model = values["model"]
-        return model
+    def measure(self, values: Mapping[str, Any], indices: Tensor) -> Sampled:
+        """Returns the model, and the precision that it samples in."""
+        return Sampled(values["model"], values.get("precision", "float32"))
 
-    def add(self, a: Model, b: Model) -> Model:
-        """Returns either model; they are the same."""
+    def add(self, a: Sampled, b: Sampled) -> Sampled:
+        """Returns either; they are the same."""
         return a
 
-    def result(self, state: dict[str, Model], rng: Rng) -> dict[str, Score]:
+    def result(self, state: dict[str, Sampled], rng: Rng) -> dict[str, Score]:
         """Computes `samples/s`, `latency (s)`, `NFE`, `GFLOPs` and `parameters`, from samples that it draws itself.
 
         Raises:
             ValueError: If there is no model, or it cannot be sampled.
         """
-        if (model := state.get("fake")) is None:
+        if (sampled := state.get("fake")) is None:
             raise ValueError("Cost expects a Model to sample, got none")
+        model = sampled.model
         with count_evaluations(model) as evaluations:
-            counted = count_operations(lambda: model.sample(_COUNTED, seed=rng.at("counted").draw_seed()))
-        batch = self._measure_seconds(model, self.batch_size, rng.at("batch"))
-        single = self._measure_seconds(model, 1, rng.at("single"))
+            counted = count_operations(lambda: sampled.draw(_COUNTED, rng.at("counted")))
+        batch = self._measure_seconds(sampled, self.batch_size, rng.at("batch"))
+        single = self._measure_seconds(sampled, 1, rng.at("single"))
         rate = self.batch_size / batch.value
         rate_error = None if batch.error is None else rate * batch.error / batch.value
         ran, ops = _describe_settings(model, self.batch_size), {"ops": list(counted.custom)}
@@ -128,15 +139,14 @@ class Cost(Streaming[Model]):
         scores["parameters"] = Score(sum(one.numel() for one in model.parameters()), None, "lower")
         return scores
 
-    def _measure_seconds(self, model: Model, num: int, rng: Rng) -> Timing:
+    def _measure_seconds(self, sampled: Sampled, num: int, rng: Rng) -> Timing:
         """Measures the seconds that it takes to draw `num` samples in one batch."""
         seconds = []
         for repeat in range(self.repeats + 1):
-            seed = rng.at(repeat).draw_seed()
-            _synchronize(model.device)
+            _synchronize(sampled.model.device)
             start = time.perf_counter()
-            model.sample(num, seed=seed, batch_size=num)
-            _synchronize(model.device)
+            sampled.draw(num, rng.at(repeat))
+            _synchronize(sampled.model.device)
             seconds.append(time.perf_counter() - start)
         return median(seconds[1:])  # the first compiles, tunes and fills caches
 

@@ -14,9 +14,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
-from modkit.types import Score
+from modkit.types import Precision, Score
 
 __all__ = ["sample_in_child", "measure_peak_memory", "read_peak_rss", "restart_peak"]
 
@@ -31,7 +31,13 @@ sample_in_child()"""
 
 
 def measure_peak_memory(
-    run: Folder, overrides: Sequence[str] = (), *, num: int = 64, seed: int = 0, device: str = "cpu"
+    run: Folder,
+    overrides: Sequence[str] = (),
+    *,
+    num: int = 64,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: Precision = "float32",
 ) -> Score:
     """Measures the score `peak memory (MiB)` of a run's model while it samples one batch.
 
@@ -41,14 +47,17 @@ def measure_peak_memory(
         num: Samples in the batch.
         seed: Seed of the noise.
         device: Where to sample.
+        precision: What to sample in.
 
     Raises:
         ValueError: If the run cannot be loaded or sampled; the message says why.
         RuntimeError: If the process fails in another way, or is killed.
     """
     on_cuda = device.startswith("cuda")
-    loaded, peak = (_measure_on_cuda if on_cuda else _measure_in_child)(run, overrides, num, seed, device)
-    settings = {"memory": "CUDA" if on_cuda else "resident", "batch size": num}
+    loaded, peak = (_measure_on_cuda if on_cuda else _measure_in_child)(run, overrides, num, seed, device, precision)
+    settings: dict[str, Any] = {"memory": "CUDA" if on_cuda else "resident", "batch size": num}
+    if precision != "float32":
+        settings["precision"] = precision
     return Score(
         peak / _MIB, None, "lower", seed=seed, settings=settings, details={"before sampling (MiB)": loaded / _MIB}
     )
@@ -71,25 +80,30 @@ def restart_peak() -> None:
 
 
 def sample_in_child() -> None:
-    """Samples a run in the new process, by its arguments `RUN NUM SEED DEVICE OVERRIDE...`; prints memory as JSON."""
+    """Samples a run in the new process, by its arguments; prints memory as JSON.
+
+    They are `RUN NUM SEED DEVICE PRECISION OVERRIDE...`.
+    """
     from modkit.building.session import load
 
-    run, num, seed, device, *overrides = sys.argv[1:]
+    run, num, seed, device, precision, *overrides = sys.argv[1:]
     try:
         model = load(run, overrides, device=device)
         restart_peak()
         loaded = read_peak_rss()
-        model.sample(int(num), seed=int(seed), batch_size=int(num))
+        model.sample(int(num), seed=int(seed), batch_size=int(num), precision=cast(Precision, precision))
     except ValueError as error:
         print(json.dumps({"refused": str(error)}))
     else:
         print(json.dumps({"loaded": loaded, "peak": read_peak_rss()}))
 
 
-def _measure_in_child(run: Folder, overrides: Sequence[str], num: int, seed: int, device: str) -> tuple[int, int]:
+def _measure_in_child(
+    run: Folder, overrides: Sequence[str], num: int, seed: int, device: str, precision: Precision
+) -> tuple[int, int]:
     path = os.fspath(run)
     found = "\n".join(sys.path)  # the child finds the same parts as this process
-    command = [sys.executable, "-c", _CHILD, found, path, str(num), str(seed), device, *overrides]
+    command = [sys.executable, "-c", _CHILD, found, path, str(num), str(seed), device, precision, *overrides]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"sampling {path} ended with status {done.returncode}: {done.stderr[-2000:]}")
@@ -99,7 +113,9 @@ def _measure_in_child(run: Folder, overrides: Sequence[str], num: int, seed: int
     return reply["loaded"], reply["peak"]
 
 
-def _measure_on_cuda(run: Folder, overrides: Sequence[str], num: int, seed: int, device: str) -> tuple[int, int]:
+def _measure_on_cuda(
+    run: Folder, overrides: Sequence[str], num: int, seed: int, device: str, precision: Precision
+) -> tuple[int, int]:
     import torch
 
     from modkit.building.session import load
@@ -108,7 +124,7 @@ def _measure_on_cuda(run: Folder, overrides: Sequence[str], num: int, seed: int,
     model = load(run, overrides, device=device)
     loaded = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    model.sample(num, seed=seed, batch_size=num)
+    model.sample(num, seed=seed, batch_size=num, precision=precision)
     return loaded - before, torch.cuda.max_memory_allocated(device) - before
 
 

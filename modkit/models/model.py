@@ -23,9 +23,11 @@ from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
 from modkit.models.passes import select_fields
 from modkit.models.player import Player
+from modkit.nn.narrowed_weights import narrow_weights
+from modkit.precision import AUTOCAST, check_precision, use_precision
 from modkit.rng import Rng
 from modkit.samplers.sampling import Callback, Sampling
-from modkit.types import Batch, Cond, Event, TensorType, Value
+from modkit.types import Batch, Cond, Event, Precision, TensorType, Value
 
 __all__ = ["Model", "check_draws", "evaluate_mode", "make_weights"]
 
@@ -320,6 +322,7 @@ class Model(nn.Module, metaclass=Composing):
         first: int = 0,
         start_noise: Tensor | None = None,
         callback: Callback | None = None,
+        precision: Precision = "float32",
         **fields: int | Sequence[int] | Tensor,
     ) -> Value:
         """Draws `num` samples, in eval mode and without gradients.
@@ -338,6 +341,7 @@ class Model(nn.Module, metaclass=Composing):
             callback: Called after each step of a sampler or decoding with a `SamplingStep`: its index, the number of
                 steps, x_t and the prediction of x_0. Several samplers report one after the other, each batch of
                 `batch_size` on its own. A Model that samples in one go has no steps.
+            precision: What the networks compute in, see `modkit.precision`; samples have the type of the weights.
             **fields: Fields to condition on: one value for all samples (`labels=3`), or one per sample.
 
         Returns:
@@ -346,25 +350,27 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If a number is out of range, a field is unknown or of the wrong length, both a seed and a
                 generator are given, the start noise does not have the shape of its type or the Model starts from none,
-                or the Model cannot be sampled.
+                the device or the weights do not have the precision, or the Model cannot be sampled.
         """
         size = 256 if batch_size is None else batch_size
         if num < 1 or size < 1 or first < 0:
             raise ValueError(f"sample expects num >= 1, batch_size >= 1 and first >= 0, got {num}, {size} and {first}")
         rows = {name: self._expand_field(name, value, num) for name, value in fields.items()}
         self._check_start_noise(start_noise, num)
+        check_precision(precision, self.device, self)
         source = Rng("sample", _choose_seed(seed, generator)).rows(first)
         rng = Sampling(source, start_noise=start_noise, callback=callback)
         drawn = []
-        with evaluate_mode(self):
+        narrowed = narrow_weights(self.modules(), AUTOCAST.get(precision))
+        with evaluate_mode(self), use_precision(self.device, precision), narrowed:
             for start in range(0, num, size):
                 part = {name: value[start : start + size] for name, value in rows.items()}
                 drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))
                 if not rng.used:
                     raise ValueError(f"{type(self).__name__} drew its own start noise, and cannot be given any")
         if isinstance(drawn[0], tuple):
-            return tuple(torch.cat(level) for level in zip(*drawn))
-        return torch.cat([value for value in drawn if isinstance(value, Tensor)])
+            return tuple(self._restore_type(torch.cat(level), precision) for level in zip(*drawn))
+        return self._restore_type(torch.cat([value for value in drawn if isinstance(value, Tensor)]), precision)
 
     def with_parts(self, **parts: Any) -> Model:
         """Returns the same model with other parts where only sampling uses them; both share their weights.
@@ -388,6 +394,10 @@ class Model(nn.Module, metaclass=Composing):
             ('DPMSolverPlusPlus', True)
         """
         return Composing.swapper(self, parts)  # type: ignore[no-any-return]
+
+    def _restore_type(self, x: Tensor, precision: str) -> Tensor:
+        """Converts what autocast has narrowed to the type of the weights."""
+        return x.to(self._floating) if precision in AUTOCAST and x.is_floating_point() else x
 
     def _check_start_noise(self, noise: Tensor | None, num: int) -> None:
         if noise is None:

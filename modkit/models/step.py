@@ -33,6 +33,7 @@ class StepContext:
         waiting: The player's opponents that have yet to start. Terms between the player and these are not computed.
         scope: Prefix of the nested Model that is given the step, such as `prior/`; empty for the whole model.
         exchange: Speaks to the other processes of the training; None if there are none.
+        loss_scale: See `modkit.kinds.Step`.
 
     Examples:
         >>> from modkit import Rng
@@ -51,6 +52,7 @@ class StepContext:
     waiting: tuple[str, ...] = ()
     scope: str = ""
     exchange: Exchange | None = None
+    loss_scale: float = 1.0
 
     @property
     def rank(self) -> int:

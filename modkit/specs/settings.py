@@ -7,9 +7,9 @@ The dataclasses below are read like the signatures of parts: an annotation deter
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from modkit.kinds import Engine, FeatureExtractor, Logger, LRSchedule, Metric, Optimizer, Slot, default
+from modkit.types import Precision
 
 __all__ = ["Checkpoints", "Evaluation", "Every", "PlayerSettings", "Samples", "Settings", "Stage", "Term", "Watching"]
 
@@ -146,12 +146,14 @@ class Evaluation:
             themselves otherwise.
         metrics: The metrics; by default every usual one that fits.
         num: Number of samples on each side; by default the whole test split, up to 10,000.
+        precision: What samples are computed in, as in `train`; features and metrics are computed in float32 at least.
         watch: Scores during training.
     """
 
     features: Slot[FeatureExtractor] | None = None
     metrics: list[Slot[Metric]] = field(default_factory=list)
     num: int | None = None
+    precision: Precision = "float32"
     watch: Watching = field(default_factory=Watching)
 
     def __post_init__(self) -> None:
@@ -166,9 +168,11 @@ class Settings:
     Args:
         seed: Seed of all random draws.
         device: Device to train on; `auto` selects CUDA if it is available.
-        precision: `bf16` computes losses under autocast; weights stay float32.
+        precision: What losses, pictures and the samples of `evaluate.watch` are computed in: `tf32`, float32 with
+            products in TF32 on NVIDIA GPUs, or autocast to `bf16` or `fp16`, whose losses are scaled; weights stay
+            float32.
         deterministic: Whether to use algorithms that give the same bits each time, and to warn of operations that have
-            none; some are slower, above all on CUDA.
+            none; some are slower, above all on CUDA. A resumed run equals one that was never stopped only with it.
         compile: Whether to compile the networks with torch.compile, those with units unit by unit.
         recompute: Whether the units of networks, their repeated blocks, are computed again in the backward pass, which
             saves the memory of their activations.
@@ -200,7 +204,7 @@ class Settings:
 
     seed: int = 0
     device: str = "auto"
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     deterministic: bool = True
     compile: bool = False
     recompute: bool = False

@@ -70,7 +70,10 @@ def check_modes(bench: Bench) -> None:
 
 
 def check_dtypes(bench: Bench) -> None:
-    """The part works in float64 (close to float32) and bfloat16, and returns the dtype of its inputs or a wider one."""
+    """The part works in float64 (close to float32) and bfloat16, and returns the dtype of its inputs or a wider one.
+
+    Under autocast to float16, whose largest number is 65,504, its outputs are finite.
+    """
     for example in bench.accepted:
         single = bench.play(example, prepare=perturb)
         if not isinstance(single.part, nn.Module):
@@ -88,6 +91,14 @@ def check_dtypes(bench: Bench) -> None:
                     bench.fail(example, f"{name}: expected finite values in {dtype}, got some that are not")
             if dtype is torch.float64:
                 _check_near(bench, example, single.emitted, play.emitted)
+        with torch.autocast("cpu", torch.float16):
+            cast = bench.play(example, prepare=perturb)
+        if over := [name for name, one in cast.emitted.items() if not one.value.isfinite().all()]:
+            bench.fail(
+                example,
+                f"{', '.join(over)}: expected finite values under autocast to float16, got some that are not: "
+                "`modkit.precision.widen` what is squared, summed or exponentiated",
+            )
 
 
 def check_cuda(bench: Bench) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from modkit.losses.perceptual import Perceptual
 from modkit.models.model import Model
 from modkit.models.player import Player
 
-__all__ = ["collect_modules", "find_untrained"]
+__all__ = ["collect_modules", "find_frozen", "find_untrained"]
 
 
 def collect_modules(model: Model, player: Player) -> list[nn.Module]:
@@ -24,10 +25,26 @@ def collect_modules(model: Model, player: Player) -> list[nn.Module]:
     return list(found.values())
 
 
+def find_frozen(model: Model, players: Iterable[Player]) -> list[nn.Module]:
+    """Finds the modules of whose parameters the players train none, extractors of perceptual losses included."""
+    own = _collect_parameters(model, players)
+    hidden = [one.features for one in model.modules() if isinstance(one, Perceptual)]  # they are no submodules
+    extractors = [module for one in hidden if isinstance(one, nn.Module) for module in one.modules()]
+    every = (*model.modules(), *extractors)
+    return [module for module in every if own.isdisjoint(map(id, module.parameters(recurse=False)))]
+
+
 def find_untrained(model: Model, players: Iterable[Player]) -> frozenset[str]:
     """Finds the parameters, by their names in the state dict, that none of the players trains."""
-    own = {id(p) for one in players for module in collect_modules(model, one) for p in module.parameters(recurse=False)}
+    own = _collect_parameters(model, players)
     return frozenset(name for name, one in model.named_parameters(remove_duplicate=False) if id(one) not in own)
+
+
+def _collect_parameters(model: Model, players: Iterable[Player]) -> set[int]:
+    """Collects the identities of the parameters that players train."""
+    return {
+        id(p) for one in players for module in collect_modules(model, one) for p in module.parameters(recurse=False)
+    }
 
 
 def _collect(module: nn.Module, owner: str | None, found: dict[int, nn.Module]) -> None:

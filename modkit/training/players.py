@@ -19,6 +19,7 @@ from modkit.kinds import Engine, Slot, Step, Weight
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
+from modkit.optim.loss_scale import LossScale
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.specs.settings import PlayerSettings, Settings
@@ -175,6 +176,7 @@ class PlayerState(Participant):
         settings: The player's training settings.
         steps: Number of steps of the stage.
         engine: The engine that training runs on.
+        scaled: Whether its losses are scaled, for gradients in float16.
 
     Raises:
         ValueError: If the settings have no optimizer or no learning-rate schedule.
@@ -188,6 +190,7 @@ class PlayerState(Participant):
         settings: PlayerSettings,
         steps: int,
         engine: Engine,
+        scaled: bool = False,
     ) -> None:
         super().__init__(model, player, rivals)
         self.clip = settings.clip
@@ -197,6 +200,17 @@ class PlayerState(Participant):
         self.optimizer = _expect(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
         self.schedule = _expect(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
+        buffers = _list_distinct(module.buffers(recurse=False) for module in self.modules)
+        self.scale = LossScale(buffers) if scaled else None
+
+    def step(self, engine: Engine) -> bool:
+        """Takes a step of the optimizer, then of the learning rate; returns False if gradients overflowed instead."""
+        if self.scale is None:
+            engine.step(self.optimizer, self.clip)
+        elif not self.scale.step(engine, self.optimizer, self.clip):
+            return False
+        self.schedule.step()
+        return True
 
 
 class _Losses(nn.Module):
@@ -220,6 +234,7 @@ def make_player_states(model: Model, settings: Settings, stage: StageSchedule, e
             select_settings(player, settings),
             stage.steps,
             engine,
+            settings.precision == "fp16",
         )
         for player in stage.players
         if any(True for module in collect_modules(model, player) for _ in module.parameters(recurse=False))

@@ -27,7 +27,7 @@ from modkit.features.weight_file import hash_tensors
 from modkit.kinds import Data, Engine
 from modkit.models.condensing import list_weights
 from modkit.models.model import Model, evaluate_mode
-from modkit.precision import cast_losses
+from modkit.precision import use_precision
 from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.runs.cache import find_cache_folder
@@ -80,7 +80,7 @@ class StageCache:
         key = self._broadcast(int(hash_tensors(list_weights(self._model), *made)[:15], 16))
         folder = find_cache_folder() / "stages" / f"{key:015x}"
         epochs = -(-steps * settings.batch_size // size)
-        with evaluate_mode(self._model), cast_losses(engine.device, settings.precision):
+        with evaluate_mode(self._model), use_precision(engine.device, settings.precision):
             return [self._find(folder / f"view-{view}", stage, view, check) for view in range(min(num, epochs))]
 
     def _find(self, path: Path, stage: int, view: int, check: Callable[[], None]) -> StoredView:

@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.kinds import Engine
 from modkit.models.step import StepContext
-from modkit.precision import cast_losses
+from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
 from modkit.training.held import Held
@@ -104,7 +104,7 @@ class Statistics:
                         continue
                     rivals = [other for other in self._players if other is not player]
                     rng = Rng(settings.seed, *key, number, player.name).rows(engine.rank * len(batch))
-                    with take_turn(player, rivals), rng.seed_torch(), cast_losses(engine.device, settings.precision):
+                    with take_turn(player, rivals), rng.seed_torch(), use_precision(engine.device, settings.precision):
                         player.model.losses(player.name, batch, StepContext(rng, step))
 
 

@@ -32,6 +32,7 @@ from modkit.models.model import Model
 from modkit.nn.recompute import recompute
 from modkit.nn.units import find_networks, list_units
 from modkit.ops.kernel import read_mode
+from modkit.precision import check_precision
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
@@ -172,7 +173,7 @@ def execute(
     show_warnings(report.findings, str(path))
     name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
     opened = Opened(report.data, name, evaluation, site)
-    watch = make_watch(opened, settings.seed) if evaluation else None
+    watch = make_watch(opened, settings.seed, settings.precision) if evaluation else None
     changes = find_changes(before, report.plan) if before else []
     if before:
         _check_state(before, report)
@@ -183,6 +184,8 @@ def execute(
         check_processes(engine, settings)
         model = make(site)
         site.check()
+        for precision in (settings.precision, evaluation.precision if evaluation and evaluate else "float32"):
+            check_precision(precision, engine.device, model)
         for stage in schedule_stages(model, settings):
             check_trainable(model, stage)
         lock = {**report.lock(), **(origin or {})}

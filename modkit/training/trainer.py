@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from math import isfinite
@@ -27,10 +27,11 @@ from modkit.kinds import Data, Engine
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
+from modkit.nn.narrowed_weights import narrow_weights
 from modkit.ops.kernel import list_ran
 from modkit.optim.ema import Average
 from modkit.optim.shards import get_local
-from modkit.precision import cast_losses
+from modkit.precision import AUTOCAST, use_precision, use_tf32, widen
 from modkit.progress import Progress
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
@@ -43,7 +44,7 @@ from modkit.training.cursor import Cursor
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Interruption, Stopped
 from modkit.training.optimizer_state import find_packed, name_group, name_parameters, pack, unpack
-from modkit.training.ownership import find_untrained
+from modkit.training.ownership import find_frozen, find_untrained
 from modkit.training.players import PlayerState, make_player_states, set_modes, strip_scope, take_turn, weigh_losses
 from modkit.training.reader import Reader
 from modkit.training.schedule import StageSchedule, schedule_stages
@@ -118,7 +119,8 @@ class Trainer:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
             with chosen, self._interruption.catch(), self._writer, closing(self._reader):
                 while self._cursor.stage < len(self.stages):
-                    self._train_stage(self.stages[self._cursor.stage])
+                    with ExitStack() as held:
+                        self._train_stage(self.stages[self._cursor.stage], held)
             self.run.finish()
         except BaseException as error:
             failure = self._explain(error)
@@ -166,7 +168,7 @@ class Trainer:
         """Whether a step has been completed since training began or was resumed."""
         return self._cursor.step > self._begun
 
-    def _train_stage(self, stage: StageSchedule) -> None:
+    def _train_stage(self, stage: StageSchedule, held: ExitStack) -> None:
         cursor, settings = self._cursor, self.settings
         states = make_player_states(self.model, settings, stage, self.engine)
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
@@ -180,14 +182,16 @@ class Trainer:
             self._save(states, average)
             self._note_saved(self._writer.finish())  # before processes that load data are forked from this one
         self._interruption.check(f"at step {cursor.step}")
+        frozen = find_frozen(self.model, stage.players)  # by now; an extractor may have been trained in `prepare`
+        held.enter_context(narrow_weights(frozen, AUTOCAST.get(settings.precision)))
         steps = stage.steps if states else 0
         check = self._enter(f"the cache of stage {cursor.stage}")
         views = self._cache.open(cursor.stage, stage.cache, steps, check) if cursor.index < steps else ()
         self._begin(states)
         for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
             self._note_saved(self._writer.poll())
-            losses = self._take_step(states, batch)
-            if average.decay:
+            losses, complete = self._take_step(states, batch)
+            if average.decay and complete:
                 average.update()
             cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, average.updates
             self.engine.announce(f"step {cursor.step}")
@@ -211,25 +215,28 @@ class Trainer:
             self.engine.release(state.name, state.losses)
         self._cursor.stage, self._cursor.index, self._cursor.averaged = cursor.stage + 1, 0, 0
 
-    def _take_step(self, states: Sequence[PlayerState], batch: Batch) -> dict[str, Tensor]:
-        """Every player takes its turn on one batch; returns the losses by player and term."""
+    def _take_step(self, states: Sequence[PlayerState], batch: Batch) -> tuple[dict[str, Tensor], bool]:
+        """Every player takes its turn on one batch; returns the losses by player and term, and whether none skipped."""
         index = self._cursor.index
         logged: dict[str, Tensor] = {}
+        complete = True
         for state in states:
             if not state.plays(index):
                 continue
             rivals = [other for other in states if other is not state]
             with take_turn(state, rivals):
                 losses = self._accumulate_gradients(state, batch)
-            self.engine.step(state.optimizer, state.clip)
-            state.schedule.step()
             name = state.player.name
-            rng = self._make_rng(self._cursor.stage, index, name, "update")
-            step = StepContext(rng, index, training=True, terms=self.settings.terms, exchange=self.engine)
-            self.model.update(name, step)
+            if state.step(self.engine):
+                rng = self._make_rng(self._cursor.stage, index, name, "update")
+                step = StepContext(rng, index, training=True, terms=self.settings.terms, exchange=self.engine)
+                self.model.update(name, step)
+            else:
+                complete = False
+                self.progress.note(f"step {self._cursor.step + 1}: {name} skips it, its gradients overflow float16")
             scope = name.rpartition("/")[0]
             logged |= {f"{name}/{strip_scope(term, scope)}": loss for term, loss in losses.items()}
-        return logged
+        return logged, complete
 
     def _find_waiting(self, player: Player) -> tuple[str, ...]:
         """The opponents of a player that have yet to start, in this stage or an earlier one."""
@@ -244,19 +251,31 @@ class Trainer:
         size = len(batch) // settings.accumulate
         sums: dict[str, Tensor] = {}
         waiting = self._find_waiting(state.player)
+        scale = state.scale.begin() if state.scale else 1.0
         for part in range(settings.accumulate):
             first = engine.rank * len(batch) + part * size
             rng = self._make_rng(cursor.stage, cursor.index, state.player.name).rows(first)
-            step = StepContext(rng, cursor.index, training=True, terms=settings.terms, waiting=waiting, exchange=engine)
+            step = StepContext(
+                rng,
+                cursor.index,
+                training=True,
+                terms=settings.terms,
+                waiting=waiting,
+                exchange=engine,
+                loss_scale=scale,
+            )
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
-            with nullcontext() if last else engine.accumulate(state.losses), rng.seed_torch():
-                with cast_losses(engine.device, settings.precision):
+            products = use_tf32(engine.device, settings.precision == "tf32")
+            with nullcontext() if last else engine.accumulate(state.losses), rng.seed_torch(), products:
+                with use_precision(engine.device, settings.precision):
                     losses = state.losses(micro, step)
                 if losses:
                     loss = weigh_losses(losses, state.weights, step, state.last_layer) / settings.accumulate
-                    self._mark(state.name, losses, loss.detach())
-                    engine.backward(loss)
+                    # a weight that overflowed with the gradients that it compares makes the step one to skip
+                    total = torch.stack([widen(one) for one in losses.values()]).sum() if state.scale else loss
+                    self._mark(state.name, losses, total.detach())
+                    engine.backward(loss * scale if state.scale else loss)
             for name, value in losses.items():
                 value = value.detach() / settings.accumulate
                 sums[name] = sums[name] + value if name in sums else value
@@ -279,6 +298,8 @@ class Trainer:
 
     def _refuse_losses(self, player: str, losses: Mapping[str, float]) -> NoReturn:
         wrong = [f"the loss {name} of {player} is {loss}" for name, loss in losses.items() if not isfinite(loss)]
+        if self.settings.precision == "fp16":
+            wrong = [f"{one}, in float16, which ends at 65,504 (train.precision=bf16 does not)" for one in wrong]
         raise self._make_error(
             wrong[0] if wrong else f"a loss of {player} has not been finite since the last logged step"
         )
@@ -366,9 +387,14 @@ class Trainer:
     def _save_picture(self, average: Average) -> None:
         """Saves a grid of samples with the averaged weights, of reconstructions if the model cannot be sampled yet."""
         num, name = self.settings.samples.num, f"step-{self._cursor.step:08d}"
+        precision = self.settings.precision
         with self._use_average(average):
             try:
-                x = share_rows(lambda i, n: self.model.sample(n, seed=self.settings.seed, first=i), num, self.engine)
+                x = share_rows(
+                    lambda i, n: self.model.sample(n, seed=self.settings.seed, first=i, precision=precision),
+                    num,
+                    self.engine,
+                )
             except ValueError as refusal:
                 if (coder := self.model.coder) is None:
                     raise
@@ -379,7 +405,8 @@ class Trainer:
                 num = min(num, self.data.splits[split])
                 held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
                 real = self._reader.place(held).tensor
-                x = share_rows(lambda i, n: coder.reconstruct(real[i : i + n]), num, self.engine)
+                with use_precision(self.engine.device, precision):
+                    x = share_rows(lambda i, n: coder.reconstruct(real[i : i + n]), num, self.engine)
         grid = draw_picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.write_picture(name, grid)
         self.callbacks.samples_ready(self._cursor.step, grid)
@@ -389,7 +416,7 @@ class Trainer:
         cursor = self._cursor
         with self._use_average(average):
             try:
-                self.model.sample(1, seed=self.settings.seed)
+                self.model.sample(1, seed=self.settings.seed, precision=self.settings.precision)
             except ValueError as refusal:
                 self.progress.note(f"no scores at step {cursor.step}: {refusal}")
                 return
@@ -426,6 +453,8 @@ class Trainer:
             packed = pack(player.optimizer, name_parameters(self.model, player.optimizer))
             tensors[name_group(player.name)] = dict(packed.tensors)
             states[player.name] = {"optimizer": packed.state, "lr_schedule": player.schedule.state_dict()}
+            if player.scale:
+                states[player.name]["loss_scale"] = player.scale.state_dict()
         state = {"cursor": asdict(cursor), "players": states}
         self._writer.start(name, store.Checkpoint(tensors, state, {"model": self._frozen}))
 
@@ -450,6 +479,8 @@ class Trainer:
                 average.load_state_dict(restored.tensors["ema"], self._cursor.averaged)
             for player in players:
                 player.schedule.load_state_dict(restored.state["players"][player.name]["lr_schedule"])
+                if player.scale:
+                    player.scale.load_state_dict(restored.state["players"][player.name]["loss_scale"])
                 names = name_parameters(self.model, player.optimizer)
                 unpack(player.optimizer, names, find_packed(restored, player.name, names))
 

@@ -251,6 +251,13 @@ def test_what_a_logger_refuses_is_told_by_the_check():
         check(spec("gan", loggers=["csv", use("tensorboard", every=0)]))
 
 
+def test_a_precision_that_the_device_does_not_have_is_refused():
+    assert check(spec("gan", precision="fp16"))
+    with pytest.raises(SpecError, match=r"train\.precision.*tf32 expects an NVIDIA GPU.*got cpu: choose float32"):
+        check(spec("gan", precision="tf32"))
+    assert check(spec("gan", precision="tf32", device="auto"))  # may be trained elsewhere
+
+
 def test_checking_allocates_no_weights(tmp_path):
     parts = "{encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
     bad, huge = tmp_path / "bad.yaml", tmp_path / "huge.yaml"

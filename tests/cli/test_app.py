@@ -255,6 +255,11 @@ def test_sample_writes_pictures_and_numbers(trained, here):
     run("sample", trained, "-n", 5, "--seed", 3, "--out", "many/of/them")
     files = sorted((here / "many" / "of" / "them").iterdir())
     assert [file.name for file in files] == [f"{number:05d}.png" for number in range(5)]
+    run("sample", trained, "-n", 5, "--seed", 3, "--precision", "bf16", "--out", "narrow.npy")
+    narrow = np.load("narrow.npy")
+    assert narrow.dtype == np.float32
+    assert torch.equal(modkit.load(trained).sample(5, seed=3, precision="bf16"), torch.from_numpy(narrow))
+    assert 0 < np.abs(narrow - samples).max() < 0.1  # 8 bits
     with Image.open(files[4]) as picture:
         assert np.abs(np.asarray(picture) / 127.5 - 1 - samples[4, 0]).max() <= 1 / 255
     assert (

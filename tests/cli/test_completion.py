@@ -52,7 +52,8 @@ def test_spec_files_and_the_folders_that_lead_to_them(command, tmp_path, monkeyp
 
 def test_values_of_an_override_are_the_parts_of_the_slot_or_the_choices():
     assert completed(*TRAIN, "model.prior.sampler=dd") == [f"model.prior.sampler={n}" for n in names("sampler", "dd")]
-    assert completed("check", TRAIN[1], "train.precision=") == ["train.precision=float32", "train.precision=bf16"]
+    precisions = [f"train.precision={name}" for name in ("float32", "tf32", "bf16", "fp16")]
+    assert completed("check", TRAIN[1], "train.precision=") == precisions
     assert completed(*TRAIN, "train.compile=t") == ["train.compile=true"]
     assert completed(*TRAIN, "train.optimizer=ad") == [f"train.optimizer={n}" for n in names("optimizer", "ad")]
     assert completed(*TRAIN, "evaluate.metrics=") == completed(*TRAIN, "model.nothing.sampler=") == []

@@ -32,6 +32,7 @@ from modkit.engines.processes import keep_open
 from modkit.evaluation.evaluate_run import make_watch
 from modkit.kinds import Engine
 from modkit.nn.conv import ConvDecoder
+from modkit.optim.shards import get_local
 from modkit.progress import Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
@@ -95,6 +96,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
         {"stages": [{"players": ["autoencoder"], "steps": STEPS // 2}] * 2},
     ),
     "dcgan": (use("gan", generator=DCGAN, discriminator=DCGAN, regularizers=R1), {"terms": LAZY}),
+    "gan-r1, overflowing": (GAME, {"terms": LAZY, "clip": 1.0, "precision": "fp16"}),
     "gan-r1, accumulated": (GAME, {"terms": LAZY, "clip": 1.0, "accumulate": 2}),
     "vq-ema, accumulated": (use_coder(VQ), {"accumulate": 2}),
     "lfq!": (use_coder(use("lfq", bits=10)), {}),
@@ -106,6 +108,9 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
 }
 """The model of each system and its training settings; behind `!` is which exchange is left out.
+
+Autocast leaves float64 as it is: of float16, `overflowing` has the scaled losses alone, and a step that is skipped,
+since a gradient of the last process overflows.
 
 The layers of `dcgan` see the rows of their own process, so that several do not train what one does. A name with `@` is
 that of a system whose weights several processes divide, and recompute, by `fsdp2`.
@@ -152,6 +157,19 @@ class Partial(DDPEngine):
         return torch.cat([value] * self.world) if self.left_out == kind else super().gather(value)
 
 
+def overflow(engine: Engine) -> None:
+    """Has a gradient of the last process overflow at the engine's fifth step."""
+    steps, step = iter(range(1, 1000)), engine.step
+
+    def plant(optimizer: Any, max_norm: float | None) -> None:
+        if next(steps) == 5 and engine.rank == engine.world - 1:
+            gradients = get_local([p.grad for group in optimizer.param_groups for p in group["params"]])
+            next(one for one in gradients if one.numel()).view(-1)[0] = torch.inf
+        step(optimizer, max_norm)
+
+    engine.step = plant  # type: ignore[method-assign]
+
+
 def train(name: str, path: Path, **settings: Any) -> None:
     """Trains a system into a run at `path`, or goes on with it."""
     system = name.partition("+")[0].partition("@")[0]
@@ -172,6 +190,10 @@ def train(name: str, path: Path, **settings: Any) -> None:
     if "!" in name:
         engine = Partial(DEVICE)
         engine.left_out = name.partition("!")[2]
+    if "overflowing" in name:
+        overflow(engine)
+        sample = made.sample
+        made.sample = lambda *args, precision, **given: sample(*args, **given)  # refused in float64
     scorer = make_watch(Opened(data, "digits", site.make_evaluation(), site), chosen.seed)
     site.check()
     _tune(made, chosen)

@@ -16,7 +16,15 @@ from tests.engines.systems import STEPS, SYSTEMS, launch, measure_difference, re
 from tests.refusals import check_refusal
 
 ONES = [name for name in SYSTEMS if "!" not in name and name != "dcgan"]
-DIVIDED = ["dcgan", "vae, two stages", "gan-r1, accumulated", "vqgan-adaptive", "ldm-unet", "codes"]
+DIVIDED = [
+    "dcgan",
+    "vae, two stages",
+    "gan-r1, accumulated",
+    "gan-r1, overflowing",
+    "vqgan-adaptive",
+    "ldm-unet",
+    "codes",
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,12 @@ def together(tmp_path_factory, alone):
 @pytest.mark.parametrize("name", ONES)
 def test_two_processes_train_what_one_does(name, alone, together):
     assert measure_difference(alone / name, together / name) < 1e-8
+
+
+def test_an_overflow_in_one_process_is_a_step_that_all_skip(alone, together):
+    for run in (alone / "gan-r1, overflowing", together / "gan-r1, overflowing", together / "gan-r1, overflowing@"):
+        players = store.load(run / "checkpoints" / f"step-{STEPS:08d}").state["players"]
+        assert sorted(one["loss_scale"]["value"] for one in players.values()) == [2.0**15, 2.0**16]
 
 
 def test_processes_share_pictures_and_scores_during_training(alone, together):

@@ -19,6 +19,7 @@ from modkit.evaluation.extractors import choose_features
 from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
+from modkit.features.pixels import Pixels
 from tests.files import write_images, write_pictures
 from tests.refusals import check_refusal
 
@@ -205,6 +206,64 @@ def test_a_data_set_names_the_features_that_suit_it(run, data):
 def test_a_data_set_without_features_of_its_own_has_the_usual_ones():
     made = Corrupted(data=lambda: Shifted(size=8), corruption=Mask)
     assert choose_features(SimpleNamespace(x=made.x, fields=made.fields)) == "classifier"
+
+
+def test_scores_state_the_precision_of_samples_and_metrics_are_computed_in_float32(run, tmp_path):
+    seen = []
+
+    class Spy(Pixels):
+        def __call__(self, x):
+            assert not torch.is_autocast_enabled("cpu")
+            seen.append(x.dtype)
+            return super().__call__(x)
+
+    given = {"metrics": ["fd", "cost"], "num": 32, "features": Spy(Digits(size=8).x)}
+    full, narrow = (evaluate_run(run, **given, precision=precision) for precision in (None, "bf16"))
+    assert set(seen) == {torch.float32} and narrow.settings["precision"] == "bf16" and "precision" not in full.settings
+    name = "FD (pixels)"
+    assert 0 < abs(narrow.scores[name].value / full.scores[name].value - 1) < 0.02  # 8 bits of three layers
+    assert narrow.scores[name].settings["precision"] == narrow.scores["samples/s"].settings["precision"] == "bf16"
+    assert narrow.scores["peak memory (MiB)"].settings["precision"] == "bf16"
+    assert not narrow.scores[name].is_comparable_to(full.scores[name])
+    assert "precision" not in full.scores[name].settings and narrow.floor == full.floor
+    said = CliRunner().invoke(
+        app, ["evaluate", str(run.path), "-n", "32", "--metrics", "fd", "--features", "pixels", "--precision", "bf16"]
+    )
+    assert said.exit_code == 0, said.output
+    assert Report.read(run.path / "evaluation.json").scores[name] == narrow.scores[name]
+    again = modkit.evaluate(
+        real=torch.zeros(32, 1, 8, 8), fake=modkit.load(run), features="pixels", metrics=["fd"], precision="bf16"
+    )
+    assert again.scores[name].settings["precision"] == "bf16"
+    check_refusal("tf32 expects an NVIDIA GPU", evaluate_run, run, precision="tf32", device="cpu")
+
+
+def test_a_spec_states_the_precision_of_its_samples_and_watched_ones_are_in_that_of_training(tmp_path):
+    text = WATCHED.replace("num: 16, m", "num: 16, precision: fp16, m").replace(
+        "steps: 6,", "steps: 2, precision: bf16,"
+    )
+    run = modkit.train(modkit.Spec.from_yaml(text), tmp_path / "run")
+    (report,) = read_reports(run.path)
+    assert report.scores["FD (pixels)"].settings["precision"] == "fp16" and not report.settings
+    watched = next(row["scores"]["FD (pixels)"] for row in run.read_metrics() if "scores" in row)
+    model = modkit.load(run)
+    values = []
+    for precision in ("bf16", "float32"):
+        real = make_source(Digits(size=8).read("train", watched_indices(), modkit.Rng(0)).tensor, "real")
+        found = modkit.evaluate(
+            real=real, fake=model, features="pixels", metrics=["fd"], num=16, seed=0, precision=precision
+        )
+        values.append(found.scores["FD (pixels)"].value)
+    assert watched == pytest.approx(values[0], rel=1e-6) and watched != pytest.approx(values[1], rel=1e-6)
+    with pytest.raises(ValueError, match="tf32 expects an NVIDIA GPU"):
+        spec = modkit.Spec.from_yaml(WATCHED.replace("num: 16, m", "num: 16, precision: tf32, m"))
+        modkit.train(spec, tmp_path / "refused", overrides=["train.device=cpu"])
+    assert not (tmp_path / "refused").exists()
+
+
+def watched_indices():
+    """The training images that watched scores compare with."""
+    return draw_permutation(modkit.Rng(0, "evaluate", "train"), Digits(size=8).splits["train"])[:16].tolist()
 
 
 def test_a_report_says_what_was_asked_for(run):

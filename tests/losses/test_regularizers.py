@@ -2,11 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import Rng, StepContext
+from modkit import Rng, StepContext, build, use
 from modkit.losses import R1
 from modkit.losses.regularizers import penalize
+from modkit.precision import use_precision
 from modkit.specs.settings import Term
 from modkit.types import Cond
+from tests.play import digits, spec, turn
 
 
 @pytest.mark.smoke
@@ -68,6 +70,32 @@ def test_works_without_gradients_around_it():
 def test_refuses():
     with pytest.raises(ValueError, match="R1 expects gamma of at least 0, got -1"):
         R1(gamma=-1)
+
+
+MLP, CONV = use("mlp", width=16, depth=1), use("conv", channels=[8])
+R1S = {"r1": use("r1")}
+GAMES = {
+    "gan": use("gan", generator=MLP, discriminator=use("dcgan", channels=4), regularizers=R1S, conditioner="label"),
+    "denoising-gan": use("denoising-gan", network=MLP, discriminator=MLP, steps=2, regularizers=R1S),
+    "autoencoder": use("autoencoder", encoder=CONV, decoder=CONV, critic=use("patch", channels=8), regularizers=R1S),
+}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", GAMES)
+def test_narrow_precision_leaves_the_penalty_of_each_model_as_it_is(name, precision):
+    model, batch = build(spec(GAMES[name])), digits(8)
+    player = next(one.name for one in model.players() if one.name in ("critic", "discriminator"))
+    found = {}
+    for chosen in ("float32", precision):
+        with use_precision(torch.device("cpu"), chosen):
+            losses = model.losses(player, batch, turn())
+        gradients = torch.autograd.grad(losses["r1"], [*model.parameters()], allow_unused=True)
+        found[chosen] = losses, [one for one in gradients if one is not None]
+    (full, slopes), (narrow, same) = found["float32"], found[precision]
+    assert torch.equal(narrow["r1"], full["r1"]) and narrow["r1"] > 0
+    assert slopes and all(torch.equal(a, b) for a, b in zip(slopes, same, strict=True))
+    assert not torch.equal(narrow["adversarial"], full["adversarial"])
 
 
 class Curved(nn.Module):

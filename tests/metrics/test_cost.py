@@ -26,7 +26,7 @@ def scored(model, *, seed=0, **how):
     metric = Cost(**{"batch_size": 4, "repeats": 2, **how})
     seen = metric.update(metric.init(), "fake", {"model": model}, torch.arange(3))
     for state in (metric.merge(seen, metric.init()), metric.merge(metric.init(), seen), metric.merge(seen, seen)):
-        assert state == {"fake": model}
+        assert state == {"fake": (model, "float32")}
     return metric.result(seen, Rng(seed))
 
 
@@ -105,6 +105,13 @@ def test_a_model_without_known_networks_has_no_evaluations():
     model = diffusion()
     del model.network.origin
     assert "NFE" not in scored(model)
+
+
+def test_costs_are_those_of_the_precision_that_is_sampled_in():
+    model, metric, seen = diffusion(), Cost(batch_size=2, repeats=1), set()
+    model.network.register_forward_hook(lambda network, given, out: seen.add(out.dtype))
+    metric.compute(fake={"model": model, "precision": "bf16"})
+    assert seen == {torch.bfloat16}
 
 
 def test_what_cannot_be_measured_is_refused():

@@ -57,7 +57,7 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
         ("{stages: [{players: ['*'], steps: -2}]}", 17, "train.stages", "expects steps of at least 0, got -2"),
         ("{terms: {adversarial: {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
         ("{players: {'*': {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
-        ("{precision: half}", 20, "train.precision", r"expected 'float32' \| 'bf16', got 'half'"),
+        ("{precision: half}", 20, "train.precision", r"expected 'float32' \| 'tf32' \| 'bf16' \| 'fp16', got 'half'"),
         ("{stages: [{steps: 2}]}", 18, "train.stages[0]", "got no 'players'"),
         ("{stages: {players: ['*']}}", 17, "train.stages", "got a mapping, expected a list"),
         ("{players: [1]}", 18, "train.players", "got a list, expected a mapping"),

@@ -118,6 +118,7 @@ FAULTS = tuple(
         ("encoder", "a parameter that is not used", "gradients", _BUILT, f"{_BUILT}; self.spare = nn.Linear(2, 2)"),
         ("encoder", "float32 whatever it is fed", "dtypes", _CALLED, "self.project(x.float())"),
         ("encoder", "float32 whatever it returns", "dtypes", _CALLED, f"{_CALLED}.float()"),
+        ("encoder", "values above 65,504 on the way", "dtypes", _CALLED, f"{_CALLED} * 1e3 * 1e3 / 1e6"),
         (
             "encoder",
             "a buffer moved in eval mode",

@@ -64,6 +64,14 @@ def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, capl
     assert torch.equal(drawn, load(run, checkpoint="step-00000002").sample(4, seed=0))
 
 
+def test_a_branch_in_float16_begins_with_new_scales_and_keeps_them(run: Run, tmp_path: Path) -> None:
+    made = branch(run, tmp_path / "branch", ["train.precision=fp16"], step=2)
+    again = branch(made, tmp_path / "again", ["train.steps=6"], step=4)
+    for one, step in ((made, 4), (again, 6)):
+        state = store.load(one.checkpoints / f"step-{step:08d}").state["players"]["denoiser"]
+        assert state["loss_scale"] == {"value": 2.0**16, "steps": step - 2}
+
+
 def test_an_average_can_begin_in_a_branch(tmp_path: Path) -> None:
     run = train(SPEC, tmp_path / "run", overrides=["train.ema=0"])
     made = branch(run, tmp_path / "branch", ["train.ema=0.9"], step=2)

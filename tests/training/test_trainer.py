@@ -98,7 +98,8 @@ def test_gradients_are_clipped(tmp_path):
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_bf16_computes_under_autocast_and_keeps_float32_weights(tmp_path):
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_losses_and_pictures_are_computed_under_autocast_with_float32_weights(precision, dtype, tmp_path):
     seen = []
 
     class Spy(nn.Module):
@@ -113,9 +114,35 @@ def test_bf16_computes_under_autocast_and_keeps_float32_weights(tmp_path):
             return self.out(z).view(-1, 1, 8, 8)
 
     model = use("autoencoder", encoder=MLP["encoder"], decoder=use(Spy))
-    one = fitted(model, tmp_path / "run", precision="bf16", steps=2)
-    assert seen[:1] == [torch.bfloat16] and seen[-1] == torch.float32  # the picture
+    one = fitted(model, tmp_path / "run", precision=precision, steps=2)
+    assert len(seen) == 3 and set(seen) == {dtype}  # the last is of the picture
     assert {value.dtype for value in one.model.state_dict().values()} == {torch.float32}
+
+
+def test_frozen_weights_are_cast_once_a_stage_and_stored_as_they_are(tmp_path):
+    dtypes = {}
+
+    class Spy:
+        def step_done(self, run, stage, step, losses):
+            with torch.autocast("cpu", torch.bfloat16):
+                coder = one.model.autoencoder
+                for part in (coder.encoder, one.model.prior.network, coder.perceptual.features):
+                    layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+                    dtypes.setdefault(stage, []).append({layer.weight.dtype for layer in layers})
+
+    seeing = use("autoencoder", **MLP, features=use("random-conv", dim=8))
+    model = use("latent", autoencoder=seeing, prior=use("diffusion", network=use("mlp", width=8, depth=1)))
+    one = trainer(spec(model, precision="bf16", steps=2), tmp_path / "run", [Spy()])
+    with one.run:
+        one.fit()
+    full, narrow = {torch.float32}, {torch.bfloat16}
+    assert {stage: found[:3] for stage, found in dtypes.items()} == {
+        0: [full, narrow, narrow],
+        1: [narrow, full, narrow],
+    }
+    kept = one.run.load_weights()
+    assert {value.dtype for value in kept.values() if value.is_floating_point()} == {torch.float32}
+    assert not [layer for layer in one.model.modules() if hasattr(layer, "narrowed")]
 
 
 def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path):

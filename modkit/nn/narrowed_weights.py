@@ -1,0 +1,71 @@
+"""Weights cast once for autocast, which casts those of each product at each call.
+
+Autocast keeps what it has cast only of weights that are trained, and only until it ends. So a frozen network, and any
+network that samples step by step, would cast all of its weights whenever it is called. Here copies in the narrow type
+are made once and found by the layer in place of its weights where autocast to this type is on. State dicts, averages
+and all that is computed without autocast have the weights themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["narrow_weights"]
+
+
+@contextmanager
+def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> Iterator[None]:
+    """Keeps copies of the weights of layers in a narrow type for autocast, within the context.
+
+    Nothing may train these layers in it. What autocast computes stays the same to the bit.
+
+    Args:
+        modules: The layers, among other modules, which stay as they are.
+        dtype: The type that autocast casts to; None does nothing.
+
+    Examples:
+        >>> layer = nn.Linear(2, 2)
+        >>> with narrow_weights([layer], torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+        ...     layer.weight.dtype, next(layer.parameters()).dtype
+        (torch.bfloat16, torch.float32)
+    """
+    layers = [one for one in modules if type(one) in _NARROWED and "weight" in one._parameters] if dtype else []
+    chosen = [(layer, type(layer)) for layer in layers]
+    for layer, kind in chosen:
+        weights = {name: one for name, one in layer._parameters.items() if one is not None}
+        vars(layer)["narrowed"] = {name: one.detach().to(dtype) for name, one in weights.items()}
+        layer.__class__ = _NARROWED[kind]
+    try:
+        yield
+    finally:
+        for layer, kind in chosen:
+            layer.__class__ = kind
+            del vars(layer)["narrowed"]
+
+
+def _find_weight(name: str) -> property:
+    def find(layer: Any) -> Tensor | None:
+        narrowed: Tensor | None = layer.narrowed.get(name)
+        if narrowed is None:
+            return None
+        kind = narrowed.device.type
+        casts = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == narrowed.dtype
+        weight: Tensor = narrowed if casts else layer._parameters[name]
+        return weight
+
+    return property(find)
+
+
+_LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+_NARROWED: dict[type[nn.Module], type[nn.Module]] = {
+    kind: type(kind.__name__, (kind,), {name: _find_weight(name) for name in ("weight", "bias")}) for kind in _LAYERS
+}
+"""Layers whose parameters autocast casts, all of them, and the classes of those that find narrowed ones."""
