@@ -15,6 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from modkit.nn.compiled import run_uncompiled
+
 __all__ = ["Operations", "count_operations"]
 
 _OWN = ("aten", "prim")
@@ -46,7 +48,7 @@ def count_operations(work: Callable[[], object]) -> Operations:
     """
     seen = _Seen()
     counter = FlopCounterMode(display=False)
-    with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
+    with run_uncompiled(), sdpa_kernel(SDPBackend.MATH):
         with seen, counter:  # in this order `seen` sees what the counter decomposes
             work()
     uncounted = sorted({_name(one) for one in seen.operators if _is_uncounted(one)})

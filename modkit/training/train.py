@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from modkit.building.builder import Site
 from modkit.building.checker import Report as Checked
@@ -28,6 +27,7 @@ from modkit.engines.processes import check_processes, choose_engine, keep_open
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.kinds import Engine
+from modkit.models.compiling import compile_networks, restore_networks
 from modkit.models.model import Model
 from modkit.nn.recompute import recompute
 from modkit.nn.units import find_networks, list_units
@@ -36,7 +36,7 @@ from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
-from modkit.specs.settings import Settings
+from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import Written, find_changes, update_spec
@@ -326,14 +326,13 @@ def _warn_of_threads(run: Run) -> None:
         )
 
 
-def _tune(model: nn.Module, settings: Settings) -> None:
+def _tune(model: Model, settings: Settings) -> None:
     """Sets the memory format of a model; has its networks recomputed and compiled, unit by unit if they have any."""
     if settings.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for network in find_networks(model):
-        units = list_units(network)
-        for unit in units if settings.recompute else ():
+        model.to(memory_format=torch.channels_last)
+    restore_networks(model)  # it may have been trained before
+    for network in find_networks(model) if settings.recompute else ():
+        for unit in list_units(network):
             recompute(unit)
-        if settings.compile and not hasattr(network, "step"):  # whose cache is another at each position
-            for part in units or [network]:
-                part.compile()
+    if isinstance(settings.compile, Compilation):
+        compile_networks(model, settings.compile)
