@@ -51,9 +51,9 @@ def compile_modules(modules: Iterable[nn.Module], name: str, how: Compilation) -
     """
     import torch._dynamo as dynamo
 
-    known = dynamo.list_backends(exclude_tags=())
-    if how.backend not in known:
-        raise ValueError(f"compile expects a backend of torch's, {', '.join(known)}; got {how.backend!r}")
+    if how.backend not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise ValueError(f"compile expects one of torch's backends ({known}, or one for debugging), got {how.backend!r}")
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, VARIANTS)
     shared: dict[Hashable, Callable[..., Any]] = {}
     for module in modules:

@@ -204,7 +204,7 @@ def execute(
                         run.withdraw(*(begun or ())[:1])
                 raise
         if evaluate and evaluation and engine.agree(engine.rank == 0 and not _is_measured(run)):
-            _measure(run, report, opened, engine)
+            _measure(run, report, opened, engine, settings)
     return run
 
 
@@ -239,15 +239,18 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
     return _open_resumable(path, locked) if begun else None
 
 
-def _measure(run: Run, report: Checked, opened: Opened, engine: Engine) -> None:
-    """Evaluates a trained run, on the processes that have trained it.
+def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings: Settings) -> None:
+    """Evaluates a trained run, on the processes that have trained it, compiled as it was trained.
 
     Raises:
         TrainingError: If it cannot be evaluated; the run stays.
     """
     named = None if report.plan.spec.local else ()
     try:
-        measured = measure_run(run, load_run(run, planned=report.plan), opened, Options(), engine, named=named)
+        loaded = load_run(run, planned=report.plan)
+        if isinstance(settings.compile, Compilation):
+            compile_networks(loaded.model, settings.compile)
+        measured = measure_run(run, loaded, opened, Options(), engine, named=named)
     except ValueError as error:
         raise TrainingError(
             f"{run.path} is trained but cannot be evaluated: {error}; evaluate it with: modkit evaluate {run.path}"
@@ -329,7 +332,7 @@ def _warn_of_threads(run: Run) -> None:
 def _tune(model: Model, settings: Settings) -> None:
     """Sets the memory format of a model; has its networks recomputed and compiled, unit by unit if they have any."""
     if settings.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     restore_networks(model)  # it may have been trained before
     for network in find_networks(model) if settings.recompute else ():
         for unit in list_units(network):
