@@ -53,7 +53,9 @@ def compile_modules(modules: Iterable[nn.Module], name: str, how: Compilation) -
 
     if how.backend not in torch.compiler.list_backends(exclude_tags=()):
         known = ", ".join(torch.compiler.list_backends())
-        raise ValueError(f"compile expects one of torch's backends ({known}, or one for debugging), got {how.backend!r}")
+        raise ValueError(
+            f"compile expects one of torch's backends ({known}, or one for debugging), got {how.backend!r}"
+        )
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, VARIANTS)
     shared: dict[Hashable, Callable[..., Any]] = {}
     for module in modules:
