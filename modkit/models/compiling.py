@@ -60,14 +60,14 @@ def _list_compiled(network: nn.Module) -> list[nn.Module]:
     """Lists what is compiled of a network: its units, or all of it, without the last layer."""
     last = read_extras(network, NetworkExtras).last_layer
     parameter = None if last is None else network.get_parameter(last)
-    return [one for part in list_units(network) or [network] for one in _leave_out(part, parameter)]
+    return [one for part in list_units(network) or [network] for one in _split(part, parameter)]
 
 
-def _leave_out(module: nn.Module, last: nn.Parameter | None) -> Iterator[nn.Module]:
+def _split(module: nn.Module, last: nn.Parameter | None) -> Iterator[nn.Module]:
     """Yields a module, or the parts of it beside the module of a parameter inside it."""
     if isinstance(module, nn.ModuleList | nn.ModuleDict) or any(one is last for one in module.parameters()):
         for child in module.children() if all(one is not last for one in module.parameters(recurse=False)) else ():
-            yield from _leave_out(child, last)
+            yield from _split(child, last)
     else:
         yield module
 
