@@ -284,6 +284,7 @@ def _slot(slot: SlotShape, folder: str) -> str:
 
 def _record(record: RecordShape) -> str:
     name = f"[{record.type.__name__}](#{record.type.__name__.lower()})"
+    name = f"`bool` or {name}" if record.switch else name
     return {None: name, "list": f"list of {name}", "dict": f"{name}, by pattern"}[record.container]
 
 
@@ -293,7 +294,7 @@ def _default(found: Parameter) -> str:
         return "required"
     if isinstance(default, Default):
         return f"`{default.name}`"
-    if found.record and found.record.container is None:
+    if found.record and found.record.container is None and not found.record.switch:
         return "its defaults"
     return f"`{json.dumps(default)}`"
 

@@ -13,7 +13,7 @@ OTHERS = {"starters", "templates"}
 VERBS = set(
     """
     accumulate adapt add agree allocate announce append apply assemble assign attempt attend average await backward
-    begin branch broadcast build call cap cast catch check choose clamp clear clip close collect combine compare
+    begin branch broadcast build call cap cast catch check choose clamp clear clip close collect combine compare compile
     complete compose compute concatenate condense convert copy count create crop cut decide declare decode decompose
     deduplicate dequantize derive descend describe diagnose differ differentiate digest disable discover discriminate
     divide download draw drop dump echo embed emit encode end enlarge enter escape estimate evaluate examine exchange

@@ -17,7 +17,7 @@ from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.parts.registry import Entry, Registry, get_registry
-from modkit.parts.signature import Parameter, SlotShape, list_given_types, read_parameters, read_signature
+from modkit.parts.signature import Parameter, RecordShape, SlotShape, list_given_types, read_parameters, read_signature
 from modkit.parts.validation import validate
 from modkit.specs.event import write_types
 from modkit.specs.implied import derive_defaults
@@ -304,16 +304,14 @@ class _Planner:
         default = parameter.default
         if isinstance(default, Default) and parameter.slot:
             return self.plan_part(Node({}), parameter.slot.kind, path, default)
-        if parameter.record and not parameter.record.container:
+        if parameter.record and not parameter.record.container and not parameter.record.switch:
             return self.plan_record(Node({}), parameter.record.type, path)
         return default  # type: ignore[no-any-return]
 
     def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Argument:
         if parameter.record:
-            record = parameter.record.type
-            return self._fill_container(
-                value, parameter.record.container, path, lambda v, p: self.plan_record(v, record, p)
-            )
+            record = parameter.record
+            return self._fill_container(value, record.container, path, lambda v, p: self._fill_record(v, record, p))
         slot = parameter.slot
         if slot is None:
             if reason := validate(value, parameter.annotation):
@@ -330,6 +328,9 @@ class _Planner:
                 self.report(path, reason)
             return value
         return self.plan_part(value, slot.kind, path, fallback)
+
+    def _fill_record(self, value: Value, record: RecordShape, path: str) -> Argument:
+        return value if record.switch and isinstance(value, bool) else self.plan_record(value, record.type, path)
 
     def _fill_container(
         self, value: Value, container: str | None, path: str, make: Callable[[Value, str], Argument]

@@ -158,7 +158,10 @@ def _make_value(parameter: Parameter, implied: Collection[str]) -> _Schema:
         default = {parameter.default.name} if isinstance(parameter.default, Default) else set()
         return _make_slot(parameter.slot, sorted(default.union(implied)))
     if parameter.record:
-        return _wrap_container(_make_record(parameter.record.type), parameter.record.container)
+        held = _make_record(parameter.record.type)
+        if parameter.record.switch:
+            held = {"anyOf": [{"type": "boolean"}, held]}
+        return _wrap_container(held, parameter.record.container)
     return _make_plain(parameter.annotation)
 
 

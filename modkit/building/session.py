@@ -17,6 +17,7 @@ from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import review_model, show_warnings
 from modkit.kinds import Data, Finding
+from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
@@ -71,6 +72,7 @@ def load(
     device: str = "cpu",
     checkpoint: str | None = None,
     locked: bool = False,
+    compile: bool = False,
 ) -> Model:
     """Loads the model of a run, in eval mode. Inside a stage, the weights are the averaged ones.
 
@@ -86,6 +88,7 @@ def load(
         device: The device of the model.
         checkpoint: The name of a checkpoint, or `best`; the last good one by default.
         locked: Whether to refuse versions of parts and of torch other than those in the run's lock.
+        compile: Whether to compile the networks, which pays when many samples are drawn.
 
     Returns:
         The model.
@@ -113,6 +116,8 @@ def load(
         run = run if isinstance(run, Run) else Run.open(run)
         made = model
         _load_weights(run, made, run.load_weights(checkpoint), f"the {type(model).__name__} given")
+    if compile:
+        compile_networks(made)
     return made.to(device).eval()
 
 

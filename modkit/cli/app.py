@@ -223,6 +223,7 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
 )
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @click.option("--precision", type=PRECISION, default="float32", show_default=True, help="What the model computes in.")
+@click.option("--compile", is_flag=True, help="Compile the networks, which pays when many samples are drawn.")
 @report_failures
 def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label: int | None, **options: Any) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
@@ -231,6 +232,7 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     from modkit.engines.processes import open_engine
     from modkit.engines.shares import share_rows
     from modkit.evaluation.class_grid import sample_classes
+    from modkit.models.compiling import compile_networks
     from modkit.runs.files import make_safe_name
     from modkit.runs.pictures import draw_picture
     from modkit.runs.run import Run
@@ -250,6 +252,8 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     spec = load_current_spec(opened)
     full = [expand(spec, completion.SLOTS, override) for override in overrides]
     loaded = load_run(opened, full, locked=options["locked"])
+    if options["compile"]:
+        compile_networks(loaded.model)
     columns = (num or 8) if grid else None
     x: Value
     with open_engine("auto") as engine:

@@ -41,6 +41,7 @@ __all__ = ["SCORES"]
 @click.option("--precision", type=PRECISION, help="What a model samples in; by default what RUN states, or float32.")
 @click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from RUN's lock.")
+@click.option("--compile", is_flag=True, help="Compile RUN's networks, which pays when many samples are drawn.")
 @click.option(
     "--save-statistics", type=click.Path(), metavar="FILE.npz", help="Write mu and sigma of --real to a file."
 )
@@ -58,7 +59,7 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
 
     options["metrics"] = options["metrics"].split(",") if options["metrics"] else None
     target = options.pop("save_statistics")
-    of_run = {name: options.pop(name) for name in ("per_class", "checkpoint", "locked")}
+    of_run = {name: options.pop(name) for name in ("per_class", "checkpoint", "locked", "compile")}
     of_files = {name: options.pop(name) for name in ("real", "fake", "train", "size", "channels", "background")}
     if arguments:
         if any(of_files.values()) or target:
@@ -72,7 +73,9 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
     elif of_files["real"] is None or (of_files["fake"] is None) == (target is None):
         raise ValueError("evaluate expects a RUN, or --real with --fake or --save-statistics")
     elif any(of_run.values()):
-        raise ValueError("evaluate expects a RUN with --per-class, --checkpoint or --locked, got folders or files")
+        raise ValueError(
+            "evaluate expects a RUN with --per-class, --checkpoint, --locked or --compile, got folders or files"
+        )
     else:
         if options["features"] is None and find_inception() is None:
             choices = "pixels, random-conv, classifier:FILE, …"

@@ -37,6 +37,7 @@ from modkit.kinds import Data, Engine, FeatureExtractor, Metric
 from modkit.metrics.memory import measure_peak_memory
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.speed import measure_training_speed
+from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
 from modkit.precision import check_precision
 from modkit.rng import Rng
@@ -73,6 +74,7 @@ def evaluate_run(
     checkpoint: str | None = None,
     device: str = "auto",
     locked: bool = False,
+    compile: bool = False,
 ) -> Report:
     """Measures a run's model and, as a floor, held-out images in the same way.
 
@@ -97,6 +99,7 @@ def evaluate_run(
         checkpoint: Name of the checkpoint, or `best`; None is the last.
         device: Where to sample and to compute features; `auto` is CUDA if available.
         locked: Whether to refuse parts and a torch that differ from those in the run's lock.
+        compile: Whether to compile the model's networks, which pays when many samples are drawn.
 
     Raises:
         ValueError: If the run has no data or checkpoint, or `num` is more than there are images.
@@ -113,10 +116,12 @@ def evaluate_run(
     """
     options = Options(features, metrics, num, k, seed, raw, per_class, precision)
     loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
+    if compile:
+        compile_networks(loaded.model)
     named = overrides if spec is None else None
     with open_engine(device) as engine:
         report = measure_run(run, loaded, open_data(run, loaded.site), options, engine, named=named)
-    settings = _describe({**vars(options), "checkpoint": checkpoint})
+    settings = _describe({**vars(options), "checkpoint": checkpoint, "compile": compile})
     return replace(report, overrides=tuple(overrides), settings=settings)
 
 

@@ -54,6 +54,7 @@ class Perceptual(nn.Module):
             features.requires_grad_(False).eval()
         self._held = (features,)
         self._learns = _has_no_key(features)
+        self._weighs = bool(read_extras(features, FeatureExtractorExtras).heads)
 
     @property
     def features(self) -> FeatureExtractor:
@@ -71,7 +72,8 @@ class Perceptual(nn.Module):
         given = self.features(fake).maps
         if not given:
             raise ValueError(f"Perceptual expects features with maps, got {self.features.label}, which gives none")
-        heads = read_extras(self.features, FeatureExtractorExtras).heads or tuple(y.new_ones(()) for y in given)
+        features: Any = self.features
+        heads = features.heads if self._weighs else tuple(y.new_ones(()) for y in given)
         if len(heads) != len(given):
             raise ValueError(f"Perceptual expects a head for each of {len(given)} maps, got {len(heads)} heads")
         return torch.stack([_measure_distance(*pair) for pair in zip(given, wanted, heads)]).sum(0)

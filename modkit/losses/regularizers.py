@@ -5,14 +5,14 @@ Shape letters: b batch, c channels, h w spatial.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modkit.kinds import Critic, Regularizer, Step
+from modkit.nn.compiled import run_uncompiled
 from modkit.precision import disable_autocast, widen
 from modkit.types import Cond
 
@@ -63,8 +63,9 @@ def penalize(
 ) -> dict[str, Tensor]:
     """Computes the penalties on a critic that are due at a step, by the names of their terms.
 
-    Compiled code cannot be differentiated twice, so the critic runs without compilation. Autocast rounds the gradient
-    that is penalized to its narrow type, so the critic runs without autocast, and the penalty is that of float32.
+    Neither compiled code nor fused attention can be differentiated twice, so the critic runs without them. Autocast
+    rounds the gradient that is penalized to its narrow type, so the critic runs without it, and the penalty is that of
+    float32.
 
     Examples:
         >>> from modkit import Rng, StepContext
@@ -73,9 +74,10 @@ def penalize(
         {'r1': tensor(18.)}
     """
     due = {name: regularizer for name, regularizer in regularizers.items() if step.wants(name)}
-    compiled = "torch._dynamo" in sys.modules  # it takes a second to import, and before it nothing is compiled
-    with torch.compiler.set_stance("force_eager") if compiled and due else nullcontext(), disable_autocast(x.device):
-        x, cond = widen(x), cond.map(_widen_floats)
+    if not due:
+        return {}
+    x, cond = widen(x), cond.map(_widen_floats)
+    with run_uncompiled(), sdpa_kernel(SDPBackend.MATH), disable_autocast(x.device):
         return {name: regularizer(critic, x, cond) for name, regularizer in due.items()}
 
 

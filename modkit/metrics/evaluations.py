@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from modkit.nn.compiled import run_uncompiled
 
 __all__ = ["Evaluations", "count_evaluations"]
 
@@ -58,7 +59,7 @@ def count_evaluations(model: nn.Module) -> Iterator[Evaluations]:
     """
     evaluations = Evaluations()
     with ExitStack() as stack:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(run_uncompiled())
         for module in model.modules():
             kind = getattr(getattr(module, "origin", None), "kind", None)
             for group, kinds in enumerate(_COUNTED):

@@ -18,6 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_fl
 
 from modkit.ops import fir as fir
 
+from modkit.nn.compiled import run_uncompiled
+
 __all__ = ["Operations", "count_operations"]
 
 _OWN = ("aten", "prim")
@@ -49,7 +51,7 @@ def count_operations(work: Callable[[], object]) -> Operations:
     """
     seen = _Seen()
     counter = FlopCounterMode(display=False)
-    with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
+    with run_uncompiled(), sdpa_kernel(SDPBackend.MATH):
         with seen, counter:  # in this order `seen` sees what the counter decomposes
             work()
     uncounted = sorted({_name(one) for one in seen.operators if _is_uncounted(one)})

@@ -29,6 +29,7 @@ from modkit.diffusion.review import review_guidance
 from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.player import Player
+from modkit.nn.compiled import run_uncompiled
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 
@@ -144,7 +145,8 @@ class Autoregressive(Model):
                 origin, inner = self.windows.locate(i)
                 return self._read(codes.view(-1, *self.single.shape), cond, origin)[1][:, inner]
             previous = codes[:, max(i - 1, 0)].to(self.device)
-            logits, cache = self.network.step(previous, i, cond, cache if i else None)
+            with run_uncompiled():  # the cache is another at each position
+                logits, cache = self.network.step(previous, i, cond, cache if i else None)
             return logits
 
         return predict

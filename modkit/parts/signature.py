@@ -72,10 +72,12 @@ class RecordShape:
     Args:
         type: The dataclass.
         container: `list` or `dict` if it holds several records, None for one record.
+        switch: Whether `true` or `false` may take the place of a record, as in `bool | Record`.
     """
 
     type: type[Any]
     container: Literal["list", "dict"] | None = None
+    switch: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,10 @@ def _parse_record(annotation: Any) -> RecordShape | None:
     """Returns the records that an annotation holds, or None."""
     origin, args = get_origin(annotation), get_args(annotation)
     container: Literal["list", "dict"] | None = "list" if origin is list else "dict" if origin is dict else None
-    held = args[-1] if container else annotation
-    return RecordShape(held, container) if isinstance(held, type) and is_dataclass(held) else None
+    members = list_members(args[-1] if container else annotation)
+    held = [one for one in members if isinstance(one, type) and is_dataclass(one)]
+    switch = bool in members
+    return RecordShape(held[0], container, switch) if len(held) == 1 and len(members) == 1 + switch else None
 
 
 def _inspect(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:

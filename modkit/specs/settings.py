@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from modkit.kinds import Engine, FeatureExtractor, Logger, LRSchedule, Metric, Optimizer, Slot, default
 from modkit.types import Precision
 
-__all__ = ["Checkpoints", "Evaluation", "Every", "PlayerSettings", "Samples", "Settings", "Stage", "Term", "Watching"]
+__all__ = [
+    "Checkpoints",
+    "Compilation",
+    "Evaluation",
+    "Every",
+    "PlayerSettings",
+    "Samples",
+    "Settings",
+    "Stage",
+    "Term",
+    "Watching",
+]
 
 _BOUNDS = (
     ("batch_size", 1, 2**20),
@@ -162,6 +173,32 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Compilation:
+    """How networks are compiled by torch.compile, which explains the choices.
+
+    Args:
+        backend: What compiles: `inductor`, or another of `torch.compiler.list_backends()`.
+        mode: What inductor spends time on; `reduce-overhead` replays CUDA graphs, `max-autotune` tries kernels.
+        dynamic: Whether all sizes may change without compiling anew; by default, only the size of the batch may.
+
+    Examples:
+        >>> Settings(compile=True).compile
+        Compilation(backend='inductor', mode='default', dynamic=None)
+
+    Raises:
+        ValueError: If another backend is given a mode.
+    """
+
+    backend: str = "inductor"
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+    dynamic: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode != "default" and self.backend != "inductor":
+            raise ValueError(f"compile expects a mode of inductor alone, got {self.mode} of {self.backend}")
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a model is trained: the keys of a spec's `train`.
 
@@ -173,7 +210,8 @@ class Settings:
             float32.
         deterministic: Whether to use algorithms that give the same bits each time, and to warn of operations that have
             none; some are slower, above all on CUDA. A resumed run equals one that was never stopped only with it.
-        compile: Whether to compile the networks with torch.compile, those with units unit by unit.
+        compile: Whether to compile the networks with torch.compile, those with units unit by unit; or how, a mapping
+            of `backend`, `mode` and `dynamic`.
         recompute: Whether the units of networks, their repeated blocks, are computed again in the backward pass, which
             saves the memory of their activations.
         channels_last: Whether to store images and convolutions with channels last.
@@ -206,7 +244,7 @@ class Settings:
     device: str = "auto"
     precision: Precision = "float32"
     deterministic: bool = True
-    compile: bool = False
+    compile: bool | Compilation = False
     recompute: bool = False
     channels_last: bool = False
     batch_size: int = 128
@@ -227,6 +265,8 @@ class Settings:
     engine: Slot[Engine] = default("local")
 
     def __post_init__(self) -> None:
+        if self.compile is True:
+            object.__setattr__(self, "compile", Compilation())
         for name, low, high in _BOUNDS:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"train.{name} expects a number in [{low}, {high}], got {getattr(self, name)}")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from modkit.cases.case import Emitted
+from modkit.cases.case import Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.errors import SpecError
 from modkit.nn.units import list_units
 from modkit.testing.bench import Bench, perturb
+from modkit.types import CondType
 
 __all__ = [
     "check_compilation",
@@ -203,25 +205,45 @@ def _hide(unit: nn.Module) -> None:
 
 def check_compilation(bench: Bench) -> None:
     """`torch.compile` traces the part without a graph break, and the result is the same."""
-    _check_compiled(bench, "aot_eager")
+    for number, example in enumerate(_merge_conditions(bench)):
+        # how operations are differentiated depends on them alone, what is traced on every type
+        _check_compiled(bench, example, "eager" if number else "aot_eager")
 
 
 def check_inductor(bench: Bench) -> None:
     """The part returns the same when it is compiled with inductor."""
-    _check_compiled(bench, "inductor")
+    for example in _merge_conditions(bench):
+        _check_compiled(bench, example, "inductor")
 
 
-def _check_compiled(bench: Bench, backend: str) -> None:
+def _merge_conditions(bench: Bench) -> list[Example]:
+    """Returns the accepted examples, but one with all conditions for those that differ in these alone, first.
+
+    Tracing takes seconds, and a part that accepts conditions one by one traces them together.
+    """
+    groups: dict[Any, list[Example]] = {}
     for example in bench.accepted:
-        types = example.types()
-        part = perturb(bench.subject.build(types)).eval()
-        torch._dynamo.reset()
-        expected = bench.call(part, types, Probe(), example)
-        part.compile(backend=backend, fullgraph=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's compiler uses deprecated functions of torch
-            compiled = bench.call(part, types, Probe(), example)
-        _check_near(bench, example, expected, compiled)
+        groups.setdefault(tuple(one for key, one in example.types().items() if key != "cond"), []).append(example)
+    found: list[Example] = []
+    for examples in sorted(groups.values(), key=len, reverse=True):
+        types = [example.types() for example in examples]
+        given = [vars(one.get("cond", CondType())) for one in types]
+        merged = {**types[0], "cond": CondType(**{key: value for one in given for key, value in one.items() if value})}
+        joins = len(examples) > 1 and bench.subject.find_refusal(merged) is None
+        found += [Example("all conditions", partial(dict, merged))] if joins else examples
+    return found
+
+
+def _check_compiled(bench: Bench, example: Example, backend: str) -> None:
+    types = example.types()
+    part = perturb(bench.subject.build(types)).eval()
+    torch._dynamo.reset()
+    expected = bench.call(part, types, Probe(), example)
+    part.compile(backend=backend, fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's compiler uses deprecated functions of torch
+        compiled = bench.call(part, types, Probe(), example)
+    _check_near(bench, example, expected, compiled)
 
 
 def _reload(bench: Bench, part: nn.Module, types: Any, example: Any) -> nn.Module:

@@ -18,7 +18,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -26,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.kinds import Engine
 from modkit.models.step import StepContext
+from modkit.nn.compiled import run_uncompiled
 from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
@@ -96,8 +96,7 @@ class Statistics:
         """Computes the losses of the players whose modules keep statistics."""
         settings, engine, key = self._settings, self._engine, ("statistics", self._stage, step)
         # a compiled network would be compiled anew for another momentum; regularizers need gradients
-        eager = torch.compiler.set_stance("force_eager") if settings.compile else nullcontext()
-        with eager, torch.enable_grad(), engine.join_weights():
+        with run_uncompiled(), torch.enable_grad(), engine.join_weights():
             for number, batch in enumerate(self._reader.read_microbatches(*key, num=PASSES)):
                 for player in self._players:
                     if not self._norms[player.name]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from modkit.building.builder import Site
 from modkit.building.checker import Report as Checked
@@ -28,6 +27,7 @@ from modkit.engines.processes import check_processes, choose_engine, keep_open
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.report import Report, locate_report
 from modkit.kinds import Engine
+from modkit.models.compiling import compile_networks, restore_networks
 from modkit.models.model import Model
 from modkit.nn.recompute import recompute
 from modkit.nn.units import find_networks, list_units
@@ -39,7 +39,7 @@ from modkit.runs.follower import Follower
 from modkit.runs.ranks import check_restarts
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
-from modkit.specs.settings import Settings
+from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import Written, find_changes, update_spec
@@ -214,7 +214,7 @@ def execute(
                         run.withdraw(*(begun or ())[:1])
                 raise
         if evaluate and evaluation and engine.agree(engine.rank == 0 and not _is_measured(run)):
-            _measure(run, report, opened, engine)
+            _measure(run, report, opened, engine, settings)
     return run
 
 
@@ -249,15 +249,18 @@ def open_before(path: Path, locked: bool = False) -> Run | None:
     return _open_resumable(path, locked) if begun else None
 
 
-def _measure(run: Run, report: Checked, opened: Opened, engine: Engine) -> None:
-    """Evaluates a trained run, on the processes that have trained it.
+def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings: Settings) -> None:
+    """Evaluates a trained run, on the processes that have trained it, compiled as it was trained.
 
     Raises:
         TrainingError: If it cannot be evaluated; the run stays.
     """
     named = None if report.plan.spec.local else ()
     try:
-        measured = measure_run(run, load_run(run, planned=report.plan), opened, Options(), engine, named=named)
+        loaded = load_run(run, planned=report.plan)
+        if isinstance(settings.compile, Compilation):
+            compile_networks(loaded.model, settings.compile)
+        measured = measure_run(run, loaded, opened, Options(), engine, named=named)
     except ValueError as error:
         raise TrainingError(
             f"{run.path} is trained but cannot be evaluated: {error}; evaluate it with: modkit evaluate {run.path}"
@@ -336,14 +339,13 @@ def _warn_of_threads(run: Run) -> None:
         )
 
 
-def _tune(model: nn.Module, settings: Settings) -> None:
+def _tune(model: Model, settings: Settings) -> None:
     """Sets the memory format of a model; has its networks recomputed and compiled, unit by unit if they have any."""
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for network in find_networks(model):
-        units = list_units(network)
-        for unit in units if settings.recompute else ():
+    restore_networks(model)  # it may have been trained before
+    for network in find_networks(model) if settings.recompute else ():
+        for unit in list_units(network):
             recompute(unit)
-        if settings.compile and not hasattr(network, "step"):  # whose cache is another at each position
-            for part in units or [network]:
-                part.compile()
+    if isinstance(settings.compile, Compilation):
+        compile_networks(model, settings.compile)

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modkit import Rng, StepContext, build, use
 from modkit.losses import R1
@@ -122,3 +123,22 @@ def test_a_compiled_critic_is_called_and_differentiated_twice():
     assert made.keys() == expected.keys() == {"r1"} and len(calls) == 3
     gradients = [torch.autograd.grad(one["r1"], critic.layer.weight)[0] for one in (made, expected)]
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_a_critic_that_attends_is_differentiated_twice():
+    """The fault: fused attention has no second derivative."""
+    torch.manual_seed(0)
+    weight = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 1, 5, 4, dtype=torch.float64)
+
+    def attend(x: Tensor, cond: Cond) -> Tensor:
+        return F.scaled_dot_product_attention(x @ weight, x, x).sum((1, 2, 3))
+
+    def attend_by_hand(x: Tensor, cond: Cond) -> Tensor:
+        return (torch.softmax(x @ weight @ x.mT / 2, -1) @ x).sum((1, 2, 3))
+
+    found, expected = (
+        torch.autograd.grad(penalize({"r1": R1()}, critic, x, Cond(), StepContext(Rng(0)))["r1"], weight)[0]
+        for critic in (attend, attend_by_hand)
+    )
+    torch.testing.assert_close(found, expected)

@@ -3,13 +3,14 @@ import re
 import pytest
 
 from modkit import Spec, check
+from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.kinds import Default
 from modkit.parts.signature import MISSING, read_signature
-from modkit.specs.settings import Checkpoints, Every, PlayerSettings, Samples, Settings, Stage, Term
+from modkit.specs.settings import Checkpoints, Compilation, Every, PlayerSettings, Samples, Settings, Stage, Term
 from tests.refusals import list_problems
 
-RECORDS = (Settings, PlayerSettings, Term, Stage, Every, Samples, Checkpoints)
+RECORDS = (Settings, Compilation, PlayerSettings, Term, Stage, Every, Samples, Checkpoints)
 HEAD = "data: {use: ring, num: 8, num_test: 8}\nmodel: {use: gan, generator: {use: mlp, width: 4}}\n"
 
 
@@ -70,3 +71,33 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
 def test_a_wrong_setting_is_refused_at_its_place(train, column, path, message):
     (problem,) = list_problems(check, Spec.from_yaml(f"{HEAD}train: {train}", "spec.yaml"))
     assert re.match(rf"spec.yaml:3:{column}: {re.escape(path)}: .*{message}", problem)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("false", False),
+        ("true", Compilation()),
+        ("{}", Compilation()),
+        ("{mode: max-autotune, dynamic: true}", Compilation(mode="max-autotune", dynamic=True)),
+    ],
+)
+def test_how_networks_are_compiled_has_one_form(written, expected):
+    spec = Spec.from_yaml(f"{HEAD}train: {{compile: {written}}}\n")
+    planned = plan(spec)
+    assert Site(planned, meta=True).make_settings().compile == expected
+    assert Site(plan(planned.resolved), meta=True).make_settings().compile == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("fast", "train.compile: got 'fast', expected a mapping"),
+        ("{mode: fast}", "train.compile.mode: expected 'default' | 'reduce-overhead' | "),
+        ("{level: 3}", "train.compile.level: got an unknown key 'level', expected one of: backend, mode, dynamic"),
+        ("{backend: eager, mode: max-autotune}", "compile expects a mode of inductor alone, got max-autotune of eager"),
+    ],
+)
+def test_what_is_no_way_to_compile_is_refused(written, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        check(Spec.from_yaml(f"{HEAD}train: {{compile: {written}}}\n"))
