@@ -15,8 +15,8 @@ from dataclasses import replace
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from modkit.engines.batch_norm import JOINABLE
 from modkit.data.splits import is_stream
+from modkit.engines.batch_norm import JOINABLE
 from modkit.errors import Problem, SpecError
 from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model

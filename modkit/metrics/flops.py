@@ -16,9 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
-from modkit.ops import fir as fir
-
 from modkit.nn.compiled import run_uncompiled
+from modkit.ops import fir as fir
 
 __all__ = ["Operations", "count_operations"]
 

@@ -7,6 +7,7 @@ The dataclasses below are read like the signatures of parts: an annotation deter
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from modkit.kinds import Engine, FeatureExtractor, Logger, LRSchedule, Metric, Optimizer, Slot, default
 from modkit.types import Precision

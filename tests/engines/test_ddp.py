@@ -11,6 +11,7 @@ from modkit import Spec, use
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.fsdp2 import FSDP2Engine
 from modkit.engines.processes import check_processes, choose_engine
+from modkit.runs import checkpoint as store
 from modkit.specs.settings import Settings
 from tests.engines.systems import STEPS, SYSTEMS, launch, measure_difference, read_rows, train
 from tests.refusals import check_refusal
