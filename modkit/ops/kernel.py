@@ -14,10 +14,10 @@ kernels on the CPU, for tests. A tangent of forward-mode differentiation would s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,14 @@ __all__ = ["KERNELS", "Choice", "Kernel", "choose", "has_triton", "list_ran", "r
 _MODES = ("auto", "reference", "triton")
 _OLDEST = (8, 0)  # compute capability: Triton compiles for no older card
 _TRANSFORMED = "reference: forward-mode differentiation or torch.func"
+_F = TypeVar("_F", bound=Callable[..., object])
 _ran: dict[str, set[str]] = {}
+
+
+def _assume_constant(function: _F) -> _F:
+    """Does what `torch.compiler.assume_constant_result` does, without the second that importing the compiler takes."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class Choice(NamedTuple):
@@ -97,7 +104,7 @@ def read_mode() -> str:
     return mode
 
 
-@torch.compiler.assume_constant_result
+@_assume_constant
 def choose(name: str, device: torch.device) -> Choice:
     """Chooses between the kernel of an op and its reference, for all calls on a device.
 
@@ -150,7 +157,7 @@ def _find_obstacle(device: torch.device) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@_assume_constant
 def _record(name: str, what: str) -> None:
     """Records what a call runs, in compiled code when it is compiled."""
     _ran.setdefault(name, set()).add(what)
