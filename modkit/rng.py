@@ -7,28 +7,23 @@ counter-based generator (Philox; Random123, Salmon et al., 2011) whose key is th
 
     words(key, r) = Philox(hash(key))[r * w : (r + 1) * w]        w words per row, padded to whole vector lanes
 
-The Box-Muller transform, which uses a fixed number of words, turns them into normal draws. In CUDA training the
-device's own generator draws cells of 16 rows, each seeded by (key, cell), so that a split inside a cell still yields
-the same rows.
+The Box-Muller transform, which uses a fixed number of words, turns them into normal draws. `modkit.ops.noise` draws
+them, on a card where it can: the words are the same on every device.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Rng"]
+from modkit.ops.noise import Law, draw_noise
 
-_CELL = 16
-_LANES = 64  # rows are padded to whole vector registers, so that the rounding of an element is independent of the split
+__all__ = ["Rng"]
 
 Key = tuple[int | str, ...]
 
@@ -41,7 +36,6 @@ class Rng:
     Args:
         *key: The seed, then names and whole numbers.
         first: Global number of the first row drawn here.
-        on_device: Whether to draw for CUDA tensors on their device (training); sampling always draws on the CPU.
 
     Examples:
         >>> rng, x = Rng(0).at("sampler"), torch.empty(4, 2)
@@ -53,10 +47,9 @@ class Rng:
         ValueError: From a draw, if its name was drawn before for the same rows.
     """
 
-    def __init__(self, *key: int | str, first: int = 0, on_device: bool = False) -> None:
+    def __init__(self, *key: int | str, first: int = 0) -> None:
         self._key: Key = _check_names(key)
         self._first = first
-        self._on_device = on_device
         self._drawn: set[tuple[Key, int]] = set()
 
     def __repr__(self) -> str:
@@ -76,16 +69,16 @@ class Rng:
         Row i of the result is global row `first + i`. Every dtype receives the same noise, rounded, so that a float64
         model can be compared with a float32 model.
         """
-        return self._draw(name, like, _make_normal, lambda x, g: x.normal_(generator=g))
+        return self._draw("normal", name, like)
 
     def uniform(self, name: str, like: Tensor) -> Tensor:
         """Draws uniformly from [0, 1), with the shape, dtype and device of `like`, `b ...`."""
-        return self._draw(name, like, _make_uniform, lambda x, g: x.uniform_(generator=g))
+        return self._draw("uniform", name, like)
 
     def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
         """Draws int64 integers uniformly from [low, high), with the shape and device of `like`, `b ...`.
 
-        On the CPU, probabilities are equal up to a relative error of (high - low) / 2^32.
+        Probabilities are equal up to a relative error of (high - low) / 2^32.
 
         Raises:
             ValueError: If the interval is empty or wider than 2^31.
@@ -93,12 +86,8 @@ class Rng:
         if not 0 < high - low <= 2**31:
             raise ValueError(f"Rng.integers expects low < high within 2^31 of each other, got [{low}, {high})")
 
-        def scaled(words: NDArray[np.uint32], size: int) -> NDArray[np.int64]:
-            wide = words[:, :size].astype(np.uint64) * np.uint64(high - low)
-            return np.asarray((wide >> np.uint64(32)).astype(np.int64) + low)
-
         like = torch.empty(like.shape, dtype=torch.int64, device=like.device)
-        return self._draw(name, like, scaled, lambda x, g: x.random_(low, high, generator=g))
+        return self._draw("integers", name, like, low, high)
 
     def make_generators(self, num: int) -> list[torch.Generator]:
         """Returns a seeded CPU generator for each of `num` rows, for libraries that require generators.
@@ -130,18 +119,12 @@ class Rng:
         return self._hash("integer", self._first)
 
     def _derive(self, key: Key, first: int) -> Rng:
-        child = Rng(first=first, on_device=self._on_device)
+        child = Rng(first=first)
         child._key = key
         child._drawn = self._drawn  # one record for the whole tree, so that two equal children cannot draw one noise
         return child
 
-    def _draw(
-        self,
-        name: str,
-        like: Tensor,
-        transform: Callable[[NDArray[np.uint32], int], NDArray[np.generic]],
-        fill: Callable[[Tensor, torch.Generator], Tensor],
-    ) -> Tensor:
+    def _draw(self, law: Law, name: str, like: Tensor, low: int = 0, high: int = 1) -> Tensor:
         key = (*self._key, name)
         if (key, self._first) in self._drawn:
             raise ValueError(
@@ -150,11 +133,7 @@ class Rng:
         self._drawn.add((key, self._first))
         if like.device.type == "meta":
             return torch.empty_like(like)
-        if self._on_device and like.device.type == "cuda":
-            return _draw_cells(key, self._first, like, fill)
-        size = math.prod(like.shape[1:])
-        values = transform(_draw_words(_digest(key), self._first, len(like), size), size)
-        return torch.from_numpy(values).to(like.device, like.dtype).view(like.shape)
+        return draw_noise(law, _digest(key), self._first, like, low, high)
 
     def _hash(self, purpose: str, row: int) -> int:
         return int.from_bytes(_digest((*self._key, purpose, row))[:8], "little") >> 1
@@ -166,39 +145,3 @@ def _check_names(names: tuple[int | str, ...]) -> Key:
 
 def _digest(key: Key) -> bytes:
     return hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
-
-
-def _draw_words(digest: bytes, first: int, num: int, size: int) -> NDArray[np.uint32]:
-    """Draws the raw words of rows [first, first + num), `num w`, with w even and at least `size`."""
-    width = -(-max(size, 1) // _LANES) * _LANES
-    blocks = width // 8  # a Philox 4x64 block is eight 32-bit words
-    philox = np.random.Philox(counter=first * blocks, key=int.from_bytes(digest, "little"))
-    return philox.random_raw(num * width // 2).view(np.uint32).reshape(num, width)
-
-
-def _make_uniform(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
-    return np.asarray((words[:, :size] >> np.uint32(8)) * np.float32(2**-24), dtype=np.float32)
-
-
-def _make_normal(words: NDArray[np.uint32], size: int) -> NDArray[np.float32]:
-    half = words.shape[1] // 2
-    u = (words[:, :half].astype(np.float32) + np.float32(0.5)) * np.float32(2**-32)  # in (0, 1], tails to 6.8 sigma
-    angle = (words[:, half:] >> np.uint32(8)).astype(np.float32) * np.float32(2 * math.pi * 2**-24)
-    radius = np.sqrt(np.float32(-2) * np.log(u))
-    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return np.ascontiguousarray(normal[:, :size], dtype=np.float32)
-
-
-def _draw_cells(key: Key, first: int, like: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
-    """Draws whole cells of 16 rows on the device of `like` and keeps the requested rows."""
-    start = first // _CELL
-    stop = -(-(first + len(like)) // _CELL)
-    dtype = torch.float32 if like.is_floating_point() else like.dtype  # every dtype gets the same noise
-    cell = torch.empty((_CELL, *like.shape[1:]), dtype=dtype, device=like.device)
-    generator = torch.Generator(like.device)
-    drawn = []
-    for index in range(start, stop):
-        generator.manual_seed(int.from_bytes(_digest((*key, "cell", index))[:8], "little") >> 1)
-        drawn.append(fill(cell.clone(), generator))
-    offset = first - start * _CELL
-    return torch.cat(drawn)[offset : offset + len(like)].to(like.dtype)

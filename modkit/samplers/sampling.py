@@ -64,7 +64,7 @@ class Sampling(Rng):
     """
 
     def __init__(self, rng: Rng, *, start_noise: Tensor | None = None, callback: Callback | None = None) -> None:
-        super().__init__(*rng._key, first=rng._first, on_device=rng._on_device)
+        super().__init__(*rng._key, first=rng._first)
         self._drawn = rng._drawn
         self._start = None if start_noise is None else _StartNoise(start_noise, rng._first)
         self.callback = callback

@@ -81,7 +81,7 @@ class Participant:
             batches: Training batches; each iteration over them is a pass over the data.
         """
         with evaluate_mode(self.model):
-            self.model.prepare(self.name, batches, Rng(self._key[0], "train", "prepare", self.name, on_device=True))
+            self.model.prepare(self.name, batches, Rng(self._key[0], "train", "prepare", self.name))
 
     @contextmanager
     def begin_turn(self, index: int) -> Iterator[StepContext]:
@@ -112,7 +112,7 @@ class Participant:
 
     def _make_context(self, index: int, *names: str) -> StepContext:
         seed, stage = self._key
-        rng = Rng(seed, "train", stage, index, self.name, *names, on_device=True)
+        rng = Rng(seed, "train", stage, index, self.name, *names)
         waiting = tuple(name for name in self.player.against if index < self._starts.get(name, 0))
         return StepContext(rng, index, training=True, waiting=waiting)
 

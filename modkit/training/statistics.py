@@ -105,7 +105,7 @@ class Statistics:
                     if not self._norms[player.name]:
                         continue
                     rivals = [other for other in self._players if other is not player]
-                    rng = Rng(settings.seed, *key, number, player.name, on_device=True).rows(engine.rank * len(batch))
+                    rng = Rng(settings.seed, *key, number, player.name).rows(engine.rank * len(batch))
                     with take_turn(player, rivals), rng.seed_torch(), cast_losses(engine.device, settings.precision):
                         player.model.losses(player.name, batch, StepContext(rng, step))
 

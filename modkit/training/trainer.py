@@ -258,7 +258,7 @@ class Trainer:
 
     def _make_rng(self, *names: int | str) -> Rng:
         """Makes a source with its own record of names: the record of one for the whole run would grow without bound."""
-        return Rng(self.settings.seed, "train", *names, on_device=True)
+        return Rng(self.settings.seed, "train", *names)
 
     def _queue_check(self, player: str, losses: Mapping[str, Tensor]) -> None:
         """Queues losses for the check that they are finite: at once in one process on the CPU, else before logging."""

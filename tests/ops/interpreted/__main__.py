@@ -1,4 +1,7 @@
-"""Runs all checks of kernels under Triton's interpreter, and prints the failures as JSON, by name."""
+"""Runs all checks of kernels under Triton's interpreter, and prints the failures as JSON, by name.
+
+With `--full`, checks take more values.
+"""
 
 import json
 import sys
