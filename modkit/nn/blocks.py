@@ -23,6 +23,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkit.ops.group_norm import normalize_silu
 from modkit.types import TensorType
 
 __all__ = [
@@ -100,13 +101,13 @@ class ResidualBlock(nn.Module):
         Raises:
             ValueError: If the block was built for an embedding and none is given.
         """
-        h = self.norm_2(self.conv_1(F.silu(self.norm_1(x))))
+        h, modulation = self.conv_1(normalize_silu(self.norm_1, x)), None
         if self.film is not None:
             if embedding is None:
                 raise ValueError(f"ResidualBlock expects an embedding of width {self.film.in_features}, got None")
-            scale, shift = broadcast(self.film(F.silu(embedding)), x).chunk(2, dim=1)
-            h = h * (1 + scale) + shift
-        y: Tensor = self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
+            scale, shift = self.film(F.silu(embedding)).chunk(2, dim=1)
+            modulation = 1 + scale, shift
+        y: Tensor = self.skip(x) + self.conv_2(self.dropout(normalize_silu(self.norm_2, h, modulation)))
         return y
 
 

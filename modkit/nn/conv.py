@@ -33,7 +33,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modkit.nn.attention import Attention, find_attention_levels
 from modkit.nn.blocks import (
@@ -47,6 +46,7 @@ from modkit.nn.blocks import (
     group_norm_32,
     make_pyramid,
 )
+from modkit.ops.group_norm import normalize_silu
 from modkit.types import Event, TensorType, Value, split_levels
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
@@ -136,7 +136,7 @@ class ConvEncoder(nn.Module):
                 if isinstance(part, Downsample) and str(index) in self.heads:
                     maps.append(self.heads[str(index)](y))
                 y = part(y)
-        y = self.conv_out(F.silu(self.norm_out(self.middle(y))))
+        y = self.conv_out(normalize_silu(self.norm_out, self.middle(y)))
         return (y, *reversed(maps)) if maps else y
 
 
@@ -229,7 +229,7 @@ class ConvDecoder(nn.Module):
             if str(index) in self.joins:
                 y = self.joins[str(index)](torch.cat([y, finer.pop(0)], dim=1))
             y = self.levels[index](y)
-        y = self.conv_out(F.silu(self.norm_out(y)))
+        y = self.conv_out(normalize_silu(self.norm_out, y))
         if self.range is not None:
             low, high = self.range
             y = low + (high - low) * (torch.tanh(y) + 1) / 2

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import broadcast, conv, crop, group_norm
 from modkit.nn.fir import FIRDownsample, FIRUpsample
+from modkit.ops.group_norm import normalize_silu
 
 __all__ = ["Block", "DownsampleBlock", "Head", "Output", "Path", "Unit", "init_xavier"]
 
@@ -84,10 +85,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None = None, style: Tensor | None = None) -> Tensor:
         """Maps `b c h w` to `b out_channels h w`, given e and w, `b d`, if the block was built for them."""
-        h = self.conv_0(self.resample(F.silu(self.norm_0(x, style))))
+        h = self.conv_0(self.resample(self.norm_0(x, style)))
         if self.embed is not None and embedding is not None:
             h = h + broadcast(self.embed(F.silu(embedding)), h)
-        h = self.conv_1(self.dropout(F.silu(self.norm_1(h, style))))
+        h = self.conv_1(self.dropout(self.norm_1(h, style)))
         return _join(self.skip(self.resample(x)), h)
 
 
@@ -201,12 +202,12 @@ class Head(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Maps `b c h w` to `b out_channels h w`."""
-        y: Tensor = self.conv(F.silu(self.norm(h, None)))
+        y: Tensor = self.conv(self.norm(h, None))
         return y
 
 
 class _Norm(nn.Module):
-    """Group normalisation whose gain and offset are computed from w, or learned."""
+    """Group normalisation and SiLU; gain and offset of the norm are computed from w, or learned."""
 
     def __init__(self, channels: int, style: int | None) -> None:
         super().__init__()
@@ -216,13 +217,12 @@ class _Norm(nn.Module):
             nn.init.ones_(self.style.bias[:channels])
 
     def forward(self, x: Tensor, style: Tensor | None) -> Tensor:
-        h: Tensor = self.norm(x)
         if self.style is None:
-            return h
+            return normalize_silu(self.norm, x)
         if style is None:
             raise ValueError(f"Block expects a noise of width {self.style.in_features}, got None")
-        gain, offset = broadcast(self.style(style), h).chunk(2, dim=1)
-        return gain * h + offset
+        gain, offset = self.style(style).chunk(2, dim=1)
+        return normalize_silu(self.norm, x, (gain, offset))
 
 
 def init_xavier(module: M, scale: float = 1.0) -> M:

@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modkit.nn.attention import find_attention_levels
 from modkit.nn.blocks import check_levels, conv, get_map_size, make_pyramid, zero_init
 from modkit.nn.embeddings import MapJoin
+from modkit.ops.group_norm import normalize_silu
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["UNetBody", "check_pyramid"]
@@ -74,7 +74,7 @@ class UNetBody(nn.Module, ABC):
         unit: Callable[[int, int, bool], nn.Module],
         downsample: Callable[[int], nn.Module],
         upsample: Callable[[int], nn.Module],
-        norm: Callable[[int], nn.Module],
+        norm: Callable[[int], nn.GroupNorm],
     ) -> None:
         super().__init__()
         rank, stem = len(x.shape) - 1, channels[0]
@@ -135,5 +135,5 @@ class UNetBody(nn.Module, ABC):
                 h = self.resample(module, h, embedding, skips[-1].shape[2:])
             else:
                 h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)
-        y: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        y: Tensor = self.conv_out(normalize_silu(self.norm_out, h))
         return y

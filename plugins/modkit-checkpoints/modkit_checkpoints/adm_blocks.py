@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import Downsample, Upsample, broadcast, conv, zero_init
+from modkit.ops.group_norm import normalize_silu
 
 __all__ = ["AdmBlock", "Direction", "embed_time", "make_norm", "make_resampler"]
 
@@ -67,22 +68,20 @@ class AdmBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, size: Sequence[int] = ()) -> Tensor:
         """Maps `b c h w` to `b out_channels h w`, modulated by `embedding`, `b e`; if upsampled, cropped to `size`."""
-        h = F.silu(self.norm_1(x))
+        h = normalize_silu(self.norm_1, x)
         if isinstance(self.resample, Upsample):
             h, x = self.resample(h, size), self.resample(x, size)
         elif self.resample is not None:
             h, x = self.resample(h), self.resample(x)
-        h = self.conv_1(h)
-        if self.modulation is None:
-            h = self.norm_2(h)
-        else:
-            modulation = broadcast(self.modulation(F.silu(embedding)), x)
+        h, film = self.conv_1(h), None
+        if self.modulation is not None:
+            modulation = self.modulation(F.silu(embedding))
             if self.film:
                 scale, shift = modulation.chunk(2, dim=1)
-                h = self.norm_2(h) * (1 + scale) + shift
+                film = 1 + scale, shift
             else:
-                h = self.norm_2(h + modulation)
-        y: Tensor = self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
+                h = h + broadcast(modulation, x)
+        y: Tensor = self.skip(x) + self.conv_2(self.dropout(normalize_silu(self.norm_2, h, film)))
         return y
 
 
