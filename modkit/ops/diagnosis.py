@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from modkit.ops import fir, nearest
+from modkit.ops import fir, group_norm, nearest, noise
 from modkit.ops.kernel import KERNELS, choose
 
 __all__ = ["diagnose_ops"]
 
-_OPS = (fir, nearest)
+_OPS = (fir, group_norm, nearest, noise)
 """Modules of ops, whose import lists their kernels."""
 
 
@@ -21,7 +21,7 @@ def diagnose_ops() -> list[dict[str, str]]:
 
     Examples:
         >>> [row["op"] for row in diagnose_ops()]
-        ['fir', 'nearest']
+        ['fir', 'group-norm-silu', 'nearest', 'noise']
     """
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     rows = []

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.ops [--rounds R] [--scale S] [--device cuda]
 
 For each op, the kernel, the reference and the floor take turns; ratios are of medians. Aims on an H100: nearest codes
-within 1.5 of the product, FIR within 1.5 of the copy. With `--scale 0.1` sizes are smaller: the crossover, below which
-the reference is faster, is what `smallest` and `cards` of an op's `Kernel` state. Without a card, only references run.
+within 1.5 of the product, FIR within 1.5 of the copy, group norm and SiLU within 1.3. With `--scale 0.1` sizes are
+smaller: the crossover, below which the reference is faster, is what `smallest` and `cards` of an op's `Kernel` state.
+Without a card, only references run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 
 from modkit.ops.fir import resample_fir
+from modkit.ops.group_norm import normalize_silu
 from modkit.ops.nearest import find_nearest
+from modkit.ops.noise import draw_noise
 from tests.benchmarks.turns import parse, take_turns
 
 FLOOR = "floor"
@@ -71,6 +74,30 @@ def make_fir(
     return run, floor
 
 
+def make_norm(
+    scale: float, device: str, *, last: bool, backward: bool = False
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Group norm, FiLM and SiLU of bfloat16 under autocast, with gradients or without, and a copy of as many bytes."""
+    norm, batch = torch.nn.GroupNorm(32, 320, device=device), max(1, int(16 * scale))
+    x = torch.randn(batch, 320, 64, 64, device=device, dtype=torch.bfloat16)
+    x = (x.to(memory_format=torch.channels_last) if last else x).requires_grad_(backward)
+    film = [torch.randn(batch, 320, device=device, requires_grad=backward) for _ in range(2)]
+    leaves, grad = [x, *film, *norm.parameters()], torch.randn_like(x)
+
+    def run() -> object:
+        with torch.set_grad_enabled(backward), torch.autocast(x.device.type, torch.bfloat16):
+            y = normalize_silu(norm, x, (film[0], film[1]))
+        return torch.autograd.grad(y, leaves, grad.to(y.dtype)) if backward else y
+
+    return run, copy_bytes((16 if backward else 6) * x.numel(), device)
+
+
+def make_noise(scale: float, device: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Normals for 64 pictures of 3 x 256 x 256, and a copy of as many bytes."""
+    like = torch.empty(max(1, int(64 * scale)), 3, 256, 256, device=device)
+    return lambda: draw_noise("normal", bytes(16), 0, like), copy_bytes(4 * like.numel(), device)
+
+
 CASES: Mapping[str, Callable[[float, str], tuple[Callable[[], object], Callable[[], object]]]] = {
     "nearest 16k x 8k x 256": make_nearest,
     "fir down": partial(make_fir, up=False, last=False),
@@ -78,6 +105,11 @@ CASES: Mapping[str, Callable[[float, str], tuple[Callable[[], object], Callable[
     "fir down, gradient": partial(make_fir, up=False, last=False, backward=True),
     "fir up": partial(make_fir, up=True, last=False),
     "fir up, channels last": partial(make_fir, up=True, last=True),
+    "norm": partial(make_norm, last=False),
+    "norm, channels last": partial(make_norm, last=True),
+    "norm and gradients": partial(make_norm, last=False, backward=True),
+    "norm and gradients, last": partial(make_norm, last=True, backward=True),
+    "noise": make_noise,
 }
 
 
