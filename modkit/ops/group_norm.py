@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modkit.ops.kernel import Kernel, has_triton
+from modkit.ops.layout import choose_format
 
 __all__ = ["normalize_silu", "normalize_silu_reference"]
 
@@ -73,7 +74,9 @@ def normalize_silu_by_op(norm: nn.GroupNorm, x: Tensor, modulation: tuple[Tensor
         if norm.affine:
             gain, offset = gain * norm.weight, gain * norm.bias + offset
     gain, offset = gain.expand(x.shape[:2]), offset.expand(x.shape[:2])
-    return compute_group_norm_silu(_order(x, x), gain, offset, norm.num_groups, norm.eps)[0]
+    return compute_group_norm_silu(
+        x.contiguous(memory_format=choose_format(x)), gain, offset, norm.num_groups, norm.eps
+    )[0]
 
 
 @torch.library.custom_op("modkit::group_norm_silu", mutates_args=())
@@ -87,7 +90,7 @@ def compute_group_norm_silu(
         return launch_group_norm_silu(x, gain, offset, groups, tiny)
     x_hat, mean, rstd = _normalize(x, groups, tiny)
     y = F.silu(x_hat * _spread(gain, x) + _spread(offset, x))
-    return _order(y.to(x.dtype), x), mean, rstd
+    return y.to(x.dtype).contiguous(memory_format=choose_format(x)), mean, rstd
 
 
 @compute_group_norm_silu.register_fake
@@ -104,9 +107,9 @@ def compute_gradients(
     if has_triton(x.device):
         from modkit.ops.group_norm_triton import launch_gradients
 
-        return launch_gradients(_order(grad, x), x, gain, offset, mean, rstd)
+        return launch_gradients(grad.contiguous(memory_format=choose_format(x)), x, gain, offset, mean, rstd)
     grad_x, grad_gain, grad_offset = _differentiate(grad, x, gain, offset, mean.shape[1], tiny)
-    return _order(grad_x, x), grad_gain.contiguous(), grad_offset.contiguous()
+    return grad_x.contiguous(memory_format=choose_format(x)), grad_gain.contiguous(), grad_offset.contiguous()
 
 
 @compute_gradients.register_fake
@@ -159,11 +162,3 @@ def _normalize(x: Tensor, groups: int, tiny: float) -> tuple[Tensor, Tensor, Ten
 
 def _spread(vector: Tensor, x: Tensor) -> Tensor:
     return vector.reshape(*vector.shape, *(1 for _ in x.shape[2:]))
-
-
-def _order(values: Tensor, like: Tensor) -> Tensor:
-    """Orders values in memory as `like`, if that has channels last, and with channels first otherwise."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(like.ndim)
-    if last is None or like.is_contiguous() or not like.is_contiguous(memory_format=last):
-        return values.contiguous()
-    return values.contiguous(memory_format=last)

@@ -9,11 +9,13 @@ __all__ = ["choose_format"]
 
 
 def choose_format(x: Tensor) -> torch.memory_format:
-    """Chooses the memory format of a result: channels last where `x`, `b c h w`, has them so, else contiguous.
+    """Chooses the memory format of a result: channels last where `x`, `b c ...`, has them so, else contiguous.
 
     Examples:
         >>> choose_format(torch.zeros(1, 2, 3, 3).to(memory_format=torch.channels_last))
         torch.channels_last
     """
-    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+    if last is None or x.is_contiguous() or not x.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    return last
