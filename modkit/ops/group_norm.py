@@ -50,7 +50,8 @@ def normalize_silu(norm: nn.GroupNorm, x: Tensor, modulation: tuple[Tensor, Tens
         True
     """
     able = x.device.type in _DEVICES and x.dtype in _DTYPES  # asked first: a small network on the CPU would notice more
-    if able and not torch.compiler.is_compiling() and KERNEL.is_due(x, x.numel()):  # a compiler fuses the reference
+    compiling = torch.compiler.is_compiling()  # a compiler fuses the reference
+    if x.is_meta or (able and not compiling and KERNEL.is_due(x, x.numel())):  # a check allocates faster by the op
         return normalize_silu_by_op(norm, x, modulation)
     return normalize_silu_reference(norm, x, modulation)
 
