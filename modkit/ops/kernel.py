@@ -20,19 +20,21 @@ from importlib.util import find_spec
 from typing import NamedTuple, TypeVar
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 from torch.autograd import forward_ad
 
 __all__ = ["KERNELS", "Choice", "Kernel", "choose", "has_triton", "list_ran", "read_mode"]
 
 _MODES = ("auto", "reference", "triton")
+_FIRST = "3.3"  # Triton's version in which tuples grow
 _OLDEST = (8, 0)  # compute capability: Triton compiles for no older card
 _TRANSFORMED = "reference: forward-mode differentiation or torch.func"
 _F = TypeVar("_F", bound=Callable[..., object])
 _ran: dict[str, set[str]] = {}
 
 
-def _assume_constant(function: _F) -> _F:
+def _mark_constant(function: _F) -> _F:
     """Does what `torch.compiler.assume_constant_result` does, without the second that importing the compiler takes."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -104,7 +106,7 @@ def read_mode() -> str:
     return mode
 
 
-@_assume_constant
+@_mark_constant
 def choose(name: str, device: torch.device) -> Choice:
     """Chooses between the kernel of an op and its reference, for all calls on a device.
 
@@ -145,11 +147,21 @@ def _choose(name: str, device: torch.device, mode: str, able: bool) -> Choice:
     return Choice(True, smallest, "triton")
 
 
+def _find_version() -> str | None:
+    if find_spec("triton") is None:
+        return None
+    import triton
+
+    return str(triton.__version__)
+
+
 @cache
 def _find_obstacle(device: torch.device) -> str | None:
     """Finds what keeps Triton from a card."""
-    if find_spec("triton") is None:
+    if (version := _find_version()) is None:
         return "Triton is not installed"
+    if Version(version) < Version(_FIRST):
+        return f"Triton {version} is installed, and kernels need {_FIRST}"
     if torch.version.hip:
         return "kernels are written for NVIDIA's cards"
     if (found := torch.cuda.get_device_capability(device)) < _OLDEST:
@@ -157,7 +169,7 @@ def _find_obstacle(device: torch.device) -> str | None:
     return None
 
 
-@_assume_constant
+@_mark_constant
 def _record(name: str, what: str) -> None:
     """Records what a call runs, in compiled code when it is compiled."""
     _ran.setdefault(name, set()).add(what)

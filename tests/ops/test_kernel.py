@@ -77,12 +77,14 @@ def test_another_word_is_refused(kernel, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("missing", "found", "said"),
-    [(True, (9, 0), "Triton is not installed"), (False, (7, 5), "the card's compute capability is 7.5, below 8.0"),
-     (False, (8, 0), None)],
+    ("version", "found", "said"),
+    [(None, (9, 0), "Triton is not installed"),
+     ("3.2.0", (9, 0), "Triton 3.2.0 is installed, and kernels need 3.3"),
+     ("3.3.0", (7, 5), "the card's compute capability is 7.5, below 8.0"),
+     ("3.10.0", (8, 0), None)],
 )  # fmt: skip
-def test_what_keeps_triton_from_a_card(monkeypatch, missing, found, said):
-    monkeypatch.setattr(module, "find_spec", lambda name: None if missing else name)
+def test_what_keeps_triton_from_a_card(monkeypatch, version, found, said):
+    monkeypatch.setattr(module, "_find_version", lambda: version)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: found)
     assert module._find_obstacle.__wrapped__(torch.device("cuda:0")) == said
 
