@@ -34,8 +34,7 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
         ...     layer.weight.dtype, next(layer.parameters()).dtype
         (torch.bfloat16, torch.float32)
     """
-    layers = [one for one in modules if type(one) in _NARROWED and "weight" in one._parameters] if dtype else []
-    chosen = [(layer, type(layer)) for layer in layers]
+    chosen = [(one, type(one)) for one in modules if _is_cast(one)] if dtype else []
     for layer, kind in chosen:
         weights = {name: one for name, one in layer._parameters.items() if one is not None}
         vars(layer)["narrowed"] = {name: one.detach().to(dtype) for name, one in weights.items()}
@@ -45,7 +44,13 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
     finally:
         for layer, kind in chosen:
             layer.__class__ = kind
-            del vars(layer)["narrowed"]
+            vars(layer).pop("narrowed", None)  # one module may be named twice
+
+
+def _is_cast(module: nn.Module) -> bool:
+    """Whether autocast casts the parameters of a module; it leaves float64, and computed weights are no parameters."""
+    weight = module._parameters.get("weight")
+    return type(module) in _NARROWED and weight is not None and weight.dtype == torch.float32
 
 
 def _find_weight(name: str) -> property:

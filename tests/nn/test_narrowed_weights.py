@@ -31,7 +31,7 @@ def test_autocast_computes_the_same_and_casts_no_weight(dtype):
     with torch.autocast("cpu", dtype), Count() as before:
         expected = net(X)
     full = net(X)
-    with narrow_weights(net.modules(), dtype):
+    with narrow_weights([*net.modules(), *net.modules()], dtype):  # an extractor that two losses share
         with torch.autocast("cpu", dtype), Count() as after:
             assert torch.equal(net(X), expected)
         with torch.autocast("cpu", dtype), torch.autocast("cpu", enabled=False):
@@ -62,7 +62,8 @@ def test_layers_whose_weights_are_computed_stay_as_they_are():
     layer = parametrizations.spectral_norm(nn.Linear(2, 2))
     old = nn.Linear(2, 2)
     old.register_parameter("weight", None)
-    with narrow_weights([layer, old, nn.Linear(1, 1)], torch.bfloat16):
-        assert not hasattr(layer, "narrowed")
+    double = nn.Linear(1, 1).double()
+    with narrow_weights([layer, old, double], torch.bfloat16):
+        assert not any(hasattr(one, "narrowed") for one in (layer, old, double))
     with narrow_weights([plain := nn.Linear(2, 2)], None):
         assert type(plain) is nn.Linear
