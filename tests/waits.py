@@ -1,4 +1,4 @@
-"""What a computation asks of a device, seen in torch's dispatcher on meta tensors, which stand for those of a device.
+"""Where a computation waits for a device, seen in torch's dispatcher on meta tensors, which stand for those of a device.
 
 On CUDA a launch returns at once, unless the host asks for a value or copies without `non_blocking`: then it waits for
 all that was launched before.
@@ -17,39 +17,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Launches", "Waits"]
+__all__ = ["Waits"]
 
 _ROOT = Path(__file__).parents[1]
 _HERE = (Path(__file__).name, "site-packages")
 _DATA_DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-_FREE = ("detach", "alias", "lift_fresh", "set_", "_unsafe_view", "resize_")
 _MADE = {torch.tensor, torch.as_tensor, torch.asarray}
-
-
-class Launches(TorchDispatchMode):
-    """Collects the names of the operations that compute on the device: neither views nor allocations.
-
-    Args:
-        device: The type of the device.
-
-    Examples:
-        >>> with Launches() as seen:
-        ...     _ = torch.empty(2, 3, device="meta").mul(2).flatten()
-        >>> seen.names
-        ['aten.mul.Tensor']
-    """
-
-    def __init__(self, device: str = "meta") -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self._device = device
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        seen = [one for one in tree_leaves((out, args)) if isinstance(one, Tensor)]
-        if any(one.device.type == self._device for one in seen) and not _is_free(func):
-            self.names.append(str(func))
-        return out
 
 
 class Waits(TorchDispatchMode):
@@ -121,14 +94,3 @@ class _Made(TorchFunctionMode):
         if func in _MADE and out.device.type == self._device and not isinstance(args[0], Tensor):
             self._note(f"torch.{func.__name__} on the device")
         return out
-
-
-def _is_free(func: Any) -> bool:
-    """Whether an operation only makes a view or allocates."""
-    name = func.overloadpacket.__name__
-    if name in ("detach", "alias", "lift_fresh", "set_", "_unsafe_view", "resize_") or name.startswith(
-        ("empty", "new_empty")
-    ):
-        return True
-    written = any(one.alias_info is not None and one.alias_info.is_write for one in func._schema.arguments)
-    return not written and any(one.alias_info is not None for one in func._schema.returns)
