@@ -38,7 +38,7 @@ class Launches(TorchDispatchMode):
             self._check_copy(*_find_ends(name, args, kwargs))
         result = func(*args, **kwargs)
         is_view = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
-        if "meta" in _find_devices(result) and not is_view and name not in _ALLOCATIONS:
+        if "meta" in _find_devices((result, args)) and not is_view and name not in _ALLOCATIONS:
             self.kernels[name] += 1
         return result
 

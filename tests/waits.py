@@ -1,4 +1,4 @@
-"""Where a computation waits for a device, seen in torch's dispatcher on meta tensors, which stand for those of a device.
+"""Where a computation waits for a device, for which meta tensors stand, seen in torch's dispatcher.
 
 On CUDA a launch returns at once, unless the host asks for a value or copies without `non_blocking`: then it waits for
 all that was launched before.
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["Waits"]
 
 _ROOT = Path(__file__).parents[1]
-_HERE = (Path(__file__).name, "site-packages")
+_ELSEWHERE = (__file__, "site-packages")
 _DATA_DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _MADE = {torch.tensor, torch.as_tensor, torch.asarray}
 
@@ -77,7 +77,7 @@ class Waits(TorchDispatchMode):
 
     def _note(self, what: str) -> None:
         frames = [one for one in traceback.extract_stack() if one.filename.startswith(str(_ROOT))]
-        own = [one for one in frames if not any(part in one.filename for part in _HERE)]
+        own = [one for one in frames if not any(part in one.filename for part in _ELSEWHERE)]
         place = f"{Path(own[-1].filename).relative_to(_ROOT)}:{own[-1].name}" if own else "outside"
         self.found.append(f"{place}: {what}")
 
