@@ -45,7 +45,7 @@ CODER = use(
     weights={"perceptual": 0.5, "adversarial": use("adaptive", against=["nll", "perceptual"])},
 )
 VAE = use("autoencoder", encoder=MLP, bottleneck=use("gaussian", channels=4), decoder=MLP)
-TRANSFORMER = use("transformer", width=8, depth=2, heads=2)
+TRANSFORMER = use("transformer", width=8, depth=2, heads=2, dropout=0.0)  # inductor draws another dropout
 R1 = {"r1": use("r1")}
 LAZY = {"terms": {"*r1": {"every": 4}}}
 TWO = {"stages": [{"players": ["autoencoder/*"], "steps": 30}, {"players": ["prior/*"], "steps": 30}]}
