@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.ops.kernel import Kernel, has_triton
+from modkit.ops.kernel import DEVICES, Kernel, has_triton
 from modkit.ops.layout import choose_format
 
 __all__ = ["resample_fir", "resample_fir_reference"]
@@ -54,11 +54,10 @@ def resample_fir(
         >>> resample_fir(halved, box, stride=2, padding=0, size=[4], transposed=True)
         tensor([[[1., 1., 3., 3.]]])
     """
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(kind))
     known = x.ndim == 4 and x.dtype != torch.float64 and (stride == 1 or (stride == 2 and len(taps) % 2 == 0))
-    if known and KERNEL.is_due(x, x.numel() + math.prod((*x.shape[:2], *size))):
+    if x.device.type in DEVICES and known and KERNEL.is_due(x, x.numel() + math.prod((*x.shape[:2], *size))):
+        if torch.is_autocast_enabled(x.device.type):  # a convolution casts by itself
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         return compute_fir(x, taps, stride, padding, list(size), transposed)
     return resample_fir_reference(x, taps, stride=stride, padding=padding, size=size, transposed=transposed)
 

@@ -15,20 +15,18 @@ Shape letters: b batch, c channels, g groups.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modkit.ops.kernel import Kernel, has_triton
+from modkit.ops.kernel import DEVICES, Kernel, has_triton
 from modkit.ops.layout import choose_format
 
 __all__ = ["normalize_silu", "normalize_silu_reference"]
 
 KERNEL = Kernel("group-norm-silu", size="values", smallest=2**16)  # an estimate, not yet timed on a card
-_DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("cuda",)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -49,7 +47,7 @@ def normalize_silu(norm: nn.GroupNorm, x: Tensor, modulation: tuple[Tensor, Tens
         >>> torch.equal(normalize_silu(norm, x, (torch.ones(3, 4), torch.zeros(3, 4))), y)
         True
     """
-    able = x.device.type in _DEVICES and x.dtype in _DTYPES  # asked first: a small network on the CPU would notice more
+    able = x.device.type in DEVICES and x.dtype in _DTYPES  # asked first: a small network on the CPU would notice more
     compiling = torch.compiler.is_compiling()  # a compiler fuses the reference
     if x.is_meta or (able and not compiling and KERNEL.is_due(x, x.numel())):  # a check allocates faster by the op
         return normalize_silu_by_op(norm, x, modulation)

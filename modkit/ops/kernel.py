@@ -24,7 +24,10 @@ from packaging.version import Version
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["KERNELS", "Choice", "Kernel", "choose", "has_triton", "list_ran", "read_mode"]
+__all__ = ["DEVICES", "KERNELS", "Choice", "Kernel", "choose", "has_triton", "list_ran", "read_mode"]
+
+DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("cuda",)
+"""The kinds of devices that kernels may run on: asking for others' takes time that small networks on a CPU notice."""
 
 _MODES = ("auto", "reference", "triton")
 _FIRST = "3.3"  # Triton's version in which tuples grow
