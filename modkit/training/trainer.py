@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +29,6 @@ from modkit.models.step import StepContext
 from modkit.nn.narrowed_weights import narrow_weights
 from modkit.ops.kernel import list_ran
 from modkit.optim.ema import Average
-from modkit.optim.shards import get_local
 from modkit.precision import AUTOCAST, use_precision, use_tf32, widen
 from modkit.progress import Progress
 from modkit.rng import Rng
@@ -43,6 +41,7 @@ from modkit.training.callbacks import Callbacks, Scorer
 from modkit.training.cursor import Cursor
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Interruption, Stopped
+from modkit.training.loss_record import LossRecord
 from modkit.training.optimizer_state import find_packed, name_group, name_parameters, pack, unpack
 from modkit.training.ownership import find_frozen, find_untrained
 from modkit.training.players import PlayerState, make_player_states, set_modes, strip_scope, take_turn, weigh_losses
@@ -99,8 +98,8 @@ class Trainer:
         self._cursor = Cursor()
         self._begun = 0  # the step at which this process began
         self._restored: tuple[Path, store.Checkpoint] | None = None
-        self._marks: dict[str, Tensor] = {}  # by player: not finite if a loss was not since the last logged step
-        self._recent: dict[str, Tensor] = {}  # the latest value of each loss since the last logged step
+        hint = ", in float16, which ends at 65,504 (train.precision=bf16 does not)"
+        self._losses = LossRecord(engine, hint if settings.precision == "fp16" else "")
 
     def fit(self) -> None:
         """Trains the remaining stages and finishes the run; a run with checkpoints is resumed from the last one.
@@ -148,8 +147,7 @@ class Trainer:
             with _explain_misfit(latest.path):
                 self.model.load_state_dict(restored.tensors["model"])
                 self._cursor = Cursor.read(restored.state["cursor"])
-                recent, device = self._cursor.recent, self.engine.device
-                self._recent = {name: torch.tensor(float(loss), device=device) for name, loss in recent.items()}
+                self._losses.update({name: float(loss) for name, loss in self._cursor.recent.items()})
                 if self._cursor.stage > len(self.stages):
                     raise ValueError(f"expected one of {len(self.stages)} stages, got stage {self._cursor.stage}")
             self._restored = latest.path, restored
@@ -274,7 +272,7 @@ class Trainer:
                     loss = weigh_losses(losses, state.weights, step, state.last_layer) / settings.accumulate
                     # a weight that overflowed with the gradients that it compares makes the step one to skip
                     total = torch.stack([widen(one) for one in losses.values()]).sum() if state.scale else loss
-                    self._mark(state.name, losses, total.detach())
+                    self._losses.check(state.name, losses, total.detach())
                     engine.backward(loss * scale if state.scale else loss)
             for name, value in losses.items():
                 value = value.detach() / settings.accumulate
@@ -285,54 +283,12 @@ class Trainer:
         """Makes a source with its own record of names: the record of one for the whole run would grow without bound."""
         return Rng(self.settings.seed, "train", *names)
 
-    def _mark(self, player: str, losses: Mapping[str, Tensor], total: Tensor) -> None:
-        """Marks a player whose losses are not finite, to be read with the logged losses, or ends training at once.
-
-        The weighted sum is finite only if all losses are.
-        """
-        if self.engine.device.type != "cpu" or self.engine.world > 1:
-            mark = self._marks.get(player)
-            self._marks[player] = 0 * total if mark is None else torch.add(mark, total, alpha=0)
-        elif not total.isfinite():
-            self._refuse_losses(player, {name: loss.item() for name, loss in {**losses, "total": total}.items()})
-
-    def _refuse_losses(self, player: str, losses: Mapping[str, float]) -> NoReturn:
-        wrong = [f"the loss {name} of {player} is {loss}" for name, loss in losses.items() if not isfinite(loss)]
-        if self.settings.precision == "fp16":
-            wrong = [f"{one}, in float16, which ends at 65,504 (train.precision=bf16 does not)" for one in wrong]
-        raise self._make_error(
-            wrong[0] if wrong else f"a loss of {player} has not been finite since the last logged step"
-        )
-
-    def _read_losses(self, states: Sequence[PlayerState] = ()) -> dict[str, float]:
-        """Reads the recent losses, means over processes, in one exchange and one copy from the device.
-
-        Raises:
-            TrainingError: In all processes, if a loss was not finite in any, or a weight of `states` is not: a finite
-                loss can have a gradient or a step that is not.
-        """
-        marks = {f"losses {player}": mark for player, mark in self._marks.items()}
-        wrong = {f"weights {state.name}": _find_infinite(state.parameters) for state in states}
-        means = self.engine.reduce({**self._recent, **marks, **wrong})
-        values = dict(zip(means, torch.stack(list(means.values())).tolist())) if means else {}
-        read = {name: values[name] for name in self._recent}
-        for player in self._marks:
-            if not isfinite(values[f"losses {player}"]):
-                own = f"{player}/"
-                self._refuse_losses(
-                    player, {name.removeprefix(own): loss for name, loss in read.items() if name.startswith(own)}
-                )
-        self._marks.clear()
-        for state in states:
-            if values[f"weights {state.name}"]:
-                raise self._make_error(f"a weight of {state.name} is not finite")
-        return read
-
     def _explain(self, error: BaseException) -> BaseException:
         """The error to raise in place of one that ends training."""
         if (reason := self.engine.explain(error)) is not None:
             return self._end(reason)
-        return self._make_error(str(error)) if isinstance(error, ValueError) and self.advanced else error
+        ends = isinstance(error, FloatingPointError) or (isinstance(error, ValueError) and self.advanced)
+        return self._make_error(str(error)) if ends else error
 
     def _make_error(self, what: str) -> TrainingError:
         self._writer.wait()
@@ -367,12 +323,12 @@ class Trainer:
 
     def _log(self, losses: Mapping[str, Tensor], last: bool) -> None:
         cursor = self._cursor
-        self._recent.update(losses)
+        self._losses.update(losses)
         if not last and cursor.step % self.settings.log.every:
             self.progress.step(None)
             return
-        values = self._read_losses()
-        self._recent.clear()
+        values = self._losses.read()
+        self._losses.clear()
         if self.settings.checkpoints.best in values:
             cursor.watched.append(values[self.settings.checkpoints.best])
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
@@ -439,7 +395,7 @@ class Trainer:
         """Begins to write a checkpoint; only one that is due can become the best."""
         self._note_saved(self._writer.finish())
         cursor = self._cursor
-        cursor.recent = self._read_losses(players)
+        cursor.recent = self._losses.read(players)
         name = f"step-{cursor.step:08d}"
         if due and cursor.watched:
             mean, cursor.watched = sum(cursor.watched) / len(cursor.watched), []
@@ -483,11 +439,6 @@ class Trainer:
                     player.scale.load_state_dict(restored.state["players"][player.name]["loss_scale"])
                 names = name_parameters(self.model, player.optimizer)
                 unpack(player.optimizer, names, find_packed(restored, player.name, names))
-
-
-def _find_infinite(parameters: Sequence[Tensor]) -> Tensor:
-    """The number of tensors with a value that is not finite, a scalar."""
-    return torch.stack([one.isfinite().all() for one in get_local(parameters)]).logical_not().sum().float()
 
 
 @contextmanager

@@ -236,29 +236,6 @@ def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_check
     assert all(value.isfinite().all() for value in store.load(good).tensors["model"].values())
 
 
-def test_where_reading_a_loss_would_wait_or_be_exchanged_it_is_judged_with_the_logged_ones(tmp_path):
-    one = trainer(spec(use(Told)), tmp_path / "run")
-    one.engine.world = 2
-    one._recent = {"one/good": torch.tensor(1.0), "one/bad": torch.tensor(2.0, dtype=torch.float64)}
-    good = torch.tensor(3.0)
-    for total in (good, good):
-        one._mark("one", {"bad": total}, total)
-    assert one._read_losses() == {"one/good": 1.0, "one/bad": 2.0}
-    for value in (torch.inf, torch.nan):
-        for total in (good, value * good, good):
-            one._mark("one", {"bad": total}, total)
-        with (
-            one.run,
-            pytest.raises(TrainingError, match="a loss of one has not been finite since the last logged step"),
-        ):
-            one._read_losses()
-        one._marks.clear()
-    one._mark("one", {}, torch.inf * good)
-    one._recent["one/bad"] = torch.tensor(torch.inf)
-    with one.run, pytest.raises(TrainingError, match="the loss bad of one is inf at step 0"):
-        one._read_losses()
-
-
 def test_a_step_that_fails_ends_the_processes_and_the_thread_that_read(tmp_path):
     before = multiprocessing.active_children()
     with pytest.raises(TrainingError, match="the loss bad of one is nan") as caught:

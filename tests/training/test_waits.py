@@ -90,10 +90,11 @@ def test_no_step_of_an_example_waits(name, tmp_path):
 def test_a_logged_step_copies_once(tmp_path):
     trainer, batch = make_trainer("vae-2d", tmp_path)
     states = begin(trainer, trainer.stages[0])
-    trainer._recent, _ = trainer._take_step(states, batch)
+    losses, _ = trainer._take_step(states, batch)
+    trainer._losses.update(losses)
     with Waits() as seen, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
-        trainer._read_losses(states)
-    assert len(trainer._recent) > 1 and len(seen.found) == 1 and "_read_losses" in seen.found[0]
+        trainer._losses.read(states)
+    assert len(losses) > 1 and len(seen.found) == 1 and "loss_record.py:read" in seen.found[0]
 
 
 @pytest.mark.parametrize(
