@@ -18,7 +18,7 @@ from modkit.evaluation.feed import Feed, gather, uses_features
 from modkit.evaluation.needs import name_needs
 from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
-from modkit.kinds import Data, Engine, FeatureExtractor, Metric
+from modkit.kinds import Data, Engine, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
@@ -164,6 +164,8 @@ def score(
             metric = metrics[name]
             engine.announce(f"the scores of {name}")
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])
+            if (move := read_extras(metric, MetricExtras).place) is not None:
+                state = move(state, engine.device)
             other = [one for place in at.values() if (one := sources[place].precision) != "float32"]
             sampled = {"precision": other[0]} if other else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():

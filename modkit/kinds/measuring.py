@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from modkit.types import Batch, Features, Score
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from modkit.rng import Rng
@@ -114,6 +115,8 @@ class MetricExtras:
     Args:
         given: `given(state, set, statistics)` adds a set of which only the mean and covariance are known, and returns
             the new state.
+        place: `place(state, device)` returns the state, of which `result` may compute on the device.
     """
 
     given: Callable[[Any, str, Any], Any] | None = None
+    place: Callable[[Any, torch.device], Any] | None = None

@@ -43,7 +43,8 @@ class Copying(StoredMetric):
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """Computes the score `copying`; `rng` is not used."""
-        sets = prepare_points(**self.rows(state))
+        rows = self.rows(state)
+        sets = prepare_points(state["fake"].device, **rows)
         nearest = {name: compute_radii(sets[name], [1], of=sets["train"])[1] for name in ("real", "fake")}
         value = _compare_distances(nearest["real"][:, 0], nearest["fake"][:, 0])
         error = None

@@ -7,6 +7,9 @@ the squared distances. If e leaves a comparison undecided, the sum of squared di
 counts are those of float64, and memory is linear in n. Everything is also computed within halves of the samples, for
 errors.
 
+On a GPU, tiles are computed there, within a budget of its memory; all else is as on the CPU, where the samples stay. So
+counts and radii are the same.
+
 Shape letters: n m samples, d features, s splits in halves.
 
 References:
@@ -23,11 +26,14 @@ import torch
 from torch import Tensor
 
 from modkit.metrics.halves import assign_sides
+from modkit.precision import use_precision
 
 __all__ = ["Balls", "Comparison", "Hits", "Points", "count_hits", "prepare_points", "compute_radii"]
 
 _ROWS, _COLUMNS = 1024, 4096  # of a tile
 _EXACT = 2**20  # numbers in float64 at once
+_PAIR = 32  # bytes that a pair in a tile may take with its indices
+_DEVICES = ("cuda",)  # whose products, without TF32, are known to keep the bound
 
 Comparison = Literal["<", "<="]
 
@@ -41,6 +47,7 @@ class Points(NamedTuple):
     right: Tensor  # n d+2
     norms: Tensor  # n, float64
     scale: float  # of squared distances in tiles
+    device: torch.device  # of tiles; the tensors are on the CPU
 
     def compute_slack(self, norms: Tensor) -> Tensor:
         """Computes e; a lower bound may be too low by up to 2 e."""
@@ -62,8 +69,12 @@ class Hits(NamedTuple):
     by_centre: Tensor  # n s+1, number of samples in each ball
 
 
-def prepare_points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
+def prepare_points(device: torch.device | str = "cpu", /, **sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
     """Prepares sets of samples, each given by indices, `n`, and values, `n d`, for comparison with each other.
+
+    Args:
+        device: The device that computes tiles; the CPU does if it is no CUDA device, or a set does not fit its memory.
+        sets: The sets, on the CPU.
 
     Raises:
         ValueError: If shapes do not match or a value is not finite.
@@ -80,7 +91,8 @@ def prepare_points(**sets: tuple[Tensor, Tensor]) -> dict[str, Points]:
         (float((part.double() - mean).abs().max()) for _, v in sets.values() for part in torch.split(v, _ROWS))
     )
     shift = -math.frexp(largest * math.sqrt(len(mean)))[1] if largest else 0  # powers of two keep the digits
-    return {name: _prepare(values, indices, mean, shift) for name, (indices, values) in sets.items()}
+    place = _find_device(torch.device(device), [values for _, values in sets.values()])
+    return {name: _prepare(values, indices, mean, shift, place) for name, (indices, values) in sets.items()}
 
 
 def compute_radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> dict[int, Tensor]:
@@ -105,11 +117,13 @@ def compute_radii(x: Points, ks: Sequence[int], *, of: Points | None = None) -> 
     enough = there >= torch.tensor(ks)[:, None, None]
     found = torch.full(enough.shape, math.inf, dtype=torch.float64)
     least = 3 * max(ks) + 14  # nearly always enough for more than k in any half
-    for rows in torch.split(torch.arange(len(x.values)), _ROWS // 2):
-        for few, size in ((least, len(rows)), (8 * least, 64), (len(y.sides), 16)):
-            for some in torch.split(rows, size) if len(rows) else ():
-                found[:, some] = _find_radii(x, some, y, ks, few, same=of is None)
-            rows = rows[(found[:, rows].isinf() & enough[:, rows]).any(2).any(0)]
+    with use_precision(x.device, "float32"):
+        right = y.right.to(x.device)
+        for rows in torch.split(torch.arange(len(x.values)), _count_rows(x.device, len(right))):
+            for few, size in ((least, len(rows)), (8 * least, 64), (len(y.sides), 16)):
+                for some in torch.split(rows, size) if len(rows) else ():
+                    found[:, some] = _find_radii(x, some, y, right, ks, few, same=of is None)
+                rows = rows[(found[:, rows].isinf() & enough[:, rows]).any(2).any(0)]
     return dict(zip(ks, found, strict=True))
 
 
@@ -121,18 +135,21 @@ def count_hits(real: Points, fake: Points, balls: Sequence[Balls]) -> list[Hits]
     ]
     widest = {name: [_find_widest(each.squared_radii) for each in balls if each.of == name] for name in sets}
     reach = {name: _round_up(torch.stack(each).amax(0) * real.scale) for name, each in widest.items() if each}
-    for first in range(0, len(real.values), _ROWS):
-        for second in range(0, len(fake.values), _COLUMNS):
-            tile = real.left[first : first + _ROWS] @ fake.right[second : second + _COLUMNS].T
-            for name, far in reach.items():
-                part = far[first : first + _ROWS, None] if name == "real" else far[second : second + _COLUMNS]
-                i, j = (tile <= part).nonzero(as_tuple=True)
-                for ii, jj in zip(torch.split(i, _EXACT // 8), torch.split(j, _EXACT // 8), strict=True):
-                    low, pair = tile[ii, jj].double(), {"real": ii + first, "fake": jj + second}
-                    centre, query = pair[name], pair["fake" if name == "real" else "real"]
-                    for each, counted in zip(balls, found, strict=True):
-                        if each.of == name:
-                            _count(counted, each, sets[name], centre, other[name], query, low)
+    with use_precision(real.device, "float32"):
+        right = fake.right.to(real.device)
+        for first in range(0, len(real.values), _ROWS):
+            left = real.left[first : first + _ROWS].to(real.device)
+            for second in range(0, len(fake.values), _COLUMNS):
+                tile = left @ right[second : second + _COLUMNS].T
+                for name, far in reach.items():
+                    part = far[first : first + _ROWS, None] if name == "real" else far[second : second + _COLUMNS]
+                    i, j, lower = _select(tile, tile <= part.to(real.device))
+                    for ii, jj, low in zip(*(torch.split(one, _EXACT // 8) for one in (i, j, lower)), strict=True):
+                        pair = {"real": ii + first, "fake": jj + second}
+                        centre, query = pair[name], pair["fake" if name == "real" else "real"]
+                        for each, counted in zip(balls, found, strict=True):
+                            if each.of == name:
+                                _count(counted, each, sets[name], centre, other[name], query, low.double())
     return found
 
 
@@ -143,13 +160,32 @@ def _sum_rows(values: Tensor) -> Tensor:
     return total
 
 
-def _prepare(values: Tensor, indices: Tensor, mean: Tensor, shift: int) -> Points:
+def _find_device(device: torch.device, sets: Sequence[Tensor]) -> torch.device:
+    """Returns the device that computes tiles: the CPU unless half of its budget holds any set."""
+    known = device.type in _DEVICES
+    fits = known and max(4 * len(one) * (one.shape[1] + 2) for one in sets) <= _read_budget(device) // 2
+    return device if fits else torch.device("cpu")
+
+
+def _read_budget(device: torch.device) -> int:
+    """The bytes that may be taken: half of what is free."""
+    return torch.cuda.mem_get_info(device)[0] // 2
+
+
+def _count_rows(device: torch.device, columns: int) -> int:
+    """The rows of a tile of so many columns; on a device, half of its budget holds the tile."""
+    most = _ROWS // 2
+    return most if device.type == "cpu" else max(1, min(most, _read_budget(device) // (2 * _PAIR * max(1, columns))))
+
+
+def _prepare(values: Tensor, indices: Tensor, mean: Tensor, shift: int, device: torch.device) -> Points:
     # The bound requires full precision of products, which float64 always has.
-    dtype = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
+    full = device.type != "cpu" or torch.get_float32_matmul_precision() == "highest"
+    dtype = torch.float32 if full else torch.float64
     n, d = values.shape
     left, right = torch.empty(n, d + 2, dtype=dtype), torch.empty(n, d + 2, dtype=dtype)
     norms = torch.empty(n, dtype=torch.float64)
-    made = Points(values, assign_sides(indices), left, right, norms, 4.0**shift)
+    made = Points(values, assign_sides(indices), left, right, norms, 4.0**shift, device)
     for first in range(0, n, _ROWS):
         part = slice(first, first + _ROWS)
         left[part, :d] = (values[part].double() - mean) * 2.0**shift
@@ -180,24 +216,36 @@ def _measure_exactly(x: Points, i: Tensor, y: Points, j: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _find_radii(x: Points, rows: Tensor, y: Points, ks: Sequence[int], few: int, *, same: bool) -> Tensor:
-    """The radii of some samples, `k rows s+1`; infinite where the nearest `few` candidates do not determine them."""
-    tile = x.left[rows] @ y.right.T
+def _find_radii(
+    x: Points, rows: Tensor, y: Points, right: Tensor, ks: Sequence[int], few: int, *, same: bool
+) -> Tensor:
+    """The radii of some samples, `k rows s+1`; infinite where the nearest `few` candidates do not determine them.
+
+    `right` is y's, on the device of tiles.
+    """
+    place = right.device
+    tile = x.left[rows].to(place) @ right.T
     if same:
-        tile[torch.arange(len(rows)), rows] = math.inf
+        tile[torch.arange(len(rows), device=place), rows.to(place)] = math.inf
     bound, near = torch.full((len(rows),), math.inf), tile < math.inf
     usual = y.norms <= 16 * y.norms.median()  # the error of an outlier would widen every bound
     if few < usual.sum():
-        smallest = _compute_upper_bound(tile if bool(usual.all()) else tile[:, usual], few).double()
+        smallest = _compute_upper_bound(tile if bool(usual.all()) else tile[:, usual.to(place)], few).cpu().double()
         bound = smallest + 2 * (x.compute_slack(x.norms[rows]) + y.compute_slack(y.norms[usual].max()))
-        near = tile <= _round_up(bound)[:, None]
-    i, j = near.nonzero(as_tuple=True)
+        near = tile <= _round_up(bound)[:, None].to(place)
+    i, j, lower = _select(tile, near)
     counts = torch.bincount(i, minlength=len(rows))
     column = torch.arange(len(i)) - (counts.cumsum(0) - counts)[i]
     head = column < 2 * few
-    found = _decide(x, rows, y, ks, (i[head], column[head]), j[head], tile[i, j][head].double())
+    found = _decide(x, rows, y, ks, (i[head], column[head]), j[head], lower[head].double())
     unseen = (counts > 2 * few)[:, None] & (found > 0)  # if many are copies of a sample, a few are enough
     return found.masked_fill(unseen | (found * x.scale > bound[:, None]), math.inf)
+
+
+def _select(tile: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns rows, columns and values of a tile where the mask is true, on the CPU."""
+    i, j = mask.nonzero(as_tuple=True)
+    return i.cpu(), j.cpu(), tile[i, j].cpu()
 
 
 def _decide(

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from modkit.kinds import Metric
+from modkit.kinds import Metric, MetricExtras, read_extras
 from modkit.rng import Rng
 from modkit.types import Score
 
@@ -30,7 +31,6 @@ class PerClass:
         metric: The metric; all that it needs must be given sample by sample.
 
     Examples:
-        >>> import torch
         >>> from modkit.metrics import LabelAccuracy
         >>> metric, values = PerClass(LabelAccuracy()), {"logits": torch.eye(2), "labels": torch.tensor([0, 1])}
         >>> scores = metric.result(metric.update(metric.init(), "fake", values, torch.arange(2)), Rng(0))
@@ -62,6 +62,11 @@ class PerClass:
         """Merges the states of disjoint samples."""
         both = {label: self.metric.merge(a[label], b[label]) for label in a.keys() & b.keys()}
         return {**a, **b, **both}
+
+    def place(self, state: State, device: torch.device) -> State:
+        """The state, of whose classes scores may be computed on the device."""
+        move = read_extras(self.metric, MetricExtras).place
+        return state if move is None else {label: move(one, device) for label, one in state.items()}
 
     def result(self, state: State, rng: Rng) -> dict[str, Score]:
         """Computes the scores of each class, then their means.

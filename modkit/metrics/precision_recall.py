@@ -59,7 +59,7 @@ class _BallMetric(StoredMetric):
         if len(rows["real"][0]) != len(rows["fake"][0]):
             received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
             raise ValueError(f"{type(self).__name__} expects as many real as fake samples, got {received}")
-        sets = prepare_points(**rows)
+        sets = prepare_points(state["fake"].device, **rows)
         asked: list[tuple[Side, _Rule]] = [("real", held), ("fake", held)] if held else []
         found = _count_hits(sets, [*asked, ("real", counted)] if counted else asked)
         real, fake = sets["real"].sides, sets["fake"].sides

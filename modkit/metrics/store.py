@@ -26,6 +26,8 @@ Rows = tuple[Tensor, Tensor]
 class Store:
     """Rows of features by sample index; any order of `add` and `merge` gives the same result of `sort`.
 
+    Rows are on the CPU; `device` names the device that scores may be computed on, at first the one that they came from.
+
     Args:
         dim: Number d of features.
         limit: Number of bytes stored in memory; beyond it, rows are in mapped files.
@@ -45,6 +47,7 @@ class Store:
         if dim < 1:
             raise ValueError(f"Store expects dim of at least 1, got {dim}")
         self.dim, self.limit = dim, limit
+        self.device = "cpu"
         self._blocks: list[Rows] = []  # in memory
         self._mapped: list[Rows] = []
 
@@ -64,6 +67,7 @@ class Store:
         if not bool(torch.isfinite(kept).all()):
             raise ValueError("Store expects finite values, got NaN or infinity")
         self._blocks.append((indices.detach().to("cpu", torch.int64, copy=True), kept))
+        self.device = str(values.device)
         self._spill()
 
     def merge(self, other: Store) -> Store:
@@ -75,6 +79,7 @@ class Store:
         if self.dim != other.dim:
             raise ValueError(f"Store.merge expects as many features, got {self.dim} and {other.dim}")
         merged = Store(self.dim, limit=self.limit)
+        merged.device = other.device
         merged._blocks = self._blocks + other._blocks
         merged._mapped = self._mapped + other._mapped
         merged._spill()
@@ -156,6 +161,12 @@ class StoredMetric(Streaming[Store]):
     def add(self, a: Store, b: Store) -> Store:
         """Merges stores."""
         return a.merge(b)
+
+    def place(self, state: Stores, device: torch.device) -> Stores:
+        """Returns the state, of which `result` may compute on the device."""
+        for store in state.values():
+            store.device = str(device)
+        return state
 
     def rows(self, state: Stores, *, least: int = 2) -> dict[str, Rows]:
         """Returns (indices, values) of each set, by ascending index.

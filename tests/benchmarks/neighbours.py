@@ -1,10 +1,10 @@
 """Times precision, recall, density and coverage beside prdc's, as ratios in one run.
 
-    python -m tests.benchmarks.neighbours [--num N] [--dim D] [--repeats R]
+    python -m tests.benchmarks.neighbours [--num N] [--dim D] [--repeats R] [--device cuda]
 
 Each side runs in a process of its own, in turn; the fastest time counts, and the peak of memory over what the inputs
 and imports took. prdc is given float64 features; ours are float32. Counts must be equal, but for
-`two-rules`, which are ours as they come: k = 3 and 5.
+`two-rules`, which are ours as they come: k = 3 and 5. With a device, a further side is ours with features there.
 """
 
 from __future__ import annotations
@@ -62,12 +62,13 @@ def resident(row: str) -> float:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(row))
 
 
-def measure(side: str, num: int, dim: int) -> dict[str, Any]:
+def measure(side: str, num: int, dim: int, device: str) -> dict[str, Any]:
     """Seconds, MB over the inputs, counts; in this process."""
     warnings.simplefilter("ignore")
-    run = {"modkit": by_modkit, "prdc": by_prdc, "two-rules": by_two_rules}[side]
-    run(**features(64, dim))  # imports
-    sets = features(num, dim)
+    run = {"prdc": by_prdc, "two-rules": by_two_rules}.get(side, by_modkit)
+    place = device if side == "on-device" else "cpu"
+    run(**{name: x.to(place) for name, x in features(64, dim).items()})  # imports
+    sets = {name: x.to(place) for name, x in features(num, dim).items()}
     ctypes.CDLL(None).malloc_trim(0)  # what is free but kept would hide what is taken
     before, start = resident("VmRSS"), time.perf_counter()
     scores = run(**sets)
@@ -78,15 +79,16 @@ def measure(side: str, num: int, dim: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints the ratios."""
-    options = parse(__doc__, arguments, num=(10_000, None), dim=(512, None), repeats=(2, None), side=("", "one, here"))
+    numbers = {"num": (10_000, None), "dim": (512, None), "repeats": (2, None)}
+    options = parse(__doc__, arguments, **numbers, device=("", "one side more"), side=("", "one, here"))
     if options.side:
-        print(json.dumps(measure(options.side, options.num, options.dim)))
+        print(json.dumps(measure(options.side, options.num, options.dim, options.device)))
         return
     best: dict[str, dict[str, Any]] = {}
     for _ in range(options.repeats):
-        for side in SIDES:
+        for side in (*SIDES, "on-device") if options.device else SIDES:
             command = [sys.executable, "-m", "tests.benchmarks.neighbours", "--side", side]
-            command += ["--num", str(options.num), "--dim", str(options.dim)]
+            command += ["--num", str(options.num), "--dim", str(options.dim), "--device", options.device]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             row = json.loads(printed.splitlines()[-1])  # prdc prints too
             if side not in best or row["seconds"] < best[side]["seconds"]:

@@ -13,12 +13,14 @@ import modkit
 from modkit.cli.app import app
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
+from modkit.engines.device import find_device
 from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.scoring import prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.metrics.frechet import frechet_distance
+from modkit.metrics.precision_recall import PRDC
 from modkit.runs import cache
 from modkit.types import TensorType
 from tests.files import write_images
@@ -113,6 +115,18 @@ def test_k_reaches_the_metrics_of_neighbours(floats):
     found = modkit.evaluate(real=floats[0], fake=floats[1], features="pixels", k=2)
     settings = {name: score.settings for name, score in found.scores.items()}
     assert settings["precision (pixels)"]["k"] == 2 and settings["coverage (pixels)"]["k"] == 5
+
+
+def test_states_are_placed_on_the_engine_s_device_to_be_scored(floats):
+    placed = []
+
+    class Placed(PRDC):
+        def place(self, state, device):
+            placed.append((sorted(state), device))
+            return super().place(state, device)
+
+    evaluate(*floats, metrics=[Placed()])
+    assert placed == [(["fake", "real"], find_device("auto"))]
 
 
 def test_held_out_digits_are_nearer_than_noise():

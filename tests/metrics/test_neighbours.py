@@ -4,9 +4,13 @@ import pytest
 import torch
 
 import modkit.metrics.neighbours as neighbours
+from modkit.metrics.copying import Copying
 from modkit.metrics.halves import SPLITS, assign_sides
 from modkit.metrics.neighbours import Balls, compute_radii, count_hits, prepare_points
+from modkit.metrics.per_class import PerClass
+from modkit.metrics.precision_recall import PRDC
 from modkit.rng import Rng
+from tests.metrics.pretended_device import FAR, PretendedDevice
 from tests.metrics.streams import normal
 from tests.refusals import check_refusal
 
@@ -22,8 +26,8 @@ def test_the_reference_is_torch_s_cdist():
     torch.testing.assert_close(squared(x, y).sqrt(), theirs, rtol=1e-13, atol=0)
 
 
-def made(**sets):
-    return prepare_points(**{name: (torch.arange(len(values)), values) for name, values in sets.items()})
+def made(device="cpu", /, **sets):
+    return prepare_points(device, **{name: (torch.arange(len(values)), values) for name, values in sets.items()})
 
 
 def lattice(name, n, d):
@@ -87,11 +91,7 @@ def test_tiles_and_parts_of_rows_change_nothing(monkeypatch):
     balls, found = balls_and_hits(made(real=x, fake=y), [3], "<=")
     for name, value in (("_ROWS", 16), ("_COLUMNS", 7), ("_EXACT", 64)):
         monkeypatch.setattr(neighbours, name, value)
-    again, counted = balls_and_hits(made(real=x, fake=y), [3], "<=")
-    for one, other in zip(balls, again, strict=True):
-        assert torch.equal(one.squared_radii, other.squared_radii)
-    for one, other in zip(found, counted, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    check_equal(balls_and_hits(made(real=x, fake=y), [3], "<="), (balls, found))
 
 
 @pytest.mark.parametrize("case, d", [("normal", 2), ("ties", 2), ("ties", 6), ("near ties", 2), ("outlier", 2)])
@@ -143,6 +143,78 @@ def test_reduced_precision_of_products_is_not_used():
     finally:
         torch.set_float32_matmul_precision("highest")
     assert made(x=normal("x", 5, 2))["x"].left.dtype == torch.float32
+
+
+def check_equal(mine, theirs):
+    for one, other in zip(mine[0], theirs[0], strict=True):
+        assert torch.equal(one.squared_radii, other.squared_radii)
+    for one, other in zip(mine[1], theirs[1], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """A device with 1 MB to spare, on which nothing else may be computed than on its own tensors."""
+    monkeypatch.setattr(neighbours, "_DEVICES", (FAR.type,))
+    monkeypatch.setattr(neighbours, "_read_budget", lambda device: 2**20)
+    with PretendedDevice() as device:
+        yield device
+
+
+@pytest.mark.parametrize("case, n, d", [(case, 150, 4) for case in CASES] + [("ties", 500, 2), ("normal", 90, 64)])
+def test_tiles_on_a_device_change_nothing(case, n, d, far):
+    x, y = CASES[case](n, d)
+    expected = balls_and_hits(made(real=x, fake=y), [2, 3], "<=")
+    assert not far.products
+    check_equal(balls_and_hits(made(FAR, real=x, fake=y), [2, 3], "<="), expected)
+    assert len(far.products) > 2
+
+
+def test_tiles_keep_to_the_budget_of_the_device(far, monkeypatch):
+    x, y = CASES["normal"](600, 8)
+    sets = made(FAR, x=x, y=y)
+    compute_radii(sets["x"], [3])
+    assert far.products and max(far.products) * neighbours._PAIR <= 2**19
+    assert made(FAR, x=x.repeat(30, 1))["x"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("metric", [PRDC(), Copying(), PerClass(PRDC())], ids=lambda metric: type(metric).__name__)
+def test_scores_are_computed_on_the_device_that_a_state_is_placed_on(metric, far):
+    values = {one: {"features": normal(one, 90, 4), "labels": torch.arange(90) % 2} for one in metric.sets}
+    state = metric.init()
+    for one, given in values.items():
+        state = metric.update(state, one, given, torch.arange(90))
+    expected = metric.result(state, Rng(0))
+    assert not far.products
+    assert metric.result(metric.place(state, FAR), Rng(0)) == expected and far.products
+
+
+def test_scores_are_computed_where_features_come_from(far):
+    x, y = normal("x", 90, 4), normal("y", 90, 4)
+    expected = PRDC().compute(real=x, fake=y)
+    assert not far.products
+    assert PRDC().compute(real=x.to(FAR), fake=y.to(FAR)) == expected and far.products
+
+
+def test_autocast_narrows_no_products():
+    x, y = CASES["normal"](60, 8)
+    expected = balls_and_hits(made(real=x, fake=y), [3], "<=")
+    with torch.autocast("cpu", torch.bfloat16):
+        check_equal(balls_and_hits(made(real=x, fake=y), [3], "<="), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("case", CASES)
+def test_counts_on_cuda_are_the_cpu_s_though_tf32_is_allowed(case):
+    x, y = CASES[case](900, 64)
+    expected = balls_and_hits(made(real=x, fake=y), [3, 5], "<=")
+    torch.set_float32_matmul_precision("high")
+    try:
+        sets = made("cuda", real=x, fake=y)
+        assert sets["real"].device.type == "cuda" and sets["real"].left.dtype == torch.float32
+        check_equal(balls_and_hits(sets, [3, 5], "<="), expected)
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_too_few_neighbours_have_no_radius():
