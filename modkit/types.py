@@ -264,8 +264,8 @@ class Batch:
         return self.map(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """Returns the batch in pinned memory; torch's loader calls this."""
-        return self.map(lambda value: value.pin_memory())
+        """Returns the batch in pinned memory, but for what is on a device already; torch's loader calls this."""
+        return self.map(lambda value: value.pin_memory() if value.device.type == "cpu" else value)
 
 
 class Latents(NamedTuple):

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Waits"]
+__all__ = ["Waits", "find_place"]
 
 _ROOT = Path(__file__).parents[1]
 _ELSEWHERE = (__file__, "site-packages")
@@ -76,10 +76,14 @@ class Waits(TorchDispatchMode):
         return tensor.device.type == self._device
 
     def _note(self, what: str) -> None:
-        frames = [one for one in traceback.extract_stack() if one.filename.startswith(str(_ROOT))]
-        own = [one for one in frames if not any(part in one.filename for part in _ELSEWHERE)]
-        place = f"{Path(own[-1].filename).relative_to(_ROOT)}:{own[-1].name}" if own else "outside"
-        self.found.append(f"{place}: {what}")
+        self.found.append(f"{find_place()}: {what}")
+
+
+def find_place(*elsewhere: str) -> str:
+    """The innermost function on the stack, as `file:function`, of those in this repository but not in some files."""
+    frames = [one for one in traceback.extract_stack() if one.filename.startswith(str(_ROOT))]
+    own = [one for one in frames if not any(part in one.filename for part in (*_ELSEWHERE, *elsewhere))]
+    return f"{Path(own[-1].filename).relative_to(_ROOT)}:{own[-1].name}" if own else "outside"
 
 
 class _Made(TorchFunctionMode):

@@ -47,9 +47,11 @@ def make_batches(
         workers: Number of workers; with any, one batch is received ahead.
         device: The device.
     """
+    on_cuda = torch.device(device).type == "cuda"
     if workers == 0:
         for request in requests:
-            yield finish_batch(owner, reader[request].to(device))
+            batch = reader[request].pin_memory() if on_cuda else reader[request]  # else the copy waits for the device
+            yield finish_batch(owner, batch.to(device))
         return
     loader = DataLoader(
         _Worker(reader),
@@ -57,7 +59,7 @@ def make_batches(
         sampler=requests,
         num_workers=workers,
         collate_fn=_keep,  # type: ignore[arg-type]  # without a batch size it is a batch, not a list
-        pin_memory=torch.device(device).type == "cuda",
+        pin_memory=on_cuda,
         generator=torch.Generator(),  # otherwise the workers' seed comes from the global generator
     )
     received = _unpack(iter(loader))  # forks the workers, before there is a thread

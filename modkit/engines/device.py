@@ -28,7 +28,7 @@ def find_device(name: str, rank: int = 0) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None and rank:
             device = torch.device("cuda", rank)
-        torch.empty(0, device=device)
+        device = torch.empty(0, device=device).device  # with its index, which torch.cuda.set_device demands
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
     if device.type == "meta":

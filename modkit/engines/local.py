@@ -37,6 +37,8 @@ class LocalEngine:
         self.rank = 0
         self.world = 1
         self.device = find_device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # whose generator dropout draws from
 
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Returns the module itself."""

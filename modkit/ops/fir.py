@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.ops.kernel import DEVICES, Kernel, has_triton
+from modkit.ops.kernel import DEVICES, Kernel, has_triton, use_device
 from modkit.ops.layout import choose_format
 
 __all__ = ["resample_fir", "resample_fir_reference"]
@@ -95,7 +95,8 @@ def compute_fir(x: Tensor, taps: Tensor, stride: int, padding: int, size: Sequen
         return y.contiguous(memory_format=choose_format(x))
     from modkit.ops.fir_triton import launch_fir
 
-    return launch_fir(x, taps, stride, padding, size, transposed)
+    with use_device(x):
+        return launch_fir(x, taps, stride, padding, size, transposed)
 
 
 @compute_fir.register_fake

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modkit.ops.kernel import DEVICES, Kernel, has_triton
+from modkit.ops.kernel import DEVICES, Kernel, has_triton, use_device
 from modkit.ops.layout import choose_format
 
 __all__ = ["normalize_silu", "normalize_silu_reference"]
@@ -86,7 +86,8 @@ def compute_group_norm_silu(
     if has_triton(x.device):
         from modkit.ops.group_norm_triton import launch_group_norm_silu
 
-        return launch_group_norm_silu(x, gain, offset, groups, tiny)
+        with use_device(x):
+            return launch_group_norm_silu(x, gain, offset, groups, tiny)
     x_hat, mean, rstd = _normalize(x, groups, tiny)
     y = F.silu(x_hat * _spread(gain, x) + _spread(offset, x))
     return y.to(x.dtype).contiguous(memory_format=choose_format(x)), mean, rstd
@@ -106,7 +107,8 @@ def compute_gradients(
     if has_triton(x.device):
         from modkit.ops.group_norm_triton import launch_gradients
 
-        return launch_gradients(grad.contiguous(memory_format=choose_format(x)), x, gain, offset, mean, rstd)
+        with use_device(x):
+            return launch_gradients(grad.contiguous(memory_format=choose_format(x)), x, gain, offset, mean, rstd)
     grad_x, grad_gain, grad_offset = _differentiate(grad, x, gain, offset, mean.shape[1], tiny)
     return grad_x.contiguous(memory_format=choose_format(x)), grad_gain.contiguous(), grad_offset.contiguous()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple, TypeVar
@@ -24,7 +25,7 @@ from packaging.version import Version
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["DEVICES", "KERNELS", "Choice", "Kernel", "choose", "has_triton", "list_ran", "read_mode"]
+__all__ = ["DEVICES", "KERNELS", "Choice", "Kernel", "choose", "has_triton", "list_ran", "read_mode", "use_device"]
 
 DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("cuda",)
 """The kinds of devices that kernels may run on: asking for others' takes time that small networks on a CPU notice."""
@@ -124,6 +125,16 @@ def has_triton(device: torch.device) -> bool:
     if device.type == "cuda":
         return _find_obstacle(device) is None
     return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1" and read_mode() == "triton"
+
+
+def use_device(x: Tensor) -> AbstractContextManager[object]:
+    """Makes the card of a tensor the current one within the context, for Triton launches there; does nothing on a CPU.
+
+    Examples:
+        >>> with use_device(torch.zeros(1)):
+        ...     pass
+    """
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 def list_ran() -> dict[str, list[str]]:

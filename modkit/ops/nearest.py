@@ -16,7 +16,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from modkit.ops.kernel import Kernel, has_triton
+from modkit.ops.kernel import Kernel, has_triton, use_device
 
 __all__ = ["find_nearest", "find_nearest_reference"]
 
@@ -92,7 +92,8 @@ def compute_nearest(z: Tensor, codebook: Tensor) -> Tensor:
         return find_nearest_reference(z, codebook)
     from modkit.ops.nearest_triton import launch_nearest
 
-    return launch_nearest(z, codebook)
+    with use_device(z):
+        return launch_nearest(z, codebook)
 
 
 @compute_nearest.register_fake

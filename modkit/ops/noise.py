@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modkit.ops.kernel import Kernel, has_triton
+from modkit.ops.kernel import Kernel, has_triton, use_device
 
 __all__ = ["Law", "draw_noise", "draw_noise_reference", "make_state"]
 
@@ -85,7 +85,8 @@ def compute_noise(state: Tensor, num: int, size: int, law: str, low: int, high: 
     if has_triton(state.device):
         from modkit.ops.noise_triton import launch_noise
 
-        return launch_noise(state, num, size, law, low, high, dtype)
+        with use_device(state):
+            return launch_noise(state, num, size, law, low, high, dtype)
     return draw_noise_reference(state.cpu().numpy().tobytes(), num, size, law, low, high).to(state.device, dtype)
 
 

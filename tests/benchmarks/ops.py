@@ -116,15 +116,9 @@ CASES: Mapping[str, Callable[[float, str], tuple[Callable[[], object], Callable[
 def measure(name: str, *, scale: float, device: str, rounds: int) -> dict[str, float]:
     """The median of the seconds of each side."""
     call, floor = CASES[name](scale, device)
-    card = device.startswith("cuda")
-    sides = {mode: partial(run_as, mode, call) for mode in (["triton"] if card else []) + ["reference"]}
-
-    def wait(side: Callable[[], object]) -> None:
-        side()
-        if card:
-            torch.cuda.synchronize()
-
-    seconds = take_turns({side: partial(wait, one) for side, one in {**sides, FLOOR: floor}.items()}, rounds)
+    modes = (["triton"] if device.startswith("cuda") else []) + ["reference"]
+    sides = {mode: partial(run_as, mode, call) for mode in modes}
+    seconds = take_turns({**sides, FLOOR: floor}, rounds)
     return {side: statistics.median(each) for side, each in seconds.items()}
 
 

@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import pytest
 import torch
@@ -7,9 +8,10 @@ import modkit
 from modkit.cli.scaffold import STARTERS
 from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
+from modkit.training import trainer
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
-from tests.benchmarks import checkpoints, frechet, gpus, ops, reading, samplers, stage_cache, start, training
+from tests.benchmarks import card, checkpoints, frechet, gpus, ops, reading, samplers, stage_cache, start, training
 
 TINY = ["model.autoencoder.encoder.channels=[8]", "model.autoencoder.decoder.channels=[8]", "data.size=8"]
 TINY += ["model.prior.network.width=16", "train.batch_size=8", "train.samples.num=1"]
@@ -118,6 +120,42 @@ def test_what_is_shown_on_gpus_runs_on_the_cpu(capsys, monkeypatch):
     assert max(report["difference"].values()) < 1e-8 and len(report["difference"]) == 2
     assert report["killed"] is True
     assert report["step"].keys() == report["samples"].keys() == {"1", "2"}
+
+
+def test_what_waits_is_found_between_logs_alone_with_its_place(monkeypatch):
+    modes = []
+
+    def weigh(*given):
+        if modes[-1:] == ["warn"]:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        return weigh_losses(*given)
+
+    monkeypatch.setattr(trainer, "weigh_losses", weigh)
+    assert card.find_waits("vae-2d", "cpu", modes.append) == {
+        "tests/benchmarks/test_benchmarks.py:weigh": modes.count("warn")
+    }
+    assert modes[:24] == ["default" if step % 7 == 0 or step > 23 else "warn" for step in range(2, 26)]
+
+
+def test_losses_are_as_far_apart_as_their_quarters():
+    wanted = [{"loss": float(value)} for value in (1, 3, 1, 3, 1, 3, 1, 3)]
+    assert card.measure_distance(wanted[::-1], wanted) == 0.0
+    assert card.measure_distance([{"loss": row["loss"] + 1} for row in wanted], wanted) == 0.5
+
+
+@pytest.mark.parametrize("name", ["vqgan", "ddgan"])
+def test_what_is_trained_on_a_card_is_valid(name):
+    spec = modkit.load_spec(card.EXAMPLES / f"{name}.yaml", card.SIZES["cuda"]["kernels"][name])
+    assert not modkit.check(spec).findings
+
+
+@pytest.mark.full
+def test_what_is_shown_on_a_card_runs_on_the_cpu(capsys):
+    card.main("--device cpu --rounds 1 --examples vae-2d,vqgan".split())
+    about, *figures = map(json.loads, capsys.readouterr().out.splitlines())
+    names = ["waits/vae-2d", "waits/vqgan", "losses", "step", "kernels/vqgan", "kernels/ddgan"]
+    assert about["card"].startswith("no card") and all(row["left out"] for row in figures)
+    assert [row["figure"] for row in figures] == [*names, *(f"floors/{name}" for name in ops.CASES)]
 
 
 def test_ops_are_timed_beside_their_floors(capsys, monkeypatch):

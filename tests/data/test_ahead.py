@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from modkit.data.ahead import read_ahead
+from modkit.data.workers import make_batches
 from modkit.types import Batch, Cond
 
 
@@ -126,3 +127,23 @@ def test_a_batch_that_comes_back_to_the_cpu_is_waited_for():
     for device in ("cpu", torch.device("cpu"), "mps", "cuda:1", torch.device("cuda")):
         Batch(Value(), {}).to(device)
     assert seen == [("cpu", False), ("cpu", False), ("mps", False), ("cuda:1", True), ("cuda", True)]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_what_this_process_reads_is_pinned_for_a_card(device):
+    """A copy from memory that is not pinned waits for what was launched before."""
+    seen = []
+
+    class Value:
+        device = torch.device("cpu")
+
+        def pin_memory(self):
+            seen.append("pins")
+            return self
+
+        def to(self, device, non_blocking):
+            seen.append((device, non_blocking))
+            return self
+
+    next(make_batches({0: Batch(Value(), {})}, None, [0], 0, device))
+    assert seen == (["pins", ("cuda", True)] if device == "cuda" else [("cpu", False)])

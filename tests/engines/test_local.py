@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -48,3 +50,17 @@ def test_auto_takes_cuda_where_there_is_one():
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(name):
     check_refusal(f"train.device expects an available device, got '{name}'", LocalEngine, name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "auto", "cuda:1"])
+def test_a_card_is_made_the_current_one(name, monkeypatch):
+    """With its index: `torch.cuda.set_device` refuses a device without one."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+
+    def allocate(size, device):
+        return SimpleNamespace(device=torch.device("cuda", device.index or 0))
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    assert [LocalEngine(name).device.index] == chosen == [int(name[-1]) if ":" in name else 0]

@@ -5,8 +5,10 @@ import torch
 
 from modkit.nn.fir import FIRDownsample, FIRUpsample
 from modkit.ops.fir import compute_fir, resample_fir_reference
+from modkit.ops.group_norm import normalize_silu
 from modkit.ops.kernel import choose, list_ran
 from modkit.ops.nearest import compute_nearest, find_nearest
+from modkit.ops.noise import draw_noise
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -76,3 +78,25 @@ def test_the_ops_are_sound():
 def test_what_runs_by_default(monkeypatch):
     monkeypatch.delenv("MODKIT_OPS")
     assert choose("nearest", torch.device("cuda:0")).kernel and choose("fir", torch.device("cuda:0")).kernel
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_kernels_run_where_their_tensors_are():
+    x, codes, taps = torch.randn(4, 32, 8, 8), torch.randn(7, 3), torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    z, norm = torch.randn(5, 3), torch.nn.GroupNorm(4, 32)
+    with torch.cuda.device(0):
+        found = [
+            draw_noise("uniform", bytes(16), 0, x.to("cuda:1")),
+            find_nearest(z.to("cuda:1"), codes.to("cuda:1")),
+            compute_fir(x.to("cuda:1"), taps.to("cuda:1"), 2, 1, [4, 4], False),
+            normalize_silu(norm.to("cuda:1"), x.to("cuda:1")),
+        ]
+    wanted = [
+        draw_noise("uniform", bytes(16), 0, x),
+        find_nearest(z, codes),
+        resample_fir_reference(x, taps, stride=2, padding=1, size=[4, 4]),
+        torch.nn.functional.silu(norm.cpu()(x)),
+    ]
+    for one, other in zip(found, wanted):
+        assert one.device == torch.device("cuda:1")
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-5, atol=1e-5)
