@@ -14,6 +14,7 @@ from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, VECTOR
 from modkit.cases.subject import Subject
 from modkit.evaluation.states import pack_state, unpack_state
+from modkit.kinds import MetricExtras, read_extras
 from modkit.parts.registry import find
 from modkit.types import Batch, CondType, Modes, Score, TensorType
 
@@ -49,6 +50,8 @@ def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
             part.update(state, set, {name: _select_rows(value, half) for name, value in values.items()}, indices[half])
             for state, half in zip(parts, halves)
         )
+    if (place := read_extras(part, MetricExtras).place) is not None:
+        whole = place(whole, torch.device("cpu"))
     scores: dict[str, Score] = part.result(whole, probe.rng)
     if not scores or not all(isinstance(score, Score) for score in scores.values()):
         raise AssertionError(f"expected scores by name, got {scores!r}")
@@ -78,6 +81,7 @@ def _make_values(part: Any, offset: int, model: Any = None) -> dict[str, Any]:
         "levels": lambda: 256,
         "truth": lambda: Modes(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5),
         "model": lambda: model or _build_model(),
+        "precision": lambda: "float32",
     }
     if unknown := [need for need in part.needs if need not in made]:
         raise AssertionError(f"expected `needs` among {', '.join(made)}, got {unknown}")
