@@ -109,7 +109,8 @@ def test_guidance_has_null_labels_and_tokens_and_keeps_the_maps(scale, tmp_path)
         t = model.sampler.times()[0]
         rows = t.expand(3)
         x_t = model.sampler.start(Rng("sample", 0).normal("start", x), t)
-        x_in, time = model.parametrization.inputs(x_t, rows)
+        coefficients = model.parametrization.coefficients(rows, model.schedule.scales(rows))
+        x_in, time = model.parametrization.inputs(x_t, coefficients)
         cond = model.conditioner(given, None)
         null = Cond(
             vector=model.conditioner.parts["label"].null(3).vector,
@@ -117,7 +118,8 @@ def test_guidance_has_null_labels_and_tokens_and_keeps_the_maps(scale, tmp_path)
             concat=torch.cat([given["masked"], given["mask"]], 1),
         )
         x_c, x_n = (
-            model.parametrization.denoised(model.network(x_in, side.at(time)), x_t, rows).x_0 for side in (cond, null)
+            model.parametrization.denoised(model.network(x_in, side.at(time)), x_t, coefficients).x_0
+            for side in (cond, null)
         )
     want = (x_n + scale * (x_c - x_n)).clamp(-1, 1)
     assert (want.abs() < 1).any() and (x_c - x_n).abs().max() > 1e-3

@@ -92,9 +92,9 @@ def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
     step = Trainer._take_step
 
     def noted(self, table, batch):
-        losses = step(self, table, batch)
+        losses, complete = step(self, table, batch)
         played.append(sorted(name.rpartition("/")[0] for name in losses))
-        return losses
+        return losses, complete
 
     monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", noted)
     assert len(measure_costs(TWO, SHORT)) == 2

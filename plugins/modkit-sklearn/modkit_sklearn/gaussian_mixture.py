@@ -137,7 +137,7 @@ class GaussianMixture(Model):
             return self.factors[component] * eps
         scaled = torch.empty_like(eps)
         for k, factor in enumerate(self.factors):
-            scaled[component == k] = eps[component == k] @ factor.T
+            scaled[component == k] = (eps[component == k] @ factor.T).to(eps.dtype)  # autocast narrows products
         return scaled
 
 
