@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.utils.cpp_extension  # noqa: F401 - what inductor imports; after distutils, setuptools refuses
 from click.testing import CliRunner
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
