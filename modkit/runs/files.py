@@ -87,13 +87,13 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
     A link in its place is replaced, not followed.
     """
     temporary = make_temporary_path(path)
-    try:
-        write_file(temporary, data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with _open_synced(path.parent):  # before another process, which may wait for the file, can move the folder
+        try:
+            write_file(temporary, data)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class Digest(NamedTuple):
@@ -235,8 +235,16 @@ def make_safe_name(text: str, longest: int) -> str:
 
 
 def _sync(path: Path) -> None:
+    with _open_synced(path):
+        pass
+
+
+@contextmanager
+def _open_synced(path: Path) -> Iterator[None]:
+    """Syncs what is at a path now to the disk at the end of the context, wherever it is by then."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        yield
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
 """The tutorials that install packages, carried out in order in a new virtual environment."""
 
 import difflib
-import importlib.util
+import importlib.metadata
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.docs.elsewhere import Elsewhere
 from tests.docs.reader import Reader
 
 pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("editables", "hatchling", "pip")),
+    {"editables", "hatchling", "pip"} - {one.name for one in importlib.metadata.distributions()} != set(),
     reason="packages are built by hatchling and editables and installed by pip, and one of them is not here",
 )
 

@@ -82,3 +82,16 @@ def test_links_are_not_followed(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_own(str(tmp_path / "absent"), os.O_RDWR)
     assert not os.listdir(tmp_path / "there")
+
+
+def test_a_folder_may_be_moved_once_the_file_is_there(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def replace_and_move(*paths):
+        replace(*paths)
+        (tmp_path / "folder").rename(tmp_path / "moved")
+
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(os, "replace", replace_and_move)
+    replace_file(tmp_path / "folder" / "note", b"done")
+    assert (tmp_path / "moved" / "note").read_bytes() == b"done"
