@@ -35,7 +35,6 @@ LAYERS = (
     ("models.*",),
     ("bottlenecks", "bottlenecks.*", "conditioners", "conditioners.*"),
     (
-        "training.held",
         "training.ownership",
         "training.schedule",
         "training.players",

@@ -57,17 +57,22 @@ def launch_fir(x: Tensor, taps: Tensor, stride: int, padding: int, size: Sequenc
 
 @triton.jit
 def _place(
-    channels: tl.tensor, rows: tl.tensor, columns: tl.tensor,
+    x: tl.tensor, y: tl.tensor, channels: tl.tensor, rows: tl.tensor, columns: tl.tensor,
+    x_b: tl.tensor, x_c: tl.tensor, y_b: tl.tensor, y_c: tl.tensor,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
-    """Places a program: its sample, channels, first column and first row. Programs side by side share rows of x."""
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
+    """Places a program: its channels in x and y, which of them there are, its first column and its first row.
+
+    Programs side by side share rows of x.
+    """
     program = tl.program_id(0)
     row = program % tl.cdiv(rows, ROWS) * ROWS
     program //= tl.cdiv(rows, ROWS)
     column = program % tl.cdiv(columns, BLOCK_W) * BLOCK_W
     program //= tl.cdiv(columns, BLOCK_W)
-    c = program % tl.cdiv(channels, BLOCK_C) * BLOCK_C + tl.arange(0, BLOCK_C)
-    return program // tl.cdiv(channels, BLOCK_C), c, column, row
+    c = (program % tl.cdiv(channels, BLOCK_C) * BLOCK_C + tl.arange(0, BLOCK_C))[:, None]
+    b, at = (program // tl.cdiv(channels, BLOCK_C)).to(tl.int64), c.to(tl.int64)
+    return x + b * x_b + at * x_c, y + b * y_b + at * y_c, c < channels, column, row
 
 
 @triton.jit
@@ -79,10 +84,8 @@ def _filter(
     PADDING: tl.constexpr, STRIDE: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr,
 ) -> None:  # fmt: skip
-    b, c, column, row = _place(channels, rows, columns, ROWS, BLOCK_C, BLOCK_W)
-    held, o_w = (c < channels)[:, None], column + tl.arange(0, BLOCK_W)
-    x += b.to(tl.int64) * x_b + c[:, None].to(tl.int64) * x_c
-    y += b.to(tl.int64) * y_b + c[:, None].to(tl.int64) * y_c
+    x, y, held, column, row = _place(x, y, channels, rows, columns, x_b, x_c, y_b, y_c, ROWS, BLOCK_C, BLOCK_W)
+    o_w = column + tl.arange(0, BLOCK_W)
     lines, k = (), ()
     for j in tl.static_range(TAPS):
         lines, k = lines + (tl.zeros([BLOCK_C, BLOCK_W], tl.float32),), k + (tl.load(taps + j).to(tl.float32),)
@@ -116,11 +119,9 @@ def _spread(
     BLOCK_C: tl.constexpr, BLOCK_W: tl.constexpr,
 ) -> None:  # fmt: skip
     """Computes y_{2m+a} = sum_t k_{e_a + 2t} x_{m + s_a - t}, where a + p = 2 s_a + e_a, for both a side by side."""
-    b, c, column, row = _place(channels, rows, columns, ROWS, BLOCK_C, BLOCK_W)
-    held, o_w = (c < channels)[:, None], column + tl.arange(0, BLOCK_W)
+    x, y, held, column, row = _place(x, y, channels, rows, columns, x_b, x_c, y_b, y_c, ROWS, BLOCK_C, BLOCK_W)
+    o_w = column + tl.arange(0, BLOCK_W)
     m_w = column // 2 + tl.arange(0, BLOCK_W // 2)
-    x += b.to(tl.int64) * x_b + c[:, None].to(tl.int64) * x_c
-    y += b.to(tl.int64) * y_b + c[:, None].to(tl.int64) * y_c
     HALF: tl.constexpr = TAPS // 2
     FIRST: tl.constexpr = PADDING // 2 - HALF + 1  # of the values that reach an even place, and by one more an odd one
     REACH: tl.constexpr = HALF + PADDING % 2

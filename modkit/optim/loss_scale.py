@@ -12,13 +12,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from modkit.engines.updates import list_parameters
 from modkit.kinds import Engine, Optimizer
+from modkit.nn.held import Held
 from modkit.optim.shards import get_local
 
 __all__ = ["LossScale"]
@@ -30,14 +30,14 @@ class LossScale:
     """The scale of a player's loss, and its steps.
 
     Args:
-        buffers: Buffers that the player's losses move, such as statistics; a skipped step leaves them as they were.
+        held: Buffers that the player's losses move, such as statistics; a skipped step leaves them as they were.
         value: The first scale, a power of two.
         patience: Number of steps after which the scale is doubled.
 
     Examples:
         >>> from modkit.engines import LocalEngine
         >>> weight = torch.nn.Parameter(torch.zeros(1))
-        >>> optimizer, scale = torch.optim.SGD([weight], lr=1.0), LossScale([])
+        >>> optimizer, scale = torch.optim.SGD([weight], lr=1.0), LossScale(Held([]))
         >>> weight.grad = torch.tensor([float("inf")])
         >>> scale.begin()
         65536.0
@@ -45,14 +45,14 @@ class LossScale:
         (False, 32768.0, tensor([0.]))
     """
 
-    def __init__(self, buffers: Sequence[Tensor], *, value: float = 2.0**16, patience: int = 2000) -> None:
+    def __init__(self, held: Held, *, value: float = 2.0**16, patience: int = 2000) -> None:
         self.value, self.patience = value, patience
         self.steps = 0  # since the scale changed
-        self._buffers, self._held = buffers, list[Tensor]()
+        self._held = held
 
     def begin(self) -> float:
         """Begins a turn: remembers the buffers, and returns the scale."""
-        self._held = [buffer.clone() for buffer in self._buffers]
+        self._held.save()
         return self.value
 
     def step(self, engine: Engine, optimizer: Optimizer, max_norm: float | None) -> bool:
@@ -66,15 +66,12 @@ class LossScale:
         """
         guarded = _Guarded(optimizer, self.value, engine)
         engine.step(guarded, None if max_norm is None else max_norm * self.value)
-        held, self._held = self._held, []
         if guarded.finite:
             self.steps += 1
             if self.steps == self.patience:
                 self.value, self.steps = 2 * self.value, 0
             return True
-        with torch.no_grad():
-            for buffer, value in zip(self._buffers, held):
-                buffer.copy_(value)
+        self._held.restore()
         if self.value <= _LEAST:
             raise ValueError(
                 f"gradients are not finite in float16 at a loss scale of {self.value:g}: train.precision=bf16 has the "
@@ -104,8 +101,8 @@ class _Guarded:
 
     @torch.no_grad()
     def step(self) -> None:
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        gradients = [one for one in get_local([p.grad for p in parameters if p.grad is not None]) if one.numel()]
+        given = [parameter.grad for parameter in list_parameters(self._optimizer) if parameter.grad is not None]
+        gradients = [one for one in get_local(given) if one.numel()]
         largest = torch.zeros(1)
         if gradients:
             torch._foreach_mul_(gradients, 1 / self._scale)

@@ -19,11 +19,11 @@ from modkit.kinds import Engine, Slot, Step, Weight
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
+from modkit.nn.held import Held
 from modkit.optim.loss_scale import LossScale
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.specs.settings import PlayerSettings, Settings
-from modkit.training.held import Held
 from modkit.training.ownership import collect_modules
 from modkit.training.schedule import StageSchedule, select_settings
 from modkit.types import Batch
@@ -200,8 +200,7 @@ class PlayerState(Participant):
         self.optimizer = _expect(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
         self.schedule = _expect(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
-        buffers = _list_distinct(module.buffers(recurse=False) for module in self.modules)
-        self.scale = LossScale(buffers) if scaled else None
+        self.scale = LossScale(Held(self.modules)) if scaled else None
 
     def step(self, engine: Engine) -> bool:
         """Takes a step of the optimizer, then of the learning rate; returns False if gradients overflowed instead."""

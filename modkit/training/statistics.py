@@ -26,10 +26,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from modkit.kinds import Engine
 from modkit.models.step import StepContext
 from modkit.nn.compiled import run_uncompiled
+from modkit.nn.held import Held
 from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
-from modkit.training.held import Held
 from modkit.training.players import PlayerState, take_turn
 from modkit.training.reader import Reader
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from modkit.engines.local import LocalEngine
+from modkit.nn.held import Held
 from modkit.optim.loss_scale import LossScale
 
 
@@ -25,7 +26,10 @@ def play(scale, weight, optimizer, gradient, engine=None, max_norm=None):
 
 def make(value=2.0**16, patience=2000, buffers=()):
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
-    return LossScale(list(buffers), value=value, patience=patience), weight, torch.optim.Adam([weight], lr=0.1)
+    module = nn.Module()
+    for index, buffer in enumerate(buffers):
+        module.register_buffer(f"buffer_{index}", buffer)
+    return LossScale(Held([module]), value=value, patience=patience), weight, torch.optim.Adam([weight], lr=0.1)
 
 
 @pytest.mark.parametrize("max_norm", [None, 0.3])
@@ -75,7 +79,7 @@ def test_the_scale_doubles_after_enough_steps_in_a_row():
         play(scale, weight, optimizer, [1.0, 1.0 if finite else math.inf])
         seen.append((scale.value, scale.steps))
     assert seen == [(4.0, 1), (4.0, 2), (2.0, 0), (2.0, 1), (2.0, 2), (4.0, 0), (4.0, 1)]
-    other = LossScale([])
+    other = LossScale(Held([]))
     other.load_state_dict(scale.state_dict())
     assert other.state_dict() == scale.state_dict()
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from modkit.bottlenecks.codebook import Codebook
 from modkit.nn.fir import FIRDownsample
-from modkit.training.held import Held
+from modkit.nn.held import Held
 from tests.launches import Launches
 
 

@@ -1,4 +1,4 @@
-"""Buffers that change in others' turns and are put back after them: batch norm's statistics, a codebook's sums.
+"""Buffers that are put back as they were: batch norm's statistics after another's turn, or after a skipped step.
 
 A module of which no buffer is in the state dict has constants alone (the taps of a filter, a grid): if they changed,
 a resumed run would not have them.
@@ -32,18 +32,26 @@ class Held:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         changing = (one for one in modules if one._buffers.keys() - one._non_persistent_buffers_set)
         self.buffers = list({id(value): value for one in changing for value in one.buffers(recurse=False)}.values())
-        self._copies: list[tuple[list[Tensor], list[Tensor]]] | None = None
+        self._copies = list[tuple[list[Tensor], list[Tensor]]]()
 
     @contextmanager
     def keep(self) -> Iterator[None]:
         """Puts the buffers back as they were, at the end of the context."""
-        if self._copies is None:
-            self._copies = [(group, [torch.empty_like(one) for one in group]) for group in _group(self.buffers)]
-        _copy(self._copies)
+        self.save()
         try:
             yield
         finally:
-            _copy([(copies, group) for group, copies in self._copies])
+            self.restore()
+
+    def save(self) -> None:
+        """Remembers the buffers as they are."""
+        if not self._copies:
+            self._copies = [(group, [torch.empty_like(one) for one in group]) for group in _group(self.buffers)]
+        _copy(self._copies)
+
+    def restore(self) -> None:
+        """Puts the buffers back as they were when they were last saved."""
+        _copy([(copies, group) for group, copies in self._copies])
 
 
 @torch.no_grad()
