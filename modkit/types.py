@@ -10,7 +10,7 @@ Shape letters: b batch, c channels, h w spatial, d features, n tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -204,6 +204,19 @@ class Cond:
     def at(self, time: Tensor) -> Cond:
         """Returns these conditions with another time, `b`."""
         return replace(self, time=time)
+
+    @staticmethod
+    def join(conds: Sequence[Cond]) -> Cond | None:
+        """Joins the rows of several batches' conditions; None if they differ in more than their values and rows."""
+        import torch
+
+        joined: dict[str, Tensor | None] = {}
+        for one in fields(Cond):
+            values = [getattr(cond, one.name) for cond in conds]
+            if len({None if value is None else (value.shape[1:], value.dtype) for value in values}) > 1:
+                return None
+            joined[one.name] = None if values[0] is None else torch.cat(values)
+        return Cond(**joined)
 
 
 def _join(a: Tensor, b: Tensor) -> Tensor:

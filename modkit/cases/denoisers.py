@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -125,10 +125,12 @@ class _Watched:
 
 
 def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    def denoiser(scale: float) -> Callable[[Tensor, Tensor], Denoised]:
-        return lambda x_t, t: Denoised(probe.watch(f"prediction {scale}", x_t * scale))
+    scales = {"cond": 0.5, "null": 0.25}
 
-    guided = part(denoiser(0.5), denoiser(0.25))
+    def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
+        return tuple(Denoised(probe.watch(f"prediction {name}", x_t * scales[name])) for name in names)
+
+    guided = part(ask)
     t = torch.tensor(0.5, dtype=torch.float64)
     return emit("x_0", guided(probe.draw_tensor("x_t", replace(IMAGE, range=None)), t).x_0, replace(IMAGE, range=None))
 

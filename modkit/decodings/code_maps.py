@@ -5,6 +5,8 @@ Shape letters: b batch, h w spatial.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from modkit.decodings.guided import guide
@@ -44,12 +46,11 @@ def make_decoding(owner: str, slot: Slot[Decoding], codes: TensorType, *, causal
 def draw_map(
     decoding: Decoding,
     guidance: Guidance,
-    predict_cond: Predict,
-    predict_null: Predict,
+    predicts: Mapping[str, Predict],
     codes: TensorType,
     num: int,
     rng: Rng,
 ) -> Tensor:
-    """Draws `num` maps of codes, `b h w`, by a decoding from two predictions combined as in `guide`."""
-    predict = guide(guidance, predict_cond, predict_null, mask=codes.classes or 0)
+    """Draws `num` maps of codes, `b h w`, by a decoding from predictions combined as in `guide`."""
+    predict = guide(guidance, predicts, mask=codes.classes or 0)
     return decoding(predict, num, rng).view(num, *codes.shape)

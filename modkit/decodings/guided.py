@@ -15,22 +15,23 @@ Shape letters: b batch, n positions, k classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from modkit.kinds import Denoise, Guidance, Predict
+from modkit.kinds import Guidance, Predict
 from modkit.types import Denoised
 
 __all__ = ["guide"]
 
 
-def guide(guidance: Guidance, predict_cond: Predict, predict_null: Predict, *, mask: int) -> Predict:
-    """Combines two predictions of logits; the second is evaluated only if the guidance uses it.
+def guide(guidance: Guidance, predicts: Mapping[str, Predict], *, mask: int) -> Predict:
+    """Combines the predictions of logits on two sides; the second is evaluated only if the guidance uses it.
 
     Args:
         guidance: How the two predictions are combined.
-        predict_cond: Predicts logits given the conditions.
-        predict_null: Predicts logits given the null conditions.
+        predicts: Predict logits given the conditions (`cond`) and the null conditions (`null`).
         mask: The code of unknown positions, for predictions of all positions at once.
     """
 
@@ -40,13 +41,10 @@ def guide(guidance: Guidance, predict_cond: Predict, predict_null: Predict, *, m
             share = (codes == mask).double().mean().cpu()
         else:
             share = torch.tensor(1 - known / codes.shape[1], dtype=torch.float64)
-        return guidance(_make_denoise(predict_cond, i), _make_denoise(predict_null, i))(codes, share).x_0
+
+        def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
+            return tuple(Denoised(predicts[name](x_t, i)) for name in names)
+
+        return guidance(ask)(codes, share).x_0
 
     return predict
-
-
-def _make_denoise(predict: Predict, i: int | None) -> Denoise:
-    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-        return Denoised(predict(x_t, i))
-
-    return denoise

@@ -273,7 +273,7 @@ def review_guidance(
     """Finds guidance that asks for predictions without conditions, where training never drops any.
 
     Args:
-        guidance: The guidance; it is called with denoisers of ones.
+        guidance: The guidance; it is called with predictions of ones.
         conditioner: The conditioner.
         x: Type of what the denoisers predict.
         times: Times at which the guidance is used.
@@ -334,16 +334,13 @@ def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:
 
 def _uses_null(guidance: Guidance, x: TensorType, times: Sequence[float]) -> bool:
     """Whether guidance calls the unconditional denoiser at one of the times."""
-    called = []
+    asked: set[str] = set()
 
-    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-        return Denoised(torch.ones_like(x_t))
+    def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
+        asked.update(names)
+        return tuple(Denoised(torch.ones_like(x_t)) for _ in names)
 
-    def denoise_null(x_t: Tensor, t: Tensor) -> Denoised:
-        called.append(t)
-        return Denoised(torch.ones_like(x_t))
-
-    guided = guidance(denoise, denoise_null)
+    guided = guidance(ask)
     for t in times[:: -(-len(times) // _PROBES)]:
         guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
-    return bool(called)
+    return "null" in asked

@@ -41,6 +41,7 @@ from modkit.kinds.denoisers import (
     Sampler,
     SamplerExtras,
     Schedule,
+    Sides,
     Times,
 )
 from modkit.kinds.extras import GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
@@ -115,6 +116,7 @@ __all__ = [
     "Sampler",
     "SamplerExtras",
     "Schedule",
+    "Sides",
     "Slot",
     "Step",
     "Times",

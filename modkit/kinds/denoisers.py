@@ -28,6 +28,7 @@ __all__ = [
     "Sampler",
     "SamplerExtras",
     "Schedule",
+    "Sides",
     "Times",
 ]
 
@@ -187,9 +188,20 @@ class SamplerExtras:
     bounds: tuple[float, float] | Literal["range"] | None = "range"
 
 
+class Sides(Protocol):
+    """The predictions that guidance combines, by name: `cond` has the conditions, `null` has none."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
+        """Predicts x_0 on each of the sides named; those asked for together are computed in one batch if they can be.
+
+        `t` is a float64 scalar on the CPU.
+        """
+        ...
+
+
 class Guidance(Protocol):
     """Combines a conditional and an unconditional denoiser into one."""
 
-    def __call__(self, denoise_cond: Denoise, denoise_null: Denoise) -> Denoise:
-        """Returns the guided denoiser; `none` never calls `denoise_null`."""
+    def __call__(self, sides: Sides) -> Denoise:
+        """Returns the guided denoiser; `none` never asks for `null`."""
         ...

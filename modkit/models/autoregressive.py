@@ -107,9 +107,9 @@ class Autoregressive(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws codes `b h w` one after another; the conditioner draws missing fields."""
-        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
-        predicts = self._predict(given), self._predict(null)
-        return draw_map(self.sampler, self.guidance, *predicts, self.single, num, rng.at("sampler")).to(self.device)
+        conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
+        predicts = {side: self._predict(cond) for side, cond in conds.items()}
+        return draw_map(self.sampler, self.guidance, predicts, self.single, num, rng.at("sampler")).to(self.device)
 
     def review(self) -> Iterator[Note]:
         """Guidance without a null."""

@@ -14,13 +14,14 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from torch import Tensor
 
 from modkit import kinds
 from modkit.diffusion.coefficients import GridCoefficients, send
 from modkit.diffusion.gaussian import add_noise, snr
-from modkit.diffusion.guidance import make_conditions
+from modkit.diffusion.guidance import ConditionSides, make_conditions
 from modkit.diffusion.review import review_drift, review_growth, review_guidance, review_levels, review_scale
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
@@ -117,9 +118,9 @@ class Diffusion(Model):
 
         Samples are clamped to the range of x: not every sampler clips its predictions.
         """
-        given, null = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
+        conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         grid = GridCoefficients(self._compute_coefficients, self.sampler.times()[:-1])
-        denoise = self.guidance(self._make_denoise(given, grid), self._make_denoise(null, grid))
+        denoise = self.guidance(ConditionSides(partial(self._predict, grid), conds))
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(draw_start(rng, "start", widen(like)), self.sampler.times()[0])
         x = sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
@@ -169,11 +170,8 @@ class Diffusion(Model):
         x_in, time = self.parametrization.inputs(x_t, coefficients)
         return self.network(x_in, cond.at(time))
 
-    def _make_denoise(self, cond: Cond, grid: GridCoefficients) -> kinds.Denoise:
-        def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            coefficients = grid.at(t)
-            x_in, time = self.parametrization.inputs(x_t, coefficients)
-            out = self.network(x_in.to(self._floating), cond.at(time))
-            return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)
-
-        return denoise
+    def _predict(self, grid: GridCoefficients, x_t: Tensor, t: Tensor, cond: Cond) -> Denoised:
+        coefficients = grid.at(t)
+        x_in, time = self.parametrization.inputs(x_t, coefficients)
+        out = self.network(x_in.to(self._floating), cond.at(time))
+        return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)

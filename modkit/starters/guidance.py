@@ -2,8 +2,9 @@ r"""Guidance in an interval: classifier-free guidance at some times, the conditi
 
     x_0 = x_0_null + scale (x_0_cond - x_0_null)     low <= t <= high,    else x_0_cond
 
-A guidance takes the conditional and the unconditional denoiser and returns the denoiser to sample with
-(`modkit.kinds.Guidance`). A denoiser maps (x_t, t) to a prediction of x_0; t is one number for the whole batch.
+A guidance returns the denoiser to sample with (`modkit.kinds.Guidance`), which maps (x_t, t) to a prediction of x_0; t
+is one number for the whole batch. It asks for the predictions that it combines by name: `cond` with the conditions,
+`null` without. Those that it asks for together are computed in one batch.
 
 Shape letters: b batch.
 """
@@ -11,7 +12,7 @@ Shape letters: b batch.
 from torch import Tensor
 
 from modkit import Denoised
-from modkit.kinds import Denoise
+from modkit.kinds import Denoise, Sides
 
 __all__ = ["Interval"]
 
@@ -37,14 +38,13 @@ class Interval:
             raise ValueError(f"Interval expects 0 <= low < high <= 1, got {low} and {high}")
         self.scale, self.low, self.high = scale, low, high
 
-    def __call__(self, denoise_cond: Denoise, denoise_null: Denoise) -> Denoise:
+    def __call__(self, sides: Sides) -> Denoise:
         """Returns the guided denoiser."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            cond = denoise_cond(x_t, t)
             if not self.low <= float(t) <= self.high:
-                return cond
-            null = denoise_null(x_t, t)
+                return sides(x_t, t, "cond")[0]
+            cond, null = sides(x_t, t, "cond", "null")
             return Denoised(null.x_0 + self.scale * (cond.x_0 - null.x_0), cond.v)
 
         return denoise

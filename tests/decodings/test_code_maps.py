@@ -46,8 +46,9 @@ def test_a_decoding_goes_as_its_network_reads():
 @pytest.mark.parametrize("part", [Raster, MaskGIT])
 def test_a_map_is_what_the_decoding_draws_from_guided_logits(part):
     guidance, decoding = ClassifierFree(scale=2.0), part(CODES)
-    got = draw_map(decoding, guidance, predicting(0, shape=(6, 6, 5)), predicting(1, shape=(6, 6, 5)), CODES, 4, Rng(0))
-    want = decoding(guide(guidance, predicting(0, shape=(6, 6, 5)), predicting(1, shape=(6, 6, 5)), mask=5), 4, Rng(0))
+    predicts = {side: predicting(seed, shape=(6, 6, 5)) for seed, side in enumerate(("cond", "null"))}
+    got = draw_map(decoding, guidance, predicts, CODES, 4, Rng(0))
+    want = decoding(guide(guidance, predicts, mask=5), 4, Rng(0))
     assert torch.equal(got, want.view(4, 2, 3)) and not torch.equal(got[0], got[1])
 
 

@@ -25,7 +25,7 @@ def predicting(seed, calls=None, shape=(4, 3, 2)):
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 def test_logits_move_away_from_those_without_conditions(i, scale):
     cond, null = predicting(0), predicting(1)
-    got = guide(ClassifierFree(scale=scale), cond, null, mask=2)(CODES, i)
+    got = guide(ClassifierFree(scale=scale), {"cond": cond, "null": null}, mask=2)(CODES, i)
     want = null(CODES, i) + scale * (cond(CODES, i) - null(CODES, i))
     assert torch.equal(got, want)
 
@@ -33,7 +33,7 @@ def test_logits_move_away_from_those_without_conditions(i, scale):
 def test_the_second_is_asked_only_where_it_counts():
     for guidance, num in ((NoGuidance(), 0), (ClassifierFree(scale=1.0), 0), (ClassifierFree(scale=2.0), 1)):
         cond, null = [], []
-        guide(guidance, predicting(0, cond), predicting(1, null), mask=2)(CODES, 1)
+        guide(guidance, {"cond": predicting(0, cond), "null": predicting(1, null)}, mask=2)(CODES, 1)
         assert (cond, null) == ([1], [1] * num)
 
 
@@ -41,10 +41,10 @@ def test_the_time_is_the_share_of_codes_unknown():
     times = []
 
     class Watch:
-        def __call__(self, denoise_cond, denoise_null):
-            return lambda x_t, t: times.append((t.dtype, float(t))) or denoise_cond(x_t, t)
+        def __call__(self, sides):
+            return lambda x_t, t: times.append((t.dtype, float(t))) or sides(x_t, t, "cond")[0]
 
-    predict = guide(Watch(), predicting(0), predicting(1), mask=2)
+    predict = guide(Watch(), {"cond": predicting(0)}, mask=2)
     for i in (0, 1, 3, None):
         predict(CODES, i)
     predict(CODES, None, 1)  # as the decoding says, not as counted
@@ -55,7 +55,7 @@ def test_only_where_the_decoding_does_not_say_it_the_share_is_counted_and_read_b
     def predict(codes, i, known=None):
         return torch.empty(*codes.shape, 3, device="meta")
 
-    guided, codes = guide(ClassifierFree(), predict, predict, mask=2), CODES.to("meta")
+    guided, codes = guide(ClassifierFree(), {"cond": predict, "null": predict}, mask=2), CODES.to("meta")
     with Launches():
         guided(codes, None, 1)
     with Launches(), pytest.raises(AssertionError, match="expected a step that waits for nothing"):

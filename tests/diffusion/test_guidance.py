@@ -2,15 +2,22 @@ import pytest
 import torch
 
 from modkit.conditioners import Label, Map, Several
-from modkit.diffusion.guidance import ClassifierFree, NoGuidance, make_conditions
+from modkit.diffusion.guidance import ClassifierFree, ConditionSides, NoGuidance, make_conditions
 from modkit.rng import Rng
 from modkit.types import Cond, Denoised, TensorType
 
 T = torch.tensor(0.5, dtype=torch.float64)
 
 
-def never(x_t, t):
-    raise AssertionError("called")
+def make_sides(asked=None, **denoisers):
+    """Sides that are evaluated one by one; `asked` is given their names."""
+
+    def ask(x_t, t, *names):
+        if asked is not None:
+            asked.append(names)
+        return tuple(denoisers[name](x_t, t) for name in names)
+
+    return ask
 
 
 def normal(name):
@@ -18,12 +25,9 @@ def normal(name):
 
 
 def test_none_and_unit_scale_are_the_conditional_denoiser_and_never_call_the_other():
-    def cond(x_t, t):
-        return Denoised(2 * x_t)
-
-    x_t = normal("x")
+    x_t, sides = normal("x"), make_sides(cond=lambda x_t, t: Denoised(2 * x_t))
     for guidance in (NoGuidance(), ClassifierFree(scale=1.0)):
-        assert torch.equal(guidance(cond, never)(x_t, T).x_0, 2 * x_t)
+        assert torch.equal(guidance(sides)(x_t, T).x_0, 2 * x_t)
 
 
 @pytest.mark.smoke
@@ -35,25 +39,49 @@ def test_combining_x_0_combines_eps(scale):
     def denoiser(eps):
         return lambda x_t, t: Denoised((x_t - sigma * eps) / alpha)
 
-    x_0 = ClassifierFree(scale=scale)(denoiser(eps_c), denoiser(eps_u))(x_t, T).x_0
+    x_0 = ClassifierFree(scale=scale)(make_sides(cond=denoiser(eps_c), null=denoiser(eps_u)))(x_t, T).x_0
     expected = eps_u + scale * (eps_c - eps_u)
     torch.testing.assert_close((x_t - alpha * x_0) / sigma, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_learned_variance_is_the_conditional_one():
     v = normal("v")
-    guided = ClassifierFree()(lambda x_t, t: Denoised(x_t, v), lambda x_t, t: Denoised(x_t, v + 1))
+    sides = make_sides(cond=lambda x_t, t: Denoised(x_t, v), null=lambda x_t, t: Denoised(x_t, v + 1))
+    guided = ClassifierFree()(sides)
     assert guided(normal("x"), T).v is v
 
 
-def test_each_side_is_called_once():
-    calls = []
+def test_both_sides_are_asked_for_at_once():
+    asked = []
+    same = {name: lambda x_t, t: Denoised(x_t) for name in ("cond", "null")}
+    ClassifierFree()(make_sides(asked, **same))(normal("x"), T)
+    assert asked == [("cond", "null")]
 
-    def denoiser(name):
-        return lambda x_t, t: calls.append((name, t)) or Denoised(x_t)
 
-    ClassifierFree()(denoiser("cond"), denoiser("null"))(normal("x"), T)
-    assert calls == [("cond", T), ("null", T)]
+def test_sides_asked_for_together_are_one_batch_unless_their_conditions_differ_in_shape():
+    sizes = []
+
+    def denoise(x_t, t, cond):
+        sizes.append(len(x_t))
+        return Denoised(x_t * cond.context.sum(1), x_t + cond.context.sum(1))
+
+    x_t = normal("x")
+    tokens = {"cond": normal("a")[:, None], "null": normal("b")[:, None]}
+    longer = tokens["null"].expand(2, 4, 3)
+    for null, rows in ((tokens["null"], [4]), (longer, [2, 2])):
+        sizes.clear()
+        conds = {"cond": Cond(context=tokens["cond"]), "null": Cond(context=null)}
+        got = ConditionSides(denoise, conds)(x_t, T, "cond", "null")
+        assert sizes == rows
+        for one, cond in zip(got, conds.values()):
+            want = denoise(x_t, T, cond)
+            assert torch.equal(one.x_0, want.x_0) and torch.equal(one.v, want.v)
+
+
+def test_one_side_is_evaluated_on_x_t_itself():
+    x_t, conds = normal("x"), {"cond": Cond(vector=normal("c")), "null": Cond(vector=normal("n"))}
+    (only,) = ConditionSides(lambda x_t, t, cond: Denoised(x_t), conds)(x_t, T, "null")
+    assert only.x_0 is x_t and only.v is None
 
 
 def test_the_unconditional_side_keeps_maps_and_outer_conditions():
@@ -62,7 +90,7 @@ def test_the_unconditional_side_keeps_maps_and_outer_conditions():
     conditioner = Several(types, parts=parts)
     fields = {"labels": torch.tensor([0, 2]), "low_res": normal("x").view(2, 3)[:, :1, None, None].expand(2, 1, 2, 2)}
     outer = Cond(context=normal("outer")[:, None])
-    given, null = make_conditions(conditioner, fields, 2, outer)
+    given, null = make_conditions(conditioner, fields, 2, outer).values()
     assert torch.equal(given.vector, conditioner(fields, None).vector)
     assert torch.equal(null.vector, conditioner.null(2).vector) and not torch.equal(null.vector, given.vector)
     for side in (given, null):

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from modkit import CondType, Denoised, TensorType
+from modkit import CondType, TensorType
 from modkit.diffusion import parametrizations as targets
 from modkit.diffusion import schedules
 from modkit.diffusion.guidance import ClassifierFree, NoGuidance
@@ -250,11 +250,8 @@ class Conditions:
 class Late:
     """A plug-in's guidance, without the other prediction above t = .5."""
 
-    def __call__(self, denoise_cond, denoise_null):
-        def denoise(x_t, t):
-            return denoise_cond(x_t, t) if t > 0.5 else Denoised(denoise_null(x_t, t).x_0)
-
-        return denoise
+    def __call__(self, sides):
+        return lambda x_t, t: sides(x_t, t, "cond" if t > 0.5 else "null")[0]
 
 
 @pytest.mark.parametrize(

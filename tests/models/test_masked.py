@@ -129,8 +129,8 @@ def test_guidance_combines_logits_at_the_share_of_masked_codes(scale, calls):
     seen, times = [], []
 
     class Watched(modkit.find("guidance", "cfg").load()):
-        def __call__(self, denoise_cond, denoise_null):
-            inner = super().__call__(denoise_cond, denoise_null)
+        def __call__(self, sides):
+            inner = super().__call__(sides)
             return lambda x_t, t: times.append(float(t)) or inner(x_t, t)
 
     slots = {**LABEL, "guidance": use(Watched, scale=scale), "sampler": use(MaskGIT, steps=2)}
