@@ -23,7 +23,9 @@ from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
 from modkit.models.passes import select_fields
 from modkit.models.player import Player
+from modkit.nn.graphs import find_capture, replay_networks
 from modkit.nn.narrowed_weights import narrow_weights
+from modkit.nn.units import find_networks
 from modkit.precision import AUTOCAST, check_precision, use_precision
 from modkit.rng import Rng
 from modkit.samplers.sampling import Callback, Sampling
@@ -362,7 +364,8 @@ class Model(nn.Module, metaclass=Composing):
         rng = Sampling(source, start_noise=start_noise, callback=callback)
         drawn = []
         narrowed = narrow_weights(self.modules(), AUTOCAST.get(precision))
-        with evaluate_mode(self), use_precision(self.device, precision), narrowed:
+        replayed = replay_networks(find_networks(self), find_capture(self.device))
+        with evaluate_mode(self), use_precision(self.device, precision), narrowed, replayed:
             for start in range(0, num, size):
                 part = {name: value[start : start + size] for name, value in rows.items()}
                 drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))

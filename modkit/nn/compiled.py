@@ -12,17 +12,17 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from modkit.nn.arguments import find_tensors
 from modkit.specs.settings import Compilation
-from modkit.types import Cond
 
-__all__ = ["VARIANTS", "compile_modules", "restore_module", "run_uncompiled"]
+__all__ = ["VARIANTS", "compile_modules", "is_paused", "restore_module", "run_uncompiled"]
 
 VARIANTS = 64
 """Number of variants of its code that a module may have; torch's own limit is eight."""
@@ -79,19 +79,22 @@ def restore_module(module: nn.Module) -> None:
 
 @contextmanager
 def run_uncompiled() -> Iterator[None]:
-    """Runs compiled modules uncompiled within the context.
+    """Runs compiled modules uncompiled within the context, and replays none.
 
-    Compiled code cannot be differentiated twice, and hides its operations from what counts them.
+    Compiled code cannot be differentiated twice, and hides its operations from what counts them, as a graph does.
     """
-    if "torch._dynamo" not in sys.modules:  # it takes a second to import, and before it nothing is compiled
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
+    imported = "torch._dynamo" in sys.modules  # it takes a second to import, and before it nothing is compiled
+    with torch.compiler.set_stance("force_eager") if imported else nullcontext():
         _Compiled.pauses += 1
         try:
             yield
         finally:
             _Compiled.pauses -= 1
+
+
+def is_paused() -> bool:
+    """Whether modules run as they are, within `run_uncompiled`."""
+    return _Compiled.pauses > 0
 
 
 class _Compiled:
@@ -106,7 +109,7 @@ class _Compiled:
         if self.pauses:
             return self.original(*given, **named)
         if self._marks:
-            for tensor in _find_tensors((*given, *named.values())):
+            for tensor in find_tensors((given, tuple(named.values()))):
                 if tensor.ndim and len(tensor) > 1:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return self._call(self.original, *given, **named)
@@ -128,14 +131,3 @@ def _make_call(name: str) -> Callable[..., Any]:
 
     code = call.__code__.replace(co_name=name)
     return FunctionType(code, call.__globals__, name, call.__defaults__, call.__closure__)
-
-
-def _find_tensors(value: Any) -> Iterator[Tensor]:
-    """Finds the tensors among arguments of a module."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _find_tensors(one)
-    elif isinstance(value, Cond):
-        yield from (one for one in vars(value).values() if one is not None)

@@ -10,6 +10,8 @@ sizes are small, what only a card can show is run and `left out`.
               `torch.cuda.set_sync_debug_mode("error")` would end at the first; this finds all
     losses    the largest difference of 100 losses of `ddpm` from the CPU's; aim: 1e-3
     step      a step of a U-Net over one of a bare loop, both compiled, in bf16; aim: 1.05
+    graphs    the time of 4 guided samples of a U-Net without CUDA graphs over that with them, aim: at least 1.5; and the
+              largest difference of the samples
     kernels   by example, a step over one with MODKIT_OPS=reference, aim: below 1; and how far 200 steps' losses are
               from those with it, over how far another seed's are, aim: below 1
     floors    by op, the kernel's time and the reference's over that of a product or a copy (`tests.benchmarks.ops`)
@@ -18,6 +20,7 @@ sizes are small, what only a card can show is run and `left out`.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -30,12 +33,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import modkit
+from modkit.models import Diffusion
 from modkit.progress import Silent
 from tests.benchmarks import ops
 from tests.benchmarks.training import NEVER, Bare, Turns, diffusion_loss
@@ -47,6 +52,7 @@ AIMS: Mapping[str, object] = {
     "waits": {},
     "losses": 1e-3,
     "step": 1.05,
+    "graphs": {"speed": 1.5, "difference": 1e-3},
     "kernels": {"step": 1, "losses": 1},
     "floors": {"nearest": 1.5, "fir": 1.5, "norm": 1.3},
 }
@@ -56,6 +62,7 @@ ONLY_ON_CARDS = {
     "waits": "nothing waits for the CPU",
     "losses": "both are the CPU's",
     "step": "nothing is compiled",
+    "graphs": "nothing is captured",
     "kernels": "references run on the CPU",
     "floors": "references run on the CPU",
 }
@@ -65,6 +72,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "cpu": {
         "losses": 8,
         "unet": {"size": 8, "rows": 4, "channels": [8, 16], "block": 2, "workers": 0},
+        "graph": {"size": 8, "channels": [8, 16], "steps": 4},
         "steps": 20,
         "kernels": {"vqgan": ["train.batch_size=4"], "ddgan": ["train.batch_size=4"]},
         "scale": 0.0,
@@ -72,6 +80,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "cuda": {
         "losses": 100,
         "unet": {"size": 64, "rows": 64, "channels": [128, 256, 256], "block": 50, "workers": 8},
+        "graph": {"size": 32, "channels": [128, 256, 256], "steps": 50},
         "steps": 200,
         "kernels": {
             "vqgan": [
@@ -216,6 +225,31 @@ def _compute_bf16(model: nn.Module, x: Tensor) -> Tensor:
         return diffusion_loss(model, x)
 
 
+def compare_graphs(device: str, rounds: int, *, size: int, channels: Sequence[int], steps: int) -> dict[str, float]:
+    """Sampling without graphs beside sampling with them."""
+    parts = {
+        "network": modkit.use("unet", channels=list(channels)),
+        "sampler": modkit.use("ddim", steps=steps),
+        "conditioner": modkit.use("label", drop=0.1),
+        "guidance": modkit.use("cfg", scale=3.0),
+    }
+    fields = {"labels": modkit.TensorType((), classes=10)}
+    model = Diffusion(modkit.TensorType((3, size, size), range=(-1, 1)), fields=fields, **parts).to(device)
+
+    def run(switch: str) -> tuple[float, Tensor]:
+        with mock.patch.dict(os.environ, MODKIT_GRAPHS=switch):
+            begun = time.perf_counter()
+            x = model.sample(4, seed=0, labels=1).cpu()
+            return time.perf_counter() - begun, x
+
+    ratios, differences = [], []
+    for _ in range(rounds + 1):
+        (eager, expected), (replayed, got) = run("off"), run("on")
+        ratios.append(eager / replayed)
+        differences.append(float((got - expected).abs().max()))
+    return {"speed": statistics.median(ratios[1:]), "difference": max(differences)}
+
+
 def compare_ops(name: str, device: str, rounds: int, steps: int, overrides: Sequence[str]) -> dict[str, float]:
     """An example's step, and its losses, beside those with references."""
     settings = [f"train.device={device}", "train.precision=bf16", "train.log.every=5", *overrides]
@@ -262,6 +296,7 @@ def measure(device: str, names: Sequence[str], rounds: int) -> Iterator[tuple[st
         yield f"waits/{name}", find_waits(name, device, set_mode)
     yield "losses", compare_devices(device, sizes["losses"])
     yield "step", time_unet(device, rounds, **sizes["unet"])
+    yield "graphs", compare_graphs(device, rounds, **sizes["graph"])
     for name, overrides in sizes["kernels"].items():
         yield f"kernels/{name}", compare_ops(name, device, rounds, sizes["steps"], overrides)
     for name in ops.CASES:
