@@ -132,7 +132,7 @@ class _Replayed:
             return self._forward(*given, **named)
         out = graph(find_tensors((given, tuple(named.values()))))
         if self._calls[key] == _FIRST + 2 and not _is_near(out, expected := self._forward(*given, **named)):
-            self._give_up("its graph computes something else on other inputs")
+            self._warn("its graph computes something else on other inputs")
             self._graphs[key] = None
             return expected
         return out
@@ -141,10 +141,10 @@ class _Replayed:
         try:
             return _Graph(self._forward, given, named, self._capture)
         except RuntimeError as error:  # also of too little memory
-            self._give_up(str(error).partition("\n")[0])
+            self._warn(str(error).partition("\n")[0])
             return None
 
-    def _give_up(self, reason: str) -> None:
+    def _warn(self, reason: str) -> None:
         _logger.warning(
             "%s is not replayed from a CUDA graph, it runs as it is: %s (%s=off tries none)",
             *(self._name, reason, _SWITCH),

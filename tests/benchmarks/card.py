@@ -10,8 +10,8 @@ sizes are small, what only a card can show is run and `left out`.
               `torch.cuda.set_sync_debug_mode("error")` would end at the first; this finds all
     losses    the largest difference of 100 losses of `ddpm` from the CPU's; aim: 1e-3
     step      a step of a U-Net over one of a bare loop, both compiled, in bf16; aim: 1.05
-    graphs    the time of 4 guided samples of a U-Net without CUDA graphs over that with them, aim: at least 1.5; and the
-              largest difference of the samples
+    graphs    the time of 4 guided samples of a U-Net without CUDA graphs over that with them, aim: at least 1.5; and
+              the largest difference of the samples
     kernels   by example, a step over one with MODKIT_OPS=reference, aim: below 1; and how far 200 steps' losses are
               from those with it, over how far another seed's are, aim: below 1
     floors    by op, the kernel's time and the reference's over that of a product or a copy (`tests.benchmarks.ops`)
