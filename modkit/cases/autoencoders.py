@@ -38,7 +38,10 @@ def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
     for name, value in values.items():
         found |= emit(f"to_z({name})", part.to_z(name, value), part.latents[last])
     if kl is not None:
-        found |= emit_scalar("kl", kl)
+        groups = kl.shape[1:]
+        if len(groups) > 1:
+            raise AssertionError(f"expected `kl` of shape `b` or, by group, `b g`, got {tuple(kl.shape)}")
+        found["kl"] = Emitted(kl, TensorType(tuple(groups)))
     for name, loss in losses.items():
         found |= emit_scalar(name, loss, rows=False)
     found |= _emit_draws(part, types, probe)

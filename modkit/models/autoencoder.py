@@ -141,7 +141,7 @@ class Autoencoder(Model):
         if player == "critic":
             return self._compute_critic_losses(x, step)
         latents = self.bottleneck(self.encoder(x), step)
-        return self._compute_losses(latents, {} if latents.kl is None else {"kl": latents.kl}, x, step)
+        return self._compute_losses(latents, {} if latents.total_kl is None else {"kl": latents.total_kl}, x, step)
 
     @property
     def entropic(self) -> tuple[str, ...]:
@@ -193,8 +193,8 @@ class Autoencoder(Model):
         h = self.encoder(x)
         if len(check_draws(self, num)) == 1:
             latents = self.bottleneck(h, StepContext(rng.at(0)))
-            if latents.kl is not None:
-                return self._log_likelihood(_get_last(latents.values), x) - latents.kl
+            if latents.total_kl is not None:
+                return self._log_likelihood(_get_last(latents.values), x) - latents.total_kl
         name = next(iter(self.latents))
         total = x.new_tensor(-torch.inf)
         for index in range(num):
