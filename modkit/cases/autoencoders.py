@@ -1,4 +1,4 @@
-"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders and likelihoods."""
+"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders, likelihoods and rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.kinds import BottleneckExtras, read_extras
 from modkit.models.step import StepContext
-from modkit.types import TensorType, Value
+from modkit.types import TensorType, Value, split_levels
 
 __all__ = ["CASES"]
 
@@ -105,6 +105,14 @@ def _play_likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
     return found | emit("sample", part.sample(out.detach(), probe.rng), replace(x, range=None), learns=False)
 
 
+def _play_rate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    kl = probe.draw_tensor("kl", TensorType((len(split_levels(types["z"])),), range=(0.5, 2.0)))
+    found: dict[str, Emitted] = {}
+    for index in (0, 1000):
+        found |= emit_scalar(f"step {index}", part(kl, StepContext(probe.rng.at("step", index), index)), rows=False)
+    return found
+
+
 CASES = (
     Case("encoder", {name: {"x": x} for name, x in _SIZES.items()}, _play_encoder, TRAINED),
     Case(
@@ -138,4 +146,5 @@ CASES = (
         _play_likelihood,
         ("independence",),
     ),
+    Case("rate", {"2-D": {"z": TensorType((4, 4, 4))}, "hierarchy": {"z": HIERARCHY}}, _play_rate),
 )
