@@ -286,13 +286,19 @@ class Latents(NamedTuple):
 
     Args:
         values: The latents by name, of the types in its `latents`; the decoder receives the last.
-        kl: KL(q(z | x) || p(z)) in nats per sample, `b`, or None if the bottleneck has no KL term.
+        kl: KL(q(z | x) || p(z)) in nats per sample: `b`, or `b g` with a column for each group of latent variables (a
+            channel, a level of a hierarchy), whose sum over groups is the KL; None if the bottleneck has no KL term.
         losses: Further named losses, averaged over elements (codebook loss, commitment loss).
     """
 
     values: dict[str, Value]
     kl: Tensor | None
     losses: dict[str, Tensor]
+
+    @property
+    def total_kl(self) -> Tensor | None:
+        """The KL of all groups together, `b`, or None."""
+        return self.kl if self.kl is None or self.kl.ndim == 1 else self.kl.sum(1)
 
 
 class Denoised(NamedTuple):

@@ -44,7 +44,7 @@ class Gaussian(nn.Module):
         >>> bottleneck = Gaussian(TensorType((8, 4, 4)), channels=2)
         >>> latents = bottleneck(torch.zeros(2, 8, 4, 4), None)
         >>> latents.values["continuous"].shape, latents.kl.shape
-        (torch.Size([2, 2, 4, 4]), torch.Size([2]))
+        (torch.Size([2, 2, 4, 4]), torch.Size([2, 2]))
         >>> bottleneck.sample(3, Rng(0)).shape
         torch.Size([3, 2, 4, 4])
     """
@@ -61,15 +61,16 @@ class Gaussian(nn.Module):
         self.project = pointwise(h, 2 * channels)
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
-        """Draws a reparametrised z, `b channels h w`, and computes the KL in nats, `b`; without a step z is the mean.
+        """Draws a reparametrised z, `b channels h w`, and computes the KL in nats of each channel, `b channels`.
 
-        Statistics are computed in at least float32; gradients reach `h` through both z and the KL.
+        Without a step, z is the mean. Statistics are computed in at least float32; gradients reach `h` through both z
+        and the KL.
         """
         condensed = self.condense("continuous", h)
         mean, logvar = _split_statistics(condensed)
-        kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).flatten(1).sum(1)
+        kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
         z = self.expand("continuous", condensed, None if step is None else step.rng)
-        return Latents({"continuous": z}, kl, {})
+        return Latents({"continuous": z}, kl[..., None].flatten(2).sum(2), {})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
         """Returns `latent` unchanged.

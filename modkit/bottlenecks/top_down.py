@@ -7,7 +7,7 @@ f_l is a convolution and a residual block, `up` repeats positions to the size of
 the channels of h_l. A finer level therefore only needs to keep what the coarser one lacks. A third level depends on the
 first through the second. Each latent is a tuple with one member per level.
 
-    q(z | x) = q(z_1 | h_1) q(z_2 | h_2, z_1) ...,   KL and losses are sums over levels
+    q(z | x) = q(z_1 | h_1) q(z_2 | h_2, z_1) ...,   the KL has a column for each level; losses are sums over levels
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
@@ -82,11 +82,11 @@ class TopDown(nn.Module):
         values: dict[str, Value] = {
             name: tuple(_require_tensor(one.values[name]) for one in made) for name in self.latents
         }
-        kls = [one.kl for one in made if one.kl is not None]
+        kls = [total for one in made if (total := one.total_kl) is not None]
         losses: dict[str, Tensor] = {}
         for one in made:
             losses |= {name: losses[name] + loss if name in losses else loss for name, loss in one.losses.items()}
-        return Latents(values, torch.stack(kls).sum(0) if kls else None, losses)
+        return Latents(values, torch.stack(kls, 1) if kls else None, losses)
 
     def to_z(self, name: str, latent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Computes the decoder's input, a map for each level.

@@ -1,4 +1,4 @@
-"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders and likelihoods."""
+"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders, likelihoods and rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.kinds import BottleneckExtras, read_extras
 from modkit.models.step import StepContext
-from modkit.types import TensorType, Value
+from modkit.types import TensorType, Value, split_levels
 
 __all__ = ["CASES"]
 
@@ -38,7 +38,10 @@ def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
     for name, value in values.items():
         found |= emit(f"to_z({name})", part.to_z(name, value), part.latents[last])
     if kl is not None:
-        found |= emit_scalar("kl", kl)
+        groups = kl.shape[1:]
+        if len(groups) > 1:
+            raise AssertionError(f"expected `kl` of shape `b` or, by group, `b g`, got {tuple(kl.shape)}")
+        found["kl"] = Emitted(kl, TensorType(tuple(groups)))
     for name, loss in losses.items():
         found |= emit_scalar(name, loss, rows=False)
     found |= _emit_draws(part, types, probe)
@@ -102,6 +105,14 @@ def _play_likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
     return found | emit("sample", part.sample(out.detach(), probe.rng), replace(x, range=None), learns=False)
 
 
+def _play_rate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    kl = probe.draw_tensor("kl", TensorType((len(split_levels(types["z"])),), range=(0.5, 2.0)))
+    found: dict[str, Emitted] = {}
+    for index in (0, 1000):
+        found |= emit_scalar(f"step {index}", part(kl, StepContext(probe.rng.at("step", index), index)), rows=False)
+    return found
+
+
 CASES = (
     Case("encoder", {name: {"x": x} for name, x in _SIZES.items()}, _play_encoder, TRAINED),
     Case(
@@ -135,4 +146,5 @@ CASES = (
         _play_likelihood,
         ("independence",),
     ),
+    Case("rate", {"2-D": {"z": TensorType((4, 4, 4))}, "hierarchy": {"z": HIERARCHY}}, _play_rate),
 )

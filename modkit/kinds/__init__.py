@@ -25,7 +25,16 @@ from modkit.kinds.adversaries import (
     Regularizer,
     RegularizerExtras,
 )
-from modkit.kinds.autoencoders import Bottleneck, BottleneckExtras, Decoder, Encoder, Likelihood, LikelihoodExtras
+from modkit.kinds.autoencoders import (
+    Bottleneck,
+    BottleneckExtras,
+    Decoder,
+    Encoder,
+    Likelihood,
+    LikelihoodExtras,
+    Rate,
+    RateExtras,
+)
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
@@ -111,6 +120,8 @@ __all__ = [
     "PretrainedExtras",
     "PriorNetwork",
     "PromiseExtras",
+    "Rate",
+    "RateExtras",
     "Regularizer",
     "RegularizerExtras",
     "Sampler",

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Bottleneck", "BottleneckExtras", "Decoder", "Encoder", "Likelihood", "LikelihoodExtras"]
+__all__ = [
+    "Bottleneck",
+    "BottleneckExtras",
+    "Decoder",
+    "Encoder",
+    "Likelihood",
+    "LikelihoodExtras",
+    "Rate",
+    "RateExtras",
+]
 
 
 class Encoder(Protocol):
@@ -140,3 +149,28 @@ class LikelihoodExtras:
 
     constant: float | None = None
     levels: int | None = None
+
+
+class Rate(Protocol):
+    """Makes the loss `kl` of the KL by group; a part of this kind is given the type `z` of the latent."""
+
+    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+        """Computes the loss of a batch in nats per sample, a scalar.
+
+        Args:
+            kl: KL(q || p) in nats of each group of latent variables, `b g`, of the rows of this process.
+            step: The step; what depends on the batch's mean other than linearly sums it over processes by `total`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RateExtras:
+    """Optional members of a `Rate`.
+
+    Args:
+        exact: Whether the loss is the KL itself, in whose place another estimate of the bound may stand: by another
+            Model's cross entropy in joint training, by importance weights.
+    """
+
+    exact: bool = False

@@ -13,7 +13,7 @@ from torch import Tensor
 from modkit.kinds import Step
 from modkit.precision import widen
 
-__all__ = ["Adaptive", "Constant", "Warmup"]
+__all__ = ["Adaptive", "Constant", "Cyclical", "Warmup"]
 
 
 class Constant:
@@ -62,6 +62,47 @@ class Warmup:
     def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
         """The weight at `step`."""
         return self.value * min(max((step.index - self.start) / self.steps, 0.0), 1.0)
+
+
+class Cyclical:
+    r"""A weight that increases linearly from 0 to `value` in the first part of each cycle and stays there for the rest.
+
+        weight = value min(tau / rise, 1),    tau = (step mod steps) / steps
+
+    After the last cycle it stays at `value`.
+
+    References:
+        Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing (Fu et al., 2019), eq. 6 and 7,
+        https://arxiv.org/abs/1903.10145
+
+    Args:
+        value: The weight that each cycle reaches.
+        steps: Number of steps in a cycle; the paper divides training into four.
+        cycles: Number of cycles.
+        rise: Fraction of a cycle over which the weight increases, in (0, 1].
+
+    Raises:
+        ValueError: If `steps` or `cycles` is below 1, or `rise` is outside (0, 1].
+
+    Examples:
+        >>> from modkit import Rng, StepContext
+        >>> weight = Cyclical(steps=100, cycles=2)
+        >>> [weight(StepContext(Rng(0), index), {}, None) for index in (0, 25, 50, 99, 100, 125, 200)]
+        [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0]
+    """
+
+    def __init__(self, *, value: float = 1.0, steps: int = 1000, cycles: int = 4, rise: float = 0.5) -> None:
+        if steps < 1 or cycles < 1 or not 0 < rise <= 1:
+            raise ValueError(
+                f"Cyclical expects steps >= 1, cycles >= 1 and rise in (0, 1], got {steps}, {cycles} and {rise}"
+            )
+        self.value, self.steps, self.cycles, self.rise = value, steps, cycles, rise
+
+    def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
+        """The weight at `step`."""
+        if step.index >= self.steps * self.cycles:
+            return self.value
+        return self.value * min(step.index % self.steps / (self.steps * self.rise), 1.0)
 
 
 class Adaptive:

@@ -59,6 +59,7 @@ class Autoencoder(Model):
         bottleneck: Maps features to latents.
         decoder: Maps latents to the likelihood's parameters.
         likelihood: The distribution p(x | z).
+        rate: Makes the loss `kl` of the KL of each group of latent variables; by default, it is their sum.
         critic: Tells data from reconstructions (VQGAN); no critic by default.
         adversarial: Losses of the two sides of the game with the critic.
         regularizers: Penalties on the critic, by the names of their terms.
@@ -88,6 +89,7 @@ class Autoencoder(Model):
         bottleneck: Slot[kinds.Bottleneck] = default("gaussian"),
         decoder: Slot[kinds.Decoder] = default("conv"),
         likelihood: Slot[kinds.Likelihood] = default("mse"),
+        rate: Slot[kinds.Rate] = default("sum"),
         critic: Slot[kinds.Discriminator] | None = None,
         adversarial: Slot[kinds.Adversarial] = default("hinge"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
@@ -104,6 +106,7 @@ class Autoencoder(Model):
         extras = read_extras(self.bottleneck, kinds.BottleneckExtras)
         self.moments, self.start_noise = extras.moments, extras.start_noise
         self.likelihood = likelihood(x=x)
+        self.rate = rate(z=next(iter(self.latents.values())))
         self.decoder = decoder.name_source(bottleneck.where)(
             z=list(self.latents.values())[-1], x=self.likelihood.out(x)
         )
@@ -141,7 +144,7 @@ class Autoencoder(Model):
         if player == "critic":
             return self._compute_critic_losses(x, step)
         latents = self.bottleneck(self.encoder(x), step)
-        return self._compute_losses(latents, {} if latents.kl is None else {"kl": latents.kl}, x, step)
+        return self._compute_losses(latents, self._compute_rate(latents.kl, step), x, step)
 
     @property
     def entropic(self) -> tuple[str, ...]:
@@ -154,6 +157,7 @@ class Autoencoder(Model):
         x = batch.tensor
         if player == "critic":
             return self._compute_critic_losses(x, step), None
+        self._require_exact_rate("in joint training, `entropy` and `cross_entropy` stand in its place")
         h = self.encoder(x)
         latents = self.bottleneck(h, step)
         entropy = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy)(name, h)
@@ -193,8 +197,8 @@ class Autoencoder(Model):
         h = self.encoder(x)
         if len(check_draws(self, num)) == 1:
             latents = self.bottleneck(h, StepContext(rng.at(0)))
-            if latents.kl is not None:
-                return self._log_likelihood(_get_last(latents.values), x) - latents.kl
+            if latents.total_kl is not None:
+                return self._log_likelihood(_get_last(latents.values), x) - latents.total_kl
         name = next(iter(self.latents))
         total = x.new_tensor(-torch.inf)
         for index in range(num):
@@ -287,6 +291,20 @@ class Autoencoder(Model):
             name = type(self.bottleneck).__name__
             raise ValueError(f"Autoencoder has no bound on log p(x): its bottleneck {name} has no densities")
         return density
+
+    def _compute_rate(self, kl: Tensor | None, step: Step) -> dict[str, Tensor]:
+        """Computes the KL's loss, if the bottleneck has a KL."""
+        if kl is None:
+            self._require_exact_rate(f"the bottleneck {type(self.bottleneck).__name__} has none")
+            return {}
+        return {"kl": self.rate(kl if kl.ndim == 2 else kl[:, None], step)}
+
+    def _require_exact_rate(self, reason: str) -> None:
+        if not read_extras(self.rate, kinds.RateExtras).exact:
+            raise ValueError(
+                f"Autoencoder expects the rate `sum` where no loss is made of a KL by group, got "
+                f"{type(self.rate).__name__}: {reason}"
+            )
 
     def _compute_losses(self, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, step: Step) -> dict[str, Tensor]:
         """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""

@@ -50,6 +50,12 @@ _PARTS = {
         ("gaussian", "losses.likelihoods:Gaussian", "Gaussian of learned scale"),
         ("bernoulli", "losses.likelihoods:Bernoulli", "Bernoulli of each value"),
     ),
+    "rate": (
+        ("sum", "losses.rates:Sum", "The KL itself"),
+        ("free-bits", "losses.rates:FreeBits", "Nats a group that cost nothing (Kingma et al., 2016)"),
+        ("capacity", "losses.rates:Capacity", "Distance from a growing capacity (Burgess et al., 2018)"),
+        ("balanced", "losses.rates:Balanced", "Groups balanced while warming up (Vahdat & Kautz, 2020)"),
+    ),
     "generator": (
         ("mlp", "nn.mlp:MLPGenerator", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANGenerator", "DCGAN's (Radford et al., 2016)"),
@@ -126,6 +132,7 @@ _PARTS = {
     "weight": (
         ("constant", "losses.coefficients:Constant", "A number"),
         ("warmup", "losses.coefficients:Warmup", "Grows linearly to a number"),
+        ("cyclical", "losses.coefficients:Cyclical", "Grows linearly, again and again (Fu et al., 2019)"),
         ("adaptive", "losses.coefficients:Adaptive", "Balances gradients, VQGAN's (Esser et al., 2021)"),
     ),
     "optimizer": (

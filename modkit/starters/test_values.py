@@ -34,6 +34,7 @@ from modkit.starters.network import Gated
 from modkit.starters.optimizer import Lion
 from modkit.starters.parametrization import Flow
 from modkit.starters.prior_network import Bag
+from modkit.starters.rate import Target
 from modkit.starters.regularizer import Lipschitz
 from modkit.starters.sampler import Euler
 from modkit.starters.schedule import Rotation
@@ -105,6 +106,12 @@ def test_its_draws_are_as_wide_as_it_says() -> None:
     """To four standard errors of 10,000 values."""
     x = FixedGaussian(TensorType((100,)), std=0.2).sample(torch.zeros(100, 100), Rng(0))
     assert abs(float(x.std()) - 0.2) < 4 * 0.2 / (2 * 10_000) ** 0.5
+
+
+def test_it_is_the_distance_of_the_mean_from_the_target() -> None:
+    """Of two samples with 3 and 5 nats, from 6."""
+    kl = torch.tensor([[1.0, 2.0], [5.0, 0.0]])
+    torch.testing.assert_close(Target(nats=6.0)(kl, StepContext(Rng(0))), torch.tensor(2.0))
 
 
 def test_one_strength_is_one_wave() -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from modkit.losses.coefficients import Adaptive, Constant, Warmup
+from modkit.losses.coefficients import Adaptive, Constant, Cyclical, Warmup
 from tests.play import turn
 
 
@@ -18,6 +18,13 @@ def test_warmup_rises_linearly():
         [0, 0, 0.2, 1, 1.8, 2, 2]
     )
     assert Warmup()(turn(index=250), {}, None) == 0.25
+
+
+def test_cyclical_rises_again_and_again_and_stays_after_the_last_cycle():
+    part = Cyclical(value=2.0, steps=10, cycles=3, rise=0.4)
+    cycle = [0, 0.5, 1, 1.5, 2, 2, 2, 2, 2, 2]
+    assert [part(turn(index=index), {}, None) for index in range(40)] == pytest.approx(3 * cycle + 10 * [2])
+    assert part(turn(index=10**6), {}, None) == 2
 
 
 def losses(last, x):
@@ -75,3 +82,5 @@ def test_refuses():
         Adaptive("adversarial", tiny=0)
     with pytest.raises(ValueError, match="Warmup expects steps >= 1 and start >= 0, got 0 and 0"):
         Warmup(steps=0)
+    with pytest.raises(ValueError, match=r"Cyclical expects .*, got 1000, 0 and 0.5"):
+        Cyclical(cycles=0)

@@ -141,6 +141,7 @@ SMALL = {
     ("model", "latent"): {"autoencoder": _autoencoder(), "prior": _diffusion()},
     **{(kind, "conv"): part.params for kind, part in _CONV.items()},
     ("bottleneck", "vq"): _VQ.params,
+    ("rate", "free-bits"): {"nats": 100.0},
     ("bottleneck", "residual-vq"): {**_VQ.params, "depth": 2},
     ("bottleneck", "fsq"): {"levels": [4, 3]},
     ("bottleneck", "lfq"): {"bits": 3},

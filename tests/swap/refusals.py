@@ -483,6 +483,20 @@ REFUSALS |= {
         for part in ("euler", "heun")
     },
 }
+REFUSALS |= {
+    f"{host}.rate={rate}": rf"expects the rate `sum` where no loss is made of a KL by group, got \w+: {reason}"
+    for hosts, reason in (
+        (("vq-vae model",), "the bottleneck VectorQuantizer has none"),
+        (
+            [f"latent-{prior} model.autoencoder" for prior in ("vq", "autoregressive", "masked")],
+            "the bottleneck VectorQuantizer has none",
+        ),
+        (("latent-cascade model.autoencoder",), "the bottleneck TopDown has none"),
+        (("latent-joint model.autoencoder",), "in joint training"),
+    )
+    for host in hosts
+    for rate in ("balanced", "capacity", "free-bits")
+}
 _JOINT = "joint training expects a"
 REFUSALS |= (
     {

@@ -1,0 +1,162 @@
+r"""Rates: how the KL of groups of latent variables becomes the loss `kl`, in nats per sample.
+
+    sum         sum_g KL_g                                   the KL of the ELBO
+    free-bits   sum_g max(lambda, KL_g)                      no group is pressed below lambda nats
+    capacity    |sum_g KL_g - C|                             C increases linearly: the KL is led up
+    balanced    sum_g gamma_g KL_g                           gamma_g = G (KL_g / s_g) / sum_j (KL_j / s_j), then 1
+
+KL_g is the mean of KL(q(z_g | x, z_<g) || p(z_g | z_<g)) over the batch, of all processes; s_g is the number of
+variables in group g. The groups are the bottleneck's: the channels of `gaussian`, the levels of `top-down`. The weight
+of the loss `kl` multiplies all of it: the beta of a beta-VAE, Burgess' gamma, a warm-up. A mean over the batch depends
+on how a batch is split into microbatches, though not into processes.
+
+Shape letters: b batch, g groups.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Step
+from modkit.types import Event, split_levels
+
+__all__ = ["Balanced", "Capacity", "FreeBits", "Sum"]
+
+
+class Sum:
+    """The KL itself.
+
+    Examples:
+        >>> from modkit import Rng, StepContext
+        >>> Sum()(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), StepContext(Rng(0)))
+        tensor(3.)
+    """
+
+    exact = True
+
+    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+        """The sum over groups of `kl`, `b g`, averaged over the rows of this process."""
+        return kl.sum(1).mean()
+
+
+class FreeBits:
+    """Each group costs at least `nats`, so that it may hold as much without a loss: free bits.
+
+    The gradient of a group whose mean is below is zero.
+
+    References:
+        Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), appendix C.8,
+        https://arxiv.org/abs/1606.04934
+
+    Args:
+        nats: The paper's lambda: the least loss of a group in nats, on the batch's mean.
+
+    Raises:
+        ValueError: If `nats` is negative.
+
+    Examples:
+        >>> from modkit import Rng, StepContext
+        >>> FreeBits(nats=1.5)(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), StepContext(Rng(0)))  # means 2 and 1
+        tensor(3.5000)
+    """
+
+    def __init__(self, *, nats: float = 0.25) -> None:
+        if nats < 0:
+            raise ValueError(f"FreeBits expects nats of at least 0, got {nats}")
+        self.nats = nats
+
+    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+        """The sum of the groups' losses, given `kl`, `b g`."""
+        return _average(kl, step).clamp_min(self.nats).sum()
+
+
+class Capacity:
+    """The distance of the KL from a capacity that increases linearly from 0 to `nats` over `steps`.
+
+    The paper's gamma is the weight of the loss `kl`, such as `weights: {kl: 1000}`.
+
+    References:
+        Understanding Disentangling in beta-VAE (Burgess et al., 2018), eq. 8, https://arxiv.org/abs/1804.03599
+
+    Args:
+        nats: The final capacity C of all groups together, in nats.
+        steps: Number of steps over which the capacity increases.
+
+    Raises:
+        ValueError: If `nats` is negative or `steps` is below 1.
+
+    Examples:
+        >>> from modkit import Rng, StepContext
+        >>> rate, kl = Capacity(nats=8.0, steps=100), torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+        >>> [float(rate(kl, StepContext(Rng(0), index))) for index in (0, 25, 100)]
+        [3.0, 1.0, 5.0]
+    """
+
+    def __init__(self, *, nats: float = 25.0, steps: int = 10_000) -> None:
+        if nats < 0 or steps < 1:
+            raise ValueError(f"Capacity expects nats >= 0 and steps >= 1, got {nats} and {steps}")
+        self.nats, self.steps = nats, steps
+
+    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+        """The distance of the sum over groups of `kl`, `b g`, from the capacity at `step`."""
+        return (_average(kl, step).sum() - self.nats * min(step.index / self.steps, 1.0)).abs()
+
+
+class Balanced:
+    """Groups that hold much for their size cost more, and those that hold little less, during the first steps.
+
+    Coefficients are constants to the gradient, and their mean is 1. They belong to a warm-up of the weight of `kl` over
+    as many steps. The paper's text has s_g as a factor, which its first author calls a typo; its code divides by it.
+
+    References:
+        NVAE: A Deep Hierarchical Variational Autoencoder (Vahdat and Kautz, 2020), appendix A,
+        https://arxiv.org/abs/2007.03898; on s_g: https://github.com/NVlabs/NVAE/issues/26
+
+    Args:
+        z: Type of the latent whose KL it is, a tuple for a hierarchy.
+        steps: Number of steps after which every coefficient is 1.
+        tiny: Nats added to each group's KL, with which an unused group keeps a share of the loss.
+
+    Raises:
+        ValueError: If `steps` is negative or `tiny` is not positive.
+
+    Examples:
+        >>> from modkit import Rng, StepContext
+        >>> from modkit.types import TensorType
+        >>> rate, kl = Balanced(TensorType((2,)), steps=10, tiny=1e-6), torch.tensor([[3.0, 1.0]])
+        >>> [round(float(rate(kl, StepContext(Rng(0), index))), 4) for index in (0, 10)]  # 3/2 * 3 + 1/2 * 1
+        [5.0, 4.0]
+    """
+
+    def __init__(self, z: Event, *, steps: int = 1000, tiny: float = 0.01) -> None:
+        if steps < 0 or tiny <= 0:
+            raise ValueError(f"Balanced expects steps >= 0 and tiny above 0, got {steps} and {tiny}")
+        self._sizes = [float(level.numel) for level in split_levels(z)]
+        self.steps, self.tiny = steps, tiny
+
+    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+        """The balanced sum over groups of `kl`, `b g`.
+
+        Raises:
+            ValueError: If the KL of a hierarchy has neither one group nor one for each level.
+        """
+        mean = _average(kl, step)
+        if step.index >= self.steps:
+            return mean.sum()
+        share = (mean.detach() + self.tiny) / self._get_sizes(mean)
+        return (mean * share / share.mean()).sum()
+
+    def _get_sizes(self, mean: Tensor) -> Tensor:
+        """The sizes of the groups, `g` or `1`; the groups of a single tensor are channels, of one size."""
+        if len(mean) > 1 < len(self._sizes) != len(mean):
+            raise ValueError(
+                f"Balanced expects a KL of one group or of {len(self._sizes)}, a level each, got {len(mean)} groups"
+            )
+        return torch.tensor(self._sizes if len(mean) == len(self._sizes) else 1.0, dtype=mean.dtype, device=mean.device)
+
+
+def _average(kl: Tensor, step: Step) -> Tensor:
+    """The mean over the rows, in training over those of all processes, `g`."""
+    mean = kl.mean(0)
+    return step.total(mean) / step.world if step.training else mean
