@@ -25,7 +25,16 @@ from modkit.kinds.adversaries import (
     Regularizer,
     RegularizerExtras,
 )
-from modkit.kinds.autoencoders import Bottleneck, BottleneckExtras, Decoder, Encoder, Likelihood, LikelihoodExtras
+from modkit.kinds.autoencoders import (
+    Bottleneck,
+    BottleneckExtras,
+    Decoder,
+    DecoderExtras,
+    Encoder,
+    EncoderExtras,
+    Likelihood,
+    LikelihoodExtras,
+)
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
@@ -73,6 +82,7 @@ __all__ = [
     "Data",
     "DataExtras",
     "Decoder",
+    "DecoderExtras",
     "Decoding",
     "Default",
     "Coefficients",
@@ -80,6 +90,7 @@ __all__ = [
     "Discriminator",
     "DiscriminatorExtras",
     "Encoder",
+    "EncoderExtras",
     "Engine",
     "EngineExtras",
     "Exchange",
