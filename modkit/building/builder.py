@@ -23,7 +23,7 @@ from modkit.building.composition import Composition
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
-from modkit.kinds import Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
+from modkit.kinds import KINDS, Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.composing import Composing
 from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
@@ -185,7 +185,7 @@ class Site:
         return value
 
     def _make(self, call: Call, types: Mapping[str, Any]) -> Any:
-        if types.get("cond") and "cond" not in call.takes:
+        if types.get("cond") and "cond" not in (*call.takes, *KINDS[call.part.kind].optional):
             raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
         takes = call.takes & types.keys()
         if missing := [name for name in call.takes - takes if is_required(call.part, name)]:

@@ -38,6 +38,7 @@ from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
 from modkit.kinds import Data, DataExtras, EngineExtras, Fact, Finding, Note, read_extras
+from modkit.models.given import pass_fields
 from modkit.models.model import Model
 from modkit.models.player import Player
 from modkit.models.step import StepContext
@@ -249,7 +250,7 @@ def try_model(
 def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
     """Checks that the model reads the fields that its data have for it to read."""
     conditions = read_extras(data, DataExtras).conditions
-    unread = [name for name in conditions if name not in model.reads]
+    unread = [name for name in conditions if name not in (*model.reads, *model.inputs)]
     if not unread:
         return
     slots = [path for path, call in site.plan.calls.items() if call.part.kind == "conditioner"]
@@ -357,8 +358,10 @@ class Trial:
                         "model", f"the loss {name} of {player.name} expects a scalar, got {tuple(loss.shape)}"
                     )
             self._weigh(player, losses)
-        for name, event in self.model.latents.items():
-            self._attempt(partial(self.model.decode, _make_blank_event(event), name))
+        nested = self._batch.cond != Cond()  # an enclosing Model with conditions draws and bounds, but decodes nothing
+        given = pass_fields(self.model, self._batch.fields)
+        for name, event in self.model.latents.items() if not nested else ():
+            self._attempt(partial(self.model.decode, _make_blank_event(event), name, **given))
 
     def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
         """Checks that each weight, on its own, can weight its loss."""

@@ -16,17 +16,26 @@ from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scala
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.kinds import BottleneckExtras, read_extras
+from modkit.models.given import call_given
 from modkit.models.step import StepContext
-from modkit.types import TensorType, Value, split_levels
+from modkit.types import CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["CASES"]
 
 _MANY = 16  # samples on which bottlenecks are prepared
 _SIZES = {"2-D": IMAGE, "odd": ODD, "1-D": SIGNAL, "3-D": VOLUME, "vector": VECTOR}
+_DECODED: dict[str, tuple[Event, TensorType]] = {
+    "2-D": (TensorType((4, 4, 4)), IMAGE),
+    "odd": (TensorType((4, 4, 3)), ODD),
+    "1-D": (TensorType((4, 6)), SIGNAL),
+    "vector to image": (VECTOR, IMAGE),
+    "vector": (TensorType((3,)), VECTOR),
+    "hierarchy": ((TensorType((4, 2, 2)), TensorType((4, 4, 4))), shapes.UNBOUNDED),
+}
 
 
 def _play_encoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    return emit("h", part(probe.draw_tensor("x", types["x"])), part.h)
+    return emit("h", call_given(part, probe.draw_tensor("x", types["x"]), probe.draw_cond(types["cond"])), part.h)
 
 
 def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -94,7 +103,7 @@ def _play_turn(part: Any, types: Mapping[str, Any], probe: Probe) -> None:
 def _play_decoder(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     if part.last_layer is not None and part.last_layer not in dict(part.named_parameters()):
         raise AssertionError(f"expected `last_layer` to name a parameter or to be None, got {part.last_layer!r}")
-    return emit("x", part(probe.draw_value("z", types["z"])), types["x"])
+    return emit("x", call_given(part, probe.draw_value("z", types["z"]), probe.draw_cond(types["cond"])), types["x"])
 
 
 def _play_likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -114,7 +123,15 @@ def _play_rate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
 
 
 CASES = (
-    Case("encoder", {name: {"x": x} for name, x in _SIZES.items()}, _play_encoder, TRAINED),
+    Case(
+        "encoder",
+        {
+            **{name: {"x": x, "cond": CondType()} for name, x in _SIZES.items()},
+            "conditional": {"x": IMAGE, "cond": CondType(vector=4)},
+        },
+        _play_encoder,
+        TRAINED,
+    ),
     Case(
         "bottleneck",
         {
@@ -130,12 +147,9 @@ CASES = (
     Case(
         "decoder",
         {
-            "2-D": {"z": TensorType((4, 4, 4)), "x": IMAGE},
-            "odd": {"z": TensorType((4, 4, 3)), "x": ODD},
-            "1-D": {"z": TensorType((4, 6)), "x": SIGNAL},
-            "vector to image": {"z": VECTOR, "x": IMAGE},
-            "vector": {"z": TensorType((3,)), "x": VECTOR},
-            "hierarchy": {"z": (TensorType((4, 2, 2)), TensorType((4, 4, 4))), "x": shapes.UNBOUNDED},
+            **{name: {"z": z, "x": x, "cond": CondType()} for name, (z, x) in _DECODED.items()},
+            "conditional": {"z": TensorType((4, 4, 4)), "x": IMAGE, "cond": CondType(vector=4)},
+            "vector under a condition": {"z": VECTOR, "x": IMAGE, "cond": CondType(vector=4)},
         },
         _play_decoder,
         TRAINED,

@@ -47,8 +47,8 @@ class Encoded(Drawing):
             drawn.
 
     Raises:
-        ValueError: If a field is missing, the autoencoder has no such latent of one level, the latent or a field in
-            `beside` is not a map as required, `beside` is used with tokens, or a number is out of range.
+        ValueError: If a field is missing, the autoencoder reads fields or has no such latent of one level, the latent
+            or a field in `beside` is not a map as required, `beside` is used with tokens, or a number is out of range.
 
     Examples:
         >>> import modkit
@@ -82,6 +82,8 @@ class Encoded(Drawing):
         self.reads: tuple[str, ...] = tuple(names)
         self.together = (self.reads,)
         self.autoencoder = autoencoder(x=fields[field], cond=CondType(), fields=fields)
+        if given := (*self.autoencoder.reads, *self.autoencoder.inputs):
+            raise ValueError(f"Encoded expects an autoencoder that reads no fields, got one that reads {list(given)}")
         self.at, latent = _find_latent(self.autoencoder, at)
         self.size = latent.shape[1:]
         self.tokens = _get_token_shape(latent, names[1:]) if to == "context" else None

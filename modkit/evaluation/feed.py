@@ -21,7 +21,8 @@ from modkit.evaluation.sources import SIZE, Source
 from modkit.evaluation.states import gather_states
 from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
-from modkit.models.model import Model, evaluate_mode
+from modkit.models.given import pass_fields
+from modkit.models.model import Model, evaluate_mode, reconstruct_batch
 from modkit.types import Batch, Features, Modes, TensorType, split_levels
 
 __all__ = ["Feed", "gather", "uses_features"]
@@ -155,7 +156,7 @@ class _Values:
     def _reconstruction(self) -> Tensor:
         coder = self._coder
         with evaluate_mode(coder):
-            x = coder.reconstruct(self.batch.tensor.to(coder.device)).float()
+            x = reconstruct_batch(coder, self.batch.to(coder.device)).float()
         ends = self._source.type.range
         return self._feed.round_to_bytes(x if ends is None else x.clamp(*ends), self._source.type)
 
@@ -174,7 +175,8 @@ class _Values:
         if (name := find_codes(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected a Model that encodes to codes, got one without")
         with evaluate_mode(coder):
-            codes = coder.encode(self.batch.tensor.to(coder.device), name)
+            batch = self.batch.to(coder.device)
+            codes = coder.encode(batch.tensor, name, **pass_fields(coder, batch.fields))
         maps, types = codes if isinstance(codes, tuple) else (codes,), split_levels(coder.latents[name])
         z = split_levels(list(coder.latents.values())[-1])[-1]
         counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]

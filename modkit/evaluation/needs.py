@@ -45,7 +45,7 @@ def list_offers(
     names |= {name for name, there in has.items() if there}
     if model is not None:
         names |= {"model", "precision"}
-        if (coder := model.coder) is not None:
+        if (coder := model.coder) is not None and {*coder.reads, *coder.inputs} <= set(fields):
             names |= {"pairs", "feature-pairs"}
             names |= {"codes"} if find_codes(coder) else set()
     return frozenset(names)

@@ -21,7 +21,9 @@ __all__ = [
     "Bottleneck",
     "BottleneckExtras",
     "Decoder",
+    "DecoderExtras",
     "Encoder",
+    "EncoderExtras",
     "Likelihood",
     "LikelihoodExtras",
     "Rate",
@@ -37,6 +39,18 @@ class Encoder(Protocol):
     def __call__(self, x: Tensor) -> Value:
         """Encodes `x`, `b c h w` or the shape that its type gives."""
         ...
+
+
+@dataclass(frozen=True)
+class EncoderExtras:
+    """Optional members of an `Encoder`.
+
+    Args:
+        conditional: Whether its call takes the conditions, a `Cond`, as its second argument. Its constructor then takes
+            their type as `cond`, which is empty if there are none.
+    """
+
+    conditional: bool = False
 
 
 class Bottleneck(Protocol):
@@ -114,6 +128,18 @@ class Decoder(Protocol):
     def __call__(self, z: Value) -> Tensor:
         """Decodes `z`."""
         ...
+
+
+@dataclass(frozen=True)
+class DecoderExtras:
+    """Optional members of a `Decoder`.
+
+    Args:
+        conditional: Whether its call takes the conditions, a `Cond`, as its second argument. Its constructor then takes
+            their type as `cond`, which is empty if there are none.
+    """
+
+    conditional: bool = False
 
 
 class Likelihood(Protocol):

@@ -21,6 +21,8 @@ class Kind:
         given: Names of the types that the assembly passes to its parts; users cannot set them.
         summary: What its parts do.
         trained: Whether training depends on its parts; others may be swapped in a run.
+        optional: Those of `given` that a part need not declare even where they are not empty: the assembly finds out
+            which of its parts take conditions.
     """
 
     name: str
@@ -28,15 +30,16 @@ class Kind:
     given: tuple[str, ...]
     summary: str
     trained: bool = True
+    optional: tuple[str, ...] = ()
 
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("model", "Model", ("x", "cond", "fields"), "a distribution and the game that trains it"),
-        Kind("encoder", "Encoder", ("x",), "data to features"),
+        Kind("encoder", "Encoder", ("x", "cond"), "data to features", optional=("cond",)),
         Kind("bottleneck", "Bottleneck", ("h",), "features to latents"),
-        Kind("decoder", "Decoder", ("z", "x"), "latents to a likelihood's parameters"),
+        Kind("decoder", "Decoder", ("z", "x", "cond"), "latents to a likelihood's parameters", optional=("cond",)),
         Kind("likelihood", "Likelihood", ("x",), "p(x | z)"),
         Kind("rate", "Rate", ("z",), "the KL by group to a loss"),
         Kind("generator", "Generator", ("z", "x", "cond"), "noise to data"),

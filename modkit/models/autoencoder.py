@@ -12,6 +12,10 @@ The bound on log p(x) is the ELBO with the exact KL or, for K draws, the importa
 
 which increases to log p(x) with K (Burda et al., 2016, eq. 8). Codes are deterministic, and their prior is uniform.
 
+With a conditioner, the encoder and the decoder are given the conditions c: q(z | x, c) and p(x | z, c), a conditional
+VAE (Sohn et al., 2015). With `input`, the encoder reads a field in x's place, such as a noisy copy, while the losses
+compare with x: a denoising autoencoder (Vincent et al., 2008). The bound holds for any q, and so for q(z | field), too.
+
 Shape letters: b batch, k draws.
 """
 
@@ -29,9 +33,10 @@ from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.regularizers import penalize
 from modkit.losses.review import review_critic
+from modkit.models.given import call_given, check_conditional, find_input, read_input
 from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, check_draws, make_weights
-from modkit.models.passes import map_batches
+from modkit.models.passes import map_batches, select_fields
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -47,6 +52,8 @@ _FEW_BITS = 16  # a data set of 65,536 samples has one for each code
 class Autoencoder(Model):
     """An encoder, a bottleneck and a decoder, and optionally a critic, which adds adversarial losses.
 
+    Conditions reach the encoder, the decoder and the critic; one of the first two may leave them out.
+
     `nll` and `kl` are in nats per value of x: averaged over the batch and divided by the number of values of a sample.
     `perceptual` is the distance between a sample and its reconstruction in the maps of `features`
     (`losses.perceptual`), averaged over the batch. The extractor is not part of the network: its weights are saved only
@@ -55,6 +62,8 @@ class Autoencoder(Model):
 
     Args:
         x: Type of the data.
+        cond: Conditions from an enclosing Model.
+        fields: The data's fields.
         encoder: Maps data to features.
         bottleneck: Maps features to latents.
         decoder: Maps latents to the likelihood's parameters.
@@ -65,8 +74,14 @@ class Autoencoder(Model):
         regularizers: Penalties on the critic, by the names of their terms.
         critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
+        conditioner: Computes conditions from fields; it is trained with the autoencoder.
+        input: Name of a field that the encoder reads in x's place; x itself by default.
         weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); the default weight
             is 1. VQGAN's lambda is `adversarial: {use: adaptive, against: [nll, perceptual]}`.
+
+    Raises:
+        ValueError: If the data have no field `input`, or there are conditions that neither the encoder nor the decoder
+            takes.
 
     Examples:
         >>> model = Autoencoder(TensorType((1, 8, 8), (-1, 1)), encoder="mlp", decoder="mlp")
@@ -79,11 +94,17 @@ class Autoencoder(Model):
         Auto-Encoding Variational Bayes (Kingma & Welling, 2014), https://arxiv.org/abs/1312.6114
         Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
         Taming Transformers (Esser et al., 2021), eq. 4 to 7, https://arxiv.org/abs/2012.09841
+        Extracting and Composing Robust Features with Denoising Autoencoders (Vincent et al., 2008), section 2.3,
+        https://www.cs.toronto.edu/~larocheh/publications/icml-2008-denoising-autoencoders.pdf
+        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015), eq. 4,
+        https://papers.nips.cc/paper/5775
     """
 
     def __init__(
         self,
         x: TensorType,
+        cond: CondType = CondType(),
+        fields: Mapping[str, TensorType] | None = None,
         *,
         encoder: Slot[kinds.Encoder] = default("conv"),
         bottleneck: Slot[kinds.Bottleneck] = default("gaussian"),
@@ -95,11 +116,17 @@ class Autoencoder(Model):
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
         critic_start: int = 0,
         features: Slot[kinds.FeatureExtractor] | None = None,
+        conditioner: Slot[kinds.Conditioner] = default("none"),
+        input: str | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
         self.event = x
-        self.encoder = encoder(x=x)
+        self.conditioner = conditioner(fields=fields or {})
+        self.reads = self.conditioner.reads
+        cond = cond.merge(self.conditioner.type)
+        self.input, self.inputs = input, (input,) if input else ()
+        self.encoder = encoder(x=find_input(x, fields or {}, input), cond=cond)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
         latents = self.bottleneck.latents
         self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
@@ -108,21 +135,22 @@ class Autoencoder(Model):
         self.likelihood = likelihood(x=x)
         self.rate = rate(z=next(iter(self.latents.values())))
         self.decoder = decoder.name_source(bottleneck.where)(
-            z=list(self.latents.values())[-1], x=self.likelihood.out(x)
+            z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond
         )
-        self.critic = critic(x=x, cond=CondType()) if critic else None
+        check_conditional(cond, self.encoder, self.decoder)
+        self.critic = critic(x=x, cond=cond) if critic else None
         self.adversarial = adversarial() if critic else None
         self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
         self._weights = make_weights(weights)
-        self.condensers = self.list_modules("encoder", "bottleneck")
+        self.condensers = self.list_modules("conditioner", "encoder", "bottleneck")
 
     def players(self) -> tuple[Player, ...]:
         """`autoencoder`, then `critic` if there is one."""
         own = Player(
             "autoencoder",
-            self.list_modules("encoder", "bottleneck", "decoder", "likelihood"),
+            self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood"),
             against=("critic",) if self.critic else (),
             last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
         )
@@ -140,11 +168,11 @@ class Autoencoder(Model):
         The autoencoder has `nll`, `kl`, the losses of the bottleneck, `perceptual` and `adversarial`; the critic has
         `adversarial` and its regularizers.
         """
-        x = batch.tensor
+        cond = self._compute_cond(batch.fields, batch.cond)
         if player == "critic":
-            return self._compute_critic_losses(x, step)
-        latents = self.bottleneck(self.encoder(x), step)
-        return self._compute_losses(latents, self._compute_rate(latents.kl, step), x, step)
+            return self._compute_critic_losses(batch, cond, step)
+        latents = self.bottleneck(self._compute_features(batch.tensor, batch.fields, cond), step)
+        return self._compute_losses(latents, self._compute_rate(latents.kl, step), batch.tensor, cond, step)
 
     @property
     def entropic(self) -> tuple[str, ...]:
@@ -154,14 +182,14 @@ class Autoencoder(Model):
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
         """Computes the losses with `entropy`, the negative entropy of the latent, in place of `kl`."""
-        x = batch.tensor
+        cond = self._compute_cond(batch.fields, batch.cond)
         if player == "critic":
-            return self._compute_critic_losses(x, step), None
+            return self._compute_critic_losses(batch, cond, step), None
         self._require_exact_rate("in joint training, `entropy` and `cross_entropy` stand in its place")
-        h = self.encoder(x)
+        h = self._compute_features(batch.tensor, batch.fields, cond)
         latents = self.bottleneck(h, step)
         entropy = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy)(name, h)
-        return self._compute_losses(latents, {"entropy": -entropy}, x, step), latents.values[name]
+        return self._compute_losses(latents, {"entropy": -entropy}, batch.tensor, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
         """Updates the bottleneck's codebooks."""
@@ -170,21 +198,24 @@ class Autoencoder(Model):
             update(step)
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Initialises the bottleneck from encoded data, and trains the feature extractor if it needs training."""
+        """Prepares the conditioner, the bottleneck from encoded data, and the feature extractor that needs training."""
         if player != "autoencoder":
             return
+        self.conditioner.prepare(select_fields(batches))
         if self.perceptual:
             self.perceptual.prepare(batches)
         if prepare := read_extras(self.bottleneck, kinds.BottleneckExtras).prepare:
-            prepare(map_batches(batches, lambda batch, first: self.encoder(batch.tensor)), rng)
+            prepare(map_batches(batches, lambda batch, first: self._encode_batch(batch)), rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Decodes draws from the bottleneck's prior."""
-        return self._decode_mean(self.bottleneck.sample(num, rng.at("bottleneck")))
+        """Decodes draws from the bottleneck's prior; the conditioner draws missing fields."""
+        cond = self._compute_cond(self.complete(num, fields, rng), cond)
+        return self._decode_mean(self.bottleneck.sample(num, rng.at("bottleneck")), cond)
 
     def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws from the likelihood, given draws from the bottleneck's prior."""
-        return self._decode_draw(self.bottleneck.sample(num, rng.at("bottleneck")), rng)
+        cond = self._compute_cond(self.complete(num, fields, rng), cond)
+        return self._decode_draw(self.bottleneck.sample(num, rng.at("bottleneck")), cond, rng)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.
@@ -193,16 +224,16 @@ class Autoencoder(Model):
             ValueError: If the likelihood or a latent of the bottleneck has no density, or x has values that the
                 likelihood gives no probability.
         """
-        x = batch.tensor
-        h = self.encoder(x)
+        x, cond = batch.tensor, self._compute_cond(batch.fields, batch.cond)
+        h = self._compute_features(x, batch.fields, cond)
         if len(check_draws(self, num)) == 1:
             latents = self.bottleneck(h, StepContext(rng.at(0)))
             if latents.total_kl is not None:
-                return self._log_likelihood(_get_last(latents.values), x) - latents.total_kl
+                return self._log_likelihood(_get_last(latents.values), x, cond) - latents.total_kl
         name = next(iter(self.latents))
         total = x.new_tensor(-torch.inf)
         for index in range(num):
-            latent, log_weight = self._weigh(x, h, name, rng.at(index))
+            latent, log_weight = self._weigh(x, h, cond, name, rng.at(index))
             log_prior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).log_prior)
             total = torch.logaddexp(total, log_weight + log_prior(name, latent))
         return total - math.log(num)
@@ -231,47 +262,57 @@ class Autoencoder(Model):
         """Whether the likelihood is a density and draws of the latent are differentiable."""
         return bool(self.entropic) and self._measure.constant is not None and not self.discrete
 
-    def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
+    def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Draws the latent from the bottleneck's posterior, and weighs it."""
-        return self._weigh(x, self.encoder(x), name, rng)
+        cond = self._compute_cond(fields)
+        return self._weigh(x, self._compute_features(x, fields, cond), cond, name, rng)
 
-    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+    def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Computes the parameters of q(z | x), or codes; for a bottleneck that condenses nothing, its features."""
-        h, extras = self.encoder(x), read_extras(self.bottleneck, kinds.BottleneckExtras)
+        h, extras = self._encode_batch(Batch(x, fields)), read_extras(self.bottleneck, kinds.BottleneckExtras)
         if extras.condense and extras.expand:
             return extras.condense(name, h)
         return h if isinstance(h, tuple) else (h,)
 
-    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
+    def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Encodes `x` to the latent `name`: a draw of q(z | x) if an rng is given, otherwise the mean."""
         step, extras = StepContext(rng) if rng else None, read_extras(self.bottleneck, kinds.BottleneckExtras)
         if isinstance(x, Tensor):
-            return self.bottleneck(self.encoder(x), step).values[name]
+            return self.bottleneck(self._encode_batch(Batch(x, fields)), step).values[name]
         if extras.condense and extras.expand:
             return extras.expand(name, x, rng)
         return self.bottleneck(x if isinstance(self.encoder.h, tuple) else x[0], step).values[name]
 
-    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+    def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to the mean of x; there are no latents in between."""
-        return self._decode_mean(self.bottleneck.to_z(name, latent))
+        return self._decode_mean(self.bottleneck.to_z(name, latent), self._compute_cond(fields))
 
-    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to a draw of p(x | z)."""
-        return self._decode_draw(self.bottleneck.to_z(name, latent), rng)
+        return self._decode_draw(self.bottleneck.to_z(name, latent), self._compute_cond(fields), rng)
 
-    def _decode_mean(self, z: Value) -> Tensor:
-        return self.likelihood.mean(self.decoder(z))
+    def _compute_cond(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> Cond:
+        return self.conditioner(fields, None).merge(cond)
 
-    def _decode_draw(self, z: Value, rng: Rng) -> Tensor:
-        out = self.decoder(z)
+    def _compute_features(self, x: Tensor, fields: Mapping[str, Tensor], cond: Cond) -> Value:
+        return call_given(self.encoder, read_input(x, fields, self.input), cond)
+
+    def _encode_batch(self, batch: Batch) -> Value:
+        return self._compute_features(batch.tensor, batch.fields, self._compute_cond(batch.fields, batch.cond))
+
+    def _decode_mean(self, z: Value, cond: Cond) -> Tensor:
+        return self.likelihood.mean(call_given(self.decoder, z, cond))
+
+    def _decode_draw(self, z: Value, cond: Cond, rng: Rng) -> Tensor:
+        out = call_given(self.decoder, z, cond)
         return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
 
-    def _weigh(self, x: Tensor, h: Value, name: str, rng: Rng) -> tuple[Value, Tensor]:
+    def _weigh(self, x: Tensor, h: Value, cond: Cond, name: str, rng: Rng) -> tuple[Value, Tensor]:
         posterior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior)
         latent, log_q = posterior(name, h, rng)
-        return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x) - log_q
+        return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x, cond) - log_q
 
-    def _log_likelihood(self, z: Value, x: Tensor) -> Tensor:
+    def _log_likelihood(self, z: Value, x: Tensor, cond: Cond) -> Tensor:
         name, constant, levels = type(self.likelihood).__name__, self._measure.constant, self._measure.levels
         if constant is None:
             raise ValueError(f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x")
@@ -280,7 +321,7 @@ class Autoencoder(Model):
                 f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {levels} values "
                 f"of x, evenly spaced over its range, got others; expected such data, or a likelihood that is a density"
             )
-        return -self.likelihood.nll(self.decoder(z), x) - constant * self.single.numel
+        return -self.likelihood.nll(call_given(self.decoder, z, cond), x) - constant * self.single.numel
 
     @property
     def _measure(self) -> kinds.LikelihoodExtras:
@@ -306,26 +347,30 @@ class Autoencoder(Model):
                 f"{type(self.rate).__name__}: {reason}"
             )
 
-    def _compute_losses(self, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, step: Step) -> dict[str, Tensor]:
+    def _compute_losses(
+        self, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, cond: Cond, step: Step
+    ) -> dict[str, Tensor]:
         """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
-        out = self.decoder(_get_last(latents.values))
+        out = call_given(self.decoder, _get_last(latents.values), cond)
         nats = {"nll": self.likelihood.nll(out, x), **rate}
         losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
         fake = self.likelihood.mean(out)
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(fake, x).mean()
         if self.critic and self.adversarial and step.wants("adversarial"):
-            losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
+            losses["adversarial"] = self.adversarial.generator(self.critic(fake, cond.map(Tensor.detach)))
         return losses
 
-    def _compute_critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
+    def _compute_critic_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         if self.critic is None or self.adversarial is None:
             raise ValueError("Autoencoder has no critic, got the player `critic`")
+        x = batch.tensor
         with torch.no_grad():
-            latents = self.bottleneck(self.encoder(x), StepContext(step.rng, step.index))
-            fake = self._decode_mean(_get_last(latents.values))
-        losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
-        return losses | penalize(self.regularizers, self.critic, x, Cond(), step)
+            h = self._compute_features(x, batch.fields, cond)
+            latents = self.bottleneck(h, StepContext(step.rng, step.index))
+            fake = self._decode_mean(_get_last(latents.values), cond)
+        losses = {"adversarial": self.adversarial.discriminator(self.critic(x, cond), self.critic(fake, cond))}
+        return losses | penalize(self.regularizers, self.critic, x, cond, step)
 
 
 def _count_bits(event: Event) -> float | None:

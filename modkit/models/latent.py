@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
+from modkit.models.given import pass_fields
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model
 from modkit.models.passes import Passes, map_batches, select_fields
@@ -126,6 +127,7 @@ class Latent(Model):
         source = f"the latent {self.at!r} of {autoencoder.where}"
         self.prior = prior.name_source(source)(x=_scale_event(event), cond=cond, fields=fields)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
+        self.inputs = tuple(dict.fromkeys((*self.autoencoder.inputs, *self.prior.inputs)))
         self.latents = self.prior.latents
         self.start_noise = self.prior.start_noise
         self.moments = self.prior.moments
@@ -202,7 +204,9 @@ class Latent(Model):
             self.scale.measure(
                 map_batches(
                     batches,
-                    lambda batch, first: self.autoencoder.encode(batch.tensor, self.at, draw.rows(first)),
+                    lambda batch, first: self.autoencoder.encode(
+                        batch.tensor, self.at, draw.rows(first), **pass_fields(self.autoencoder, batch.fields)
+                    ),
                     _MEASURED,
                 )
             )
@@ -216,18 +220,21 @@ class Latent(Model):
         self.prior.prepare(name, Passes(encode, select_fields(batches)), rng.at(side))
 
     def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
-        """Completes the fields that the prior reads, as the prior does."""
-        return self.prior.complete(num, fields, rng.at("prior")) if self.prior.reads else fields
+        """Completes the fields that both sides read; those that the autoencoder reads are drawn first."""
+        for name, side in (("autoencoder", self.autoencoder), ("prior", self.prior)):
+            if side.reads:
+                fields = side.complete(num, fields, rng.at(name))
+        return fields
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior."""
-        latent = self._draw_latent(num, fields, cond, rng)
-        return self.autoencoder.decode(latent, self.at, rng.at("autoencoder"))
+        latent, given = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode(latent, self.at, rng.at("autoencoder"), **given)
 
     def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior, with the noise of the autoencoder's likelihood."""
-        latent = self._draw_latent(num, fields, cond, rng)
-        return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"))
+        latent, given = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"), **given)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound by one draw of the latent and `num` draws of the prior's own bound.
@@ -239,7 +246,7 @@ class Latent(Model):
             ValueError: If the autoencoder has no density of its latent, or the prior has no bound or has not been
                 prepared.
         """
-        latent, log_weight = self._weigh_scaled(batch.tensor, rng.at("autoencoder"))
+        latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
         return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
 
     @property
@@ -254,7 +261,7 @@ class Latent(Model):
 
     def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
         """The cross entropy by one draw of the latent and the prior's own cross entropy."""
-        latent, log_weight = self._weigh_scaled(batch.tensor, step.rng.at("autoencoder"))
+        latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, step.rng.at("autoencoder"))
         return self.prior.cross_entropy(replace(batch, x=latent), step.at("prior")) - log_weight
 
     def review(self) -> Iterator[Note]:
@@ -262,40 +269,45 @@ class Latent(Model):
         if scale := self.scale.describe():
             yield Fact("", f"the prior is given the latent {self.at!r}, scaled {scale}")
 
-    def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
+    def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Draws through both: from the autoencoder's posterior, then from the prior's."""
-        latent, inner = self._weigh_scaled(x, rng.at("autoencoder"))
+        latent, inner = self._weigh_scaled(x, fields, rng.at("autoencoder"))
         if isinstance(latent, tuple):
             raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
-        outer_latent, outer = self.prior.weigh(latent, name, rng.at("prior"))
+        outer_latent, outer = self.prior.weigh(latent, name, rng.at("prior"), **pass_fields(self.prior, fields))
         return outer_latent, inner + outer
 
-    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+    def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Condenses `x` with the autoencoder alone."""
-        return self.autoencoder.condense(x, self.at)
+        return self.autoencoder.condense(x, self.at, **pass_fields(self.autoencoder, fields))
 
-    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
+    def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Encodes `x` with the autoencoder, then with the prior."""
-        latent = self._encode_scaled(x, rng and rng.at("autoencoder"))
+        latent = self._encode_scaled(x, fields, rng and rng.at("autoencoder"))
         if isinstance(latent, tuple):
             raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
-        return self.prior.encode(latent, name, rng and rng.at("prior"))
+        return self.prior.encode(latent, name, rng and rng.at("prior"), **pass_fields(self.prior, fields))
 
-    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+    def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes a latent with the prior, to a draw if an rng is given, then with the autoencoder to the mean of x."""
+        given, inner = pass_fields(self.autoencoder, fields), pass_fields(self.prior, fields)
         if rng is None:
-            return self.autoencoder.decode(self.scale.invert(self.prior.decode(latent, name)), self.at)
-        inner = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior")))
-        return self.autoencoder.decode(inner, self.at, rng.at("autoencoder"))
+            return self.autoencoder.decode(
+                self.scale.invert(self.prior.decode(latent, name, **inner)), self.at, **given
+            )
+        drawn = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior"), **inner))
+        return self.autoencoder.decode(drawn, self.at, rng.at("autoencoder"), **given)
 
-    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes a latent with the prior, then with the autoencoder, to draws of both."""
-        inner = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior")))
-        return self.autoencoder.decode_as_latent(inner, self.at, rng.at("autoencoder"))
+        given, inner = pass_fields(self.autoencoder, fields), pass_fields(self.prior, fields)
+        drawn = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior"), **inner))
+        return self.autoencoder.decode_as_latent(drawn, self.at, rng.at("autoencoder"), **given)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Reconstructs `x` with the autoencoder alone."""
-        return self.autoencoder.decode(self.autoencoder.encode(x, self.at), self.at)
+        given = pass_fields(self.autoencoder, fields)
+        return self.autoencoder.decode(self.autoencoder.encode(x, self.at, **given), self.at, **given)
 
     def _check_joint(self, autoencoder: Slot[Model], prior: Slot[Model]) -> None:
         """Raises an error if the two Models cannot be trained jointly."""
@@ -324,27 +336,31 @@ class Latent(Model):
 
     def _encode_batch(self, batch: Batch, rng: Rng) -> Batch:
         with torch.no_grad():
-            return replace(batch, x=self._encode_scaled(batch.x, rng))
+            return replace(batch, x=self._encode_scaled(batch.x, batch.fields, rng))
 
-    def _weigh_scaled(self, x: Tensor, rng: Rng) -> tuple[Value, Tensor]:
+    def _weigh_scaled(self, x: Tensor, fields: Mapping[str, Tensor], rng: Rng) -> tuple[Value, Tensor]:
         """Draws the scaled latent, and computes log p(x | latent) - log q(latent | x) for it."""
         if not self.scale.known:
             raise ValueError(
                 "Latent has no bound on log p(x) before its prior has been prepared: the scale of the latent is unknown"
             )
-        latent, log_weight = self.autoencoder.weigh(x, self.at, rng)
+        latent, log_weight = self.autoencoder.weigh(x, self.at, rng, **pass_fields(self.autoencoder, fields))
         return self.scale.apply(latent), log_weight - self.scale.log_volume
 
-    def _encode_scaled(self, x: Value, rng: Rng | None) -> Value:
-        return self.scale.apply(self.autoencoder.encode(x, self.at, rng))
+    def _encode_scaled(self, x: Value, fields: Mapping[str, Tensor], rng: Rng | None) -> Value:
+        return self.scale.apply(self.autoencoder.encode(x, self.at, rng, **pass_fields(self.autoencoder, fields)))
 
-    def _draw_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Value:
-        """Draws the autoencoder's latent from the prior."""
+    def _draw_latent(
+        self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng
+    ) -> tuple[Value, dict[str, Any]]:
+        """Draws the autoencoder's latent from the prior; also returns the keywords that decode it."""
         if not self.scale.known:
             raise ValueError(
                 "Latent cannot be sampled before its prior has been prepared: the scale of the latent is unknown"
             )
-        return self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
+        fields = self.complete(num, fields, rng)
+        latent = self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
+        return latent, pass_fields(self.autoencoder, fields)
 
 
 def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, Event], at: str | None) -> str:

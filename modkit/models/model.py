@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
+from modkit.models.given import pass_fields
 from modkit.models.passes import select_fields
 from modkit.models.player import Player
 from modkit.nn.graphs import find_capture, replay_networks
@@ -31,7 +32,7 @@ from modkit.rng import Rng
 from modkit.samplers.sampling import Callback, Sampling
 from modkit.types import Batch, Cond, Event, Precision, TensorType, Value
 
-__all__ = ["Model", "check_draws", "evaluate_mode", "make_weights"]
+__all__ = ["Model", "check_draws", "evaluate_mode", "make_weights", "reconstruct_batch"]
 
 
 def make_weights(weights: Mapping[str, Slot[Weight] | float] | None) -> dict[str, Weight]:
@@ -51,6 +52,11 @@ def check_draws(owner: object, num: int) -> range:
     if num < 1:
         raise ValueError(f"{type(owner).__name__}.bound expects num of at least 1, got {num}")
     return range(num)
+
+
+def reconstruct_batch(model: Model, batch: Batch) -> Tensor:
+    """Reconstructs the samples of a batch, given its fields."""
+    return model.reconstruct(batch.tensor, **pass_fields(model, batch.fields))
 
 
 @contextmanager
@@ -74,8 +80,10 @@ class Model(nn.Module, metaclass=Composing):
     continuous latents state a deviation of 1, to which `latent` scales them for a prior. `moments` gives the mean and
     standard deviation of the latents whose scale is already known, so that `latent` need not measure it. A Model whose
     `draw` takes its noise from `modkit.samplers.draw_start` gives the type of it in `start_noise`. A conditional Model
-    names in `reads` the fields that it is conditioned on. A Model whose players need optimizers of their own
-    states them in `optimizers`, see `modkit.kinds.GameExtras`.
+    names in `reads` the fields that it is conditioned on; one that encodes a field in x's place names it in `inputs`.
+    Where either has a name, `encode`, `decode`, `decode_as_latent`, `reconstruct`, `weigh` and `condense` are given the
+    batch's fields by keyword. A Model whose players need optimizers of their own states them in `optimizers`, see
+    `modkit.kinds.GameExtras`.
 
     `condensers` has the paths of the modules whose weights `condense` depends on, or is None if there is nothing to
     condense; `condensed` has patterns of the players whose losses accept condensed samples in x's place. Before a stage
@@ -96,6 +104,7 @@ class Model(nn.Module, metaclass=Composing):
     moments: Mapping[str, tuple[float, float]] = {}
     start_noise: TensorType | None = None
     reads: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     condensed: tuple[str, ...] = ()
     condensers: tuple[str, ...] | None = None
     frozen: bool = False
@@ -228,36 +237,37 @@ class Model(nn.Module, metaclass=Composing):
         """
         raise ValueError(f"{type(self).__name__} has no entropy of its latents")
 
-    def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
+    def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Draws the latent `name` of `x`, and computes log p(x | latent) - log q(latent | x) in nats, `b`.
 
-        Adding a prior's log p(latent) makes it the logarithm of an importance weight with expectation p(x).
+        Adding a prior's log p(latent) makes it the logarithm of an importance weight with expectation p(x). With
+        conditions, all of these are given the conditions.
 
         Raises:
             ValueError: If one of the two has no density.
         """
         raise ValueError(f"{type(self).__name__} has no densities of its latents")
 
-    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+    def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Condenses `x`: computes, without draws, what `encode` to the latent `name` accepts in its place."""
         raise ValueError(f"{type(self).__name__} has nothing to condense")
 
-    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
+    def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Encodes `x`, or condensed samples, to the latent `name`: a draw if an rng is given, otherwise the mean."""
         raise ValueError(f"{type(self).__name__} has no latents to encode to")
 
-    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+    def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to the mean of x; with an rng, any latents in between are drawn, not means."""
         raise ValueError(f"{type(self).__name__} has no latents to decode")
 
-    def decode_as_latent(self, latent: Value, name: str, rng: Rng) -> Tensor:
+    def decode_as_latent(self, latent: Value, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to a draw of x that is a latent of an enclosing Model; see `draw_as_latent`."""
-        return self.decode(latent, name, rng)
+        return self.decode(latent, name, rng, **pass_fields(self, fields))
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Encodes `x` to the last latent and decodes it."""
-        name = list(self.latents)[-1] if self.latents else ""
-        return self.decode(self.encode(x, name), name)
+        name, given = list(self.latents)[-1] if self.latents else "", pass_fields(self, fields)
+        return self.decode(self.encode(x, name, **given), name, **given)
 
     @property
     def device(self) -> torch.device:

@@ -1,9 +1,9 @@
 r"""Fully connected networks. Each flattens its input, so it accepts vectors and any other continuous shape.
 
     MLP_depth(v) = act(W_depth ... act(W_1 v + b_1) ... + b_depth)
-    encoder        h = MLP(x)
-    decoder        x = squash(W MLP(z) + b)
-    generator      x = squash(W MLP([z, e(cond), concat]) + b)
+    encoder        h = MLP([x, concat, e(cond)])
+    decoder        x = squash(W MLP([z, concat, e(cond)]) + b)
+    generator      as the decoder, of noise z
     discriminator, network   see `MLPDiscriminator` and `MLPNetwork`
 
 `e` is `CondEmbedding`; `squash` is a tanh scaled to the range of x, or the identity if x is unbounded. Tokens
@@ -44,15 +44,17 @@ _ACTIVATIONS = {"leaky-relu": nn.LeakyReLU(0.2), "relu": nn.ReLU(), "silu": nn.S
 
 
 class MLPEncoder(nn.Module):
-    """Flattens x and maps it to a vector of features.
+    """Flattens x, concatenates it with the conditions, and maps it to a vector of features.
 
     Args:
         x: Type of the data, continuous.
-        width: Width of the hidden layers and of h.
-        depth: Number of hidden layers, the last of which is h; with 0, h is the flattened x.
+        cond: Type of the conditions, by default none; tokens are not supported.
+        width: Width of the hidden layers, of h and of the embedded conditions.
+        depth: Number of hidden layers, the last of which is h; with 0, h is the flattened x with the conditions.
 
     Raises:
-        ValueError: If x holds codes, `depth` is negative, `width` is below 1, or `init_std` is not above 0.
+        ValueError: If `cond` has a context, a type holds codes, `depth` is negative, `width` is below 1, or `init_std`
+            is not above 0.
 
     Examples:
         >>> encoder = MLPEncoder(TensorType((1, 8, 8)), width=16)
@@ -61,10 +63,12 @@ class MLPEncoder(nn.Module):
     """
 
     h: TensorType
+    conditional = True
 
     def __init__(
         self,
         x: TensorType,
+        cond: CondType = CondType(),
         *,
         width: int = 256,
         depth: int = 2,
@@ -72,28 +76,33 @@ class MLPEncoder(nn.Module):
         init_std: InitStd = None,
     ) -> None:
         super().__init__()
-        self.hidden = _make_hidden(self, _count_values(self, x=x), width, depth, activation)
+        size = _count_values(self, x=x) + _count_concat(self, cond)
+        self.embedding = CondEmbedding(cond, width)
+        self.concat = cond.concat is not None
+        size += width if self.embedding.embeds else 0
+        self.hidden = _make_hidden(self, size, width, depth, activation)
         _init_layers(self, init_std, self.hidden)
-        self.h = TensorType((width if depth else x.numel,))
+        self.h = TensorType((width if depth else size,))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cond: Cond = Cond()) -> Tensor:
         """Computes features of `x`, `b d`."""
-        features: Tensor = self.hidden(x.flatten(1))
+        features: Tensor = self.hidden(_join_all(self, x, cond))
         return features
 
 
 class MLPDecoder(nn.Module):
-    """Flattens z and maps it to x, within the range of x if it has one.
+    """Flattens z, concatenates it with the conditions, and maps it to x, within the range of x if it has one.
 
     Args:
         z: Type of the latent, continuous and of one level.
         x: Type of the output.
-        width: Width of the hidden layers.
+        cond: Type of the conditions, by default none; tokens are not supported.
+        width: Width of the hidden layers and of the embedded conditions.
         depth: Number of hidden layers; with 0 the decoder is linear, except for the squashing.
 
     Raises:
-        ValueError: If z is a hierarchy, z or x holds codes, `depth` is negative, `width` is below 1, or `init_std` is
-            not above 0.
+        ValueError: If z is a hierarchy, `cond` has a context, a type holds codes, `depth` is negative, `width` is below
+            1, or `init_std` is not above 0.
 
     Examples:
         >>> decoder = MLPDecoder(TensorType((4,)), TensorType((1, 8, 8), range=(0.0, 1.0)), width=16)
@@ -102,11 +111,13 @@ class MLPDecoder(nn.Module):
     """
 
     last_layer: str | None = "out.weight"
+    conditional = True
 
     def __init__(
         self,
         z: Event,
         x: TensorType,
+        cond: CondType = CondType(),
         *,
         width: int = 256,
         depth: int = 2,
@@ -116,15 +127,18 @@ class MLPDecoder(nn.Module):
         super().__init__()
         if isinstance(z, tuple):
             raise ValueError(f"MLPDecoder expects z of one level, got a hierarchy of {len(z)}")
-        size = _count_values(self, z=z)
+        size = _count_values(self, z=z) + _count_concat(self, cond)
         self.x = x
+        self.embedding = CondEmbedding(cond, width)
+        self.concat = cond.concat is not None
+        size += width if self.embedding.embeds else 0
         self.hidden = _make_hidden(self, size, width, depth, activation)
         self.out = nn.Linear(width if depth else size, _count_values(self, x=x))
         _init_layers(self, init_std, self.hidden, self.out)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, cond: Cond = Cond()) -> Tensor:
         """Decodes `z` to the shape of x."""
-        raw: Tensor = self.out(self.hidden(z.flatten(1)))
+        raw: Tensor = self.out(self.hidden(_join_all(self, z, cond)))
         return squash(raw, self.x).reshape(-1, *self.x.shape)
 
 
@@ -172,10 +186,7 @@ class MLPGenerator(nn.Module):
 
     def forward(self, z: Tensor, cond: Cond) -> Tensor:
         """Generates x from `z`, `b d`."""
-        joined = _join(self, z, cond) if self.concat else z.flatten(1)
-        if self.embedding.embeds:
-            joined = torch.cat([joined, self.embedding(cond, z)], dim=1)
-        raw: Tensor = self.out(self.hidden(joined))
+        raw: Tensor = self.out(self.hidden(_join_all(self, z, cond)))
         return squash(raw, self.x).reshape(-1, *self.x.shape)
 
 
@@ -386,6 +397,12 @@ def _count_concat(owner: nn.Module, cond: CondType) -> int:
     if cond.context is not None:
         raise ValueError(f"{type(owner).__name__} expects no context (it does not attend), got {cond.context}")
     return 0 if cond.concat is None else _count_values(owner, concat=cond.concat)
+
+
+def _join_all(owner: MLPEncoder | MLPDecoder | MLPGenerator, x: Tensor, cond: Cond) -> Tensor:
+    """Concatenates the flattened `x` with the map and the embedded conditions, if there are any."""
+    joined = _join(owner, x, cond) if owner.concat else x.flatten(1)
+    return torch.cat([joined, owner.embedding(cond, x)], dim=1) if owner.embedding.embeds else joined
 
 
 def _join(owner: nn.Module, x: Tensor, cond: Cond) -> Tensor:

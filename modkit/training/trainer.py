@@ -23,7 +23,7 @@ from torch import Tensor
 from modkit.data.loader import read_in_order
 from modkit.engines.shares import share_rows
 from modkit.kinds import Data, Engine
-from modkit.models.model import Model, evaluate_mode
+from modkit.models.model import Model, evaluate_mode, reconstruct_batch
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.nn.narrowed_weights import narrow_weights
@@ -360,9 +360,9 @@ class Trainer:
                 split = "test" if self.data.splits.get("test") else "train"
                 num = min(num, self.data.splits[split])
                 held = next(read_in_order(self.data, split, num, Rng(self.settings.seed)))
-                real = self._reader.place(held).tensor
+                real = self._reader.place(held)
                 with use_precision(self.engine.device, precision):
-                    x = share_rows(lambda i, n: coder.reconstruct(real[i : i + n]), num, self.engine)
+                    x = share_rows(lambda i, n: reconstruct_batch(coder, real.rows(slice(i, i + n))), num, self.engine)
         grid = draw_picture(Batch(x, {}).tensor.float().cpu(), self.data.x)
         self.run.write_picture(name, grid)
         self.callbacks.samples_ready(self._cursor.step, grid)

@@ -11,6 +11,7 @@ import modkit
 from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.data.loader import read_in_order
+from modkit.models.model import reconstruct_batch
 from modkit.training import train as training
 
 __all__ = ["Played", "play"]
@@ -74,4 +75,4 @@ def _made(model, spec):
         assert "no prior" in str(refusal)
         batch = next(read_in_order(Site(plan(spec), meta=False).make_data(), "test", 4, modkit.Rng(0)))
         with torch.no_grad():
-            return model.eval().reconstruct(batch.to(model.device).tensor)
+            return reconstruct_batch(model.eval(), batch.to(model.device))

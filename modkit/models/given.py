@@ -1,0 +1,98 @@
+"""What the parts of an autoencoder are given beside x and z: conditions, and a field in x's place.
+
+    h = encoder(x or a field, cond),   decoder(z, cond)        cond only where the part takes it
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from modkit.kinds import EncoderExtras, Unfit, read_extras
+from modkit.types import Cond, CondType, TensorType
+
+__all__ = ["Reader", "call_given", "check_conditional", "find_input", "pass_fields", "read_input"]
+
+T = TypeVar("T")
+
+
+class Reader(Protocol):
+    """A Model, by the fields that it reads."""
+
+    reads: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+def call_given(part: Callable[..., T], value: Any, cond: Cond) -> T:
+    """Calls an encoder or a decoder, with the conditions if it takes any.
+
+    Examples:
+        >>> call_given(lambda x: 2 * x, 3, Cond())
+        6
+    """
+    return part(value, cond) if _is_conditional(part) else part(value)
+
+
+def check_conditional(cond: CondType, encoder: object, decoder: object) -> None:
+    """Checks that conditions reach the encoder or the decoder of an autoencoder.
+
+    Raises:
+        Unfit: If there are conditions, and neither takes any.
+    """
+    if cond and not (_is_conditional(encoder) or _is_conditional(decoder)):
+        names = f"{type(encoder).__name__} and {type(decoder).__name__}"
+        raise Unfit("conditioner", f"expected an encoder or a decoder that takes conditions, got {names} under {cond}")
+
+
+def find_input(x: TensorType, fields: Mapping[str, TensorType], name: str | None) -> TensorType:
+    """Returns the type of what an encoder reads: x or, given a name, the field of that name.
+
+    Raises:
+        Unfit: If there is no such field.
+
+    Examples:
+        >>> x = TensorType((2,))
+        >>> find_input(x, {"noisy": TensorType((3,))}, "noisy").shape, find_input(x, {}, None) == x
+        ((3,), True)
+    """
+    if name is None:
+        return x
+    if name not in fields:
+        raise Unfit("input", f"expected one of the data's fields: {', '.join(fields) or 'none'}; got {name!r}")
+    return fields[name]
+
+
+def read_input(x: Tensor, fields: Mapping[str, Tensor], name: str | None) -> Tensor:
+    """Returns what an encoder reads: `x` or, given a name, the field of that name.
+
+    Raises:
+        ValueError: If there is no such field.
+    """
+    if name is None:
+        return x
+    if name not in fields:
+        given = ", ".join(fields) or "none"
+        raise ValueError(f"the encoder reads the field {name!r}, expected it in `fields`, got: {given}")
+    return fields[name]
+
+
+def pass_fields(model: Reader, fields: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Returns the keywords that give fields to a Model's `encode` or `decode`, none if it reads none.
+
+    A Model without conditions need not take the keyword.
+
+    Examples:
+        >>> from modkit.models import Autoencoder
+        >>> pass_fields(Autoencoder(TensorType((2,)), encoder="mlp", decoder="mlp"), {})
+        {}
+    """
+    return {"fields": fields} if model.reads or model.inputs else {}
+
+
+def _is_conditional(part: object) -> bool:
+    """Whether an encoder or a decoder, whose records agree in this, is conditional."""
+    return read_extras(part, EncoderExtras).conditional
