@@ -24,6 +24,7 @@ from modkit.kinds.adversaries import (
     Generator,
     Regularizer,
     RegularizerExtras,
+    Round,
 )
 from modkit.kinds.autoencoders import Bottleneck, BottleneckExtras, Decoder, Encoder, Likelihood, LikelihoodExtras
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
@@ -112,6 +113,7 @@ __all__ = [
     "PromiseExtras",
     "Regularizer",
     "RegularizerExtras",
+    "Round",
     "Sampler",
     "SamplerExtras",
     "Schedule",

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from modkit import kinds
-from modkit.kinds import Slot, Step, Weight, default, read_extras
+from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
-from modkit.losses.regularizers import penalize
+from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, check_draws, make_weights
@@ -61,7 +61,8 @@ class Autoencoder(Model):
         likelihood: The distribution p(x | z).
         critic: Tells data from reconstructions (VQGAN); no critic by default.
         adversarial: Losses of the two sides of the game with the critic.
-        regularizers: Penalties on the critic, by the names of their terms.
+        regularizers: Penalties on the critic or on the autoencoder, by the names of their terms. Those on the
+            autoencoder are divided by the number of values of x, as `nll` is.
         critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
         weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); the default weight
@@ -109,7 +110,9 @@ class Autoencoder(Model):
         )
         self.critic = critic(x=x, cond=CondType()) if critic else None
         self.adversarial = adversarial() if critic else None
-        self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
+        offers = ("fake", "z", "encoder", "decoder")
+        sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
+        self.regularizers = make_regularizers(self, regularizers, sides)
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
         self._weights = make_weights(weights)
@@ -135,7 +138,7 @@ class Autoencoder(Model):
         """Computes the losses of the autoencoder or of the critic.
 
         The autoencoder has `nll`, `kl`, the losses of the bottleneck, `perceptual` and `adversarial`; the critic has
-        `adversarial` and its regularizers.
+        `adversarial`. Each has its regularizers.
         """
         x = batch.tensor
         if player == "critic":
@@ -298,16 +301,33 @@ class Autoencoder(Model):
             losses["perceptual"] = self.perceptual(fake, x).mean()
         if self.critic and self.adversarial and step.wants("adversarial"):
             losses["adversarial"] = self.adversarial.generator(self.critic(fake, Cond()))
-        return losses
+        penalties = self._penalize("autoencoder", x, fake, _get_last(latents.values), step)
+        return losses | {name: penalty / self.single.numel for name, penalty in penalties.items()}
 
     def _compute_critic_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
         if self.critic is None or self.adversarial is None:
             raise ValueError("Autoencoder has no critic, got the player `critic`")
         with torch.no_grad():
             latents = self.bottleneck(self.encoder(x), StepContext(step.rng, step.index))
-            fake = self._decode_mean(_get_last(latents.values))
+            fake = self._decode_mean(z := _get_last(latents.values))
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, Cond()), self.critic(fake, Cond()))}
-        return losses | penalize(self.regularizers, self.critic, x, Cond(), step)
+        return losses | self._penalize("discriminator", x, fake, z, step)
+
+    def _penalize(self, side: str, x: Tensor, fake: Tensor, z: Value, step: Step) -> dict[str, Tensor]:
+        def encode(x: Tensor) -> Value:
+            return _get_last(self.bottleneck(self.encoder(x), None).values)
+
+        played = Round(
+            x,
+            Cond(),
+            step.rng,
+            fake,
+            z,
+            self.critic,  # type: ignore[arg-type]  # None where no part needs it
+            encoder=encode,
+            decoder=self._decode_mean,
+        )
+        return penalize(select_due(self.regularizers, side, step), played)
 
 
 def _count_bits(event: Event) -> float | None:
