@@ -11,6 +11,7 @@ from torch import Tensor
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
+from modkit.kinds import Round
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["CASES"]
@@ -47,7 +48,17 @@ def _play_regularizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     def critic(x: Tensor, cond: Cond) -> Tensor:
         return (weight * x.tanh()).flatten(1).sum(1)
 
-    penalty = part(critic, probe.draw_tensor("x", IMAGE), Cond())
+    def encode(x: Tensor) -> Tensor:
+        return (weight * x.tanh()).reshape(len(x), _Z.numel - 1, -1).sum(2)
+
+    def decode(z: Any) -> Tensor:
+        made: Tensor = z.tanh().repeat_interleave(IMAGE.numel // z.shape[1], dim=1)
+        return weight * made.reshape(-1, *IMAGE.shape)
+
+    x = probe.draw_tensor("x", IMAGE)
+    z = encode(x)
+    played = Round(x, Cond(), probe.rng, decode(z), z, critic, lambda z, cond: decode(z), encode, decode)
+    penalty = part(played)
     return emit_scalar("penalty", penalty, rows=False, learns=weight.requires_grad)
 
 

@@ -24,6 +24,7 @@ from modkit.kinds.adversaries import (
     Generator,
     Regularizer,
     RegularizerExtras,
+    Round,
 )
 from modkit.kinds.autoencoders import (
     Bottleneck,
@@ -128,6 +129,7 @@ __all__ = [
     "RateExtras",
     "Regularizer",
     "RegularizerExtras",
+    "Round",
     "Sampler",
     "SamplerExtras",
     "Schedule",

@@ -1,17 +1,20 @@
-"""The parts of an adversarial game: the two networks, the losses of each, and penalties on the discriminator.
+"""The parts of an adversarial game: the two networks, the losses of each, and penalties on either side.
 
 Shape letters: b batch, d features, h w spatial. Logits are higher for real samples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from modkit.types import Cond
+from modkit.types import Cond, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from modkit.rng import Rng
 
 __all__ = [
     "Adversarial",
@@ -21,7 +24,10 @@ __all__ = [
     "Generator",
     "Regularizer",
     "RegularizerExtras",
+    "Round",
 ]
+
+_ABSENT: Any = None  # a part states which members it needs, and is called with these alone: no type has None
 
 
 class Generator(Protocol):
@@ -60,11 +66,48 @@ class Adversarial(Protocol):
         ...
 
 
-class Regularizer(Protocol):
-    """A penalty on a discriminator, such as R1: a scalar, differentiated with respect to `x` only."""
+@dataclass(frozen=True)
+class Round:
+    """One turn of a game, as regularizers are given it: samples, and the networks without compilation or autocast.
 
-    def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
-        """Computes the penalty at `x`; `discriminator` runs without compilation, so it can be differentiated twice."""
+    A member that a model does not have is None: a regularizer names those that it uses in `needs`.
+
+    Args:
+        real: Real samples x.
+        cond: The conditions that the critic is given with them.
+        rng: Source of the regularizer's own draws.
+        fake: What was generated or reconstructed in this turn, the shape of `real`.
+        z: What `fake` was made from: a generator's noise, or an autoencoder's latent. In the turn of the side that made
+            them, gradients pass through both.
+        critic: The discriminator.
+        generator: `generator(z, cond)` generates x.
+        encoder: `encoder(x)` computes z, without noise.
+        decoder: `decoder(z)` computes the mean of x.
+
+    Examples:
+        >>> import torch
+        >>> from modkit import Rng
+        >>> from modkit.kinds import Round
+        >>> Round(torch.ones(2, 3), Cond(), Rng(0), critic=lambda x, cond: x.sum(1)).critic(torch.ones(2, 3), Cond())
+        tensor([3., 3.])
+    """
+
+    real: Tensor
+    cond: Cond
+    rng: Rng
+    fake: Tensor = _ABSENT
+    z: Value = _ABSENT
+    critic: Critic = _ABSENT
+    generator: Callable[[Tensor, Cond], Tensor] = _ABSENT
+    encoder: Callable[[Tensor], Value] = _ABSENT
+    decoder: Callable[[Value], Tensor] = _ABSENT
+
+
+class Regularizer(Protocol):
+    """A penalty on one side of a game, such as R1: a scalar, averaged over samples."""
+
+    def __call__(self, round: Round) -> Tensor:
+        """Computes the penalty on a round, whose networks can be differentiated twice."""
         ...
 
 
@@ -85,8 +128,15 @@ class RegularizerExtras:
     """Optional members of a `Regularizer`.
 
     Args:
-        per_sample: Whether it needs the gradient of each sample's own logit. A critic that normalises over the batch
+        side: The player whose turn it is computed in, and whose loss it is: `discriminator` (every discriminator, and
+            an autoencoder's critic), `generator` or `autoencoder`.
+        needs: Names of the members of `Round` that it uses besides those of every round, `real`, `cond` and `rng`. In
+            a model without them it is refused.
+        per_sample: Whether it needs the gradient of each sample's own output. A network that normalises over the batch
             couples the samples and defeats it, of which `modkit check` warns.
     """
+
+    side: str = "discriminator"
+    needs: tuple[str, ...] = ()
 
     per_sample: bool = False

@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
         Kind("guidance", "Guidance", (), "conditional and unconditional denoiser combined", trained=False),
         Kind("conditioner", "Conditioner", ("fields",), "fields to conditions"),
         Kind("adversarial", "Adversarial", (), "losses of an adversarial game"),
-        Kind("regularizer", "Regularizer", (), "penalty on a discriminator"),
+        Kind("regularizer", "Regularizer", (), "penalty on a side of a game"),
         Kind("weight", "Weight", ("term",), "weight of a loss term"),
         Kind("data", "Data", (), "a data set"),
         Kind("corruption", "Corruption", ("x",), "what a sample loses, as fields"),

@@ -1,22 +1,23 @@
-"""Regularizers: penalties on a critic.
+r"""Regularizers: penalties on a critic, and what computes the penalties of any side.
 
 Shape letters: b batch, c channels, h w spatial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from modkit.kinds import Critic, Regularizer, Step
+from modkit.kinds import Regularizer, RegularizerExtras, Round, Slot, Step, Unfit, read_extras
 from modkit.nn.compiled import run_uncompiled
 from modkit.precision import disable_autocast, widen
-from modkit.types import Cond
 
-__all__ = ["R1", "penalize"]
+__all__ = ["R1", "make_regularizers", "penalize", "select_due"]
 
 
 class R1:
@@ -37,9 +38,11 @@ class R1:
         ValueError: If `gamma` is negative.
 
     Examples:
+        >>> from modkit import Cond, Rng
         >>> def critic(x, cond):
         ...     return 3 * x.sum((1, 2, 3))
-        >>> R1(gamma=1.0)(critic, torch.zeros(4, 1, 2, 2), Cond())  # 3^2 for each of four elements, over 2
+        >>> played = Round(torch.zeros(4, 1, 2, 2), Cond(), Rng(0), critic=critic)
+        >>> R1(gamma=1.0)(played)  # 3^2 for each of four elements, over 2
         tensor(18.)
     """
 
@@ -50,36 +53,84 @@ class R1:
             raise ValueError(f"R1 expects gamma of at least 0, got {gamma}")
         self.gamma = gamma
 
-    def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
-        """The penalty at real `x`, `b c h w`, a scalar; gradients reach the critic's parameters, but not `x`."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(discriminator(x, cond).sum(), x, create_graph=True)
-            return self.gamma / 2 * gradient.square().reshape(len(x), -1).sum(1).mean()
+    def __call__(self, round: Round) -> Tensor:
+        """The penalty at real samples, a scalar; gradients reach the critic's parameters, but not the samples."""
+        return self.gamma / 2 * _differentiate(round, round.real).square().sum(1).mean()
 
 
-def penalize(
-    regularizers: Mapping[str, Regularizer], critic: Critic, x: Tensor, cond: Cond, step: Step
-) -> dict[str, Tensor]:
-    """Computes the penalties on a critic that are due at a step, by the names of their terms.
+def make_regularizers(
+    owner: object, slots: Mapping[str, Slot[Regularizer]] | None, offers: Mapping[str, Sequence[str]]
+) -> dict[str, Regularizer]:
+    """Builds the penalties in an assembly's slot `regularizers`, by the names of their terms.
 
-    Neither compiled code nor fused attention can be differentiated twice, so the critic runs without them. Autocast
-    rounds the gradient that is penalized to its narrow type, so the critic runs without it, and the penalty is that of
-    float32.
+    Args:
+        owner: The assembly, which messages name.
+        slots: The slot's factories.
+        offers: The members of `Round` that the assembly gives, by the sides that it has.
+
+    Raises:
+        Unfit: If a penalty is one on a side that the assembly does not have, or needs a member that it does not give.
+    """
+    made = {name: make() for name, make in (slots or {}).items()}
+    for name, part in made.items():
+        extras = read_extras(part, RegularizerExtras)
+        who, given = type(part).__name__, f"{type(owner).__name__} as it is composed here"
+        if extras.side not in offers:
+            reason = f"{who} is a penalty on the side `{extras.side}`, expected {' or '.join(offers)} of {given}"
+            raise Unfit(f"regularizers.{name}", reason)
+        if missing := [one for one in extras.needs if one not in offers[extras.side]]:
+            reason = f"{who} needs `{'`, `'.join(missing)}` of a round, got {', '.join(offers[extras.side])} of {given}"
+            raise Unfit(f"regularizers.{name}", reason)
+    return made
+
+
+def select_due(regularizers: Mapping[str, Regularizer], side: str, step: Step) -> dict[str, Regularizer]:
+    """Selects the penalties on a side that are to be computed at a step.
 
     Examples:
         >>> from modkit import Rng, StepContext
-        >>> step = StepContext(Rng(0))
-        >>> penalize({"r1": R1(gamma=2.0)}, lambda x, cond: 3 * x.sum(1), torch.zeros(4, 2), Cond(), step)
+        >>> list(select_due({"r1": R1()}, "discriminator", StepContext(Rng(0))))
+        ['r1']
+    """
+    sides = {name: read_extras(part, RegularizerExtras).side for name, part in regularizers.items()}
+    return {name: part for name, part in regularizers.items() if sides[name] == side and step.wants(name)}
+
+
+def penalize(due: Mapping[str, Regularizer], round: Round) -> dict[str, Tensor]:
+    """Computes penalties, by the names of their terms; each has draws of its own.
+
+    Neither compiled code nor fused attention can be differentiated twice, so networks run without them. Autocast rounds
+    the gradients that are penalized to its narrow type, so networks run without it, and a penalty is that of float32.
+
+    Examples:
+        >>> from modkit import Cond, Rng
+        >>> played = Round(torch.zeros(4, 2), Cond(), Rng(0), critic=lambda x, cond: 3 * x.sum(1))
+        >>> penalize({"r1": R1(gamma=2.0)}, played)
         {'r1': tensor(18.)}
     """
-    due = {name: regularizer for name, regularizer in regularizers.items() if step.wants(name)}
     if not due:
         return {}
-    x, cond = widen(x), cond.map(_widen_floats)
-    with run_uncompiled(), sdpa_kernel(SDPBackend.MATH), disable_autocast(x.device):
-        return {name: regularizer(critic, x, cond) for name, regularizer in due.items()}
+    with run_uncompiled(), sdpa_kernel(SDPBackend.MATH), disable_autocast(round.real.device):
+        round = replace(
+            round,
+            real=_widen(round.real),
+            cond=round.cond.map(_widen),
+            fake=_widen(round.fake),
+            z=_widen(round.z),
+        )
+        return {name: part(replace(round, rng=round.rng.at(name))) for name, part in due.items()}
 
 
-def _widen_floats(value: Tensor) -> Tensor:
-    return widen(value) if value.is_floating_point() else value
+def _differentiate(round: Round, x: Tensor) -> Tensor:
+    """The gradient of the critic's logits at samples, `b n`, which can be differentiated again."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(round.critic(x, round.cond).sum(), x, create_graph=True)
+        return gradient.flatten(1)
+
+
+def _widen(value: Any) -> Any:
+    """Widens floating-point tensors, those of tuples too; anything else stays as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_widen, value))
+    return widen(value) if isinstance(value, Tensor) and value.is_floating_point() else value

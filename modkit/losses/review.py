@@ -35,7 +35,8 @@ def review_critic(path: str, critic: object, regularizers: Mapping[str, Regulari
     """
     if not isinstance(critic, nn.Module):
         return
-    penalties = [name for name, part in regularizers.items() if read_extras(part, RegularizerExtras).per_sample]
+    extras = {name: read_extras(part, RegularizerExtras) for name, part in regularizers.items()}
+    penalties = [name for name, one in extras.items() if one.per_sample and one.side == "discriminator"]
     independent = read_extras(critic, PromiseExtras).batch_independent
     if penalties and not independent and any(isinstance(module, _BatchNorm) for module in critic.modules()):
         yield Finding(

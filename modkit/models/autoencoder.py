@@ -23,15 +23,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from modkit import kinds
-from modkit.kinds import Slot, Step, Weight, default, read_extras
+from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
 from modkit.losses.perceptual import Perceptual
-from modkit.losses.regularizers import penalize
+from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.given import call_given, check_conditional, find_input, read_input
 from modkit.models.latent_scale import make_unit
@@ -71,7 +72,8 @@ class Autoencoder(Model):
         rate: Makes the loss `kl` of the KL of each group of latent variables; by default, it is their sum.
         critic: Tells data from reconstructions (VQGAN); no critic by default.
         adversarial: Losses of the two sides of the game with the critic.
-        regularizers: Penalties on the critic, by the names of their terms.
+        regularizers: Penalties on the critic or on the autoencoder, by the names of their terms. Those on the
+            autoencoder are divided by the number of values of x, as `nll` is.
         critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
         conditioner: Computes conditions from fields; it is trained with the autoencoder.
@@ -140,7 +142,9 @@ class Autoencoder(Model):
         check_conditional(cond, self.encoder, self.decoder)
         self.critic = critic(x=x, cond=cond) if critic else None
         self.adversarial = adversarial() if critic else None
-        self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
+        offers = ("fake", "z", "encoder", "decoder")
+        sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
+        self.regularizers = make_regularizers(self, regularizers, sides)
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
         self._weights = make_weights(weights)
@@ -166,7 +170,7 @@ class Autoencoder(Model):
         """Computes the losses of the autoencoder or of the critic.
 
         The autoencoder has `nll`, `kl`, the losses of the bottleneck, `perceptual` and `adversarial`; the critic has
-        `adversarial` and its regularizers.
+        `adversarial`. Each has its regularizers.
         """
         cond = self._compute_cond(batch.fields, batch.cond)
         if player == "critic":
@@ -359,7 +363,8 @@ class Autoencoder(Model):
             losses["perceptual"] = self.perceptual(fake, x).mean()
         if self.critic and self.adversarial and step.wants("adversarial"):
             losses["adversarial"] = self.adversarial.generator(self.critic(fake, cond.map(Tensor.detach)))
-        return losses
+        penalties = self._penalize("autoencoder", x, cond, fake, _get_last(latents.values), step)
+        return losses | {name: penalty / self.single.numel for name, penalty in penalties.items()}
 
     def _compute_critic_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         if self.critic is None or self.adversarial is None:
@@ -368,9 +373,25 @@ class Autoencoder(Model):
         with torch.no_grad():
             h = self._compute_features(x, batch.fields, cond)
             latents = self.bottleneck(h, StepContext(step.rng, step.index))
-            fake = self._decode_mean(_get_last(latents.values), cond)
+            fake = self._decode_mean(z := _get_last(latents.values), cond)
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, cond), self.critic(fake, cond))}
-        return losses | penalize(self.regularizers, self.critic, x, cond, step)
+        return losses | self._penalize("discriminator", x, cond, fake, z, step)
+
+    def _penalize(self, side: str, x: Tensor, cond: Cond, fake: Tensor, z: Value, step: Step) -> dict[str, Tensor]:
+        def encode(x: Tensor) -> Value:
+            return _get_last(self.bottleneck(call_given(self.encoder, x, cond), None).values)
+
+        played = Round(
+            x,
+            cond,
+            step.rng,
+            fake,
+            z,
+            self.critic,  # type: ignore[arg-type]  # None where no part needs it
+            encoder=encode,
+            decoder=partial(self._decode_mean, cond=cond),
+        )
+        return penalize(select_due(self.regularizers, side, step), played)
 
 
 def _count_bits(event: Event) -> float | None:

@@ -18,6 +18,7 @@ Shape letters: b batch, d noise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
@@ -30,8 +31,8 @@ from modkit.diffusion.gaussian import add_noise, add_scaled, combine, weigh_post
 from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
-from modkit.kinds import Slot, Step, Weight, default
-from modkit.losses.regularizers import penalize
+from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
@@ -58,7 +59,8 @@ class DenoisingGAN(Model):
         schedule: Signal and noise over time, of which T even times are used.
         sampler: Steps from noise to data, all T by default.
         adversarial: Losses of the two sides.
-        regularizers: Penalties on the discriminator at real x_s (not at x_t), by the names of their terms.
+        regularizers: Penalties on the discriminator at x_s (not at x_t) or on the generator, by the names of their
+            terms.
         conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
         steps: Number T of steps.
         z_dim: Width of the noise.
@@ -108,7 +110,8 @@ class DenoisingGAN(Model):
         self.discriminator = discriminator(x=x, cond=cond.merge(CondType(concat=x, time=True)))
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.adversarial = adversarial()
-        self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
+        offers = ("fake", "z", "critic", "generator")
+        self.regularizers = make_regularizers(self, regularizers, dict.fromkeys(("discriminator", "generator"), offers))
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -119,23 +122,32 @@ class DenoisingGAN(Model):
         )
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `adversarial` of each side, and the regularizers of the discriminator.
+        """Computes `adversarial` of each side, and its regularizers.
 
         The generator trains the conditioner through what the network is given; what its judge is given is detached.
         """
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         pair = self._draw_pair(batch.tensor, step.rng)
+        z, due = self._draw_noise(len(pair.x_t), step.rng), select_due(self.regularizers, player, step)
+        losses: dict[str, Tensor] = {}
         if player == "generator":
-            if not step.wants("adversarial"):
+            beside = self._add_pair(pair, cond.map(Tensor.detach))
+            if not step.wants("adversarial") and not due:
                 return {}
-            fake = self._generate(pair, cond, step.rng)
-            logits = self._discriminate(fake, pair, cond.map(Tensor.detach))
-            return {"adversarial": self.adversarial.generator(logits)}
-        with torch.no_grad():
-            fake = self._generate(pair, cond, step.rng)
-        real_logits, fake_logits = self._discriminate(pair.x_s, pair, cond), self._discriminate(fake, pair, cond)
-        losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
-        return losses | penalize(self.regularizers, self.discriminator, pair.x_s, self._add_pair(pair, cond), step)
+            fake = self._generate(pair, cond, z, step.rng)
+            if step.wants("adversarial"):
+                losses["adversarial"] = self.adversarial.generator(self.discriminator(fake, beside))
+        else:
+            beside = self._add_pair(pair, cond)
+            with torch.no_grad():
+                fake = self._generate(pair, cond, z, step.rng)
+            logits = self.discriminator(pair.x_s, beside), self.discriminator(fake, beside)
+            losses["adversarial"] = self.adversarial.discriminator(*logits)
+
+        def generate(z: Tensor, given: Cond) -> Tensor:
+            return self._predict(pair.x_t, pair.time, replace(given, concat=None), z)
+
+        return losses | penalize(due, Round(pair.x_s, beside, step.rng, fake, z, self.discriminator, generate))
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""
@@ -171,27 +183,26 @@ class DenoisingGAN(Model):
         x_s = add_noise(x_0, rng.normal("eps_s", x_0), (alpha_s, sigma_s))
         return _Pair(x_s, add_noise(x_s, rng.normal("eps_t", x_0), (ratio, added)), time, *posterior)
 
-    def _generate(self, pair: _Pair, cond: Cond, rng: Rng) -> Tensor:
+    def _generate(self, pair: _Pair, cond: Cond, z: Tensor, rng: Rng) -> Tensor:
         """Generates x_s given the pair's x_t."""
-        x_0 = self._predict(pair.x_t, pair.time, cond, rng)
+        x_0 = self._predict(pair.x_t, pair.time, cond, z)
         mean = combine(pair.to_x_0, x_0, pair.to_x_t, pair.x_t)
         return add_scaled(mean, pair.deviation, rng.normal("posterior", mean))
 
-    def _predict(self, x_t: Tensor, time: Tensor, cond: Cond, rng: Rng) -> Tensor:
-        z = rng.normal("z", self.allocate(len(x_t), self.z))
+    def _draw_noise(self, num: int, rng: Rng) -> Tensor:
+        return rng.normal("z", self.allocate(num, self.z))
+
+    def _predict(self, x_t: Tensor, time: Tensor, cond: Cond, z: Tensor) -> Tensor:
         return self.network(x_t, cond.merge(Cond(noise=z)).at(time))
 
     def _make_denoise(self, cond: Cond, rng: Rng) -> kinds.Denoise:
         calls = count()
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            time = expand_time(float(t) * self.steps - 1, x_t)
-            return Denoised(self._predict(x_t.to(self._floating), time, cond, rng.at(next(calls))).to(x_t.dtype))
+            time, z = expand_time(float(t) * self.steps - 1, x_t), self._draw_noise(len(x_t), rng.at(next(calls)))
+            return Denoised(self._predict(x_t.to(self._floating), time, cond, z).to(x_t.dtype))
 
         return denoise
-
-    def _discriminate(self, x_s: Tensor, pair: _Pair, cond: Cond) -> Tensor:
-        return self.discriminator(x_s, self._add_pair(pair, cond))
 
     def _add_pair(self, pair: _Pair, cond: Cond) -> Cond:
         """Adds x_t and its time to the conditions, for the discriminator."""

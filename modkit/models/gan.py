@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from modkit import kinds
-from modkit.kinds import Slot, Step, Weight, default
-from modkit.losses.regularizers import penalize
+from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
@@ -44,7 +44,7 @@ class GAN(Model):
         discriminators: Several discriminators in its place, by the names of their players.
         adversarial: Losses of the two sides.
         adversarials: Losses of single discriminators in place of `adversarial`, by the discriminators' names.
-        regularizers: Penalties on each discriminator at real data, by the names of their terms.
+        regularizers: Penalties on each discriminator or on the generator, by the names of their terms.
         conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
         z_dim: Width of the noise.
         weights: Weights of the losses by term (`adversarial` or, with several discriminators, `adversarial/NAME`, `r1`,
@@ -96,7 +96,11 @@ class GAN(Model):
                 f"GAN expects losses by the discriminators' names, none of them `generator`, got {received}"
             )
         self.adversarials = {name: own.get(name) or adversarial() for name in self.critics}
-        self.regularizers = {name: make() for name, make in (regularizers or {}).items()}
+        self.regularizers = make_regularizers(
+            self,
+            regularizers,
+            {"discriminator": ("fake", "z", "critic", "generator"), "generator": ("fake", "z", "generator")},
+        )
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -114,7 +118,7 @@ class GAN(Model):
         return {"discriminator": self.discriminator} if self.discriminator else dict(self.discriminators.items())
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `adversarial` of each side, and the regularizers of a discriminator.
+        """Computes `adversarial` of each side, and its regularizers.
 
         With several discriminators, the generator has a loss `adversarial/NAME` against each. It trains the conditioner
         through what the generator is given; what its judges are given is detached.
@@ -122,16 +126,19 @@ class GAN(Model):
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         if player == "generator":
-            return self._compute_generator_losses(len(x), cond, step)
+            return self._compute_generator_losses(x, cond, step)
+        z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
-            fake = self._generate(len(x), cond, step.rng)
+            fake = self.generator(z, cond)
         critic = self.critics[player]
         losses = {"adversarial": self.adversarials[player].discriminator(critic(x, cond), critic(fake, cond))}
-        return losses | penalize(self.regularizers, critic, x, cond, step)
+        played = Round(x, cond, step.rng, fake, z, critic, self.generator)
+        return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
-        return self._generate(num, self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng)
+        cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
+        return self.generator(self._draw_noise(num, rng), cond)
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminators are made of."""
@@ -139,13 +146,16 @@ class GAN(Model):
         for name, critic in self.critics.items():
             yield from review_critic(path + name, critic, self.regularizers)
 
-    def _compute_generator_losses(self, num: int, cond: Cond, step: Step) -> dict[str, Tensor]:
+    def _compute_generator_losses(self, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
         terms = {"adversarial" if self.discriminator else f"adversarial/{name}": name for name in self.critics}
         wanted = {term: name for term, name in terms.items() if step.wants(term)}
-        if not wanted:
+        due = select_due(self.regularizers, "generator", step)
+        if not wanted and not due:
             return {}
-        fake, given = self._generate(num, cond, step.rng), cond.map(Tensor.detach)
-        return {t: self.adversarials[name].generator(self.critics[name](fake, given)) for t, name in wanted.items()}
+        z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
+        fake = self.generator(z, cond)
+        losses = {t: self.adversarials[name].generator(self.critics[name](fake, given)) for t, name in wanted.items()}
+        return losses | penalize(due, Round(x, cond, step.rng, fake, z, generator=self.generator))
 
-    def _generate(self, num: int, cond: Cond, rng: Rng) -> Tensor:
-        return self.generator(draw_start(rng, "z", self.allocate(num, self.z)), cond)
+    def _draw_noise(self, num: int, rng: Rng) -> Tensor:
+        return draw_start(rng, "z", self.allocate(num, self.z))

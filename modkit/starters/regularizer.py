@@ -2,9 +2,9 @@ r"""A penalty on a critic whose slope exceeds one.
 
     penalty = weight E max(0, |grad_x D(x)| - 1)^2
 
-A regularizer takes a critic, real samples x and their conditions (`modkit.kinds.Regularizer`). It differentiates with
-respect to x, with `create_graph=True`, since the penalty is differentiated again with respect to the critic's
-parameters.
+A regularizer takes a round of the game (`modkit.kinds.Round`): real samples x, their conditions, the critic, and more.
+It differentiates with respect to x, with `create_graph=True`, since the penalty is differentiated again with respect to
+the critic's parameters.
 
 Shape letters: b batch.
 """
@@ -12,8 +12,7 @@ Shape letters: b batch.
 import torch
 from torch import Tensor
 
-from modkit import Cond
-from modkit.kinds import Critic
+from modkit.kinds import Round
 
 __all__ = ["Lipschitz"]
 
@@ -38,11 +37,11 @@ class Lipschitz:
             raise ValueError(f"Lipschitz expects a weight of at least 0, got {weight}")
         self.weight = weight
 
-    def __call__(self, discriminator: Critic, x: Tensor, cond: Cond) -> Tensor:
-        """Returns the penalty at `x`, `b ...`, a scalar."""
+    def __call__(self, round: Round) -> Tensor:
+        """Returns the penalty at the real samples, `b ...`, a scalar."""
         with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(discriminator(x, cond).sum(), x, create_graph=True)
+            x = round.real.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(round.critic(x, round.cond).sum(), x, create_graph=True)
             excess = torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1
             penalty: Tensor = self.weight * excess.clamp_min(0).square().mean()
             return penalty

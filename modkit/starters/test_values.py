@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from modkit import Batch, Cond, CondType, Denoised, Rng, Run, Spec, StepContext, TensorType, sample, use
 from modkit.diffusion.schedules import EDM, Cosine
+from modkit.kinds import Round
 from modkit.starters.adversarial import LeastSquares
 from modkit.starters.bottleneck import FixedWidth
 from modkit.starters.conditioner import OneHot
@@ -273,15 +274,14 @@ def test_a_linear_critic_pays_by_its_slope() -> None:
     """A slope of norm 5 pays weight (5 - 1)^2; one of 1/2 pays nothing."""
     slope = torch.tensor([3.0, 4.0])
 
-    def critic(scale: float) -> object:
-        def logits(x: Tensor, cond: Cond) -> Tensor:
+    def play(scale: float) -> Round:
+        def critic(x: Tensor, cond: Cond) -> Tensor:
             return scale * (x @ slope)
 
-        return logits
+        return Round(torch.ones(3, 2), Cond(), Rng(0), critic=critic)
 
-    x = torch.ones(3, 2)
-    torch.testing.assert_close(Lipschitz(weight=2.0)(critic(1.0), x, Cond()), torch.tensor(32.0))  # type: ignore[arg-type]
-    torch.testing.assert_close(Lipschitz(weight=2.0)(critic(0.1), x, Cond()), torch.tensor(0.0))  # type: ignore[arg-type]
+    torch.testing.assert_close(Lipschitz(weight=2.0)(play(1.0)), torch.tensor(32.0))
+    torch.testing.assert_close(Lipschitz(weight=2.0)(play(0.1)), torch.tensor(0.0))
 
 
 def test_it_rises_stays_and_begins_again() -> None:

@@ -18,8 +18,8 @@ class Slope:
 
     per_sample = True
 
-    def __call__(self, discriminator, x, cond):
-        return discriminator(x, cond).mean()
+    def __call__(self, round):
+        return round.critic(round.real, round.cond).mean()
 
 
 class Mean(Slope):

@@ -5,6 +5,7 @@ from torch import nn
 
 from modkit import build, use
 from modkit.diffusion.schedules import VP
+from modkit.kinds import Round
 from modkit.losses import R1
 from modkit.models.denoising_gan import DenoisingGAN
 from modkit.nn.ncsnpp import NCSNpp
@@ -144,7 +145,9 @@ def test_r1_is_taken_at_the_real_x_s_alone():
     model.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args))
     losses = model.losses("discriminator", digits(6, F64), turn("a"))
     real, beside = seen[0]
-    torch.testing.assert_close(losses["r1"], R1(gamma=3.0)(model.discriminator.forward, real, beside))
+    torch.testing.assert_close(
+        losses["r1"], R1(gamma=3.0)(Round(real, beside, Rng(0), critic=model.discriminator.forward))
+    )
     x, x_t = real.clone().requires_grad_(), beside.concat.clone().requires_grad_()
     logits = model.discriminator(x, Cond(concat=x_t, time=beside.time)).sum()
     at_x, at_x_t = torch.autograd.grad(logits, (x, x_t))

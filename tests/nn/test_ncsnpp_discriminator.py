@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from modkit.kinds import Round
 from modkit.losses import R1
 from modkit.nn.embeddings import sinusoidal_embedding
 from modkit.nn.minibatch_std import minibatch_std
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
+from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import conditions, halve, leaky, normal
 from tests.nn.modules import draw as drawn
@@ -56,10 +58,11 @@ def test_r1_differentiates_x_alone_and_reaches_every_parameter_but_the_last_offs
     net = drawn(NCSNppDiscriminator(X, TIMED, **TINY))
     x, cond = normal(5, 1, 8, 8), conditions(TIMED, 5)
     cond.concat.requires_grad_()
-    R1(gamma=2.0)(net, x, cond).backward()
+    played = Round(x, cond, Rng(0), critic=net)
+    R1(gamma=2.0)(played).backward()
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(net(leaf, cond).sum(), leaf)
-    torch.testing.assert_close(R1(gamma=2.0)(net, x, cond), gradient.square().sum() / 5)
+    torch.testing.assert_close(R1(gamma=2.0)(played), gradient.square().sum() / 5)
     assert x.grad is None
     silent = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
     assert silent == {"conv_out.bias", "out.bias"}
