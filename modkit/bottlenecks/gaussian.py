@@ -98,7 +98,7 @@ class Gaussian(nn.Module):
         return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
     def posterior_moments(self, name: str, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the mean and the standard deviation of q(z | h), `b channels h w` each."""
+        """Computes the means and standard deviations of q(z | h), both `b channels h w`."""
         mean, logvar = _split_statistics(self.condense(name, h))
         return mean, (logvar / 2).exp()
 

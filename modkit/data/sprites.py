@@ -9,8 +9,8 @@ r"""Sprites: pictures of one shape each, made of five known factors, as dSprites
     index = (((shape 6 + scale) 40 + orientation) 32 + pos_x) 32 + pos_y        737,280 pictures
     grey  = clamp(1/2 - d, 0, 1),   d the signed distance of a pixel's centre to the outline, in pixels
 
-The sprite lies within a circle whose radius is a quarter of the picture's side times its scale, so it is never cut. The
-heart is a square that stands on a corner, with a disc on each of its two upper sides. Edges are grey, since neighbouring
+The sprite lies within a circle whose radius is a quarter of the side times its scale, so it is never cut. The
+heart is a square that stands on a corner, with a disc on each of its upper sides. Edges are grey, since neighbouring
 places and scales lie less than a pixel apart at small sizes: with two levels, their pictures would be the same. As in
 dSprites, the first and the last orientation are the same; all other pictures differ.
 

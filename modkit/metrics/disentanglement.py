@@ -52,7 +52,7 @@ class Disentanglement(Streaming[Known]):
 
     All are at most 1. The number of dimensions that have not collapsed is in the details. Importances of DCI are those
     of random forests, as its authors had them; disentanglement_lib has boosted trees, of which each value of a factor
-    has its own, so that they take hours for sprites. Errors are the delete-a-group jackknife's for MIG, and those of the
+    has its own, so that they take hours for sprites. Errors are the delete-a-group jackknife's for MIG, and those of
     shares of votes for the FactorVAE and β-VAE scores; those of DCI are unknown.
 
     References:
