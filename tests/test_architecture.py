@@ -48,7 +48,7 @@ LAYERS = (
     ("evaluation", "evaluation.*"),
     ("training", "training.train", "training.fit", "training.branch"),
     ("comparison", "comparison.*", "publishing", "publishing.*"),
-    ("sweeps", "sweeps.*"),
+    ("sweeps", "sweeps.*", "latent_space", "latent_space.*"),
     ("cases", "cases.*", "testing", "testing.*"),
     ("cli", "cli.*"),
     ("", "__main__", "pytest_plugin", "starters", "starters.*"),

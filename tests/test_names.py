@@ -26,8 +26,8 @@ VERBS = set(
     replace replay report require reroot resample reset resize resolve restart restore resume review revise revive
     rewind round run sample save scale scan schedule score seed select send set settle share shift shorten show slice
     smooth sort space spill split spread squash start step stream stretch strip suggest sum swap sweep sync synchronize
-    tag take thin train transform truncate try tune unpack unscale update use vacate validate verify view wait walk warn
-    watch weigh widen withdraw wrap write zero
+    tag take thin train transform traverse truncate try tune unpack unscale update use vacate validate verify view wait
+    walk warn watch weigh widen withdraw wrap write zero
     """.split()
 )
 """The verbs in use. Add one when a new function needs it, but no noun and no participle (`made`, `scored`)."""
@@ -51,7 +51,7 @@ TERMS = {
     "Protocol of Likelihood": "mean nll out",
     "Protocol of Metric and MetricExtras": "given result",
     "Protocol of Model": "bound cross_entropy losses players stages weights",
-    "Protocol of Bottleneck's extras": "posterior posterior_entropy",
+    "Protocol of Bottleneck's extras": "posterior posterior_entropy posterior_moments",
     "Protocol of Parametrization": "coefficients denoised error_scale inputs",
     "Protocol of Sampler and Schedule": "scales time times",
     "Protocol of Slot": "accepts default",

@@ -23,6 +23,7 @@ __all__ = ["CASES"]
 _NUM = 64
 _CLASSES = 3
 _OF_SAMPLES = {"features", "points", "images", "logits", "labels", "pairs", "feature-pairs", "codes", "batch"}
+_OF_SAMPLES |= {"latents", "posterior", "factors"}
 
 
 def _play_features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -76,6 +77,9 @@ def _make_values(part: Any, offset: int, model: Any = None) -> dict[str, Any]:
         "labels": lambda: probe.draw_tensor("labels", TensorType((), classes=_CLASSES)),
         "pairs": lambda: probe.draw_tensor("pairs", TensorType((2, *ODD.shape), range=ODD.range)),
         "feature-pairs": lambda: probe.draw_tensor("feature-pairs", TensorType((2, *VECTOR.shape))),
+        "latents": lambda: probe.draw_tensor("latents", VECTOR),
+        "posterior": lambda: probe.draw_tensor("posterior", TensorType((2, *VECTOR.shape))).exp(),
+        "factors": lambda: probe.draw_tensor("factors", TensorType((3,), classes=_CLASSES)),
         "codes": lambda: probe.draw_tensor("codes", TensorType((5,), classes=9)),
         "batch": lambda: Batch(probe.draw_tensor("batch", IMAGE), {}),
         "levels": lambda: 256,

@@ -17,6 +17,7 @@ import click
 from modkit.blocks import Block
 from modkit.cli import completion
 from modkit.cli.failures import end, report_failures
+from modkit.cli.latents import LATENTS
 from modkit.cli.output import echo, json_option, print_result
 from modkit.cli.plugins import PLUGINS
 from modkit.cli.runs import RUNS
@@ -63,7 +64,7 @@ def app() -> None:
     """Plug-in parts for deep generative models: compose, train, sample and swap them."""
 
 
-for _command in (*SPECS, *RUNS, *SCORES, *PLUGINS):
+for _command in (*SPECS, *RUNS, *SCORES, *LATENTS, *PLUGINS):
     app.add_command(_command)
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "WIDTH", "Line", "add_legend", "draw_learning_curves", "embed_png", "embed_svg", "explain_empty", "open_figure",
+    "WIDTH", "Line", "add_legend", "draw_learning_curves", "embed_png", "embed_svg", "encode_svg",
+    "explain_empty", "open_figure",
 ]  # fmt: skip
 
 WIDTH = 10.0
@@ -173,8 +174,13 @@ def open_figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def embed_svg(figure: Figure) -> str:
-    """Encodes a figure as an SVG data URI, light or dark as the reader prefers; equal figures give equal files."""
+def encode_svg(figure: Figure) -> str:
+    """Encodes a figure as SVG, light or dark as the reader prefers; equal figures give equal files."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(make_adaptive(file.getvalue()).encode()).decode()
+    return make_adaptive(file.getvalue())
+
+
+def embed_svg(figure: Figure) -> str:
+    """Encodes a figure as an SVG data URI."""
+    return "data:image/svg+xml;base64," + base64.b64encode(encode_svg(figure).encode()).decode()

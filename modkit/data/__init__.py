@@ -10,9 +10,10 @@ from modkit.data.fashion_mnist import FashionMNIST
 from modkit.data.image_folder import ImageFolder
 from modkit.data.mixture import Grid, Ring
 from modkit.data.splits import read_samples
+from modkit.data.sprites import Sprites
 from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
     "Archive", "Array", "Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask",
-    "Ring", "TorchvisionSet", "read_samples",
+    "Ring", "Sprites", "TorchvisionSet", "read_samples",
 ]  # fmt: skip

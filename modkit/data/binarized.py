@@ -56,6 +56,7 @@ class Binarized:
         self.x = replace(self.data.x, std=measure_std(self))
         extras = read_extras(self.data, DataExtras)
         self.features, self.conditions, self.read_fields = extras.features, extras.conditions, extras.read_fields
+        self.factors = extras.factors
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modkit.data.splits import check_indexed, hash_contents, read_samples
-from modkit.kinds import Corruption, Data, Slot, default
+from modkit.kinds import Corruption, Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch
 
@@ -55,6 +55,7 @@ class Corrupted:
         self.conditions = tuple(self.corruption.fields)
         self.splits = self.data.splits
         self.levels = self.data.levels
+        self.factors = read_extras(self.data, DataExtras).factors
 
     @property
     def key(self) -> str:

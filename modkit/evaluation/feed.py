@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modkit.evaluation.needs import find_codes, has_logits, list_offers
+from modkit.evaluation.needs import find_codes, find_continuous, has_logits, list_offers
 from modkit.evaluation.sources import SIZE, Source
 from modkit.evaluation.states import gather_states
 from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_extras
@@ -63,7 +63,8 @@ class Feed:
 
     def list_offers(self, source: Source) -> frozenset[str]:
         """Names the values that a source's samples offer; logits are found by trying the extractor."""
-        known = {"truth": source.truth is not None, "logits": self._classifies(source.type)}
+        known = {"truth": source.truth is not None, "factors": bool(source.factors)}
+        known["logits"] = self._classifies(source.type)
         return list_offers(source.type, source.fields, model=self.model, **known)
 
     def compute_values(self, source: Source, batch: Batch, wanted: Collection[str]) -> dict[str, Any]:
@@ -181,6 +182,29 @@ class _Values:
         z = split_levels(list(coder.latents.values())[-1])[-1]
         counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]
         return counted[0] if len(counted) == 1 else tuple(counted)
+
+    @property
+    def factors(self) -> Tensor:
+        if not self._source.factors:
+            raise ValueError(f"{self._source.name}: expected data whose factors of variation are known, got other data")
+        return torch.stack([self.batch.fields[name].cpu() for name in self._source.factors], 1)
+
+    @property
+    def latents(self) -> Tensor:
+        coder = self._coder
+        if (name := find_continuous(coder)) is None:
+            raise ValueError(f"{type(coder).__name__}: expected a latent that is one continuous tensor, got none")
+        with evaluate_mode(coder):
+            latents = coder.encode(self.batch.tensor.to(coder.device), name)
+        assert isinstance(latents, Tensor)
+        return latents.flatten(1).float().cpu()
+
+    @property
+    def posterior(self) -> Tensor:
+        coder = self._coder
+        with evaluate_mode(coder):
+            moments = coder.encode_moments(self.batch.tensor.to(coder.device), (*coder.diagonal, "")[0])
+        return torch.stack([one.flatten(1).float().cpu() for one in moments], 1)
 
     @property
     def precision(self) -> str:

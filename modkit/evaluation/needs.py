@@ -16,7 +16,7 @@ from modkit.models.model import Model
 from modkit.specs.settings import Evaluation
 from modkit.types import TensorType, split_levels
 
-__all__ = ["Measures", "find_codes", "find_unmet", "has_logits", "list_offers", "name_needs"]
+__all__ = ["Measures", "find_codes", "find_continuous", "find_unmet", "has_logits", "list_offers", "name_needs"]
 
 
 class Measures(NamedTuple):
@@ -29,7 +29,7 @@ class Measures(NamedTuple):
 
 
 def list_offers(
-    type: TensorType, fields: Collection[str], *, truth: bool, logits: bool, model: Model | None
+    type: TensorType, fields: Collection[str], *, truth: bool, factors: bool, logits: bool, model: Model | None
 ) -> frozenset[str]:
     """Names the values that samples offer to metrics, see `modkit.kinds.Metric`.
 
@@ -37,17 +37,21 @@ def list_offers(
         type: The type of a sample.
         fields: Names of the samples' fields.
         truth: Whether their true modes are known.
+        factors: Whether their factors of variation are known.
         logits: Whether the features have logits.
         model: The Model that is measured, or None.
     """
     names = {"features", "points", "batch", "levels"}
-    has = {"images": len(type.shape) > 1, "logits": logits, "labels": "labels" in fields, "truth": truth}
+    has = {"images": len(type.shape) > 1, "logits": logits, "labels": "labels" in fields}
+    has |= {"truth": truth, "factors": factors}
     names |= {name for name, there in has.items() if there}
     if model is not None:
         names |= {"model", "precision"}
         if (coder := model.coder) is not None and {*coder.reads, *coder.inputs} <= set(fields):
             names |= {"pairs", "feature-pairs"}
             names |= {"codes"} if find_codes(coder) else set()
+            names |= {"latents"} if find_continuous(coder) else set()
+            names |= {"posterior"} if coder.diagonal else set()
     return frozenset(names)
 
 
@@ -55,6 +59,13 @@ def find_codes(coder: Model) -> str | None:
     """Finds the name of the first encoding whose levels are all codes; returns None if there is none."""
     return next(
         (name for name, event in coder.latents.items() if all(one.classes for one in split_levels(event))), None
+    )
+
+
+def find_continuous(coder: Model) -> str | None:
+    """Finds the name of the first encoding that is one continuous tensor; returns None if there is none."""
+    return next(
+        (name for name, event in coder.latents.items() if isinstance(event, TensorType) and event.classes is None), None
     )
 
 
@@ -94,12 +105,16 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
         if any("logits" in one.needs for one in metrics.values())
         else False
     )
-    truth = read_extras(data, DataExtras).truth is not None
+    extras = read_extras(data, DataExtras)
+    known = {"truth": extras.truth is not None, "logits": logits}
     for path, metric in metrics.items():
         compared = None if path in measures.watched else model
         offers = {
-            side: list_offers(x, fields, truth=truth, logits=logits, model=compared)
-            for side, fields in (("real", data.fields), ("train", data.fields), ("fake", model.reads))
+            side: list_offers(x, fields, factors=bool(factors), model=compared, **known)
+            for side, fields, factors in (
+                *((one, data.fields, extras.factors) for one in ("real", "train")),
+                ("fake", model.reads, ()),
+            )
         }
         if missing := [need for need in metric.needs if any(need not in offers.get(side, ()) for side in metric.sets)]:
             found[path] = name_needs(type(metric).__name__, missing)

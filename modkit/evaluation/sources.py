@@ -74,6 +74,7 @@ class Source:
     fields: tuple[str, ...] = ()  # names of the fields of its batches
     key: str = ""  # hash of the samples; empty if unknown
     levels: int | None = None  # number of values that an element of a sample can take, or None
+    factors: tuple[str, ...] = ()  # names of the fields that are the factors of variation of synthetic data
     truth: Modes | None = None  # the true modes of synthetic data, or None
     precision: Precision = "float32"  # what a Model samples in
     given: Gaussian | None = None  # mean and covariance of features, instead of samples
@@ -182,8 +183,9 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
 
     mark = "all" if indices is None else hash_data(repr(list(indices)))
     key = f"{data.key}:{split}:{mark}"
-    truth = read_extras(data, DataExtras).truth
-    return Source(name, batches, len(chosen), data.x, tuple(data.fields), key, data.levels, truth)
+    extras = read_extras(data, DataExtras)
+    fields = tuple(data.fields)
+    return Source(name, batches, len(chosen), data.x, fields, key, data.levels, extras.factors, extras.truth)
 
 
 def from_model(

@@ -56,6 +56,8 @@ class DataExtras:
             by their values.
         conditions: Names of fields that exist for the model to read, such as a damaged copy of the sample. Training a
             model that does not read all of them is refused; other fields, such as labels, may be left unread.
+        factors: Names of the fields, each with classes, that are the factors of variation of a sample: independent of
+            each other, and together all that samples differ in. Metrics of disentanglement compare latents with them.
         finish: Makes the samples of type `x` from a batch that `read` returned, on the device of the batch and without
             draws, row by row. With it, `read` may return bytes, a quarter of what floats take on the way from the
             processes that read.
@@ -70,6 +72,7 @@ class DataExtras:
     truth: Modes | None = None
     features: str | None = None
     conditions: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
     finish: Callable[[Batch], Batch] | None = None
     read_fields: Callable[[str, Sequence[int]], Mapping[str, Tensor]] | None = None
     stream: Callable[[str, int, int, Rng], Iterator[Batch]] | None = None

@@ -66,14 +66,17 @@ class Metric(Protocol):
         features   the extractor's vector, `b d`           points, images   the samples, `b ...`
         logits     the extractor's logits, `b k`           labels           their classes, `b`
         pairs      samples and their reconstructions, `b 2 ...`;   feature-pairs   the features of both, `b 2 d`
+        latents    the mean of each sample's first continuous latent, `b d`
+        posterior  mean and deviation of q(latent | x), `b 2 d`, where it is a Gaussian with independent dimensions
+        factors    the values of their factors of variation, `b k`
         codes      how often each code stands for a sample, `b k`; of several codebooks a tuple, coarse to fine
         batch      the data's `Batch`, unrounded           model            the Model
         truth      the `Modes` of synthetic data            levels           the data's levels, or None
         precision  what the Model samples in, see `modkit.precision`
 
-    `pairs`, `feature-pairs`, `codes`, `model` and `precision` come from the Model that is measured, whatever the set.
-    Anything a metric stores about a sample is stored under the sample's index, so the order of arrival never changes a
-    result.
+    `pairs`, `feature-pairs`, `codes`, `latents`, `posterior`, `model` and `precision` come from the Model that is
+    measured, whatever the set. Anything a metric stores about a sample is stored under the sample's index, so the order
+    of arrival never changes a result.
 
     Processes that measure together send each other their states, without pickle. So a state consists of tensors,
     numbers, texts and None, in lists, tuples, dicts and objects of these whose class stands in a module; the Model may

@@ -4,11 +4,13 @@ from modkit.metrics.bound import Bound
 from modkit.metrics.codebook import Codebook
 from modkit.metrics.copying import Copying
 from modkit.metrics.cost import Cost
+from modkit.metrics.disentanglement import Disentanglement
 from modkit.metrics.frechet import FrechetDistance
 from modkit.metrics.frechet_infinity import FrechetInfinity
 from modkit.metrics.inception_score import InceptionScore
 from modkit.metrics.kernel import CMMD, MMD, KernelDistance
 from modkit.metrics.label_accuracy import LabelAccuracy
+from modkit.metrics.latent_usage import LatentUsage
 from modkit.metrics.modes import ModeCoverage
 from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD
@@ -22,11 +24,13 @@ __all__ = [
     "Copying",
     "Cost",
     "DensityCoverage",
+    "Disentanglement",
     "FrechetDistance",
     "FrechetInfinity",
     "InceptionScore",
     "KernelDistance",
     "LabelAccuracy",
+    "LatentUsage",
     "MMD",
     "ModeCoverage",
     "PRDC",

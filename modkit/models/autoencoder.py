@@ -287,6 +287,19 @@ class Autoencoder(Model):
             return extras.expand(name, x, rng)
         return self.bottleneck(x if isinstance(self.encoder.h, tuple) else x[0], step).values[name]
 
+    @property
+    def diagonal(self) -> tuple[str, ...]:
+        """The bottleneck's first latent, if the moments of its posterior are known."""
+        known = read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_moments is not None
+        return tuple(self.latents)[:1] if known else ()
+
+    def encode_moments(self, x: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, Tensor]:
+        """Encodes `x` to the moments of the bottleneck's posterior."""
+        if name not in self.diagonal:
+            return super().encode_moments(x, name)
+        moments = read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_moments
+        return self._require_density(moments)(name, self._encode_batch(Batch(x, fields)))
+
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to the mean of x; there are no latents in between."""
         return self._decode_mean(self.bottleneck.to_z(name, latent), self._compute_cond(fields))

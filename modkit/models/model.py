@@ -256,6 +256,19 @@ class Model(nn.Module, metaclass=Composing):
         """Encodes `x`, or condensed samples, to the latent `name`: a draw if an rng is given, otherwise the mean."""
         raise ValueError(f"{type(self).__name__} has no latents to encode to")
 
+    @property
+    def diagonal(self) -> tuple[str, ...]:
+        """Names of the latents whose q(latent | x) is a Gaussian with independent dimensions, see `encode_moments`."""
+        return ()
+
+    def encode_moments(self, x: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, Tensor]:
+        """Encodes `x` to the mean and the standard deviation of q(latent | x), each of the latent's shape.
+
+        Raises:
+            ValueError: If it is not a Gaussian with independent dimensions.
+        """
+        raise ValueError(f"{type(self).__name__} has no latent whose posterior is a diagonal Gaussian")
+
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to the mean of x; with an rng, any latents in between are drawn, not means."""
         raise ValueError(f"{type(self).__name__} has no latents to decode")

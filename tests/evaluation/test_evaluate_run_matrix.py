@@ -20,15 +20,19 @@ NEEDS = {  # what a run must have, by metric
     "reconstruction-fd": "feature-pairs",
     "codebook": "codes",
     "sharpness": "images",
+    "latent-usage": "posterior",
+    "disentanglement": "factors",
 }
 HAS = {
     "truth": {"gan-ring", "diffusion-ring", "denoising-gan-ring"},
     "codes": {"vq-vae", "latent-vq", "latent-autoregressive", "latent-masked", "latent-cascade"},
     "pairs": {host.name for host in HOSTS if host.name in ("vae", "critic", "vq-vae") or host.name[:7] == "latent-"},
     "logits": set(),  # of pixels
+    "factors": set(),  # of digits and rings
     "images": {host.name for host in HOSTS if not host.name.endswith("-ring")},
 }
 HAS["feature-pairs"] = HAS["pairs"]
+HAS["posterior"] = HAS["pairs"] - HAS["codes"]
 UNBOUNDED = {
     **dict.fromkeys(("gan", "gan-ring", "cgan", "latent-gan", "super-resolution-gan"), "GAN has no lower bound"),
     **dict.fromkeys(("denoising-gan", "denoising-gan-ring"), "DenoisingGAN has no lower bound"),
@@ -44,7 +48,11 @@ def refused(host, metric):
         return UNBOUNDED.get(host)
     if (need := NEEDS.get(metric)) and host not in HAS[need]:
         return f"{metric} requires {need}"
-    return None if metric in ("reconstruction", "reconstruction-fd", "codebook") else WITHOUT_PRIOR.get(host)
+    return (
+        None
+        if metric in ("reconstruction", "reconstruction-fd", "codebook", "latent-usage")
+        else WITHOUT_PRIOR.get(host)
+    )
 
 
 @pytest.fixture(scope="module")

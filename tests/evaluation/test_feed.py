@@ -4,11 +4,13 @@ import torch
 from modkit import use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
+from modkit.data.splits import read_samples
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.sources import from_data
 from modkit.metrics.codebook import Codebook
 from modkit.rng import Rng
 from tests.play import MLP, digits, spec
+from tests.refusals import check_refusal
 
 VQ = use("vq", num_codes=5, channels=2)
 CONV = {"decoder": use("conv", channels=[8, 8])}
@@ -70,3 +72,32 @@ def test_a_hierarchy_of_residual_quantisers_has_a_codebook_a_depth_of_each_level
     state = Codebook().update({}, "real", {"codes": counts}, torch.arange(10))
     scores = Codebook().result(state, Rng(0))
     assert [name for name in scores if "perplexity" in name] == [f"perplexity, level {i}" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "prior", [None, use("gan", **{one: use("mlp", width=4) for one in ("generator", "discriminator")})]
+)
+def test_moments_of_a_gaussian_posterior_and_its_means_are_those_of_the_bottleneck(prior):
+    autoencoder = use("autoencoder", **MLP, bottleneck=use("gaussian", channels=3))
+    model = autoencoder if prior is None else use("latent", autoencoder=autoencoder, prior=prior)
+    site = Site(plan(spec(model, use("sprites", size=8, num_test=20))), meta=False)
+    data = site.make_data()
+    model = site.build_model(data.x, data.fields)
+    feed, source = Feed(None, model), from_data(data, "test", "sprites")
+    assert {"posterior", "latents", "factors"} <= feed.list_offers(source)
+    batch = read_samples(data, "test", range(20), Rng(0))
+    values = feed.compute_values(source, batch, ["posterior", "latents", "factors"])
+    draws = torch.stack([model.coder.encode(batch.tensor, "continuous", Rng(seed)) for seed in range(4000)])
+    assert torch.equal(values["latents"], model.coder.encode(batch.tensor, "continuous"))
+    assert torch.equal(values["posterior"][:, 0], values["latents"])
+    torch.testing.assert_close(values["posterior"][:, 1], draws.std(0), rtol=0.06, atol=0)  # 5 sd: 5 / sqrt(8000)
+    assert torch.equal(values["factors"], torch.stack(list(data.read_fields("test", range(20)).values()), 1))
+
+
+def test_what_samples_do_not_offer_is_named():
+    site = Site(plan(spec(use("autoencoder", **MLP, bottleneck=VQ))), meta=False)
+    data = site.make_data()
+    feed, source = Feed(None, site.build_model(data.x, data.fields)), from_data(data, "train", "digits")
+    assert {"posterior", "factors"}.isdisjoint(feed.list_offers(source))
+    for need, message in (("posterior", "no latent whose posterior"), ("factors", "digits: .* factors of variation")):
+        check_refusal(message, feed.compute_values, source, digits(2), [need])

@@ -37,6 +37,8 @@ def make_spec(evaluate, model=GAN, data=DIGITS, **train):
         ({"metrics": ["codebook"]}, {"model": AUTOENCODER}, r"metrics\[0\].*Codebook requires codes"),
         ({"metrics": ["reconstruction"]}, {}, r"metrics\[0\].*Reconstruction requires pairs"),
         ({"metrics": ["modes"]}, {}, r"metrics\[0\].*requires truth"),
+        ({"metrics": ["latent-usage"]}, {}, r"metrics\[0\].*LatentUsage requires posterior"),
+        ({"metrics": ["disentanglement"]}, {"model": AUTOENCODER}, r"metrics\[0\].*Disentanglement requires factors"),
         (
             {"watch": {"every": 1, "num": 8, "metrics": ["reconstruction"]}},
             {"model": AUTOENCODER},
@@ -102,11 +104,12 @@ def test_an_extra_that_is_not_installed_is_told_before_a_folder_exists(
 
 def test_offers_follow_types_fields_and_features():
     image, vector = TensorType((1, 8, 8), range=(-1, 1)), TensorType((2,))
-    nothing = {"truth": False, "logits": False, "model": None}
+    nothing = {"truth": False, "factors": False, "logits": False, "model": None}
     assert list_offers(vector, (), **nothing) == {"features", "points", "batch", "levels"}
-    more = {"images", "labels", "truth", "logits"}
+    more = {"images", "labels", "truth", "factors", "logits"}
     assert (
-        list_offers(image, ("labels",), truth=True, logits=True, model=None) - list_offers(vector, (), **nothing)
+        list_offers(image, ("labels",), truth=True, factors=True, logits=True, model=None)
+        - list_offers(vector, (), **nothing)
         == more
     )
     assert not has_logits(Pixels(image), image) and has_logits(make_extractor("classifier:digits", image), image)

@@ -11,8 +11,8 @@ __all__ = ["REFUSALS"]
 _LATENT_HOSTS = ("diffusion", "gan", "vae", "in-painting", "autoregressive", "masked", "cascade")
 _FLAT = ("grid", "ring")  # data of vectors
 _PICTURES = (
-    *("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "torchvision"),
-    "webdataset/stream",
+    *("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "sprites"),
+    *("torchvision", "webdataset/stream"),
 )
 _CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
 _QUANTIZERS = ("fsq", "gumbel", "lfq", "residual-vq", "vq")
@@ -63,16 +63,18 @@ def _before_last_layer(term):
 
 def _no_fields(path, part, expected):
     """A conditioner stands where the data have no field that it reads."""
-    told = r"\(labels scalar codes of \d+ classes(, low_res 1×4×4 in \[-1, 1\])?\)"
+    told = r"\((labels scalar codes of \d+ classes(, low_res 1×4×4 in \[-1, 1\])?|shape scalar .*)\)"
     return rf"{re.escape(path)}: the conditioner {part} cannot be built from fields {told}: {expected}"
 
 
 def _no_masked(path):
-    return _no_fields(path, "encoded", r"Encoded expects the data's field 'masked', got fields \['labels'")
+    return _no_fields(
+        path, "encoded", r"Encoded expects the data's field 'masked', got fields \['(labels|orientation)'"
+    )
 
 
 def _no_maps(path):
-    return _no_fields(path, "map", r"Map expects one or more maps among the data's fields \(labels .*\), got \[\]")
+    return _no_fields(path, "map", r"Map expects one or more maps among the data's fields \(.*\), got \[\]")
 
 
 def _no_tokens(path, part, received):

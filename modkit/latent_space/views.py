@@ -1,0 +1,146 @@
+"""Views of a latent space, as samples in the order in which they are drawn: planes, traversals, paths, reconstructions.
+
+Shape letters: n samples, d dimensions of a latent, s steps, the sample's own shape.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from modkit.data.splits import check_split, read_samples
+from modkit.kinds import Data
+from modkit.latent_space.paths import interpolate, make_plane
+from modkit.latent_space.space import Space
+from modkit.rng import Rng
+
+__all__ = [
+    "Encoded", "check_plane", "decode_path", "decode_plane", "encode_split", "find_classes", "reconstruct_pairs",
+    "traverse_dimensions",
+]  # fmt: skip
+
+_MOST_DIMENSIONS = 64
+
+
+class Encoded(NamedTuple):
+    """Latents, `n ...`, with the fields of their samples by name, `n ...` each."""
+
+    latents: Tensor
+    fields: dict[str, Tensor]
+
+
+def encode_split(space: Space, data: Data, *, split: str = "test", num: int | None = None) -> Encoded:
+    """Encodes the first `num` samples of a split, or all of them.
+
+    Raises:
+        ValueError: If there is no such split, or `num` is more than its samples or below 1.
+    """
+    check_split(data, split)
+    there = data.splits[split]
+    count = there if num is None else num
+    if not 1 <= count <= there:
+        raise ValueError(f"encode_split expects num in [1, {there}], the samples of {split!r}, got {count}")
+    latents, fields = [], []
+    for start in range(0, count, 256):
+        batch = read_samples(data, split, range(start, min(start + 256, count)), Rng(0, start))
+        latents.append(space.encode(batch.tensor))
+        fields.append(batch.fields)
+    return Encoded(torch.cat(latents), {name: torch.cat([one[name] for one in fields]) for name in fields[0]})
+
+
+def decode_plane(space: Space, side: int = 20, *, among: Tensor | None = None) -> Tensor:
+    """Decodes the plane of a 2-D latent at evenly spaced quantiles, `(side side) ...`, row by row from the top left.
+
+    Args:
+        space: The latent space.
+        side: Number of points in each direction.
+        among: Latents, `n 2`, to whose mean and deviation the normal quantiles are scaled; a space whose prior is not
+            N(0, I) needs them.
+
+    Raises:
+        ValueError: If the latent has another number of dimensions, or `among` is missing.
+    """
+    check_plane(space)
+    points = make_plane(side)
+    if among is not None:
+        flat = among.flatten(1)
+        points = flat.mean(0) + flat.std(0) * points
+    elif not space.normal:
+        raise ValueError("decode_plane expects latents `among` which the plane lies, where the prior is not N(0, I)")
+    return space.decode(points.reshape(-1, *space.type.shape))
+
+
+def check_plane(space: Space) -> None:
+    """Checks that a latent has two dimensions.
+
+    Raises:
+        ValueError: If it has another number.
+    """
+    if space.type.numel != 2:
+        raise ValueError(
+            f"a plane expects a latent of 2 dimensions, got {space.type}, which has {space.type.numel}; "
+            "a vector of two comes from encoder=mlp decoder=mlp bottleneck.channels=2"
+        )
+
+
+def find_classes(data: Data, field: str | None = None) -> str | None:
+    """Finds the field that tells classes apart: `labels`, else the first of scalar classes, or None if there is none.
+
+    Raises:
+        ValueError: If `field` is none of scalar classes.
+    """
+    known = [name for name, type in data.fields.items() if type.classes is not None and not type.shape]
+    if field is None:
+        return "labels" if "labels" in known else next(iter(known), None)
+    if field not in known:
+        raise ValueError(f"points by class expect a field of classes, one of: {', '.join(known)}; got {field!r}")
+    return field
+
+
+def traverse_dimensions(
+    space: Space, z: Tensor, steps: int = 9, *, span: float = 3.0, around: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Decodes a latent with one dimension changed at a time, `(d s) ...`: a row a dimension, from -span to span.
+
+    Args:
+        space: The latent space.
+        z: A latent, of its type's shape.
+        steps: Number of values of a dimension, at least 2.
+        span: Largest value, in deviations of the prior or of `around`.
+        around: Mean and deviation of each dimension, where the prior is not N(0, I).
+
+    Raises:
+        ValueError: If the latent has more than 64 dimensions, `steps` is below 2 or `span` not positive.
+    """
+    size = space.type.numel
+    if size > _MOST_DIMENSIONS:
+        raise ValueError(
+            f"a traversal expects a latent of at most {_MOST_DIMENSIONS} dimensions, got {space.type}, which has {size}"
+        )
+    if steps < 2 or not span > 0:
+        raise ValueError(f"a traversal expects at least 2 steps and a positive span, got {steps} and {span}")
+    mean, std = around or (torch.zeros(size), torch.ones(size))
+    values = torch.linspace(-span, span, steps)
+    rows = z.flatten().repeat(size, steps, 1)
+    for index in range(size):
+        rows[index, :, index] = mean.flatten()[index] + std.flatten()[index] * values
+    return space.decode(rows.reshape(-1, *space.type.shape))
+
+
+def decode_path(
+    space: Space, ends: tuple[Tensor, Tensor], steps: int = 9, *, path: Literal["linear", "spherical"] = "linear"
+) -> Tensor:
+    """Decodes paths between the latents of samples, `n ...` each: `(n s) ...`, a row a pair.
+
+    Raises:
+        ValueError: As `modkit.latent_space.interpolate`.
+    """
+    points = interpolate(space.encode(ends[0]), space.encode(ends[1]), steps, path=path)
+    return space.decode(points.flatten(0, 1))
+
+
+def reconstruct_pairs(space: Space, x: Tensor) -> Tensor:
+    """Returns each sample of `x`, `n ...`, followed by its reconstruction: `(n 2) ...`."""
+    return torch.stack([x.float().cpu(), space.decode(space.encode(x))], 1).flatten(0, 1)

@@ -1,0 +1,66 @@
+"""`modkit latent`: each view as a file, and what it refuses."""
+
+import pytest
+from PIL import Image
+
+from modkit import train, use
+from tests.command import run
+from tests.play import MLP, spec
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("latent")
+    models = {
+        "plane": use("autoencoder", **MLP, bottleneck=use("gaussian", channels=2)),
+        "plain": use(
+            "autoencoder", encoder=use("mlp", width=4, depth=1), decoder=MLP["decoder"], bottleneck="identity"
+        ),
+        "codes": use("autoencoder", **MLP, bottleneck=use("fsq", levels=[3, 3])),
+        "gan": use("gan", **{one: use("mlp", width=8, depth=1) for one in ("generator", "discriminator")}),
+    }
+    for name, model in models.items():
+        train(spec(model, steps=1), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("view", ["manifold", "encode", "traverse", "interpolate", "reconstruct"])
+def test_each_view_is_written_into_the_run(view, runs):
+    text, _ = run("latent", runs / "plane", f"--{view}")
+    path = runs / "plane" / "samples" / f"latent-{view}.png"
+    assert text == f"{view}: {path}\n"
+    with Image.open(path) as picture:
+        assert min(picture.size) > 50
+
+
+def test_options_say_what_is_drawn(runs, tmp_path):
+    out = tmp_path / "rows.svg"
+    run("latent", runs / "plane", "--traverse", "--steps", 5, "--first", 3, "--span", 2, "--out", out)
+    assert "<image" in out.read_text()
+    names = {}
+    for path in ("linear", "spherical"):
+        names[path] = tmp_path / f"{path}.png"
+        run("latent", runs / "plane", "--interpolate", "-n", 2, "--path", path, "--out", names[path])
+    assert names["linear"].read_bytes() != names["spherical"].read_bytes()
+
+
+def test_the_latent_of_a_plain_autoencoder_is_scaled_to_where_its_codes_lie(runs, tmp_path):
+    run("latent", runs / "plain", "--traverse", "--out", tmp_path / "rows.png")
+    assert (tmp_path / "rows.png").stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("plane", (), "latent expects one of --manifold, --encode"),
+        ("plane", ("--manifold", "--out", "a.gif"), "a file ending in .png or .svg, got a.gif"),
+        ("plane", ("--encode", "--field", "color"), "one of: labels; got 'color'"),
+        ("plane", ("--reconstruct", "-n", 400), "at most the 360 test samples, got 400"),
+        ("plain", ("--manifold",), "a plane expects a latent of 2 dimensions"),
+        ("codes", ("--traverse", "--latent", "codes"), "'codes' to be one continuous tensor, got Autoencoder with"),
+        ("gan", ("--traverse",), "expects a Model that encodes, such as an autoencoder, got GAN"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_with_the_reason(name, arguments, message, runs):
+    _, error = run("latent", runs / name, *arguments, status=2)
+    assert message in error

@@ -1,0 +1,125 @@
+"""Views of a space whose maps are known, and of every Model that encodes."""
+
+import pytest
+import torch
+from PIL import Image
+
+from modkit.data.digits import Digits
+from modkit.latent_space import (
+    Points,
+    Space,
+    decode_path,
+    decode_plane,
+    draw_points,
+    encode_split,
+    find_classes,
+    find_space,
+    make_plane,
+    reconstruct_pairs,
+    save_grid,
+    traverse_dimensions,
+)
+from modkit.models import GAN, Autoencoder, Diffusion, Latent
+from modkit.models.model import Model
+from modkit.rng import Rng
+from modkit.types import TensorType
+from tests.refusals import refusals
+
+X = TensorType((1, 8, 8), range=(-1.0, 1.0))
+RNG = Rng(0)
+MLP = {"encoder": "mlp", "decoder": "mlp"}
+
+
+def use_identity(dim, *, normal=True, scale=1.0):
+    """A space of vectors whose encoder multiplies by `scale` and whose decoder divides."""
+    type = TensorType((dim,))
+    model = Model.assemble()
+    return Space(type, type, model, encode=lambda x: x * scale, decode=lambda z: z / scale, normal=normal)
+
+
+def test_the_plane_is_at_normal_quantiles_or_among_given_latents():
+    assert torch.equal(decode_plane(use_identity(2), 5), make_plane(5))
+    among = torch.tensor([[3.0, 0.0], [5.0, 4.0]])
+    plane = decode_plane(use_identity(2, normal=False), 4, among=among)
+    torch.testing.assert_close(plane, among.mean(0) + among.std(0) * make_plane(4))
+
+
+def test_a_traversal_changes_one_dimension_a_row():
+    z = torch.tensor([7.0, 8.0, 9.0])
+    rows = traverse_dimensions(use_identity(3), z, 3, span=2.0).view(3, 3, 3)
+    for index in range(3):
+        assert rows[index, :, index].tolist() == [-2.0, 0.0, 2.0]
+        others = [one for one in range(3) if one != index]
+        assert torch.equal(rows[index][:, others], z[others].expand(3, 2))
+    around = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([2.0, 3.0, 4.0])
+    assert traverse_dimensions(use_identity(3), z, 2, span=1.0, around=around).view(3, 2, 3)[2, :, 2].tolist() == [
+        -3,
+        5,
+    ]
+
+
+def test_paths_and_pairs_are_rows():
+    a, b = torch.tensor([[0.0], [10.0]]), torch.tensor([[4.0], [30.0]])
+    assert decode_path(use_identity(1, scale=3.0), (a, b), 3).flatten().tolist() == [0, 2, 4, 10, 20, 30]
+    assert reconstruct_pairs(use_identity(1, scale=2.0), a).flatten().tolist() == [0, 0, 10, 10]
+
+
+def test_a_space_is_that_of_the_model_s_first_continuous_latent():
+    autoencoder = Autoencoder(X, **MLP)
+    x = Digits(size=8).read("test", range(300), RNG).tensor
+    space = find_space(autoencoder)
+    z = autoencoder.encode(x, "continuous").detach()
+    torch.testing.assert_close(space.encode(x), z, rtol=1e-5, atol=1e-6)  # in batches
+    torch.testing.assert_close(space.decode(z), autoencoder.decode(z, "continuous").detach(), rtol=1e-5, atol=1e-6)
+    assert space.normal and autoencoder.training
+    prior = Diffusion(autoencoder.latents["continuous"], network="mlp")
+    outer = find_space(Latent(X, autoencoder=autoencoder, prior=prior))
+    torch.testing.assert_close(outer.encode(x), z, rtol=1e-5, atol=1e-6)
+    assert not find_space(Autoencoder(X, **MLP, bottleneck="identity")).normal
+
+
+def test_a_split_is_encoded_with_its_fields():
+    data = Digits(size=8)
+    space = find_space(Autoencoder(X, **MLP))
+    found = encode_split(space, data)
+    batch = data.read("test", range(360), RNG)
+    assert torch.equal(found.fields["labels"], batch.fields["labels"])
+    torch.testing.assert_close(found.latents, space.encode(batch.tensor), rtol=1e-5, atol=1e-6)
+    assert find_classes(data) == "labels"
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_files_are_pictures(ending, tmp_path):
+    path = tmp_path / "folder" / f"grid.{ending}"
+    save_grid(path, torch.zeros(6, 1, 8, 8), X, 3)
+    points = Points(torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3)
+    drawn = tmp_path / f"points.{ending}"
+    draw_points(drawn, {"a": points, "b": Points(points.z)})
+    if ending == "png":
+        with Image.open(path) as grid, Image.open(drawn) as figure:
+            assert grid.width / grid.height == pytest.approx(1.5, rel=0.02) and figure.width == 2 * figure.height
+    else:
+        assert path.read_text().startswith("<svg") and "data:image/png;base64," in path.read_text()
+        again = tmp_path / "again.svg"
+        draw_points(again, {"a": points, "b": Points(points.z)})
+        assert drawn.read_text() == again.read_text() and drawn.read_text().count("<use ") >= 40
+
+
+VQ = Autoencoder(X, encoder="mlp", decoder="mlp", bottleneck="fsq")
+MAP = Autoencoder(X)
+test_refuses = refusals(
+    (lambda: find_space(GAN(X, generator="mlp", discriminator="mlp")), "expects a Model that encodes.*, got GAN"),
+    (lambda: find_space(VQ, "codes"), "'codes' to be one continuous tensor, got Autoencoder with .*codes"),
+    (
+        lambda: decode_plane(find_space(MAP)),
+        r"a plane expects a latent of 2 dimensions, got 4×.*bottleneck\.channels=2",
+    ),
+    (lambda: decode_plane(use_identity(2, normal=False)), "expects latents `among` which the plane lies"),
+    (lambda: traverse_dimensions(use_identity(65), torch.zeros(65)), "at most 64 dimensions, got .* which has 65"),
+    (lambda: traverse_dimensions(use_identity(2), torch.zeros(2), 1), "at least 2 steps and a positive span, got 1"),
+    (lambda: encode_split(use_identity(2), Digits(size=8), num=361), r"num in \[1, 360\]"),
+    (lambda: find_classes(Digits(size=8), "color"), "one of: labels; got 'color'"),
+    (lambda: save_grid("a.gif", torch.zeros(1, 1, 8, 8), X), r"\.png or \.svg, got a\.gif"),
+    (lambda: draw_points("a.png", {"": Points(torch.zeros(2, 3))}), r"points \(n, 2\), got \[\(2, 3\)\]"),
+    (lambda: draw_points("a.png", {"": Points(torch.zeros(50, 2), torch.arange(50))}), "at most 40 classes, got 50"),
+)
