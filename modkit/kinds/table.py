@@ -38,6 +38,7 @@ KINDS: dict[str, Kind] = {
         Kind("bottleneck", "Bottleneck", ("h",), "features to latents"),
         Kind("decoder", "Decoder", ("z", "x"), "latents to a likelihood's parameters"),
         Kind("likelihood", "Likelihood", ("x",), "p(x | z)"),
+        Kind("bijection", "Bijection", ("x", "cond"), "an invertible map, with the volume that it gains"),
         Kind("generator", "Generator", ("z", "x", "cond"), "noise to data"),
         Kind("discriminator", "Discriminator", ("x", "cond"), "real or fake"),
         Kind("network", "Network", ("x", "out", "cond"), "a conditional map: every denoiser"),
