@@ -33,7 +33,7 @@ LAYERS = (
     ("losses", "losses.*", "data", "data.*", "diffusion", "diffusion.*", "samplers", "samplers.*"),
     ("decodings", "decodings.*", "features", "features.*"),
     ("models.*",),
-    ("bottlenecks", "bottlenecks.*", "conditioners", "conditioners.*"),
+    ("bijections", "bijections.*", "bottlenecks", "bottlenecks.*", "conditioners", "conditioners.*"),
     (
         "training.ownership",
         "training.schedule",

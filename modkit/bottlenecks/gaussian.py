@@ -3,25 +3,37 @@ r"""The bottleneck of a variational autoencoder: a diagonal Gaussian posterior a
     q(z | x) = N(mean, exp(logvar)),   z = mean + exp(logvar / 2) noise
     KL(q || N(0, I)) = 1/2 sum(mean^2 + exp(logvar) - 1 - logvar)        H(q) = 1/2 sum(logvar + log(2 pi e))
 
+With a flow (IAF), the Gaussian's draw z_0 is mapped to the latent by a bijection that is given the features:
+
+    z = flow(z_0; h),   log q(z | x) = log N(z_0; mean, exp(logvar)) - log|det dz/dz_0|
+
+The KL is then an estimate from this draw, log q(z | x) - log N(z; 0, I).
+
 Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes).
 
 References:
     Auto-Encoding Variational Bayes (Kingma and Welling, 2014), appendix B, https://arxiv.org/abs/1312.6114
+    Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), eq. 5 and algorithm 1,
+    https://arxiv.org/abs/1606.04934
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 
 import torch
 from torch import Tensor, nn
 
 from modkit.bottlenecks.pointwise import check_features, pointwise
-from modkit.kinds import Step
+from modkit.diffusion.gaussian import compute_log_normal
+from modkit.kinds import Bijection, BijectionExtras, Slot, Step, read_extras
+from modkit.models.passes import Passes
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Event, Latents, TensorType
+from modkit.types import Batch, Cond, CondType, Event, Latents, TensorType
 
 __all__ = ["Gaussian"]
 
@@ -36,6 +48,8 @@ class Gaussian(nn.Module):
 
     Args:
         channels: Channels of the latent map, or the width of a latent vector; with None, as many as the features have.
+        flow: Bijection of the Gaussian's draws to the latent, which is given the features: as `vector` where they are a
+            vector, as `concat` where they are a map. The entropy of the latent is then unknown, and its KL an estimate.
 
     Raises:
         ValueError: If `channels` is below 1, or the features are a hierarchy or codes.
@@ -49,7 +63,7 @@ class Gaussian(nn.Module):
         torch.Size([3, 2, 4, 4])
     """
 
-    def __init__(self, h: Event, *, channels: int | None = 4) -> None:
+    def __init__(self, h: Event, *, channels: int | None = 4, flow: Slot[Bijection] | None = None) -> None:
         super().__init__()
         h = check_features("Gaussian", h)
         channels = h.shape[0] if channels is None else channels
@@ -59,17 +73,21 @@ class Gaussian(nn.Module):
         self.start_noise = TensorType(self._z.shape, std=1.0)
         self.latents: dict[str, Event] = {"continuous": self._z}
         self.project = pointwise(h, 2 * channels)
+        cond = CondType(concat=h) if h.shape[1:] else CondType(vector=h.shape[0])
+        self.flow = flow(x=self._z, cond=cond) if flow else None
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
         """Draws a reparametrised z, `b channels h w`, and computes the KL in nats of each channel, `b channels`.
 
-        Without a step, z is the mean. Statistics are computed in at least float32; gradients reach `h` through both z
-        and the KL.
+        With a flow, there is one KL, of a draw. Without a step, z is the mean, or where the flow maps it. Statistics are
+        computed in at least float32; gradients reach `h` through both z and the KL.
         """
         condensed = self.condense("continuous", h)
+        z, log_q = self._draw(condensed, None if step is None else step.rng)
+        if self.flow is not None:
+            return Latents({"continuous": z}, log_q - compute_log_normal(z), {})
         mean, logvar = _split_statistics(condensed)
         kl = 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
-        z = self.expand("continuous", condensed, None if step is None else step.rng)
         return Latents({"continuous": z}, kl[..., None].flatten(2).sum(2), {})
 
     def to_z(self, name: str, latent: Tensor) -> Tensor:
@@ -86,38 +104,75 @@ class Gaussian(nn.Module):
         """Draws a standard normal z, `num channels h w`."""
         return draw_start(rng, "prior", self._weight.new_empty((num, *self._z.shape)))
 
+    def prepare(self, features: Iterable[Tensor], rng: Rng) -> None:
+        """Prepares the flow with draws of the Gaussian, if there is one that has to be."""
+        prepare, passes = read_extras(self.flow, BijectionExtras).prepare, count(1)
+
+        def start() -> Iterator[Batch]:
+            draws = rng.at("flow", next(passes))
+            for index, h in enumerate(features):
+                condensed = self.condense("continuous", h)
+                yield Batch(self._draw_base(condensed, draws.at(index))[0], {}, self._make_cond(condensed))
+
+        if prepare:
+            prepare(Passes(start))
+
     def posterior(self, name: str, h: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Draws the same z as `forward` with this rng, `b channels h w`, and computes log q(z | h), `b`."""
-        mean, logvar = _split_statistics(self.condense(name, h))
-        noise = rng.normal("posterior", mean)
-        log_q = -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
-        return self._draw(mean, logvar, noise), log_q
+        return self._draw(self.condense(name, h), rng)
 
-    def posterior_entropy(self, name: str, h: Tensor) -> Tensor:
-        """Computes the entropy of q(z | h) in nats, `b`."""
-        logvar = _split_statistics(self.condense(name, h))[1]
-        return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
+    @property
+    def posterior_entropy(self) -> Callable[[str, Tensor], Tensor] | None:
+        """Computes the entropy of q(z | h) in nats, `b`; None if there is a flow."""
+        return None if self.flow is not None else self._compute_entropy
 
-    def posterior_moments(self, name: str, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the means and standard deviations of q(z | h), both `b channels h w`."""
-        mean, logvar = _split_statistics(self.condense(name, h))
-        return mean, (logvar / 2).exp()
+    @property
+    def posterior_moments(self) -> Callable[[str, Tensor], tuple[Tensor, Tensor]] | None:
+        """Computes the means and standard deviations of q(z | h), both `b channels h w`; None if there is a flow."""
+        return None if self.flow is not None else self._compute_moments
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log density of z under N(0, I), `b`."""
-        return -0.5 * (widen(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)
+        return compute_log_normal(self.to_z(name, latent))
 
-    def condense(self, name: str, h: Tensor) -> tuple[Tensor]:
-        """Computes the means and log variances, `b (2 channels) h w`, in the precision of the network."""
-        return (self.to_z(name, self.project(h)),)
+    def condense(self, name: str, h: Tensor) -> tuple[Tensor, ...]:
+        """Computes the means and log variances, `b (2 channels) h w`, in the precision of the network.
+
+        With a flow, the features follow, which it is given.
+        """
+        statistics = self.to_z(name, self.project(h))
+        return (statistics,) if self.flow is None else (statistics, h)
 
     def expand(self, name: str, condensed: tuple[Tensor, ...], rng: Rng | None) -> Tensor:
         """Draws the same z as `forward` with this rng, `b channels h w`, or its mean."""
-        mean, logvar = _split_statistics(condensed)
-        return self.to_z(name, self._draw(mean, logvar, None if rng is None else rng.normal("posterior", mean)))
+        return self.to_z(name, self._draw(condensed, rng)[0])
 
-    def _draw(self, mean: Tensor, logvar: Tensor, noise: Tensor | None) -> Tensor:
-        return (mean if noise is None else mean + (logvar / 2).exp() * noise).to(self._weight.dtype)
+    def _draw(self, condensed: tuple[Tensor, ...], rng: Rng | None) -> tuple[Tensor, Tensor]:
+        """Draws z, or maps the mean, and computes log q(z | h)."""
+        z, log_q = self._draw_base(condensed, rng)
+        if self.flow is not None:
+            z, log_det = self.flow(z, self._make_cond(condensed))
+            log_q = log_q - log_det
+        return z.to(self._weight.dtype), log_q
+
+    def _draw_base(self, condensed: tuple[Tensor, ...], rng: Rng | None) -> tuple[Tensor, Tensor]:
+        """Draws from the Gaussian, or returns its mean, and computes the log density."""
+        mean, logvar = _split_statistics(condensed)
+        noise = torch.zeros_like(mean) if rng is None else rng.normal("posterior", mean)
+        log_q = -0.5 * (noise.square() + logvar + _LOG_TWO_PI).flatten(1).sum(1)
+        return mean + (logvar / 2).exp() * noise, log_q
+
+    def _make_cond(self, condensed: tuple[Tensor, ...]) -> Cond:
+        h = condensed[-1]
+        return Cond(vector=h) if h.ndim == 2 else Cond(concat=h)
+
+    def _compute_entropy(self, name: str, h: Tensor) -> Tensor:
+        logvar = _split_statistics(self.condense(name, h))[1]
+        return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
+
+    def _compute_moments(self, name: str, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = _split_statistics(self.condense(name, h))
+        return mean, (logvar / 2).exp()
 
     @property
     def _weight(self) -> Tensor:

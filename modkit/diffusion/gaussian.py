@@ -25,6 +25,8 @@ from typing import NamedTuple, TypeAlias, overload
 import torch
 from torch import Tensor
 
+from modkit.precision import widen
+
 __all__ = [
     "Posterior",
     "PosteriorScales",
@@ -34,6 +36,7 @@ __all__ = [
     "add_scaled",
     "broadcast",
     "combine",
+    "compute_log_normal",
     "gaussian_kl",
     "interpolate_logvar",
     "move",
@@ -42,6 +45,8 @@ __all__ = [
     "tau",
     "weigh_posterior",
 ]
+
+_LOG_TWO_PI = math.log(2 * math.pi)
 
 Scale: TypeAlias = float | Tensor
 """A number for the whole batch, or one value per sample: `b`."""
@@ -250,6 +255,16 @@ def interpolate_logvar(small: Scale, large: Scale, v: Tensor) -> Tensor:
     """
     low, high = (end.log().reshape(-1) if isinstance(end, Tensor) else math.log(end) for end in (small, large))
     return broadcast(low, v) + v * broadcast(high - low, v)
+
+
+def compute_log_normal(z: Tensor) -> Tensor:
+    """Computes log N(z; 0, I) in nats, `b`, in at least float32.
+
+    Examples:
+        >>> print(f"{float(compute_log_normal(torch.zeros(1, 2))):.4f}")
+        -1.8379
+    """
+    return -0.5 * (widen(z).square() + _LOG_TWO_PI).flatten(1).sum(1)
 
 
 def gaussian_kl(difference: Tensor, log_ratio: Tensor, logvar: Tensor) -> Tensor:

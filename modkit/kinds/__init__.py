@@ -9,9 +9,9 @@ A Protocol holds the members that every part of the kind must have. Optional mem
 after the Protocol (`BottleneckExtras` for `Bottleneck`), with the default of each. Callers read them with
 `read_extras(part, BottleneckExtras)`.
 
-The Protocols are grouped by what they form (`autoencoders`, `adversaries`, `denoisers`, `codes`, `data`, `corruptions`,
-`training`, `measuring`), beside `slots`, `extras`, `review` and the `table` of kinds; all of them are imported from
-here.
+The Protocols are grouped by what they form (`autoencoders`, `adversaries`, `bijections`, `denoisers`, `codes`, `data`,
+`corruptions`, `training`, `measuring`), beside `slots`, `extras`, `review` and the `table` of kinds; all of them are
+imported from here.
 
 Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes.
 """
@@ -38,6 +38,7 @@ from modkit.kinds.autoencoders import (
     Rate,
     RateExtras,
 )
+from modkit.kinds.bijections import Bijection, BijectionExtras
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
@@ -76,6 +77,8 @@ from modkit.kinds.training import (
 __all__ = [
     "KINDS",
     "Adversarial",
+    "Bijection",
+    "BijectionExtras",
     "Bottleneck",
     "BottleneckExtras",
     "Conditioner",

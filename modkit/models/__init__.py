@@ -9,6 +9,7 @@ from modkit.models.cascade import Cascade
 from modkit.models.composing import Composing
 from modkit.models.denoising_gan import DenoisingGAN
 from modkit.models.diffusion import Diffusion
+from modkit.models.flow import Flow
 from modkit.models.gan import GAN
 from modkit.models.latent import Latent
 from modkit.models.masked import Masked
@@ -21,6 +22,7 @@ __all__ = [
     "Cascade",
     "DenoisingGAN",
     "Diffusion",
+    "Flow",
     "GAN",
     "Latent",
     "Masked",

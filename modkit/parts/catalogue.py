@@ -20,6 +20,7 @@ _PARTS = {
         ("autoregressive", "models.autoregressive:Autoregressive", "Codes in raster order (van den Oord et al., 2017)"),
         ("masked", "models.masked:Masked", "Codes from masks, MaskGIT's (Chang et al., 2022)"),
         ("cascade", "models.cascade:Cascade", "A model a level, each given the one above (Razavi et al., 2019)"),
+        ("flow", "models.flow:Flow", "Exact likelihood by bijections (Dinh et al., 2017)"),
         ("denoising-gan", "models.denoising_gan:DenoisingGAN", "Denoising diffusion GAN (Xiao et al., 2022)"),
     ),
     "encoder": (
@@ -55,6 +56,15 @@ _PARTS = {
         ("free-bits", "losses.rates:FreeBits", "Nats a group that cost nothing (Kingma et al., 2016)"),
         ("capacity", "losses.rates:Capacity", "Distance from a growing capacity (Burgess et al., 2018)"),
         ("balanced", "losses.rates:Balanced", "Groups balanced while warming up (Vahdat & Kautz, 2020)"),
+    ),
+    "bijection": (
+        ("chain", "bijections.chain:Chain", "Several, one after another"),
+        ("coupling", "bijections.coupling:Coupling", "Half given half, affine or splines (Dinh et al., 2017)"),
+        ("autoregressive", "bijections.autoregressive:Autoregressive", "MAF, IAF (Papamakarios et al., 2017)"),
+        ("linear", "bijections.linear:Linear", "Invertible 1×1 convolution (Kingma & Dhariwal, 2018)"),
+        ("actnorm", "bijections.actnorm:Actnorm", "Scale and shift from data (Kingma & Dhariwal, 2018)"),
+        ("squeeze", "bijections.squeeze:Squeeze", "Blocks of positions as channels, multi-scale"),
+        ("inverse", "bijections.inverse:Inverse", "Another in the other direction"),
     ),
     "generator": (
         ("mlp", "nn.mlp:MLPGenerator", "Fully connected"),

@@ -13,6 +13,7 @@ from modkit import Batch, Cond, CondType, Denoised, Rng, Run, Spec, StepContext,
 from modkit.diffusion.schedules import EDM, Cosine
 from modkit.kinds import Round
 from modkit.starters.adversarial import LeastSquares
+from modkit.starters.bijection import SinhArcsinh
 from modkit.starters.bottleneck import FixedWidth
 from modkit.starters.conditioner import OneHot
 from modkit.starters.corruption import LostPixels
@@ -113,6 +114,21 @@ def test_it_is_the_distance_of_the_mean_from_the_target() -> None:
     """Of two samples with 3 and 5 nats, from 6."""
     kl = torch.tensor([[1.0, 2.0], [5.0, 0.0]])
     torch.testing.assert_close(Target(nats=6.0)(kl, StepContext(Rng(0))), torch.tensor(2.0))
+
+
+def test_its_log_det_is_that_of_its_slopes_and_it_returns() -> None:
+    """The derivative is autograd's, and the inverse restores x; with skew 0 and tail 1 it is the identity."""
+    bijection = SinhArcsinh(TensorType((3,))).double()
+    x = 2 * torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(bijection(x)[0], x)
+    with torch.no_grad():
+        bijection.skew.copy_(torch.tensor([-1.0, 0.0, 2.0]))
+        bijection.log_tail.copy_(torch.tensor([0.5, -0.5, 0.0]))
+    x.requires_grad_()
+    y, log_det = bijection(x)
+    (slopes,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(log_det, slopes.log().sum(1))
+    torch.testing.assert_close(bijection.inverse(y), x)
 
 
 def test_one_strength_is_one_wave() -> None:

@@ -26,6 +26,7 @@ _UNET = use("unet", channels=[8], blocks=1)
 _VQ = use("vq", num_codes=8, channels=2, tokens=1)
 _TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
 _DDIM = use("ddim", steps=4)
+_COUPLING = use("coupling", network=_MLP)
 _CONSTANT = use("constant", value=0.5)
 
 
@@ -46,6 +47,10 @@ def _diffusion(**parts):
 def _denoising_gan(**parts):
     players = {"network": _MLP, "discriminator": _MLP}
     return use("denoising-gan", **{**players, "z_dim": 4, "regularizers": {}, "weights": {}, **parts})
+
+
+def _flow(**parts):
+    return use("flow", **{"bijection": _COUPLING, "weights": {}, **parts})
 
 
 def _latent(autoencoder, prior, **settings):
@@ -134,6 +139,12 @@ SMALL = {
     ("model", "masked"): {"network": _TRANSFORMER, "weights": {}},
     ("prior-network", "transformer"): _TRANSFORMER.params,
     ("decoding", "maskgit"): {"steps": 4},
+    ("model", "flow"): _flow().params,
+    ("bijection", "coupling"): _COUPLING.params,
+    ("bijection", "autoregressive"): {"width": 16, "depth": 1},
+    ("bijection", "chain"): {"layer": _COUPLING, "depth": 2},
+    ("bijection", "squeeze"): {"bijection": _COUPLING},
+    ("bijection", "inverse"): {"bijection": _COUPLING},
     ("model", "denoising-gan"): _denoising_gan().params,
     ("model", "cascade"): {"level": _diffusion()},
     ("bottleneck", "top-down"): {"level": _VQ},
