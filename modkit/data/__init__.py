@@ -9,11 +9,12 @@ from modkit.data.digits import Digits
 from modkit.data.fashion_mnist import FashionMNIST
 from modkit.data.image_folder import ImageFolder
 from modkit.data.mixture import Grid, Ring
+from modkit.data.noise import Drop, Noise, SaltPepper
 from modkit.data.splits import read_samples
 from modkit.data.sprites import Sprites
 from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
-    "Archive", "Array", "Binarized", "Corrupted", "Digits", "FashionMNIST", "Grid", "ImageFolder", "LowRes", "Mask",
-    "Ring", "Sprites", "TorchvisionSet", "read_samples",
+    "Archive", "Array", "Binarized", "Corrupted", "Digits", "Drop", "FashionMNIST", "Grid", "ImageFolder", "LowRes",
+    "Mask", "Noise", "Ring", "SaltPepper", "Sprites", "TorchvisionSet", "read_samples",
 ]  # fmt: skip

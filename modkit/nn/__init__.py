@@ -1,7 +1,7 @@
 """Networks only: encoders, decoders, denoisers, generators and discriminators, built from a few blocks."""
 
 from modkit.nn.conv import ConvDecoder, ConvEncoder
-from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
+from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
@@ -12,7 +12,9 @@ from modkit.nn.unet import UNet
 __all__ = [
     "ConvDecoder",
     "ConvEncoder",
+    "DCGANDecoder",
     "DCGANDiscriminator",
+    "DCGANEncoder",
     "DCGANGenerator",
     "MLPDecoder",
     "MLPDiscriminator",

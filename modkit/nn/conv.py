@@ -16,6 +16,10 @@ more block per level than the encoder: norms with 32 groups, attention with one 
 downsampling windows that start at every second position. The encoder emits `out_channels`; the decoder begins with a
 1x1 convolution to `in_channels`.
 
+Conditions without positions modulate the residual blocks, as in a U-Net (FiLM). A map is joined to x in the encoder
+and, in the decoder, to the input of the last level, at the size of x, since the maps before it are too coarse to hold
+it.
+
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
 References:
@@ -46,8 +50,9 @@ from modkit.nn.blocks import (
     group_norm_32,
     make_pyramid,
 )
+from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.ops.group_norm import normalize_silu
-from modkit.types import Event, TensorType, Value, split_levels
+from modkit.types import Cond, CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -57,6 +62,7 @@ class ConvEncoder(nn.Module):
 
     Args:
         x: Type of the data: continuous maps.
+        cond: Type of the conditions, by default none; tokens are not supported.
         channels: Channels of each level, finest first; the resolution is halved between levels.
         blocks: Residual blocks per level.
         attention: Resolutions (the largest side of a level's maps) at which to attend.
@@ -68,8 +74,8 @@ class ConvEncoder(nn.Module):
         style: How blocks normalise, attend and downsample: `modkit`, or `taming` (see above).
 
     Raises:
-        ValueError: If `x` is a vector or codes, there is no level or block, a resolution belongs to no level, a choice
-            is unknown, or a number of channels does not suit the style.
+        ValueError: If `x` is a vector or codes, `cond` has a context, there is no level or block, a resolution belongs
+            to no level, a choice is unknown, or a number of channels does not suit the style.
 
     Examples:
         >>> encoder = ConvEncoder(TensorType((3, 16, 16)), channels=[4, 8])
@@ -83,10 +89,12 @@ class ConvEncoder(nn.Module):
     """
 
     h: Event
+    conditional = True
 
     def __init__(
         self,
         x: TensorType,
+        cond: CondType = CondType(),
         *,
         channels: list[int] = [32, 64],  # noqa: B006
         blocks: int = 1,
@@ -108,14 +116,17 @@ class ConvEncoder(nn.Module):
         coarsest = TensorType((emitted, *sizes[-1]))
         finer = [TensorType((wide, *size)) for wide, size, emit in zip(channels, sizes, emits) if emit][:-1]
         self.h = (coarsest, *reversed(finer)) if finer else coarsest
-        self.conv_in = conv(rank, x.shape[0], channels[0])
+        self.embedding = _embed("ConvEncoder", cond, channels[0])
+        width = self.embedding.width if self.embedding.embeds else None
+        self.join = MapJoin(x, cond.concat, channels[0])
+        self.conv_in = conv(rank, self.join.channels, channels[0])
         self.levels = nn.ModuleList()
         for level, (wide, attend) in enumerate(zip(channels, attends)):
-            parts = made.make_level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout)
+            parts = made.make_level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout, width)
             if level + 1 < len(channels):
                 parts.append(Downsample(rank, wide, padding=made.padding, learned=resampling == "conv"))
             self.levels.append(nn.Sequential(*parts))
-        self.middle = made.make_middle(rank, channels[-1], attends[-1], dropout)
+        self.middle = made.make_middle(rank, channels[-1], attends[-1], dropout, width)
         self.norm_out = made.normalize(channels[-1])
         self.conv_out = conv(rank, channels[-1], emitted)
         self.heads = nn.ModuleDict(
@@ -127,16 +138,17 @@ class ConvEncoder(nn.Module):
         """The middle and the modules of all levels."""
         return [*(part for level in self.levels for part in level.children()), self.middle]
 
-    def forward(self, x: Tensor) -> Value:
+    def forward(self, x: Tensor, cond: Cond = Cond()) -> Value:
         """Encodes `x`, `b c h w` of any size; a hierarchy is returned coarsest first."""
-        y: Tensor = self.conv_in(x)
+        embedding = self.embedding(cond, x) if self.embedding.embeds else None
+        y: Tensor = self.conv_in(self.join(x, cond.concat))
         maps: list[Tensor] = []
         for index, level in enumerate(self.levels):
             for part in level.children():
                 if isinstance(part, Downsample) and str(index) in self.heads:
                     maps.append(self.heads[str(index)](y))
-                y = part(y)
-        y = self.conv_out(normalize_silu(self.norm_out, self.middle(y)))
+                y = _run(part, y, embedding)
+        y = self.conv_out(normalize_silu(self.norm_out, self.middle(y, embedding)))
         return (y, *reversed(maps)) if maps else y
 
 
@@ -147,6 +159,7 @@ class ConvDecoder(nn.Module):
         z: Type of the latents, or of a hierarchy of them. The coarsest has the size of x, halved once for each level
             after the first; each finer one has the size of a later level, in the order of the levels.
         x: Type of the output.
+        cond: Type of the conditions, by default none; tokens are not supported.
         channels: Channels of each level, coarsest first; the resolution is doubled between levels.
         blocks: Residual blocks per level.
         attention: Resolutions (the largest side of a level's maps) at which to attend.
@@ -157,8 +170,9 @@ class ConvDecoder(nn.Module):
         style: How blocks normalise and attend: `modkit`, or `taming` (see above).
 
     Raises:
-        ValueError: If `z` has another size, `z` or `x` is a vector or codes, there is no level or block, a resolution
-            belongs to no level, a choice is unknown, or a number of channels does not suit the style.
+        ValueError: If `z` has another size, `z` or `x` is a vector or codes, `cond` has a context, there is no level or
+            block, a resolution belongs to no level, a choice is unknown, or a number of channels does not suit the
+            style.
 
     Examples:
         >>> x = TensorType((3, 15, 15), range=(-1.0, 1.0))
@@ -168,11 +182,13 @@ class ConvDecoder(nn.Module):
     """
 
     last_layer: str | None = "conv_out.weight"
+    conditional = True
 
     def __init__(
         self,
         z: Event,
         x: TensorType,
+        cond: CondType = CondType(),
         *,
         channels: list[int] = [64, 32],  # noqa: B006
         blocks: int = 1,
@@ -199,9 +215,11 @@ class ConvDecoder(nn.Module):
         self._crops = [tuple(2 * n - m for n, m in zip(low, high)) for low, high in zip(sizes, sizes[1:])]
         self.project = conv(rank, coarsest.shape[0], in_channels, kernel=1) if in_channels else nn.Identity()
         self.conv_in = conv(rank, in_channels or coarsest.shape[0], channels[0])
-        self.middle = made.make_middle(rank, channels[0], attends[0], dropout)
+        self.embedding = _embed("ConvDecoder", cond, channels[-1])
+        width = self.embedding.width if self.embedding.embeds else None
+        self.middle = made.make_middle(rank, channels[0], attends[0], dropout, width)
         self.levels = nn.ModuleList(
-            nn.Sequential(*made.make_level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout))
+            _Blocks(*made.make_level(rank, channels[max(level - 1, 0)], wide, blocks, attend, dropout, width))
             for level, (wide, attend) in enumerate(zip(channels, attends))
         )
         learned = resampling == "conv"
@@ -212,6 +230,9 @@ class ConvDecoder(nn.Module):
                 for level, type in joined.items()
             }
         )
+        joining = channels[-2] if len(channels) > 1 else channels[0]
+        self.join = MapJoin(TensorType((joining, *sizes[-1])), cond.concat, joining)
+        self.conv_join = conv(rank, self.join.channels, joining) if cond.concat is not None else nn.Identity()
         self.norm_out = made.normalize(channels[-1])
         self.conv_out = conv(rank, channels[-1], x.shape[0])
 
@@ -220,20 +241,49 @@ class ConvDecoder(nn.Module):
         """The middle and the modules of all levels."""
         return [*(part for level in self.levels for part in level.children()), self.middle]
 
-    def forward(self, z: Value) -> Tensor:
+    def forward(self, z: Value, cond: Cond = Cond()) -> Tensor:
         """Decodes `z`, `b c h w`, to the size of x, or in proportion if `z` has another size than its type."""
         coarsest, *finer = z if isinstance(z, tuple) else (z,)
-        y: Tensor = self.levels[0](self.middle(self.conv_in(self.project(coarsest))))
+        embedding = self.embedding(cond, coarsest) if self.embedding.embeds else None
+        y: Tensor = self.conv_in(self.project(coarsest))
+        last = len(self.doublings)
+        y = self.middle(y if last else self.conv_join(self.join(y, cond.concat)), embedding)
+        y = self.levels[0](y, embedding)
         for index, (doubling, crop) in enumerate(zip(self.doublings, self._crops), start=1):
             y = doubling(y, [2 * n - odd for n, odd in zip(y.shape[2:], crop)])
             if str(index) in self.joins:
                 y = self.joins[str(index)](torch.cat([y, finer.pop(0)], dim=1))
-            y = self.levels[index](y)
+            if index == last:
+                y = self.conv_join(self.join(y, cond.concat))
+            y = self.levels[index](y, embedding)
         y = self.conv_out(normalize_silu(self.norm_out, y))
         if self.range is not None:
             low, high = self.range
             y = low + (high - low) * (torch.tanh(y) + 1) / 2
         return y
+
+
+class _Blocks(nn.Sequential):
+    """Blocks in sequence, the residual ones modulated by an embedding."""
+
+    def forward(self, input: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Maps `b c h w`, modulated by `embedding`, `b d`, if there is one."""
+        for part in self:
+            input = _run(part, input, embedding)
+        return input
+
+
+def _run(part: nn.Module, y: Tensor, embedding: Tensor | None) -> Tensor:
+    """Runs a residual block, which an embedding may modulate, or another module."""
+    y = part(y, embedding) if isinstance(part, ResidualBlock) else part(y)
+    return y
+
+
+def _embed(owner: str, cond: CondType, channels: int) -> CondEmbedding:
+    """Creates the embedding that modulates the blocks, four times as wide as the finest maps, as in U-Nets."""
+    if cond.context is not None:
+        raise ValueError(f"{owner} expects no context (it does not attend to tokens), got {cond.context}")
+    return CondEmbedding(cond, 4 * channels)
 
 
 @dataclass(frozen=True)
@@ -246,24 +296,27 @@ class _Style:
     padding: Literal["both", "end"] = "both"
 
     def make_level(
-        self, rank: int, channels: int, wide: int, blocks: int, attend: bool, dropout: float
+        self, rank: int, channels: int, wide: int, blocks: int, attend: bool, dropout: float, width: int | None
     ) -> list[nn.Module]:
-        """Creates the residual blocks of a level, each followed by attention if the level attends."""
+        """Creates the residual blocks of a level, each followed by attention if the level attends.
+
+        `width` is that of the embedding that modulates them, None if there is none.
+        """
         parts: list[nn.Module] = []
         for block in range(blocks):
-            parts.append(self._make_residual(rank, wide if block else channels, wide, dropout))
+            parts.append(self._make_residual(rank, wide if block else channels, wide, dropout, width))
             if attend:
                 parts.append(self._make_attention(wide))
         return parts
 
-    def make_middle(self, rank: int, channels: int, attend: bool, dropout: float) -> nn.Sequential:
+    def make_middle(self, rank: int, channels: int, attend: bool, dropout: float, width: int | None) -> _Blocks:
         """Creates two residual blocks with attention between them, if there is any."""
-        first, last = (self._make_residual(rank, channels, channels, dropout) for _ in range(2))
+        first, last = (self._make_residual(rank, channels, channels, dropout, width) for _ in range(2))
         attends = attend or self.attends_middle
-        return nn.Sequential(first, self._make_attention(channels), last) if attends else nn.Sequential(first, last)
+        return _Blocks(first, self._make_attention(channels), last) if attends else _Blocks(first, last)
 
-    def _make_residual(self, rank: int, channels: int, wide: int, dropout: float) -> ResidualBlock:
-        return ResidualBlock(rank, channels, wide, dropout=dropout, normalize=self.normalize)
+    def _make_residual(self, rank: int, channels: int, wide: int, dropout: float, width: int | None) -> ResidualBlock:
+        return ResidualBlock(rank, channels, wide, width=width, dropout=dropout, normalize=self.normalize)
 
     def _make_attention(self, channels: int) -> Attention:
         return Attention(channels, head_channels=self.head_channels or channels, normalize=self.normalize)

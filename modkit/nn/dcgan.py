@@ -1,6 +1,10 @@
 """DCGAN: a generator of transposed convolutions and a critic of strided ones, for images of any size.
 
+The same networks without the critic's head are an encoder and a decoder of a latent that is a vector.
+
     generator      [z, e(cond)] -> project -> BN, ReLU -> (up -> BN, ReLU) x (k - 1) -> up -> crop -> squash
+    encoder        [x, concat, e(cond)] -> down -> LReLU -> (down -> BN, LReLU) x (k - 1) -> flatten
+    decoder        the generator, of a latent z
     discriminator  [x, concat] -> down -> LReLU -> (down -> BN, LReLU) x (k - 1) -> phi
                    logits = w . phi + b + mean_hw(phi)^T V e(cond) / sqrt(d)
 
@@ -18,6 +22,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -25,14 +30,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from modkit.nn.blocks import broadcast
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, Event, TensorType
 
-__all__ = ["DCGANDiscriminator", "DCGANGenerator", "init_weights"]
+__all__ = ["DCGANDecoder", "DCGANDiscriminator", "DCGANEncoder", "DCGANGenerator", "init_weights"]
 
 
 class DCGANGenerator(nn.Module):
@@ -89,6 +95,88 @@ class DCGANGenerator(nn.Module):
         return squash(raw[:, :, : self.x.shape[1], : self.x.shape[2]], self.x)
 
 
+class DCGANEncoder(nn.Module):
+    """Maps images to a vector of features: the discriminator without its head.
+
+    In training, batch norm computes its statistics over the batch.
+
+    Args:
+        x: Type of the images, `(c, h, w)` of at least 2x2, continuous.
+        cond: Type of the conditions, by default none. A map is joined to x as further channels, and so is the embedding
+            of the others, repeated over all positions; tokens are not supported.
+        channels: Channels of the first map; each later map has twice as many, up to eight times as many.
+
+    Raises:
+        ValueError: If x is not an image, is too small or holds codes; if `cond` has a context, or a map that has
+            another rank than x or is a finer map of codes; or if `channels` is below 1.
+
+    Examples:
+        >>> encoder = DCGANEncoder(TensorType((3, 16, 16)), channels=4)
+        >>> encoder.h.shape, encoder(torch.zeros(2, 3, 16, 16)).shape
+        ((128,), torch.Size([2, 128]))
+    """
+
+    h: TensorType
+    conditional = True
+
+    def __init__(self, x: TensorType, cond: CondType = CondType(), *, channels: int = 64) -> None:
+        super().__init__()
+        _check_downs(self, x, cond)
+        widths = _choose_widths(self, x, channels)
+        self.join = MapJoin(x, cond.concat, channels)
+        self.embedding = CondEmbedding(cond, channels)
+        given = self.join.channels + (channels if self.embedding.embeds else 0)
+        self.layers = _make_downs([given, *widths], normed=True).apply(init_weights)
+        self.h = TensorType((_count_features(x, widths),))
+
+    def forward(self, x: Tensor, cond: Cond = Cond()) -> Tensor:
+        """Computes features of `x`, `b d`."""
+        joined = self.join(x, cond.concat)
+        if self.embedding.embeds:
+            embedded = broadcast(self.embedding(cond, x), x)
+            joined = torch.cat([joined, embedded.expand(-1, -1, *x.shape[2:])], dim=1)
+        features: Tensor = self.layers(joined).flatten(1)
+        return features
+
+
+class DCGANDecoder(nn.Module):
+    """Maps a latent, flattened and concatenated with the embedded conditions, to images: the generator.
+
+    In training, batch norm computes its statistics over the batch.
+
+    Args:
+        z: Type of the latent, continuous and of one level.
+        x: Type of the output: continuous images `(c, h, w)` of any size. If it has a range, a tanh maps the output to
+            it.
+        cond: Type of the conditions, by default none; tokens and maps are not supported.
+        channels: Channels of the finest hidden map; each coarser map has twice as many, up to eight times as many.
+
+    Raises:
+        ValueError: If x is not an image, z is a hierarchy, z or x holds codes, `cond` has a context or a map, or
+            `channels` is below 1.
+
+    Examples:
+        >>> decoder = DCGANDecoder(TensorType((6,)), TensorType((3, 16, 16), range=(-1.0, 1.0)), channels=4)
+        >>> decoder(torch.zeros(2, 6)).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    conditional = True
+
+    def __init__(self, z: Event, x: TensorType, cond: CondType = CondType(), *, channels: int = 64) -> None:
+        super().__init__()
+        if isinstance(z, tuple):
+            raise ValueError(f"DCGANDecoder expects z of one level, got a hierarchy of {len(z)}")
+        _get_image_size(self, x)
+        self.generator = DCGANGenerator(z, x, cond, channels=channels)
+        self.last_layer: str | None = f"generator.layers.{len(self.generator.layers) - 1}.weight"
+
+    def forward(self, z: Tensor, cond: Cond = Cond()) -> Tensor:
+        """Decodes `z`, `b ...`, to images."""
+        x: Tensor = self.generator(z, cond)
+        return x
+
+
 class DCGANDiscriminator(nn.Module):
     """Distinguishes real from fake images by strided convolutions, conditioned by projection.
 
@@ -129,25 +217,14 @@ class DCGANDiscriminator(nn.Module):
         minibatch: int = 0,
     ) -> None:
         super().__init__()
-        height, width = _get_image_size(self, x)
-        if min(height, width) < 2:
-            raise ValueError(f"DCGANDiscriminator expects images of at least 2×2, got {x}")
-        if cond.context is not None:
-            raise ValueError(f"DCGANDiscriminator expects cond without context, got {cond}")
+        _check_downs(self, x, cond)
         if norm not in ("batch", "none"):
             raise ValueError(f"DCGANDiscriminator expects norm 'batch' or 'none', got {norm!r}")
         widths = _choose_widths(self, x, channels)
         self.join = MapJoin(x, cond.concat, channels)
-        layers: list[nn.Module] = []
-        for level, (narrow, wide) in enumerate(pairwise([self.join.channels, *widths])):
-            normed = level > 0 and norm == "batch" and not spectral_norm
-            layers.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=not normed))
-            layers += [nn.BatchNorm2d(wide)] if normed else []
-            layers.append(nn.LeakyReLU(0.2))
-        self.layers = nn.Sequential(*layers)
-        self.batch_independent = not minibatch and not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
-        scale = 2 ** len(widths)
-        features = widths[-1] * (height // scale) * (width // scale)
+        self.layers = _make_downs([self.join.channels, *widths], normed=norm == "batch" and not spectral_norm)
+        self.batch_independent = not minibatch and not any(isinstance(layer, nn.BatchNorm2d) for layer in self.layers)
+        features = _count_features(x, widths)
         self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
         self.out = nn.Linear(features + minibatch, 1)
         self.layers.apply(init_weights)
@@ -172,6 +249,29 @@ def init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, mean=1.0, std=0.02)
+
+
+def _check_downs(owner: nn.Module, x: TensorType, cond: CondType) -> None:
+    name = type(owner).__name__
+    if min(_get_image_size(owner, x)) < 2:
+        raise ValueError(f"{name} expects images of at least 2×2, got {x}")
+    if cond.context is not None:
+        raise ValueError(f"{name} expects cond without context, got {cond}")
+
+
+def _make_downs(widths: Sequence[int], *, normed: bool) -> nn.Sequential:
+    """Creates the strided convolutions between maps of these channels; all but the first are normalised if `normed`."""
+    layers: list[nn.Module] = []
+    for level, (narrow, wide) in enumerate(pairwise(widths)):
+        layers.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=not (level and normed)))
+        layers += [nn.BatchNorm2d(wide)] if level and normed else []
+        layers.append(nn.LeakyReLU(0.2))
+    return nn.Sequential(*layers)
+
+
+def _count_features(x: TensorType, widths: Sequence[int]) -> int:
+    """Counts the values of the last map."""
+    return widths[-1] * math.prod(size // 2 ** len(widths) for size in x.shape[1:])
 
 
 def _get_image_size(owner: nn.Module, x: TensorType) -> tuple[int, int]:

@@ -26,10 +26,12 @@ _PARTS = {
     "encoder": (
         ("conv", "nn.conv:ConvEncoder", "Residual convolutions, halving"),
         ("mlp", "nn.mlp:MLPEncoder", "Fully connected"),
+        ("dcgan", "nn.dcgan:DCGANEncoder", "DCGAN's critic without its head, to a vector (Radford et al., 2016)"),
     ),
     "decoder": (
         ("conv", "nn.conv:ConvDecoder", "Residual convolutions, doubling"),
         ("mlp", "nn.mlp:MLPDecoder", "Fully connected"),
+        ("dcgan", "nn.dcgan:DCGANDecoder", "DCGAN's generator, of a vector (Radford et al., 2016)"),
     ),
     "bottleneck": (
         ("identity", "bottlenecks.identity:Identity", "The features themselves"),
@@ -172,6 +174,9 @@ _PARTS = {
     "corruption": (
         ("mask", "data.corruptions:Mask", "A box or a half hidden, to in-paint"),
         ("low-res", "data.corruptions:LowRes", "A smaller copy, to super-resolve"),
+        ("noise", "data.noise:Noise", "Gaussian noise added, to denoise"),
+        ("salt-pepper", "data.noise:SaltPepper", "Positions set to the lowest or highest value, to denoise"),
+        ("drop", "data.noise:Drop", "Positions or patches set to one value, to fill in"),
     ),
     "features": (
         ("pixels", "features.pixels:Pixels", "Values as they are"),

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from modkit.nn.conv import ConvDecoder, ConvEncoder
-from modkit.types import TensorType
-from tests.nn.modules import Written, narrow, randomized
+from modkit.types import CondType, TensorType
+from tests.nn.modules import Written, conditions, narrow, randomized
 
 
 def test_encoder_is_its_diagram():
@@ -36,6 +36,54 @@ def test_decoder_is_its_diagram():
         y = r.conv(y, f"doublings.{level - 1}.conv")
         y = r.block(r.block(y, f"levels.{level}.0"), f"levels.{level}.1")
     torch.testing.assert_close(decoder(z), r.out(y))
+
+
+COND = CondType(vector=3, labels=4, concat=TensorType((2, 7, 10)))
+
+
+def embed(r, cond):
+    return r.linear(cond.vector, "embedding.vector") + r.p["embedding.labels.weight"][cond.labels]
+
+
+def test_conditions_modulate_the_encoder_and_a_map_is_joined_to_x():
+    x = TensorType((3, 7, 10))
+    encoder = randomized(ConvEncoder(x, COND, channels=[4, 8]).double(), 0.2)
+    x, cond, r = torch.randn(2, 3, 7, 10, dtype=torch.float64), conditions(COND, 2), Written(encoder)
+    e = embed(r, cond)
+    assert e.shape == (2, 16)
+    h = r.block(r.conv(torch.cat([x, cond.concat], 1), "conv_in"), "levels.0.0", e)
+    h = r.block(r.conv(h, "levels.0.1.conv", stride=2), "levels.1.0", e)
+    expected = r.out(r.block(r.block(h, "middle.0", e), "middle.1", e))
+    torch.testing.assert_close(encoder(x, cond), expected)
+
+
+@pytest.mark.parametrize("levels", [2, 1])
+def test_conditions_modulate_the_decoder_and_a_map_is_joined_at_the_size_of_x(levels):
+    x, z = TensorType((3, 7, 10)), TensorType((5, 4, 5) if levels == 2 else (5, 7, 10))
+    decoder = randomized(ConvDecoder(z, x, COND, channels=[8, 4][-levels:]).double(), 0.2)
+    z, cond, r = torch.randn(2, *z.shape, dtype=torch.float64), conditions(COND, 2), Written(decoder)
+    e = embed(r, cond)
+    y = r.conv(z, "conv_in")
+    if levels == 1:
+        y = r.conv(torch.cat([y, cond.concat], 1), "conv_join")
+    y = r.block(r.block(r.block(y, "middle.0", e), "middle.1", e), "levels.0.0", e)
+    if levels == 2:
+        y = r.conv(y.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :7, :10], "doublings.0.conv")
+        y = r.block(r.conv(torch.cat([y, cond.concat], 1), "conv_join"), "levels.1.0", e)
+    torch.testing.assert_close(decoder(z, cond), r.out(y))
+
+
+def test_without_conditions_parameters_and_values_are_those_of_a_part_that_takes_none():
+    x, z = TensorType((1, 8, 8)), TensorType((2, 4, 4))
+    for make, given in ((lambda *cond: ConvEncoder(x, *cond), x), (lambda *cond: ConvDecoder(z, x, *cond), z)):
+        torch.manual_seed(0)
+        bare = make()
+        torch.manual_seed(0)
+        part = make(CondType())
+        assert not [name for name in part.state_dict() if "embedding" in name or "film" in name or "join." in name]
+        assert all(torch.equal(a, b) for a, b in zip(bare.state_dict().values(), part.state_dict().values()))
+        value = torch.randn(2, *given.shape)
+        assert torch.equal(bare(value), part(value))
 
 
 def test_a_hierarchy_of_features_is_taken_where_its_levels_end():

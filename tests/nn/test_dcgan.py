@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
+from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
 from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import batch_norm, conditions, convolve, draw, leaky, normal
 from tests.refusals import refusals
@@ -46,6 +46,29 @@ def test_generator_of_unbounded_data_is_not_squashed() -> None:
     expected = up(batch_norm(norm_0, start).clamp_min(0), up_1.weight, up_1.bias)
     torch.testing.assert_close(generator(z, Cond()), expected)
     assert expected.abs().max() > 10
+
+
+def test_encoder_values() -> None:
+    cond_type = CondType(labels=4, vector=3, concat=TensorType((1, 9, 12)))
+    encoder = draw(DCGANEncoder(X, cond_type, channels=3))
+    x, cond = normal(4, 2, 9, 12), conditions(cond_type, 4)
+    e = F.linear(cond.vector, encoder.embedding.vector.weight, encoder.embedding.vector.bias)
+    e = e + encoder.embedding.labels.weight[cond.labels]
+    joined = torch.cat([x, cond.concat, e[:, :, None, None].expand(4, 3, 9, 12)], dim=1)
+    down_0, _, down_1, norm_1, _ = encoder.layers
+    h = leaky(batch_norm(norm_1, convolve(down_1, leaky(convolve(down_0, joined)))))
+    assert encoder.h == TensorType((36,)) and h.shape == (4, 6, 2, 3)
+    torch.testing.assert_close(encoder(x, cond), h.flatten(1))
+
+
+def test_decoder_is_the_generator_of_a_flattened_latent() -> None:
+    decoder = draw(DCGANDecoder(TensorType((5, 2, 1)), X, COND, channels=3))
+    z, cond = normal(4, 5, 2, 1), conditions(COND, 4)
+    torch.testing.assert_close(decoder(z, cond), decoder.generator(z.flatten(1), cond))
+    last = decoder.get_parameter(decoder.last_layer)
+    assert last.shape == (3, 2, 4, 4)
+    (gradient,) = torch.autograd.grad(decoder(z, cond).square().sum(), last)
+    assert gradient.any()
 
 
 def test_discriminator_values() -> None:
@@ -133,6 +156,10 @@ CODES = TensorType((2, 9, 12), classes=7)
 
 
 test_mistakes_are_refused = refusals(
+    (lambda: DCGANEncoder(TensorType((2, 1, 4))), "DCGANEncoder expects images of at least 2×2, got 2×1×4"),
+    (lambda: DCGANEncoder(X, CondType(context=(2, 3))), r"DCGANEncoder expects cond without context, got context"),
+    (lambda: DCGANDecoder((Z, Z), X), "DCGANDecoder expects z of one level, got a hierarchy of 2"),
+    (lambda: DCGANDecoder(Z, Z), r"DCGANDecoder expects continuous images \(c, h, w\), got 5"),
     (lambda: DCGANGenerator(Z, Z, CondType()), r"DCGANGenerator expects continuous images \(c, h, w\), got 5 unb"),
     (lambda: DCGANGenerator(Z, CODES, CondType()), "DCGANGenerator expects continuous images .*got 2×9×12 codes"),
     (lambda: DCGANGenerator(CODES, X, CondType()), "DCGANGenerator expects continuous z, got 2×9×12 codes"),

@@ -44,6 +44,23 @@ def test_depth_zero_is_linear() -> None:
     torch.testing.assert_close(decoder(encoder(x)), expected.reshape(3, 2, 3))
 
 
+@pytest.mark.parametrize("depth", [1, 0])
+def test_encoder_and_decoder_join_a_map_and_the_embedding(depth: int) -> None:
+    cond_type, cond = CondType(vector=3, labels=4, concat=MAP), conditions(FULL, 3)
+    encoder = draw(MLPEncoder(X, cond_type, width=6, depth=depth))
+    decoder = draw(MLPDecoder(TensorType((2, 2)), TensorType((2,)), cond_type, width=6, depth=depth))
+
+    def join(part: nn.Module, v: Tensor) -> Tensor:
+        e = linear(part.embedding.vector, cond.vector) + part.embedding.labels.weight[cond.labels]
+        joined = torch.cat([v.flatten(1), cond.concat.reshape(3, 4), e], dim=1)
+        return silu(linear(part.hidden[0], joined)) if depth else joined
+
+    x, z = normal(3, 1, 4, 3), normal(3, 2, 2)
+    torch.testing.assert_close(encoder(x, cond), join(encoder, x))
+    assert encoder.h == TensorType((6,) if depth else (12 + 4 + 6,))
+    torch.testing.assert_close(decoder(z, cond), linear(decoder.out, join(decoder, z)))
+
+
 def test_decoder_values_and_last_layer() -> None:
     decoder = draw(MLPDecoder(TensorType((2, 2)), X, width=6))
     z = normal(3, 2, 2)

@@ -13,7 +13,7 @@ from modkit.kinds import PromiseExtras, read_extras
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import ResidualBlock
 from modkit.nn.conv import ConvDecoder, ConvEncoder
-from modkit.nn.dcgan import DCGANDiscriminator, DCGANGenerator
+from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
@@ -50,13 +50,15 @@ class Case(NamedTuple):
 
 
 PARTS = {
-    "mlp encoder": Case(lambda: MLPEncoder(X, width=8), (normal(6, 2, 13, 16),), 0.4),
-    "mlp decoder": Case(lambda: MLPDecoder(TensorType((2, 2)), X, width=8), (normal(6, 2, 2),), 0.4),
+    "mlp encoder": Case(lambda: MLPEncoder(X, FULL, width=8), (normal(6, 2, 13, 16), FULL), 0.4),
+    "mlp decoder": Case(lambda: MLPDecoder(TensorType((2, 2)), X, FULL, width=8), (normal(6, 2, 2), FULL), 0.4),
     "mlp generator": Case(lambda: MLPGenerator(ROW, X, FULL, width=8), (normal(6, 5), FULL), 0.4),
     "mlp discriminator": Case(lambda: MLPDiscriminator(ROW, FULL, width=8), (normal(6, 5), FULL), 0.4),
     "mlp spectral": Case(lambda: MLPDiscriminator(ROW, FULL, width=8, spectral_norm=True), (normal(6, 5), FULL), 0.4),
     "mlp minibatch": Case(lambda: MLPDiscriminator(ROW, FULL, width=8, minibatch=3), (normal(6, 5), FULL), 0.4),
     "mlp network": Case(lambda: MLPNetwork(ROW, ROW, FULL, width=8, depth=2), (normal(6, 5), FULL), 0.4),
+    "dcgan encoder": Case(lambda: DCGANEncoder(X, FULL, channels=4), (normal(6, 2, 13, 16), FULL)),
+    "dcgan decoder": Case(lambda: DCGANDecoder(ROW, X, SHORT, channels=4), (normal(6, 5), SHORT)),
     "dcgan generator": Case(lambda: DCGANGenerator(ROW, X, SHORT, channels=4), (normal(6, 5), SHORT)),
     "dcgan discriminator": Case(lambda: DCGANDiscriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT)),
     "dcgan spectral": Case(
@@ -75,9 +77,12 @@ PARTS = {
     "patch unnormalised": Case(
         lambda: PatchDiscriminator(X, SHORT, channels=4, norm="none"), (normal(6, 2, 13, 16), SHORT)
     ),
-    "conv encoder": Case(lambda: ConvEncoder(X, channels=[4, 8], attention=[16, 8]), (normal(6, 2, 13, 16),)),
+    "conv encoder": Case(
+        lambda: ConvEncoder(X, FULL, channels=[4, 8], attention=[16, 8]), (normal(6, 2, 13, 16), FULL)
+    ),
     "conv decoder": Case(
-        lambda: ConvDecoder(TensorType((8, 7, 8)), X, channels=[8, 4], attention=[16, 8]), (normal(6, 8, 7, 8),)
+        lambda: ConvDecoder(TensorType((8, 7, 8)), X, FULL, channels=[8, 4], attention=[16, 8]),
+        (normal(6, 8, 7, 8), FULL),
     ),
     "unet": Case(
         lambda: UNet(X, X, WIDE, channels=[8, 16], blocks=1, head_channels=8, embedding=12, attention=[16, 8]),
