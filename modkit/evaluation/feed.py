@@ -176,8 +176,8 @@ class _Values:
         if (name := find_codes(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected a Model that encodes to codes, got one without")
         with evaluate_mode(coder):
-            batch = self.batch.to(coder.device)
-            codes = coder.encode(batch.tensor, name, **pass_fields(coder, batch.fields))
+            x, given = self._read(coder)
+            codes = coder.encode(x, name, **given)
         maps, types = codes if isinstance(codes, tuple) else (codes,), split_levels(coder.latents[name])
         z = split_levels(list(coder.latents.values())[-1])[-1]
         counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]
@@ -195,7 +195,8 @@ class _Values:
         if (name := find_continuous(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected a latent that is one continuous tensor, got none")
         with evaluate_mode(coder):
-            latents = coder.encode(self.batch.tensor.to(coder.device), name)
+            x, given = self._read(coder)
+            latents = coder.encode(x, name, **given)
         assert isinstance(latents, Tensor)
         return latents.flatten(1).float().cpu()
 
@@ -203,7 +204,8 @@ class _Values:
     def posterior(self) -> Tensor:
         coder = self._coder
         with evaluate_mode(coder):
-            moments = coder.encode_moments(self.batch.tensor.to(coder.device), (*coder.diagonal, "")[0])
+            x, given = self._read(coder)
+            moments = coder.encode_moments(x, (*coder.diagonal, "")[0], **given)
         return torch.stack([one.flatten(1).float().cpu() for one in moments], 1)
 
     @property
@@ -215,6 +217,11 @@ class _Values:
         if self._feed.model is None:
             raise ValueError("expected a Model to measure, got samples only")
         return self._feed.model
+
+    def _read(self, coder: Model) -> tuple[Tensor, dict[str, Any]]:
+        """The samples on a Model's device, and the keywords that give it their fields."""
+        batch = self.batch.to(coder.device)
+        return batch.tensor, pass_fields(coder, batch.fields)
 
     @property
     def _coder(self) -> Model:

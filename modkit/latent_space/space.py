@@ -65,7 +65,7 @@ def find_space(model: Model, name: str | None = None) -> Space:
         name: The name of another latent.
 
     Raises:
-        ValueError: If the Model does not encode, or the latent is of codes or a hierarchy.
+        ValueError: If the Model does not encode or reads fields beside x, or the latent is of codes or a hierarchy.
 
     Examples:
         >>> from modkit.models import Autoencoder
@@ -77,6 +77,11 @@ def find_space(model: Model, name: str | None = None) -> Space:
     coder = model.coder
     if coder is None:
         raise ValueError(f"a latent space expects a Model that encodes, such as an autoencoder, got {_name(model)}")
+    if given := (*coder.reads, *coder.inputs):
+        fields = ", ".join(given)
+        raise ValueError(
+            f"a latent space expects a Model that encodes x alone, got {_name(coder)}, which reads {fields}"
+        )
     known = {key: event for key, event in coder.latents.items() if _is_continuous(event)}
     wanted = name or next(iter(known), None)
     if wanted is None or wanted not in known:

@@ -142,7 +142,7 @@ class Autoencoder(Model):
         check_conditional(cond, self.encoder, self.decoder)
         self.critic = critic(x=x, cond=cond) if critic else None
         self.adversarial = adversarial() if critic else None
-        offers = ("fake", "z", "encoder", "decoder")
+        offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
         self.regularizers = make_regularizers(self, regularizers, sides)
         self.critic_start = critic_start
