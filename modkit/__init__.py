@@ -18,6 +18,7 @@ _HOME = {
     "Denoised": "types",
     "Event": "types",
     "Features": "types",
+    "LatentBatch": "types",
     "Latents": "types",
     "Model": "models.model",
     "Part": "part",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from modkit.types import Denoised as Denoised
     from modkit.types import Event as Event
     from modkit.types import Features as Features
+    from modkit.types import LatentBatch as LatentBatch
     from modkit.types import Latents as Latents
     from modkit.types import Score as Score
     from modkit.types import TensorType as TensorType

@@ -1,5 +1,6 @@
 """Bottlenecks: they turn features into latents."""
 
+from modkit.bottlenecks.deterministic import Deterministic
 from modkit.bottlenecks.fsq import FiniteScalarQuantizer
 from modkit.bottlenecks.gaussian import Gaussian
 from modkit.bottlenecks.gumbel import GumbelQuantizer
@@ -11,6 +12,7 @@ from modkit.bottlenecks.vq import VectorQuantizer
 
 __all__ = [
     "FiniteScalarQuantizer",
+    "Deterministic",
     "Gaussian",
     "GumbelQuantizer",
     "Identity",

@@ -1,4 +1,4 @@
-"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders, likelihoods and rates."""
+"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders, likelihoods, rates and penalties on latents."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from modkit.cases import shapes
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
-from modkit.kinds import BottleneckExtras, read_extras
+from modkit.kinds import AggregateExtras, BottleneckExtras, read_extras
 from modkit.models.given import call_given
 from modkit.models.step import StepContext
-from modkit.types import CondType, Event, TensorType, Value, split_levels
+from modkit.types import CondType, Event, LatentBatch, TensorType, Value, split_levels
 
 __all__ = ["CASES"]
 
 _MANY = 16  # samples on which bottlenecks are prepared
+_SAMPLES = 100  # in the training set from which a batch of latents comes
+_MEMBERS = {"prior": VECTOR, "mean": VECTOR, "std": TensorType(VECTOR.shape, range=(0.5, 1.5))}
 _SIZES = {"2-D": IMAGE, "odd": ODD, "1-D": SIGNAL, "3-D": VOLUME, "vector": VECTOR}
 _DECODED: dict[str, tuple[Event, TensorType]] = {
     "2-D": (TensorType((4, 4, 4)), IMAGE),
@@ -122,6 +124,14 @@ def _play_rate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
     return found
 
 
+def _play_aggregate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    reads = read_extras(part, AggregateExtras).reads
+    given = {name: probe.draw_tensor(name, type) for name, type in _MEMBERS.items() if name in reads}
+    if "num_samples" in reads:
+        given["num_samples"] = probe.feed("num_samples", torch.tensor(_SAMPLES))
+    return emit_scalar("penalty", part(LatentBatch(probe.draw_tensor("z", VECTOR), **given)), rows=False)
+
+
 CASES = (
     Case(
         "encoder",
@@ -161,4 +171,5 @@ CASES = (
         ("independence",),
     ),
     Case("rate", {"2-D": {"z": TensorType((4, 4, 4))}, "hierarchy": {"z": HIERARCHY}}, _play_rate),
+    Case("aggregate", {"vector": {}}, _play_aggregate),
 )

@@ -55,6 +55,7 @@ STARTERS: dict[str, Starter] = {
         "fixed-gaussian", "FixedGaussian", "Gaussian with a fixed standard deviation (Kingma & Welling, 2014)"
     ),
     "rate": Starter("target", "Target", "The KL held to a number of nats (Alemi et al., 2018)"),
+    "aggregate": Starter("energy", "Energy", "Energy distance from the prior (Székely & Rizzo, 2013)"),
     "bijection": Starter("sinh-arcsinh", "SinhArcsinh", "Skew and tails of each value (Jones & Pewsey, 2009)"),
     "generator": Starter("waves", "Waves", "Sums of plane waves (Tancik et al., 2020)"),
     "discriminator": Starter("prototypes", "Prototypes", "Real if near a prototype (Snell et al., 2017)"),

@@ -27,6 +27,8 @@ from modkit.kinds.adversaries import (
     Round,
 )
 from modkit.kinds.autoencoders import (
+    Aggregate,
+    AggregateExtras,
     Bottleneck,
     BottleneckExtras,
     Decoder,
@@ -77,6 +79,8 @@ from modkit.kinds.training import (
 __all__ = [
     "KINDS",
     "Adversarial",
+    "Aggregate",
+    "AggregateExtras",
     "Bijection",
     "BijectionExtras",
     "Bottleneck",

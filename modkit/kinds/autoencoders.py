@@ -1,6 +1,6 @@
 """The parts of an autoencoder: x -> encoder -> h -> bottleneck -> z -> decoder -> p(x | z).
 
-Shape letters: b batch, c channels, h w spatial; `h` alone is the output of an encoder.
+Shape letters: b batch, c channels, h w spatial, d values of a latent; `h` alone is the output of an encoder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from modkit.kinds.training import Step
-from modkit.types import Event, Latents, TensorType, Value
+from modkit.types import Event, LatentBatch, Latents, TensorType, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from modkit.rng import Rng
 
 __all__ = [
+    "Aggregate",
+    "AggregateExtras",
     "Bottleneck",
     "BottleneckExtras",
     "Decoder",
@@ -117,6 +119,29 @@ class BottleneckExtras:
     posterior_moments: Callable[[str, Value], tuple[Tensor, Tensor]] | None = None
     condense: Callable[[str, Value], tuple[Tensor, ...]] | None = None
     expand: Callable[[str, tuple[Tensor, ...], Rng | None], Value] | None = None
+
+
+class Aggregate(Protocol):
+    """A penalty on the aggregate posterior q(z), the mean of q(z | x) over the data, of which a batch is a sample."""
+
+    def __call__(self, latents: LatentBatch) -> Tensor:
+        """Computes the penalty, a scalar, in nats or a unit of its own; gradients flow to all but the prior's draws."""
+        ...
+
+
+@dataclass(frozen=True)
+class AggregateExtras:
+    """Optional members of an `Aggregate`.
+
+    Args:
+        reads: Names of the members of `LatentBatch` that it needs beside z; all others are None. A bottleneck that
+            lacks one of them is refused.
+        gather: Whether it is given the latents of all processes, so that several compute what one does, or those of its
+            own process.
+    """
+
+    reads: tuple[str, ...] = ("prior",)
+    gather: bool = False
 
 
 class Decoder(Protocol):

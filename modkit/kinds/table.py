@@ -42,6 +42,7 @@ KINDS: dict[str, Kind] = {
         Kind("decoder", "Decoder", ("z", "x", "cond"), "latents to a likelihood's parameters", optional=("cond",)),
         Kind("likelihood", "Likelihood", ("x",), "p(x | z)"),
         Kind("rate", "Rate", ("z",), "the KL by group to a loss"),
+        Kind("aggregate", "Aggregate", (), "penalty on a batch of latents"),
         Kind("bijection", "Bijection", ("x", "cond"), "an invertible map, with the volume that it gains"),
         Kind("generator", "Generator", ("z", "x", "cond"), "noise to data"),
         Kind("discriminator", "Discriminator", ("x", "cond"), "real or fake"),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modkit.precision import widen
 
-__all__ = ["KL", "Hinge", "NonSaturating", "ReverseKL"]
+__all__ = ["KL", "DensityRatio", "Hinge", "NonSaturating", "ReverseKL"]
 
 _LOW = -15.0  # below this, log softplus(l) equals l to within 2e-7
 
@@ -41,6 +41,29 @@ class NonSaturating:
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """-log D(real) - log(1 - D(fake)), a scalar."""
         return F.softplus(-widen(real_logits)).mean() + F.softplus(widen(fake_logits)).mean()
+
+
+class DensityRatio(NonSaturating):
+    r"""A discriminator of the original GAN, whose logits are taken for what they converge to, a ratio of densities.
+
+        generator      -E D(fake)
+        discriminator  E softplus(-D(real)) + E softplus(D(fake)),   D* = log p / q
+
+    At the optimal discriminator D*, the generator's loss is KL(q | p) in nats, where p is the density of real samples
+    and q that of fake ones. FactorVAE estimates the total correlation of latents so.
+
+    References:
+        Disentangling by Factorising (Kim and Mnih, 2018), eq. 3 and algorithm 2, https://arxiv.org/abs/1802.05983
+
+    Examples:
+        >>> real, fake = torch.tensor([0.0]), torch.tensor([-1.0])
+        >>> DensityRatio().generator(fake), DensityRatio().discriminator(real, fake)
+        (tensor(1.), tensor(1.0064))
+    """
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """-D(fake), a scalar."""
+        return -widen(fake_logits).mean()
 
 
 class Hinge:

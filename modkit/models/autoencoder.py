@@ -35,6 +35,8 @@ from modkit.losses.perceptual import Perceptual
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.given import call_given, check_conditional, find_input, read_input
+from modkit.models.latent_game import Against, LatentGame
+from modkit.models.latent_penalties import LatentPenalties
 from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.passes import map_batches, select_fields
@@ -56,6 +58,9 @@ class Autoencoder(Model):
     Conditions reach the encoder, the decoder and the critic; one of the first two may leave them out.
 
     `nll` and `kl` are in nats per value of x: averaged over the batch and divided by the number of values of a sample.
+    So are penalties on latents, whose weights are those of the papers whatever the number of values: β-TCVAE with β = 6
+    has `aggregates: {tc: total-correlation}` and `weights: {tc: 5}`, FactorVAE with γ = 35 `adversarial/latent-critic:
+    35`.
     `perceptual` is the distance between a sample and its reconstruction in the maps of `features`
     (`losses.perceptual`), averaged over the batch. The extractor is not part of the network: its weights are saved only
     if they were trained here. A run whose extractor was read from a file can therefore be loaded without the file by
@@ -78,6 +83,11 @@ class Autoencoder(Model):
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
         conditioner: Computes conditions from fields; it is trained with the autoencoder.
         input: Name of a field that the encoder reads in x's place; x itself by default.
+        aggregates: Penalties on the latents of a batch as a whole (WAE, β-TCVAE, DIP-VAE), by the names of their terms.
+        latent_critic: Tells latents from draws of the bottleneck's prior (AAE) or from shuffled ones (FactorVAE).
+        latent_adversarial: Losses of the two sides of the game with the latent critic; FactorVAE's are `density-ratio`.
+        latent_against: What the latent critic takes for real: draws of the `prior`, or latents `shuffled` by dimension,
+            which are independent of each other.
         weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); the default weight
             is 1. VQGAN's lambda is `adversarial: {use: adaptive, against: [nll, perceptual]}`.
 
@@ -120,6 +130,10 @@ class Autoencoder(Model):
         features: Slot[kinds.FeatureExtractor] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
         input: str | None = None,
+        aggregates: dict[str, Slot[kinds.Aggregate]] | None = None,
+        latent_critic: Slot[kinds.Discriminator] | None = None,
+        latent_adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
+        latent_against: Against = "prior",
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
@@ -147,36 +161,48 @@ class Autoencoder(Model):
         self.regularizers = make_regularizers(self, regularizers, sides)
         self.critic_start = critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
+        penalties = {name: make() for name, make in (aggregates or {}).items()}
+        self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck)
+        self.latent_game: LatentGame | None = None
+        if latent_critic:
+            self.latent_game = LatentGame(
+                self.bottleneck, bottleneck, latent_critic, latent_adversarial(), latent_against
+            )
         self._weights = make_weights(weights)
         self.condensers = self.list_modules("conditioner", "encoder", "bottleneck")
 
     def players(self) -> tuple[Player, ...]:
-        """`autoencoder`, then `critic` if there is one."""
+        """`autoencoder`, then `critic` and `latent-critic` if there are any."""
+        rivals = [Player("critic", ("critic",), start=self.critic_start)] if self.critic else []
+        if self.latent_game:
+            rivals.append(Player("latent-critic", ("latent_game.critic",)))
         own = Player(
             "autoencoder",
-            self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood"),
-            against=("critic",) if self.critic else (),
+            self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates"),
+            against=tuple(rival.name for rival in rivals),
             last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
         )
-        return (own, Player("critic", ("critic",), start=self.critic_start)) if self.critic else (own,)
+        return (own, *rivals)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """The weights of the losses, by term; that of `adversarial` (VQGAN's lambda) is the autoencoder's alone."""
-        if player == "critic":
-            return {term: weight for term, weight in self._weights.items() if term in self.regularizers}
-        return self._weights
+        if player == "autoencoder":
+            return self._weights
+        own = self.regularizers if player == "critic" else {}
+        return {term: weight for term, weight in self._weights.items() if term in own}
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes the losses of the autoencoder or of the critic.
+        """Computes the losses of the autoencoder or of a critic.
 
-        The autoencoder has `nll`, `kl`, the losses of the bottleneck, `perceptual` and `adversarial`; the critic has
-        `adversarial`. Each has its regularizers.
+        The autoencoder has `nll`, `kl`, its aggregates, the losses of the bottleneck, `perceptual`, `adversarial` and
+        `adversarial/latent-critic`; a critic has `adversarial`. The autoencoder and the critic of x have regularizers.
         """
         cond = self._compute_cond(batch.fields, batch.cond)
-        if player == "critic":
-            return self._compute_critic_losses(batch, cond, step)
-        latents = self.bottleneck(self._compute_features(batch.tensor, batch.fields, cond), step)
-        return self._compute_losses(latents, self._compute_rate(latents.kl, step), batch.tensor, cond, step)
+        if player != "autoencoder":
+            return self._compute_critic_losses(player, batch, cond, step)
+        h = self._compute_features(batch.tensor, batch.fields, cond)
+        latents = self.bottleneck(h, step)
+        return self._compute_losses(h, latents, self._compute_rate(latents.kl, step), batch.tensor, cond, step)
 
     @property
     def entropic(self) -> tuple[str, ...]:
@@ -187,13 +213,13 @@ class Autoencoder(Model):
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
         """Computes the losses with `entropy`, the negative entropy of the latent, in place of `kl`."""
         cond = self._compute_cond(batch.fields, batch.cond)
-        if player == "critic":
-            return self._compute_critic_losses(batch, cond, step), None
+        if player != "autoencoder":
+            return self._compute_critic_losses(player, batch, cond, step), None
         self._require_exact_rate("in joint training, `entropy` and `cross_entropy` stand in its place")
         h = self._compute_features(batch.tensor, batch.fields, cond)
         latents = self.bottleneck(h, step)
         entropy = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy)(name, h)
-        return self._compute_losses(latents, {"entropy": -entropy}, batch.tensor, cond, step), latents.values[name]
+        return self._compute_losses(h, latents, {"entropy": -entropy}, batch.tensor, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
         """Updates the bottleneck's codebooks."""
@@ -202,10 +228,14 @@ class Autoencoder(Model):
             update(step)
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Prepares the conditioner, the bottleneck from encoded data, and the feature extractor that needs training."""
+        """Prepares the conditioner, the bottleneck from encoded data, and the feature extractor that needs training.
+
+        Training samples are counted where an aggregate part needs their number.
+        """
         if player != "autoencoder":
             return
         self.conditioner.prepare(select_fields(batches))
+        self.aggregates.prepare(select_fields(batches))
         if self.perceptual:
             self.perceptual.prepare(batches)
         if prepare := read_extras(self.bottleneck, kinds.BottleneckExtras).prepare:
@@ -245,6 +275,7 @@ class Autoencoder(Model):
     def review(self) -> Iterator[kinds.Note]:
         """What the critic is made of, and how much the codes tell of a sample."""
         yield from review_critic("critic", self.critic, self.regularizers)
+        yield from review_critic("latent_critic", self.latent_game and self.latent_game.critic, {})
         for event in self.latents.values():
             if (bits := _count_bits(event)) is not None:
                 yield kinds.Fact("bottleneck", f"the codes of a sample have {bits:.0f} bits")
@@ -365,28 +396,34 @@ class Autoencoder(Model):
             )
 
     def _compute_losses(
-        self, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, cond: Cond, step: Step
+        self, h: Value, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, cond: Cond, step: Step
     ) -> dict[str, Tensor]:
         """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
-        out = call_given(self.decoder, _get_last(latents.values), cond)
-        nats = {"nll": self.likelihood.nll(out, x), **rate}
+        z = _get_last(latents.values)
+        out = call_given(self.decoder, z, cond)
+        nats = {"nll": self.likelihood.nll(out, x), **rate, **self.aggregates.compute(z, h, self.bottleneck, step)}
+        if self.latent_game and step.wants("adversarial/latent-critic"):
+            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z)
         losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
         fake = self.likelihood.mean(out)
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(fake, x).mean()
         if self.critic and self.adversarial and step.wants("adversarial"):
             losses["adversarial"] = self.adversarial.generator(self.critic(fake, cond.map(Tensor.detach)))
-        penalties = self._penalize("autoencoder", x, cond, fake, _get_last(latents.values), step)
+        penalties = self._penalize("autoencoder", x, cond, fake, z, step)
         return losses | {name: penalty / self.single.numel for name, penalty in penalties.items()}
 
-    def _compute_critic_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
-        if self.critic is None or self.adversarial is None:
-            raise ValueError("Autoencoder has no critic, got the player `critic`")
+    def _compute_critic_losses(self, player: str, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         x = batch.tensor
         with torch.no_grad():
             h = self._compute_features(x, batch.fields, cond)
-            latents = self.bottleneck(h, StepContext(step.rng, step.index))
-            fake = self._decode_mean(z := _get_last(latents.values), cond)
+            z = _get_last(self.bottleneck(h, StepContext(step.rng, step.index)).values)
+        if player == "latent-critic" and self.latent_game:
+            return {"adversarial": self.latent_game.compute_critic_loss(z, self.bottleneck, step)}
+        if player != "critic" or self.critic is None or self.adversarial is None:
+            raise ValueError(f"Autoencoder has no {player}, got the player `{player}`")
+        with torch.no_grad():
+            fake = self._decode_mean(z, cond)
         losses = {"adversarial": self.adversarial.discriminator(self.critic(x, cond), self.critic(fake, cond))}
         return losses | self._penalize("discriminator", x, cond, fake, z, step)
 

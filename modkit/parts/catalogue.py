@@ -36,6 +36,7 @@ _PARTS = {
     "bottleneck": (
         ("identity", "bottlenecks.identity:Identity", "The features themselves"),
         ("gaussian", "bottlenecks.gaussian:Gaussian", "A VAE's (Kingma & Welling, 2014)"),
+        ("deterministic", "bottlenecks.deterministic:Deterministic", "Points; normal prior (Tolstikhin et al., 2018)"),
         ("vq", "bottlenecks.vq:VectorQuantizer", "Nearest code (van den Oord et al., 2017)"),
         (
             "residual-vq",
@@ -59,6 +60,13 @@ _PARTS = {
         ("capacity", "losses.rates:Capacity", "Distance from a growing capacity (Burgess et al., 2018)"),
         ("balanced", "losses.rates:Balanced", "Groups balanced while warming up (Vahdat & Kautz, 2020)"),
     ),
+    "aggregate": (
+        ("mmd", "losses.mmd:MMD", "Discrepancy from the prior (WAE: Tolstikhin et al., 2018)"),
+        ("total-correlation", "losses.total_correlation:TotalCorrelation", "β-TCVAE's (Chen et al., 2018)"),
+        ("mutual-information", "losses.total_correlation:MutualInformation", "Of x and z (Chen et al., 2018)"),
+        ("dimension-wise-kl", "losses.total_correlation:DimensionWiseKL", "Of each z_j (Chen et al., 2018)"),
+        ("dip", "losses.dip:DIP", "Covariance of the latents (DIP-VAE: Kumar et al., 2018)"),
+    ),
     "bijection": (
         ("chain", "bijections.chain:Chain", "Several, one after another"),
         ("coupling", "bijections.coupling:Coupling", "Half given half, affine or splines (Dinh et al., 2017)"),
@@ -80,6 +88,7 @@ _PARTS = {
     ),
     "adversarial": (
         ("non-saturating", "losses.adversarial:NonSaturating", "Logistic losses (Goodfellow et al., 2014)"),
+        ("density-ratio", "losses.adversarial:DensityRatio", "The logit as log p/q (Kim & Mnih, 2018)"),
         ("hinge", "losses.adversarial:Hinge", "Hinge losses (Lim & Ye, 2017)"),
         ("kl", "losses.adversarial:KL", "D2GAN's first game (Nguyen et al., 2017)"),
         ("reverse-kl", "losses.adversarial:ReverseKL", "D2GAN's second game (Nguyen et al., 2017)"),

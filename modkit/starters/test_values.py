@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from modkit import Batch, Cond, CondType, Denoised, Rng, Run, Spec, StepContext, TensorType, sample, use
+from modkit import Batch, Cond, CondType, Denoised, LatentBatch, Rng, Run, Spec, StepContext, TensorType, sample, use
 from modkit.diffusion.schedules import EDM, Cosine
 from modkit.kinds import Round
 from modkit.starters.adversarial import LeastSquares
+from modkit.starters.aggregate import Energy
 from modkit.starters.bijection import SinhArcsinh
 from modkit.starters.bottleneck import FixedWidth
 from modkit.starters.conditioner import OneHot
@@ -114,6 +115,13 @@ def test_it_is_the_distance_of_the_mean_from_the_target() -> None:
     """Of two samples with 3 and 5 nats, from 6."""
     kl = torch.tensor([[1.0, 2.0], [5.0, 0.0]])
     torch.testing.assert_close(Target(nats=6.0)(kl, StepContext(Rng(0))), torch.tensor(2.0))
+
+
+def test_the_energy_distance_of_two_pairs() -> None:
+    """By hand: the distances between are 3, 5, 1 and 3, those within are 2 and 4."""
+    z, prior = torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [-1.0]])
+    between, within = (3 + 1 + 1 + 3) / 4, 2 + 4
+    torch.testing.assert_close(Energy()(LatentBatch(z, prior)), torch.tensor(2 * between - within))
 
 
 def test_its_log_det_is_that_of_its_slopes_and_it_returns() -> None:

@@ -139,7 +139,7 @@ def make_battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] 
     Examples:
         >>> checks = make_battery(find_subjects("modkit")[:1])
         >>> print(checks[1])
-        adversarial hinge: declaration
+        adversarial density-ratio: declaration
 
     Raises:
         ValueError: If an expected failure does not name a check of these parts.

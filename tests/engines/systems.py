@@ -65,6 +65,9 @@ def use_latent(bottleneck: Any, prior: Node) -> Node:
     return use("latent", autoencoder=use_coder(bottleneck), prior=prior)
 
 
+PENALTIES = {"aggregates": {"mmd": "mmd", "tc": "total-correlation", "dip": "dip"}}
+FACTOR = {"latent_critic": MLP, "latent_adversarial": "density-ratio", "latent_against": "shuffled"}
+LATENTS = use("autoencoder", encoder=MLP, decoder=MLP, bottleneck=use("gaussian", channels=3), **PENALTIES, **FACTOR)
 GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
 TWO = {"one": MLP, "other": MLP}
 TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
@@ -77,6 +80,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vq-ema": (use_coder(VQ), {}),
     "residual-vq": (use_coder(use("residual-vq", num_codes=16, channels=4, depth=2, revive=0.5)), {}),
     "lfq": (use_coder(use("lfq", bits=10)), {}),
+    "latent penalties": (LATENTS, {}),
     "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=10), {}),
     "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
     "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")), {}),
@@ -104,6 +108,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vq-ema!vectors": (use_coder(VQ), {}),
     "vq-ema!priorities": (use_coder(VQ), {}),
     "vq-ema!features": (use_coder(VQ), {}),
+    "latent penalties!latents": (LATENTS, {}),
     "labels!labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
 }
@@ -152,7 +157,7 @@ class Partial(DDPEngine):
 
     def gather(self, value: Tensor) -> Tensor:
         """Gathers, or repeats the rows of this process."""
-        kinds = {(1, True): "priorities", (1, False): "labels", (4, True): "features"}
+        kinds = {(1, True): "priorities", (1, False): "labels", (4, True): "features", (2, True): "latents"}
         kind = kinds.get((value.ndim, value.is_floating_point()), "")
         return torch.cat([value] * self.world) if self.left_out == kind else super().gather(value)
 

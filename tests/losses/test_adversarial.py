@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from modkit.losses import KL, Hinge, NonSaturating, ReverseKL
+from modkit.losses import KL, DensityRatio, Hinge, NonSaturating, ReverseKL
 
 SHAPES = [(7,), (5, 1, 3, 3)]
 
@@ -24,6 +24,16 @@ def test_non_saturating_keeps_its_gradient_where_the_generator_loses():
     (gradient,) = torch.autograd.grad(NonSaturating().generator(fake), fake)
     torch.testing.assert_close(gradient, torch.tensor([-1 / 3, -1 / 6, 0.0]))
     assert NonSaturating().generator(torch.tensor([-100.0])) == 100
+
+
+def test_at_the_density_ratio_the_critic_rests_and_the_generator_has_the_kl():
+    """Two states: p = (1/2, 1/2), q = (1/4, 3/4)."""
+    p, q = torch.tensor([[0.5, 0.5], [0.25, 0.75]], dtype=torch.float64)
+    logits, part = (p / q).log().requires_grad_(), DensityRatio()
+    real, fake = logits, logits[[0, 1, 1, 1]]
+    (gradient,) = torch.autograd.grad(part.discriminator(real, fake), logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient))
+    torch.testing.assert_close(part.generator(fake), (q * (q / p).log()).sum())
 
 
 @pytest.mark.smoke

@@ -37,7 +37,8 @@ UNFIT = {
 SAME = {
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
     r" train\.loggers=": "a logger watches and draws nothing",
-    r"^(vae|vq-vae) model\.adversarial=": "there is no critic to play against",
+    r"^(?!aae ).*\.latent_adversarial=": "there is no critic of latents to play against",
+    r"^(vae|vq-vae|aae) model\.adversarial=": "there is no critic to play against",
     r"^latent-(diffusion|joint|gan|vq|autoregressive|masked|cascade) model\.autoencoder\.adversarial=": (
         "there is no critic to play against"
     ),

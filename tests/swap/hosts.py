@@ -74,6 +74,9 @@ _MODELS = {
     "critic": _autoencoder(
         encoder=_CONV_ENCODER, critic=use("patch", channels=4), features=use("random-conv", dim=8), **_ADVERSARIAL
     ),
+    "aae": _autoencoder(
+        aggregates={"mmd": "mmd"}, latent_critic=_MLP, weights={"mmd": _CONSTANT, "adversarial/latent-critic": 2.0}
+    ),
     "vq-vae": _autoencoder(bottleneck=_VQ, weights={"commitment": _CONSTANT}),
     "gan": _gan(generator=_DCGAN, discriminator=_DCGAN, **_ADVERSARIAL),
     "gan-ring": _gan(regularizers={"r1": "r1"}, weights={"r1": _CONSTANT}),
@@ -157,7 +160,7 @@ SMALL = {
     ("bottleneck", "fsq"): {"levels": [4, 3]},
     ("bottleneck", "lfq"): {"bits": 3},
     ("bottleneck", "gumbel"): _VQ.params,
-    ("bottleneck", "gaussian"): _GAUSSIAN.params,
+    **{("bottleneck", name): _GAUSSIAN.params for name in ("deterministic", "gaussian")},
     **{(kind, "dcgan"): _DCGAN.params for kind in ("generator", "discriminator")},
     ("discriminator", "patch"): {"channels": 4},
     ("network", "unet"): _UNET.params,

@@ -149,7 +149,7 @@ _PRIORS_OF_CODES = {
     **{
         f"latent-{host} model.autoencoder.bottleneck={part}": _no_code_latent(host)
         for host in _CODES
-        for part in ("gaussian", "identity")
+        for part in ("deterministic", "gaussian", "identity")
     },
     "latent-autoregressive model.prior.sampler=maskgit": _RASTER,
     "latent-masked model.prior.sampler=raster": _OTHER_ORDER.format(
@@ -166,7 +166,7 @@ _HIERARCHIES = {
     **{
         f"{host} {path}.bottleneck=top-down": _no_hierarchy(f"{path}.bottleneck", *_TOP_DOWN)
         for path, hosts in (
-            ("model", ("vae", "critic", "vq-vae")),
+            ("model", ("vae", "critic", "aae", "vq-vae")),
             (
                 "model.autoencoder",
                 [f"latent-{host}" for host in _LATENT_HOSTS if host != "cascade"] + ["latent-vq"],
@@ -188,6 +188,7 @@ _HIERARCHIES = {
     **{
         f"latent-cascade model.autoencoder.bottleneck={part}": _one_level(f"bottleneck {part}", name)
         for part, name in (
+            ("deterministic", "Deterministic"),
             ("fsq", "FiniteScalarQuantizer"),
             ("gaussian", "Gaussian"),
             ("gumbel", "GumbelQuantizer"),
@@ -242,6 +243,7 @@ _MAPS = {
         for case, path, part, told, source in (
             ("vae model.encoder=mlp", "model.decoder", "conv", _CODE, f"model.{_GAUSSIAN}"),
             ("vq-vae model.decoder=conv", "model.decoder", "conv", _CODE, r"model.bottleneck \(vq\)"),
+            ("aae model.decoder=conv", "model.decoder", "conv", _CODE, f"model.{_GAUSSIAN}"),
             *(
                 (f"latent-{host} {swap}", "model.autoencoder.decoder", "conv", _CODE, f"model.autoencoder.{bottleneck}")
                 for host, swap, bottleneck in (
@@ -289,6 +291,7 @@ _MAPS = {
 
 _WEIGHTS = {
     "vae model.weights.kl=adaptive": _before_last_layer("kl"),
+    "aae model.weights.mmd=adaptive": _before_last_layer("mmd"),
     "vq-vae model.weights.commitment=adaptive": _before_last_layer("commitment"),
     **{
         f"{host} {path}.weights.{term}=adaptive": _no_last_layer(path, term, player)
@@ -306,7 +309,7 @@ _WEIGHTS = {
 }
 
 _PLAIN = (
-    *("vae", "critic", "vq-vae", "gan", "gan-ring", "cgan", "diffusion", "diffusion-ring"),
+    *("vae", "critic", "aae", "vq-vae", "gan", "gan-ring", "cgan", "diffusion", "diffusion-ring"),
     *("denoising-gan", "denoising-gan-ring"),
 )
 _NESTED = ("diffusion", "joint", "gan", "vq", "autoregressive", "masked", "cascade", "vae")
@@ -386,7 +389,25 @@ _CONDITIONS = {
     },
 }
 
+_LATENT_PENALTIES = {
+    **{
+        f"aae model.bottleneck={part}": (
+            r"model\.bottleneck: aggregates\.mmd expects a bottleneck with a prior to draw from, such as "
+            rf"`deterministic` or `gaussian`, got model\.bottleneck \({part}, .*\): \w+ has no prior to sample from"
+        )
+        for part in ("identity", *(part for part in _QUANTIZERS if part != "gumbel"))
+    },
+    **{
+        f"aae model.latent_critic={part}": (
+            rf"model\.latent_critic: the discriminator {part} cannot be built from {_POINT}: \w+ expects continuous "
+            rf"(maps|images) .*, got 2 unbounded; it is fed by model\.{_GAUSSIAN}"
+        )
+        for part in ("dcgan", "ncsnpp", "patch")
+    },
+}
+
 REFUSALS = {
+    **_LATENT_PENALTIES,
     **_PRIORS_OF_CODES,
     **_HIERARCHIES,
     **_WEIGHTS,
@@ -510,7 +531,7 @@ REFUSALS |= (
         f"latent-joint model.autoencoder.bottleneck={part}": (
             rf"model\.autoencoder: {_JOINT} latent of known entropy, got '\w+' of model\.autoencoder"
         )
-        for part in ("identity", *_QUANTIZERS)
+        for part in ("deterministic", "identity", *_QUANTIZERS)
     }
     | {
         f"latent-joint model.prior={part}": (

@@ -1,0 +1,62 @@
+r"""DIP: the covariance of q(z) is that of independent latents of unit variance.
+
+    off sum_(i != j) C_ij^2 + diagonal sum_i (C_ii - 1)^2
+
+    DIP-I   C = Cov_x E[z | x]        DIP-II   C = Cov z = E_x Cov[z | x] + Cov_x E[z | x]
+
+Shape letters: b batch, d values of a latent.
+
+References:
+    Variational Inference of Disentangled Latent Concepts from Unlabeled Observations (Kumar et al., 2018), eq. 5 to 7,
+    https://arxiv.org/abs/1711.00848
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from modkit.losses.mmd import Gather
+from modkit.types import LatentBatch
+
+__all__ = ["DIP"]
+
+
+class DIP:
+    """The squared distance of the covariance of z from the identity (DIP-VAE); off the diagonal its factor is 1.
+
+    Args:
+        of: Whose covariance: that of the `means` of q(z | x) (DIP-I), or that of `z` (DIP-II).
+        diagonal: Factor of the diagonal; by default 10 for `means` and 1 for `z`, as the authors set them.
+
+    Raises:
+        ValueError: If `diagonal` is negative.
+
+    Examples:
+        >>> import torch
+        >>> mean = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])  # each of variance 1, and of covariance 1
+        >>> DIP()(LatentBatch(mean, None, mean, torch.ones(2, 2)))
+        tensor(2.)
+    """
+
+    reads = ("mean", "std")
+
+    def __init__(
+        self, *, of: Literal["means", "z"] = "means", diagonal: float | None = None, gather: Gather = True
+    ) -> None:
+        if diagonal is not None and diagonal < 0:
+            raise ValueError(f"DIP expects diagonal of at least 0, got {diagonal}")
+        self.of, self.gather = of, gather
+        self.diagonal = {"means": 10.0, "z": 1.0}[of] if diagonal is None else diagonal
+
+    def __call__(self, latents: LatentBatch) -> Tensor:
+        """The penalty, a scalar; covariances are those of the batch, divided by b."""
+        mean, std = latents.require("mean"), latents.require("std")
+        centered = mean - mean.mean(0)
+        covariance = centered.T @ centered / len(mean)
+        if self.of == "z":
+            covariance = covariance + std.square().mean(0).diag()
+        variance = covariance.diagonal()
+        off = covariance.square().sum() - variance.square().sum()
+        return off + self.diagonal * (variance - 1).square().sum()

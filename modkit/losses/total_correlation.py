@@ -1,0 +1,144 @@
+r"""The parts of a mean KL: what z tells of x, how its dimensions depend on each other, and each dimension's own KL.
+
+    E_x KL(q(z | x) || p(z)) = I(x; z) + KL(q(z) || prod_j q(z_j)) + sum_j KL(q(z_j) || p(z_j))
+                               mutual information   total correlation   dimension-wise KL
+
+q(z) is the mean of q(z | x) over N samples, of which a batch has b. Log densities are estimated from the batch:
+
+    q(z_i) ~ sum_j w_ij q(z_i | x_j)        stratified   w_ii = 1 / N, w_ij = (N - 1) / (N (b - 1))
+                                            weighted     w_ij = 1 / (N b)
+
+z_i is drawn from q(z | x_i), so that x_i is in every batch with z_i. The stratified estimate accounts for that: over
+batches of other samples, its mean is q(z_i). It is that of Chen et al., whose M is b - 1, averaged over which sample is
+their last, so that the order of a batch does not matter. The weighted estimate is about q(z) / N, which adds constants
+to the terms, and counts x_i as often as any other sample, N / b times too much.
+
+All estimates are one draw's, in nats per sample. With one rule, the three terms add up to the mean of log q(z | x) -
+log p(z).
+
+Shape letters: b batch, d values of a latent.
+
+References:
+    Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018), eq. 2, 4 and S6,
+    https://arxiv.org/abs/1802.04942
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from modkit.losses.mmd import Gather
+from modkit.types import LatentBatch
+
+__all__ = ["DimensionWiseKL", "MutualInformation", "TotalCorrelation", "estimate_log_densities"]
+
+Sampling: TypeAlias = Annotated[
+    Literal["stratified", "weighted"],
+    "How q(z) is estimated from a batch: `stratified` is unbiased, `weighted` is the simpler one of Chen et al.",
+]
+
+_LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class LogDensities(NamedTuple):
+    """Log densities at the draws of a batch, in nats.
+
+    Args:
+        given: log q(z | x), `b`.
+        joint: log q(z), `b`.
+        each: log q(z_j), `b d`.
+    """
+
+    given: Tensor
+    joint: Tensor
+    each: Tensor
+
+
+def estimate_log_densities(latents: LatentBatch, sampling: Sampling = "stratified") -> LogDensities:
+    """Estimates log q(z) and log q(z_j) at the draws of a batch.
+
+    Args:
+        latents: Draws with the mean and standard deviation of each q(z | x), and the number N of training samples; if
+            the batch has more, its own number.
+        sampling: How the batch stands for all samples.
+
+    Examples:
+        >>> zero, one = torch.zeros(2, 1), torch.ones(2, 1)
+        >>> estimate_log_densities(LatentBatch(zero, None, zero, one, torch.tensor(2))).joint  # N(0, 1) itself
+        tensor([-0.9189, -0.9189])
+    """
+    z, mean, std = latents.z, latents.require("mean"), latents.require("std")
+    pairs = -0.5 * (((z[:, None] - mean) / std).square() + 2 * std.log() + _LOG_TWO_PI)  # `b b d`: of z_i given x_j
+    weights = _weigh(len(z), latents.require("num_samples"), sampling, like=z).log()
+    given = pairs.diagonal().sum(0)
+    joint = torch.logsumexp(weights + pairs.sum(2), 1)
+    return LogDensities(given, joint, torch.logsumexp(weights[..., None] + pairs, 1))
+
+
+class _Term:
+    """A term of the mean KL."""
+
+    reads = ("mean", "std", "num_samples")
+
+    def __init__(self, *, sampling: Sampling = "stratified", gather: Gather = True) -> None:
+        self.sampling, self.gather = sampling, gather
+
+
+class MutualInformation(_Term):
+    """The mutual information of x and z, E log q(z | x) - log q(z), in nats.
+
+    Examples:
+        >>> far = torch.tensor([[0.0], [100.0]])  # z tells which of two samples x is
+        >>> MutualInformation()(LatentBatch(far, None, far, torch.ones(2, 1), torch.tensor(2)))
+        tensor(0.6931)
+    """
+
+    def __call__(self, latents: LatentBatch) -> Tensor:
+        """The estimate, a scalar."""
+        log = estimate_log_densities(latents, self.sampling)
+        return (log.given - log.joint).mean()
+
+
+class TotalCorrelation(_Term):
+    """The total correlation of z, E log q(z) - sum_j log q(z_j), in nats.
+
+    β-TCVAE is a VAE with this term at the weight β - 1, since its KL contains the total correlation once.
+
+    Examples:
+        >>> far = torch.tensor([[0.0, 0.0], [100.0, 100.0]])  # one dimension tells the other
+        >>> TotalCorrelation()(LatentBatch(far, None, far, torch.ones(2, 2), torch.tensor(2)))
+        tensor(0.6931)
+    """
+
+    def __call__(self, latents: LatentBatch) -> Tensor:
+        """The estimate, a scalar."""
+        log = estimate_log_densities(latents, self.sampling)
+        return (log.joint - log.each.sum(1)).mean()
+
+
+class DimensionWiseKL(_Term):
+    """The KL of each dimension of z from N(0, 1), E sum_j log q(z_j) - log p(z_j), in nats.
+
+    Examples:
+        >>> mean, std = torch.ones(2, 1), torch.ones(2, 1)  # 1/2 in expectation over z
+        >>> DimensionWiseKL()(LatentBatch(mean, None, mean, std, torch.tensor(2)))
+        tensor(0.5000)
+    """
+
+    def __call__(self, latents: LatentBatch) -> Tensor:
+        """The estimate, a scalar."""
+        log = estimate_log_densities(latents, self.sampling)
+        return (log.each + 0.5 * (latents.z.square() + _LOG_TWO_PI)).sum(1).mean()
+
+
+def _weigh(size: int, num_samples: Tensor, sampling: Sampling, like: Tensor) -> Tensor:
+    """Computes the weights w_ij, `b b`."""
+    num = num_samples.clamp_min(size).to(like)
+    if sampling == "weighted":
+        return 1 / (num * size).expand(size, size)
+    others = (num - 1) / (num * max(size - 1, 1))
+    return torch.where(torch.eye(size, dtype=torch.bool, device=like.device), 1 / num, others)

@@ -1,0 +1,142 @@
+"""Penalties on an autoencoder's latents: what each is given, and how its term counts."""
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from modkit import LatentBatch, SpecError, build, use
+from modkit.losses import MMD, TotalCorrelation
+from modkit.models.latent_penalties import LatentPenalties
+from modkit.specs.settings import Term
+from tests.play import MLP, digits, spec, trainer, turn
+from tests.refusals import check_refusal
+
+GAUSSIAN = use("gaussian", channels=3)
+
+
+def made(**slots):
+    return build(spec(use("autoencoder", **{**MLP, "bottleneck": GAUSSIAN, **slots}))).double()
+
+
+def posterior(model, x, step):
+    """The means, deviations and draws of q(z | x)."""
+    mean, logvar = model.bottleneck.project(model.encoder(x)).chunk(2, dim=1)
+    std = (logvar / 2).exp()
+    return mean, std, mean + std * step.rng.normal("posterior", mean)
+
+
+class Kept:
+    """Keeps what it is given."""
+
+    def __init__(self, *, reads=(), gather=False):
+        self.reads, self.gather = tuple(reads), gather
+
+    def __call__(self, latents):
+        self.seen = latents
+        return latents.z.sum()
+
+
+class Plain:
+    """A part that has the Protocol's members alone."""
+
+    def __call__(self, latents):
+        return (latents.z - latents.prior).square().mean()
+
+
+def test_a_part_is_given_what_it_reads():
+    x, model = digits(5, torch.float64).tensor, made()
+    mean, std, z = posterior(model, x, turn("a"))
+    for reads in ((), ("mean", "std"), ("prior",), ("num_samples", "prior", "mean", "std")):
+        part = Kept(reads=reads)
+        model.aggregates = LatentPenalties({"kept": part, "other": Plain()}, model.bottleneck, None)
+        model.losses("autoencoder", digits(5, torch.float64), turn("a"))
+        assert {name for name, value in part.seen._asdict().items() if value is not None} == {"z", *reads}
+    torch.testing.assert_close(part.seen.z, z, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(part.seen.mean, mean, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(part.seen.std, std, rtol=1e-12, atol=1e-14)
+    assert torch.equal(part.seen.prior, turn("a").rng.at("aggregates").normal("prior", z))
+
+
+def test_a_term_is_its_penalty_in_nats_a_value():
+    x, model = digits(5, torch.float64).tensor, made(aggregates={"mmd": "mmd", "plain": use(Plain)})
+    losses = model.losses("autoencoder", digits(5, torch.float64), turn("a"))
+    z = posterior(model, x, turn("a"))[2]
+    prior = turn("a").rng.at("aggregates").normal("prior", z)
+    assert list(losses) == ["nll", "kl", "mmd", "plain"]
+    torch.testing.assert_close(losses["mmd"], MMD()(LatentBatch(z, prior)) / 64, rtol=1e-10, atol=1e-15)
+    torch.testing.assert_close(losses["plain"], Plain()(LatentBatch(z, prior)) / 64, rtol=1e-10, atol=1e-15)
+    lazy = turn("a", terms={"mmd": Term(every=2)}, index=1)
+    assert list(model.losses("autoencoder", digits(5, torch.float64), lazy)) == ["nll", "kl", "plain"]
+
+
+def test_a_hierarchy_is_given_as_one_vector():
+    levels = made(
+        encoder=use("conv", channels=[8, 8], levels=[8, 4]),
+        bottleneck=use("top-down", level=use("gaussian", channels=2)),
+        decoder=use("conv", channels=[8, 8]),
+    )
+    part = Kept(reads=["prior"])
+    levels.aggregates = LatentPenalties({"kept": part}, levels.bottleneck, None)
+    levels.losses("autoencoder", digits(5, torch.float64), turn())
+    assert part.seen.z.shape == part.seen.prior.shape == (5, 2 * 4 * 4 + 2 * 8 * 8)
+
+
+def test_training_counts_its_samples_and_keeps_their_number(tmp_path):
+    """1437 digits are trained on; the term is that of N = 1437."""
+    game = use("autoencoder", **MLP, bottleneck=GAUSSIAN, aggregates={"tc": "total-correlation"})
+    player = trainer(spec(game), tmp_path / "run")
+    player.fit()
+    model = player.model.double()
+    assert model.state_dict()["aggregates.num_samples"] == 1437
+    mean, std, z = posterior(model, digits(5, torch.float64).tensor, turn("a"))
+    expected = TotalCorrelation()(LatentBatch(z, None, mean, std, torch.tensor(1437)))
+    losses = model.losses("autoencoder", digits(5, torch.float64), turn("a"))
+    torch.testing.assert_close(losses["tc"], expected / 64, rtol=1e-10, atol=1e-15)
+
+
+def test_beta_tcvae_is_a_vae_with_the_total_correlation_at_beta_minus_one():
+    """Chen et al., eq. 4: the terms of the KL, of one draw, with the weights 1, beta and 1."""
+    beta, names = 6.0, {"mi": "mutual-information", "tc": "total-correlation", "each": "dimension-wise-kl"}
+    model = made(aggregates=names, weights={"tc": beta - 1})
+    x = digits(5, torch.float64).tensor
+    losses = model.losses("autoencoder", digits(5, torch.float64), turn("a"))
+    mean, std, z = posterior(model, x, turn("a"))
+    drawn = (Normal(mean, std).log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(1).mean() / 64
+    papers = losses["nll"] + losses["mi"] + beta * losses["tc"] + losses["each"]
+    ours = losses["nll"] + drawn + model.weights("autoencoder")["tc"](turn(), {}, None) * losses["tc"]
+    torch.testing.assert_close(ours, papers, rtol=1e-10, atol=1e-14)
+
+
+def test_a_part_that_does_not_gather_speaks_to_no_process():
+    class Silent:
+        rank, world = 0, 2
+
+        def gather(self, value):
+            raise AssertionError("it spoke")
+
+    for gather in (False, True):
+        model = made(aggregates={"mmd": use("mmd", gather=gather)})
+        step = turn(exchange=Silent())
+        if gather:
+            check_refusal("it spoke", model.losses, "autoencoder", digits(4, torch.float64), step, error=AssertionError)
+        else:
+            model.losses("autoencoder", digits(4, torch.float64), step)
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        (
+            {"bottleneck": "identity", "aggregates": {"mmd": "mmd"}},
+            r"model\.bottleneck: aggregates\.mmd expects a bottleneck with a prior to draw from, such as "
+            r"`deterministic` or `gaussian`, got model\.bottleneck \(identity\): Identity has no prior",
+        ),
+        (
+            {"bottleneck": "vq", "aggregates": {"tc": "total-correlation"}},
+            r"model\.bottleneck: aggregates\.tc expects a bottleneck with means and standard deviations of q\(z \| x\)"
+            r", as `gaussian` has, got model\.bottleneck \(vq\), which has none \(what fits there: gaussian",
+        ),
+    ],
+)
+def test_a_bottleneck_that_lacks_what_a_part_reads_is_refused(slots, message):
+    check_refusal(message, made, error=SpecError, **slots)
