@@ -195,7 +195,8 @@ class _Values:
         if (name := find_continuous(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected a latent that is one continuous tensor, got none")
         with evaluate_mode(coder):
-            latents = coder.encode(self.batch.tensor.to(coder.device), name)
+            batch = self.batch.to(coder.device)
+            latents = coder.encode(batch.tensor, name, **pass_fields(coder, batch.fields))
         assert isinstance(latents, Tensor)
         return latents.flatten(1).float().cpu()
 
@@ -203,7 +204,8 @@ class _Values:
     def posterior(self) -> Tensor:
         coder = self._coder
         with evaluate_mode(coder):
-            moments = coder.encode_moments(self.batch.tensor.to(coder.device), (*coder.diagonal, "")[0])
+            batch, name = self.batch.to(coder.device), (*coder.diagonal, "")[0]
+            moments = coder.encode_moments(batch.tensor, name, **pass_fields(coder, batch.fields))
         return torch.stack([one.flatten(1).float().cpu() for one in moments], 1)
 
     @property
