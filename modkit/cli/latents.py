@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from modkit.kinds import Data
     from modkit.latent_space import Space
+    from modkit.types import Batch
 
 __all__ = ["LATENTS"]
 
@@ -74,8 +75,8 @@ LATENTS = (show_latent,)
 def _draw_manifold(space: Space, data: Data, path: Path, options: dict[str, Any]) -> None:
     from modkit.latent_space import decode_plane, save_grid
 
-    side = options["num"] or 20
-    save_grid(path, decode_plane(space, side, among=_encode_some(space, data)), space.x, side)
+    side, fields = options["num"] or 20, _read(data, options["first"], 1).fields
+    save_grid(path, decode_plane(space, side, among=_encode_some(space, data), fields=fields), space.x, side)
 
 
 def _draw_encoded(space: Space, data: Data, path: Path, options: dict[str, Any]) -> None:
@@ -90,20 +91,20 @@ def _draw_encoded(space: Space, data: Data, path: Path, options: dict[str, Any])
 def _draw_traversal(space: Space, data: Data, path: Path, options: dict[str, Any]) -> None:
     from modkit.latent_space import save_grid, traverse_dimensions
 
-    around = None
-    if (others := _encode_some(space, data)) is not None:
-        around = others.mean(0), others.std(0)
-    z = space.encode(_read(data, options["first"], 1))[0]
-    x = traverse_dimensions(space, z, options["steps"], span=options["span"], around=around)
-    save_grid(path, x, space.x, options["steps"])
+    others = _encode_some(space, data)
+    around = None if others is None else (others.mean(0), others.std(0))
+    batch, steps = _read(data, options["first"], 1), options["steps"]
+    z = space.encode(batch.tensor, batch.fields)[0]
+    x = traverse_dimensions(space, z, steps, span=options["span"], around=around, fields=batch.fields)
+    save_grid(path, x, space.x, steps)
 
 
 def _draw_paths(space: Space, data: Data, path: Path, options: dict[str, Any]) -> None:
     from modkit.latent_space import decode_path, save_grid
 
-    x = _read(data, options["first"], 2 * (options["num"] or 8))
-    steps = options["steps"]
-    save_grid(path, decode_path(space, (x[::2], x[1::2]), steps, path=options["path"]), space.x, steps)
+    batch, steps = _read(data, options["first"], 2 * (options["num"] or 8)), options["steps"]
+    ends = batch.rows(slice(0, None, 2)), batch.rows(slice(1, None, 2))
+    save_grid(path, decode_path(space, ends, steps, path=options["path"]), space.x, steps)
 
 
 def _draw_pairs(space: Space, data: Data, path: Path, options: dict[str, Any]) -> None:
@@ -129,11 +130,11 @@ def _encode_some(space: Space, data: Data) -> Tensor | None:
     return None if space.normal else encode_split(space, data, split="train", num=num).latents
 
 
-def _read(data: Data, first: int, num: int) -> Tensor:
+def _read(data: Data, first: int, num: int) -> Batch:
     """Reads test samples from `first` on."""
     from modkit.data.splits import read_samples
     from modkit.rng import Rng
 
     if first + num > data.splits["test"]:
         raise ValueError(f"latent expects at most the {data.splits['test']} test samples, got {first + num}")
-    return read_samples(data, "test", range(first, first + num), Rng(0)).tensor
+    return read_samples(data, "test", range(first, first + num), Rng(0))

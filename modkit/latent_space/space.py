@@ -5,17 +5,20 @@ Shape letters: n samples, the latent's own shape, the sample's own shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode
-from modkit.types import TensorType
+from modkit.types import Batch, TensorType
 
 __all__ = ["Space", "find_space"]
 
 _BATCH = 256
+Fields: TypeAlias = Mapping[str, Tensor]
 
 
 class Space:
@@ -25,8 +28,8 @@ class Space:
         type: The type of the latent.
         x: The type of a sample.
         model: The Model.
-        encode: Maps samples, `n ...`, to latents.
-        decode: Maps latents, `n ...`, to samples.
+        encode: Maps samples, `n ...`, and their fields to latents.
+        decode: Maps latents, `n ...`, and fields to samples.
         normal: Whether the latent's prior is N(0, I).
     """
 
@@ -36,25 +39,28 @@ class Space:
         x: TensorType,
         model: Model,
         *,
-        encode: Callable[[Tensor], Tensor],
-        decode: Callable[[Tensor], Tensor],
+        encode: Callable[[Tensor, Fields], Tensor],
+        decode: Callable[[Tensor, Fields], Tensor],
         normal: bool,
     ) -> None:
         self.type, self.x, self.normal = type, x, normal
         self._model, self._encode, self._decode = model, encode, decode
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Encodes samples, `n ...`, to the means of their latents, on the CPU."""
-        return self._map(self._encode, x)
+    def encode(self, x: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Encodes samples, `n ...`, to the means of their latents, on the CPU; a conditional Model needs fields."""
+        return self._map(self._encode, Batch(x, fields))
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Decodes latents, `n ...`, to samples, on the CPU."""
-        return self._map(self._decode, z)
+    def decode(self, z: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Decodes latents, `n ...`, to samples, on the CPU; a conditional Model needs fields."""
+        return self._map(self._decode, Batch(z, fields))
 
-    def _map(self, map: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    def _map(self, map: Callable[[Tensor, Fields], Tensor], values: Batch) -> Tensor:
         with evaluate_mode(self._model):
-            parts = values.split(_BATCH)
-            return torch.cat([map(part.to(self._model.device)).float().cpu() for part in parts])
+            parts = (
+                values.rows(slice(first, first + _BATCH)).to(self._model.device)
+                for first in range(0, len(values), _BATCH)
+            )
+            return torch.cat([map(part.tensor, part.fields).float().cpu() for part in parts])
 
 
 def find_space(model: Model, name: str | None = None) -> Space:
@@ -92,9 +98,9 @@ def find_space(model: Model, name: str | None = None) -> Space:
         known[wanted],
         coder.single,
         coder,
-        encode=lambda x: coder.encode(x, wanted),  # type: ignore[arg-type, return-value]
-        decode=lambda z: coder.decode(z, wanted),
-        normal=wanted in coder.diagonal,
+        encode=lambda x, fields: Batch(coder.encode(x, wanted, **pass_fields(coder, fields)), {}).tensor,
+        decode=lambda z, fields: coder.decode(z, wanted, **pass_fields(coder, fields)),
+        normal=coder.start_noise is not None and coder.start_noise.shape == known[wanted].shape,
     )
 
 

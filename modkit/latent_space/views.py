@@ -5,6 +5,7 @@ Shape letters: n samples, d dimensions of a latent, s steps, the sample's own sh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from modkit.kinds import Data
 from modkit.latent_space.paths import interpolate, make_plane
 from modkit.latent_space.space import Space
 from modkit.rng import Rng
+from modkit.types import Batch
 
 __all__ = [
     "Encoded", "check_plane", "decode_path", "decode_plane", "encode_split", "find_classes", "reconstruct_pairs",
@@ -45,12 +47,14 @@ def encode_split(space: Space, data: Data, *, split: str = "test", num: int | No
     latents, fields = [], []
     for start in range(0, count, 256):
         batch = read_samples(data, split, range(start, min(start + 256, count)), Rng(0, start))
-        latents.append(space.encode(batch.tensor))
+        latents.append(space.encode(batch.tensor, batch.fields))
         fields.append(batch.fields)
     return Encoded(torch.cat(latents), {name: torch.cat([one[name] for one in fields]) for name in fields[0]})
 
 
-def decode_plane(space: Space, side: int = 20, *, among: Tensor | None = None) -> Tensor:
+def decode_plane(
+    space: Space, side: int = 20, *, among: Tensor | None = None, fields: Mapping[str, Tensor] = {}
+) -> Tensor:
     """Decodes the plane of a 2-D latent at evenly spaced quantiles, `(side side) ...`, row by row from the top left.
 
     Args:
@@ -58,6 +62,7 @@ def decode_plane(space: Space, side: int = 20, *, among: Tensor | None = None) -
         side: Number of points in each direction.
         among: Latents, `n 2`, to whose mean and deviation the normal quantiles are scaled; a space whose prior is not
             N(0, I) needs them.
+        fields: The fields of one sample, which a conditional Model decodes all points with.
 
     Raises:
         ValueError: If the latent has another number of dimensions, or `among` is missing.
@@ -69,7 +74,7 @@ def decode_plane(space: Space, side: int = 20, *, among: Tensor | None = None) -
         points = flat.mean(0) + flat.std(0) * points
     elif not space.normal:
         raise ValueError("decode_plane expects latents `among` which the plane lies, where the prior is not N(0, I)")
-    return space.decode(points.reshape(-1, *space.type.shape))
+    return space.decode(points.reshape(-1, *space.type.shape), _repeat(fields, side**2))
 
 
 def check_plane(space: Space) -> None:
@@ -100,7 +105,13 @@ def find_classes(data: Data, field: str | None = None) -> str | None:
 
 
 def traverse_dimensions(
-    space: Space, z: Tensor, steps: int = 9, *, span: float = 3.0, around: tuple[Tensor, Tensor] | None = None
+    space: Space,
+    z: Tensor,
+    steps: int = 9,
+    *,
+    span: float = 3.0,
+    around: tuple[Tensor, Tensor] | None = None,
+    fields: Mapping[str, Tensor] = {},
 ) -> Tensor:
     """Decodes a latent with one dimension changed at a time, `(d s) ...`: a row a dimension, from -span to span.
 
@@ -110,6 +121,7 @@ def traverse_dimensions(
         steps: Number of values of a dimension, at least 2.
         span: Largest value, in deviations of the prior or of `around`.
         around: Mean and deviation of each dimension, where the prior is not N(0, I).
+        fields: The sample's fields, for a conditional Model.
 
     Raises:
         ValueError: If the latent has more than 64 dimensions, `steps` is below 2 or `span` not positive.
@@ -126,21 +138,29 @@ def traverse_dimensions(
     rows = z.flatten().repeat(size, steps, 1)
     for index in range(size):
         rows[index, :, index] = mean.flatten()[index] + std.flatten()[index] * values
-    return space.decode(rows.reshape(-1, *space.type.shape))
+    return space.decode(rows.reshape(-1, *space.type.shape), _repeat(fields, size * steps))
 
 
 def decode_path(
-    space: Space, ends: tuple[Tensor, Tensor], steps: int = 9, *, path: Literal["linear", "spherical"] = "linear"
+    space: Space, ends: tuple[Batch, Batch], steps: int = 9, *, path: Literal["linear", "spherical"] = "linear"
 ) -> Tensor:
     """Decodes paths between the latents of samples, `n ...` each: `(n s) ...`, a row a pair.
+
+    A conditional Model decodes a path with the fields of its beginning.
 
     Raises:
         ValueError: As `modkit.latent_space.interpolate`.
     """
-    points = interpolate(space.encode(ends[0]), space.encode(ends[1]), steps, path=path)
-    return space.decode(points.flatten(0, 1))
+    first, last = (space.encode(one.tensor, one.fields) for one in ends)
+    return space.decode(interpolate(first, last, steps, path=path).flatten(0, 1), _repeat(ends[0].fields, steps))
 
 
-def reconstruct_pairs(space: Space, x: Tensor) -> Tensor:
-    """Returns each sample of `x`, `n ...`, followed by its reconstruction: `(n 2) ...`."""
-    return torch.stack([x.float().cpu(), space.decode(space.encode(x))], 1).flatten(0, 1)
+def reconstruct_pairs(space: Space, batch: Batch) -> Tensor:
+    """Returns each sample of a batch, `n ...`, followed by its reconstruction: `(n 2) ...`."""
+    made = space.decode(space.encode(batch.tensor, batch.fields), batch.fields)
+    return torch.stack([batch.tensor.float().cpu(), made], 1).flatten(0, 1)
+
+
+def _repeat(fields: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
+    """Repeats each row of fields so many times."""
+    return {name: values.repeat_interleave(times, 0) for name, values in fields.items()}

@@ -1,9 +1,12 @@
 """Views of a space whose maps are known, and of every Model that encodes."""
 
+from functools import partial
+
 import pytest
 import torch
 from PIL import Image
 
+from modkit.bottlenecks import Gaussian
 from modkit.data.digits import Digits
 from modkit.latent_space import (
     Points,
@@ -22,7 +25,7 @@ from modkit.latent_space import (
 from modkit.models import GAN, Autoencoder, Diffusion, Latent
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Batch, TensorType
 from tests.refusals import refusals
 
 X = TensorType((1, 8, 8), range=(-1.0, 1.0))
@@ -34,7 +37,7 @@ def use_identity(dim, *, normal=True, scale=1.0):
     """A space of vectors whose encoder multiplies by `scale` and whose decoder divides."""
     type = TensorType((dim,))
     model = Model.assemble()
-    return Space(type, type, model, encode=lambda x: x * scale, decode=lambda z: z / scale, normal=normal)
+    return Space(type, type, model, encode=lambda x, _: x * scale, decode=lambda z, _: z / scale, normal=normal)
 
 
 def test_the_plane_is_at_normal_quantiles_or_among_given_latents():
@@ -60,8 +63,9 @@ def test_a_traversal_changes_one_dimension_a_row():
 
 def test_paths_and_pairs_are_rows():
     a, b = torch.tensor([[0.0], [10.0]]), torch.tensor([[4.0], [30.0]])
-    assert decode_path(use_identity(1, scale=3.0), (a, b), 3).flatten().tolist() == [0, 2, 4, 10, 20, 30]
-    assert reconstruct_pairs(use_identity(1, scale=2.0), a).flatten().tolist() == [0, 0, 10, 10]
+    ends = Batch(a, {}), Batch(b, {})
+    assert decode_path(use_identity(1, scale=3.0), ends, 3).flatten().tolist() == [0, 2, 4, 10, 20, 30]
+    assert reconstruct_pairs(use_identity(1, scale=2.0), ends[0]).flatten().tolist() == [0, 0, 10, 10]
 
 
 def test_a_space_is_that_of_the_model_s_first_continuous_latent():
@@ -86,6 +90,31 @@ def test_a_split_is_encoded_with_its_fields():
     assert torch.equal(found.fields["labels"], batch.fields["labels"])
     torch.testing.assert_close(found.latents, space.encode(batch.tensor), rtol=1e-5, atol=1e-6)
     assert find_classes(data) == "labels"
+
+
+def test_a_conditional_model_is_given_the_fields_of_its_samples():
+    data = Digits(size=8)
+    model = Autoencoder(X, fields=data.fields, **MLP, bottleneck=partial(Gaussian, channels=2), conditioner="label")
+    batch = data.read("test", range(6), RNG)
+    space, fields = find_space(model), batch.fields
+    z = model.eval().encode(batch.tensor, "continuous", fields=fields).detach()
+    expected = model.decode(z, "continuous", fields=fields).detach()
+    close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+    close(encode_split(space, data, num=6).latents, z)
+    close(reconstruct_pairs(space, batch)[1::2], expected)
+    ends = batch.rows(slice(0, 3)), batch.rows(slice(3, 6))
+    assert len(set(fields["labels"].tolist())) > 1
+    close(decode_path(space, ends, 4)[::4], expected[:3])
+    one = batch.rows(slice(2, 3)).fields
+    labels = one["labels"].expand(4)
+    close(
+        decode_plane(space, 2, fields=one),
+        model.decode(make_plane(2), "continuous", fields={"labels": labels}).detach(),
+    )
+    row = traverse_dimensions(space, z[2], 3, span=2.0, fields=one)[1]
+    moved = z[2:3].clone()
+    moved[:, 0] = 0
+    close(row[None], model.decode(moved, "continuous", fields=one).detach())
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

@@ -1,0 +1,82 @@
+"""The plans: what is trained on digits and on sprites, how long, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from examples.studies.budget import Trial
+
+__all__ = ["DIGITS", "PLANS", "SPRITES", "Plan", "list_betas"]
+
+_EXAMPLES = Path(__file__).parents[1]
+_TC = "model.aggregates={tc: total-correlation}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and measured.
+
+    Args:
+        spec: The spec's file, with β = 1.
+        systems: Overrides of the spec by the name of a system.
+        rivals: Systems that should be more disentangled than `VAE`.
+        seconds: CPU time of a run's training; None for as many steps as the spec says.
+        seeds: Number of runs a system.
+        metrics: What is measured.
+        num: Number of held-out samples that it is measured on, None for all up to 10,000.
+        trial: How the cost of a step is measured.
+        overrides: Of all specs.
+    """
+
+    spec: str
+    systems: Mapping[str, tuple[str, ...]]
+    rivals: tuple[str, ...] = ()
+    seconds: float | None = None
+    seeds: int = 3
+    metrics: tuple[str, ...] = ("latent-usage", "reconstruction")
+    num: int | None = None
+    trial: Trial = field(default_factory=Trial)
+    overrides: tuple[str, ...] = ()
+
+
+def list_betas(plan: Plan) -> dict[str, float]:
+    """Lists the systems that differ in β alone, with it, in ascending order."""
+    found = {name: float(words[0].partition("=")[2]) for name, words in plan.systems.items() if _is_beta(words)}
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _is_beta(words: tuple[str, ...]) -> bool:
+    return len(words) == 1 and words[0].startswith("model.weights.kl=")
+
+
+def _set_beta(beta: float) -> tuple[str, ...]:
+    return (f"model.weights.kl={beta:g}",)
+
+
+DIGITS = Plan(
+    str(_EXAMPLES / "beta_vae" / "digits.yaml"),
+    {f"β = {beta:g}": _set_beta(beta) for beta in (1.0, 0.5, 0.1, 0.05)},
+)
+SPRITES = Plan(
+    str(_EXAMPLES / "beta-vae-sprites.yaml"),
+    {
+        "VAE": _set_beta(1),
+        "β = 2": _set_beta(2),
+        "β-VAE": _set_beta(4),
+        "β = 8": _set_beta(8),
+        "β-TCVAE": ("model.weights={kl: 1, tc: 5}", _TC),
+        "FactorVAE": (
+            "model.weights={kl: 1, adversarial/latent-critic: 35}",
+            "model.latent_critic={use: mlp, width: 256}",
+            "model.latent_adversarial=density-ratio",
+            "model.latent_against=shuffled",
+        ),
+    },
+    rivals=("β-VAE", "β-TCVAE", "FactorVAE"),
+    seconds=480.0,
+    seeds=5,
+    metrics=("latent-usage", "reconstruction", "disentanglement"),
+)
+PLANS = {"digits": DIGITS, "sprites": SPRITES}
