@@ -98,6 +98,11 @@ class Gaussian(nn.Module):
         logvar = _split_statistics(self.condense(name, h))[1]
         return 0.5 * (logvar + 1 + _LOG_TWO_PI).flatten(1).sum(1)
 
+    def posterior_moments(self, name: str, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the means and standard deviations of q(z | h), both `b channels h w`."""
+        mean, logvar = _split_statistics(self.condense(name, h))
+        return mean, (logvar / 2).exp()
+
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log density of z under N(0, I), `b`."""
         return -0.5 * (widen(self.to_z(name, latent)).square() + _LOG_TWO_PI).flatten(1).sum(1)

@@ -99,6 +99,8 @@ class BottleneckExtras:
         log_prior: `log_prior(name, latent)` returns the log density under the prior of `sample` in nats, `b`.
         posterior_entropy: `posterior_entropy(name, h)` returns the entropy of q(latent | h) in nats, `b`, through which
             gradients reach `h`. With it, another Model can be trained jointly as the prior of the first latent.
+        posterior_moments: `posterior_moments(name, h)` returns the means and standard deviations of q(latent | h), both
+            of the latent's shape; a part has it where q is a diagonal Gaussian.
         condense: `condense(name, h)` returns what the latent depends on, without draws, in few values: the parameters
             of q(latent | h), or codes. A stage with `cache` keeps these. By default, it keeps `h`.
         expand: `expand(name, condensed, rng)` returns the latent that a call on `h` gives with this rng, or its mean if
@@ -112,6 +114,7 @@ class BottleneckExtras:
     posterior: Callable[[str, Value, Rng], tuple[Value, Tensor]] | None = None
     log_prior: Callable[[str, Value], Tensor] | None = None
     posterior_entropy: Callable[[str, Value], Tensor] | None = None
+    posterior_moments: Callable[[str, Value], tuple[Tensor, Tensor]] | None = None
     condense: Callable[[str, Value], tuple[Tensor, ...]] | None = None
     expand: Callable[[str, tuple[Tensor, ...], Rng | None], Value] | None = None
 
