@@ -51,7 +51,7 @@ TERMS = {
     "Protocol of Likelihood": "mean nll out",
     "Protocol of Metric and MetricExtras": "given result",
     "Protocol of Model": "bound cross_entropy losses players stages weights",
-    "Protocol of Bottleneck's extras": "posterior posterior_entropy",
+    "Protocol of Bottleneck's extras": "posterior posterior_entropy posterior_moments",
     "Protocol of Parametrization": "coefficients denoised error_scale inputs",
     "Protocol of Sampler and Schedule": "scales time times",
     "Protocol of Slot": "accepts default",

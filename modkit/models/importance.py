@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -104,13 +105,9 @@ class ImportanceWeights:
         """
         log_weights = log_weights.unflatten(0, (-1, self.draws))
         if self.doubly and isinstance(latent, Tensor) and latent.requires_grad:
-            share = log_weights.detach().softmax(1).flatten()
-            latent.register_hook(lambda gradient: gradient * _align(share, gradient))
+            share = log_weights.detach().softmax(1).flatten().to(latent.dtype)
+            latent.register_hook(lambda gradient: torch.einsum("b,b...->b...", share, gradient))
         return log_weights.logsumexp(1) - math.log(self.draws)
 
     def _refuse(self, source: str, expected: str, received: str) -> None:
         raise Unfit("bottleneck", f"importance weights expect a bottleneck {expected}, got {source}, {received}")
-
-
-def _align(share: Tensor, gradient: Tensor) -> Tensor:
-    return share.to(gradient.dtype).view(-1, *[1] * (gradient.ndim - 1))
