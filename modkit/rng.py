@@ -63,6 +63,16 @@ class Rng:
         """Returns the same source with its first row moved on by `first`."""
         return self._derive(self._key, self._first + first)
 
+    def repeat(self, num: int) -> Rng:
+        """Returns the source for a batch with each row repeated `num` times: row i becomes rows num * i and following.
+
+        Examples:
+            >>> x = torch.empty(6)
+            >>> torch.equal(Rng(0).rows(1).repeat(3).normal("z", x[3:]), Rng(0).repeat(3).normal("z", x)[3:])
+            True
+        """
+        return self._derive(self._key, self._first * num)
+
     def normal(self, name: str, like: Tensor) -> Tensor:
         """Draws from a standard normal, with the shape, dtype and device of `like`, `b ...`.
 

@@ -131,6 +131,11 @@ class Gaussian(nn.Module):
         """Computes the means and standard deviations of q(z | h), both `b channels h w`; None if there is a flow."""
         return None if self.flow is not None else self._compute_moments
 
+    def posterior_moments(self, name: str, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the means and standard deviations of q(z | h), both `b channels h w`."""
+        mean, logvar = _split_statistics(self.condense(name, h))
+        return mean, (logvar / 2).exp()
+
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log density of z under N(0, I), `b`."""
         return compute_log_normal(self.to_z(name, latent))

@@ -11,6 +11,7 @@ The bound on log p(x) is the ELBO with the exact KL or, for K draws, the importa
     log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)
 
 which increases to log p(x) with K (Burda et al., 2016, eq. 8). Codes are deterministic, and their prior is uniform.
+With `draws` above 1, it is trained on the latter in place of `nll` and `kl` (`models.importance`).
 
 With a conditioner, the encoder and the decoder are given the conditions c: q(z | x, c) and p(x | z, c), a conditional
 VAE (Sohn et al., 2015). With `input`, the encoder reads a field in x's place, such as a noisy copy, while the losses
@@ -35,6 +36,7 @@ from modkit.losses.perceptual import Perceptual
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.given import call_given, check_conditional, find_input, read_input
+from modkit.models.importance import Gradient, ImportanceWeights
 from modkit.models.latent_game import Against, LatentGame
 from modkit.models.latent_penalties import LatentPenalties
 from modkit.models.latent_scale import make_unit
@@ -75,6 +77,12 @@ class Autoencoder(Model):
         decoder: Maps latents to the likelihood's parameters.
         likelihood: The distribution p(x | z).
         rate: Makes the loss `kl` of the KL of each group of latent variables; by default, it is their sum.
+        draws: Number K of draws of the latent for each sample. With more than one, the loss is `bound`, the negative
+            importance-weighted bound (IWAE), in place of `nll` and `kl`, and the decoder computes K rows for each
+            sample, with K times the memory; all other losses see the first draw.
+        gradient: Which gradient of the importance-weighted bound the encoder receives: `reparametrized`, or
+            `doubly-reparametrized` (DReG), whose variance is smaller; no other loss may stand beside it. With the
+            latter and one draw, the loss is the ELBO by this draw (sticking the landing).
         critic: Tells data from reconstructions (VQGAN); no critic by default.
         adversarial: Losses of the two sides of the game with the critic.
         regularizers: Penalties on the critic or on the autoencoder, by the names of their terms. Those on the
@@ -123,6 +131,8 @@ class Autoencoder(Model):
         decoder: Slot[kinds.Decoder] = default("conv"),
         likelihood: Slot[kinds.Likelihood] = default("mse"),
         rate: Slot[kinds.Rate] = default("sum"),
+        draws: int = 1,
+        gradient: Gradient = "reparametrized",
         critic: Slot[kinds.Discriminator] | None = None,
         adversarial: Slot[kinds.Adversarial] = default("hinge"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
@@ -150,6 +160,18 @@ class Autoencoder(Model):
         self.moments, self.start_noise = extras.moments, extras.start_noise
         self.likelihood = likelihood(x=x)
         self.rate = rate(z=next(iter(self.latents.values())))
+        self.importance: ImportanceWeights | None = None
+        if (draws, gradient) != (1, "reparametrized"):
+            self._require_exact_rate("importance weights leave none")
+            self.importance = ImportanceWeights(self.bottleneck, bottleneck.where, draws, gradient)
+            for slot, given in (("aggregates", aggregates), ("latent_critic", latent_critic)):
+                if given:
+                    raise kinds.Unfit(slot, "importance weights expect no other losses of latents, got some")
+            if self.importance.doubly and (critic or features or regularizers):
+                raise ValueError(
+                    "Autoencoder expects no critic, features or regularizers with a doubly reparametrized gradient, "
+                    "which scales the gradients of all losses that reach a draw, got some"
+                )
         self.decoder = decoder.name_source(bottleneck.where)(
             z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond
         )
@@ -201,6 +223,8 @@ class Autoencoder(Model):
         if player != "autoencoder":
             return self._compute_critic_losses(player, batch, cond, step)
         h = self._compute_features(batch.tensor, batch.fields, cond)
+        if self.importance:
+            return self._compute_weighted_losses(self.importance, h, batch.tensor, cond, step)
         latents = self.bottleneck(h, step)
         return self._compute_losses(h, latents, self._compute_rate(latents.kl, step), batch.tensor, cond, step)
 
@@ -216,6 +240,8 @@ class Autoencoder(Model):
         if player != "autoencoder":
             return self._compute_critic_losses(player, batch, cond, step), None
         self._require_exact_rate("in joint training, `entropy` and `cross_entropy` stand in its place")
+        if self.importance:
+            raise ValueError("Autoencoder expects one draw, reparametrized, in joint training, got importance weights")
         h = self._compute_features(batch.tensor, batch.fields, cond)
         latents = self.bottleneck(h, step)
         entropy = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy)(name, h)
@@ -405,6 +431,24 @@ class Autoencoder(Model):
         if self.latent_game and step.wants("adversarial/latent-critic"):
             nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z)
         losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
+        return losses | self._compare(z, out, x, cond, step)
+
+    def _compute_weighted_losses(
+        self, importance: ImportanceWeights, h: Value, x: Tensor, cond: Cond, step: Step
+    ) -> dict[str, Tensor]:
+        """Computes the autoencoder's losses with `bound`, by several draws for each sample."""
+        latent, log_ratio = importance.draw(self.bottleneck, h, step.rng)
+        z = self.bottleneck.to_z(next(iter(self.latents)), latent)
+        out = call_given(self.decoder, z, cond.map(importance.repeat))
+        log_weights = log_ratio - self.likelihood.nll(out, importance.repeat(x))
+        losses = {"bound": -importance.compute_bound(latent, log_weights).mean() / self.single.numel}
+        return losses | self._compare(importance.select_first(z), out[:: importance.draws], x, cond, step)
+
+    def _compare(self, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
+        """Computes the losses of reconstructions, and the penalties."""
+        losses: dict[str, Tensor] = {}
+        if not (self.perceptual or self.critic or self.regularizers):
+            return losses  # the mean of some likelihoods is costly
         fake = self.likelihood.mean(out)
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(fake, x).mean()

@@ -53,6 +53,8 @@ _PARTS = {
         ("l1", "losses.likelihoods:L1", "Laplace of unit scale, constant left out"),
         ("gaussian", "losses.likelihoods:Gaussian", "Gaussian of learned scale"),
         ("bernoulli", "losses.likelihoods:Bernoulli", "Bernoulli of each value"),
+        ("discretized-logistic", "losses.levels:DiscretizedLogistic", "Logistics a level (Salimans et al., 2017)"),
+        ("categorical", "losses.levels:Categorical", "A softmax of levels (van den Oord et al., 2016)"),
     ),
     "rate": (
         ("sum", "losses.rates:Sum", "The KL itself"),

@@ -429,6 +429,13 @@ REFUSALS = {
         rf"Bernoulli expects x with a range, whose ends are its two values, got 2 unbounded; it is fed by {_LATENT}"
     ),
     **{
+        f"latent-vae model.prior.likelihood={part}": (
+            rf"model\.prior\.likelihood: the likelihood {part} cannot be built from x 2 unbounded: "
+            rf"{name} expects continuous x with channels and a range, .*, got 2 unbounded; it is fed by {_LATENT}"
+        )
+        for part, name in (("categorical", "Categorical"), ("discretized-logistic", "DiscretizedLogistic"))
+    },
+    **{
         f"{host} model.schedule=edm": r"model\.schedule: the lowest noise level of 4 even times is 40 deviations"
         for host in ("denoising-gan", "denoising-gan-ring")
     },
