@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class _Unknown(Exception):
     """An argument or a result is something else than tensors on the meta device and plain values."""
 
 
-class MetaCache(TorchDispatchMode):
+class MetaCache(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, an operation on the meta device that was done before gives new tensors of the same shapes.
 
     Operations that write, or whose results share memory with their arguments, are done each time, as are those that
@@ -38,7 +38,10 @@ class MetaCache(TorchDispatchMode):
         (torch.Size([2, 3]), 'meta')
     """
 
-    _known: dict[Any, _Shape | tuple[_Shape, ...]] = {}  # of this process: it depends on nothing else
+    _known: ClassVar[dict[Any, _Shape | tuple[_Shape, ...]]] = {}  # depends on nothing else
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self,
