@@ -76,6 +76,16 @@ def hasty() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def sampled_here() -> Iterator[None]:
+    """Sampling is measured in the tests' own process; `tests/metrics/test_memory.py` starts another for it."""
+    from tests.sampling import sample_here
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modkit.metrics.memory._measure_in_child", sample_here)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """torch's global generator starts each test alike."""

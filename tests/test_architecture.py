@@ -102,7 +102,9 @@ def find_own_imports(name):
 def find_layers(name):
     """The rows of the table that have a module: by its own name or, if there is none, by a pattern."""
     exact = [row for row, patterns in enumerate(LAYERS) if name in patterns]
-    return exact or [row for row, patterns in enumerate(LAYERS) if name in select(patterns)]
+    return exact or [
+        row for row, patterns in enumerate(LAYERS) if any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
 
 
 GRAPH = {name: set(find_own_imports(name)) - {name} for name in MODULES}

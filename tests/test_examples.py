@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import modkit
-from tests.processes import run_python
+from modkit.metrics import Cost
+from tests.forks import fork_python
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SPECS = sorted(EXAMPLES.glob("*.yaml"))
@@ -61,8 +62,11 @@ def test_a_spec_bears_the_name_of_its_file_and_reads_back(path):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path):
+def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path, monkeypatch):
+    monkeypatch.setitem(Cost.__init__.__kwdefaults__, "batch_size", 4)
     spec = modkit.load_spec(path, SMALL)
+    if spec.evaluate:
+        spec = spec.with_value("evaluate.num", 32)
     report = modkit.check(spec)
     assert report.unchecked == {}
     before = modkit.build(spec).state_dict()
@@ -108,7 +112,7 @@ def test_ldm_class_samples_what_is_asked_for():
 )
 def test_a_script_trains_and_prints_its_result(script, said, tmp_path):
     command = ("-W", "error", "-c", OFFLINE, EXAMPLES / f"{script}.py", "--steps", 2, "--out", tmp_path / "run")
-    ran = run_python(*command, cwd=tmp_path)
+    ran = fork_python(*command, cwd=tmp_path)
     assert re.fullmatch(said, ran.stdout)["out"] == str(tmp_path / "run")
     assert modkit.Run.open(tmp_path / "run").status == "finished"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import modkit
+from tests.forks import fork_python
 from tests.processes import run_python
 
 ROOT = Path(modkit.__file__).parents[1]
@@ -27,6 +28,7 @@ assert len(modkit.cli.describe.list_parts()) > 50
 """
 CALLS = """
 import sys, warnings
+from functools import cache
 warnings.simplefilter("error")
 import modkit
 import torch
@@ -45,8 +47,10 @@ with open("tiny.yaml", "w") as file:
 
 number = iter(range(99))
 
-def ran():
+def trained():
     return modkit.train(modkit.load_spec("tiny.yaml"), f"run-{next(number)}")
+
+ran = cache(trained)  # one that was trained before will do for the others
 
 def composed():
     from modkit.models import GAN
@@ -76,7 +80,7 @@ calls = {
     "load_spec": lambda: modkit.load_spec("tiny.yaml", ["train.seed=1"]),
     "check": lambda: modkit.check(modkit.load_spec("tiny.yaml")).parameters,
     "build": lambda: modkit.build(modkit.load_spec("tiny.yaml")).sample(2, seed=0).shape,
-    "train": lambda: ran().finished,
+    "train": lambda: trained().finished,
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
     "sample": lambda: modkit.sample(sampler, lambda x, t: modkit.Denoised(x), torch.ones(2, 2), seed=0).shape,
     "players": lambda: modkit.players(composed())[0].name,
@@ -131,4 +135,4 @@ def test_importing_imports_no_torch_and_little_else():
 
 @pytest.mark.parametrize("order", ["forwards", pytest.param("backwards", marks=pytest.mark.full)])
 def test_each_function_is_itself_however_often_and_in_whatever_order_it_is_called(order, tmp_path):
-    run_python("-c", CALLS, order, cwd=tmp_path)
+    fork_python("-c", CALLS, order, cwd=tmp_path)

@@ -79,7 +79,7 @@ class Gaussian(nn.Module):
     def forward(self, h: Tensor, step: Step | None) -> Latents:
         """Draws a reparametrised z, `b channels h w`, and computes the KL in nats of each channel, `b channels`.
 
-        With a flow, there is one KL, of a draw. Without a step, z is the mean, or where the flow maps it. Statistics are
+        With a flow there is one KL, of a draw. Without a step, z is the mean, or where the flow maps it. Statistics are
         computed in at least float32; gradients reach `h` through both z and the KL.
         """
         condensed = self.condense("continuous", h)
@@ -130,11 +130,6 @@ class Gaussian(nn.Module):
     def posterior_moments(self) -> Callable[[str, Tensor], tuple[Tensor, Tensor]] | None:
         """Computes the means and standard deviations of q(z | h), both `b channels h w`; None if there is a flow."""
         return None if self.flow is not None else self._compute_moments
-
-    def posterior_moments(self, name: str, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the means and standard deviations of q(z | h), both `b channels h w`."""
-        mean, logvar = _split_statistics(self.condense(name, h))
-        return mean, (logvar / 2).exp()
 
     def log_prior(self, name: str, latent: Tensor) -> Tensor:
         """Computes the log density of z under N(0, I), `b`."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from modkit.building.builder import Built, Failed, Site, copy_to_meta
 from modkit.building.candidates import suggest_candidates
 from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
+from modkit.building.meta_cache import MetaCache
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
 from modkit.building.review import (
@@ -243,7 +244,8 @@ def try_model(
     model: Model = site.build_model(x, fields, cond)
     site.check()
     trial = Trial(site, model, x, fields, cond)
-    trial.run()
+    with MetaCache():
+        trial.run()
     return model, trial
 
 

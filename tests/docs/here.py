@@ -34,6 +34,7 @@ from click.testing import CliRunner
 import modkit
 from modkit import Run, Spec
 from modkit.cli.app import app
+from modkit.metrics import Cost
 from modkit.parts.registry import get_registry
 from tests.docs.blocks import ROOT, Block
 from tests.docs.reader import Said, words
@@ -73,6 +74,7 @@ class Here:
         patch.setattr(modkit, "train", partial(_trained, modkit.train), raising=False)
         patch.setattr(modkit, "fit", partial(_fitted, modkit.fit), raising=False)
         patch.setattr(modkit, "evaluate_run", partial(modkit.evaluate_run, num=24), raising=False)
+        patch.setitem(Cost.__init__.__kwdefaults__, "batch_size", 4)  # of the samples that are timed
         patch.setattr(app, "commands", dict(app.commands))
         get_registry().call("modkit_commands", app=app)
 

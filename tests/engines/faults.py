@@ -51,7 +51,8 @@ def play(path: Path, data: type[Data]) -> int:
     """Trains until the fault; returns the exit status."""
     systems.Wide = data  # type: ignore[misc,assignment]
     try:
-        systems.train(SYSTEM, path, engine={"use": "ddp", "timeout": TIMEOUT})
+        settings = {"steps": 20, "checkpoints": {"every": 10}}
+        systems.train(SYSTEM, path, engine={"use": "ddp", "timeout": TIMEOUT}, **settings)
     except Exception:
         traceback.print_exc()
         return 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -43,15 +42,17 @@ from modkit.training.callbacks import Muted
 from modkit.training.train import _tune
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
+from tests.forks import Fork
 
 ROOT = Path(__file__).parents[2]
 DEVICE = os.environ.get("TEST_DEVICE", "cpu")
-STEPS = 20
+STEPS = 10
+HALF = STEPS // 2
 MLP = use("mlp", width=16, depth=1)
 CONV = {"encoder": use("conv", channels=[8, 8]), "decoder": use("conv", channels=[8, 8])}
 R1 = {"r1": use("r1", gamma=0.5)}
 LAZY = {"*r1": {"every": 4}}
-VQ = use("vq", num_codes=32, channels=4, revive=0.5)
+VQ = use("vq", num_codes=32, channels=4, decay=0.9, revive=0.5)  # an idle code is revived after seven steps
 CRITIC = use("patch", channels=4, layers=1, spectral_norm=True)
 
 
@@ -81,12 +82,12 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "residual-vq": (use_coder(use("residual-vq", num_codes=16, channels=4, depth=2, revive=0.5)), {}),
     "lfq": (use_coder(use("lfq", bits=10)), {}),
     "latent penalties": (LATENTS, {}),
-    "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=10), {}),
-    "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
+    "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=HALF), {}),
+    "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=HALF, weights={"adversarial": use("adaptive")}), {}),
     "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")), {}),
     "ldm, cached": (
         use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")),
-        {"stages": [{"players": ["autoencoder/*"], "steps": 5}, {"players": ["prior/*"], "steps": 15, "cache": 2}]},
+        {"stages": [{"players": ["autoencoder/*"], "steps": 3}, {"players": ["prior/*"], "steps": 7, "cache": 2}]},
     ),
     "d2gan": (
         use("gan", generator=MLP, discriminators=TWO, adversarials={"one": "kl", "other": "reverse-kl"}),
@@ -97,7 +98,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET)), {}),
     "vae, two stages": (
         use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),
-        {"stages": [{"players": ["autoencoder"], "steps": STEPS // 2}] * 2},
+        {"stages": [{"players": ["autoencoder"], "steps": HALF}] * 2},
     ),
     "dcgan": (use("gan", generator=DCGAN, discriminator=DCGAN, regularizers=R1), {"terms": LAZY}),
     "gan-r1, overflowing": (GAME, {"terms": LAZY, "clip": 1.0, "precision": "fp16"}),
@@ -110,7 +111,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vq-ema!features": (use_coder(VQ), {}),
     "latent penalties!latents": (LATENTS, {}),
     "labels!labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
-    "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=10, weights={"adversarial": use("adaptive")}), {}),
+    "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=HALF, weights={"adversarial": use("adaptive")}), {}),
 }
 """The model of each system and its training settings; behind `!` is which exchange is left out.
 
@@ -179,11 +180,11 @@ def train(name: str, path: Path, **settings: Any) -> None:
     """Trains a system into a run at `path`, or goes on with it."""
     system = name.partition("+")[0].partition("@")[0]
     model, own = {**SYSTEMS, **JOINED, "idle": (use_coder("gaussian", decoder=use(Idle)), {})}[system]
-    every = {"samples": {"every": 1000, "num": 4}, "checkpoints": {"every": 10, "keep": 9}, "log": {"every": 1}}
+    every = {"samples": {"every": 1000, "num": 4}, "checkpoints": {"every": HALF, "keep": 9}, "log": {"every": 1}}
     divides = "@" in name and count_launched() > 1
     given = {"device": DEVICE, "batch_size": 16, "steps": STEPS, "ema": 0.9, "recompute": divides}
     given |= {**every, **own, **settings}
-    watch = {"every": 10, "num": 300, "metrics": ["fd", "prdc"]} if name == "labels" else {}
+    watch = {"every": HALF, "num": 300, "metrics": ["fd", "prdc"]} if name == "labels" else {}
     measured = {"features": "pixels", "watch": watch}
     spec = Spec(name=name, data=use("digits", size=8), model=model, train=given, evaluate=measured)
     site = Site(plan(spec), meta=False)
@@ -237,13 +238,13 @@ def launch(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", module, str(out), *names]
     base["MODKIT_CACHE"] = str(out / "cache")  # what several processes compute is their own
     started = []
     for rank in range(num):
-        env = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
-    return [f"{one.communicate(timeout=timeout)[1]}status {one.returncode}" for one in started]
+        environment = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        started.append(Fork("-m", module, out, *names, cwd=ROOT, environment=environment))
+    ended = [one.end(timeout) for one in started]
+    return [f"{one.stderr}status {one.returncode}" for one in ended]
 
 
 def main(out: str, *names: str) -> None:

@@ -1,8 +1,6 @@
 """What processes that wait say of one that has failed, hangs or is gone."""
 
 import re
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,6 +10,7 @@ from modkit.engines.record import Record
 from modkit.runs import checkpoint as store
 from tests.engines.faults import STEP
 from tests.engines.systems import ROOT
+from tests.forks import fork_python
 
 FAILED = f"failed at step {STEP}: ValueError: picture 3 cannot be read"
 GONE = r"has not been heard of: it was at or after (?:its start|the preparation of \w+|step (\d+))"
@@ -20,8 +19,7 @@ SOME, MORE = ("killed-1", "raising-0", "hanging-1"), ("killed-0", "raising-1", "
 
 @pytest.mark.parametrize("faults", [SOME, pytest.param(MORE, marks=pytest.mark.full)], ids=["some", "more"])
 def test_the_other_process_names_the_one_at_fault_and_its_step(tmp_path, faults):
-    command = [sys.executable, "-m", "tests.engines.faults", str(tmp_path), *faults]
-    subprocess.run(command, cwd=ROOT, timeout=300, check=True)
+    fork_python("-m", "tests.engines.faults", tmp_path, *faults, cwd=ROOT)
     for fault in faults:
         kind, _, rank = fault.partition("-")
         said = (tmp_path / f"{fault}-of-{1 - int(rank)}.txt").read_text()

@@ -6,7 +6,9 @@ import math
 import pytest
 
 import modkit
-from modkit.evaluation.evaluate_run import evaluate_run
+from modkit.building.session import load_run, open_data
+from modkit.engines.local import LocalEngine
+from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
 from modkit.evaluation.report import Report
 from modkit.parts.registry import get_registry
 from tests.refusals import check_refusal
@@ -78,9 +80,12 @@ def test_every_metric_scores_every_family_or_refuses_it(host, runs):
         assert math.isfinite(score.value) and counts <= {24}, name
     assert Report.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["seed"] == 0
+    loaded = load_run(runs(host))
+    data = open_data(runs(host), loaded.site)
     for metric, reason in reasons.items():
         if reason:
-            check_refusal(reason, evaluate_run, runs(host), features="pixels", metrics=[metric], num=24)
+            options = Options(features="pixels", metrics=[metric], num=24)
+            check_refusal(reason, measure_run, runs(host), loaded, data, options, LocalEngine("cpu"))
 
 
 @pytest.mark.parametrize("features", OF_IMAGES)

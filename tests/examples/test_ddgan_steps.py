@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from examples.ddgan_steps.study import Plan, carry_out
 from examples.ddgan_steps.verdict import no_worse, recall_claim, report, speed_claim
 from examples.studies.page import insert
 from tests.examples.killing import resume_after_kills
+from tests.forks import fork_python
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "ddgan_steps"
@@ -136,6 +135,5 @@ def test_a_plan_that_cannot_be_judged_is_refused():
 
 
 def test_the_command_says_what_it_does():
-    command = [sys.executable, "-m", "examples.ddgan_steps", "--help"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    ran = fork_python("-m", "examples.ddgan_steps", "--help", cwd=ROOT)
     assert re.search(r"--quick .*--full .*--out", ran.stdout.replace("\n", " "))

@@ -1,6 +1,8 @@
 """The gallery: its captions, its pictures, its page, and a run of two examples that is stopped, resumed and kept."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from modkit import Rng
 from modkit.building.session import open_run
 from modkit.runs.pictures import encode_png
 from tests.examples.killing import killed_after
+from tests.forks import server
 
 SMALL = Plan(steps=1, num=24, only=("vae", "gan-ring"))
 LINE, SIDE = 4, 52  # of a line, and of an image of 48 with a line
@@ -172,6 +175,7 @@ def test_a_plugin_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_two_examples_are_shown_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "make_pool", partial(ProcessPoolExecutor, mp_context=server()))
     said = []
     (tmp_path / "examples" / "vae").mkdir(parents=True)
     (tmp_path / "examples" / "vae" / "run").write_text("in the way")

@@ -2,15 +2,20 @@
 
 import json
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from examples.swaps import study
 from examples.swaps.cells import BASES, Cell, Swap, draw_pairs, list_product, list_single, make_base
 from examples.swaps.report import judge, make_report
 from examples.swaps.study import Plan, carry_out, list_cells
 from modkit.building.plan import plan
+from modkit.features import Classifier
 from modkit.parts.registry import get_registry
+from tests.forks import server
 
 SAMPLER = Swap("model.prior.sampler", "sampler", "ddim", "steps: 35")
 X0 = Swap("model.prior.parametrization", "parametrization", "x0")
@@ -79,7 +84,9 @@ def test_the_verdict_compares_with_the_base_above_the_floor(row, verdict):
     assert f"{1 + (verdict == 'fine')} {verdict}" in make_report(found, FLOOR, 60.0)
 
 
-def test_a_study_resumes_and_reports_every_cell(tmp_path):
+def test_a_study_resumes_and_reports_every_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "make_pool", partial(ProcessPoolExecutor, mp_context=server()))
+    monkeypatch.setattr(study, "Classifier", partial(Classifier, epochs=1))
     few = Plan(seconds=0.3, num=32, only=(BASE.name, "ldm+model.prior.sampler=ddim"), jobs=1)
     cells = [cell for cell in list_cells(few) if cell.group == "alone"]
     assert [cell.training for cell in cells] == [BASE, BASE]
@@ -91,16 +98,16 @@ def test_a_study_resumes_and_reports_every_cell(tmp_path):
     assert len([line for line in said if "ddim" in line]) >= 1
     with pytest.raises(ValueError, match="another seconds"):
         carry_out(Plan(seconds=1.0, num=32, only=few.only, jobs=1), tmp_path)
-    study = tmp_path / "study.json"
-    rows = json.loads(study.read_text())["cells"]
+    known = tmp_path / "study.json"
+    rows = json.loads(known.read_text())["cells"]
     assert set(rows) == set(few.only)
     rows[cells[1].name]["key"] = "of another spec"
-    study.write_text(json.dumps({"cells": rows}))
+    known.write_text(json.dumps({"cells": rows}))
     said.clear()
     for name in ("other", "third"):  # the same classifier
         shutil.copytree(tmp_path / "features", tmp_path / name / "features")
         shutil.copy(tmp_path / "floor.json", tmp_path / name)
-    again = carry_out(replace(few, known=study), tmp_path / "other", said.append)
+    again = carry_out(replace(few, known=known), tmp_path / "other", said.append)
     assert all("ddim" in line for line in said[1:]) and (tmp_path / "other" / "runs").exists()
     assert carry_out(replace(few, known=tmp_path / "other" / "study.json"), tmp_path / "third", said.append) == again
     assert not (tmp_path / "third" / "runs").exists()

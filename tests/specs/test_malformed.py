@@ -381,10 +381,10 @@ KINDS = {
 assert sum(KINDS.values()) >= 2000
 
 
-def mutations(make):
-    """The distinct mutations of a kind: a text and overrides."""
+def mutations(make, num):
+    """So many distinct mutations of a kind: a text and overrides."""
     rng, bases, found = random.Random(make.__name__), trees(), {}
-    while len(found) < KINDS[make]:
+    while len(found) < num:
         tree = copy.deepcopy(rng.choice(bases))
         made = make(rng, tree)  # the text, or overrides, or nothing where the tree has changed
         found[made if isinstance(made, str) else written(tree), tuple(made) if isinstance(made, list) else ()] = None
@@ -403,8 +403,9 @@ def test_what_is_mutated_is_valid(text):
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
-def test_malformed_specs_end_in_an_error_at_its_place(make):
-    for index, (text, overrides) in enumerate(mutations(make)):
+def test_malformed_specs_end_in_an_error_at_its_place(make, pytestconfig):
+    num = KINDS[make] if pytestconfig.getoption("--full") else KINDS[make] // 4
+    for index, (text, overrides) in enumerate(mutations(make, num)):
         Path("spec.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
         started = time.process_time()
         with pytest.raises(SpecError) as caught:

@@ -11,6 +11,13 @@ _FEW = tuple(array[:400] for array in load_digits(return_X_y=True))
 _split_few = cache(_split.__wrapped__)
 
 
+@pytest.fixture
+def no_candidates(monkeypatch, pytestconfig):
+    """What would fit in the place of a refused part is sought with `--full` alone; `tests/building` has the hints."""
+    if not pytestconfig.getoption("--full"):
+        monkeypatch.setattr("modkit.building.checker.suggest_candidates", lambda problems, *_: list(problems))
+
+
 @pytest.fixture(autouse=True)
 def few_digits(monkeypatch):
     """A few digits: what parts are prepared with is most of the work."""

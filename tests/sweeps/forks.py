@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own that can be killed; all are forks of one server, so that torch is imported once."""
+"""Sweeps in processes of their own that can be killed, forks as are those that they start."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 import modkit.comparison
 import modkit.sweeps.sweep
 from modkit.cli.app import main
 from modkit.evaluation.report import read_reports
-from modkit.specs.spec import Spec
-from modkit.sweeps.trials import freeze
+from tests.forks import server
 
 SPEC = """
 name: tiny
@@ -31,17 +28,10 @@ model:
 train: {batch_size: 64, steps: 2, samples: {num: 4}, checkpoints: {every: 1}}
 """
 
-if "pytest" not in sys.modules:  # the server imports what every fork needs
-    torch.set_num_threads(1)
-    freeze(Spec.from_yaml(SPEC), ["sampler=heun"])
-
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload([__name__])
-
 
 def start_sweep(arguments: dict[str, Any], fatal: int | None = None, whole: bool = True) -> int | None:
     """The exit status of a sweep that is killed at `fatal` files in its directory, with its processes if `whole`."""
-    process = _server.Process(target=_sweep, args=(arguments,))
+    process = server().Process(target=_sweep, args=(arguments,))
     process.start()
     while process.is_alive() and os.getpgid(process.pid) != process.pid:  # until it can be killed with its processes
         time.sleep(0.002)

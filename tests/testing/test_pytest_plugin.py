@@ -52,7 +52,7 @@ def test_a_host_trains_with_a_part(modkit_host):
 )
 def test_the_battery_s_counts_are_printed(pytester, target, known, line, status):
     pytester.makepyfile(SUITE.format(target=target, known=known))
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     assert done.ret == status
     done.stdout.fnmatch_lines([f"*{line.split(',')[0]}*"])
 
@@ -61,6 +61,6 @@ def test_a_battery_of_which_nothing_ran_fails(pytester):
     known = {"weight half: signature": "it has none"}
     text = SUITE.format(target="modkit.losses.coefficients:Absent", known=known).replace("[1:4]", "[3:5]")
     pytester.makepyfile(text)
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     assert done.ret == 1
     done.stdout.fnmatch_lines(["*modkit battery: 0 ran*"])
