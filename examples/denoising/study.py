@@ -93,10 +93,10 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
 
 def _make_spec(name: str, plan: Plan, seed: int) -> Spec:
     given = [f"train.steps={plan.updates}", f"train.seed={seed}", "train.samples.every=1000000", *plan.overrides]
-    spec = modkit.load_spec(_HERE / "autoencoder.yaml")
+    spec = modkit.load_spec(_HERE / "autoencoder.yaml", given)
     for path, value in _SYSTEMS[name].items():
         spec = spec.with_value(path, value)
-    return modkit.load_spec(spec, given)
+    return spec
 
 
 def _measure(out: Path, seed: int) -> Errors:

@@ -119,7 +119,7 @@ _MODELS = {
     "denoising-gan": _denoising_gan(**_NCSNPP, **_ADVERSARIAL),
     "denoising-gan-ring": _denoising_gan(),
     "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
-    "denoising": _autoencoder(bottleneck="identity", input="noisy"),
+    "denoising": _autoencoder(input="noisy"),
     "conditional-vae": _autoencoder(**_CONV, **_LABEL),
 }
 _DATA = {
