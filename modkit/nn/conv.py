@@ -282,7 +282,7 @@ def _run(part: nn.Module, y: Tensor, embedding: Tensor | None) -> Tensor:
 def _embed(owner: str, cond: CondType, channels: int) -> CondEmbedding:
     """Creates the embedding that modulates the blocks, four times as wide as the finest maps, as in U-Nets."""
     if cond.context is not None:
-        raise ValueError(f"{owner} expects no context (it does not attend to tokens), got {cond.context}")
+        raise ValueError(f"{owner} expects no context (it does not attend), got {cond.context}")
     return CondEmbedding(cond, 4 * channels)
 
 

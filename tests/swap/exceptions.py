@@ -4,11 +4,16 @@ __all__ = ["SAME", "UNFIT", "UNMOVED"]
 
 UNFIT = {
     ("denoising-gan", "schedule", "edm"): "its even times all lie at pure noise",
-    ("autoencoder", "data", "corrupted"): "it reads no fields",
+    ("autoencoder", "conditioner", "encoded"): "no host of the family has masked samples",
+    ("autoencoder", "conditioner", "tokens"): "no encoder attends",
     ("denoising-gan", "data", "corrupted"): "x_t takes a map's place, so no host of the family reads one",
     ("gan", "conditioner", "encoded"): "no host of the family has masked samples",
     ("gan", "conditioner", "tokens"): "no generator attends",
-    ("latent", "corruption", "low-res"): "the host encodes what is masked by its own autoencoder, of the data's type",
+    **{
+        ("latent", "corruption", part): "the host encodes what is masked by its own autoencoder, of the data's type"
+        for part in ("drop", "low-res", "noise", "salt-pepper")
+    },
+    **{("autoencoder", "corruption", part): "the host reads what is noisy" for part in ("drop", "low-res", "mask")},
     **{
         ("autoencoder", "features", name): "it asks for a file of weights"
         for name in ("clip", "dinov2", "inception", "lpips", "timm", "torchvision")
@@ -38,7 +43,7 @@ SAME = {
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
     r" train\.loggers=": "a logger watches and draws nothing",
     r"^(?!aae ).*\.latent_adversarial=": "there is no critic of latents to play against",
-    r"^(vae|vq-vae|aae) model\.adversarial=": "there is no critic to play against",
+    r"^(vae|vq-vae|aae|denoising|conditional-vae) model\.adversarial=": "there is no critic to play against",
     r"^latent-(diffusion|joint|gan|vq|autoregressive|masked|cascade) model\.autoencoder\.adversarial=": (
         "there is no critic to play against"
     ),

@@ -119,11 +119,14 @@ _MODELS = {
     "denoising-gan": _denoising_gan(**_NCSNPP, **_ADVERSARIAL),
     "denoising-gan-ring": _denoising_gan(),
     "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
+    "denoising": _autoencoder(input="noisy"),
+    "conditional-vae": _autoencoder(**_CONV, **_LABEL),
 }
 _DATA = {
     **dict.fromkeys(("gan-ring", "diffusion-ring", "denoising-gan-ring"), _RING),
     **dict.fromkeys(("in-painting", "latent-in-painting"), use("corrupted", data=_DIGITS, corruption="mask")),
     "super-resolution-gan": use("corrupted", data=_DIGITS, corruption="low-res"),
+    "denoising": use("corrupted", data=_DIGITS, corruption="noise"),
 }
 """Data other than digits."""
 
@@ -162,7 +165,7 @@ SMALL = {
     ("bottleneck", "lfq"): {"bits": 3},
     ("bottleneck", "gumbel"): _VQ.params,
     **{("bottleneck", name): _GAUSSIAN.params for name in ("deterministic", "gaussian")},
-    **{(kind, "dcgan"): _DCGAN.params for kind in ("generator", "discriminator")},
+    **{(kind, "dcgan"): _DCGAN.params for kind in ("encoder", "decoder", "generator", "discriminator")},
     ("discriminator", "patch"): {"channels": 4},
     ("network", "unet"): _UNET.params,
     **{(kind, "mlp"): _MLP.params for kind in ("encoder", "decoder", "generator", "discriminator", "network")},

@@ -63,13 +63,13 @@ def _before_last_layer(term):
 
 def _no_fields(path, part, expected):
     """A conditioner stands where the data have no field that it reads."""
-    told = r"\((labels scalar codes of \d+ classes(, low_res 1×4×4 in \[-1, 1\])?|shape scalar .*)\)"
+    told = r"\((labels scalar codes of \d+ classes(, (low_res|noisy|dropped) 1×.*)?|shape scalar .*)\)"
     return rf"{re.escape(path)}: the conditioner {part} cannot be built from fields {told}: {expected}"
 
 
 def _no_masked(path):
     return _no_fields(
-        path, "encoded", r"Encoded expects the data's field 'masked', got fields \['(labels|orientation)'"
+        path, "encoded", r"Encoded expects the data's field 'masked', got fields \['(dropped|labels|orientation)'"
     )
 
 
@@ -166,7 +166,7 @@ _HIERARCHIES = {
     **{
         f"{host} {path}.bottleneck=top-down": _no_hierarchy(f"{path}.bottleneck", *_TOP_DOWN)
         for path, hosts in (
-            ("model", ("vae", "critic", "aae", "vq-vae")),
+            ("model", ("vae", "critic", "aae", "vq-vae", "denoising", "conditional-vae")),
             (
                 "model.autoencoder",
                 [f"latent-{host}" for host in _LATENT_HOSTS if host != "cascade"] + ["latent-vq"],
@@ -183,8 +183,12 @@ _HIERARCHIES = {
         f"latent-{host} model.prior=cascade": _no_latent("cascade") + ".*Cascade expects a hierarchy"
         for host in ("diffusion", "gan", "vae", "vq", "in-painting", "autoregressive")
     },
-    "latent-cascade model.autoencoder.encoder=mlp": _no_hierarchy("model.autoencoder.bottleneck", *_TOP_DOWN),
+    **{
+        f"latent-cascade model.autoencoder.encoder={part}": _no_hierarchy("model.autoencoder.bottleneck", *_TOP_DOWN)
+        for part in ("dcgan", "mlp")
+    },
     "latent-cascade model.autoencoder.decoder=mlp": _one_level("decoder mlp", "MLPDecoder"),
+    "latent-cascade model.autoencoder.decoder=dcgan": _one_level("decoder dcgan", "DCGANDecoder"),
     **{
         f"latent-cascade model.autoencoder.bottleneck={part}": _one_level(f"bottleneck {part}", name)
         for part, name in (
@@ -217,7 +221,7 @@ _HIERARCHIES = {
         f"latent-cascade model.prior.level={part}": (
             rf"model\.prior\.level\[1\]: the model {part} cannot be built .*: expected a part that takes conditions"
         )
-        for part in ("autoencoder", "sklearn/gaussian-mixture")
+        for part in ("sklearn/gaussian-mixture",)
     },
     "latent-cascade model.prior.level=cascade": _no_latent("cascade") + "codes: level 0: Cascade expects a hierarchy",
 }
@@ -228,6 +232,7 @@ _MAPS = {
         for host, path, part, told in (
             ("vae", "model.encoder", "conv", _POINT),
             ("critic", "model.encoder", "conv", _POINT),
+            ("conditional-vae", "model.encoder", "conv", rf"{_POINT}, cond \(vector 8\)"),
             ("gan", "model.discriminator", "dcgan", _POINT),
             ("diffusion", "model.network", "unet", _OUT + ".*"),
             ("denoising-gan", "model.network", "ncsnpp", ".*"),
@@ -241,15 +246,26 @@ _MAPS = {
     **{
         case: _no_map(path, part, told, source)
         for case, path, part, told, source in (
-            ("vae model.encoder=mlp", "model.decoder", "conv", _CODE, f"model.{_GAUSSIAN}"),
+            *(
+                (f"{host} model.encoder={part}", "model.decoder", "conv", told, f"model.{_GAUSSIAN}")
+                for host, told in (("vae", _CODE), ("conditional-vae", rf"{_CODE}, cond \(vector 8\)"))
+                for part in ("dcgan", "mlp")
+            ),
+            ("denoising model.decoder=conv", "model.decoder", "conv", _CODE, f"model.{_GAUSSIAN}"),
             ("vq-vae model.decoder=conv", "model.decoder", "conv", _CODE, r"model.bottleneck \(vq\)"),
             ("aae model.decoder=conv", "model.decoder", "conv", _CODE, f"model.{_GAUSSIAN}"),
             *(
                 (f"latent-{host} {swap}", "model.autoencoder.decoder", "conv", _CODE, f"model.autoencoder.{bottleneck}")
                 for host, swap, bottleneck in (
-                    ("autoregressive", "model.autoencoder.encoder=mlp", r"bottleneck \(vq\)"),
-                    ("masked", "model.autoencoder.encoder=mlp", r"bottleneck \(vq\)"),
-                    ("in-painting", "model.autoencoder.encoder=mlp", _GAUSSIAN),
+                    *(
+                        (host, f"model.autoencoder.encoder={part}", bottleneck)
+                        for host, bottleneck in (
+                            ("autoregressive", r"bottleneck \(vq\)"),
+                            ("masked", r"bottleneck \(vq\)"),
+                            ("in-painting", _GAUSSIAN),
+                        )
+                        for part in ("dcgan", "mlp")
+                    ),
                     ("diffusion", "model.autoencoder.decoder=conv", _GAUSSIAN),
                     ("vae", "model.autoencoder.decoder=conv", _GAUSSIAN),
                 )
@@ -272,13 +288,19 @@ _MAPS = {
                 (f"latent-diffusion model.prior.network={one}", "model.prior.network", one, _OUT + ".*", _LATENT)
                 for one in ("ncsnpp", "unet")
             ),
-            ("latent-vae model.prior.encoder=conv", "model.prior.encoder", "conv", _POINT, _LATENT),
-            (
-                "latent-vae model.prior.decoder=conv",
-                "model.prior.decoder",
-                "conv",
-                "z 2 unbounded, x 2 unbounded",
-                f"model.prior.{_GAUSSIAN}",
+            *(
+                (f"latent-vae model.prior.encoder={part}", "model.prior.encoder", part, _POINT, _LATENT)
+                for part in ("conv", "dcgan")
+            ),
+            *(
+                (
+                    f"latent-vae model.prior.decoder={part}",
+                    "model.prior.decoder",
+                    part,
+                    "z 2 unbounded, x 2 unbounded",
+                    f"model.prior.{_GAUSSIAN}",
+                )
+                for part in ("conv", "dcgan")
             ),
         )
     },
@@ -314,7 +336,7 @@ _PLAIN = (
 )
 _NESTED = ("diffusion", "joint", "gan", "vq", "autoregressive", "masked", "cascade", "vae")
 _NO_MAP = ("label", "none", "several")
-_UNCONDITIONAL = ("autoencoder", "latent", "sklearn/gaussian-mixture")
+_UNCONDITIONAL = ("latent", "sklearn/gaussian-mixture")
 _CONDITIONS = {
     **{
         f"{host}=denoising-gan": "conditions expect `concat` from one side only, got"
@@ -365,9 +387,12 @@ _CONDITIONS = {
     },
     **{
         f"{host} data.data=webdataset/stream": "Corrupted expects data that can be read by index, got Stream, a stream"
-        for host in ("super-resolution-gan", "in-painting", "latent-in-painting")
+        for host in ("super-resolution-gan", "in-painting", "latent-in-painting", "denoising")
     },
-    "latent-in-painting data.corruption=low-res": _no_masked("model.prior.conditioner"),
+    **{
+        f"latent-in-painting data.corruption={part}": _no_masked("model.prior.conditioner")
+        for part in ("drop", "low-res", "noise", "salt-pepper")
+    },
     **{
         case: f"leaves fields unread that these data have for it to read: {fields}; expected"
         for fields, each in {
@@ -376,9 +401,13 @@ _CONDITIONS = {
                 *(f"in-painting model.conditioner={part}" for part in ("label", "none", "tokens")),
                 *(f"in-painting model.conditioner.parts.maps={part}" for part in (*_NO_MAP, "tokens")),
                 *(f"in-painting model={part}" for part in _UNCONDITIONAL),
+                "denoising data.data=corrupted",
                 *(f"latent-in-painting model.prior.conditioner={part}" for part in (*_NO_MAP, "tokens")),
                 *(f"latent-in-painting model.prior={part}" for part in _UNCONDITIONAL),
-                *(f"latent-in-painting model={part}" for part in ("denoising-gan", "diffusion", "gan")),
+                *(f"latent-in-painting model={part}" for part in ("autoencoder", "denoising-gan", "diffusion", "gan")),
+            ),
+            "noisy": (
+                *(f"denoising model={part}" for part in ("denoising-gan", "diffusion", "flow", "gan", *_UNCONDITIONAL)),
             ),
             "low_res": (
                 *(f"super-resolution-gan model.conditioner={part}" for part in _NO_MAP),
@@ -526,6 +555,43 @@ REFUSALS |= {
     )
     for host in hosts
     for rate in ("balanced", "capacity", "free-bits")
+}
+_CODERS = (
+    *((host, "model", "conv") for host in ("vae", "critic", "conditional-vae")),
+    *((host, "model", "mlp") for host in ("aae", "vq-vae", "denoising")),
+    *((f"latent-{host}", "model.autoencoder", "mlp") for host in ("diffusion", "vae")),
+    *((f"latent-{host}", "model.autoencoder", "conv") for host in ("gan", "vq", "autoregressive", "masked", "cascade")),
+    ("latent-in-painting", "model.autoencoder", "conv"),
+    ("latent-vae", "model.prior", "mlp"),
+)
+"""Autoencoders of the hosts, each with its path and its encoder."""
+REFUSALS |= {
+    **{
+        f"{host} {path}.conditioner=tokens": _no_tokens(f"{path}.", f"encoder {part}", _NO_CONTEXT)
+        for host, path, part in _CODERS
+    },
+    **{
+        f"{host} {path}.conditioner={part}": refuse(f"{path}.conditioner")
+        for host, path, _ in _CODERS
+        for part, refuse in (("encoded", _no_masked), ("map", _no_maps))
+        if host != "latent-in-painting" and (host, part) != ("denoising", "map")
+    },
+    **{
+        f"latent-in-painting model.autoencoder.conditioner={part}": (
+            r"model\.prior\.conditioner: .*: Encoded expects an autoencoder that reads no fields, got one that reads"
+        )
+        for part in ("encoded", "label", "map", "several")
+    },
+    **{f"denoising model={part}": _no_codes("model", part) for part in _CODES},
+    "denoising model=cascade": _no_hierarchy("model", "model cascade", "Cascade"),
+    **{
+        f"denoising {swap}": r"model\.input: expected one of the data's fields: .*; got 'noisy'"
+        for swap in (
+            *(f"data={data}" for data in (*_PICTURES, *_FLAT)),
+            *(f"data.corruption={part}" for part in ("drop", "low-res", "mask")),
+        )
+    },
+    "conditional-vae data=sprites": r"model\.conditioner: the conditioner label .*: Label expects the data's field",
 }
 _JOINT = "joint training expects a"
 REFUSALS |= (

@@ -1,0 +1,1 @@
+"""Autoencoders that remove noise and fill in what is hidden. `python -m examples.denoising --help`."""
