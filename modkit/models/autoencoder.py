@@ -261,7 +261,7 @@ class Autoencoder(Model):
         if player != "autoencoder":
             return
         self.conditioner.prepare(select_fields(batches))
-        self.aggregates.prepare(select_fields(batches))
+        self.aggregates.prepare(batches)
         if self.perceptual:
             self.perceptual.prepare(batches)
         if prepare := read_extras(self.bottleneck, kinds.BottleneckExtras).prepare:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import Aggregate, AggregateExtras, Bottleneck, BottleneckExtras, Slot, Step, Unfit, read_extras
+from modkit.models.passes import count_samples
 from modkit.precision import disable_autocast, widen
 from modkit.rng import Rng
 from modkit.types import Batch, LatentBatch, Value
@@ -53,7 +54,7 @@ class LatentPenalties(nn.Module):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Counts the training samples, if a part needs their number."""
         if self._counts:
-            self.num_samples.fill_(sum(map(len, batches)))
+            self.num_samples.fill_(count_samples(batches))
 
     def compute(self, z: Value, h: Value, bottleneck: Bottleneck, step: Step) -> dict[str, Tensor]:
         """Computes the penalties that are due, by the names of their terms.

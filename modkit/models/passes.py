@@ -15,7 +15,7 @@ from modkit.data.loader import find_share
 from modkit.kinds import Exchange
 from modkit.types import Batch
 
-__all__ = ["Passes", "SharedPasses", "map_batches", "select_fields"]
+__all__ = ["Passes", "SharedPasses", "count_samples", "map_batches", "select_fields"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -27,10 +27,13 @@ class Passes(Iterable[T]):
     Args:
         start: Starts a pass.
         fields: Of batches, passes over their fields alone, which are faster; None if there are none.
+        num: Of batches, the number of their rows in a pass; None if it is unknown.
     """
 
-    def __init__(self, start: Callable[[], Iterator[T]], fields: Iterable[T] | None = None) -> None:
-        self._start, self.fields = start, fields
+    def __init__(
+        self, start: Callable[[], Iterator[T]], fields: Iterable[T] | None = None, num: int | None = None
+    ) -> None:
+        self._start, self.fields, self.num = start, fields, num
 
     def __iter__(self) -> Iterator[T]:
         return self._start()
@@ -43,6 +46,7 @@ class SharedPasses(Passes[Batch]):
         start: Starts a pass: yields the number of rows of a batch, and those of `find_share` for this process.
         exchange: The processes.
         fields: Passes over the fields of the batches alone; None if there are none.
+        num: Number of rows of a pass; None if it is unknown.
     """
 
     def __init__(
@@ -50,8 +54,9 @@ class SharedPasses(Passes[Batch]):
         start: Callable[[], Iterator[tuple[int, Batch]]],
         exchange: Exchange,
         fields: Iterable[Batch] | None = None,
+        num: int | None = None,
     ) -> None:
-        super().__init__(lambda: (batch for _, batch in self.share(lambda batch, first: batch)), fields)
+        super().__init__(lambda: (batch for _, batch in self.share(lambda batch, first: batch)), fields, num)
         self._start_shares, self._exchange = start, exchange
 
     def share(self, compute: Callable[[Batch, int], V]) -> Iterator[tuple[int, V]]:
@@ -101,6 +106,19 @@ def select_fields(batches: Iterable[Batch]) -> Iterable[Batch]:
         (True, True)
     """
     return batches.fields if isinstance(batches, Passes) and batches.fields is not None else batches
+
+
+def count_samples(batches: Iterable[Batch]) -> int:
+    """Counts the rows of a pass, without one if their number is known.
+
+    Examples:
+        >>> import torch
+        >>> whole = [Batch(torch.zeros(2, 1), {}), Batch(torch.zeros(1, 1), {})]
+        >>> count_samples(whole), count_samples(Passes(lambda: iter(whole), num=1437))
+        (3, 1437)
+    """
+    known = batches.num if isinstance(batches, Passes) else None
+    return sum(map(len, select_fields(batches))) if known is None else known
 
 
 def _compute(batches: Iterable[Batch], compute: Callable[[Batch, int], V]) -> Iterator[tuple[int, V]]:

@@ -83,7 +83,8 @@ class Reader:
                 left -= size
 
         fields = None if is_stream(self._data) else SharedPasses(partial(start, Fields(self._data), 0), engine)
-        return SharedPasses(partial(start, self._data, self._settings.workers), engine, fields)
+        num = self._data.splits["train"]
+        return SharedPasses(partial(start, self._data, self._settings.workers), engine, fields, num)
 
     def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
         """Yields `num` microbatches, in an order of their own, a function of the seed and `names`."""
