@@ -25,6 +25,7 @@ __all__ = [
     "Denoised",
     "Event",
     "Features",
+    "Judgement",
     "LatentBatch",
     "Latents",
     "Modes",
@@ -362,6 +363,18 @@ class Features(NamedTuple):
     vector: Tensor
     maps: tuple[Tensor, ...] = ()
     logits: Tensor | None = None
+
+
+class Judgement(NamedTuple):
+    """What a discriminator returns for samples, with what it saw in them.
+
+    Args:
+        logits: The logits, `b` or `b 1 h w`, higher for real samples.
+        maps: Its hidden features `b c ...`, from shallow to deep.
+    """
+
+    logits: Tensor
+    maps: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

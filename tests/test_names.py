@@ -19,7 +19,7 @@ VERBS = set(
     divide download draw drop dump echo embed emit encode end enlarge enter escape estimate evaluate examine exchange
     execute expand expect explain export extend extract factor fail feed fill filter find finish fit flatten fold follow
     format forward freeze gather generate get group guide hash hide hold identify import index infer init insert inspect
-    install integrate interpolate invert join keep launch limit list load locate lock log make map mark match measure
+    install integrate interpolate invert join judge keep launch limit list load locate lock log make map mark match measure
     merge mix move name narrow normalize note notify number observe open order override pack pad parametrize parse pass
     penalize perturb pin place plan play poll predict prefer prefix prepare print project prune queue quote raise rank
     read rebuild recompute reconstruct record recover reduce refuse register release reload remove render renew repeat

@@ -11,7 +11,7 @@ from torch import Tensor
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
-from modkit.kinds import Round
+from modkit.kinds import AdversarialExtras, DiscriminatorExtras, Round, read_extras
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["CASES"]
@@ -26,10 +26,15 @@ def _play_generator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[s
 
 
 def _play_discriminator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    logits = part(probe.draw_tensor("x", types["x"]), probe.draw_cond(types["cond"]))
+    x, cond = probe.draw_tensor("x", types["x"]), probe.draw_cond(types["cond"])
+    logits = part(x, cond)
     patches = logits.ndim == len(types["x"].shape) + 1 and logits.shape[1:2] == (1,)
     if logits.ndim != 1 and not patches:
         raise AssertionError(f"expected logits `b` or, of patches, `b 1 h w`, got {tuple(logits.shape)}")
+    judge = read_extras(part, DiscriminatorExtras).judge
+    # in training, spectral normalisation moves at each call
+    if judge is not None and not part.training and not torch.equal(judge(x, cond).logits, logits):
+        raise AssertionError("expected `judge` to return the logits of a call, got others")
     return {"logits": Emitted(logits, TensorType(tuple(logits.shape[1:])))}
 
 
@@ -37,7 +42,8 @@ def _play_adversarial(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     found: dict[str, Emitted] = {}
     for name, type in (("logits", TensorType(())), ("patches", TensorType((1, 3, 3)))):
         real, fake = probe.draw_tensor(f"real {name}", type), probe.draw_tensor(f"fake {name}", type)
-        found |= emit_scalar(f"generator of {name}", part.generator(fake), rows=False)
+        given = (fake, real) if read_extras(part, AdversarialExtras).paired else (fake,)
+        found |= emit_scalar(f"generator of {name}", part.generator(*given), rows=False)
         found |= emit_scalar(f"discriminator of {name}", part.discriminator(real, fake), rows=False)
     return found
 

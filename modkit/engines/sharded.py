@@ -26,7 +26,7 @@ from modkit.optim.shards import gather_whole, is_shard
 
 __all__ = ["ShardedNetwork"]
 
-_METHODS = ("step",)
+_METHODS = ("step", "judge")
 """What assemblies call of a network besides `forward`."""
 
 

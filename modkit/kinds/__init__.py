@@ -18,6 +18,7 @@ Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes
 
 from modkit.kinds.adversaries import (
     Adversarial,
+    AdversarialExtras,
     Critic,
     Discriminator,
     DiscriminatorExtras,
@@ -79,6 +80,7 @@ from modkit.kinds.training import (
 __all__ = [
     "KINDS",
     "Adversarial",
+    "AdversarialExtras",
     "Aggregate",
     "AggregateExtras",
     "Bijection",

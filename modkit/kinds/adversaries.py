@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modkit.types import Cond, Value
+from modkit.types import Cond, Judgement, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adversarial",
+    "AdversarialExtras",
     "Critic",
     "Discriminator",
     "DiscriminatorExtras",
@@ -58,7 +59,7 @@ class Adversarial(Protocol):
     """The losses of the two sides of an adversarial game: scalars, averaged over logits."""
 
     def generator(self, fake_logits: Tensor) -> Tensor:
-        """The loss that the generator minimises."""
+        """The loss that the generator minimises; of `paired` losses it is `generator(fake_logits, real_logits)`."""
         ...
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -112,15 +113,29 @@ class Regularizer(Protocol):
 
 
 @dataclass(frozen=True)
+class AdversarialExtras:
+    """Optional members of an `Adversarial`.
+
+    Args:
+        paired: Whether its losses compare each fake with a real sample. `generator` is then given the logits of as many
+            real samples, too, and no gradients reach these.
+    """
+
+    paired: bool = False
+
+
+@dataclass(frozen=True)
 class DiscriminatorExtras:
     """Optional members of a `Discriminator`, and of the modules inside it.
 
     Args:
         bounded: Whether each of its weights is bounded by spectral normalisation in a way that PyTorch's
             parametrizations do not show. `modkit check` warns of a weight that is not, beside others that are.
+        judge: `judge(x, cond)` returns the logits of a call, and the feature maps that they were computed from.
     """
 
     bounded: bool = False
+    judge: Callable[[Tensor, Cond], Judgement] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,50 @@
-"""Losses: adversarial losses, penalties on a critic or on latents, likelihoods, and coefficients that weight them."""
+"""Losses: adversarial losses, penalties on networks or on latents, likelihoods, and coefficients that weight them."""
 
-from modkit.losses.adversarial import KL, DensityRatio, Hinge, NonSaturating, ReverseKL
+from modkit.losses.adversarial import (
+    KL,
+    DensityRatio,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Relativistic,
+    ReverseKL,
+    Wasserstein,
+)
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
 from modkit.losses.dip import DIP
+from modkit.losses.latent_regularizers import Contractive, DecoderGradient, LatentNorm
 from modkit.losses.likelihoods import L1, MSE, Bernoulli, Gaussian
 from modkit.losses.mmd import MMD
-from modkit.losses.regularizers import R1
+from modkit.losses.regularizers import R1, R2, GradientPenalty
 from modkit.losses.total_correlation import DimensionWiseKL, MutualInformation, TotalCorrelation
 
 __all__ = [
     "Adaptive",
     "Bernoulli",
     "Constant",
+    "Contractive",
     "DIP",
+    "DecoderGradient",
     "DensityRatio",
     "DimensionWiseKL",
     "Gaussian",
+    "GradientPenalty",
     "Hinge",
     "KL",
     "L1",
+    "LatentNorm",
+    "LeastSquares",
     "MMD",
     "MSE",
+    "Minimax",
     "MutualInformation",
     "NonSaturating",
     "R1",
+    "R2",
+    "Relativistic",
     "ReverseKL",
     "TotalCorrelation",
     "Warmup",
+    "Wasserstein",
 ]

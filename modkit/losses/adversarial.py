@@ -14,7 +14,17 @@ from torch import Tensor
 
 from modkit.precision import widen
 
-__all__ = ["KL", "DensityRatio", "Hinge", "NonSaturating", "ReverseKL"]
+__all__ = [
+    "KL",
+    "DensityRatio",
+    "Hinge",
+    "LeastSquares",
+    "Minimax",
+    "NonSaturating",
+    "Relativistic",
+    "ReverseKL",
+    "Wasserstein",
+]
 
 _LOW = -15.0  # below this, log softplus(l) equals l to within 2e-7
 
@@ -64,6 +74,115 @@ class DensityRatio(NonSaturating):
     def generator(self, fake_logits: Tensor) -> Tensor:
         """-D(fake), a scalar."""
         return -widen(fake_logits).mean()
+
+
+class Minimax:
+    r"""The minimax game of the original GAN, whose value V the discriminator maximises and the generator minimises.
+
+        V = E log D(real) + E log(1 - D(fake)),   D = sigmoid(logits)
+
+        generator      E log(1 - D(fake))
+        discriminator  -V
+
+    `non-saturating` has the same equilibrium, where D = 1/2, and a gradient that does not vanish where the generator
+    loses.
+
+    References:
+        Generative Adversarial Nets (Goodfellow et al., 2014), eq. 1, https://arxiv.org/abs/1406.2661
+
+    Examples:
+        >>> real, fake = torch.tensor([0.0]), torch.tensor([0.0])
+        >>> Minimax().generator(fake), Minimax().discriminator(real, fake)  # -log 2 and 2 log 2
+        (tensor(-0.6931), tensor(1.3863))
+    """
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """log(1 - D(fake)), a scalar."""
+        return -F.softplus(widen(fake_logits)).mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-log D(real) - log(1 - D(fake)), a scalar."""
+        return NonSaturating().discriminator(real_logits, fake_logits)
+
+
+class LeastSquares:
+    r"""The least-squares losses: logits regress to 1 for real samples and to 0 for generated ones.
+
+        generator      1/2 E (D(fake) - 1)^2
+        discriminator  1/2 E (D(real) - 1)^2 + 1/2 E D(fake)^2,   D* = p / (p + q)
+
+    References:
+        Least Squares Generative Adversarial Networks (Mao et al., 2017), eq. 2 and 9, https://arxiv.org/abs/1611.04076
+
+    Examples:
+        >>> real, fake = torch.tensor([3.0]), torch.tensor([2.0])
+        >>> LeastSquares().generator(fake), LeastSquares().discriminator(real, fake)
+        (tensor(0.5000), tensor(4.))
+    """
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """(D(fake) - 1)^2 / 2, a scalar."""
+        return (widen(fake_logits) - 1).square().mean() / 2
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """((D(real) - 1)^2 + D(fake)^2) / 2, a scalar."""
+        return ((widen(real_logits) - 1).square().mean() + widen(fake_logits).square().mean()) / 2
+
+
+class Wasserstein:
+    r"""The Wasserstein losses: the critic, if its slope is at most one, measures the distance W(data, model).
+
+        generator      -E D(fake)
+        discriminator  E D(fake) - E D(real)
+
+    The slope is bounded by the regularizer `gradient-penalty`, or by spectral normalization.
+
+    References:
+        Wasserstein GAN (Arjovsky et al., 2017), eq. 2, https://arxiv.org/abs/1701.07875
+
+    Examples:
+        >>> real, fake = torch.tensor([3.0]), torch.tensor([2.0])
+        >>> Wasserstein().generator(fake), Wasserstein().discriminator(real, fake)
+        (tensor(-2.), tensor(-1.))
+    """
+
+    def generator(self, fake_logits: Tensor) -> Tensor:
+        """-D(fake), a scalar."""
+        return -widen(fake_logits).mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """D(fake) - D(real), a scalar."""
+        return widen(fake_logits).mean() - widen(real_logits).mean()
+
+
+class Relativistic:
+    r"""The relativistic losses of pairs: a real sample is more real than a generated one, or less.
+
+        generator      E softplus(D(real) - D(fake))
+        discriminator  E softplus(D(fake) - D(real))
+
+    Sample i of the reals is paired with fake i. As a logit counts only beside another, no mode of the data is left for
+    good; with the regularizers `r1` and `r2` the game converges locally.
+
+    References:
+        The Relativistic Discriminator (Jolicoeur-Martineau, 2019), section 4, https://arxiv.org/abs/1807.00734
+        The GAN is dead; long live the GAN! (Huang et al., 2024), eq. 2, https://arxiv.org/abs/2501.05441
+
+    Examples:
+        >>> real, fake = torch.tensor([0.0]), torch.tensor([0.0])
+        >>> Relativistic().generator(fake, real), Relativistic().discriminator(real, fake)
+        (tensor(0.6931), tensor(0.6931))
+    """
+
+    paired = True
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        """-log sigmoid(D(fake) - D(real)), a scalar."""
+        return F.softplus(widen(real_logits) - widen(fake_logits)).mean()
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-log sigmoid(D(real) - D(fake)), a scalar."""
+        return F.softplus(widen(fake_logits) - widen(real_logits)).mean()
 
 
 class Hinge:

@@ -25,16 +25,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
+from modkit.losses.judging import measure_features
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
+from modkit.models.critic_game import GAMES, compute_autoencoder_loss, compute_critic_loss
 from modkit.models.given import call_given, check_conditional, find_input, read_input
 from modkit.models.importance import Gradient, ImportanceWeights
 from modkit.models.latent_game import Against, LatentGame
@@ -87,6 +89,9 @@ class Autoencoder(Model):
         adversarial: Losses of the two sides of the game with the critic.
         regularizers: Penalties on the critic or on the autoencoder, by the names of their terms. Those on the
             autoencoder are divided by the number of values of x, as `nll` is.
+        critic_game: What is judged, and whom it trains. In `vqgan`, the critic judges reconstructions. In `vae-gan`, it
+            judges samples from the prior, too, which trains the decoder alone, and the distance `features` of a sample
+            and its reconstruction in the critic's deepest features is minimised in place of `nll`.
         critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
         conditioner: Computes conditions from fields; it is trained with the autoencoder.
@@ -136,6 +141,7 @@ class Autoencoder(Model):
         critic: Slot[kinds.Discriminator] | None = None,
         adversarial: Slot[kinds.Adversarial] = default("hinge"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        critic_game: Literal["vqgan", "vae-gan"] = "vqgan",
         critic_start: int = 0,
         features: Slot[kinds.FeatureExtractor] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
@@ -164,7 +170,8 @@ class Autoencoder(Model):
         if (draws, gradient) != (1, "reparametrized"):
             self._require_exact_rate("importance weights leave none")
             self.importance = ImportanceWeights(self.bottleneck, bottleneck.where, draws, gradient)
-            for slot, given in (("aggregates", aggregates), ("latent_critic", latent_critic)):
+            games = {"aggregates": aggregates, "latent_critic": latent_critic, "critic_game": critic_game != "vqgan"}
+            for slot, given in games.items():
                 if given:
                     raise kinds.Unfit(slot, "importance weights expect no other losses of latents, got some")
             if self.importance.doubly and (critic or features or regularizers):
@@ -181,7 +188,9 @@ class Autoencoder(Model):
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
         self.regularizers = make_regularizers(self, regularizers, sides)
-        self.critic_start = critic_start
+        if critic_game not in GAMES:
+            raise ValueError(f"Autoencoder expects critic_game of {list(GAMES)}, got {critic_game!r}")
+        self.game, self.critic_start = GAMES[critic_game], critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
         penalties = {name: make() for name, make in (aggregates or {}).items()}
         self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck)
@@ -216,8 +225,9 @@ class Autoencoder(Model):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes the losses of the autoencoder or of a critic.
 
-        The autoencoder has `nll`, `kl`, its aggregates, the losses of the bottleneck, `perceptual`, `adversarial` and
-        `adversarial/latent-critic`; a critic has `adversarial`. The autoencoder and the critic of x have regularizers.
+        The autoencoder has `nll` (or `features`), `kl`, its aggregates, the losses of the bottleneck, `perceptual`,
+        `adversarial` and `adversarial/latent-critic`; a critic has `adversarial`. The autoencoder and the critic of x
+        have regularizers.
         """
         cond = self._compute_cond(batch.fields, batch.cond)
         if player != "autoencoder":
@@ -427,9 +437,9 @@ class Autoencoder(Model):
         """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
         z = _get_last(latents.values)
         out = call_given(self.decoder, z, cond)
-        nats = {"nll": self.likelihood.nll(out, x), **rate, **self.aggregates.compute(z, h, self.bottleneck, step)}
+        nats = {**self._measure_distance(out, x, cond), **rate, **self.aggregates.compute(z, h, self.bottleneck, step)}
         if self.latent_game and step.wants("adversarial/latent-critic"):
-            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z)
+            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, self.bottleneck, step)
         losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
         return losses | self._compare(z, out, x, cond, step)
 
@@ -453,7 +463,9 @@ class Autoencoder(Model):
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(fake, x).mean()
         if self.critic and self.adversarial and step.wants("adversarial"):
-            losses["adversarial"] = self.adversarial.generator(self.critic(fake, cond.map(Tensor.detach)))
+            fakes = self._list_fakes(fake, z, cond, step.rng)
+            game = self.adversarial, self.critic
+            losses["adversarial"] = compute_autoencoder_loss(*game, fakes, x, cond.map(Tensor.detach))
         penalties = self._penalize("autoencoder", x, cond, fake, z, step)
         return losses | {name: penalty / self.single.numel for name, penalty in penalties.items()}
 
@@ -467,9 +479,21 @@ class Autoencoder(Model):
         if player != "critic" or self.critic is None or self.adversarial is None:
             raise ValueError(f"Autoencoder has no {player}, got the player `{player}`")
         with torch.no_grad():
-            fake = self._decode_mean(z, cond)
-        losses = {"adversarial": self.adversarial.discriminator(self.critic(x, cond), self.critic(fake, cond))}
-        return losses | self._penalize("discriminator", x, cond, fake, z, step)
+            fakes = self._list_fakes(self._decode_mean(z, cond), z, cond, step.rng)
+        losses = {"adversarial": compute_critic_loss(self.adversarial, self.critic, fakes, x, cond)}
+        return losses | self._penalize("discriminator", x, cond, fakes[-1], z, step)
+
+    def _list_fakes(self, fake: Tensor, z: Value, cond: Cond, rng: Rng) -> tuple[Tensor, ...]:
+        def draw() -> Value:
+            return self.bottleneck.sample(len(fake), rng.at("prior"))
+
+        return self.game.list_fakes(fake, z, partial(self._decode_mean, cond=cond), draw)
+
+    def _measure_distance(self, out: Tensor, x: Tensor, cond: Cond) -> dict[str, Tensor]:
+        """Measures how far reconstructions are from x, in nats per sample: by the likelihood or by the critic."""
+        if not (self.critic and self.game.compares_features):
+            return {"nll": self.likelihood.nll(out, x)}
+        return {"features": measure_features(self.critic, self.likelihood.mean(out), x, cond.map(Tensor.detach))}
 
     def _penalize(self, side: str, x: Tensor, cond: Cond, fake: Tensor, z: Value, step: Step) -> dict[str, Tensor]:
         def encode(x: Tensor) -> Value:

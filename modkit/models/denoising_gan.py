@@ -32,6 +32,7 @@ from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.losses.judging import compute_generator_loss
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
@@ -136,7 +137,8 @@ class DenoisingGAN(Model):
                 return {}
             fake = self._generate(pair, cond, z, step.rng)
             if step.wants("adversarial"):
-                losses["adversarial"] = self.adversarial.generator(self.discriminator(fake, beside))
+                game = self.adversarial, self.discriminator
+                losses["adversarial"] = compute_generator_loss(*game, fake, pair.x_s, beside)
         else:
             beside = self._add_pair(pair, cond)
             with torch.no_grad():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.losses.judging import compute_generator_loss
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
@@ -154,7 +155,10 @@ class GAN(Model):
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
         fake = self.generator(z, cond)
-        losses = {t: self.adversarials[name].generator(self.critics[name](fake, given)) for t, name in wanted.items()}
+        losses = {
+            term: compute_generator_loss(self.adversarials[name], self.critics[name], fake, x, given)
+            for term, name in wanted.items()
+        }
         return losses | penalize(due, Round(x, cond, step.rng, fake, z, generator=self.generator))
 
     def _draw_noise(self, num: int, rng: Rng) -> Tensor:

@@ -21,7 +21,8 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from modkit.kinds import Adversarial, Bottleneck, Discriminator, Slot, Step, Unfit
+from modkit.kinds import Adversarial, AdversarialExtras, Bottleneck, Discriminator, Slot, Step, Unfit, read_extras
+from modkit.losses.judging import compute_generator_loss
 from modkit.models.latent_penalties import check_prior
 from modkit.precision import widen
 from modkit.types import Cond, CondType, Value
@@ -64,9 +65,12 @@ class LatentGame(nn.Module):
         self.critic = critic.name_source(slot.where)(x=z, cond=CondType())
         self._adversarial, self._pair = adversarial, _PAIRS[against]
 
-    def compute_encoder_loss(self, z: Value) -> Tensor:
+    def compute_encoder_loss(self, z: Value, bottleneck: Bottleneck, step: Step) -> Tensor:
         """The loss of the encoder for its latents, `b ...`, a scalar."""
-        return self._adversarial.generator(self.critic(_check_single(z), Cond()))
+        fake = real = _check_single(z)
+        if read_extras(self._adversarial, AdversarialExtras).paired:
+            real, fake = self._pair(fake, bottleneck, step)
+        return compute_generator_loss(self._adversarial, self.critic, fake, real, Cond())
 
     def compute_critic_loss(self, z: Value, bottleneck: Bottleneck, step: Step) -> Tensor:
         """The loss of the critic, a scalar; latents are expected without gradients."""

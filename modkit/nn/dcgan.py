@@ -30,13 +30,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from modkit.nn.activations import collect_activations
 from modkit.nn.blocks import broadcast
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, Event, TensorType
+from modkit.types import Cond, CondType, Event, Judgement, TensorType
 
 __all__ = ["DCGANDecoder", "DCGANDiscriminator", "DCGANEncoder", "DCGANGenerator", "init_weights"]
 
@@ -237,7 +238,14 @@ class DCGANDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        features = self.layers(self.join(x, cond.concat))
+        return self._compute_logits(self.layers(self.join(x, cond.concat)), cond)
+
+    def judge(self, x: Tensor, cond: Cond) -> Judgement:
+        """Computes the logits of `x`, and the maps after each convolution."""
+        maps = collect_activations(self.layers, self.join(x, cond.concat))
+        return Judgement(self._compute_logits(maps[-1], cond), maps)
+
+    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.out(self.compare(features.flatten(1))).squeeze(1)
         logits = logits + self.projection(features.mean((2, 3)), cond)
         return logits

@@ -21,12 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modkit.nn.activations import collect_activations
 from modkit.nn.blocks import zero_init
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, Event, TensorType
+from modkit.types import Cond, CondType, Event, Judgement, TensorType
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator", "MLPNetwork", "squash"]
 
@@ -245,7 +246,18 @@ class MLPDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        features = self.hidden(_join(self, x, cond) if self.concat else x.flatten(1))
+        return self._compute_logits(self.hidden(self._enter(x, cond)), cond)
+
+    def judge(self, x: Tensor, cond: Cond) -> Judgement:
+        """Computes the logits of `x`, and its hidden features, `b d`; without hidden layers these are x itself."""
+        h = self._enter(x, cond)
+        maps = collect_activations(self.hidden, h) or (h,)
+        return Judgement(self._compute_logits(maps[-1], cond), maps)
+
+    def _enter(self, x: Tensor, cond: Cond) -> Tensor:
+        return _join(self, x, cond) if self.concat else x.flatten(1)
+
+    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.out(self.compare(features)).squeeze(1) + self.projection(features, cond)
         return logits
 

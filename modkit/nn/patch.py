@@ -23,11 +23,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modkit.nn.activations import collect_activations
 from modkit.nn.dcgan import init_weights
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, Judgement, TensorType
 
 __all__ = ["PatchDiscriminator"]
 
@@ -97,7 +98,14 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of the patches of `x`, `b 1 h w`."""
-        features: Tensor = self.main[:-1](self.join(x, cond.concat))
+        return self._compute_logits(self.main[:-1](self.join(x, cond.concat)), cond)
+
+    def judge(self, x: Tensor, cond: Cond) -> Judgement:
+        """Computes the logits of the patches of `x`, and the maps after each convolution."""
+        maps = collect_activations(list(self.main)[:-1], self.join(x, cond.concat))
+        return Judgement(self._compute_logits(maps[-1], cond), maps)
+
+    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.main[-1](features)
         if not self.projection.embedding.embeds:
             return logits

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch.distributions import Bernoulli
 
-from modkit.losses import KL, DensityRatio, Hinge, NonSaturating, ReverseKL
+from modkit.losses import (
+    KL,
+    DensityRatio,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Relativistic,
+    ReverseKL,
+    Wasserstein,
+)
 
 SHAPES = [(7,), (5, 1, 3, 3)]
 
@@ -48,19 +58,60 @@ def test_hinge_by_hand():
     torch.testing.assert_close(gradients[1], torch.tensor([0.0, 1 / 3, 1 / 3]))
 
 
-@pytest.mark.parametrize("part", [NonSaturating(), Hinge()])
+PARTS = [NonSaturating(), Minimax(), Hinge(), LeastSquares(), Wasserstein(), Relativistic()]
+
+
+def read_generator(part):
+    """The generator's loss as a function of fakes and reals, whichever it takes."""
+    return part.generator if getattr(part, "paired", False) else lambda fake, real: part.generator(fake)
+
+
+@pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients(part, shape):
     real, fake = torch.randn(2, *shape, dtype=torch.float64)
     assert torch.autograd.gradcheck(part.discriminator, (real.requires_grad_(), fake.requires_grad_()))
-    assert torch.autograd.gradcheck(part.generator, (fake,))
+    assert torch.autograd.gradcheck(read_generator(part), (fake, real.detach()))
 
 
-@pytest.mark.parametrize("part", [NonSaturating(), Hinge()])
+@pytest.mark.parametrize("part", PARTS)
 def test_bfloat16_logits_are_averaged_in_float32(part):
     real, fake = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0)).bfloat16()
     torch.testing.assert_close(part.discriminator(real, fake), part.discriminator(real.float(), fake.float()))
-    assert part.generator(fake).dtype == torch.float32
+    assert read_generator(part)(fake, real).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_losses_equal_their_equations(shape):
+    real, fake = torch.randn(2, *shape, dtype=torch.float64)
+    rows = {
+        Minimax: ((1 - fake.sigmoid()).log(), -real.sigmoid().log() - (1 - fake.sigmoid()).log()),
+        LeastSquares: ((fake - 1) ** 2 / 2, (real - 1) ** 2 / 2 + fake**2 / 2),
+        Wasserstein: (-fake, fake - real),
+        Relativistic: (-(fake - real).sigmoid().log(), -(real - fake).sigmoid().log()),
+    }
+    for part, (generator, discriminator) in rows.items():
+        torch.testing.assert_close(read_generator(part())(fake, real), generator.mean())
+        torch.testing.assert_close(part().discriminator(real, fake), discriminator.mean())
+
+
+@pytest.mark.smoke
+def test_minimax_and_non_saturating_share_their_fixed_point():
+    """On a discrete space the best critic is D* = p/(p + q), and at p = q no point is better than another."""
+    p, q = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], dtype=torch.float64)
+    real, fake = (torch.repeat_interleave(torch.arange(3), (10 * one).round().long()) for one in (p, q))
+    for part in (Minimax(), NonSaturating(), LeastSquares()):
+        best = p / (p + q) if isinstance(part, LeastSquares) else (p / q).log()  # its logits
+        logits = best.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(part.discriminator(logits[real], logits[fake]), logits)
+        torch.testing.assert_close(slope, torch.zeros(3).double(), rtol=0, atol=1e-12)
+        # the loss of a sample at each point: a generator moves its mass to where it has less than the data
+        losses = torch.stack([part.generator(best[[i]]) for i in range(3)])
+        assert losses.argsort(descending=True).tolist() == (p / q).argsort().tolist()
+    value = -Minimax().discriminator((p / q).log()[real], (p / q).log()[fake])
+    mixed = (p + q) / 2
+    divergence = ((p * (p / mixed).log()).sum() + (q * (q / mixed).log()).sum()) / 2
+    torch.testing.assert_close(value, 2 * divergence - math.log(4))  # their eq. 6
 
 
 def test_the_dual_game_is_both_divergences_at_its_optimum():

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from modkit import Rng, SpecError, StepContext, build, use
 from modkit.kinds import Round
-from modkit.losses import R1
+from modkit.losses import R1, R2, GradientPenalty
 from modkit.losses.regularizers import penalize, select_due
 from modkit.precision import use_precision
 from modkit.specs.settings import Term
@@ -73,9 +73,40 @@ def test_works_without_gradients_around_it():
     torch.testing.assert_close(penalty, 0.5 * weight.square().sum())
 
 
-def test_refuses():
-    with pytest.raises(ValueError, match="R1 expects gamma of at least 0, got -1"):
-        R1(gamma=-1)
+def test_r2_is_r1_at_the_fakes():
+    critic = Curved().double()
+    real, fake = torch.randn(2, 5, 2, dtype=torch.float64)
+    torch.testing.assert_close(R2(gamma=3.0)(play(critic, real, fake=fake)), R1(gamma=3.0)(play(critic, fake)))
+
+
+def test_the_gradient_penalty_is_that_of_each_sample_between_its_pair():
+    critic = Curved().double()
+    real, fake = torch.randn(2, 5, 2, dtype=torch.float64)
+    share = Rng(0).uniform("eps", real[:, :1])
+    norms = []
+    for row in share * real + (1 - share) * fake:
+        slopes = torch.autograd.functional.jacobian(lambda x: critic(x[None], Cond())[0], row)
+        norms.append(slopes.square().sum().sqrt())
+    found = GradientPenalty(gamma=3.0)(play(critic, real, fake=fake))
+    torch.testing.assert_close(found, 3 * (torch.stack(norms) - 1).square().mean())
+    assert share.shape == (5, 1) and share.std() > 0.1
+
+
+@pytest.mark.parametrize("part", [R1(), R2(), GradientPenalty()])
+def test_second_gradients_by_the_critic_s_weights(part):
+    real, fake = torch.randn(2, 3, 2, dtype=torch.float64)
+
+    def penalty(first, second):
+        return part(play(lambda x, cond: (torch.tanh(x @ first) @ second).squeeze(1), real, fake=fake))
+
+    weights = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 4), (4, 1))]
+    assert torch.autograd.gradcheck(penalty, weights) and torch.autograd.gradgradcheck(penalty, weights)
+
+
+@pytest.mark.parametrize("part", [R1, R2, GradientPenalty])
+def test_refuses(part):
+    with pytest.raises(ValueError, match=f"{part.__name__} expects gamma of at least 0, got -1"):
+        part(gamma=-1)
 
 
 MLP, CONV = use("mlp", width=16, depth=1), use("conv", channels=[8])

@@ -435,9 +435,20 @@ _LATENT_PENALTIES = {
     },
 }
 
+_PENALTIES = {
+    f"{host} model.regularizers.r1={part}": rf"model\.regularizers\.r1: {name} is a penalty on the side `autoencoder`"
+    for host in ("gan", "gan-ring", "denoising-gan")
+    for part, name in (
+        ("contractive", "Contractive"),
+        ("decoder-gradient", "DecoderGradient"),
+        ("latent-norm", "LatentNorm"),
+    )
+}
+
 REFUSALS = {
     **_LATENT_PENALTIES,
     **_PRIORS_OF_CODES,
+    **_PENALTIES,
     **_HIERARCHIES,
     **_WEIGHTS,
     **_CONDITIONS,

@@ -1,0 +1,91 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modkit import SpecError, build, use
+from modkit.types import Cond
+from tests.play import MLP, digits, spec, turn
+
+F64 = torch.float64
+VAEGAN = {
+    "critic": use("mlp", width=8, depth=1),
+    "critic_game": "vae-gan",
+    "adversarial": "non-saturating",
+    "likelihood": "gaussian",
+}
+
+
+def make(**slots):
+    return build(spec(use("autoencoder", **{**MLP, **VAEGAN, **slots}))).double()
+
+
+def play(model, x, step):
+    """Latents, reconstructions and samples of a turn, by hand."""
+    mean, logvar = model.bottleneck.project(model.encoder(x)).chunk(2, dim=1)
+    z = mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
+    prior = step.rng.at("prior").normal("prior", mean)
+    return z, model.decoder(z).clamp(-1, 1), model.decoder(prior).clamp(-1, 1)
+
+
+def test_samples_are_judged_beside_reconstructions():
+    """Larsen et al. (2016), algorithm 1, with means over fakes."""
+    model, x = make(regularizers={"r2": use("r2", gamma=3.0)}), digits(5, F64).tensor
+    _, fake, sample = play(model, x, turn("a"))
+    real_logits, *fakes = (model.critic(one, Cond()) for one in (x, fake, sample))
+    critic = model.losses("critic", digits(5, F64), turn("a"))
+    wanted = F.softplus(-real_logits).mean() + sum(F.softplus(one).mean() for one in fakes) / 2
+    torch.testing.assert_close(critic["adversarial"], wanted)
+    sample = sample.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(model.critic(sample, Cond()).sum(), sample)
+    torch.testing.assert_close(critic["r2"], 1.5 * slope.square().sum() / 5)  # fakes of penalties are the samples
+    own = model.losses("autoencoder", digits(5, F64), turn("a"))
+    assert list(own) == ["features", "kl", "adversarial"]
+    torch.testing.assert_close(own["adversarial"], sum(F.softplus(-one).mean() for one in fakes) / 2)
+    maps = [model.critic.judge(one, Cond()).maps[-1] for one in (x, fake)]
+    torch.testing.assert_close(own["features"], (maps[0] - maps[1]).square().sum() / 2 / 5 / 64)
+
+
+def test_the_adversarial_gradient_stops_before_the_encoder():
+    model = make()
+    losses = model.losses("autoencoder", digits(5, F64), turn("a"))
+    reached = {}
+    for name, loss in losses.items():
+        found = torch.autograd.grad(loss, [*model.parameters()], allow_unused=True, retain_graph=True)
+        pairs = zip(model.named_parameters(), found, strict=True)
+        reached[name] = {path.partition(".")[0] for (path, _), one in pairs if one is not None and one.any()}
+    assert reached["kl"] == {"encoder", "bottleneck"}
+    assert reached["features"] == {"encoder", "bottleneck", "decoder", "critic"}  # the trainer freezes the critic
+    assert reached["adversarial"] == {"decoder", "critic"}
+    plain = make(critic_game="vqgan").losses("autoencoder", digits(5, F64), turn("a"))
+    assert list(plain) == ["nll", "kl", "adversarial"]
+    assert (
+        any(one is not None for one in torch.autograd.grad(plain["adversarial"], [losses["kl"]], allow_unused=True))
+        is False
+    )
+
+
+def test_a_paired_loss_compares_each_kind_of_fake_with_the_reals():
+    model, x = make(adversarial="relativistic"), digits(5, F64).tensor
+    _, *fakes = play(model, x, turn("a"))
+    real, *fakes = (model.critic(one, Cond()) for one in (x, *fakes))
+    own, critic = (model.losses(name, digits(5, F64), turn("a"))["adversarial"] for name in ("autoencoder", "critic"))
+    torch.testing.assert_close(own, sum(F.softplus(real - one).mean() for one in fakes) / 2)
+    torch.testing.assert_close(critic, sum(F.softplus(one - real).mean() for one in fakes) / 2)
+
+
+def test_until_the_critic_starts_the_game_is_not_played():
+    losses = make().losses("autoencoder", digits(5, F64), turn(waiting=("critic",)))
+    assert set(losses) == {"features", "kl"}
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        ({"critic_game": "gan"}, r"expect(s|ed).*vqgan"),
+        ({"bottleneck": "identity"}, "Identity has no prior to sample from"),
+        ({"critic": use("ncsnpp", channels=[4, 4, 8], embedding=8)}, "expected a critic with feature maps"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_before_training(slots, message):
+    with pytest.raises((SpecError, ValueError), match=message):
+        make(**slots).losses("autoencoder", digits(5, F64), turn())
