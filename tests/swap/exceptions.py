@@ -57,7 +57,7 @@ SAME = {
 UNMOVED = {
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
     r"adversarial=hinge": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
-    r"denoising=warmup": r"network\..*",
+    r"denoising=(cyclical|warmup)": r"network\..*",
 }
 """Parameters that may see no gradient in three steps.
 
