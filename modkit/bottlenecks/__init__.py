@@ -5,6 +5,7 @@ from modkit.bottlenecks.fsq import FiniteScalarQuantizer
 from modkit.bottlenecks.gaussian import Gaussian
 from modkit.bottlenecks.gumbel import GumbelQuantizer
 from modkit.bottlenecks.identity import Identity
+from modkit.bottlenecks.ladder import Ladder
 from modkit.bottlenecks.lfq import LookupFreeQuantizer
 from modkit.bottlenecks.residual_vq import ResidualQuantizer
 from modkit.bottlenecks.top_down import TopDown
@@ -16,6 +17,7 @@ __all__ = [
     "Gaussian",
     "GumbelQuantizer",
     "Identity",
+    "Ladder",
     "LookupFreeQuantizer",
     "ResidualQuantizer",
     "TopDown",

@@ -5,13 +5,15 @@ Shape letters: b batch, c channels, h w spatial (none, one, two or three sizes),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from einops import rearrange
 from torch import Tensor, nn
 
 from modkit.nn.blocks import conv
 from modkit.types import Event, TensorType
 
-__all__ = ["check_features", "pointwise", "to_tokens"]
+__all__ = ["check_features", "check_order", "pointwise", "to_tokens"]
 
 
 def check_features(owner: str, h: Event) -> TensorType:
@@ -27,6 +29,17 @@ def check_features(owner: str, h: Event) -> TensorType:
     if h.classes is not None or not 1 <= len(h.shape) <= 4:
         raise ValueError(f"{owner} expects continuous features (d,), (c, t), (c, h, w) or (c, t, h, w), got {h}")
     return h
+
+
+def check_order(owner: str, levels: Sequence[TensorType]) -> None:
+    """Checks that the levels of a hierarchy have the same number of spatial sizes, none smaller than the one before.
+
+    Raises:
+        ValueError: If they do not. The message names `owner`.
+    """
+    for upper, lower in zip(levels, levels[1:]):
+        if len(upper.shape) != len(lower.shape) or any(n > m for n, m in zip(upper.shape[1:], lower.shape[1:])):
+            raise ValueError(f"{owner} expects maps of one rank, coarsest first, got {', '.join(map(str, levels))}")
 
 
 def pointwise(h: TensorType, channels: int) -> nn.Module:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkit.bottlenecks.pointwise import check_order
 from modkit.kinds import Bottleneck, BottleneckExtras, Slot, Step, default, read_extras
 from modkit.models.passes import Passes
 from modkit.nn.blocks import ResidualBlock, conv, get_map_size
@@ -170,10 +171,9 @@ def _check_maps(h: Event) -> tuple[TensorType, ...]:
         raise ValueError(
             f"TopDown expects a hierarchy of two or more maps, got {h if not isinstance(h, tuple) else h[0]}"
         )
-    sizes = [get_map_size("TopDown", type) for type in h]
-    for upper, lower in zip(sizes, sizes[1:]):
-        if len(upper) != len(lower) or any(n > m for n, m in zip(upper, lower)):
-            raise ValueError(f"TopDown expects maps of one rank, coarsest first, got {', '.join(map(str, h))}")
+    for type in h:
+        get_map_size("TopDown", type)
+    check_order("TopDown", h)
     return h
 
 

@@ -47,6 +47,7 @@ _PARTS = {
         ("lfq", "bottlenecks.lfq:LookupFreeQuantizer", "Signs as bits (Yu et al., 2023)"),
         ("gumbel", "bottlenecks.gumbel:GumbelQuantizer", "Drawn codes (Jang et al., 2017)"),
         ("top-down", "bottlenecks.top_down:TopDown", "A bottleneck a level (VQ-VAE-2: Razavi et al., 2019)"),
+        ("ladder", "bottlenecks.ladder:Ladder", "Groups of latents, top down (NVAE: Vahdat & Kautz, 2020)"),
     ),
     "likelihood": (
         ("mse", "losses.likelihoods:MSE", "Gaussian of unit scale, constant left out"),

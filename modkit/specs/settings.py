@@ -45,6 +45,8 @@ class PlayerSettings:
         every: Plays at every n-th step.
         start: First step of the stage at which it plays.
         clip: Largest norm of its gradient.
+        skip: Norm of its gradient, before it is clipped, above which a step is skipped: nothing moves. Metrics have the
+            number of skipped steps.
 
     Examples:
         >>> Settings(players={"critic": PlayerSettings(every=2, clip=1.0)}).players["critic"].every
@@ -56,6 +58,7 @@ class PlayerSettings:
     every: int | None = None
     start: int | None = None
     clip: float | None = None
+    skip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -293,3 +296,6 @@ class Settings:
         for every in (*(term.every for term in self.terms.values()), *(own.every for own in self.players.values())):
             if every is not None and every < 1:
                 raise ValueError(f"train expects `every` of at least 1, got {every}")
+        for pattern, player in self.players.items():
+            if player.skip is not None and not player.skip > 0:
+                raise ValueError(f"train.players.{pattern}.skip expects a norm above 0, got {player.skip:g}")

@@ -156,8 +156,8 @@ def _adapt(begun: store.Checkpoint, path: Path, report: Report, make: Callable[[
         packed = _adapt_optimizer(find_packed(begun, player.name, names), names, player, cursor["index"])
         kept[name_group(player.name)] = dict(packed.tensors)
         former[player.name].update(optimizer=packed.state, lr_schedule=player.schedule.state_dict())
-        if player.scale:
-            former[player.name].setdefault("loss_scale", player.scale.state_dict())
+        if player.guard:
+            former[player.name] = {**player.guard.state_dict(), **former[player.name]}
     begun.tensors = kept
     begun.frozen = {"model": find_untrained(model, [player for stage in stages for player in stage.players])}
 

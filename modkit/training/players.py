@@ -20,6 +20,7 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.nn.held import Held
+from modkit.optim.guard import Guard
 from modkit.optim.loss_scale import LossScale
 from modkit.precision import widen
 from modkit.rng import Rng
@@ -200,16 +201,22 @@ class PlayerState(Participant):
         self.optimizer = _expect(settings.optimizer)(parameters=self.parameters)
         turns = len(range(player.start, steps, player.every))
         self.schedule = _expect(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
-        self.scale = LossScale(Held(self.modules)) if scaled else None
+        guarded, scale = scaled or settings.skip is not None, LossScale() if scaled else None
+        self.guard = Guard(Held(self.modules), scale=scale, limit=settings.skip) if guarded else None
 
-    def step(self, engine: Engine) -> bool:
-        """Takes a step of the optimizer, then of the learning rate; returns False if gradients overflowed instead."""
-        if self.scale is None:
+    @property
+    def scaled(self) -> bool:
+        """Whether its losses are scaled; a step at which they or their gradients overflow is then skipped."""
+        return self.guard is not None and self.guard.scale is not None
+
+    def step(self, engine: Engine) -> str | None:
+        """Takes a step of the optimizer, then of the learning rate, or says why it is skipped."""
+        if self.guard is None:
             engine.step(self.optimizer, self.clip)
-        elif not self.scale.step(engine, self.optimizer, self.clip):
-            return False
+        elif (reason := self.guard.step(engine, self.optimizer, self.clip)) is not None:
+            return reason
         self.schedule.step()
-        return True
+        return None
 
 
 class _Losses(nn.Module):

@@ -194,7 +194,7 @@ class Trainer:
             cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, average.updates
             self.engine.announce(f"step {cursor.step}")
             last = cursor.index == stage.steps
-            self._log(losses, last)
+            self._log(states, losses, last)
             if last or cursor.step % settings.samples.every == 0:
                 self._save_picture(average)
             if self.scorer and (last or cursor.step % self.scorer.every == 0):
@@ -225,13 +225,13 @@ class Trainer:
             with take_turn(state, rivals):
                 losses = self._accumulate_gradients(state, batch)
             name = state.player.name
-            if state.step(self.engine):
+            if (reason := state.step(self.engine)) is None:
                 rng = self._make_rng(self._cursor.stage, index, name, "update")
                 step = StepContext(rng, index, training=True, terms=self.settings.terms, exchange=self.engine)
                 self.model.update(name, step)
             else:
                 complete = False
-                self.progress.note(f"step {self._cursor.step + 1}: {name} skips it, its gradients overflow float16")
+                self.progress.note(f"step {self._cursor.step + 1}: {name} skips it, {reason}")
             scope = name.rpartition("/")[0]
             logged |= {f"{name}/{strip_scope(term, scope)}": loss for term, loss in losses.items()}
         return logged, complete
@@ -249,7 +249,7 @@ class Trainer:
         size = len(batch) // settings.accumulate
         sums: dict[str, Tensor] = {}
         waiting = self._find_waiting(state.player)
-        scale = state.scale.begin() if state.scale else 1.0
+        scale = state.guard.begin() if state.guard else 1.0
         for part in range(settings.accumulate):
             first = engine.rank * len(batch) + part * size
             rng = self._make_rng(cursor.stage, cursor.index, state.player.name).rows(first)
@@ -271,9 +271,9 @@ class Trainer:
                 if losses:
                     loss = weigh_losses(losses, state.weights, step, state.last_layer) / settings.accumulate
                     # a weight that overflowed with the gradients that it compares makes the step one to skip
-                    total = torch.stack([widen(one) for one in losses.values()]).sum() if state.scale else loss
+                    total = torch.stack([widen(one) for one in losses.values()]).sum() if state.scaled else loss
                     self._losses.check(state.name, losses, total.detach())
-                    engine.backward(loss * scale if state.scale else loss)
+                    engine.backward(loss * scale if state.scaled else loss)
             for name, value in losses.items():
                 value = value.detach() / settings.accumulate
                 sums[name] = sums[name] + value if name in sums else value
@@ -321,7 +321,7 @@ class Trainer:
         self.engine.announce(f"step {self._cursor.step}")
         self._started = time.perf_counter(), self._cursor.step
 
-    def _log(self, losses: Mapping[str, Tensor], last: bool) -> None:
+    def _log(self, states: Sequence[PlayerState], losses: Mapping[str, Tensor], last: bool) -> None:
         cursor = self._cursor
         self._losses.update(losses)
         if not last and cursor.step % self.settings.log.every:
@@ -331,7 +331,9 @@ class Trainer:
         self._losses.clear()
         if self.settings.checkpoints.best in values:
             cursor.watched.append(values[self.settings.checkpoints.best])
-        self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values})
+        skipped = {state.name: state.guard.skipped for state in states if state.guard}
+        counts = {"skipped": skipped} if skipped else {}
+        self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values, **counts})
         since, step = self._started
         elapsed = time.perf_counter() - since
         rate, steps = (cursor.step - step) / elapsed, sum(stage.steps for stage in self.stages)
@@ -409,8 +411,8 @@ class Trainer:
             packed = pack(player.optimizer, name_parameters(self.model, player.optimizer))
             tensors[name_group(player.name)] = dict(packed.tensors)
             states[player.name] = {"optimizer": packed.state, "lr_schedule": player.schedule.state_dict()}
-            if player.scale:
-                states[player.name]["loss_scale"] = player.scale.state_dict()
+            if player.guard:
+                states[player.name] |= player.guard.state_dict()
         state = {"cursor": asdict(cursor), "players": states}
         self._writer.start(name, store.Checkpoint(tensors, state, {"model": self._frozen}))
 
@@ -435,8 +437,8 @@ class Trainer:
                 average.load_state_dict(restored.tensors["ema"], self._cursor.averaged)
             for player in players:
                 player.schedule.load_state_dict(restored.state["players"][player.name]["lr_schedule"])
-                if player.scale:
-                    player.scale.load_state_dict(restored.state["players"][player.name]["loss_scale"])
+                if player.guard:
+                    player.guard.load_state_dict(restored.state["players"][player.name])
                 names = name_parameters(self.model, player.optimizer)
                 unpack(player.optimizer, names, find_packed(restored, player.name, names))
 

@@ -57,9 +57,12 @@ def test_two_processes_train_what_one_does(name, alone, together):
 
 
 def test_an_overflow_in_one_process_is_a_step_that_all_skip(alone, together):
+    skipped = []
     for run in (alone / "gan-r1, overflowing", together / "gan-r1, overflowing", together / "gan-r1, overflowing@"):
         players = store.load(run / "checkpoints" / f"step-{STEPS:08d}").state["players"]
         assert sorted(one["loss_scale"]["value"] for one in players.values()) == [2.0**15, 2.0**16]
+        skipped.append({name: one["skipped"] for name, one in players.items()})
+    assert skipped[0] == skipped[1] == skipped[2] and 2 < sum(skipped[0].values()) < STEPS
 
 
 def test_processes_share_pictures_and_scores_during_training(alone, together):

@@ -47,6 +47,10 @@ def _autoencoders():
         found[f"map {name}"] = _autoencoder(bottleneck, **_CONV), {"tensor", *codes}
         levels = bottleneck if name == "identity" else use("top-down", level=bottleneck)
         found[f"levels {name}"] = _autoencoder(levels, **_LEVELS), {"levels", *(f"levels of {one}" for one in codes)}
+        if name == "ladder":  # a hierarchy of any features, and the state for one tensor
+            of_levels = _autoencoder(bottleneck, **{**_LEVELS, "decoder": use("conv", channels=[8])})
+            for shape, model in (("map", found[f"map {name}"][0]), ("levels", of_levels)):
+                found[f"{shape} {name}"] = model, {"tensor", "levels"}
     for name in ("gaussian", "vq"):
         made, codes = _autoencoder(_small("bottleneck", name)), {"codes"} if name in _CODED else set()
         found[f"vector {name}"] = made, {"tensor", *codes}
@@ -108,7 +112,7 @@ class Crossing:
     def refusal(self):
         """The message where it does not: it names both ends, and says why for each latent."""
         ends = [re.escape(node.use) for node in (PRIORS[self.prior][0], AUTOENCODERS[self.autoencoder][0])]
-        each = r"(codes|continuous|quantized): (level 0: )?\w+ expects [^;]*, got [^;]*"
+        each = r"(codes|continuous|hierarchy|quantized|state): (level 0: )?\w+ expects [^;]*, got [^;]*"
         accepts = r"model\.prior: model\.prior \({}\) accepts no latent of model\.autoencoder \({}\): ".format(*ends)
         return rf"{accepts}{each}(; {each})*$"
 

@@ -165,7 +165,7 @@ SMALL = {
     ("bottleneck", "fsq"): {"levels": [4, 3]},
     ("bottleneck", "lfq"): {"bits": 3},
     ("bottleneck", "gumbel"): _VQ.params,
-    **{("bottleneck", name): _GAUSSIAN.params for name in ("deterministic", "gaussian")},
+    **{("bottleneck", name): _GAUSSIAN.params for name in ("deterministic", "gaussian", "ladder")},
     **{(kind, "dcgan"): _DCGAN.params for kind in ("encoder", "decoder", "generator", "discriminator")},
     ("discriminator", "patch"): {"channels": 4},
     ("network", "unet"): _UNET.params,

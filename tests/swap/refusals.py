@@ -151,6 +151,11 @@ _PRIORS_OF_CODES = {
         for host in _CODES
         for part in ("deterministic", "gaussian", "identity")
     },
+    **{
+        f"latent-{host} model.autoencoder.bottleneck=ladder": _no_latent(host)
+        + f"hierarchy: {part} expects one map of codes, got a hierarchy of 2 levels; state: {part} expects codes, got"
+        for host, part in _CODES.items()
+    },
     "latent-autoregressive model.prior.sampler=maskgit": _RASTER,
     "latent-masked model.prior.sampler=raster": _OTHER_ORDER.format(
         "Masked", "of masked codes", "network, which is not causal", "raster", "decodes in raster order"
@@ -201,6 +206,14 @@ _HIERARCHIES = {
             ("vq", "VectorQuantizer"),
         )
     },
+    "latent-cascade model.autoencoder.bottleneck=ladder": (
+        r"model\.autoencoder\.decoder: the decoder conv cannot be built from z 8×8×8 unbounded, .*: ConvDecoder with 2 "
+        r"levels expects z of size \(4, 4\) .*, got \(8, 8\); it is fed by model\.autoencoder\.bottleneck \(ladder"
+    ),
+    "latent-cascade model.autoencoder.bottleneck.level=ladder": (
+        r"model\.autoencoder\.bottleneck: the bottleneck top-down cannot be built from h .*: TopDown expects a single "
+        "latent for each level, got a hierarchy of 2"
+    ),
     "latent-cascade model.autoencoder.bottleneck.level=top-down": _no_hierarchy(
         "model.autoencoder.bottleneck.level[0]", *_TOP_DOWN
     ),
@@ -615,7 +628,7 @@ REFUSALS |= (
         f"latent-joint model.autoencoder.bottleneck={part}": (
             rf"model\.autoencoder: {_JOINT} latent of known entropy, got '\w+' of model\.autoencoder"
         )
-        for part in ("deterministic", "identity", *_QUANTIZERS)
+        for part in ("deterministic", "identity", "ladder", *_QUANTIZERS)
     }
     | {
         f"latent-joint model.prior={part}": (

@@ -1,4 +1,4 @@
-"""Training in float16 on the CPU: what a step that overflows leaves as it was, and how a run goes on after it."""
+"""Training in float16, or with a limit of gradients: what a skipped step leaves as it was, and how a run goes on."""
 
 import json
 import math
@@ -62,8 +62,11 @@ def read(one, step):
         parts[player] |= kept.tensors[f"optimizer-{player}"]
         parts[player]["lr"] = torch.tensor([group["lr"] for group in state["optimizer"]["groups"]])
         parts[player]["lr_schedule"] = torch.tensor(state["lr_schedule"]["last_epoch"])
-    scales = {player: state["loss_scale"] for player, state in kept.state["players"].items()}
-    return parts, scales, kept.state["cursor"]["averaged"]
+    guards = {
+        player: {key: state[key] for key in ("skipped", "loss_scale") if key in state}
+        for player, state in kept.state["players"].items()
+    }
+    return parts, guards, kept.state["cursor"]["averaged"]
 
 
 def find_moved(before, after):
@@ -72,18 +75,30 @@ def find_moved(before, after):
     }
 
 
-def test_a_step_that_overflows_moves_nothing_of_its_player(tmp_path, monkeypatch):
+FLOAT16 = {"precision": "fp16"}
+LIMITED = {"precision": "float32", "players": {"*": {"skip": 1e3}}}
+
+
+@pytest.mark.parametrize("settings", [FLOAT16, LIMITED], ids=["fp16", "limited"])
+def test_a_skipped_step_moves_nothing_of_its_player(settings, tmp_path, monkeypatch):
     begin_with(monkeypatch, 2.0**8, 99)
     notes = Notes()
-    one = train(tmp_path / "run", wrong={3, 6}, steps=4, progress=notes)  # both players play at each step
+    one = train(tmp_path / "run", wrong={3, 6}, steps=4, progress=notes, **settings)  # both play at each step
     (first, second, third, fourth) = (read(one, step) for step in (1, 2, 3, 4))
     names = list(first[1])
     skipped, other = names[0], names[1]
     assert find_moved(first[0], second[0]) == {other}  # update 3 is the first of step 2
     assert find_moved(second[0], third[0]) == {skipped}  # update 6 the second of step 3
     assert find_moved(third[0], fourth[0]) == {*names, "ema"}
-    assert second[1] == {skipped: {"value": 2.0**7, "steps": 0}, other: {"value": 2.0**8, "steps": 2}}
-    assert third[1] == {skipped: {"value": 2.0**7, "steps": 1}, other: {"value": 2.0**7, "steps": 0}}
+    counts = [{name: guard["skipped"] for name, guard in part[1].items()} for part in (first, second, third, fourth)]
+    assert counts == [row["skipped"] for row in one.run.read_metrics()]
+    assert counts[1:] == [{skipped: 1, other: 0}, {skipped: 1, other: 1}, {skipped: 1, other: 1}]
+    if settings is FLOAT16:
+        scales = [{name: guard["loss_scale"] for name, guard in part[1].items()} for part in (second, third)]
+        assert scales == [
+            {skipped: {"value": 2.0**7, "steps": 0}, other: {"value": 2.0**8, "steps": 2}},
+            {skipped: {"value": 2.0**7, "steps": 1}, other: {"value": 2.0**7, "steps": 0}},
+        ]
     assert [part[2] for part in (first, second, third, fourth)] == [1, 1, 1, 2]
     assert [text.split(",")[0] for text in notes.texts[:-1]] == [
         f"step 2: {skipped} skips it",
@@ -132,6 +147,21 @@ def test_a_resumed_run_goes_on_with_its_scales(tmp_path, monkeypatch):
     for step in (2, 5):
         again = modkit.train(run, stopped_at(f"step-{step:08d}", whole, tmp_path / str(step)), resume=True).path
         assert not differing(again, whole)
+
+
+def test_a_resumed_run_skips_what_it_would_have_skipped(tmp_path):
+    run = spec(VQGAN, **EVERY, players={"autoencoder": {"skip": 0.15}}, steps=6, ema=0.9)
+    whole = modkit.train(run, tmp_path / "whole")
+    counts = [row["skipped"] for row in whole.read_metrics()]
+    assert [count["autoencoder"] for count in counts] == [0, 0, 1, 2, 3, 4]
+    for step in (2, 4):
+        again = modkit.train(run, stopped_at(f"step-{step:08d}", whole.path, tmp_path / str(step)), resume=True).path
+        assert not differing(again, whole.path)
+
+
+def test_a_limit_that_skips_every_step_is_refused():
+    with pytest.raises(ValueError, match=r"train\.players\.critic\.skip: expects a norm above 0, got 0"):
+        modkit.check(spec(VQGAN, players={"critic": {"skip": 0.0}}))
 
 
 def test_a_loss_that_overflows_ends_training_with_advice(tmp_path):
