@@ -41,7 +41,7 @@ def offline(monkeypatch):
 def test_there_is_an_example_of_each_system():
     systems = "dcgan ddpm gan-ring gmm-prior latent-gan ldm ldm-class two-stage-vae vae vae-2d vq-ldm"
     systems += " vqgan d2gan-ring ddgan vqvae maskgit vqvae2 ldm-tokens inpainting lsgm"
-    systems += " beta-vae-sprites iwae ddgan-25-gaussians latent-ddgan super-resolution-ldm ldm-diffusers"
+    systems += " beta-vae-sprites iwae ddgan-25-gaussians latent-ddgan super-resolution-ldm ldm-diffusers flow-2d"
     assert {path.stem for path in SPECS} >= set(systems.split())
     assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
 

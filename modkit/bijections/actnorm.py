@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.bijections.channels import count_channels
+from modkit.data.moments import Moments
 from modkit.precision import widen
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -66,11 +67,9 @@ class Actnorm(nn.Module):
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measures the mean and the deviation of each channel, over one pass."""
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        moments = Moments(by_channel=True)
         for batch in batches:
-            x = batch.tensor.to("cpu", torch.float64).transpose(0, 1).flatten(1)
-            count, total, squares = count + x.shape[1], total + x.sum(1), squares + x.square().sum(1)
-        mean = total / count
-        std = (squares / count - mean.square()).clamp(min=_TINY**2).sqrt()
-        self.log_scale.copy_(-std.log().view_as(self.log_scale))
-        self.shift.copy_((-mean / std).view_as(self.shift))
+            moments.add(batch.tensor)
+        mean, std = (moment.view_as(self.shift) for moment in moments.compute())
+        self.log_scale.copy_(-std.clamp(min=_TINY).log())
+        self.shift.copy_(-mean * self.log_scale.exp())

@@ -91,7 +91,7 @@ class Ladder(nn.Module):
         """Draws the latents, reparametrised, and computes the KL of each group in nats, `b g`.
 
         Without a step, each z is its mean.
- Statistics are computed in at least float32. Gradients reach `h` and the priors through draws and the KL.
+        Statistics are computed in at least float32. Gradients reach `h` and the priors through draws and the KL.
         """
         z, s, inferred = self._infer(h, None if step is None else step.rng)
         return Latents({"hierarchy": z, "state": s}, torch.stack([kl for _, kl in inferred], dim=1), {})

@@ -3,6 +3,7 @@
 from modkit.data.archive import Archive
 from modkit.data.array import Array
 from modkit.data.binarized import Binarized
+from modkit.data.checkerboard import Checkerboard
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import LowRes, Mask
 from modkit.data.digits import Digits
@@ -10,11 +11,12 @@ from modkit.data.fashion_mnist import FashionMNIST
 from modkit.data.image_folder import ImageFolder
 from modkit.data.mixture import Grid, Ring
 from modkit.data.noise import Drop, Noise, SaltPepper
+from modkit.data.spirals import Spirals
 from modkit.data.splits import read_samples
 from modkit.data.sprites import Sprites
 from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
-    "Archive", "Array", "Binarized", "Corrupted", "Digits", "Drop", "FashionMNIST", "Grid", "ImageFolder", "LowRes",
-    "Mask", "Noise", "Ring", "SaltPepper", "Sprites", "TorchvisionSet", "read_samples",
+    "Archive", "Array", "Binarized", "Checkerboard", "Corrupted", "Digits", "Drop", "FashionMNIST", "Grid",
+    "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "TorchvisionSet", "read_samples",
 ]  # fmt: skip

@@ -16,22 +16,18 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from modkit.data.moments import measure_std
-from modkit.data.splits import InMemory, hash_contents
+from modkit.data.points import Num, NumTest, Points
 from modkit.rng import Rng
-from modkit.types import Modes, TensorType
+from modkit.types import Modes
 
 __all__ = ["Grid", "Mixture", "Ring"]
 
 Std = Annotated[float, "Standard deviation of each."]
-Num = Annotated[int, "Number of training samples."]
-NumTest = Annotated[int, "Number of test samples."]
 
-_MOST_MODES, _MOST_SAMPLES = 10_000, 10_000_000
-_CELL = 64  # samples per row of draws: rows of an Rng are padded, so one sample per row would waste most of each
+_MOST_MODES = 10_000
 
 
-class Mixture(InMemory):
+class Mixture(Points):
     """A mixture of equally likely 2-D Gaussians, isotropic, `b 2`, unbounded, with the mode as field `labels` (`b`).
 
     Args:
@@ -51,30 +47,19 @@ class Mixture(InMemory):
     """
 
     def __init__(self, centers: Tensor, *, std: float, num: int, num_test: int) -> None:
-        name = type(self).__name__
         if not 0 <= std < math.inf:
-            raise ValueError(f"{name} expects a finite std of at least 0, got {std}")
-        if min(num, num_test) < 1 or max(num, num_test) > _MOST_SAMPLES:
-            raise ValueError(f"{name} expects num and num_test in [1, {_MOST_SAMPLES}], got {num} and {num_test}")
-        self.centers = centers
-        self.std = std
-        self.fields = {"labels": TensorType((), classes=len(centers))}
-        self.splits = {"train": num, "test": num_test}
-        self.levels = None
-        self.key = hash_contents("mixture", repr(centers.tolist()), std, num, num_test)
-        self._samples = {split: self._draw(split, size) for split, size in self.splits.items()}
-        self.x = TensorType((2,), std=measure_std(self))
+            raise ValueError(f"{type(self).__name__} expects a finite std of at least 0, got {std}")
+        self.centers, self.std = centers, std
+        super().__init__("mixture", repr(centers.tolist()), std, classes=len(centers), num=num, num_test=num_test)
 
     @property
     def truth(self) -> Modes:
         """The modes that samples are drawn from."""
         return Modes(self.centers, self.std)
 
-    def _draw(self, split: str, num: int) -> tuple[Tensor, Tensor]:
-        rng = Rng(0, "mixture", split)
-        cells = -(-num // _CELL)
-        modes = rng.integers("mode", torch.empty(cells, _CELL), 0, len(self.centers)).view(-1)[:num].clone()
-        eps = rng.normal("eps", torch.empty(cells, _CELL, 2)).view(-1, 2)[:num]
+    def _place(self, rng: Rng, cells: Tensor) -> tuple[Tensor, Tensor]:
+        modes = rng.integers("mode", cells, 0, len(self.centers))
+        eps = rng.normal("eps", cells[..., None].expand(*cells.shape, 2))
         return self.centers[modes] + self.std * eps, modes
 
 

@@ -83,11 +83,10 @@ class Flow(Model):
         self.grain = 0.0 if levels is None or x.range is None else (x.range[1] - x.range[0]) / (levels - 1)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
-        cond = cond.merge(self.conditioner.type)
-        self.bijection = bijection(x=x, cond=cond)
-        if not cond:
+        self.bijection = bijection(x=x, cond=cond.merge(self.conditioner.type))
+        if not cond:  # which those who encode do not have
             self.latents = {"base": self.start_noise}
-            self.condensers = self.list_modules("bijection")
+            self.condensers = self.list_modules("bijection", "conditioner")
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -135,27 +134,27 @@ class Flow(Model):
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
         """Computes `nll` without the density of the noise: with the prior's cross entropy, it is -log p(x)."""
-        y, log_det = self.bijection(self._dequantize(batch.tensor, step.rng))
+        y, log_det = self.bijection(self._dequantize(batch.tensor, step.rng), self._make_cond(batch))
         return {"nll": -log_det.mean() / self.single.numel}, y
 
-    def weigh(self, x: Tensor, name: str, rng: Rng) -> tuple[Value, Tensor]:
+    def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Maps x to noise, and computes log|det df/dx|: both are certain."""
-        y, log_det = self.bijection(x)
+        y, log_det = self.bijection(x, self.conditioner(fields, None))
         return y, log_det
 
-    def condense(self, x: Tensor, name: str = "") -> tuple[Tensor, ...]:
+    def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Maps x to noise."""
-        return (self.bijection(x)[0],)
+        return (self.bijection(x, self.conditioner(fields, None))[0],)
 
-    def encode(self, x: Value, name: str, rng: Rng | None = None) -> Value:
+    def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Maps `x` to noise; nothing is drawn."""
-        return x[0] if isinstance(x, tuple) else self.bijection(x)[0]
+        return x[0] if isinstance(x, tuple) else self.condense(x, fields=fields)[0]
 
-    def decode(self, latent: Value, name: str, rng: Rng | None = None) -> Tensor:
+    def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Maps noise to x; nothing is drawn."""
         if isinstance(latent, tuple):
             raise ValueError(f"Flow expects one tensor, got a hierarchy of {len(latent)} levels")
-        return self.bijection.inverse(latent)
+        return self.bijection.inverse(latent, self.conditioner(fields, None))
 
     def _make_cond(self, batch: Batch) -> Cond:
         return self.conditioner(batch.fields, None).merge(batch.cond)

@@ -186,6 +186,8 @@ _PARTS = {
         ("ring", "data.mixture:Ring", "Gaussians on a ring"),
         ("grid", "data.mixture:Grid", "Gaussians on a grid"),
         ("sprites", "data.sprites:Sprites", "Shapes of five known factors, as dSprites"),
+        ("checkerboard", "data.checkerboard:Checkerboard", "Points on every second square"),
+        ("spirals", "data.spirals:Spirals", "Points along spirals"),
         ("fashion-mnist", "data.fashion_mnist:FashionMNIST", "Clothes, 28×28 (Xiao et al., 2017)"),
         ("torchvision", "data.torchvision_sets:TorchvisionSet", "MNIST, CIFAR-10, CelebA and others, by torchvision"),
         ("image-folder", "data.image_folder:ImageFolder", "Pictures in a folder"),

@@ -35,14 +35,14 @@ class SinhArcsinh(nn.Module):
         ValueError: If `x` holds codes, or `tail` is not positive.
     """
 
-    def __init__(self, x: TensorType, cond: CondType = CondType(), *, tail: float = 1.0) -> None:  # noqa: B008
+    def __init__(self, x: TensorType, cond: CondType, *, tail: float = 1.0) -> None:
         super().__init__()
         if x.classes is not None or tail <= 0:
             raise ValueError(f"SinhArcsinh expects a continuous x and tail above 0, got {x} and {tail}")
         self.skew = nn.Parameter(torch.zeros(x.shape))
-        self.log_tail = nn.Parameter(torch.full(x.shape, tail).log())
+        self.log_tail = nn.Parameter(torch.full(x.shape, math.log(tail)))
 
-    def forward(self, x: Tensor, cond: Cond = Cond()) -> tuple[Tensor, Tensor]:  # noqa: B008
+    def forward(self, x: Tensor, cond: Cond | None = None) -> tuple[Tensor, Tensor]:
         """Computes y, of the shape of x, and log|det dy/dx|, `b`."""
         wide, log_tail = widen(x), widen(self.log_tail)
         u = log_tail.exp() * torch.asinh(wide) + self.skew
@@ -50,7 +50,7 @@ class SinhArcsinh(nn.Module):
         log_slope = log_tail + log_cosh - torch.log1p(wide.square()) / 2
         return torch.sinh(u).to(x.dtype), log_slope.flatten(1).sum(1)
 
-    def inverse(self, y: Tensor, cond: Cond = Cond()) -> Tensor:  # noqa: B008
+    def inverse(self, y: Tensor, cond: Cond | None = None) -> Tensor:
         """Computes the x that is mapped to `y`."""
         u = torch.asinh(widen(y)) - self.skew
         return torch.sinh((-widen(self.log_tail)).exp() * u).to(y.dtype)

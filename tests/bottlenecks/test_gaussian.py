@@ -1,12 +1,16 @@
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.autograd.functional import jacobian
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from modkit import build, load, train, use
 from modkit.bottlenecks import Gaussian
+from modkit.cases.subject import Subject
+from modkit.parts.registry import find
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Cond, TensorType
 from tests.bottlenecks.parts import SHAPES, project
-from tests.play import turn
+from tests.play import MLP, digits, shake, spec, turn
 from tests.refusals import refusals
 
 
@@ -117,3 +121,75 @@ test_refuses = refusals(
 def test_refuses_other_latents():
     with pytest.raises(ValueError, match="Gaussian expects one of the latents .*, got 'codes'"):
         Gaussian(TensorType((3,))).to_z("codes", torch.zeros(1, 4))
+
+
+IAF = use("autoregressive", width=16)
+AFFINE = use("chain", layers=["actnorm", "linear"])
+
+
+def with_flow(flow, shape=(6,), channels=3):
+    types = {"h": TensorType(shape)}
+    part = Subject(find("bottleneck", "gaussian"), {"channels": channels, "flow": flow}).build(types).double()
+    return shake(part, 0.3)
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 2, 2)], ids=["vector", "map"])
+@pytest.mark.parametrize("flow", [IAF, use("coupling", network=use("mlp", width=8, depth=1))], ids=["iaf", "coupling"])
+def test_with_a_flow_the_log_density_is_that_of_the_changed_variable(flow, shape):
+    part, h = with_flow(flow, shape), torch.randn(4, *shape, dtype=torch.float64)
+    mean, logvar = part.condense("continuous", h)[0].chunk(2, 1)
+    base = mean + (logvar / 2).exp() * Rng(0).normal("posterior", mean)
+    z, log_q = part.posterior("continuous", h, Rng(0))
+    for row in range(4):
+        cond = Cond(vector=h[row : row + 1]) if len(shape) == 1 else Cond(concat=h[row : row + 1])
+        matrix = jacobian(lambda v, cond=cond: part.flow(v[None], cond)[0][0], base[row]).reshape(z[0].numel(), -1)
+        before = Normal(mean[row], (logvar[row] / 2).exp()).log_prob(base[row]).sum()
+        torch.testing.assert_close(log_q[row], before - torch.linalg.slogdet(matrix).logabsdet)
+    torch.testing.assert_close(part.flow.inverse(z, Cond(vector=h, concat=h)), base, rtol=0, atol=1e-8)
+
+
+def test_with_a_flow_the_kl_is_that_of_its_draw_and_on_average_the_exact_one():
+    part, num = with_flow(AFFINE), 4000
+    h = torch.randn(1, 6, dtype=torch.float64).expand(num, -1)
+    latents = part(h, turn())
+    z, log_q = part.posterior("continuous", h, turn().rng)
+    assert torch.equal(latents.values["continuous"], z)
+    torch.testing.assert_close(latents.kl, log_q - part.log_prior("continuous", z))
+    mean, logvar = part.condense("continuous", h[:1])[0].chunk(2, 1)
+    zero = torch.zeros(3, dtype=torch.float64)
+    matrix = jacobian(lambda v: part.flow(v[None])[0][0], zero)
+    moved = MultivariateNormal(part.flow(mean)[0][0], matrix @ logvar[0].exp().diag() @ matrix.T)
+    exact = kl_divergence(moved, MultivariateNormal(zero, torch.eye(3, dtype=torch.float64)))
+    assert abs(latents.kl.mean() - exact) < 4 * latents.kl.std() / num**0.5
+    torch.testing.assert_close(part(h, None).values["continuous"], part.flow(mean)[0].expand(num, -1))
+
+
+def test_what_a_flow_is_condensed_to_gives_the_same_draw_and_the_features_have_their_say():
+    part, h = with_flow(IAF), torch.randn(4, 6, dtype=torch.float64)
+    statistics, features = part.condense("continuous", h)
+    assert torch.equal(
+        part.expand("continuous", (statistics, features), turn().rng), part(h, turn()).values["continuous"]
+    )
+    other = part.expand("continuous", (statistics, features + 1), turn().rng)
+    assert not torch.isclose(other, part(h, turn()).values["continuous"]).any()
+
+
+def test_a_flow_is_prepared_with_draws_of_the_gaussian():
+    part, h = with_flow(AFFINE), torch.randn(300, 6, dtype=torch.float64)
+    part.prepare([h[:150], h[150:]], Rng(0))
+    mean, logvar = part.condense("continuous", h)[0].chunk(2, 1)
+    y = next(part.flow.list_layers())(mean + (logvar / 2).exp() * torch.randn_like(mean))[0]
+    torch.testing.assert_close(y.mean(0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=0.25)
+    torch.testing.assert_close(y.std(0), torch.ones(3, dtype=torch.float64), rtol=0, atol=0.2)
+    with_flow(IAF).prepare([h], Rng(0))
+
+
+def test_a_vae_with_a_flow_trains_and_is_refused_as_joint_since_its_entropy_is_unknown(tmp_path):
+    bottleneck = use("gaussian", channels=3, flow=use("chain", layers=["actnorm", IAF]))
+    vae = use("autoencoder", **{**MLP, "bottleneck": bottleneck, "likelihood": "gaussian"})
+    model = load(train(spec(vae, steps=2), tmp_path))
+    batch = digits(4)
+    one, many = (model.bound(batch, num, Rng(0)) for num in (1, 2))
+    assert one.isfinite().all() and many.isfinite().all()
+    with pytest.raises(ValueError, match="a latent of known entropy, got 'continuous' of model.autoencoder"):
+        build(spec(use("latent", autoencoder=vae, prior=use("flow", bijection=IAF), joint=True)))

@@ -29,6 +29,7 @@ EDM = use(
     parametrization=use("edm", sigma_data=1.0),
     sampler=use("heun", steps=3),
 )
+FLOW = use("flow", bijection=use("coupling", network=NET, transform="spline"))
 INNER = use("autoencoder", encoder=NET, decoder=NET, bottleneck=use("gaussian", channels=2))
 
 
@@ -52,8 +53,8 @@ def stirred(model, std=0.4):
 
 @pytest.mark.parametrize(
     "prior",
-    [VP, use("diffusion", network=NET, schedule=use("linear", num=60)), EDM, INNER, joint(VP, INNER.params)],
-    ids=["cosine", "linear", "edm", "vae", "joint"],
+    [VP, use("diffusion", network=NET, schedule=use("linear", num=60)), EDM, INNER, joint(VP, INNER.params), FLOW],
+    ids=["cosine", "linear", "edm", "vae", "joint", "flow"],
 )
 def test_the_gradient_of_the_cross_entropy_is_that_of_finite_differences(prior):
     model = stirred(build(spec(joint(prior))).double()).prior
@@ -266,7 +267,9 @@ def test_a_latent_of_two_stages_and_a_frozen_autoencoder_are_refused_as_the_auto
 
 
 @pytest.mark.parametrize(
-    "prior", [VP, EDM, INNER, joint(VP, INNER.params)], ids=["cosine", "edm", "vae", "latent(vae, diffusion)"]
+    "prior",
+    [VP, EDM, INNER, joint(VP, INNER.params), FLOW],
+    ids=["cosine", "edm", "vae", "latent(vae, diffusion)", "flow"],
 )
 def test_a_tiny_spec_trains_all_in_one_stage_and_has_a_bound(prior, tmp_path):
     model = joint(prior)
@@ -284,7 +287,7 @@ def test_a_tiny_spec_trains_all_in_one_stage_and_has_a_bound(prior, tmp_path):
     assert trained.bound(digits(4), 2, Rng(0)).isfinite().all()
 
 
-@pytest.mark.parametrize("prior", [VP, INNER, joint(VP, INNER.params)], ids=["diffusion", "vae", "joint"])
+@pytest.mark.parametrize("prior", [VP, INNER, joint(VP, INNER.params), FLOW], ids=["diffusion", "vae", "joint", "flow"])
 def test_its_loss_is_minus_the_bound_in_expectation(prior):
     autoencoder = {**LINEAR, "bottleneck": use("gaussian", channels=3), "likelihood": "gaussian"}
     model = stirred(build(spec(joint(prior, autoencoder, scale=0.5))).double(), 0.1)

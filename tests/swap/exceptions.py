@@ -21,7 +21,7 @@ UNFIT = {
     ("autoencoder", "features", "pixels"): "it gives no maps to compare",
     **{
         (family, "model", part): "the data are one tensor, and no codes"
-        for family in ("autoencoder", "denoising-gan", "diffusion", "gan")
+        for family in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")
         for part in ("autoregressive", "cascade", "masked")
     },
     ("autoencoder", "bottleneck", "top-down"): "no host of the family has a hierarchy without a prior",
@@ -35,6 +35,10 @@ UNFIT = {
     },
     ("denoising-gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
+    ("flow", "weight", "adaptive"): "it has a single loss",
+    ("flow", "data", "corrupted"): "it reads no fields",
+    **{("flow", "conditioner", part): "the host's data have no maps" for part in ("encoded", "map")},
+    ("flow", "conditioner", "tokens"): "its networks do not attend",
     ("diffusion", "weight", "adaptive"): "a denoiser names no last layer",
 }
 """Parts that run in no host of a family that has a slot of their kind, and why."""
@@ -44,7 +48,7 @@ SAME = {
     r" train\.loggers=": "a logger watches and draws nothing",
     r"^(?!aae ).*\.latent_adversarial=": "there is no critic of latents to play against",
     r"^(vae|vq-vae|aae|denoising|conditional-vae) model\.adversarial=": "there is no critic to play against",
-    r"^latent-(diffusion|joint|gan|vq|autoregressive|masked|cascade) model\.autoencoder\.adversarial=": (
+    r"^latent-(diffusion|joint|gan|flow|vq|autoregressive|masked|cascade) model\.autoencoder\.adversarial=": (
         "there is no critic to play against"
     ),
     r"^latent-vae model\.prior\.adversarial=": "there is no critic to play against",

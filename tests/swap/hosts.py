@@ -92,6 +92,10 @@ _MODELS = {
     ),
     "latent-diffusion": _latent(_autoencoder(), _diffusion()),
     "latent-joint": _latent(_autoencoder(), _diffusion(), joint=True),
+    "flow": _flow(
+        bijection=use("squeeze", bijection=use("chain", layers=["actnorm", _COUPLING])), weights={"nll": _CONSTANT}
+    ),
+    "latent-flow": _latent(_autoencoder(bottleneck=use("gaussian", channels=2, flow=_COUPLING)), _flow()),
     "latent-gan": _latent(_autoencoder(encoder=use("conv", channels=[8])), _gan()),
     "latent-vq": _latent(_autoencoder(encoder=_CONV_ENCODER, bottleneck=_VQ), _diffusion()),
     "latent-autoregressive": _latent(
@@ -181,7 +185,7 @@ SMALL = {
     ("features", "classifier"): {"epochs": 1, "size": 8},
     ("weight", "warmup"): {"steps": 4},
     ("data", "ring"): _RING.params,
-    ("data", "grid"): _RING.params,
+    **{("data", name): _RING.params for name in ("grid", "checkerboard", "spirals")},
     ("data", "sprites"): {"size": 8, "num_test": 736_880},  # leaves 400 to train and prepare with
     ("data", "fashion-mnist"): {"root": "fashion-mnist", "size": 8},
     ("data", "torchvision"): {"root": "torchvision", "size": 8},

@@ -8,8 +8,8 @@ import re
 
 __all__ = ["REFUSALS"]
 
-_LATENT_HOSTS = ("diffusion", "gan", "vae", "in-painting", "autoregressive", "masked", "cascade")
-_FLAT = ("grid", "ring")  # data of vectors
+_LATENT_HOSTS = ("diffusion", "gan", "flow", "vae", "in-painting", "autoregressive", "masked", "cascade")
+_FLAT = ("checkerboard", "grid", "ring", "spirals")  # data of vectors
 _PICTURES = (
     *("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "sprites"),
     *("torchvision", "webdataset/stream"),
@@ -18,7 +18,11 @@ _CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
 _QUANTIZERS = ("fsq", "gumbel", "lfq", "residual-vq", "vq")
 _UNFED = (
     *((host, "model.conditioner") for host in ("gan", "gan-ring", "cgan", "diffusion", "diffusion-ring")),
-    *((f"latent-{host}", "model.prior.conditioner") for host in ("diffusion", "gan", "vq", "autoregressive", "masked")),
+    ("flow", "model.conditioner"),
+    *(
+        (f"latent-{host}", "model.prior.conditioner")
+        for host in ("diffusion", "gan", "flow", "vq", "autoregressive", "masked")
+    ),
     *((host, "model.conditioner") for host in ("denoising-gan", "denoising-gan-ring")),
 )
 
@@ -127,6 +131,7 @@ def _no_null(path, conditioner):
 
 _CODES_HOSTS = (
     "vae",
+    "flow",
     "gan-ring",
     "cgan",
     "diffusion-ring",
@@ -143,7 +148,7 @@ _PRIORS_OF_CODES = {
     },
     **{
         f"latent-{host} model.prior={part}": _no_code_latent(part)
-        for host in ("diffusion", "gan", "vae", "in-painting")
+        for host in ("diffusion", "gan", "flow", "vae", "in-painting")
         for part in _CODES
     },
     **{
@@ -166,7 +171,7 @@ _TOP_DOWN = ("bottleneck top-down", "TopDown")
 _HIERARCHIES = {
     **{
         f"{host} model=cascade": _no_hierarchy("model", "model cascade", "Cascade")
-        for host in ("vae", "gan-ring", "super-resolution-gan", "in-painting")
+        for host in ("vae", "flow", "gan-ring", "super-resolution-gan", "in-painting")
     },
     **{
         f"{host} {path}.bottleneck=top-down": _no_hierarchy(f"{path}.bottleneck", *_TOP_DOWN)
@@ -186,7 +191,7 @@ _HIERARCHIES = {
     },
     **{
         f"latent-{host} model.prior=cascade": _no_latent("cascade") + ".*Cascade expects a hierarchy"
-        for host in ("diffusion", "gan", "vae", "vq", "in-painting", "autoregressive")
+        for host in ("diffusion", "gan", "flow", "vae", "vq", "in-painting", "autoregressive")
     },
     **{
         f"latent-cascade model.autoencoder.encoder={part}": _no_hierarchy("model.autoencoder.bottleneck", *_TOP_DOWN)
@@ -224,6 +229,7 @@ _HIERARCHIES = {
             ("autoregressive", "Autoregressive"),
             ("denoising-gan", "DenoisingGAN"),
             ("diffusion", "Diffusion"),
+            ("flow", "Flow"),
             ("gan", "GAN"),
             ("latent", "Autoencoder"),
             ("masked", "Masked"),
@@ -281,6 +287,7 @@ _MAPS = {
                     ),
                     ("diffusion", "model.autoencoder.decoder=conv", _GAUSSIAN),
                     ("vae", "model.autoencoder.decoder=conv", _GAUSSIAN),
+                    ("flow", "model.autoencoder.decoder=conv", _GAUSSIAN),
                 )
             ),
             *(
@@ -304,6 +311,14 @@ _MAPS = {
             *(
                 (f"latent-vae model.prior.encoder={part}", "model.prior.encoder", part, _POINT, _LATENT)
                 for part in ("conv", "dcgan")
+            ),
+            *(
+                (f"latent-flow {path}.network={one}", f"{path}.network[0]", f"{one}", "x 1 unbounded, .*", source)
+                for path, source in (
+                    ("model.autoencoder.bottleneck.flow", "model.autoencoder.encoder"),
+                    ("model.prior.bijection", _LATENT),
+                )
+                for one in ("ncsnpp", "unet")
             ),
             *(
                 (
@@ -338,16 +353,17 @@ _WEIGHTS = {
             ("latent-masked", "model.prior", "masked", "prior/network"),
         )
     },
-    "latent-autoregressive model.prior.weights.nll=adaptive": (
-        r"Adaptive expects `against` to name losses other than 'nll', got \['nll'\]"
-    ),
+    **{
+        f"{host}.weights.nll=adaptive": r"Adaptive expects `against` to name losses other than 'nll', got \['nll'\]"
+        for host in ("latent-autoregressive model.prior", "flow model")
+    },
 }
 
 _PLAIN = (
     *("vae", "critic", "aae", "vq-vae", "gan", "gan-ring", "cgan", "diffusion", "diffusion-ring"),
-    *("denoising-gan", "denoising-gan-ring"),
+    *("denoising-gan", "denoising-gan-ring", "flow"),
 )
-_NESTED = ("diffusion", "joint", "gan", "vq", "autoregressive", "masked", "cascade", "vae")
+_NESTED = ("diffusion", "joint", "gan", "flow", "vq", "autoregressive", "masked", "cascade", "vae")
 _NO_MAP = ("label", "none", "several")
 _UNCONDITIONAL = ("latent", "sklearn/gaussian-mixture")
 _CONDITIONS = {
@@ -407,6 +423,10 @@ _CONDITIONS = {
         for part in ("drop", "low-res", "noise", "salt-pepper")
     },
     **{
+        f"{host}.conditioner=tokens": rf"MLPNetwork expects {_NO_CONTEXT}"
+        for host in ("flow model", "latent-flow model.prior")
+    },
+    **{
         case: f"leaves fields unread that these data have for it to read: {fields}; expected"
         for fields, each in {
             "masked, mask": (
@@ -417,7 +437,10 @@ _CONDITIONS = {
                 "denoising data.data=corrupted",
                 *(f"latent-in-painting model.prior.conditioner={part}" for part in (*_NO_MAP, "tokens")),
                 *(f"latent-in-painting model.prior={part}" for part in _UNCONDITIONAL),
-                *(f"latent-in-painting model={part}" for part in ("autoencoder", "denoising-gan", "diffusion", "gan")),
+                *(
+                    f"latent-in-painting model={part}"
+                    for part in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")
+                ),
             ),
             "noisy": (
                 *(f"denoising model={part}" for part in ("denoising-gan", "diffusion", "flow", "gan", *_UNCONDITIONAL)),
@@ -458,8 +481,17 @@ _PENALTIES = {
     )
 }
 
+_BIJECTIONS = {
+    "flow model.bijection=linear": "Linear expects x with at least 2 channels, got 1×8×8 .*: put it into a `squeeze`",
+    **{
+        f"latent-flow {path}=squeeze": rf"{re.escape(path)}: .*Squeeze expects continuous maps of shape .*, got 2 unbo"
+        for path in ("model.autoencoder.bottleneck.flow", "model.prior.bijection")
+    },
+}
+
 REFUSALS = {
     **_LATENT_PENALTIES,
+    **_BIJECTIONS,
     **_PRIORS_OF_CODES,
     **_PENALTIES,
     **_HIERARCHIES,
