@@ -18,5 +18,6 @@ from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
     "Archive", "Array", "Binarized", "Checkerboard", "Corrupted", "Digits", "Drop", "FashionMNIST", "Grid",
-    "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "TorchvisionSet", "read_samples",
+    "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "TorchvisionSet",
+    "read_samples",
 ]  # fmt: skip
