@@ -3,7 +3,7 @@
 from modkit.testing import parametrize_parts
 
 PARAMS = {
-    "network checkpoints/adm-unet": {"channels": [64]},
+    "network checkpoints/adm-unet": {"channels": [32]},
     "network checkpoints/song-unet": {"channels": [8], "blocks": 1},
     "network checkpoints/dhariwal-unet": {"channels": [8], "blocks": 1},
     "sampler checkpoints/ldm-ddim": {"steps": 4},
