@@ -498,7 +498,7 @@ _FLOWS = {
     },
     **{
         f"latent-{host} model.autoencoder=flow": (
-            rf"model\.prior: model\.prior \({host}\) accepts no latent of model\.autoencoder \(flow, .*\): base: \w+ exp"
+            rf"model\.prior: model\.prior \({host}\) accepts no latent of model\.autoencoder \(flow, .*\): base: "
         )
         for host in (*_CODES, "cascade")
     },
