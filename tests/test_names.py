@@ -44,6 +44,7 @@ HOOKS = {"modkit", "pytest"}
 TERMS = {
     # Members that the Protocols in modkit.kinds prescribe; authors of plug-ins write them.
     "Protocol of Adversarial": "discriminator generator",
+    "Protocol of Bijection": "inverse",
     "Protocol of Conditioner": "null",
     "Protocol of Engine": "barrier",
     "Protocol of Exchange": "rank total world",

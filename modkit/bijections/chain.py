@@ -79,14 +79,14 @@ class Chain(nn.Module):
         """Prepares each bijection with what reaches it, after those before it."""
         for index, layer in enumerate(self.list_layers()):
             if prepare := read_extras(layer, BijectionExtras).prepare:
-                prepare(Passes(partial(map, partial(self._advance, num=index), batches)))
+                prepare(Passes(partial(map, partial(self._map_first, num=index), batches)))
 
     def list_layers(self) -> Iterator[Bijection]:
         """Yields the bijections, in the order from x to y."""
         return (getattr(self, name) for name in self._names)
 
     @torch.no_grad()
-    def _advance(self, batch: Batch, num: int) -> Batch:
+    def _map_first(self, batch: Batch, num: int) -> Batch:
         """Maps samples by the first `num` bijections."""
         x = batch.tensor
         for layer, _ in zip(self.list_layers(), range(num)):

@@ -61,7 +61,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, cond: Cond = Cond()) -> tuple[Tensor, Tensor]:
         """Computes y, `b c h w`, and log|det dy/dx|, `b`, in at least float32 in any precision of training."""
         with disable_autocast(x.device):
-            lower, upper = self._factorize()
+            lower, upper = self._factor()
             y = widen(self.permutation) @ (lower @ (upper @ widen(x).reshape(*x.shape[:2], -1)))
         log_det = self.positions * widen(self.log_scale).sum()
         return y.view_as(x).to(x.dtype), log_det.expand(len(x))
@@ -69,14 +69,14 @@ class Linear(nn.Module):
     def inverse(self, y: Tensor, cond: Cond = Cond()) -> Tensor:
         """Computes the x that is mapped to `y`, by substitution."""
         with disable_autocast(y.device):
-            lower, upper = self._factorize()
+            lower, upper = self._factor()
             x = widen(self.permutation).mT @ widen(y).reshape(*y.shape[:2], -1)
             x = torch.linalg.solve_triangular(lower, x, upper=False, unitriangular=True)
             x = torch.linalg.solve_triangular(upper, x, upper=True)
         restored: Tensor = x.view_as(y).to(y.dtype)
         return restored
 
-    def _factorize(self) -> tuple[Tensor, Tensor]:
+    def _factor(self) -> tuple[Tensor, Tensor]:
         """Computes the triangular factors, `c c`."""
         lower, upper = widen(self.lower).tril(-1), widen(self.upper).triu(1)
         diagonal = widen(self.sign) * widen(self.log_scale).exp()

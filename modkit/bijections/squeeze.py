@@ -85,17 +85,17 @@ class Squeeze(nn.Module):
         if prepare := read_extras(self.bijection, BijectionExtras).prepare:
             prepare(Passes(lambda: (Batch(self._select(batch.tensor), {}, batch.cond) for batch in batches)))
 
-    def _squeeze(self, x: Tensor) -> Tensor:
+    def _split_blocks(self, x: Tensor) -> Tensor:
         squeezed: Tensor = rearrange(x, " -> ".join(self.patterns), **self.sizes)
         return squeezed
 
     def _select(self, x: Tensor) -> Tensor:
         """Returns what the bijection maps."""
-        squeezed = self._squeeze(x)
+        squeezed = self._split_blocks(x)
         return self.split.select(squeezed) if self.split else squeezed
 
     def _restore(self, x: Tensor, changed: Tensor) -> Tensor:
         """Returns x with other values in the place of those that the bijection maps."""
-        squeezed = self.split.merge(self._squeeze(x), changed) if self.split else changed
+        squeezed = self.split.merge(self._split_blocks(x), changed) if self.split else changed
         restored: Tensor = rearrange(squeezed, " -> ".join(reversed(self.patterns)), **self.sizes)
         return restored

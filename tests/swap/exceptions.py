@@ -37,6 +37,7 @@ UNFIT = {
     ("gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("flow", "weight", "adaptive"): "it has a single loss",
     ("flow", "data", "corrupted"): "it reads no fields",
+    ("flow", "bijection", "linear"): "the host's data have a single channel",
     **{("flow", "conditioner", part): "the host's data have no maps" for part in ("encoded", "map")},
     ("flow", "conditioner", "tokens"): "its networks do not attend",
     ("diffusion", "weight", "adaptive"): "a denoiser names no last layer",

@@ -313,14 +313,6 @@ _MAPS = {
                 for part in ("conv", "dcgan")
             ),
             *(
-                (f"latent-flow {path}.network={one}", f"{path}.network[0]", f"{one}", "x 1 unbounded, .*", source)
-                for path, source in (
-                    ("model.autoencoder.bottleneck.flow", "model.autoencoder.encoder"),
-                    ("model.prior.bijection", _LATENT),
-                )
-                for one in ("ncsnpp", "unet")
-            ),
-            *(
                 (
                     f"latent-vae model.prior.decoder={part}",
                     "model.prior.decoder",
@@ -481,17 +473,40 @@ _PENALTIES = {
     )
 }
 
-_BIJECTIONS = {
-    "flow model.bijection=linear": "Linear expects x with at least 2 channels, got 1×8×8 .*: put it into a `squeeze`",
+_IN_FLOWS = ("model.autoencoder.bottleneck.flow", "model.prior.bijection")
+_FLOWS = {
     **{
-        f"latent-flow {path}=squeeze": rf"{re.escape(path)}: .*Squeeze expects continuous maps of shape .*, got 2 unbo"
-        for path in ("model.autoencoder.bottleneck.flow", "model.prior.bijection")
+        f"flow model.bijection{layer}=linear": "Linear expects x with at least 2 channels, got 1×8×8 .*: put it into a"
+        for layer in ("", ".layers[0]", ".layers[1]")
+    },
+    **{
+        f"latent-flow {path}=squeeze": rf"{re.escape(path)}: .*Squeeze expects continuous maps .*, got 2 unbounded"
+        for path in _IN_FLOWS
+    },
+    **{
+        f"latent-flow {path}.network={one}": rf"{re.escape(path)}\.network\[0\]: .* expects continuous maps .*, got 1 "
+        for path in _IN_FLOWS
+        for one in ("ncsnpp", "unet")
+    },
+    **{
+        f"latent-flow model.autoencoder.conditioner={part}": message
+        for part, message in (
+            ("encoded", _no_masked("model.autoencoder.conditioner")),
+            ("map", _no_maps("model.autoencoder.conditioner")),
+            ("tokens", f"MLPEncoder expects {_NO_CONTEXT}"),
+        )
+    },
+    **{
+        f"latent-{host} model.autoencoder=flow": (
+            rf"model\.prior: model\.prior \({host}\) accepts no latent of model\.autoencoder \(flow, .*\): base: "
+        )
+        for host in (*_CODES, "cascade")
     },
 }
 
 REFUSALS = {
     **_LATENT_PENALTIES,
-    **_BIJECTIONS,
+    **_FLOWS,
     **_PRIORS_OF_CODES,
     **_PENALTIES,
     **_HIERARCHIES,
