@@ -19,7 +19,7 @@ log p(z).
 Shape letters: b batch, d values of a latent.
 
 References:
-    Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018), eq. 2, 4 and S6,
+    Isolating Sources of Disentanglement in Variational Autoencoders (Chen et al., 2018), eq. 2, 3 and S6,
     https://arxiv.org/abs/1802.04942
 """
 

@@ -21,7 +21,8 @@ class Energy:
     """The energy distance between the latents of a batch and as many draws of the prior, without bias.
 
     References:
-        Energy statistics: A class of statistics based on distances (Székely & Rizzo, 2013), eq. 5
+        Energy statistics: A class of statistics based on distances (Székely & Rizzo, 2013),
+        https://doi.org/10.1016/j.jspi.2013.03.018
 
     Args:
         gather: Whether several processes compute it of all latents, as one process would, or each of its own.

@@ -17,7 +17,7 @@ _PICTURES = (
 _CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
 _QUANTIZERS = ("fsq", "gumbel", "lfq", "residual-vq", "vq")
 _UNFED = (
-    *((host, "model.conditioner") for host in ("gan", "gan-ring", "cgan", "diffusion", "diffusion-ring")),
+    *((host, "model.conditioner") for host in ("aae", "gan", "gan-ring", "cgan", "diffusion", "diffusion-ring")),
     ("flow", "model.conditioner"),
     *(
         (f"latent-{host}", "model.prior.conditioner")
@@ -387,6 +387,7 @@ _CONDITIONS = {
     **{
         f"{host} {path}conditioner=tokens": _no_tokens(path, part, _NO_CONTEXT)
         for host, path, part in (
+            ("aae", "model.", "encoder mlp"),
             ("gan-ring", "model.", "generator mlp"),
             ("cgan", "model.", "generator mlp"),
             ("super-resolution-gan", "model.", "generator mlp"),
