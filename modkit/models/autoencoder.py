@@ -35,7 +35,7 @@ from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
 from modkit.losses.judging import measure_features
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
-from modkit.losses.review import review_critic
+from modkit.losses.review import review_coders, review_critic
 from modkit.models.critic_game import GAMES, compute_autoencoder_loss, compute_critic_loss
 from modkit.models.given import call_given, check_conditional, find_input, read_input
 from modkit.models.importance import Gradient, ImportanceWeights
@@ -309,8 +309,9 @@ class Autoencoder(Model):
         return total - math.log(num)
 
     def review(self) -> Iterator[kinds.Note]:
-        """What the critic is made of, and how much the codes tell of a sample."""
+        """What penalized networks are made of, and how much the codes tell of a sample."""
         yield from review_critic("critic", self.critic, self.regularizers)
+        yield from review_coders({"encoder": self.encoder, "decoder": self.decoder}, self.regularizers)
         yield from review_critic("latent_critic", self.latent_game and self.latent_game.critic, {})
         for event in self.latents.values():
             if (bits := _count_bits(event)) is not None:

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from modkit import CondType, TensorType
+from modkit.losses import Contractive, DecoderGradient, LatentNorm
 from modkit.losses.regularizers import R1
-from modkit.losses.review import review_critic
+from modkit.losses.review import review_coders, review_critic
 from modkit.nn.dcgan import DCGANDiscriminator
 from modkit.nn.mlp import MLPDiscriminator
 from modkit.nn.patch import PatchDiscriminator
@@ -50,6 +51,15 @@ def test_a_penalty_on_each_sample_and_a_critic_of_the_batch_defeat_each_other(cr
     assert [(one.path, one.refused, "penalty needs" in one.message) for one in findings] == [
         ("critic", False, True)
     ] * found
+
+
+def test_a_penalty_on_an_encoders_slope_is_defeated_by_its_batch_norm():
+    penalties = {"slope": Contractive(), "size": LatentNorm(), "r1": R1()}
+    coders = {"encoder": nn.Sequential(nn.BatchNorm2d(1)), "decoder": nn.Sequential(nn.BatchNorm2d(1))}
+    (finding,) = review_coders(coders, penalties)
+    assert finding.path == "encoder" and finding.message.startswith("slope needs the gradient of each sample's own out")
+    assert [one.path for one in review_coders(coders, {"slope": DecoderGradient()})] == ["decoder"]
+    assert not list(review_coders({"encoder": nn.Sequential(nn.GroupNorm(1, 1))}, penalties))
 
 
 def test_batch_norm_makes_a_samples_gradient_depend_on_the_other_samples():
