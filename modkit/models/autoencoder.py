@@ -170,14 +170,12 @@ class Autoencoder(Model):
         if (draws, gradient) != (1, "reparametrized"):
             self._require_exact_rate("importance weights leave none")
             self.importance = ImportanceWeights(self.bottleneck, bottleneck.where, draws, gradient)
-            games = {"aggregates": aggregates, "latent_critic": latent_critic, "critic_game": critic_game != "vqgan"}
-            for slot, given in games.items():
-                if given:
-                    raise kinds.Unfit(slot, "importance weights expect no other losses of latents, got some")
-            if self.importance.doubly and (critic or features or regularizers):
+            if critic_game != "vqgan":
+                raise kinds.Unfit("critic_game", f"importance weights expect the game vqgan, got {critic_game}")
+            if self.importance.doubly and (critic or features or regularizers or aggregates or latent_critic):
                 raise ValueError(
-                    "Autoencoder expects no critic, features or regularizers with a doubly reparametrized gradient, "
-                    "which scales the gradients of all losses that reach a draw, got some"
+                    "Autoencoder expects no critics, features, regularizers or aggregates with a doubly reparametrized "
+                    "gradient, which scales the gradients of all losses that reach a draw, got some"
                 )
         self.decoder = decoder.name_source(bottleneck.where)(
             z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond
@@ -438,11 +436,9 @@ class Autoencoder(Model):
         """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
         z = _get_last(latents.values)
         out = call_given(self.decoder, z, cond)
-        nats = {**self._measure_distance(out, x, cond), **rate, **self.aggregates.compute(z, h, self.bottleneck, step)}
-        if self.latent_game and step.wants("adversarial/latent-critic"):
-            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, self.bottleneck, step)
+        nats = {**self._measure_distance(out, x, cond), **rate}
         losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
-        return losses | self._compare(z, out, x, cond, step)
+        return losses | self._compare(h, z, out, x, cond, step)
 
     def _compute_weighted_losses(
         self, importance: ImportanceWeights, h: Value, x: Tensor, cond: Cond, step: Step
@@ -453,11 +449,14 @@ class Autoencoder(Model):
         out = call_given(self.decoder, z, cond.map(importance.repeat))
         log_weights = log_ratio - self.likelihood.nll(out, importance.repeat(x))
         losses = {"bound": -importance.compute_bound(latent, log_weights).mean() / self.single.numel}
-        return losses | self._compare(importance.select_first(z), out[:: importance.draws], x, cond, step)
+        return losses | self._compare(h, importance.select_first(z), out[:: importance.draws], x, cond, step)
 
-    def _compare(self, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
-        """Computes the losses of reconstructions, and the penalties."""
-        losses: dict[str, Tensor] = {}
+    def _compare(self, h: Value, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
+        """Computes the losses of the latents of a batch and of reconstructions, and the penalties."""
+        nats = self.aggregates.compute(z, h, self.bottleneck, step)
+        if self.latent_game and step.wants("adversarial/latent-critic"):
+            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, self.bottleneck, step)
+        losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()}
         if not (self.perceptual or self.critic or self.regularizers):
             return losses  # the mean of some likelihoods is costly
         fake = self.likelihood.mean(out)

@@ -136,13 +136,16 @@ def test_a_microbatch_has_the_draws_of_its_rows():
     torch.testing.assert_close(sum(parts), whole)
 
 
-def test_a_critic_sees_the_first_draw():
-    model, batch = made(draws=3, critic=use("mlp", width=8, depth=1)), digits(4, torch.float64)
+def test_critics_and_aggregates_see_the_first_draw():
+    model = made(draws=3, critic=use("mlp", width=8, depth=1), aggregates={"mmd": use("mmd")})
+    batch = digits(4, torch.float64)
     losses = model.losses("autoencoder", batch, turn("a"))
     h = model.encoder(batch.tensor).repeat_interleave(3, 0)
     z, _ = model.bottleneck.posterior("continuous", h, turn("a").rng)
     fake = model.likelihood.mean(model.decoder(z[::3]))
     torch.testing.assert_close(losses["adversarial"], model.adversarial.generator(model.critic(fake, batch.cond)))
+    mmd = model.aggregates.compute(z[::3], model.encoder(batch.tensor), model.bottleneck, turn("a"))["mmd"]
+    torch.testing.assert_close(losses["mmd"], mmd / 64)
 
 
 def check(**parts):
@@ -165,7 +168,7 @@ test_refuses = refusals(
     (partial(check, draws=2, rate="free-bits"), "the rate `sum` .*, got FreeBits: importance weights leave none"),
     (
         partial(check, **DOUBLY, critic="mlp"),
-        "no critic, features or regularizers with a doubly reparametrized gradient",
+        "no critics, .* or aggregates with a doubly reparametrized gradient",
     ),
     (lambda: build(spec(use("latent", **JOINT))), "one draw, reparametrized, in joint training, got importance"),
     (partial(check, draws=2, weights={"kl": 0.5}), "kl"),
