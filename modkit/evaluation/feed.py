@@ -193,7 +193,7 @@ class _Values:
     def latents(self) -> Tensor:
         coder = self._coder
         if (name := find_continuous(coder)) is None:
-            raise ValueError(f"{type(coder).__name__}: expected a latent that is one continuous tensor, got none")
+            raise ValueError(f"{type(coder).__name__}: expected an encoding that is one continuous tensor, got none")
         with evaluate_mode(coder):
             x, given = self._read(coder)
             latents = coder.encode(x, name, **given)

@@ -149,9 +149,8 @@ def score_variances(codes: Tensor, factors: Tensor, rng: Rng, *, votes: int, dra
     spread = codes.var(0)
     chosen, members = _draw_votes(factors, rng, votes, draws)
     width = codes.shape[1]
-    dims = torch.cat(
-        [(codes[part].var(1) / spread).argmin(1) for part in members.split(max(1, _CHUNK // (draws * width)))]
-    )
+    parts = torch.split(members, max(1, _CHUNK // (draws * width)))
+    dims = torch.cat([(codes[part].var(1) / spread).argmin(1) for part in parts])
     first = -(-2 * votes // 3)
     size = factors.shape[1]
     counts = (dims * size + chosen)[:first].bincount(minlength=width * size).view(width, size)
@@ -163,7 +162,7 @@ def score_differences(codes: Tensor, factors: Tensor, rng: Rng, *, votes: int, d
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped, unused-ignore]
 
     chosen, members = _draw_votes(factors, rng, votes, 2 * draws)
-    parts = members.split(max(1, _CHUNK // (2 * draws * codes.shape[1])))
+    parts = torch.split(members, max(1, _CHUNK // (2 * draws * codes.shape[1])))
     x = torch.cat([(codes[part[:, :draws]] - codes[part[:, draws:]]).abs().mean(1) for part in parts]).numpy()
     first, y = -(-2 * votes // 3), chosen.numpy()
     return float(LogisticRegression(max_iter=1000).fit(x[:first], y[:first]).score(x[first:], y[first:]))

@@ -158,7 +158,7 @@ def _sum_densities(mean: Tensor, std: Tensor, z: Tensor, groups: Tensor, num: in
     constant = -0.5 * (mean.square() * precision + 2 * std.log() + _LOG_TWO_PI).sum(1)
     rows = max(1, _TILE // len(z))
     found = []
-    for part in z.split(rows):
+    for part in torch.split(z, rows):
         log_q = part @ (mean * precision).T - 0.5 * part.square() @ precision.T + constant
         found.append(torch.stack([log_q[:, one].logsumexp(1) for one in chosen], 1))
     return torch.cat(found)
