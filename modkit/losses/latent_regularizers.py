@@ -143,8 +143,8 @@ def measure_jacobian(function: Callable[[Tensor], Value], x: Value, probes: int,
 
     Examples:
         >>> from modkit import Rng
-        >>> measure_jacobian(lambda x: x.square(), torch.tensor([[1.0, 2.0]]), 0, Rng(0))  # 2^2 + 4^2
-        tensor([20.])
+        >>> measure_jacobian(lambda x: x.square(), torch.tensor([[1.0, 2.0]]), 0, Rng(0)).item()  # 2^2 + 4^2
+        20.0
     """
     given = tuple(one.detach().requires_grad_() for one in (x if isinstance(x, tuple) else (x,)))
     with torch.enable_grad():

@@ -353,7 +353,7 @@ _WEIGHTS = {
 
 _PLAIN = (
     *("vae", "critic", "aae", "vq-vae", "gan", "gan-ring", "cgan", "diffusion", "diffusion-ring"),
-    *("denoising-gan", "denoising-gan-ring", "flow"),
+    *("denoising-gan", "denoising-gan-ring", "conditional-vae", "flow"),
 )
 _NESTED = ("diffusion", "joint", "gan", "flow", "vq", "autoregressive", "masked", "cascade", "vae")
 _NO_MAP = ("label", "none", "several")
@@ -427,7 +427,6 @@ _CONDITIONS = {
                 *(f"in-painting model.conditioner={part}" for part in ("label", "none", "tokens")),
                 *(f"in-painting model.conditioner.parts.maps={part}" for part in (*_NO_MAP, "tokens")),
                 *(f"in-painting model={part}" for part in _UNCONDITIONAL),
-                "denoising data.data=corrupted",
                 *(f"latent-in-painting model.prior.conditioner={part}" for part in (*_NO_MAP, "tokens")),
                 *(f"latent-in-painting model.prior={part}" for part in _UNCONDITIONAL),
                 *(
