@@ -60,7 +60,7 @@ class Plan:
         overrides: Of the spec.
     """
 
-    updates: int = 3000
+    updates: int = 1000
     seeds: int = 3
     overrides: tuple[str, ...] = field(default=())
 
