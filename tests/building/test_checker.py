@@ -96,6 +96,20 @@ class Measured(nn.Module):
         return latent
 
 
+class Unconditional(Model):
+    """A model without parts."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.event, self.scale = x, nn.Parameter(torch.ones(()))
+
+    def players(self):
+        return (Player("a", ()),)
+
+    def losses(self, player, batch, step):
+        return {"loss": self.scale**2}
+
+
 class Vectors(Model):
     """A model whose loss is no scalar."""
 
@@ -283,8 +297,17 @@ def test_checking_allocates_no_weights(tmp_path):
     [
         (
             use("autoencoder", **MLP),
+            f"model.conditioner: {UNREAD}: masked, mask; expected a conditioner that reads them, such as "
+            "model.conditioner=map",
+        ),
+        (
+            use("autoencoder", **MLP, input="masked"),
+            f"model.conditioner: {UNREAD}: mask; expected the conditioner to read them, too",
+        ),
+        (
+            use(Unconditional),
             f"data: {UNREAD}: masked, mask; expected data without them, or a model with a conditioner, which "
-            "Autoencoder does not have",
+            "Unconditional does not have",
         ),
         (
             use("latent", autoencoder=use("autoencoder", **MLP), prior=DENOISER),
