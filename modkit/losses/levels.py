@@ -53,7 +53,7 @@ class _Levels:
 
     def split(self, out: Tensor) -> Tensor:
         """Splits a decoder's output, `b (p c) h w`, into the parameters of each value, `b p c h w`."""
-        return widen(out).unflatten(1, (-1, self.x.shape[0]))
+        return widen(out).reshape(len(out), -1, *self.x.shape)
 
     def to_index(self, x: Tensor) -> Tensor:
         """The nearest level of each value, int64."""
@@ -135,7 +135,7 @@ class DiscretizedLogistic:
 
     def _split_parameters(self, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log shares, means and log scales, `b m c h w`."""
-        mean, log_scale, *logits = self._levels.split(out).split(self.mixtures, dim=1)
+        mean, log_scale, *logits = torch.split(self._levels.split(out), self.mixtures, dim=1)
         log_share = logits[0].log_softmax(1) if logits else torch.zeros_like(mean)
         return log_share, mean, log_scale.clamp(*_LOG_SCALE)
 

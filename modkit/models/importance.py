@@ -27,8 +27,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
+from modkit.diffusion.gaussian import compute_log_normal
 from modkit.kinds import Bottleneck, BottleneckExtras, Unfit, read_extras
 from modkit.rng import Rng
 from modkit.types import Value, split_levels
@@ -81,7 +81,7 @@ class ImportanceWeights:
         latent, log_q = extras.posterior(self._name, h, rng.repeat(self.draws))
         if self.doubly and extras.posterior_moments is not None and isinstance(latent, Tensor):
             mean, std = (moment.detach() for moment in extras.posterior_moments(self._name, h))
-            log_q = Normal(mean, std).log_prob(latent).flatten(1).sum(1)  # type: ignore[no-untyped-call]
+            log_q = compute_log_normal((latent - mean) / std) - std.log().flatten(1).sum(1)
         return latent, extras.log_prior(self._name, latent) - log_q
 
     def repeat(self, value: Tensor) -> Tensor:
@@ -103,10 +103,12 @@ class ImportanceWeights:
             latent: The draws, `(b k) ...`.
             log_weights: log w of each, `(b k)`.
         """
-        log_weights = log_weights.unflatten(0, (-1, self.draws))
+        log_weights = log_weights.reshape(-1, self.draws)
         if self.doubly and isinstance(latent, Tensor) and latent.requires_grad:
             share = log_weights.detach().softmax(1).flatten().to(latent.dtype)
-            latent.register_hook(lambda gradient: torch.einsum("b,b...->b...", share, gradient))
+            latent.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: torch.einsum("b,b...->b...", share, gradient)
+            )
         return log_weights.logsumexp(1) - math.log(self.draws)
 
     def _refuse(self, source: str, expected: str, received: str) -> None:

@@ -63,6 +63,7 @@ UNMOVED = {
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
     r"adversarial=hinge": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
     r"denoising=(cyclical|warmup)": r"network\..*",
+    r"^flow model\.weights\.nll=(cyclical|warmup)": r"bijection\..*",
 }
 """Parameters that may see no gradient in three steps.
 
