@@ -190,8 +190,10 @@ class Autoencoder(Model):
             raise ValueError(f"Autoencoder expects critic_game of {list(GAMES)}, got {critic_game!r}")
         self.game, self.critic_start = GAMES[critic_game], critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
-        penalties = {name: make() for name, make in (aggregates or {}).items()}
-        self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck)
+        self.aggregates: LatentPenalties | None = None
+        if aggregates:
+            penalties = {name: make() for name, make in aggregates.items()}
+            self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck)
         self.latent_game: LatentGame | None = None
         if latent_critic:
             self.latent_game = LatentGame(
@@ -269,7 +271,8 @@ class Autoencoder(Model):
         if player != "autoencoder":
             return
         self.conditioner.prepare(select_fields(batches))
-        self.aggregates.prepare(batches)
+        if self.aggregates:
+            self.aggregates.prepare(batches)
         if self.perceptual:
             self.perceptual.prepare(batches)
         if prepare := read_extras(self.bottleneck, kinds.BottleneckExtras).prepare:
@@ -453,7 +456,7 @@ class Autoencoder(Model):
 
     def _compare(self, h: Value, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
         """Computes the losses of the latents of a batch and of reconstructions, and the penalties."""
-        nats = self.aggregates.compute(z, h, self.bottleneck, step)
+        nats = self.aggregates.compute(z, h, self.bottleneck, step) if self.aggregates else {}
         if self.latent_game and step.wants("adversarial/latent-critic"):
             nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, self.bottleneck, step)
         losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()}
