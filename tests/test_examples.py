@@ -47,6 +47,7 @@ def test_there_is_an_example_of_each_system():
     systems = "dcgan ddpm gan-ring gmm-prior latent-gan ldm ldm-class two-stage-vae vae vae-2d vq-ldm"
     systems += " vqgan d2gan-ring ddgan vqvae maskgit vqvae2 ldm-tokens inpainting lsgm"
     systems += " autoencoder denoising-autoencoder conditional-vae beta-vae-sprites iwae flow-2d"
+    systems += " contractive-autoencoder vae-gan"
     systems += " ddgan-25-gaussians latent-ddgan super-resolution-ldm ldm-diffusers"
     assert {path.stem for path in SPECS} >= set(systems.split())
     assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
