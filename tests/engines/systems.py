@@ -73,6 +73,8 @@ GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
 TWO = {"one": MLP, "other": MLP}
 TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
 DCGAN = use("dcgan", channels=4)
+COUPLING = use("coupling", network=MLP)
+FLOW = use("flow", bijection=use("chain", layers=["actnorm", "linear", COUPLING]))
 UNET = use("unet", channels=[8], blocks=1, attention=[])
 SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vae": (use_coder(use("gaussian", channels=2)), {}),
@@ -95,6 +97,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     ),
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
     "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
+    "flow": (use_latent(use("gaussian", channels=2, flow=use("chain", layers=["actnorm", COUPLING])), FLOW), {}),
     "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET)), {}),
     "vae, two stages": (
         use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),

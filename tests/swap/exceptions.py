@@ -39,6 +39,7 @@ UNFIT = {
     ("flow", "data", "corrupted"): "it reads no fields",
     ("flow", "bijection", "linear"): "the host's data have a single channel",
     **{("flow", "conditioner", part): "the host's data have no maps" for part in ("encoded", "map")},
+    ("latent", "bijection", "squeeze"): "the latents of the host are vectors",
     ("flow", "conditioner", "tokens"): "its networks do not attend",
     ("diffusion", "weight", "adaptive"): "a denoiser names no last layer",
 }
@@ -60,6 +61,7 @@ SAME = {
 """Cases whose samples are the host's to the bit, and why; everywhere else a swap changes them."""
 
 UNMOVED = {
+    r"^flow model\.weights\.nll=(cyclical|warmup)": r"bijection\.layer\[\d\]\.network\[\d\]\..*",
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
     r"adversarial=hinge": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
     r"denoising=(cyclical|warmup)": r"network\..*",

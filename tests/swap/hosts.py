@@ -92,7 +92,7 @@ _MODELS = {
     ),
     "latent-diffusion": _latent(_autoencoder(), _diffusion()),
     "latent-joint": _latent(_autoencoder(), _diffusion(), joint=True),
-    "flow": _flow(bijection=use("chain", layers=["actnorm", _COUPLING]), weights={"nll": _CONSTANT}),
+    "flow": _flow(bijection=use("chain", layer=_COUPLING, depth=2), weights={"nll": _CONSTANT}),
     "latent-flow": _latent(_autoencoder(bottleneck=use("gaussian", channels=2, flow=_COUPLING)), _flow()),
     "latent-gan": _latent(_autoencoder(encoder=use("conv", channels=[8])), _gan()),
     "latent-vq": _latent(_autoencoder(encoder=_CONV_ENCODER, bottleneck=_VQ), _diffusion()),

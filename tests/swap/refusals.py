@@ -131,7 +131,6 @@ def _no_null(path, conditioner):
 
 _CODES_HOSTS = (
     "vae",
-    "flow",
     "gan-ring",
     "cgan",
     "diffusion-ring",
@@ -171,7 +170,7 @@ _TOP_DOWN = ("bottleneck top-down", "TopDown")
 _HIERARCHIES = {
     **{
         f"{host} model=cascade": _no_hierarchy("model", "model cascade", "Cascade")
-        for host in ("vae", "flow", "gan-ring", "super-resolution-gan", "in-painting")
+        for host in ("vae", "gan-ring", "super-resolution-gan", "in-painting")
     },
     **{
         f"{host} {path}.bottleneck=top-down": _no_hierarchy(f"{path}.bottleneck", *_TOP_DOWN)
@@ -477,7 +476,7 @@ _IN_FLOWS = ("model.autoencoder.bottleneck.flow", "model.prior.bijection")
 _FLOWS = {
     **{
         f"flow model.bijection{layer}=linear": "Linear expects x with at least 2 channels, got 1×8×8 .*: put it into a"
-        for layer in ("", ".layers[0]", ".layers[1]")
+        for layer in ("", ".layer")
     },
     **{
         f"latent-flow {path}=squeeze": rf"{re.escape(path)}: .*Squeeze expects continuous maps .*, got 2 unbounded"
