@@ -33,6 +33,7 @@ from modkit.types import Score
 __all__ = ["Disentanglement"]
 
 _GROUPS = 10
+_FEW = 25  # samples a value of a factor
 _TESTED = 3  # groups that test DCI's forests
 _NAMES = (
     *("MIG", "DCI disentanglement", "DCI completeness", "DCI informativeness"),
@@ -130,13 +131,16 @@ class Disentanglement(Streaming[Known]):
         found: dict[str, tuple[float, float | None]] = dict.fromkeys(_NAMES, (0.0, None))
         if kept.shape[1]:
             found = self._score(kept, torch.stack(varied, 1), indices)
-        notes = () if kept.shape[1] else ("all dimensions of the latent have collapsed: the least value is given",)
+        notes = [] if kept.shape[1] else ["all dimensions of the latent have collapsed: the least value is given"]
+        most = max(int(values.max()) + 1 for values in varied)
+        if len(codes) < _FEW * most:
+            notes.append(f"{len(codes)} samples are few for a factor of {most} values: scores depend on their number")
         settings: dict[str, float] = {"bins": self.bins, "trees": self.trees, "votes": self.votes, "draws": self.draws}
         settings |= {"least": self.least}
         details = {"dimensions": codes.shape[1], "not collapsed": kept.shape[1]}
         counts = {"real": len(codes)}
         return {
-            name: Score(value, error, "higher", counts, self.seed, settings, details, notes)
+            name: Score(value, error, "higher", counts, self.seed, settings, details, tuple(notes))
             for name, (value, error) in found.items()
         }
 
