@@ -103,12 +103,12 @@ class Sprites:
         places = torch.as_tensor(indices, dtype=torch.long)
         if split == "train":
             places = places + self.splits["test"]
-        values = torch.unravel_index(_permute()[places], tuple(_SIZES.values()))
+        values = torch.unravel_index(_order_pictures()[places], tuple(_SIZES.values()))
         return dict(zip(_SIZES, values, strict=True))
 
 
 @cache
-def _permute() -> Tensor:
+def _order_pictures() -> Tensor:
     """The order of all pictures, of which the first are for testing."""
     return draw_permutation(Rng(0, "sprites"), _TOTAL)
 

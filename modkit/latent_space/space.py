@@ -71,7 +71,7 @@ def find_space(model: Model, name: str | None = None) -> Space:
         name: The name of another latent.
 
     Raises:
-        ValueError: If the Model does not encode or reads fields beside x, or the latent is of codes or a hierarchy.
+        ValueError: If the Model does not encode, or the latent is of codes or a hierarchy.
 
     Examples:
         >>> from modkit.models import Autoencoder
@@ -83,12 +83,7 @@ def find_space(model: Model, name: str | None = None) -> Space:
     coder = model.coder
     if coder is None:
         raise ValueError(f"a latent space expects a Model that encodes, such as an autoencoder, got {_name(model)}")
-    if given := (*coder.reads, *coder.inputs):
-        fields = ", ".join(given)
-        raise ValueError(
-            f"a latent space expects a Model that encodes x alone, got {_name(coder)}, which reads {fields}"
-        )
-    known = {key: event for key, event in coder.latents.items() if _is_continuous(event)}
+    known = {key: one for key, one in coder.latents.items() if isinstance(one, TensorType) and one.classes is None}
     wanted = name or next(iter(known), None)
     if wanted is None or wanted not in known:
         there = ", ".join(f"{key} ({_describe(event)})" for key, event in coder.latents.items())
@@ -102,10 +97,6 @@ def find_space(model: Model, name: str | None = None) -> Space:
         decode=lambda z, fields: coder.decode(z, wanted, **pass_fields(coder, fields)),
         normal=coder.start_noise is not None and coder.start_noise.shape == known[wanted].shape,
     )
-
-
-def _is_continuous(event: object) -> bool:
-    return isinstance(event, TensorType) and event.classes is None
 
 
 def _describe(event: object) -> str:

@@ -33,6 +33,7 @@ from modkit.types import Score
 __all__ = ["Disentanglement"]
 
 _GROUPS = 10
+_FEW = 25  # samples a value of a factor
 _TESTED = 3  # groups that test DCI's forests
 _NAMES = (
     *("MIG", "DCI disentanglement", "DCI completeness", "DCI informativeness"),
@@ -121,22 +122,25 @@ class Disentanglement(Streaming[Known]):
         """
         known = self.find(state, "real")
         (indices, codes), (_, factors) = known.latents.sort(), known.factors.sort()
-        varied = [values.unique(return_inverse=True)[1] for values in factors.unbind(1)]
+        varied = [torch.unique(values, return_inverse=True)[1] for values in factors.unbind(1)]
         varied = [values for values in varied if values.any()]
         if len(codes) < 3 or len(varied) < 2:
             received = f"{len(codes)} samples and {len(varied)} factors"
             raise ValueError(f"Disentanglement expects at least 3 samples and 2 factors that vary, got {received}")
         kept = codes[:, codes.double().var(0) > self.least].double()
-        found = dict.fromkeys(_NAMES, (0.0, None))
+        found: dict[str, tuple[float, float | None]] = dict.fromkeys(_NAMES, (0.0, None))
         if kept.shape[1]:
             found = self._score(kept, torch.stack(varied, 1), indices)
-        notes = () if kept.shape[1] else ("all dimensions of the latent have collapsed: the least value is given",)
-        settings = {"bins": self.bins, "trees": self.trees, "votes": self.votes, "draws": self.draws}
+        notes = [] if kept.shape[1] else ["all dimensions of the latent have collapsed: the least value is given"]
+        most = max(int(values.max()) + 1 for values in varied)
+        if len(codes) < _FEW * most:
+            notes.append(f"{len(codes)} samples are few for a factor of {most} values: scores depend on their number")
+        settings: dict[str, float] = {"bins": self.bins, "trees": self.trees, "votes": self.votes, "draws": self.draws}
         settings |= {"least": self.least}
         details = {"dimensions": codes.shape[1], "not collapsed": kept.shape[1]}
         counts = {"real": len(codes)}
         return {
-            name: Score(value, error, "higher", counts, self.seed, settings, details, notes)
+            name: Score(value, error, "higher", counts, self.seed, settings, details, tuple(notes))
             for name, (value, error) in found.items()
         }
 
@@ -152,7 +156,7 @@ class Disentanglement(Streaming[Known]):
         )
         tested = groups < _TESTED
         importance = fit_importance(codes, factors, tested, trees=self.trees, seed=self.seed)
-        rng, tested = Rng(self.seed, "disentanglement"), self.votes - -(-2 * self.votes // 3)
+        rng, predicted = Rng(self.seed, "disentanglement"), self.votes - -(-2 * self.votes // 3)
         shares = [
             score(codes, factors, rng.at(name), votes=self.votes, draws=self.draws)
             for name, score in (("variances", score_variances), ("differences", score_differences))
@@ -162,6 +166,6 @@ class Disentanglement(Streaming[Known]):
             (measure_modularity(importance.matrix), None),
             (measure_completeness(importance.matrix), None),
             (importance.accuracy, None),
-            *((share, math.sqrt(share * (1 - share) / tested)) for share in shares),
+            *((share, math.sqrt(share * (1 - share) / predicted)) for share in shares),
         )
         return dict(zip(_NAMES, values, strict=True))

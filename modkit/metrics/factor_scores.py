@@ -28,6 +28,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,7 +114,9 @@ def fit_importance(codes: Tensor, factors: Tensor, tested: Tensor, *, trees: int
     columns, shares = [], []
     for values in factors.unbind(1):
         forest = RandomForestClassifier(trees, max_features=None, min_samples_leaf=2, random_state=seed)
-        forest.fit(fitted, values[~tested].numpy())
+        with warnings.catch_warnings():  # of few samples a class, which the metric warns of itself
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            forest.fit(fitted, values[~tested].numpy())
         columns.append(torch.from_numpy(forest.feature_importances_))
         shares.append(float(forest.score(held, values[tested].numpy())))
     return Importance(torch.stack(columns, 1), sum(shares) / len(shares))

@@ -87,10 +87,11 @@ def test_moments_of_a_gaussian_posterior_and_its_means_are_those_of_the_bottlene
     assert {"posterior", "latents", "factors"} <= feed.list_offers(source)
     batch = read_samples(data, "test", range(20), Rng(0))
     values = feed.compute_values(source, batch, ["posterior", "latents", "factors"])
-    draws = torch.stack([model.coder.encode(batch.tensor, "continuous", Rng(seed)) for seed in range(4000)])
+    many = batch.tensor.repeat(2000, 1, 1, 1)
+    draws = model.coder.encode(many, "continuous", Rng(0)).detach().view(2000, 20, 3)
     assert torch.equal(values["latents"], model.coder.encode(batch.tensor, "continuous"))
     assert torch.equal(values["posterior"][:, 0], values["latents"])
-    torch.testing.assert_close(values["posterior"][:, 1], draws.std(0), rtol=0.06, atol=0)  # 5 sd: 5 / sqrt(8000)
+    torch.testing.assert_close(values["posterior"][:, 1], draws.std(0), rtol=0.08, atol=0)  # 5 sd: 5 / sqrt(4000)
     assert torch.equal(values["factors"], torch.stack(list(data.read_fields("test", range(20)).values()), 1))
 
 

@@ -50,13 +50,13 @@ def test_the_aggregate_kl_is_the_mean_log_ratio_of_a_mixture():
 def test_it_finds_the_kl_of_a_gaussian_aggregate():
     """q(z | x) = N(m, .6^2) with m ~ N(.5, .8^2) is N(.5, 1) in all: KL .125."""
     rng = torch.Generator().manual_seed(0)
-    mean = 0.5 + 0.8 * torch.randn(4000, 1, generator=rng, dtype=torch.float64)
+    mean = 0.5 + 0.8 * torch.randn(2000, 1, generator=rng, dtype=torch.float64)
     found = score(mean, torch.full_like(mean, 0.6))["aggregate KL"]
-    assert abs(found.value - 0.125) < 4 * found.error < 0.1
+    assert abs(found.value - 0.125) < 4 * found.error < 0.12
     assert not found.warnings
     information = 0.5 * math.log(1 / 0.36)  # I(x; z) of the Gaussian channel
     whole = score(mean, torch.full_like(mean, 0.6))["latent KL"].value
-    assert whole - found.value == pytest.approx(information, abs=0.05)
+    assert whole - found.value == pytest.approx(information, abs=0.06)
 
 
 def test_errors_are_deviations_over_samples():

@@ -9,7 +9,6 @@ from modkit import TensorType, build, use
 from modkit.data import Corrupted, Digits, Noise
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.sources import from_data
-from modkit.latent_space.space import find_space
 from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.models.model import Model, reconstruct_batch
 from modkit.models.player import Player
@@ -259,10 +258,6 @@ test_refuses = refusals(
     (
         lambda: Diffusion(X, fields=FIELDS, **SMALL, conditioner=use("encoded", autoencoder=READING, field="noisy")),
         "Encoded expects an autoencoder that reads no fields, got one that reads",
-    ),
-    (
-        lambda: find_space(made()),
-        "a latent space expects a Model that encodes x alone, got Autoencoder, which reads labels, noisy",
     ),
     (
         lambda: made(regularizers={"contractive": Contractive}),
