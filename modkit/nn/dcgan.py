@@ -279,7 +279,8 @@ def _make_downs(widths: Sequence[int], *, normed: bool) -> nn.Sequential:
 
 def _count_features(x: TensorType, widths: Sequence[int]) -> int:
     """Counts the values of the last map."""
-    return widths[-1] * math.prod(size // 2 ** len(widths) for size in x.shape[1:])
+    scale: int = 2 ** len(widths)
+    return widths[-1] * math.prod(size // scale for size in x.shape[1:])
 
 
 def _get_image_size(owner: nn.Module, x: TensorType) -> tuple[int, int]:

@@ -61,7 +61,6 @@ SAME = {
 """Cases whose samples are the host's to the bit, and why; everywhere else a swap changes them."""
 
 UNMOVED = {
-    r"^flow model\.weights\.nll=(cyclical|warmup)": r"bijection\.layer\[\d\]\.network\[\d\]\..*",
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
     r"adversarial=hinge": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
     r"denoising=(cyclical|warmup)": r"network\..*",
