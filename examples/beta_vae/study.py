@@ -23,13 +23,18 @@ from examples.beta_vae.plan import Plan, list_betas
 from examples.beta_vae.verdict import claims, report
 from examples.studies.budget import fit_budget, one_thread
 from examples.studies.folder import check_plan, keep, train_run, write_report
-from modkit import Run, evaluate_run
+from modkit import Model, Rng, Run, evaluate_run
 from modkit.building.session import open_run
 from modkit.data import read_samples
+from modkit.kinds import Data
 from modkit.latent_space import Points, decode_plane, draw_points, encode_split, find_classes, find_space, save_grid
-from modkit.rng import Rng
+from modkit.models.model import evaluate_mode
+from modkit.models.step import StepContext
 
 __all__ = ["carry_out"]
+
+_MOST = 10_000  # samples that are measured
+_TERMS = {"rate": "kl", "distortion": "nll"}
 
 
 def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
@@ -68,13 +73,27 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
 
 
 def _measure(path: Path, plan: Plan) -> dict[str, float]:
-    """The scores of a run on held-out samples, and the mean over them of the squared error of a reconstruction."""
+    """The scores of a run on held-out samples, with the rate and the distortion of these and of training samples."""
     run = Run.open(path)
     scores = evaluate_run(run, metrics=list(plan.metrics), num=plan.num, device="cpu").scores
-    data, space = open_run(run).data, find_space(modkit.load(run))
-    x = read_samples(data, "test", range(min(plan.num or 10_000, data.splits["test"], 10_000)), Rng(0)).tensor
-    error = (space.decode(space.encode(x)) - x).square().flatten(1).sum(1).mean()
-    return {name: score.value for name, score in scores.items()} | {"squared error": float(error)}
+    model, data = modkit.load(run), open_run(run).data
+    figures = {name: score.value for name, score in scores.items()}
+    for split, prefix in (("train", ""), ("test", "held-out ")):
+        num = min(plan.num or _MOST, data.splits[split])
+        figures |= {f"{prefix}{name}": value for name, value in _measure_terms(model, data, split, num).items()}
+    return figures
+
+
+def _measure_terms(model: Model, data: Data, split: str, num: int) -> dict[str, float]:
+    """The rate, KL(q(z | x) || p(z)), and the distortion, -log p(x | z), in nats a sample, by one draw of each z."""
+    totals = dict.fromkeys(_TERMS, 0.0)
+    for start in range(0, num, 256):
+        batch = read_samples(data, split, range(start, min(start + 256, num)), Rng(0))
+        with evaluate_mode(model):
+            losses = model.losses("autoencoder", batch, StepContext(Rng("terms", start)))
+        for name, term in _TERMS.items():
+            totals[name] += float(losses[term]) * model.single.numel * len(batch) / num
+    return totals
 
 
 def _draw_latents(plan: Plan, out: Path) -> None:

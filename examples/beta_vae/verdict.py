@@ -17,7 +17,10 @@ Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, float]]]
 """By system, a row of figures a seed."""
 
 _SCORES = ("MIG", "FactorVAE score")
-_COLUMNS = ("latent KL", "aggregate KL", "active units", "squared error", "PSNR", "SSIM", *_SCORES)
+_COLUMNS = (
+    *("rate", "distortion", "held-out rate", "held-out distortion", "aggregate KL", "active units", "PSNR"),
+    *_SCORES,
+)
 _MORE = ("β-VAE score", "DCI disentanglement", "DCI completeness", "DCI informativeness")
 
 
@@ -36,8 +39,8 @@ def claims(rows: Rows, betas: Mapping[str, float], rivals: Sequence[str]) -> lis
         raise ValueError(f"claims expects rows of every system, got none of {', '.join(missing)}")
     names = list(betas)
     found = [
-        _follow(rows, names, "latent KL", "The rate falls as β rises", falls=True),
-        _follow(rows, names, "squared error", "The distortion rises with β", falls=False),
+        _follow(rows, names, "rate", "The rate falls as β rises", falls=True),
+        _follow(rows, names, "distortion", "The distortion rises with β", falls=False),
     ]
     for name in rivals:
         for score in _SCORES:

@@ -26,7 +26,7 @@ BETAS = {"low": 0.1, "VAE": 1.0, "high": 4.0}
 
 
 def row(rate, distortion, mig=0.1, vote=0.6):
-    return {"latent KL": rate, "squared error": distortion, "MIG": mig, "FactorVAE score": vote}
+    return {"rate": rate, "distortion": distortion, "MIG": mig, "FactorVAE score": vote}
 
 
 def make_rows(**others):
