@@ -1,6 +1,6 @@
 r"""Ladder: the bottleneck of a hierarchical VAE, whose groups of latents are drawn one after the other, top down.
 
-    s_0 = a learned constant
+    s_0 = a learned constant, at first 0
     z_l ~ q(z_l | s_{l-1}, h)  in training,  p(z_l | s_{l-1})  in sampling        l = 1, ..., g
     s_l = s_{l-1} + f_l(s_{l-1}, z_l)
     KL(q || p) = sum_l E_q[KL(q(z_l | s_{l-1}, h) || p(z_l | s_{l-1}))]
@@ -79,7 +79,7 @@ class Ladder(nn.Module):
         self.temperature = temperature
         self._places = [level for level, count in enumerate(counts) for _ in range(count)]
         gain = 1 / math.sqrt(len(self._places))
-        self.start = nn.Parameter(torch.randn(levels[0].shape))
+        self.start = nn.Parameter(torch.zeros(levels[0].shape))
         self.rises = nn.ModuleList(Rise(upper, lower) for upper, lower in zip(levels, levels[1:]))
         self.groups = nn.ModuleList(LadderGroup(levels[place], channels=channels, gain=gain) for place in self._places)
         self.latents: dict[str, Event] = {

@@ -63,7 +63,8 @@ class Diagonal(NamedTuple):
 class LadderGroup(nn.Module):
     """The networks of a group.
 
-    At first the prior is standard normal: its last layer starts at zero.
+    At first the prior is standard normal, since its last layer starts at zero, and the latent is added to the state with
+    the variance `gain`^2.
 
     Args:
         h: Type of the features, and of the state: a vector or a map.
@@ -88,8 +89,11 @@ class LadderGroup(nn.Module):
         self.posterior = _make_network(h, 2 * width, 2 * channels)
         self.project = pointwise(TensorType((channels, *h.shape[1:])), width)
         self.block = _make_network(h, width, width)
+        weight, bias = self.project.parameters()
+        nn.init.normal_(weight, std=gain / math.sqrt(channels))
+        nn.init.zeros_(bias)
         with torch.no_grad():
-            for parameter in (*self.project.parameters(), *self.block[-1].parameters()):
+            for parameter in self.block[-1].parameters():
                 parameter.mul_(gain)
 
     def predict(self, s: Tensor) -> Diagonal:

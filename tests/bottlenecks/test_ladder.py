@@ -94,7 +94,6 @@ def test_layers_are_scaled_by_the_number_of_all_groups():
     torch.manual_seed(0)
     part = Ladder(TensorType((6, 3, 5)), groups=[4])
     torch.manual_seed(0)
-    torch.randn(6, 3, 5)
     alone = LadderGroup(TensorType((6, 3, 5)), channels=4, gain=0.5).state_dict()
     assert all(torch.equal(value, alone[name]) for name, value in part.groups[0].state_dict().items())
 

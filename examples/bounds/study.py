@@ -1,0 +1,118 @@
+"""The study: systems that differ from one VAE in a few words, trained on the same budget, and their held-out bounds.
+
+    OUT/budget.json            cost of a step, which gives the steps that fit
+    OUT/runs/ladder-0          a run a system and seed
+    OUT/figures/ladder-0.json  its bound on held-out pictures, by importance weights, and its ELBO
+    OUT/study.json, report.md  all figures, and the table with the verdict
+
+Everything is kept: a study that was stopped resumes where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import modkit
+from examples.bounds.verdict import claims, report
+from examples.studies.budget import Trial, fit_budget, one_thread
+from examples.studies.folder import check_plan, keep, train_run, write_report
+from modkit import Run, Spec, evaluate_run, use
+
+__all__ = ["SYSTEMS", "Plan", "carry_out", "read_spec"]
+
+SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "VAE": (),
+    "IWAE-50": ("model.draws=50",),
+    "diagonal": ("model.encoder.width=368",),
+    "IAF": ("model.bottleneck.flow={use: autoregressive, width: 256}",),
+    "flat": ("model.encoder.width=448", "model.decoder.width=448"),
+    "ladder": (
+        "model.encoder.width=192",
+        "model.bottleneck={use: ladder, channels: 8, groups: [4]}",
+        "model.decoder.width=192",
+        "train.players={autoencoder: {skip: 200}}",
+    ),
+}
+"""Overrides of the spec by system. `flat` has the ladder's number of weights, `diagonal` the flow's, within a tenth."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and measured.
+
+    Args:
+        seconds: CPU time of a run's training.
+        seeds: Number of runs a system.
+        draws: Number of importance weights of a bound.
+        num: Number of held-out pictures that it is measured on.
+        trial: How the cost of a step is measured.
+        overrides: Of all specs.
+    """
+
+    seconds: float = 600.0
+    seeds: int = 3
+    draws: int = 100
+    num: int = 1000
+    trial: Trial = field(default_factory=Trial)
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or min(self.seeds, self.draws) < 1 or self.num < 2:
+            raise ValueError(
+                f"Plan expects seconds above 0, a seed and a draw or more and num of at least 2, got {self.seconds}, "
+                f"{self.seeds}, {self.draws} and {self.num}"
+            )
+
+
+def read_spec(system: str, overrides: tuple[str, ...] = ()) -> Spec:
+    """The spec of a system."""
+    words = (*SYSTEMS[system], *overrides)
+    return modkit.load_spec(Path(__file__).parent / "vae.yaml", words).with_value("name", system.lower())
+
+
+def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
+    """Does what is not done yet, and writes `study.json` and `report.md`.
+
+    Args:
+        plan: What is to be done.
+        out: Where everything is kept.
+        say: Prints a line of progress.
+
+    Returns:
+        The report: table and verdict, Markdown.
+
+    Raises:
+        ValueError: If `out` holds a study of another plan.
+    """
+    check_plan(asdict(plan), out)
+    rows: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
+    with one_thread():
+        for seed in range(plan.seeds):
+            for system in SYSTEMS:
+                spec = fit_budget(
+                    read_spec(system, plan.overrides), plan.seconds, out / "budget.json", trial=plan.trial
+                )
+                path = out / "runs" / f"{spec.name}-{seed}"
+                say(f"training {path.name}")
+                train_run(spec.with_value("train.seed", seed), path)
+                figures = keep(out / "figures" / f"{path.name}.json", partial(_measure, path, plan))
+                say(f"{path.name}: " + ", ".join(f"{name} {value:,.6g}" for name, value in figures.items()))
+                rows[system].append(figures)
+    text = report(rows)
+    write_report(out, text, {"plan": asdict(plan), "rows": rows, "claims": list(map(asdict, claims(rows)))})
+    return text
+
+
+def _measure(path: Path, plan: Plan) -> dict[str, float]:
+    """The bound and the ELBO of a run, in nats per held-out picture, its steps, and those that were skipped."""
+    run = Run.open(path)
+    metrics = [use("bound", num=plan.draws), use("bound", num=1)]
+    scores = [evaluate_run(run, metrics=[one], num=plan.num, device="cpu").scores for one in metrics]
+    bound, elbo = (next(iter(found.values())).value for found in scores)
+    last = run.read_metrics()[-1]
+    weights = sum(one.numel() for one in modkit.load(run).parameters())
+    skipped = sum(last.get("skipped", {}).values())
+    return {"bound": bound, "ELBO": elbo, "weights": weights, "steps": last["step"], "skipped": skipped}
