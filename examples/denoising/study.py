@@ -32,7 +32,7 @@ from modkit.types import Batch
 __all__ = ["Plan", "carry_out"]
 
 _HERE = Path(__file__).parent
-_SIZE = 16
+_SIZE = 8
 _DIGITS = use("digits", size=_SIZE)
 _HALF = use("mask", regions=["half"])
 _SYSTEMS = {
