@@ -11,7 +11,7 @@ import torch
 
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
-from modkit.cases.shapes import FEATURES, IMAGE, ODD, SIGNAL, VECTOR
+from modkit.cases.shapes import FEATURES, IMAGE, ODD, VECTOR
 from modkit.kinds import BijectionExtras, read_extras
 from modkit.types import Batch, CondType, TensorType
 
@@ -36,10 +36,8 @@ _TYPES: dict[str, tuple[TensorType, CondType]] = {
     "features": (FEATURES, CondType()),
     "2-D": (IMAGE, CondType()),
     "odd": (ODD, CondType()),
-    "1-D": (SIGNAL, CondType()),
     "under a vector": (VECTOR, CondType(vector=4)),
     "under a map": (FEATURES, CondType(concat=FEATURES)),
-    "under a label": (IMAGE, CondType(labels=3)),
 }
 
 
