@@ -63,8 +63,8 @@ class Diagonal(NamedTuple):
 class LadderGroup(nn.Module):
     """The networks of a group.
 
-    At first the prior is standard normal, since its last layer starts at zero, and the latent is added to the state with
-    the variance `gain`^2.
+    At first the prior is standard normal, since its last layer starts at zero, and the latent is added to the state
+    with the variance `gain`^2.
 
     Args:
         h: Type of the features, and of the state: a vector or a map.
