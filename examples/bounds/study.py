@@ -19,7 +19,8 @@ import modkit
 from examples.bounds.verdict import claims, report
 from examples.studies.budget import Trial, fit_budget, one_thread
 from examples.studies.folder import check_plan, keep, train_run, write_report
-from modkit import Run, Spec, evaluate_run, use
+from modkit import Run, Spec, evaluate_run
+from modkit.metrics import Bound
 
 __all__ = ["SYSTEMS", "Plan", "carry_out", "read_spec"]
 
@@ -33,7 +34,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "model.encoder.width=192",
         "model.bottleneck={use: ladder, channels: 8, groups: [4]}",
         "model.decoder.width=192",
-        "train.players={autoencoder: {skip: 200}}",
+        "train.players={autoencoder: {skip: 2}}",
     ),
 }
 """Overrides of the spec by system. `flat` has the ladder's number of weights, `diagonal` the flow's, within a tenth."""
@@ -109,8 +110,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
 def _measure(path: Path, plan: Plan) -> dict[str, float]:
     """The bound and the ELBO of a run, in nats per held-out picture, its steps, and those that were skipped."""
     run = Run.open(path)
-    metrics = [use("bound", num=plan.draws), use("bound", num=1)]
-    scores = [evaluate_run(run, metrics=[one], num=plan.num, device="cpu").scores for one in metrics]
+    scores = [evaluate_run(run, metrics=[Bound(num=num)], num=plan.num, device="cpu").scores for num in (plan.draws, 1)]
     bound, elbo = (next(iter(found.values())).value for found in scores)
     last = run.read_metrics()[-1]
     weights = sum(one.numel() for one in modkit.load(run).parameters())

@@ -78,8 +78,8 @@ class R2:
         >>> from modkit import Cond, Rng
         >>> x = torch.ones(4, 3)
         >>> played = Round(0 * x, Cond(), Rng(0), fake=x, critic=lambda x, cond: x.square().sum(1))
-        >>> R2(gamma=1.0)(played)  # 2^2 for each of three elements, over 2
-        tensor(6.)
+        >>> R2(gamma=1.0)(played).item()  # 2^2 for each of three elements, over 2
+        6.0
     """
 
     needs = ("fake",)
