@@ -20,6 +20,11 @@ UNFIT = {
     },
     ("autoencoder", "features", "pixels"): "it gives no maps to compare",
     **{
+        (family, "regularizer", part): "it penalises an autoencoder"
+        for family in ("denoising-gan", "gan")
+        for part in ("contractive", "decoder-gradient", "latent-norm")
+    },
+    **{
         (family, "model", part): "the data are one tensor, and no codes"
         for family in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")
         for part in ("autoregressive", "cascade", "masked")
