@@ -25,16 +25,17 @@ NEEDS = {  # what a run must have, by metric
     "latent-usage": "posterior",
     "disentanglement": "factors",
 }
+ENCODE = ("vae", "critic", "vq-vae", "aae", "flow", "denoising", "conditional-vae")
 HAS = {
     "truth": {"gan-ring", "diffusion-ring", "denoising-gan-ring"},
     "codes": {"vq-vae", "latent-vq", "latent-autoregressive", "latent-masked", "latent-cascade"},
-    "pairs": {host.name for host in HOSTS if host.name in ("vae", "critic", "vq-vae") or host.name[:7] == "latent-"},
+    "pairs": {host.name for host in HOSTS if host.name in ENCODE or host.name[:7] == "latent-"},
     "logits": set(),  # of pixels
     "factors": set(),  # of digits and rings
     "images": {host.name for host in HOSTS if not host.name.endswith("-ring")},
 }
 HAS["feature-pairs"] = HAS["pairs"]
-HAS["posterior"] = HAS["pairs"] - HAS["codes"]
+HAS["posterior"] = HAS["pairs"] - HAS["codes"] - {"flow", "latent-flow"}
 UNBOUNDED = {
     **dict.fromkeys(("gan", "gan-ring", "cgan", "latent-gan", "super-resolution-gan"), "GAN has no lower bound"),
     **dict.fromkeys(("denoising-gan", "denoising-gan-ring"), "DenoisingGAN has no lower bound"),

@@ -661,7 +661,16 @@ REFUSALS |= {
             *(f"data.corruption={part}" for part in ("drop", "low-res", "mask")),
         )
     },
-    "conditional-vae data=sprites": r"model\.conditioner: the conditioner label .*: Label expects the data's field",
+    **{
+        case: r"model(\.prior)?\.conditioner.*: the conditioner label .*: Label expects the data's field 'labels'"
+        for case in (
+            *(
+                f"{host} data=sprites"
+                for host in ("cgan", "conditional-vae", "diffusion-ring", "latent-autoregressive")
+            ),
+            "in-painting data.data=sprites",
+        )
+    },
 }
 _JOINT = "joint training expects a"
 REFUSALS |= (
