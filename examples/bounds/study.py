@@ -99,6 +99,8 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
                 path = out / "runs" / f"{spec.name}-{seed}"
                 say(f"training {path.name}")
                 train_run(spec.with_value("train.seed", seed), path)
+            for system in SYSTEMS:
+                path = out / "runs" / f"{system.lower()}-{seed}"
                 figures = keep(out / "figures" / f"{path.name}.json", partial(_measure, path, plan))
                 say(f"{path.name}: " + ", ".join(f"{name} {value:,.6g}" for name, value in figures.items()))
                 rows[system].append(figures)
