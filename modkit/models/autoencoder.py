@@ -36,24 +36,24 @@ from modkit.losses.judging import measure_features
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_coders, review_critic
+from modkit.models.code_review import review_codes
 from modkit.models.critic_game import GAMES, compute_autoencoder_loss, compute_critic_loss
 from modkit.models.given import call_given, check_conditional, find_input, read_input
 from modkit.models.importance import Gradient, ImportanceWeights
 from modkit.models.latent_game import Against, LatentGame
 from modkit.models.latent_penalties import LatentPenalties
 from modkit.models.latent_scale import make_unit
+from modkit.models.log_likelihood import compute_log_likelihood
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.passes import map_batches, select_fields
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Event, Latents, TensorType, Value, split_levels
+from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 
 __all__ = ["Autoencoder"]
 
 T = TypeVar("T")
-_ROUNDING = 1e-3  # of the distance between two levels
-_FEW_BITS = 16  # a data set of 65,536 samples has one for each code
 
 
 class Autoencoder(Model):
@@ -186,6 +186,8 @@ class Autoencoder(Model):
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
         self.regularizers = make_regularizers(self, regularizers, sides)
+        if critic_game != "vqgan" and not critic:
+            raise kinds.Unfit("critic_game", f"{critic_game} expects a critic, got none")
         if critic_game not in GAMES:
             raise ValueError(f"Autoencoder expects critic_game of {list(GAMES)}, got {critic_game!r}")
         self.game, self.critic_start = GAMES[critic_game], critic_start
@@ -314,16 +316,7 @@ class Autoencoder(Model):
         yield from review_critic("critic", self.critic, self.regularizers)
         yield from review_coders({"encoder": self.encoder, "decoder": self.decoder}, self.regularizers)
         yield from review_critic("latent_critic", self.latent_game and self.latent_game.critic, {})
-        for event in self.latents.values():
-            if (bits := _count_bits(event)) is not None:
-                yield kinds.Fact("bottleneck", f"the codes of a sample have {bits:.0f} bits")
-                if bits < _FEW_BITS:
-                    yield kinds.Finding(
-                        "bottleneck",
-                        f"what is kept of a sample is {bits:.0f} bits, so there are {2**bits:,.0f} reconstructions; "
-                        f"expected at least {_FEW_BITS} bits, by codes of a map or several codes of a vector",
-                        ("bottleneck.tokens=8", "bottleneck=residual-vq"),
-                    )
+        yield from review_codes(self.latents.values())
 
     @property
     def discrete(self) -> bool:
@@ -399,15 +392,7 @@ class Autoencoder(Model):
         return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x, cond) - log_q
 
     def _log_likelihood(self, z: Value, x: Tensor, cond: Cond) -> Tensor:
-        name, constant, levels = type(self.likelihood).__name__, self._measure.constant, self._measure.levels
-        if constant is None:
-            raise ValueError(f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x")
-        if levels is not None and not _has_levels(x, self.single, levels):
-            raise ValueError(
-                f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {levels} values "
-                f"of x, evenly spaced over its range, got others; expected such data, or a likelihood that is a density"
-            )
-        return -self.likelihood.nll(call_given(self.decoder, z, cond), x) - constant * self.single.numel
+        return compute_log_likelihood(self.likelihood, call_given(self.decoder, z, cond), x, self.single)
 
     @property
     def _measure(self) -> kinds.LikelihoodExtras:
@@ -513,20 +498,6 @@ class Autoencoder(Model):
             decoder=partial(self._decode_mean, cond=cond),
         )
         return penalize(select_due(self.regularizers, side, step), played)
-
-
-def _count_bits(event: Event) -> float | None:
-    """Counts the bits of codes, or returns None for other values."""
-    bits = [level.numel * math.log2(level.classes) for level in split_levels(event) if level.classes is not None]
-    return sum(bits) if bits else None
-
-
-def _has_levels(x: Tensor, type: TensorType, levels: int) -> bool:
-    """Whether all values of x are among `levels` evenly spaced over the range of its type, within rounding."""
-    low, high = type.range or (0.0, 1.0)
-    index = (x.double() - low) / (high - low) * (levels - 1)
-    nearest = index.round().clamp(0, levels - 1)
-    return bool((index - nearest).abs().max() < _ROUNDING)
 
 
 def _get_last(values: Mapping[str, Value]) -> Value:
