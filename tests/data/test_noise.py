@@ -68,7 +68,11 @@ def test_drop_has_one_field_and_its_own_value_unless_told_otherwise():
     assert bool((Drop(TensorType((2, 8, 6)), share=1.0)(x + 1, Rng(0))["dropped"] == 0).all())
 
 
-@pytest.mark.parametrize("part", [Noise(IMAGE, std=[0.1, 0.5]), SaltPepper(IMAGE), Drop(IMAGE, patch=3)], ids=repr)
+@pytest.mark.parametrize(
+    "part",
+    [Noise(IMAGE, std=[0.1, 0.5]), SaltPepper(IMAGE), Drop(IMAGE, patch=3)],
+    ids=lambda part: type(part).__name__,
+)
 def test_a_row_is_corrupted_alone_and_a_part_can_be_sent(part):
     x = torch.rand(9, 2, 8, 6)
     ((name, made),) = part(x, Rng(0)).items()
