@@ -106,7 +106,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "dcgan": (use("gan", generator=DCGAN, discriminator=DCGAN, regularizers=R1), {"terms": LAZY}),
     "gan-r1, overflowing": (
         GAME,
-        {"terms": LAZY, "clip": 0.5, "precision": "fp16", "players": {"*": {"skip": 0.97}}},
+        {"terms": LAZY, "clip": 0.5, "precision": "fp16", "players": {"*": {"skip": 0.995}}},
     ),
     "gan-r1, accumulated": (GAME, {"terms": LAZY, "clip": 1.0, "accumulate": 2}),
     "vq-ema, accumulated": (use_coder(VQ), {"accumulate": 2}),
