@@ -1,8 +1,8 @@
 """The study: one network, trained to reproduce its input, to remove noise from it and to fill in a hidden half.
 
-    plain      reads x
-    denoising  reads x with noise of a deviation between .25 and 1
-    painting   reads x with one half hidden, and is given the mask as a condition
+    plain           reads x
+    denoising-0.25  reads x with noise of this deviation; likewise for the other levels
+    painting        reads x with one half hidden, and is given the mask as a condition
 
     OUT/plan.json                 what the study was started with
     OUT/runs/plain-0              a run a system and seed
@@ -37,9 +37,12 @@ _DIGITS = use("digits", size=_SIZE)
 _HALF = use("mask", regions=["half"])
 _SYSTEMS = {
     "plain": {"data": _DIGITS},
-    "denoising": {
-        "data": use("corrupted", data=_DIGITS, corruption=use("noise", std=[min(LEVELS), max(LEVELS)])),
-        "model.input": "noisy",
+    **{
+        f"denoising-{level:g}": {
+            "data": use("corrupted", data=_DIGITS, corruption=use("noise", std=level)),
+            "model.input": "noisy",
+        }
+        for level in LEVELS
     },
     "painting": {
         "data": use("corrupted", data=_DIGITS, corruption=_HALF),
@@ -60,7 +63,7 @@ class Plan:
         overrides: Of the spec.
     """
 
-    updates: int = 1000
+    updates: int = 1500
     seeds: int = 3
     overrides: tuple[str, ...] = field(default=())
 
@@ -112,7 +115,7 @@ def _measure(out: Path, seed: int) -> Errors:
         errors[f"noise {level:g}"] = {
             "input": _differ(noisy, batch.tensor),
             "plain": _differ(_reconstruct(models["plain"], Batch(noisy, {})), batch.tensor),
-            "trained": _differ(_reconstruct(models["denoising"], batch), batch.tensor),
+            "trained": _differ(_reconstruct(models[f"denoising-{level:g}"], batch), batch.tensor),
         }
     batch = _read(partial(Mask, regions=["half"]), seed)
     hidden = batch.fields["mask"].bool()

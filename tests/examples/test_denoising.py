@@ -55,13 +55,15 @@ def test_a_small_study_measures_every_input_and_is_resumed(tmp_path):
     said = []
     text = carry_out(PLAN, tmp_path, said.append)
     assert [line.split()[1] for line in said] == [
-        *("plain-0:", "denoising-0:", "painting-0:", "plain-1:", "denoising-1:", "painting-1:")
+        f"{name}-{seed}:"
+        for seed in (0, 1)
+        for name in ("plain", "denoising-0.25", "denoising-0.5", "denoising-1", "painting")
     ]
     found = json.loads((tmp_path / "study.json").read_bytes())["errors"]
     assert set(found[0]) == {"clean", "noise 0.25", "noise 0.5", "noise 1", "hidden half"} and found[0] != found[1]
     for level in LEVELS:
         assert found[0][f"noise {level:g}"]["input"] == pytest.approx(level**2, rel=0.05)  # of 23,040 pixels
     (tmp_path / "report.md").unlink()
-    assert carry_out(PLAN, tmp_path, said.append) == text and len(said) == 6
+    assert carry_out(PLAN, tmp_path, said.append) == text and len(said) == 10
     with pytest.raises(ValueError, match="to hold a study of the same plan, got one with another seeds"):
         carry_out(Plan(updates=2, overrides=PLAN.overrides), tmp_path)
