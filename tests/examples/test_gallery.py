@@ -198,7 +198,7 @@ def test_two_examples_are_shown_and_kept(tmp_path, monkeypatch):
     assert kept["examples"]["gan-ring"]["seconds"] > 0 and kept["examples"]["vae"]["samples"] == 24
     assert (tmp_path / "report.md").read_text() == text
 
-    with pytest.raises(ValueError, match="expected examples of vae, .*, got vea"):
+    with pytest.raises(ValueError, match="expected examples of autoencoder, .*, got vea"):
         carry_out(Plan(only=("vea",)), tmp_path)
     with pytest.raises(ValueError, match="another steps"):
         carry_out(Plan(only=("vae",)), tmp_path)
