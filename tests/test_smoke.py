@@ -27,6 +27,7 @@ MODELS = {
     "autoencoder": _GAUSSIAN,
     "gan": use("gan", generator=_NET, discriminator=_NET, z_dim=4),
     "diffusion": _DIFFUSION,
+    "flow": use("flow", bijection=use("autoregressive", width=16, depth=1)),
     "denoising-gan": use("denoising-gan", network=_NET, discriminator=_NET, z_dim=4),
     "latent": use("latent", autoencoder=_GAUSSIAN, prior=_DIFFUSION),
     "autoregressive": use("latent", autoencoder=_CODED, prior=use("autoregressive", network=_TRANSFORMER)),

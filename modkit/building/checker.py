@@ -425,7 +425,7 @@ def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
         emitted = [tuple(value.shape[1:]) for value in _list_tensors(output)]
         expected = [type.shape for type in split_levels(said)]
         if emitted != expected:
-            told = ", ".join(f"{name} {value}" for name, value in built.types.items())
+            told = ", ".join(f"{name} {value}" for name, value in built.types.items() if value != CondType())
             raise _Emission(
                 built.call.path,
                 f"the {built.call.part}, built from {told}, declares an output of {_format_shapes(expected)}, got "

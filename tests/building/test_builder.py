@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import CondType, Spec, SpecError, TensorType, build, load, train, use
+from modkit import Spec, SpecError, TensorType, build, load, train, use
 from modkit.building.builder import MAX_REGISTRATIONS, Failed, Site
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
@@ -42,7 +42,7 @@ class Told(nn.Module):
 class Asking(Told):
     """An encoder that wants what encoders are not told."""
 
-    def __init__(self, x: TensorType, cond: CondType):
+    def __init__(self, x: TensorType, codes: TensorType):
         super().__init__(x)
 
 
@@ -118,7 +118,7 @@ def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told
     start = "spec.yaml:3:30: model.generator: the generator dcgan cannot be built from z 64 unbounded, x 1×8×8 in [-1, "
     assert problem.startswith(f"{start}1]: ")
     (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Asking), decoder=MLP["decoder"])))
-    assert "model.encoder: the encoder Asking cannot" in problem and "cond" in problem
+    assert "model.encoder: the encoder Asking cannot" in problem and "codes" in problem
 
 
 def test_each_independent_branch_is_reported_once():

@@ -246,7 +246,7 @@ def test_a_null_that_is_no_default_is_written_out():
     planned = plan(spec(use("autoencoder", **nodes)))
     again = plan(Spec.from_yaml(planned.resolved.to_yaml()))
     assert planned.resolved.model["bottleneck"] == use("gaussian", channels=None)
-    assert again.calls["model.bottleneck"].arguments == {"channels": None}
+    assert again.calls["model.bottleneck"].arguments == {"channels": None, "flow": None}
     assert "critic" not in planned.resolved.model, "null is its default"
 
 

@@ -71,7 +71,9 @@ class Stacked(nn.Module):
         return z.tanh().view(-1, *self.x.shape)
 
 
-@pytest.mark.parametrize(("decoder", "expected"), [("mlp", ["hidden"]), (Stacked, ["layers.0", "layers.1.0"])])
+@pytest.mark.parametrize(
+    ("decoder", "expected"), [("mlp", ["embedding", "hidden"]), (Stacked, ["layers.0", "layers.1.0"])]
+)
 def test_a_decoder_without_units_is_compiled_beside_its_last_layer(decoder, expected):
     model = Autoencoder(X, encoder="mlp", decoder=decoder)
     compile_networks(model, EAGER)

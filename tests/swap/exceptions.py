@@ -52,6 +52,8 @@ UNFIT = {
 
 SAME = {
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
+    r"^latent-flow model\.autoencoder\.rate=balanced": "beside a flow there is one KL, and one group is balanced",
+    r"^denoising data\.data=corrupted": "nothing reads what the inner corruption makes",
     r" train\.loggers=": "a logger watches and draws nothing",
     r"^(?!aae ).*\.latent_adversarial=": "there is no critic of latents to play against",
     r"^(vae|vq-vae|aae|denoising|conditional-vae) model\.adversarial=": "there is no critic to play against",
@@ -67,12 +69,13 @@ SAME = {
 
 UNMOVED = {
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
-    r"adversarial=hinge": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
+    r"adversarial=(hinge|relativistic|wasserstein)": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
     r"denoising=(cyclical|warmup)": r"network\..*",
     r"^flow model\.weights\.nll=(cyclical|warmup)": r"bijection\..*",
 }
 """Parameters that may see no gradient in three steps.
 
-While no logit has passed a margin, the hinges of real and fake cancel in the last bias. A weight that grows from zero
+While no logit has passed a margin, the hinges of real and fake cancel in the last bias, as what they have in common
+does in a loss of their difference. A weight that grows from zero
 lets the only loss through in two steps of the three, and a U-Net's inner layers wait for two zeros to move.
 """

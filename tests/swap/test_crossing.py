@@ -17,7 +17,7 @@ from tests.swap.reinitialised import moved
 IDLE = {
     r" encoder [\w-]+$": "sampling only decodes",
     r" discriminator [\w-]+$": "it plays in training",
-    r" bottleneck (gaussian|fsq|lfq)$": "all its weights map features to the latent",
+    r" bottleneck (deterministic|gaussian|fsq|lfq)$": "all its weights map features to the latent",
     r"^(map|levels) ladder, (?!cascade).* bottleneck ladder$": "the prior draws the state",
     r" bottleneck top-down$": "its own nets join features on their way to the latents",
     r"^(map|levels) gumbel, (?!.*(autoregressive|masked)).* bottleneck gumbel$": "the prior draws the embeddings",

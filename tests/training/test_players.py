@@ -151,7 +151,9 @@ def test_a_state_has_its_player_s_modules_and_the_others_statistics():
 
 def test_a_turn_puts_back_what_moved_elsewhere_even_after_an_error():
     model = nn.ModuleDict({"a": nn.BatchNorm1d(2), "b": nn.BatchNorm1d(2)})
-    settings = SimpleNamespace(clip=None, optimizer=lambda parameters: None, lr_schedule=lambda optimizer, steps: None)
+    settings = SimpleNamespace(
+        clip=None, skip=None, optimizer=lambda parameters: None, lr_schedule=lambda optimizer, steps: None
+    )
     engine = SimpleNamespace(wrap=lambda name, module, own: module)
     model.weights = lambda player: {}
     players = [Player("a", ("a",)), Player("b", ("b",))]

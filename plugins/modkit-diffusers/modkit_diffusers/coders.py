@@ -18,6 +18,8 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
+from modkit.conditioners import NoConditioner
+from modkit.losses.rates import Sum
 from modkit.models.autoencoder import Autoencoder
 from modkit.types import Event, TensorType
 from modkit_diffusers import helps
@@ -190,7 +192,8 @@ class Whole(Autoencoder):
             slot: _Known(part, {key: given[key] for key in list_keywords(part) if key in given} | start)
             for slot, part in zip(PIECES, self.made_of)
         }
-        slots = {key: given[key] for key in list_keywords(Autoencoder) if key not in parts}
+        slots: dict[str, Any] = {"rate": lambda **types: Sum(), "conditioner": lambda **types: NoConditioner()}
+        slots |= {key: given[key] for key in list_keywords(Autoencoder) if key in given and key not in parts}
         super().__init__(given["x"], **parts, **slots)
         self.frozen = start["pretrained"] is not None and not start["train"]
 
@@ -207,7 +210,8 @@ class _Known:
         self.where, self._part, self._params = part.__name__, part, params
 
     def __call__(self, **types: Any) -> Coder:
-        """Builds the part."""
+        """Builds the part, which takes no conditions."""
+        types.pop("cond", None)
         return self._part(**types, **self._params)
 
     def name_source(self, source: str) -> _Known:

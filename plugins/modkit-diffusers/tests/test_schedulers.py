@@ -312,7 +312,8 @@ def test_guidance_is_the_class_s_with_the_two_outputs_combined(name):
         return null(x_in, time) + 3 * (given(x_in, time) - null(x_in, time))
 
     expected = run_by_hand(case, schedule, combine, noise())
-    guided = ClassifierFree(scale=3.0)(given.denoise, null.denoise)
+    sides = {"cond": given, "null": null}
+    guided = ClassifierFree(scale=3.0)(lambda x_t, t, *names: tuple(sides[name].denoise(x_t, t) for name in names))
     assert_close(run(build_sampler(case.part, schedule, **case.params), guided, noise()), expected[-1])
 
 
