@@ -22,7 +22,7 @@ _QUIET = ("train.samples.every=1000000", "train.log.every=50")
 _DEEPER = ("model.autoencoder.encoder.channels=[16, 24, 32]", "model.autoencoder.decoder.channels=[32, 24, 16]")
 _LARGER = {  # at 16×16: latents of 4×4 again, and no more parameters
     "vae": ("model.encoder.width=320", "model.decoder.width=320"),
-    "gan": ("model.generator.channels=66", "model.discriminator.channels=66"),
+    "gan": ("model.generator.channels=76", "model.discriminator.channels=76"),
     "vq-vae": _DEEPER,
     "vqgan": (*_DEEPER, "model.prior.network.width=72"),
     "ldm": _DEEPER,
