@@ -128,10 +128,14 @@ class Run:
         run = cls(path, text, decode(lock_data))
         run._made = made
         run._hold()
-        check_vacant(path, overwrite)  # another process may have begun a run meanwhile
-        vacate(path)
-        replace_file(path / LOCK, lock_data)
-        replace_file(path / SPEC, text.encode())
+        try:
+            check_vacant(path, overwrite)  # another process may have begun a run meanwhile
+            vacate(path)
+            replace_file(path / LOCK, lock_data)
+            replace_file(path / SPEC, text.encode())
+        except BaseException:
+            run.close()  # for who catches the error, and tries again
+            raise
         return run
 
     def withdraw(self, begun: str = FIRST) -> bool:

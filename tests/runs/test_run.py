@@ -145,6 +145,17 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
     assert Run.create(tmp_path / "empty", SPEC, LOCK).status == "started"
 
 
+def test_a_run_that_could_not_be_made_lets_its_folder_go(tmp_path, monkeypatch):
+    def fail(path, data):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("modkit.runs.run.replace_file", fail)
+        with pytest.raises(OSError, match="No space left") as kept:  # noqa: F841  # the run is in its traceback
+            Run.create(tmp_path / "run", SPEC, LOCK)
+    Run.create(tmp_path / "run", SPEC, LOCK).close()
+
+
 def test_a_run_without_results_is_replaced_unasked_but_not_one_with_weights_from_elsewhere(tmp_path):
     with Run.create(tmp_path / "run", SPEC, LOCK) as run:
         run.save("step-00000000", Checkpoint({"model": {"w": torch.ones(1)}}, {}, {"model": ["w"]}))
