@@ -23,6 +23,7 @@ from torch import Tensor
 
 import modkit
 from examples.denoising.verdict import LEVELS, Errors, judge, report
+from examples.studies.budget import one_thread
 from examples.studies.folder import check_plan, keep, train_run, write_report
 from modkit import Model, Rng, Spec, use
 from modkit.data import Corrupted, Digits, Mask, Noise
@@ -83,12 +84,13 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
         ValueError: If `out` holds a study of another plan.
     """
     check_plan(asdict(plan), out)
-    for seed in range(plan.seeds):
-        for name in _SYSTEMS:
-            path = out / "runs" / f"{name}-{seed}"
-            if (spent := train_run(_make_spec(name, plan, seed), path)) is not None:
-                say(f"trained {path.name}: {spent:.0f} s of CPU time")
-    errors = [keep(out / "figures" / f"{seed}.json", partial(_measure, out, seed)) for seed in range(plan.seeds)]
+    with one_thread():
+        for seed in range(plan.seeds):
+            for name in _SYSTEMS:
+                path = out / "runs" / f"{name}-{seed}"
+                if (spent := train_run(_make_spec(name, plan, seed), path)) is not None:
+                    say(f"trained {path.name}: {spent:.0f} s of CPU time")
+        errors = [keep(out / "figures" / f"{seed}.json", partial(_measure, out, seed)) for seed in range(plan.seeds)]
     text = report(errors)
     write_report(out, text, {"plan": asdict(plan), "errors": errors, "claims": list(map(asdict, judge(errors)))})
     return text

@@ -55,7 +55,7 @@ class MetaCache(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not _is_pure(func):
             return func(*args, **kwargs)
         try:
-            key = (func, _describe(args), _describe(tuple(kwargs.items())))
+            key = (func, torch.get_default_dtype(), _describe(args), _describe(tuple(kwargs.items())))
             known = self._known.get(key)
         except (_Unknown, TypeError):  # TypeError: what cannot be hashed
             return func(*args, **kwargs)

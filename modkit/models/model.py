@@ -387,7 +387,8 @@ class Model(nn.Module, metaclass=Composing):
         rng = Sampling(source, start_noise=start_noise, callback=callback)
         drawn = []
         narrowed = narrow_weights(self.modules(), AUTOCAST.get(precision))
-        replayed = replay_networks(find_networks(self), find_capture(self.device))
+        capture = find_capture(self.device)
+        replayed = replay_networks(find_networks(self) if capture else (), capture)
         with evaluate_mode(self), use_precision(self.device, precision), narrowed, replayed:
             for start in range(0, num, size):
                 part = {name: value[start : start + size] for name, value in rows.items()}

@@ -91,3 +91,14 @@ def test_values_elsewhere_are_computed():
     with MetaCache():
         assert [float(torch.ones(2).sum() * scale) for scale in (1.0, 2.0, 1.0)] == [2.0, 4.0, 2.0]
         assert (torch.empty(2, device="meta") * torch.tensor(2.0)).is_meta
+
+
+def test_a_shape_is_of_the_default_type_of_its_time():
+    before = torch.get_default_dtype()
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            with MetaCache():
+                assert torch.ops.aten.mean.default(torch.ops.aten.ones.default([2], device="meta")).dtype == dtype
+    finally:
+        torch.set_default_dtype(before)
