@@ -1,7 +1,7 @@
 """`python -m examples.bounds`: what raises a VAE's bound on binarised Fashion-MNIST, on the same budget.
 
-    (default)  3 seeds of six systems, 10 minutes of training each: about four hours
-    --quick    1 seed, half a minute of training each, 100 held-out pictures: about ten minutes
+    (default)  3 seeds of four systems, 10 minutes of training each: about two hours
+    --quick    1 seed, half a minute of training each, 100 held-out pictures: about five minutes
     --full     5 seeds
 
 One seed decides nothing. A study that was stopped resumes where it was. Fashion-MNIST has to be there: Debian's package

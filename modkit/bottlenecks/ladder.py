@@ -45,8 +45,9 @@ class Ladder(nn.Module):
     decoder takes. Densities are those of `hierarchy`. With a bottleneck of one group, it is a VAE with a learned prior.
 
     Args:
-        h: Types of the features, coarsest first: a map, several, or a vector. The state has their channels.
+        h: Types of the features, coarsest first: a map, several, or a vector.
         channels: Channels of the latent of a group.
+        width: Channels of the state, and of the layers of a group; by default, as many as the features have.
         groups: Number of groups at each level of the features, coarsest first; by default, two at each.
         temperature: Factor of the deviations of the priors in sampling; below 1, samples are more typical and less
             varied. Densities are those at 1.
@@ -65,12 +66,20 @@ class Ladder(nn.Module):
     """
 
     def __init__(
-        self, h: Event, *, channels: int = 4, groups: list[int] | None = None, temperature: float = 1.0
+        self,
+        h: Event,
+        *,
+        channels: int = 4,
+        width: int | None = None,
+        groups: list[int] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         levels = [check_features("Ladder", level) for level in split_levels(h)]
         check_order("Ladder", levels)
         counts = [2] * len(levels) if groups is None else groups
+        if width is not None and width < 1:
+            raise ValueError(f"Ladder expects width of at least 1, got {width}")
         if channels < 1 or len(counts) != len(levels) or min(counts) < 1 or not temperature >= 0:
             raise ValueError(
                 f"Ladder expects channels of at least 1, a group or more for each of {len(levels)} levels and a "
@@ -79,12 +88,15 @@ class Ladder(nn.Module):
         self.temperature = temperature
         self._places = [level for level, count in enumerate(counts) for _ in range(count)]
         gain = 1 / math.sqrt(len(self._places))
-        self.start = nn.Parameter(torch.zeros(levels[0].shape))
-        self.rises = nn.ModuleList(Rise(upper, lower) for upper, lower in zip(levels, levels[1:]))
-        self.groups = nn.ModuleList(LadderGroup(levels[place], channels=channels, gain=gain) for place in self._places)
+        states = [TensorType((width or level.shape[0], *level.shape[1:])) for level in levels]
+        self.start = nn.Parameter(torch.zeros(states[0].shape))
+        self.rises = nn.ModuleList(Rise(upper, lower) for upper, lower in zip(states, states[1:]))
+        self.groups = nn.ModuleList(
+            LadderGroup(levels[place], states[place], channels=channels, gain=gain) for place in self._places
+        )
         self.latents: dict[str, Event] = {
             "hierarchy": tuple(TensorType((channels, *levels[place].shape[1:])) for place in self._places),
-            "state": levels[-1],
+            "state": states[-1],
         }
 
     def forward(self, h: Value, step: Step | None) -> Latents:

@@ -14,7 +14,7 @@ from modkit.bottlenecks.ladder_group import LadderGroup
 from modkit.models import Autoencoder
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, TensorType, split_levels
 from tests.nn.modules import normal, randomized
 from tests.play import digits, spec, turn
 from tests.refusals import refusals
@@ -62,8 +62,10 @@ def test_kl_and_densities_are_sums_of_those_of_torch_distributions():
 @pytest.mark.parametrize(
     "h", [TensorType((6,)), TensorType((6, 5)), TensorType((6, 3, 5)), TensorType((6, 2, 3, 4)), H]
 )
-def test_the_decoder_takes_the_state_that_the_latents_make(h):
-    part = make(h)
+@pytest.mark.parametrize("width", [None, 3])
+def test_the_decoder_takes_the_state_that_the_latents_make(h, width):
+    part = make(h, width=width)
+    assert part.latents["state"].shape[0] == (width or split_levels(h)[-1].shape[0])
     made = part(maps(h=h), turn())
     assert list(part.latents) == ["hierarchy", "state"]
     state = made.values["state"]
@@ -91,10 +93,11 @@ def test_samples_follow_the_priors_and_their_deviations_the_temperature():
 
 
 def test_layers_are_scaled_by_the_number_of_all_groups():
+    h = TensorType((6, 3, 5))
     torch.manual_seed(0)
-    part = Ladder(TensorType((6, 3, 5)), groups=[4])
+    part = Ladder(h, groups=[4])
     torch.manual_seed(0)
-    alone = LadderGroup(TensorType((6, 3, 5)), channels=4, gain=0.5).state_dict()
+    alone = LadderGroup(h, h, channels=4, gain=0.5).state_dict()
     assert all(torch.equal(value, alone[name]) for name, value in part.groups[0].state_dict().items())
 
 
@@ -103,8 +106,8 @@ def test_gradients_reach_features_and_priors():
 
     def both(h, bias):
         with torch.no_grad():
-            part.groups[1].prior[2].bias.copy_(bias)
-        return torch.func.functional_call(part, {"groups.1.prior.2.bias": bias}, (h, turn()))[:2]
+            part.groups[1].prior[3].bias.copy_(bias)
+        return torch.func.functional_call(part, {"groups.1.prior.3.bias": bias}, (h, turn()))[:2]
 
     def play(h, bias):
         values, kl = both(h, bias)
@@ -115,11 +118,12 @@ def test_gradients_reach_features_and_priors():
 
 
 def use_linear(layers, inner, outer):
-    """Makes two layers around a SiLU a linear map, since silu(x) - silu(-x) = x."""
+    """Makes two layers around a SiLU a linear map, since silu(x) - silu(-x) = x, without a norm."""
+    layers[0] = nn.Identity()
     with torch.no_grad():
-        layers[0].weight.copy_(torch.cat([inner, -inner]))
-        layers[2].weight.copy_(torch.cat([outer, -outer], dim=1))
-        layers[0].bias.zero_()
+        layers[1].weight.copy_(torch.cat([inner, -inner]))
+        layers[3].weight.copy_(torch.cat([outer, -outer], dim=1))
+        layers[1].bias.zero_()
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def linear():
     x = TensorType((4,))
     parts = {"encoder": use("mlp", depth=0), "decoder": use("mlp", depth=0), "likelihood": "mse"}
     model = Autoencoder(x, **parts, bottleneck=use("ladder", channels=1, groups=[3])).double()
-    randomized(model, 0.4)
+    randomized(model, 0.3)
     part = model.bottleneck
     # the state as a map of all noise, and an offset: s = J e + s_0
     jacobian, offset = torch.zeros(4, 3, dtype=torch.float64), part.start.detach()
@@ -136,12 +140,12 @@ def linear():
         a, b = normal(2, 4, seed=index) / 2, normal(2, 2, seed=9 + index)
         b[1] = 0.0  # the variance of a group does not depend on the state
         use_linear(group.prior, a, b)
-        group.posterior[2].weight.data.mul_(0.3)
-        nn.init.zeros_(group.posterior[2].bias)
+        group.posterior[3].weight.data.mul_(0.3)
+        nn.init.zeros_(group.posterior[3].bias)
         c, d = normal(2, 4, seed=20 + index) / 2, normal(4, 2, seed=30 + index) / 2
         use_linear(group.block, c, d)
-        weight, bias, more = group.project.weight, group.project.bias, group.block[2].bias
-        mean, logvar = group.prior[2].bias
+        weight, bias, more = group.project.weight, group.project.bias, group.block[3].bias
+        mean, logvar = group.prior[3].bias
         row, shift = (b @ a)[0] @ jacobian, (b @ a)[0] @ offset + mean
         row[index] += (logvar / 2).exp()
         told, at = jacobian + weight * row, offset + weight[:, 0] * shift + bias
@@ -232,6 +236,7 @@ test_refusals_name_expected_and_received = refusals(
     (TensorType((4, 4), classes=8), {}, "Ladder expects continuous features .*codes of 8 classes"),
     (H[::-1], {}, "Ladder expects maps of one rank, coarsest first, got 4×4×5 unbounded, 6×2×3 unbounded"),
     ((TensorType((4,)), TensorType((4, 2))), {}, "Ladder expects maps of one rank, .* got 4 unbounded, 4×2"),
+    (H, {"width": 0}, "Ladder expects width of at least 1, got 0"),
     (H, {"channels": 0}, rf"{_NUMBERS}, got 0, \[2, 2\] and 1"),
     (H, {"groups": [2]}, rf"{_NUMBERS}, got 4, \[2\] and 1"),
     (H, {"groups": [2, 0]}, rf"{_NUMBERS}, got 4, \[2, 0\] and 1"),

@@ -56,9 +56,7 @@ def test_rivals_have_as_many_weights(tmp_path):
     size = {
         system: sum(one.numel() for one in modkit.build(read_spec(system, (data,))).parameters()) for system in SYSTEMS
     }
-    assert size["VAE"] == size["IWAE-50"]
-    assert 0.9 < size["flat"] / size["ladder"] < 1.1
-    assert 0.9 < size["diagonal"] / size["IAF"] < 1.1
+    assert all(0.95 < one / size["VAE"] < 1.05 for one in size.values())
 
 
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
