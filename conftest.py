@@ -77,12 +77,17 @@ def hasty() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def sampled_here() -> Iterator[None]:
-    """Sampling is measured in the tests' own process; `tests/metrics/test_memory.py` starts another for it."""
+def no_new_process() -> Iterator[None]:
+    """Sampling is measured in the tests' own process, and what the battery isolates plays in a fork.
+
+    `tests/metrics/test_memory.py` and `tests/docs/test_tutorials.py` start Python anew for them.
+    """
+    from tests.forks import watch_in_fork
     from tests.sampling import sample_here
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modkit.metrics.memory._measure_in_child", sample_here)
+        patch.setattr("modkit.testing.isolation._watch", watch_in_fork)
         yield
 
 

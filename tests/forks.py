@@ -6,6 +6,7 @@ process takes, starts Python anew (`tests/processes.py`).
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import runpy
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Fork", "fork_python", "server"]
+__all__ = ["Fork", "fork_python", "server", "watch_in_fork"]
 
 ROOT = Path(__file__).parents[1]
 WAIT = 600.0
@@ -45,12 +46,13 @@ class Fork:
         arguments: The arguments.
         cwd: Where it works.
         environment: Its environment.
+        input: What it reads from stdin.
     """
 
-    def __init__(self, *arguments: object, cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: object, cwd: Path, environment: Mapping[str, str], input: str = "") -> None:
         self._said = [tempfile.NamedTemporaryFile("r", prefix="fork-") for _ in range(2)]  # noqa: SIM115
         words, names = list(map(str, arguments)), [file.name for file in self._said]
-        self._process = server().Process(target=_act, args=(words, str(cwd), dict(environment), names))
+        self._process = server().Process(target=_act, args=(words, str(cwd), dict(environment), names, input))
         self._process.start()
 
     def end(self, timeout: float = WAIT) -> subprocess.CompletedProcess[str]:
@@ -76,7 +78,17 @@ def fork_python(*arguments: object, cwd: Path, **environment: str) -> subprocess
     return done
 
 
-def _act(words: list[str], cwd: str, environment: dict[str, str], said: list[str]) -> None:
+def watch_in_fork(lines: str) -> subprocess.CompletedProcess[str]:
+    """Stands for the process of the battery's `isolation`, which finds modules where this process does."""
+    code = (
+        "import sys; from modkit.parts.registry import get_registry; from modkit.testing.isolated import main; "
+        f"sys.path[:] = {sys.path!r}; sys.dont_write_bytecode = True; get_registry.cache_clear(); main()"
+    )
+    return Fork("-c", code, cwd=Path.cwd(), environment=os.environ, input=lines).end()
+
+
+def _act(words: list[str], cwd: str, environment: dict[str, str], said: list[str], input: str) -> None:
+    sys.stdin = io.StringIO(input)
     for number, name in enumerate(said, start=1):
         os.dup2(os.open(name, os.O_WRONLY), number)
     os.chdir(cwd)

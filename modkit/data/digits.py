@@ -13,8 +13,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
 from torch.nn.functional import interpolate
 
 from modkit.data.moments import measure_std
@@ -72,6 +70,10 @@ class Digits(InMemory):
 @cache
 def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pixels and labels, and the rows that train and test: scikit-learn reads them from text, so once a process."""
+    # imported here: it takes more than a second, and `modkit.data` is imported for any data set
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
+
     images, labels = load_digits(return_X_y=True)
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
     return images, labels, train, test

@@ -15,7 +15,6 @@ import math
 from collections.abc import Mapping
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -167,6 +166,8 @@ class Wasserstein(StoredMetric):
 
 
 def _assign(real: Tensor, fake: Tensor) -> float:
+    from scipy.optimize import linear_sum_assignment
+
     costs = torch.cdist(real.double(), fake.double(), compute_mode="donot_use_mm_for_euclid_dist").numpy()
     return float(costs[linear_sum_assignment(costs)].mean())
 

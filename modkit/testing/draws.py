@@ -75,7 +75,7 @@ def _check_draws(bench: Bench, example: Example, mode: str) -> None:
 def _get_states() -> dict[str, object]:
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     return {
-        "torch's generator": tuple(torch.get_rng_state().tolist()),
-        "NumPy's generator": (kind, tuple(np.asarray(keys).tolist()), *rest),
+        "torch's generator": torch.get_rng_state().numpy().tobytes(),
+        "NumPy's generator": (kind, np.asarray(keys).tobytes(), *rest),
         "Python's generator": random.getstate(),
     }

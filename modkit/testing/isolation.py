@@ -39,23 +39,28 @@ class Isolation:
     @cached_property
     def _seen(self) -> list[list[str]]:
         lines = "".join(json.dumps(_describe(subject), default=_to_plain) + "\n" for subject in self._subjects)
-        environment = {
-            **os.environ,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "modkit.testing.isolated"],
-            input=lines,
-            capture_output=True,
-            text=True,
-            timeout=_WAIT,
-            env=environment,
-        )
+        done = _watch(lines)
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         if len(answers) != len(self._subjects):
             raise RuntimeError(f"expected {len(self._subjects)} answers, got {len(answers)}: {done.stderr[-2000:]}")
         return answers
+
+
+def _watch(lines: str) -> subprocess.CompletedProcess[str]:
+    """Runs `modkit.testing.isolated`, with these subjects, in a process of its own."""
+    environment = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "modkit.testing.isolated"],
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=_WAIT,
+        env=environment,
+    )
 
 
 def _describe(subject: Subject) -> dict[str, object]:

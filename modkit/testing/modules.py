@@ -204,14 +204,13 @@ def _hide(unit: nn.Module) -> None:
 
 
 def check_compilation(bench: Bench) -> None:
-    """`torch.compile` traces the part without a graph break, and the result is the same."""
-    for number, example in enumerate(_merge_conditions(bench)):
-        # how operations are differentiated depends on them alone, what is traced on every type
-        _check_compiled(bench, example, "eager" if number else "aot_eager")
+    """`torch.compile` traces the part on one type of input without a graph break, and the result is the same."""
+    for example in _merge_conditions(bench)[:1]:  # tracing takes seconds: `inductor` traces every type
+        _check_compiled(bench, example, "aot_eager")
 
 
 def check_inductor(bench: Bench) -> None:
-    """The part returns the same when it is compiled with inductor."""
+    """The part returns the same on every type of input when it is compiled with inductor."""
     for example in _merge_conditions(bench):
         _check_compiled(bench, example, "inductor")
 

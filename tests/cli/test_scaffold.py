@@ -23,7 +23,6 @@ from tests.plugin_factory import make_plugin
 
 ROOT = Path(__file__).parents[2]
 DEAR = {"compiles", *LONG}  # a network's, five seconds; with --full, in an environment of its own
-IN_A_NEW_ENVIRONMENT = "guidance"
 
 
 def named(kind):
@@ -220,9 +219,8 @@ def test_where_a_part_cannot_be_added_nothing_is_written(tmp_path, change, messa
     assert read_tree(folder) == before
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind == IN_A_NEW_ENVIRONMENT else pytest.mark.full) for kind in STARTERS]
-)
+@pytest.mark.full  # by default the first tutorial has a sampler's in a new environment: `tests/docs/test_tutorials.py`
+@pytest.mark.parametrize("kind", STARTERS)
 def test_a_tree_works_in_a_new_environment(tmp_path, kind):
     folder, environment = create_plugin("acme", kind, tmp_path / "acme"), Environment(tmp_path / "venv")
     environment.run("-m", "pip", "install", "--no-deps", "--no-build-isolation", "-e", folder, at=tmp_path)

@@ -10,6 +10,7 @@ from modkit.data.digits import Digits
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.data.reading import read_split as whole
+from tests.processes import run_python
 from tests.refusals import check_refusal
 
 
@@ -67,3 +68,7 @@ def test_key_tells_sizes_apart_and_survives_pickling():
 def test_mistakes_are_named():
     check_refusal(r"Digits expects a split of \['test', 'train'\], got 'valid'", Digits().read, "valid", [0], Rng(0))
     check_refusal("Digits expects a size in \\[1, 256\\], got 0", Digits, size=0)
+
+
+def test_scikit_learn_is_imported_only_when_digits_are_read():
+    run_python("-c", "import sys, modkit.data, modkit.metrics; assert not {'sklearn', 'scipy'} & set(sys.modules)")

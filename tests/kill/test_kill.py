@@ -29,7 +29,9 @@ def seeded(system: str, instants: list[str]) -> list[int]:
     return sorted(training + rng.sample(writing, max(SAMPLED - len(training), 4)))
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [pytest.param(one, marks=[pytest.mark.full] if one == "vae" else []) for one in SYSTEMS]
+)  # by default, `ldm` has an autoencoder's instants, too
 def test_a_run_killed_at_any_instant_and_resumed_equals_the_run_never_stopped(
     system: str, forks: Forks, unstopped: dict[str, Trained], tmp_path: Path, request: pytest.FixtureRequest
 ):

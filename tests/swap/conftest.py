@@ -21,5 +21,5 @@ def no_candidates(monkeypatch, pytestconfig):
 @pytest.fixture(autouse=True)
 def few_digits(monkeypatch):
     """A few digits: what parts are prepared with is most of the work."""
-    monkeypatch.setattr("modkit.data.digits.load_digits", lambda **kwargs: _FEW)
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **kwargs: _FEW)
     monkeypatch.setattr("modkit.data.digits._split", _split_few)

@@ -1,17 +1,16 @@
 """The swap matrix: for each slot of each host, every registered part of its kind."""
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations, permutations
-from random import Random
 
 from modkit import Spec
 from modkit.building.plan import plan
 from modkit.parts.registry import get_registry
 from modkit.specs.node import Node
 from modkit.specs.overrides import apply
+from tests.covering import cover
 from tests.swap.hosts import HOSTS, OWN, SMALL
 
 __all__ = ["Case", "Swap", "cases", "pairs", "swaps", "thin"]
@@ -79,13 +78,8 @@ def cases():
 
 
 def thin(chosen):
-    """One of the cases that swap a part into a family, at random, and every host."""
-    groups = defaultdict(list)
-    for case in chosen:
-        groups[(case.host.model.use, *((swap.kind, swap.part) for swap in case.swaps))].append(case)
-    few = Random(0)
-    kept = {one for key, group in groups.items() for one in (group if len(key) == 1 else [few.choice(group)])}
-    return [case for case in chosen if case in kept]
+    """Every host and, of the others, some at random: each kind swapped into each family, and each part into one."""
+    return cover(chosen, lambda case: {case.host.name} if not case.swaps else _list_pairings(case))
 
 
 def pairs(chosen):
@@ -93,6 +87,10 @@ def pairs(chosen):
     for a, b in combinations(chosen, 2):
         if a.host == b.host and not any(_inside(x.path, y.path) for x, y in permutations((*a.swaps, *b.swaps))):
             yield Case(a.host, (*a.swaps, *b.swaps))
+
+
+def _list_pairings(case):
+    return {one for swap in case.swaps for one in ((case.host.model.use, swap.kind), (swap.kind, swap.part))}
 
 
 @cache

@@ -1,8 +1,6 @@
 """Any autoencoder with any prior that accepts its latent; each part of them has its say in the samples, or a reason."""
 
-import random
 import re
-from collections import defaultdict
 
 import pytest
 
@@ -10,6 +8,7 @@ import modkit
 from modkit import SpecError
 from modkit.building.builder import Site
 from modkit.building.plan import plan
+from tests.covering import cover
 from tests.play import trainer
 from tests.swap.crossing import AUTOENCODERS, PRIORS, crossings
 from tests.swap.reinitialised import moved
@@ -36,15 +35,8 @@ def pytest_generate_tests(metafunc):
 
 
 def thin(cases):
-    """One of the cases at random for each prior with each kind of latents, and one for each autoencoder."""
-    groups = defaultdict(list)
-    for case in cases:
-        shape = case.autoencoder.split()[0], *sorted(AUTOENCODERS[case.autoencoder][1])
-        groups[case.prior, shape].append(case)
-        groups[case.autoencoder].append(case)
-    few = random.Random(0)
-    kept = {few.choice(group) for group in groups.values()}
-    return [case for case in cases if case in kept]
+    """Some of the cases at random: each prior with each kind of latents, and each autoencoder."""
+    return cover(cases, lambda case: {(case.prior, *sorted(AUTOENCODERS[case.autoencoder][1])), case.autoencoder})
 
 
 def idle(case, part):

@@ -29,7 +29,7 @@ from tests.sweeps.forks import SPEC, start_sweep
 ROOT = Path(__file__).parents[2]
 SAMPLERS = "model.sampler=ddim,dpm-solver++,heun"
 MEASURED: dict[str, Any] = {"num": 16, "features": "pixels", "metrics": ["fd"]}
-KILLED = 4  # times that a sweep is killed
+KILLED = 2  # times that a sweep is killed, the first time as a whole; with `--full`, 8
 
 
 class Child:
@@ -287,13 +287,14 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files.items() if path.name != "timing.jsonl"}
 
 
-def test_a_sweep_killed_at_any_instant_and_started_again_equals_one_never_stopped(file, tmp_path):
+def test_a_sweep_killed_at_any_instant_and_started_again_equals_one_never_stopped(file, tmp_path, request):
     asked = {"spec": str(file), "axes": [SAMPLERS, "seed=0,1"], **MEASURED}
     assert start_sweep({**asked, "out": str(tmp_path / "unstopped")}) == 0
     unstopped = contents(tmp_path / "unstopped")
     assert len([name for name in unstopped if "/evaluation" in name]) == 6
     asked["out"] = str(tmp_path / "killed")
-    for number, fatal in enumerate(sorted(random.Random(0).sample(range(1, len(unstopped)), KILLED))):
+    killed = 8 if request.config.getoption("--full") else KILLED
+    for number, fatal in enumerate(sorted(random.Random(0).sample(range(1, len(unstopped)), killed))):
         assert start_sweep(asked, fatal, whole=number % 2 == 0) == -signal.SIGKILL
     assert start_sweep(asked) == 0
     assert contents(tmp_path / "killed") == unstopped
