@@ -224,11 +224,11 @@ class Autoencoder(Model):
 
     @property
     def entropic(self) -> tuple[str, ...]:
-        """The bottleneck's first latent, if its entropy is known."""
+        """The bottleneck's first latent, if its entropy is known or can be estimated."""
         return self._q.entropic
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
-        """Computes the losses with `entropy`, the negative entropy of the latent, in place of `kl`."""
+        """Computes the losses with `entropy`, the latent's negative entropy or its estimate, in place of `kl`."""
         cond = self._compute_cond(batch.fields, batch.cond)
         if player != "autoencoder":
             return self._compute_critic_losses(player, batch, cond, step), None
@@ -236,8 +236,8 @@ class Autoencoder(Model):
         if self.importance:
             raise ValueError("Autoencoder expects one draw, reparametrized, in joint training, got importance weights")
         h = self._compute_features(batch.tensor, batch.fields, cond)
-        latents, entropy = self.bottleneck(h, step), self._q.compute_entropy(name, h)
-        return self._compute_losses(h, latents, {"entropy": -entropy}, batch.tensor, cond, step), latents.values[name]
+        latents, entropy = self._q.open(name, h, step)
+        return self._compute_losses(h, latents, {"entropy": entropy}, batch.tensor, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
         """Updates the bottleneck's codebooks."""

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from modkit.kinds import Bottleneck, BottleneckExtras, read_extras
+from modkit.kinds import Bottleneck, BottleneckExtras, Step, read_extras
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Value
+from modkit.types import Latents, Value, split_levels
 
 __all__ = ["Posterior", "get_last"]
 
@@ -34,8 +34,10 @@ class Posterior:
 
     @property
     def entropic(self) -> tuple[str, ...]:
-        """The first latent, if its entropy is known."""
-        return self._list_first(self.extras.posterior_entropy)
+        """The first latent, if the entropy of its posterior is known, or can be estimated by its density."""
+        latents = self.bottleneck.latents
+        continuous = all(level.classes is None for level in split_levels(next(iter(latents.values()))))
+        return self._list_first(self.extras.posterior_entropy or (self.extras.posterior if continuous else None))
 
     @property
     def diagonal(self) -> tuple[str, ...]:
@@ -50,9 +52,17 @@ class Posterior:
         """Computes the log density of the latent under the bottleneck's own prior, `b`."""
         return self._require(self.extras.log_prior)(name, latent)
 
-    def compute_entropy(self, name: str, h: Value) -> Tensor:
-        """Computes the entropy of q(latent | h), `b`."""
-        return self._require(self.extras.posterior_entropy)(name, h)
+    def open(self, name: str, h: Value, step: Step) -> tuple[Latents, Tensor]:
+        """Draws the latents without a KL, and computes E_q[log q(latent | h)], the negative entropy, `b`.
+
+        It is exact where the bottleneck knows the entropy; otherwise, it is log q of the draw, which is unbiased, as is
+        its gradient through the draw and the density. What is drawn by a density has no other losses.
+        """
+        if self.extras.posterior_entropy:
+            return self.bottleneck(h, step), -self.extras.posterior_entropy(name, h)
+        latent, log_q = self.draw(name, h, step.rng)
+        last = list(self.bottleneck.latents)[-1]
+        return Latents({name: latent, last: self.bottleneck.to_z(name, latent)}, None, {}), log_q
 
     def compute_moments(self, name: str, h: Value) -> tuple[Tensor, Tensor]:
         """Computes the means and standard deviations of q(latent | h), of the latent's shape."""
