@@ -49,7 +49,7 @@ class Gaussian(nn.Module):
     Args:
         channels: Channels of the latent map, or the width of a latent vector; with None, as many as the features have.
         flow: Bijection of the Gaussian's draws to the latent, which is given the features: as `vector` where they are a
-            vector, as `concat` where they are a map. The entropy of the latent is then unknown, and its KL an estimate.
+            vector, as `concat` where they are a map. The KL of the latent is then an estimate, as is its entropy.
 
     Raises:
         ValueError: If `channels` is below 1, or the features are a hierarchy or codes.

@@ -100,7 +100,8 @@ class BottleneckExtras:
             probability) in nats, `b`.
         log_prior: `log_prior(name, latent)` returns the log density under the prior of `sample` in nats, `b`.
         posterior_entropy: `posterior_entropy(name, h)` returns the entropy of q(latent | h) in nats, `b`, through which
-            gradients reach `h`. With it, another Model can be trained jointly as the prior of the first latent.
+            gradients reach `h`. Another Model that is trained jointly as the prior of the first latent needs it. Where
+            it is None, log q of the draw of `posterior` stands for its negative, if the latent is continuous.
         posterior_moments: `posterior_moments(name, h)` returns the means and standard deviations of q(latent | h), both
             of the latent's shape; a part has it where q is a diagonal Gaussian.
         condense: `condense(name, h)` returns what the latent depends on, without draws, in few values: the parameters

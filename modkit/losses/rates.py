@@ -18,10 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.kinds import Step
+from modkit.kinds import Rate, RateExtras, Step, read_extras
 from modkit.types import Event, split_levels
 
-__all__ = ["Balanced", "Capacity", "FreeBits", "Sum"]
+__all__ = ["Balanced", "Capacity", "FreeBits", "Sum", "check_exact", "compute_rate"]
 
 
 class Sum:
@@ -154,6 +154,36 @@ class Balanced:
                 f"Balanced expects a KL of one group or of {len(self._sizes)}, a level each, got {len(mean)} groups"
             )
         return torch.tensor(self._sizes if len(mean) == len(self._sizes) else 1.0, dtype=mean.dtype, device=mean.device)
+
+
+def compute_rate(rate: Rate, kl: Tensor | None, bottleneck: object, step: Step) -> dict[str, Tensor]:
+    """Computes the loss `kl` of a bottleneck's KL, `b` or `b g`, if it has one.
+
+    Raises:
+        ValueError: If it has none, and the rate is not the sum.
+
+    Examples:
+        >>> from modkit import Rng, StepContext
+        >>> compute_rate(Sum(), torch.tensor([1.0, 3.0]), None, StepContext(Rng(0)))
+        {'kl': tensor(2.)}
+    """
+    if kl is None:
+        check_exact(rate, f"the bottleneck {type(bottleneck).__name__} has none")
+        return {}
+    return {"kl": rate(kl if kl.ndim == 2 else kl[:, None], step)}
+
+
+def check_exact(rate: Rate, reason: str) -> None:
+    """Checks that a rate is the sum.
+
+    Raises:
+        ValueError: If it is not; the message gives the reason why no loss is made of a KL.
+    """
+    if not read_extras(rate, RateExtras).exact:
+        raise ValueError(
+            f"Autoencoder expects the rate `sum` where no loss is made of a KL by group, got "
+            f"{type(rate).__name__}: {reason}"
+        )
 
 
 def _average(kl: Tensor, step: Step) -> Tensor:

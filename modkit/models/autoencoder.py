@@ -6,54 +6,46 @@ With the bottleneck `identity` it is an autoencoder, with `gaussian` a VAE (King
 VQ-VAE (van den Oord et al., 2017). A weight on `kl` makes the VAE a β-VAE (Higgins et al., 2017). With a critic and
 `features` it is the first stage of VQGAN and of latent diffusion.
 
-The bound on log p(x) is the ELBO with the exact KL or, for K draws, the importance-weighted bound
-
-    log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)
-
-which increases to log p(x) with K (Burda et al., 2016, eq. 8). Codes are deterministic, and their prior is uniform.
-With `draws` above 1, it is trained on the latter in place of `nll` and `kl` (`models.importance`).
-
 With a conditioner, the encoder and the decoder are given the conditions c: q(z | x, c) and p(x | z, c), a conditional
 VAE (Sohn et al., 2015). With `input`, the encoder reads a field in x's place, such as a noisy copy, while the losses
 compare with x: a denoising autoencoder (Vincent et al., 2008). The bound holds for any q, and so for q(z | field), too.
 
-Shape letters: b batch, k draws.
+Shape letters: b batch.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modkit import kinds
-from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
-from modkit.losses.judging import measure_features
+from modkit.kinds import Round, Slot, Step, Weight, default
 from modkit.losses.perceptual import Perceptual
-from modkit.losses.regularizers import make_regularizers, penalize, select_due
+from modkit.losses.rates import check_exact, compute_rate
+from modkit.losses.regularizers import make_regularizers
 from modkit.losses.review import review_coders, review_critic
 from modkit.models.code_review import review_codes
-from modkit.models.critic_game import GAMES, compute_autoencoder_loss, compute_critic_loss
+from modkit.models.critic_game import CriticGame, Game
 from modkit.models.given import call_given, check_conditional, find_input, read_input
 from modkit.models.importance import Gradient, ImportanceWeights
+from modkit.models.judges import Judges
 from modkit.models.latent_game import Against, LatentGame
 from modkit.models.latent_penalties import LatentPenalties
 from modkit.models.latent_scale import make_unit
-from modkit.models.log_likelihood import compute_log_likelihood
 from modkit.models.model import Model, check_draws, make_weights
+from modkit.models.observation import Observation
 from modkit.models.passes import map_batches, select_fields
 from modkit.models.player import Player
+from modkit.models.posterior import Posterior, get_last
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 
 __all__ = ["Autoencoder"]
-
-T = TypeVar("T")
 
 
 class Autoencoder(Model):
@@ -62,9 +54,8 @@ class Autoencoder(Model):
     Conditions reach the encoder, the decoder and the critic; one of the first two may leave them out.
 
     `nll` and `kl` are in nats per value of x: averaged over the batch and divided by the number of values of a sample.
-    So are penalties on latents, whose weights are those of the papers whatever the number of values: β-TCVAE with β = 6
-    has `aggregates: {tc: total-correlation}` and `weights: {tc: 5}`, FactorVAE with γ = 35 `adversarial/latent-critic:
-    35`.
+    So are penalties on latents, with the weights of the papers whatever the number of values: β-TCVAE with β = 6 has
+    `aggregates: {tc: total-correlation}` and `weights: {tc: 5}`, FactorVAE with γ = 35 `adversarial/latent-critic: 35`.
     `perceptual` is the distance between a sample and its reconstruction in the maps of `features`
     (`losses.perceptual`), averaged over the batch. The extractor is not part of the network: its weights are saved only
     if they were trained here. A run whose extractor was read from a file can therefore be loaded without the file by
@@ -141,7 +132,7 @@ class Autoencoder(Model):
         critic: Slot[kinds.Discriminator] | None = None,
         adversarial: Slot[kinds.Adversarial] = default("hinge"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
-        critic_game: Literal["vqgan", "vae-gan"] = "vqgan",
+        critic_game: Game = "vqgan",
         critic_start: int = 0,
         features: Slot[kinds.FeatureExtractor] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
@@ -160,42 +151,32 @@ class Autoencoder(Model):
         self.input, self.inputs = input, (input,) if input else ()
         self.encoder = encoder(x=find_input(x, fields or {}, input), cond=cond)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
-        latents = self.bottleneck.latents
-        self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
-        extras = read_extras(self.bottleneck, kinds.BottleneckExtras)
-        self.moments, self.start_noise = extras.moments, extras.start_noise
+        self.latents = {name: make_unit(event) for name, event in self.bottleneck.latents.items()}
+        self.moments, self.start_noise = self._q.extras.moments, self._q.extras.start_noise
         self.likelihood = likelihood(x=x)
         self.rate = rate(z=next(iter(self.latents.values())))
         self.importance: ImportanceWeights | None = None
         if (draws, gradient) != (1, "reparametrized"):
-            self._require_exact_rate("importance weights leave none")
+            check_exact(self.rate, "importance weights leave none")
             self.importance = ImportanceWeights(self.bottleneck, bottleneck.where, draws, gradient)
-            if critic_game != "vqgan":
-                raise kinds.Unfit("critic_game", f"importance weights expect the game vqgan, got {critic_game}")
-            if self.importance.doubly and (critic or features or regularizers or aggregates or latent_critic):
-                raise ValueError(
-                    "Autoencoder expects no critics, features, regularizers or aggregates with a doubly reparametrized "
-                    "gradient, which scales the gradients of all losses that reach a draw, got some"
-                )
+            self.importance.check_alone(critic_game, critic or features or regularizers or aggregates or latent_critic)
         self.decoder = decoder.name_source(bottleneck.where)(
             z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond
         )
         check_conditional(cond, self.encoder, self.decoder)
+        if critic_game != "vqgan" and not critic:
+            raise kinds.Unfit("critic_game", f"{critic_game} expects a critic, got none")
         self.critic = critic(x=x, cond=cond) if critic else None
         self.adversarial = adversarial() if critic else None
+        self.game, self.critic_start = None, critic_start
+        if self.critic is not None and self.adversarial is not None:
+            self.game = CriticGame(self.critic, self.adversarial, critic_game)
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
         self.regularizers = make_regularizers(self, regularizers, sides)
-        if critic_game != "vqgan" and not critic:
-            raise kinds.Unfit("critic_game", f"{critic_game} expects a critic, got none")
-        if critic_game not in GAMES:
-            raise ValueError(f"Autoencoder expects critic_game of {list(GAMES)}, got {critic_game!r}")
-        self.game, self.critic_start = GAMES[critic_game], critic_start
         self.perceptual = Perceptual(features(x=x)) if features else None
-        self.aggregates: LatentPenalties | None = None
-        if aggregates:
-            penalties = {name: make() for name, make in aggregates.items()}
-            self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck)
+        penalties = {name: make() for name, make in (aggregates or {}).items()}
+        self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck) if penalties else None
         self.latent_game: LatentGame | None = None
         if latent_critic:
             self.latent_game = LatentGame(
@@ -238,31 +219,29 @@ class Autoencoder(Model):
         if self.importance:
             return self._compute_weighted_losses(self.importance, h, batch.tensor, cond, step)
         latents = self.bottleneck(h, step)
-        return self._compute_losses(h, latents, self._compute_rate(latents.kl, step), batch.tensor, cond, step)
+        rate = compute_rate(self.rate, latents.kl, self.bottleneck, step)
+        return self._compute_losses(h, latents, rate, batch.tensor, cond, step)
 
     @property
     def entropic(self) -> tuple[str, ...]:
-        """The bottleneck's first latent, if its entropy is known."""
-        known = read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy is not None
-        return tuple(self.latents)[:1] if known else ()
+        """The bottleneck's first latent, if its entropy is known or can be estimated."""
+        return self._q.entropic
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
-        """Computes the losses with `entropy`, the negative entropy of the latent, in place of `kl`."""
+        """Computes the losses with `entropy`, the latent's negative entropy or its estimate, in place of `kl`."""
         cond = self._compute_cond(batch.fields, batch.cond)
         if player != "autoencoder":
             return self._compute_critic_losses(player, batch, cond, step), None
-        self._require_exact_rate("in joint training, `entropy` and `cross_entropy` stand in its place")
+        check_exact(self.rate, "in joint training, `entropy` and `cross_entropy` stand in its place")
         if self.importance:
             raise ValueError("Autoencoder expects one draw, reparametrized, in joint training, got importance weights")
         h = self._compute_features(batch.tensor, batch.fields, cond)
-        latents = self.bottleneck(h, step)
-        entropy = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_entropy)(name, h)
-        return self._compute_losses(h, latents, {"entropy": -entropy}, batch.tensor, cond, step), latents.values[name]
+        latents, entropy = self._q.open(name, h, step)
+        return self._compute_losses(h, latents, {"entropy": entropy}, batch.tensor, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
         """Updates the bottleneck's codebooks."""
-        update = read_extras(self.bottleneck, kinds.BottleneckExtras).update
-        if update and player == "autoencoder":
+        if player == "autoencoder" and (update := self._q.extras.update):
             update(step)
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
@@ -273,22 +252,19 @@ class Autoencoder(Model):
         if player != "autoencoder":
             return
         self.conditioner.prepare(select_fields(batches))
-        if self.aggregates:
-            self.aggregates.prepare(batches)
-        if self.perceptual:
-            self.perceptual.prepare(batches)
-        if prepare := read_extras(self.bottleneck, kinds.BottleneckExtras).prepare:
+        self._judges.prepare(batches)
+        if prepare := self._q.extras.prepare:
             prepare(map_batches(batches, lambda batch, first: self._encode_batch(batch)), rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the bottleneck's prior; the conditioner draws missing fields."""
         cond = self._compute_cond(self.complete(num, fields, rng), cond)
-        return self._decode_mean(self.bottleneck.sample(num, rng.at("bottleneck")), cond)
+        return self._p.decode(self.bottleneck.sample(num, rng.at("bottleneck")), cond)
 
     def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws from the likelihood, given draws from the bottleneck's prior."""
         cond = self._compute_cond(self.complete(num, fields, rng), cond)
-        return self._decode_draw(self.bottleneck.sample(num, rng.at("bottleneck")), cond, rng)
+        return self._p.draw(self.bottleneck.sample(num, rng.at("bottleneck")), cond, rng)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.
@@ -297,19 +273,9 @@ class Autoencoder(Model):
             ValueError: If the likelihood or a latent of the bottleneck has no density, or x has values that the
                 likelihood gives no probability.
         """
-        x, cond = batch.tensor, self._compute_cond(batch.fields, batch.cond)
-        h = self._compute_features(x, batch.fields, cond)
-        if len(check_draws(self, num)) == 1:
-            latents = self.bottleneck(h, StepContext(rng.at(0)))
-            if latents.total_kl is not None:
-                return self._log_likelihood(_get_last(latents.values), x, cond) - latents.total_kl
-        name = next(iter(self.latents))
-        total = x.new_tensor(-torch.inf)
-        for index in range(num):
-            latent, log_weight = self._weigh(x, h, cond, name, rng.at(index))
-            log_prior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).log_prior)
-            total = torch.logaddexp(total, log_weight + log_prior(name, latent))
-        return total - math.log(num)
+        cond = self._compute_cond(batch.fields, batch.cond)
+        h = self._compute_features(batch.tensor, batch.fields, cond)
+        return self._p.compute_bound(batch.tensor, self._q, h, cond, len(check_draws(self, num)), rng)
 
     def review(self) -> Iterator[kinds.Note]:
         """What penalized networks are made of, and how much the codes tell of a sample."""
@@ -321,54 +287,46 @@ class Autoencoder(Model):
     @property
     def discrete(self) -> bool:
         """Whether the likelihood gives probabilities."""
-        return self._measure.levels is not None
+        return self._p.extras.levels is not None
 
     @property
     def differentiable(self) -> bool:
         """Whether the likelihood is a density and draws of the latent are differentiable."""
-        return bool(self.entropic) and self._measure.constant is not None and not self.discrete
+        return bool(self.entropic) and self._p.extras.constant is not None and not self.discrete
 
     def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Draws the latent from the bottleneck's posterior, and weighs it."""
         cond = self._compute_cond(fields)
-        return self._weigh(x, self._compute_features(x, fields, cond), cond, name, rng)
+        return self._p.weigh(x, self._q, name, self._compute_features(x, fields, cond), cond, rng)
 
     def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Computes the parameters of q(z | x), or codes; for a bottleneck that condenses nothing, its features."""
-        h, extras = self._encode_batch(Batch(x, fields)), read_extras(self.bottleneck, kinds.BottleneckExtras)
-        if extras.condense and extras.expand:
-            return extras.condense(name, h)
-        return h if isinstance(h, tuple) else (h,)
+        return self._q.condense(name, self._encode_batch(Batch(x, fields)))
 
     def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Encodes `x` to the latent `name`: a draw of q(z | x) if an rng is given, otherwise the mean."""
-        step, extras = StepContext(rng) if rng else None, read_extras(self.bottleneck, kinds.BottleneckExtras)
         if isinstance(x, Tensor):
-            return self.bottleneck(self._encode_batch(Batch(x, fields)), step).values[name]
-        if extras.condense and extras.expand:
-            return extras.expand(name, x, rng)
-        return self.bottleneck(x if isinstance(self.encoder.h, tuple) else x[0], step).values[name]
+            return self._q.encode(name, self._encode_batch(Batch(x, fields)), rng)
+        return self._q.expand(name, x, rng, single=not isinstance(self.encoder.h, tuple))
 
     @property
     def diagonal(self) -> tuple[str, ...]:
         """The bottleneck's first latent, if the moments of its posterior are known."""
-        known = read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_moments is not None
-        return tuple(self.latents)[:1] if known else ()
+        return self._q.diagonal
 
     def encode_moments(self, x: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, Tensor]:
         """Encodes `x` to the moments of the bottleneck's posterior."""
         if name not in self.diagonal:
             return super().encode_moments(x, name)
-        moments = read_extras(self.bottleneck, kinds.BottleneckExtras).posterior_moments
-        return self._require_density(moments)(name, self._encode_batch(Batch(x, fields)))
+        return self._q.compute_moments(name, self._encode_batch(Batch(x, fields)))
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to the mean of x; there are no latents in between."""
-        return self._decode_mean(self.bottleneck.to_z(name, latent), self._compute_cond(fields))
+        return self._p.decode(self.bottleneck.to_z(name, latent), self._compute_cond(fields))
 
     def decode_as_latent(self, latent: Value, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to a draw of p(x | z)."""
-        return self._decode_draw(self.bottleneck.to_z(name, latent), self._compute_cond(fields), rng)
+        return self._p.draw(self.bottleneck.to_z(name, latent), self._compute_cond(fields), rng)
 
     def _compute_cond(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> Cond:
         return self.conditioner(fields, None).merge(cond)
@@ -379,54 +337,30 @@ class Autoencoder(Model):
     def _encode_batch(self, batch: Batch) -> Value:
         return self._compute_features(batch.tensor, batch.fields, self._compute_cond(batch.fields, batch.cond))
 
-    def _decode_mean(self, z: Value, cond: Cond) -> Tensor:
-        return self.likelihood.mean(call_given(self.decoder, z, cond))
-
-    def _decode_draw(self, z: Value, cond: Cond, rng: Rng) -> Tensor:
-        out = call_given(self.decoder, z, cond)
-        return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
-
-    def _weigh(self, x: Tensor, h: Value, cond: Cond, name: str, rng: Rng) -> tuple[Value, Tensor]:
-        posterior = self._require_density(read_extras(self.bottleneck, kinds.BottleneckExtras).posterior)
-        latent, log_q = posterior(name, h, rng)
-        return latent, self._log_likelihood(self.bottleneck.to_z(name, latent), x, cond) - log_q
-
-    def _log_likelihood(self, z: Value, x: Tensor, cond: Cond) -> Tensor:
-        return compute_log_likelihood(self.likelihood, call_given(self.decoder, z, cond), x, self.single)
+    @property
+    def _q(self) -> Posterior:
+        return Posterior(self.bottleneck)
 
     @property
-    def _measure(self) -> kinds.LikelihoodExtras:
-        return read_extras(self.likelihood, kinds.LikelihoodExtras)
+    def _p(self) -> Observation:
+        return Observation(self.decoder, self.likelihood, self.single)
 
-    def _require_density(self, density: Callable[..., T] | None) -> Callable[..., T]:
-        if density is None:
-            name = type(self.bottleneck).__name__
-            raise ValueError(f"Autoencoder has no bound on log p(x): its bottleneck {name} has no densities")
-        return density
-
-    def _compute_rate(self, kl: Tensor | None, step: Step) -> dict[str, Tensor]:
-        """Computes the KL's loss, if the bottleneck has a KL."""
-        if kl is None:
-            self._require_exact_rate(f"the bottleneck {type(self.bottleneck).__name__} has none")
-            return {}
-        return {"kl": self.rate(kl if kl.ndim == 2 else kl[:, None], step)}
-
-    def _require_exact_rate(self, reason: str) -> None:
-        if not read_extras(self.rate, kinds.RateExtras).exact:
-            raise ValueError(
-                f"Autoencoder expects the rate `sum` where no loss is made of a KL by group, got "
-                f"{type(self.rate).__name__}: {reason}"
-            )
+    @property
+    def _judges(self) -> Judges:
+        return Judges(self.aggregates, self.latent_game, self.perceptual, self.game, self.regularizers)
 
     def _compute_losses(
         self, h: Value, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, cond: Cond, step: Step
     ) -> dict[str, Tensor]:
         """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
-        z = _get_last(latents.values)
+        z = get_last(latents.values)
         out = call_given(self.decoder, z, cond)
-        nats = {**self._measure_distance(out, x, cond), **rate}
-        losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()} | latents.losses
-        return losses | self._compare(h, z, out, x, cond, step)
+        if self.game and self.game.compares_features:
+            distance = {"features": self.game.measure_distance(self.likelihood.mean(out), x, cond)}
+        else:
+            distance = {"nll": self.likelihood.nll(out, x)}
+        losses = {name: loss.mean() / self.single.numel for name, loss in {**distance, **rate}.items()}
+        return losses | latents.losses | self._judge(h, z, out, x, cond, step)
 
     def _compute_weighted_losses(
         self, importance: ImportanceWeights, h: Value, x: Tensor, cond: Cond, step: Step
@@ -437,68 +371,29 @@ class Autoencoder(Model):
         out = call_given(self.decoder, z, cond.map(importance.repeat))
         log_weights = log_ratio - self.likelihood.nll(out, importance.repeat(x))
         losses = {"bound": -importance.compute_bound(latent, log_weights).mean() / self.single.numel}
-        return losses | self._compare(h, importance.select_first(z), out[:: importance.draws], x, cond, step)
+        return losses | self._judge(h, importance.select_first(z), out[:: importance.draws], x, cond, step)
 
-    def _compare(self, h: Value, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
+    def _judge(self, h: Value, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
         """Computes the losses of the latents of a batch and of reconstructions, and the penalties."""
-        nats = self.aggregates.compute(z, h, self.bottleneck, step) if self.aggregates else {}
-        if self.latent_game and step.wants("adversarial/latent-critic"):
-            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, self.bottleneck, step)
-        losses = {name: loss.mean() / self.single.numel for name, loss in nats.items()}
-        if not (self.perceptual or self.critic or self.regularizers):
-            return losses  # the mean of some likelihoods is costly
-        fake = self.likelihood.mean(out)
-        if self.perceptual and step.wants("perceptual"):
-            losses["perceptual"] = self.perceptual(fake, x).mean()
-        if self.critic and self.adversarial and step.wants("adversarial"):
-            fakes = self._list_fakes(fake, z, cond, step.rng)
-            game = self.adversarial, self.critic
-            losses["adversarial"] = compute_autoencoder_loss(*game, fakes, x, cond.map(Tensor.detach))
-        penalties = self._penalize("autoencoder", x, cond, fake, z, step)
-        return losses | {name: penalty / self.single.numel for name, penalty in penalties.items()}
+        reconstruct = partial(self._make_round, x, cond, z, out, step)
+        return self._judges.compute_autoencoder_losses(z, h, self.bottleneck, reconstruct, step, self.single.numel)
 
     def _compute_critic_losses(self, player: str, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
-        x = batch.tensor
+        """Computes the losses of a critic, at latents and reconstructions without gradients."""
         with torch.no_grad():
-            h = self._compute_features(x, batch.fields, cond)
-            z = _get_last(self.bottleneck(h, StepContext(step.rng, step.index)).values)
-        if player == "latent-critic" and self.latent_game:
-            return {"adversarial": self.latent_game.compute_critic_loss(z, self.bottleneck, step)}
-        if player != "critic" or self.critic is None or self.adversarial is None:
-            raise ValueError(f"Autoencoder has no {player}, got the player `{player}`")
-        with torch.no_grad():
-            fakes = self._list_fakes(self._decode_mean(z, cond), z, cond, step.rng)
-        losses = {"adversarial": compute_critic_loss(self.adversarial, self.critic, fakes, x, cond)}
-        return losses | self._penalize("discriminator", x, cond, fakes[-1], z, step)
+            h = self._compute_features(batch.tensor, batch.fields, cond)
+            z = get_last(self.bottleneck(h, StepContext(step.rng, step.index)).values)
 
-    def _list_fakes(self, fake: Tensor, z: Value, cond: Cond, rng: Rng) -> tuple[Tensor, ...]:
-        def draw() -> Value:
-            return self.bottleneck.sample(len(fake), rng.at("prior"))
+        @torch.no_grad()
+        def reconstruct() -> Round:
+            return self._make_round(batch.tensor, cond, z, call_given(self.decoder, z, cond), step)
 
-        return self.game.list_fakes(fake, z, partial(self._decode_mean, cond=cond), draw)
+        return self._judges.compute_critic_losses(player, z, self.bottleneck, reconstruct, step)
 
-    def _measure_distance(self, out: Tensor, x: Tensor, cond: Cond) -> dict[str, Tensor]:
-        """Measures how far reconstructions are from x, in nats per sample: by the likelihood or by the critic."""
-        if not (self.critic and self.game.compares_features):
-            return {"nll": self.likelihood.nll(out, x)}
-        return {"features": measure_features(self.critic, self.likelihood.mean(out), x, cond.map(Tensor.detach))}
-
-    def _penalize(self, side: str, x: Tensor, cond: Cond, fake: Tensor, z: Value, step: Step) -> dict[str, Tensor]:
+    def _make_round(self, x: Tensor, cond: Cond, z: Value, out: Tensor, step: Step) -> Round:
         def encode(x: Tensor) -> Value:
-            return _get_last(self.bottleneck(call_given(self.encoder, x, cond), None).values)
+            return get_last(self.bottleneck(call_given(self.encoder, x, cond), None).values)
 
-        played = Round(
-            x,
-            cond,
-            step.rng,
-            fake,
-            z,
-            self.critic,  # type: ignore[arg-type]  # None where no part needs it
-            encoder=encode,
-            decoder=partial(self._decode_mean, cond=cond),
-        )
-        return penalize(select_due(self.regularizers, side, step), played)
-
-
-def _get_last(values: Mapping[str, Value]) -> Value:
-    return list(values.values())[-1]
+        fake, decode = self.likelihood.mean(out), partial(self._p.decode, cond=cond)
+        critic: Any = self.critic  # None where no part needs it
+        return Round(x, cond, step.rng, fake, z, critic, encoder=encode, decoder=decode)

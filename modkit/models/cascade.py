@@ -159,6 +159,19 @@ class Cascade(Model):
         ]
         return torch.stack(bounds).sum(0)
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether the Models of all levels are."""
+        return all(model.differentiable for model in self._levels)
+
+    def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
+        """The sum of the cross entropies of the levels, through which gradients reach the upper levels, too."""
+        nats = [
+            model.cross_entropy(self.select_level(batch, index), step.at(f"level-{index}"))
+            for index, model in enumerate(self._levels)
+        ]
+        return torch.stack(nats).sum(0)
+
     def select_level(self, batch: Batch, index: int) -> Batch:
         """Selects level `index` of a batch, conditioned on the level above.
 

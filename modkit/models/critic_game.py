@@ -4,6 +4,10 @@ r"""What an autoencoder plays with its critic: which fakes are judged, and whom 
     vae-gan  fakes are reconstructions and samples decoded from the prior; the loss trains the decoder alone,
              and reconstructions are compared with samples in the critic's features, not value by value
 
+The losses of both sides are means over the fakes.
+
+Shape letters: b batch.
+
 References:
     Taming Transformers (Esser et al., 2021), eq. 4 to 7, https://arxiv.org/abs/2012.09841
     Autoencoding beyond pixels using a learned similarity metric (Larsen et al., 2016), algorithm 1,
@@ -12,78 +16,89 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from modkit.kinds import Adversarial, Discriminator
-from modkit.losses.judging import compute_generator_loss
-from modkit.types import Cond, Value
+from modkit.kinds import Adversarial, Bottleneck, Discriminator, Regularizer, Round
+from modkit.losses.judging import compute_generator_loss, measure_features
+from modkit.losses.regularizers import penalize
+from modkit.types import Cond
 
-__all__ = ["GAMES", "CriticGame", "compute_autoencoder_loss", "compute_critic_loss"]
+__all__ = ["CriticGame", "Game"]
+
+Game: TypeAlias = Literal["vqgan", "vae-gan"]
 
 
-class CriticGame(Protocol):
-    """A game with a critic. `.compares_features` says whether reconstructions are compared in its features."""
+class CriticGame:
+    """A critic of x and the losses of both sides. `.compares_features` says whether its features replace `nll`.
 
-    compares_features: bool
+    Args:
+        critic: The critic.
+        adversarial: The losses.
+        game: What is judged.
 
-    def list_fakes(
-        self, fake: Tensor, z: Value, decode: Callable[[Value], Tensor], sample: Callable[[], Value]
-    ) -> tuple[Tensor, ...]:
-        """Lists what the critic judges, as many as there are real samples each.
+    Raises:
+        ValueError: If there is no such game.
+    """
+
+    def __init__(self, critic: Discriminator, adversarial: Adversarial, game: Game) -> None:
+        if game not in _RULES:
+            raise ValueError(f"Autoencoder expects critic_game of {list(_RULES)}, got {game!r}")
+        self._critic, self._adversarial = critic, adversarial
+        self._list_fakes, self.compares_features = _RULES[game]
+
+    def compute_autoencoder_loss(self, round: Round, bottleneck: Bottleneck) -> Tensor:
+        """The adversarial loss of the autoencoder, a scalar; gradients do not reach conditions.
 
         Args:
-            fake: The reconstructions.
-            z: Their latents.
-            decode: Maps latents to samples.
-            sample: Draws latents from the prior.
+            round: What was reconstructed in this turn.
+            bottleneck: The bottleneck, from whose prior samples are drawn.
         """
-        ...
+        cond = round.cond.map(Tensor.detach)
+        game = self._adversarial, self._critic
+        fakes = self._list_fakes(round, bottleneck)
+        return torch.stack([compute_generator_loss(*game, fake, round.real, cond) for fake in fakes]).mean()
+
+    def compute_critic_losses(
+        self, round: Round, bottleneck: Bottleneck, due: Mapping[str, Regularizer]
+    ) -> dict[str, Tensor]:
+        """The adversarial loss of the critic and the penalties that are due, which are given the last fakes.
+
+        Each kind of fakes is passed by itself, for batch norm.
+        """
+        with torch.no_grad():
+            fakes = self._list_fakes(round, bottleneck)
+        logits = self._critic(round.real, round.cond)
+        losses = [self._adversarial.discriminator(logits, self._critic(fake, round.cond)) for fake in fakes]
+        return {"adversarial": torch.stack(losses).mean(), **penalize(due, replace(round, fake=fakes[-1]))}
+
+    def measure_distance(self, fake: Tensor, real: Tensor, cond: Cond) -> Tensor:
+        """The distance of reconstructions from samples in the critic's features, in nats per sample, `b`."""
+        return measure_features(self._critic, fake, real, cond.map(Tensor.detach))
 
 
-class Reconstructions:
-    """VQGAN's game: reconstructions are judged."""
-
-    compares_features = False
-
-    def list_fakes(
-        self, fake: Tensor, z: Value, decode: Callable[[Value], Tensor], sample: Callable[[], Value]
-    ) -> tuple[Tensor, ...]:
-        """The reconstructions."""
-        return (fake,)
+class _Rule(NamedTuple):
+    list_fakes: Callable[[Round, Bottleneck], tuple[Tensor, ...]]
+    compares_features: bool
 
 
-class Samples:
-    """VAE-GAN's game: reconstructions and samples are judged; gradients do not reach the encoder."""
-
-    compares_features = True
-
-    def list_fakes(
-        self, fake: Tensor, z: Value, decode: Callable[[Value], Tensor], sample: Callable[[], Value]
-    ) -> tuple[Tensor, ...]:
-        """The reconstructions, decoded from latents that pass no gradients, and samples from the prior."""
-        if torch.is_grad_enabled():
-            fake = decode(tuple(one.detach() for one in z) if isinstance(z, tuple) else z.detach())
-        return fake, decode(sample())
+def _list_reconstructions(round: Round, bottleneck: Bottleneck) -> tuple[Tensor, ...]:
+    return (round.fake,)
 
 
-GAMES: Mapping[str, CriticGame] = {"vqgan": Reconstructions(), "vae-gan": Samples()}
-"""The games, by name."""
+def _list_samples(round: Round, bottleneck: Bottleneck) -> tuple[Tensor, ...]:
+    """Lists the reconstructions, decoded from latents that pass no gradients, and as many samples from the prior."""
+    fake, z = round.fake, round.z
+    if torch.is_grad_enabled():
+        fake = round.decoder(tuple(one.detach() for one in z) if isinstance(z, tuple) else z.detach())
+    return fake, round.decoder(bottleneck.sample(len(fake), round.rng.at("prior")))
 
 
-def compute_autoencoder_loss(
-    adversarial: Adversarial, critic: Discriminator, fakes: Sequence[Tensor], x: Tensor, cond: Cond
-) -> Tensor:
-    """Computes the adversarial loss of an autoencoder, the mean over its fakes."""
-    return torch.stack([compute_generator_loss(adversarial, critic, fake, x, cond) for fake in fakes]).mean()
-
-
-def compute_critic_loss(
-    adversarial: Adversarial, critic: Discriminator, fakes: Sequence[Tensor], x: Tensor, cond: Cond
-) -> Tensor:
-    """Computes the adversarial loss of a critic, the mean over fakes; each is passed by itself, for batch norm."""
-    logits = critic(x, cond)
-    return torch.stack([adversarial.discriminator(logits, critic(fake, cond)) for fake in fakes]).mean()
+_RULES: Mapping[Game, _Rule] = {
+    "vqgan": _Rule(_list_reconstructions, compares_features=False),
+    "vae-gan": _Rule(_list_samples, compares_features=True),
+}

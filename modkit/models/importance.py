@@ -70,6 +70,21 @@ class ImportanceWeights:
         if self.doubly and extras.posterior_moments is None:
             self._refuse(source, "whose posterior is a diagonal Gaussian, for its second reparametrization", "another")
 
+    def check_alone(self, game: str, others: object) -> None:
+        """Checks that no other part of an autoencoder needs what these weights do not leave.
+
+        Raises:
+            Unfit: If the game with a critic compares features in place of `nll`.
+            ValueError: If there are others beside a doubly reparametrized gradient.
+        """
+        if game != "vqgan":
+            raise Unfit("critic_game", f"importance weights expect the game vqgan, got {game}")
+        if self.doubly and others:
+            raise ValueError(
+                "Autoencoder expects no critics, features, regularizers or aggregates with a doubly reparametrized "
+                "gradient, which scales the gradients of all losses that reach a draw, got some"
+            )
+
     def draw(self, bottleneck: Bottleneck, h: Value, rng: Rng) -> tuple[Value, Tensor]:
         """Draws latents, `(b k) ...`, and computes log p(z) - log q(z | x) of each, `(b k)`.
 

@@ -14,9 +14,10 @@ prior it has
 
     KL(q(z | x) || prior) = E_q[-log prior(z)] - H(q(z | x)),
 
-with the losses `cross_entropy`, through which gradients reach the encoder but not the prior, and `entropy`. The prior's
-own loss does not change; it is computed at latents without gradients, since otherwise the encoder would learn latents
-that are easy to predict.
+with the losses `cross_entropy`, through which gradients reach the encoder but not the prior, and `entropy`, which is
+log q(z | x) of the draw where it has no closed form (a posterior with a flow, a `ladder` under a `cascade`). The
+prior's own loss does not change; it is computed at latents without gradients, since otherwise the encoder would learn
+latents that are easy to predict.
 
 Shape letters: b batch.
 """
@@ -80,8 +81,8 @@ class Latent(Model):
 
     Raises:
         ValueError: If the autoencoder does not encode, the prior accepts none of its latents, or `by_channel` is set
-            where `scale` is or in joint training; in joint training, also if the entropy of the latent is unknown, the
-            autoencoder is frozen, or the prior's cross entropy is not differentiable.
+            where `scale` is or in joint training; in joint training, also if the latent has neither a known entropy nor
+            a density, the autoencoder is frozen, or the prior's cross entropy is not differentiable.
 
     Examples:
         >>> from modkit.models import Autoencoder, Diffusion

@@ -11,7 +11,7 @@ from modkit import build, load, train, use
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.training.players import make_player_states, take_turn
-from modkit.types import Batch
+from modkit.types import Batch, Cond
 from tests.models.test_bound_latent import Known
 from tests.models.test_latent import Recorder
 from tests.play import LINEAR, MLP, digits, spec, state, trainer, turn
@@ -30,7 +30,10 @@ EDM = use(
     sampler=use("heun", steps=3),
 )
 FLOW = use("flow", bijection=use("coupling", network=NET, transform="spline"))
+IAF = use("gaussian", channels=3, flow=use("autoregressive", width=16, depth=1))
+LADDER = use("ladder", channels=2, groups=[2])
 INNER = use("autoencoder", encoder=NET, decoder=NET, bottleneck=use("gaussian", channels=2))
+CASCADE = use("cascade", level=VP)
 
 
 class Open(Known):
@@ -137,6 +140,45 @@ def test_under_a_standard_normal_prior_the_two_are_the_kl():
     rate = losses["autoencoder/entropy"] + losses["autoencoder/cross_entropy"]
     assert float(kl) * 64 > 0.1
     assert abs(float(rate - kl)) * 64 < 0.1  # 4 standard errors of a mean of |z|^2 / 2 over 4000 draws
+
+
+def test_where_the_entropy_has_no_closed_form_it_is_that_of_the_draw_and_unbiased():
+    """Behind an affine flow of constant scale, the entropy is that of the Gaussian and log|scale|."""
+    flow = use("gaussian", channels=3, flow=use("actnorm"))
+    model = stirred(build(spec(joint(use(Open), {**MLP, "bottleneck": flow}))).double(), 0.3).autoencoder
+    batch = Batch(digits(1, torch.float64).tensor.expand(4000, -1, -1, -1), {})
+    losses, z = model.open_losses("autoencoder", batch, turn(), "continuous")
+    alone = model.encode(batch.tensor, "continuous", Rng("turn"))
+    torch.testing.assert_close(z, alone)
+    h = model.encoder(batch.tensor)
+    _, logvar = model.bottleneck.project(h).chunk(2, 1)
+    scale = model.bottleneck.flow(torch.zeros_like(logvar), Cond())[1]
+    exact = -(Normal(torch.zeros_like(logvar), (logvar / 2).exp()).entropy().sum(1) + scale).mean() / 64
+    assert abs(scale.detach().mean()) > 0.1
+    error = math.sqrt(1.5 / 4000)  # of half a chi squared of 3
+    assert abs(losses["entropy"] - exact).detach() * 64 < 4 * error
+    parameters = [*model.encoder.parameters(), *model.bottleneck.parameters()]
+    ours, wanted = (
+        torch.autograd.grad(one, parameters, allow_unused=True, materialize_grads=True)
+        for one in (losses["entropy"], exact)
+    )
+    assert sum(bool(one.any()) for one in wanted) > 4
+    for got, want in zip(ours, wanted, strict=True):  # noise of a Gaussian cancels in the gradient
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("posterior", [IAF, LADDER], ids=["iaf", "ladder"])
+def test_the_gradient_of_the_draw_s_density_is_that_of_finite_differences(posterior):
+    parts = {**MLP, "bottleneck": posterior}
+    model = stirred(build(spec(use("autoencoder", **parts))).double(), 0.3)
+    name = next(iter(model.latents))
+    h = torch.randn(2, *model.encoder.h.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def draw(h):
+        latent, log_q = model.bottleneck.posterior(name, h, Rng(0))
+        return log_q, *(latent if isinstance(latent, tuple) else (latent,))
+
+    torch.autograd.gradcheck(draw, h.requires_grad_())
 
 
 def test_the_scale_is_left_alone_or_as_given_and_its_volume_counted():
@@ -267,12 +309,12 @@ def test_a_latent_of_two_stages_and_a_frozen_autoencoder_are_refused_as_the_auto
 
 
 @pytest.mark.parametrize(
-    "prior",
-    [VP, EDM, INNER, joint(VP, INNER.params), FLOW],
-    ids=["cosine", "edm", "vae", "latent(vae, diffusion)", "flow"],
+    ("prior", "bottleneck"),
+    [*((prior, VAE["bottleneck"]) for prior in (VP, EDM, INNER, joint(VP, INNER.params), FLOW)), (CASCADE, LADDER)],
+    ids=["cosine", "edm", "vae", "latent(vae, diffusion)", "flow", "ladder"],
 )
-def test_a_tiny_spec_trains_all_in_one_stage_and_has_a_bound(prior, tmp_path):
-    model = joint(prior)
+def test_a_tiny_spec_trains_all_in_one_stage_and_has_a_bound(prior, bottleneck, tmp_path):
+    model = joint(prior, {**MLP, "bottleneck": bottleneck})
     start = state(build(spec(model)))
     run = train(spec(model, optimizer=use("adamw", lr=1e-2)), tmp_path)
     trained = load(run)
@@ -287,9 +329,17 @@ def test_a_tiny_spec_trains_all_in_one_stage_and_has_a_bound(prior, tmp_path):
     assert trained.bound(digits(4), 2, Rng(0)).isfinite().all()
 
 
-@pytest.mark.parametrize("prior", [VP, INNER, joint(VP, INNER.params), FLOW], ids=["diffusion", "vae", "joint", "flow"])
-def test_its_loss_is_minus_the_bound_in_expectation(prior):
-    autoencoder = {**LINEAR, "bottleneck": use("gaussian", channels=3), "likelihood": "gaussian"}
+@pytest.mark.parametrize(
+    ("prior", "bottleneck"),
+    [
+        *((prior, use("gaussian", channels=3)) for prior in (VP, INNER, joint(VP, INNER.params), FLOW)),
+        (VP, IAF),
+        (CASCADE, LADDER),
+    ],
+    ids=["diffusion", "vae", "joint", "flow", "iaf", "ladder"],
+)
+def test_its_loss_is_minus_the_bound_in_expectation(prior, bottleneck):
+    autoencoder = {**LINEAR, "bottleneck": bottleneck, "likelihood": "gaussian"}
     model = stirred(build(spec(joint(prior, autoencoder, scale=0.5))).double(), 0.1)
     batch = Batch(digits(1, torch.float64).tensor.expand(20_000, -1, -1, -1), {})
     with torch.no_grad():

@@ -1,0 +1,89 @@
+"""What judges an autoencoder beyond its likelihood and its KL: critics, perceptual distances, penalties.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from modkit.kinds import Bottleneck, Regularizer, Round, Step
+from modkit.losses.perceptual import Perceptual
+from modkit.losses.regularizers import penalize, select_due
+from modkit.models.critic_game import CriticGame
+from modkit.models.latent_game import LatentGame
+from modkit.models.latent_penalties import LatentPenalties
+from modkit.types import Batch, Value
+
+__all__ = ["Judges"]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The judges of an autoencoder, each None where there is none.
+
+    Args:
+        aggregates: Penalties on the latents of a batch.
+        latent_game: The game with a critic of latents.
+        perceptual: The distance between samples and reconstructions.
+        game: The game with a critic of x.
+        regularizers: Penalties on the autoencoder and on the critic of x.
+    """
+
+    aggregates: LatentPenalties | None
+    latent_game: LatentGame | None
+    perceptual: Perceptual | None
+    game: CriticGame | None
+    regularizers: Mapping[str, Regularizer]
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Counts the training samples where a penalty needs their number, and trains an extractor that has to be."""
+        if self.aggregates:
+            self.aggregates.prepare(batches)
+        if self.perceptual:
+            self.perceptual.prepare(batches)
+
+    def compute_autoencoder_losses(
+        self, z: Value, h: Value, bottleneck: Bottleneck, reconstruct: Callable[[], Round], step: Step, num_values: int
+    ) -> dict[str, Tensor]:
+        """Computes the autoencoder's losses, by the names of their terms.
+
+        Args:
+            z: The decoder's input.
+            h: The features that it comes from.
+            bottleneck: The bottleneck.
+            reconstruct: Makes the round of this turn; the mean of some likelihoods is costly.
+            step: The step.
+            num_values: The number of values of x, by which penalties are divided.
+        """
+        nats = self.aggregates.compute(z, h, bottleneck, step) if self.aggregates else {}
+        if self.latent_game and step.wants("adversarial/latent-critic"):
+            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, bottleneck, step)
+        losses = {name: loss.mean() / num_values for name, loss in nats.items()}
+        if not (self.perceptual or self.game or self.regularizers):
+            return losses
+        round = reconstruct()
+        if self.perceptual and step.wants("perceptual"):
+            losses["perceptual"] = self.perceptual(round.fake, round.real).mean()
+        if self.game and step.wants("adversarial"):
+            losses["adversarial"] = self.game.compute_autoencoder_loss(round, bottleneck)
+        penalties = penalize(select_due(self.regularizers, "autoencoder", step), round)
+        return losses | {name: penalty / num_values for name, penalty in penalties.items()}
+
+    def compute_critic_losses(
+        self, player: str, z: Value, bottleneck: Bottleneck, reconstruct: Callable[[], Round], step: Step
+    ) -> dict[str, Tensor]:
+        """Computes the losses of the player `critic` or `latent-critic`; no gradients reach the autoencoder.
+
+        Raises:
+            ValueError: If there is no such critic.
+        """
+        if player == "latent-critic" and self.latent_game:
+            return {"adversarial": self.latent_game.compute_critic_loss(z, bottleneck, step)}
+        if player == "critic" and self.game:
+            due = select_due(self.regularizers, "discriminator", step)
+            return self.game.compute_critic_losses(reconstruct(), bottleneck, due)
+        raise ValueError(f"Autoencoder has no {player}, got the player `{player}`")

@@ -1,0 +1,113 @@
+r"""p(x | z) of an autoencoder, and the bound on log p(x) that it gives with q(z | h).
+
+    log p(x) >= E_q[log p(x | z)] - KL(q || p(z)),     log p(x) >= E log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | h)
+
+The second, the importance-weighted bound, increases to log p(x) with K (Burda et al., 2016, eq. 8). Codes are
+deterministic, and their prior is uniform.
+
+Shape letters: b batch, k draws.
+
+References:
+    Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Decoder, Likelihood, LikelihoodExtras, read_extras
+from modkit.models.given import call_given
+from modkit.models.posterior import Posterior, get_last
+from modkit.models.step import StepContext
+from modkit.rng import Rng
+from modkit.types import Cond, TensorType, Value
+
+__all__ = ["Observation"]
+
+_ROUNDING = 1e-3  # of the distance between two levels
+
+
+@dataclass(frozen=True)
+class Observation:
+    """p(x | z), by a decoder and a likelihood.
+
+    Args:
+        decoder: The decoder.
+        likelihood: The likelihood.
+        x: The type of a sample.
+
+    Examples:
+        >>> from modkit.losses.likelihoods import MSE
+        >>> x = TensorType((2,))
+        >>> p = Observation(lambda z: z, MSE(x), x)
+        >>> p.compute_log_density(torch.zeros(1, 2), torch.zeros(1, 2), Cond())  # -log 2 pi
+        tensor([-1.8379])
+    """
+
+    decoder: Decoder
+    likelihood: Likelihood
+    x: TensorType
+
+    @property
+    def extras(self) -> LikelihoodExtras:
+        """The likelihood's optional members."""
+        return read_extras(self.likelihood, LikelihoodExtras)
+
+    def decode(self, z: Value, cond: Cond) -> Tensor:
+        """Computes the mean of x."""
+        return self.likelihood.mean(call_given(self.decoder, z, cond))
+
+    def draw(self, z: Value, cond: Cond, rng: Rng) -> Tensor:
+        """Draws x."""
+        out = call_given(self.decoder, z, cond)
+        return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
+
+    def compute_log_density(self, x: Tensor, z: Value, cond: Cond) -> Tensor:
+        """Computes log p(x | z), `b`, with what `nll` leaves out.
+
+        Raises:
+            ValueError: If the likelihood is no distribution of x, or x has values that it gives no probability.
+        """
+        name, extras = type(self.likelihood).__name__, self.extras
+        if extras.constant is None:
+            raise ValueError(f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x")
+        if extras.levels is not None and not _has_levels(x, self.x, extras.levels):
+            raise ValueError(
+                f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {extras.levels} "
+                f"values of x, evenly spaced over its range, got others; expected such data, or a likelihood that is a "
+                f"density"
+            )
+        return -self.likelihood.nll(call_given(self.decoder, z, cond), x) - extras.constant * self.x.numel
+
+    def weigh(self, x: Tensor, q: Posterior, name: str, h: Value, cond: Cond, rng: Rng) -> tuple[Value, Tensor]:
+        """Draws a latent from q(latent | h), and computes log p(x | latent) - log q(latent | h), `b`."""
+        latent, log_q = q.draw(name, h, rng)
+        return latent, self.compute_log_density(x, q.bottleneck.to_z(name, latent), cond) - log_q
+
+    def compute_bound(self, x: Tensor, q: Posterior, h: Value, cond: Cond, num: int, rng: Rng) -> Tensor:
+        """Computes the ELBO for one draw, with the KL where there is one, or the importance-weighted bound for `num`.
+
+        One draw is in memory at a time. The bound is `b`.
+        """
+        if num == 1:
+            latents = q.bottleneck(h, StepContext(rng.at(0)))
+            if latents.total_kl is not None:
+                return self.compute_log_density(x, get_last(latents.values), cond) - latents.total_kl
+        name = next(iter(q.bottleneck.latents))
+        total = x.new_tensor(-torch.inf)
+        for index in range(num):
+            latent, log_weight = self.weigh(x, q, name, h, cond, rng.at(index))
+            total = torch.logaddexp(total, log_weight + q.compute_log_prior(name, latent))
+        return total - math.log(num)
+
+
+def _has_levels(x: Tensor, type: TensorType, levels: int) -> bool:
+    """Whether all values of x are among `levels` evenly spaced over the range of its type, within rounding."""
+    low, high = type.range or (0.0, 1.0)
+    index = (x.double() - low) / (high - low) * (levels - 1)
+    nearest = index.round().clamp(0, levels - 1)
+    return bool((index - nearest).abs().max() < _ROUNDING)
