@@ -24,6 +24,7 @@ class Plan:
         rivals: Systems that should be more disentangled than `VAE`.
         seconds: CPU time of a run's training; None for as many steps as the spec says.
         seeds: Number of runs a system.
+        fewer: Number of runs of systems that have fewer.
         metrics: What is measured.
         num: Number of held-out samples that it is measured on, None for all up to 10,000.
         trial: How the cost of a step is measured.
@@ -35,6 +36,7 @@ class Plan:
     rivals: tuple[str, ...] = ()
     seconds: float | None = None
     seeds: int = 3
+    fewer: Mapping[str, int] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("latent-usage", "reconstruction")
     num: int | None = None
     trial: Trial = field(default_factory=Trial)

@@ -56,6 +56,8 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     with one_thread():
         for seed in range(plan.seeds):
             for name, words in plan.systems.items():
+                if seed >= plan.fewer.get(name, plan.seeds):
+                    continue
                 spec = modkit.load_spec(plan.spec, (*plan.overrides, *words)).with_value("name", _make_slug(name))
                 if plan.seconds is not None:
                     spec = fit_budget(spec, plan.seconds, out / "budget.json", trial=plan.trial)

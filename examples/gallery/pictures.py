@@ -3,6 +3,7 @@ r"""Pictures: samples of an example's model, drawn so that one can judge them, a
     images           a grid of samples
     of classes       a grid with a class in each column
     of given images  in bands: what the model is given, its sample, the held-out image that it was made from
+    reconstructions  in bands, in place of samples where there is no prior
     of a latent z    of two numbers: the decoded z, both at the quantiles of a standard normal; the second rises
     points           the held-out points beside as many samples, on the same axes
 
@@ -14,7 +15,8 @@ Shape letters: n samples, c channels, h w spatial.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modkit import Model, Rng
+from modkit.data import read_samples
+from modkit.evaluation.evaluate_run import explain_unsampled
 from modkit.kinds import Data
-from modkit.models.model import evaluate_mode
+from modkit.models.model import evaluate_mode, reconstruct_batch
 from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid
-from modkit.types import TensorType
+from modkit.types import Batch, TensorType
 
 __all__ = ["draw_example", "encode_small", "join_corners"]
 
@@ -39,7 +43,7 @@ _GAP = 8
 
 
 def draw_example(model: Model, data: Data) -> Tensor:
-    """Draws samples of a model, uint8, `1 h w` or `3 h w`.
+    """Draws samples of a model, or reconstructions where it cannot be sampled, uint8, `1 h w` or `3 h w`.
 
     Args:
         model: The model.
@@ -47,8 +51,11 @@ def draw_example(model: Model, data: Data) -> Tensor:
     """
     if data.x.shape == (2,):
         return _draw_points(model, data)
-    if any(shown := [name for name in model.reads if _is_image(data.fields[name], data.x)]):
-        return _draw_grid(_sample_bands(model, data, shown), data.x)
+    shown = [name for name in (*model.inputs, *model.reads) if _is_image(data.fields[name], data.x)]
+    if model.coder and explain_unsampled(model):
+        return _draw_grid(_make_bands(data, shown, partial(_reconstruct, model.coder)), data.x)
+    if any(name in model.reads for name in shown):
+        return _draw_grid(_make_bands(data, shown, partial(_sample_given, model)), data.x)
     if [latent.shape for latent in model.latents.values()] == [(2,)]:
         return _draw_grid(_decode_plane(model), data.x)
     num = _COLUMNS * _ROWS
@@ -96,15 +103,23 @@ def _draw_grid(x: Tensor, type: TensorType) -> Tensor:
     return make_image_grid(F.interpolate(x.float(), scale_factor=factor), type.range, _COLUMNS, _LINE)
 
 
-def _sample_bands(model: Model, data: Data, shown: Sequence[str]) -> Tensor:
-    """Samples given held-out fields; each band has a row of every field shown, of samples and of what is held out."""
-    num = _COLUMNS * _BANDS
-    held = data.read("test", range(num), Rng(0))
-    x = model.sample(num, seed=0, **{name: held.fields[name] for name in model.reads})
-    assert isinstance(x, Tensor)
+def _make_bands(data: Data, shown: Sequence[str], make: Callable[[Batch], Tensor]) -> Tensor:
+    """Makes images of held-out ones; each band has a row of every field shown, of what is made and of what is held."""
+    held = read_samples(data, "test", range(_COLUMNS * _BANDS), Rng(0))
     given = [F.interpolate(held.fields[name], size=data.x.shape[1:]) for name in shown]
-    bands = zip(*(row.float().split(_COLUMNS) for row in (*given, x, held.tensor)), strict=True)
+    bands = zip(*(row.float().split(_COLUMNS) for row in (*given, make(held), held.tensor)), strict=True)
     return torch.cat([row for band in bands for row in band])
+
+
+def _sample_given(model: Model, held: Batch) -> Tensor:
+    x = model.sample(len(held), seed=0, **{name: held.fields[name] for name in model.reads})
+    assert isinstance(x, Tensor)
+    return x
+
+
+def _reconstruct(coder: Model, held: Batch) -> Tensor:
+    with evaluate_mode(coder):
+        return reconstruct_batch(coder, held.to(coder.device)).cpu()
 
 
 def _decode_plane(model: Model) -> Tensor:
@@ -124,4 +139,5 @@ def _cycle_classes(type: TensorType, values: Tensor) -> Tensor:
 
 def _is_image(type: TensorType, x: TensorType) -> bool:
     """Whether a field is an image like the samples, perhaps a smaller one."""
-    return type.classes is None and len(type.shape) == 3 and (type.shape[0], type.range) == (x.shape[0], x.range)
+    like = type.shape[:1] == x.shape[:1] and type.range in (x.range, None)  # noise may leave the range
+    return type.classes is None and len(type.shape) == 3 and like

@@ -22,6 +22,7 @@ _TEMPLATE = Path(__file__).parent / "page.md"
 _COLUMNS = {
     "FD": "FD", "precision": "precision", "recall": "recall", "coverage": "coverage", "copying": "copying",
     "PSNR": "PSNR, dB", "label accuracy": "label accuracy", "modes": "modes", "high quality": "high quality",
+    "ELBO": "log p(x), nats", "bound": "bound, nats", "MIG": "MIG", "FactorVAE score": "FactorVAE score",
 }  # fmt: skip
 
 
@@ -29,8 +30,8 @@ def make_report(found: Mapping[str, Mapping[str, Any]], left_out: Mapping[str, s
     """Writes the sections, Markdown, with pictures in the folder `gallery`.
 
     Args:
-        found: Figures by example: `steps`, `seconds` of CPU time (None if training was interrupted), `samples`, and
-            `scores` with their `value`, `error` and `floor`.
+        found: Figures by example: `steps`, `seconds` of CPU time (None if training was interrupted), `samples` (None
+            if there is no prior to sample), and `scores` with their `value`, `error` and `floor`.
         left_out: Reasons why examples are not shown.
     """
     times = [row["seconds"] for row in found.values() if row["seconds"] is not None]
@@ -68,6 +69,9 @@ def _describe(name: str, caption: str, row: Mapping[str, Any]) -> Iterator[str]:
     yield f"`modkit train examples/{name}.yaml`: {row['steps']:,} steps, {clock}."
     scores = {title: row["scores"][key] for key, title in _COLUMNS.items() if key in row["scores"]}
     made = [str(Mean(score["value"], score["error"])) for score in scores.values()]
+    if row["samples"] is None:
+        yield table(["", *scores], [["reconstructions", *made]])
+        return
     floor = ["" if score["floor"] is None else str(Mean(score["floor"], None)) for score in scores.values()]
     yield table(["", *scores], [[f"{row['samples']:,} samples", *made], ["held-out data", *floor]])
 

@@ -27,9 +27,10 @@ from examples.studies.budget import one_thread
 from examples.studies.folder import check_plan, train_run, write_report
 from examples.studies.pool import make_pool
 from modkit import Model, Run
-from modkit.building.session import open_run
+from modkit.building.session import Opened, open_run
+from modkit.evaluation.evaluate_run import explain_unsampled
 from modkit.evaluation.report import Report, locate_report
-from modkit.kinds import Data, DataExtras, read_extras
+from modkit.kinds import Data, DataExtras, Metric, read_extras
 from modkit.parts.registry import get_registry
 from modkit.runs.files import replace_file
 from modkit.specs.node import Node
@@ -99,12 +100,12 @@ def show_example(name: str, plan: Plan, out: Path) -> str:
     with one_thread():
         train_run(modkit.load_spec(FOLDER / f"{name}.yaml"), path, steps=plan.steps)
         run = Run.open(path)
-        model, data = modkit.load(run), open_run(run).data
+        model, found = modkit.load(run), open_run(run)
         if not locate_report(path).exists():
-            modkit.evaluate_run(run, metrics=[*_choose_metrics(model, data)], num=plan.num).save(path)
+            modkit.evaluate_run(run, metrics=_choose_metrics(model, found), num=plan.num).save(path)
         picture = _get_picture(name, out)
         picture.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(picture, encode_small(draw_example(model, data)))
+        replace_file(picture, encode_small(draw_example(model, found.data)))
     return ", ".join(f"{score} {row['value']:.3g}" for score, row in _collect_figures(name, out)["scores"].items())
 
 
@@ -133,10 +134,19 @@ def _show_all(names: Sequence[str], plan: Plan, out: Path, say: Callable[[str], 
     return failed
 
 
-def _choose_metrics(model: Model, data: Data) -> Iterator[str]:
-    """Yields the metrics of quality that apply; the cost of sampling depends on what else the machine does."""
-    synthetic = read_extras(data, DataExtras).truth is not None
-    yield from ("modes", "fd", "prdc") if synthetic else ("fd", "prdc", "copying")
+def _choose_metrics(model: Model, found: Opened) -> list[str | Metric]:
+    """The spec's own metrics and those of quality; the cost of sampling depends on what else the machine does."""
+    own = [found.build(make) for make in found.evaluation.metrics or ()] if found.evaluation else []
+    classes, registry = {type(metric) for metric in own}, get_registry()
+    usual = _list_usual(model, found.data)
+    return own + [name for name in usual if registry.find("metric", name).load() not in classes]
+
+
+def _list_usual(model: Model, data: Data) -> Iterator[str]:
+    """Yields the names of metrics of quality that apply."""
+    if not explain_unsampled(model):
+        synthetic = read_extras(data, DataExtras).truth is not None
+        yield from ("modes", "fd", "prdc") if synthetic else ("fd", "prdc", "copying")
     if model.coder is not None:
         yield "reconstruction"
     if "labels" in model.reads:
@@ -160,7 +170,7 @@ def _collect_figures(name: str, out: Path) -> dict[str, Any]:
     return {
         "steps": int(report.checkpoint.rpartition("-")[2]),
         "seconds": json.loads(clock.read_bytes())["CPU s"] if clock.exists() else None,
-        "samples": report.counts["fake"],
+        "samples": report.counts.get("fake"),
         "scores": scores,
     }
 

@@ -47,7 +47,7 @@ from modkit.specs.spec import Spec
 from modkit.training.callbacks import Scorer
 from modkit.types import Precision, Score
 
-__all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "measure_run", "make_watch"]
+__all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "explain_unsampled", "measure_run", "make_watch"]
 
 OF_MODELS = (*DEFAULT, "reconstruction", "reconstruction-fd", "codebook", "label-accuracy", "cost")
 """The default metrics of a run's model; those whose needs are not met are left out."""
@@ -157,7 +157,7 @@ def measure_run(
     sources = _make_sources(found, model, options, precision)
     if metrics is None and found.evaluation and found.evaluation.metrics:
         metrics = [found.build(make) for make in found.evaluation.metrics]
-    notes = () if metrics else _explain_unsampled(model)
+    notes = () if metrics else explain_unsampled(model)
     if notes:
         del sources["fake"]
     if metrics is None:
@@ -256,7 +256,7 @@ def _make_features(found: Opened, features: str | FeatureExtractor | None = None
     return prepare_extractor(extractor, data)
 
 
-def _explain_unsampled(model: Model) -> tuple[str, ...]:
+def explain_unsampled(model: Model) -> tuple[str, ...]:
     """Explains why a Model cannot be sampled; returns nothing if it can."""
     try:
         model.sample(1, seed=0)

@@ -73,15 +73,16 @@ def test_every_system_fits_together(plan, name):
 
 
 def test_a_study_resumes_where_it_was_and_refuses_another_plan(tmp_path):
-    first = carry_out(replace(PLAN, seeds=1), tmp_path / "one", lambda line: None)
+    plan = replace(PLAN, fewer={"β = 1": 1})
+    first = carry_out(plan, tmp_path / "one", lambda line: None)
     assert first.count("**") == 4 and (tmp_path / "one" / "latents.svg").read_text().count("<svg") == 1
     assert sorted(path.name for path in (tmp_path / "one" / "planes").iterdir()) == ["beta-0.05.png", "beta-1.png"]
     told = []
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "runs").rglob("*.safetensors")}
-    assert carry_out(replace(PLAN, seeds=1), tmp_path / "one", told.append) == first
-    assert told == ["training beta-1-0", "training beta-0.05-0"]
+    assert carry_out(plan, tmp_path / "one", told.append) == first
+    assert told == ["training beta-1-0", "training beta-0.05-0", "training beta-0.05-1"]
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "runs").rglob("*.safetensors")}
-    with pytest.raises(ValueError, match="study of the same plan, got one with another seeds"):
+    with pytest.raises(ValueError, match="study of the same plan, got one with another fewer"):
         carry_out(PLAN, tmp_path / "one")
 
 

@@ -19,6 +19,8 @@ from examples.gallery.study import BEST, Plan, carry_out, find_missing_plugin, s
 from examples.studies.page import insert
 from modkit import Rng
 from modkit.building.session import open_run
+from modkit.data import read_samples
+from modkit.models.model import evaluate_mode, reconstruct_batch
 from modkit.runs.pictures import encode_png
 from tests.examples.killing import killed_after
 from tests.forks import server
@@ -76,6 +78,21 @@ def test_a_picture_of_restored_images_has_what_is_given_above_and_the_original_b
         band, column = divmod(index, 10)
         assert torch.equal(cell(picture, 3 * band, column), enlarge(held.fields["masked"][index]))
         assert torch.equal(cell(picture, 3 * band + 2, column), enlarge(held.tensor[index]))
+
+
+@pytest.mark.parametrize(("name", "given"), [("autoencoder", None), ("denoising-autoencoder", "noisy")])
+def test_what_has_no_prior_is_shown_by_reconstructions(name, given, tmp_path):
+    model, data = show(name, tmp_path)
+    picture, rows = draw_example(model, data), 3 if given else 2
+    held = read_samples(data, "test", range(20), Rng(0))
+    with evaluate_mode(model):
+        made = reconstruct_batch(model, held)
+    assert picture.shape == (1, 2 * rows * SIDE + LINE, 10 * SIDE + LINE)
+    shown = [*([held.fields[given]] if given else []), made, held.tensor]
+    for index in (0, 7, 13):
+        band, column = divmod(index, 10)
+        for row, x in enumerate(shown):
+            assert torch.equal(cell(picture, rows * band + row, column), enlarge(x[index].clamp(-1, 1)))
 
 
 def test_a_column_has_one_class(tmp_path, monkeypatch):
@@ -145,6 +162,19 @@ def test_the_report_has_sections_by_family_in_the_order_of_the_captions():
     assert "`modkit train examples/vae.yaml`: 3,000 steps, an interrupted training." in text
     assert "- `gmm-prior`: the plug-in sklearn is not installed" in text
     assert max(len(line) for line in text.splitlines() if line[:1] not in "|`") <= 120
+
+
+def test_the_report_of_reconstructions_has_no_held_out_samples():
+    text = make_report({"autoencoder": make_row(samples=None)}, {})
+    assert "| reconstructions | 0.5 ± 0.1 |" in text and "held-out data" not in text
+
+
+def test_an_example_is_measured_by_what_its_spec_names_and_by_what_applies(tmp_path):
+    run = modkit.train(modkit.load_spec(FOLDER / "iwae.yaml"), tmp_path / "iwae", steps=0, evaluate=False)
+    first, *others = study._choose_metrics(modkit.load(run), open_run(run))
+    assert first.num == 100 and others == ["fd", "prdc", "copying", "reconstruction"]
+    run = modkit.train(modkit.load_spec(FOLDER / "autoencoder.yaml"), tmp_path / "plain", steps=0, evaluate=False)
+    assert study._choose_metrics(modkit.load(run), open_run(run)) == ["reconstruction"]
 
 
 def test_a_page_is_begun_filled_and_filled_again(tmp_path):
