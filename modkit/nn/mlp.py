@@ -14,7 +14,7 @@ Shape letters: b batch, d width, n values in a sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from modkit.nn.activations import collect_activations
 from modkit.nn.blocks import zero_init
 from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.heads import Heads
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
@@ -199,6 +200,7 @@ class MLPDiscriminator(nn.Module):
     Args:
         x: Type of the data, continuous.
         cond: Type of the conditions. A map is flattened and concatenated with x; tokens are not supported.
+        heads: Widths of the heads by name, linear layers of the last features; by default none.
         width: Width of the hidden layers.
         depth: Number of hidden layers; with 0 the logits are linear in x.
         spectral_norm: Whether to divide each weight by its largest singular value (Miyato et al., 2018).
@@ -221,6 +223,7 @@ class MLPDiscriminator(nn.Module):
         self,
         x: TensorType,
         cond: CondType,
+        heads: Mapping[str, int] | None = None,
         *,
         width: int = 256,
         depth: int = 2,
@@ -243,16 +246,17 @@ class MLPDiscriminator(nn.Module):
             for layer in (*self.hidden, self.out):
                 if isinstance(layer, nn.Linear):
                     normalize_spectrum(layer)
+        self.heads = Heads(heads, features, spectral_norm=spectral_norm)  # last, so that it moves no other draw
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
         return self._compute_logits(self.hidden(self._enter(x, cond)), cond)
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
-        """Computes the logits of `x`, and its hidden features, `b d`; without hidden layers these are x itself."""
+        """Computes the logits of `x`, its hidden features, `b d` (without hidden layers x itself), and its heads."""
         h = self._enter(x, cond)
         maps = collect_activations(self.hidden, h) or (h,)
-        return Judgement(self._compute_logits(maps[-1], cond), maps)
+        return Judgement(self._compute_logits(maps[-1], cond), maps, self.heads(maps[-1]))
 
     def _enter(self, x: Tensor, cond: Cond) -> Tensor:
         return _join(self, x, cond) if self.concat else x.flatten(1)
