@@ -88,6 +88,7 @@ _PARTS = {
         ("dcgan", "nn.dcgan:DCGANDiscriminator", "DCGAN's (Radford et al., 2016)"),
         ("patch", "nn.patch:PatchDiscriminator", "PatchGAN's (Isola et al., 2017)"),
         ("ncsnpp", "nn.ncsnpp_discriminator:NCSNppDiscriminator", "DDGAN's (Xiao et al., 2022)"),
+        ("packed", "nn.packed:Packed", "Several samples at once (Lin et al., 2018)"),
     ),
     "adversarial": (
         ("non-saturating", "losses.adversarial:NonSaturating", "Logistic losses (Goodfellow et al., 2014)"),
@@ -117,7 +118,7 @@ _PARTS = {
     "network": (
         ("unet", "nn.unet:UNet", "U-Net with attention (Ho et al., 2020)"),
         ("ncsnpp", "nn.ncsnpp:NCSNpp", "NCSN++ with noise (Song et al., 2021)"),
-        ("mlp", "nn.mlp:MLPNetwork", "Fully connected"),
+        ("mlp", "nn.mlp_network:MLPNetwork", "Fully connected"),
     ),
     "schedule": (
         ("linear", "diffusion.schedules:Linear", "Linear betas (Ho et al., 2020)"),
