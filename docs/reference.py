@@ -28,7 +28,15 @@ __all__ = ["MODULES", "list_pages"]
 MODULES = (
     *("modkit", "modkit.types", "modkit.kinds", "modkit.part", "modkit.rng", "modkit.errors", "modkit.models"),
     *("modkit.nn", "modkit.bijections", "modkit.bottlenecks", "modkit.conditioners", "modkit.decodings"),
-    *("modkit.samplers", "modkit.losses", "modkit.data", "modkit.features", "modkit.metrics", "modkit.engines"),
+    *(
+        "modkit.samplers",
+        "modkit.augmentations",
+        "modkit.losses",
+        "modkit.data",
+        "modkit.features",
+        "modkit.metrics",
+        "modkit.engines",
+    ),
     *("modkit.comparison", "modkit.latent_space", "modkit.testing"),
 )
 """The modules, in the order in which a name that several have is described."""

@@ -371,10 +371,12 @@ class Judgement(NamedTuple):
     Args:
         logits: The logits, `b` or `b 1 h w`, higher for real samples.
         maps: Its hidden features `b c ...`, from shallow to deep.
+        heads: What its heads computed, by name, `b width`; of a classifier, the logits of classes.
     """
 
     logits: Tensor
     maps: tuple[Tensor, ...]
+    heads: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)

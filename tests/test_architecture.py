@@ -30,6 +30,7 @@ LAYERS = (
     ("parts", "parts.*"),
     ("specs", "specs.*"),
     ("nn", "nn.*", "optim", "optim.*", "engines", "engines.*"),
+    ("augmentations", "augmentations.*"),
     ("losses", "losses.*", "data", "data.*", "diffusion", "diffusion.*", "samplers", "samplers.*"),
     ("decodings", "decodings.*", "features", "features.*"),
     ("models.*",),

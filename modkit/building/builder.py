@@ -187,6 +187,8 @@ class Site:
     def _make(self, call: Call, types: Mapping[str, Any]) -> Any:
         if types.get("cond") and "cond" not in (*call.takes, *KINDS[call.part.kind].optional):
             raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
+        if types.get("heads") and "heads" not in call.takes:
+            raise ValueError(f"expected a part that takes heads, got one without `heads` under {list(types['heads'])}")
         takes = call.takes & types.keys()
         if missing := [name for name in call.takes - takes if is_required(call.part, name)]:
             names = ", ".join(f"`{name}`" for name in missing)

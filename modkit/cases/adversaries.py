@@ -1,18 +1,19 @@
-"""Cases of the parts of adversarial models: generators, discriminators, adversarial losses and regularizers."""
+"""Cases of the parts of adversarial models: the networks, losses, augmentations and regularizers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_scalar
+from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
 from modkit.kinds import AdversarialExtras, DiscriminatorExtras, Round, read_extras
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, Judgement, TensorType
 
 __all__ = ["CASES"]
 
@@ -31,11 +32,17 @@ def _play_discriminator(part: Any, types: Mapping[str, Any], probe: Probe) -> di
     patches = logits.ndim == len(types["x"].shape) + 1 and logits.shape[1:2] == (1,)
     if logits.ndim != 1 and not patches:
         raise AssertionError(f"expected logits `b` or, of patches, `b 1 h w`, got {tuple(logits.shape)}")
-    judge = read_extras(part, DiscriminatorExtras).judge
+    emitted = {"logits": Emitted(logits, TensorType(tuple(logits.shape[1:])))}
+    judge, heads = read_extras(part, DiscriminatorExtras).judge, types.get("heads", {})
+    if judge is None:
+        if heads:
+            raise AssertionError("expected a discriminator that is told heads to have `judge`")
+        return emitted
+    told = judge(x, cond)
     # in training, spectral normalisation moves at each call
-    if judge is not None and not part.training and not torch.equal(judge(x, cond).logits, logits):
+    if not part.training and not torch.equal(told.logits, logits):
         raise AssertionError("expected `judge` to return the logits of a call, got others")
-    return {"logits": Emitted(logits, TensorType(tuple(logits.shape[1:])))}
+    return emitted | emit_all(dict(told.heads), {name: TensorType((width,)) for name, width in heads.items()})
 
 
 def _play_adversarial(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -48,11 +55,15 @@ def _play_adversarial(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     return found
 
 
+def _play_augmentation(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    made = part(probe.draw_tensor("x", types["x"]), probe.rng)
+    return emit("x", made, replace(types["x"], range=None))  # noise and brightness leave a range
+
+
 def _play_regularizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     weight = probe.feed("weight", torch.linspace(0.5, 1.5, IMAGE.numel, dtype=probe.dtype).reshape(IMAGE.shape))
 
-    def critic(x: Tensor, cond: Cond) -> Tensor:
-        return (weight * x.tanh()).flatten(1).sum(1)
+    critic = _Critic(weight)
 
     def encode(x: Tensor) -> Tensor:
         return (weight * x.tanh()).reshape(len(x), _Z.numel - 1, -1).sum(2)
@@ -66,6 +77,19 @@ def _play_regularizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     played = Round(x, Cond(), probe.rng, decode(z), z, critic, lambda z, cond: decode(z), encode, decode)
     penalty = part(played)
     return emit_scalar("penalty", penalty, rows=False, learns=weight.requires_grad)
+
+
+class _Critic:
+    """A critic with a weight, and one map of features."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, x: Tensor, cond: Cond) -> Tensor:
+        return (self.weight * x.tanh()).flatten(1).sum(1)
+
+    def judge(self, x: Tensor, cond: Cond) -> Judgement:
+        return Judgement(self(x, cond), (self.weight * x.tanh(),))
 
 
 CASES = (
@@ -90,10 +114,18 @@ CASES = (
             "vector": {"x": VECTOR, "cond": _NONE},
             "conditional": {"x": IMAGE, "cond": CondType(vector=4)},
             "of two images and a time": {"x": IMAGE, "cond": CondType(concat=IMAGE, time=True)},
+            "with heads": {"x": IMAGE, "cond": _NONE, "heads": {"labels": 3}},
+            "vector with heads": {"x": VECTOR, "cond": _NONE, "heads": {"labels": 3}},
         },
         _play_discriminator,
         TRAINED,
     ),
     Case("adversarial", {"logits": {}}, _play_adversarial),
-    Case("regularizer", {"2-D": {}}, _play_regularizer),
+    Case(
+        "augmentation",
+        {"2-D": {"x": IMAGE}, "odd": {"x": ODD}, "1-D": {"x": SIGNAL}, "vector": {"x": VECTOR}},
+        _play_augmentation,
+        ("modules", "independence"),
+    ),
+    Case("regularizer", {"2-D": {"x": IMAGE}}, _play_regularizer),
 )

@@ -70,6 +70,7 @@ STARTERS: dict[str, Starter] = {
     "guidance": Starter("interval", "Interval", "Classifier-free, at some times only (Kynkäänniemi et al., 2024)"),
     "conditioner": Starter("one-hot", "OneHot", "One-hot class labels (Mirza & Osindero, 2014)"),
     "adversarial": Starter("least-squares", "LeastSquares", "Least squares (Mao et al., 2017)"),
+    "augmentation": Starter("instance-noise", "InstanceNoise", "Noise on what is judged (Sønderby et al., 2017)"),
     "regularizer": Starter("lipschitz", "Lipschitz", "Penalty on a steep critic (Petzka et al., 2018)"),
     "weight": Starter("cyclic", "Cyclic", "Rises periodically (Fu et al., 2019)"),
     "data": Starter("checkerboard", "Checkerboard", "Points on every second square (Durkan et al., 2019)"),

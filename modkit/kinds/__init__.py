@@ -19,6 +19,8 @@ Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes
 from modkit.kinds.adversaries import (
     Adversarial,
     AdversarialExtras,
+    Augmentation,
+    AugmentationExtras,
     Critic,
     Discriminator,
     DiscriminatorExtras,
@@ -83,6 +85,8 @@ __all__ = [
     "AdversarialExtras",
     "Aggregate",
     "AggregateExtras",
+    "Augmentation",
+    "AugmentationExtras",
     "Bijection",
     "BijectionExtras",
     "Bottleneck",

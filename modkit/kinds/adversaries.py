@@ -14,11 +14,14 @@ from modkit.types import Cond, Judgement, Value
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from modkit.kinds.training import Step
     from modkit.rng import Rng
 
 __all__ = [
     "Adversarial",
     "AdversarialExtras",
+    "Augmentation",
+    "AugmentationExtras",
     "Critic",
     "Discriminator",
     "DiscriminatorExtras",
@@ -104,6 +107,14 @@ class Round:
     decoder: Callable[[Value], Tensor] = _ABSENT
 
 
+class Augmentation(Protocol):
+    """Changes samples before a critic judges them, real and generated ones alike."""
+
+    def __call__(self, x: Tensor, rng: Rng) -> Tensor:
+        """Augments `x`, each sample by draws of its own; it can be differentiated twice with respect to `x`."""
+        ...
+
+
 class Regularizer(Protocol):
     """A penalty on one side of a game, such as R1: a scalar, averaged over samples."""
 
@@ -131,11 +142,27 @@ class DiscriminatorExtras:
     Args:
         bounded: Whether each of its weights is bounded by spectral normalisation in a way that PyTorch's
             parametrizations do not show. `modkit check` warns of a weight that is not, beside others that are.
-        judge: `judge(x, cond)` returns the logits of a call, and the feature maps that they were computed from.
+        judge: `judge(x, cond)` returns the logits of a call, the feature maps that they were computed from, and what
+            each of the `heads` computes, by the names that the part was told with their widths; `b width`. A part that
+            declares `heads` has it.
     """
 
     bounded: bool = False
     judge: Callable[[Tensor, Cond], Judgement] | None = None
+
+
+@dataclass(frozen=True)
+class AugmentationExtras:
+    """Optional members of an `Augmentation`, of one whose strength follows the game.
+
+    Args:
+        observe: `observe(real_logits)` is given the logits of augmented real samples at each turn of the critic in
+            training, for each microbatch. What it keeps belongs in buffers.
+        update: `update(step)` is called once after the turn.
+    """
+
+    observe: Callable[[Tensor], None] | None = None
+    update: Callable[[Step], None] | None = None
 
 
 @dataclass(frozen=True)

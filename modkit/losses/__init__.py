@@ -12,7 +12,9 @@ from modkit.losses.adversarial import (
     Wasserstein,
 )
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
+from modkit.losses.consistency import Consistency
 from modkit.losses.dip import DIP
+from modkit.losses.feature_matching import FeatureMatching
 from modkit.losses.latent_regularizers import Contractive, DecoderGradient, LatentNorm
 from modkit.losses.likelihoods import L1, MSE, Bernoulli, Gaussian
 from modkit.losses.mmd import MMD
@@ -22,12 +24,14 @@ from modkit.losses.total_correlation import DimensionWiseKL, MutualInformation, 
 __all__ = [
     "Adaptive",
     "Bernoulli",
+    "Consistency",
     "Constant",
     "Contractive",
     "DIP",
     "DecoderGradient",
     "DensityRatio",
     "DimensionWiseKL",
+    "FeatureMatching",
     "Gaussian",
     "GradientPenalty",
     "Hinge",

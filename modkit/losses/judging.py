@@ -1,4 +1,4 @@
-"""What assemblies ask of a critic beyond its logits: a generator's loss against it, and its feature maps.
+"""What assemblies ask of a critic beyond its logits: a generator's loss against it, its feature maps, and its heads.
 
 Shape letters: b batch, c channels.
 """
@@ -6,13 +6,14 @@ Shape letters: b batch, c channels.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modkit.kinds import Adversarial, AdversarialExtras, Critic, Discriminator, DiscriminatorExtras, read_extras
 from modkit.precision import widen
-from modkit.types import Cond
+from modkit.types import Cond, Judgement
 
-__all__ = ["compute_generator_loss", "measure_features"]
+__all__ = ["compute_class_loss", "compute_generator_loss", "compute_loss_of_logits", "judge", "measure_features"]
 
 
 def compute_generator_loss(adversarial: Adversarial, critic: Critic, fake: Tensor, real: Tensor, cond: Cond) -> Tensor:
@@ -23,12 +24,61 @@ def compute_generator_loss(adversarial: Adversarial, critic: Critic, fake: Tenso
         >>> compute_generator_loss(Hinge(), lambda x, cond: x.sum(1), torch.ones(2, 3), torch.zeros(2, 3), Cond())
         tensor(-3.)
     """
-    fake_logits = critic(fake, cond)
+    return compute_loss_of_logits(adversarial, critic, critic(fake, cond), real, cond)
+
+
+def compute_loss_of_logits(
+    adversarial: Adversarial, critic: Critic, fake_logits: Tensor, real: Tensor, cond: Cond
+) -> Tensor:
+    """Computes a generator's loss of logits that are known; the critic judges `real` only where losses are paired.
+
+    Examples:
+        >>> from modkit.losses import Hinge
+        >>> compute_loss_of_logits(Hinge(), lambda x, cond: x.sum(1), torch.ones(2), torch.zeros(2, 3), Cond())
+        tensor(-1.)
+    """
     if not read_extras(adversarial, AdversarialExtras).paired:
         return adversarial.generator(fake_logits)
     with torch.no_grad():
         real_logits = critic(real, cond)
     return adversarial.generator(fake_logits, real_logits)  # type: ignore[call-arg]
+
+
+def judge(critic: Critic, x: Tensor, cond: Cond) -> Judgement:
+    """Judges samples by all that a critic tells of them.
+
+    Raises:
+        ValueError: If the critic gives logits alone.
+
+    Examples:
+        >>> from modkit.nn.mlp import MLPDiscriminator
+        >>> from modkit.types import CondType, TensorType
+        >>> critic = MLPDiscriminator(TensorType((3,)), CondType(), {"labels": 10})
+        >>> judge(critic, torch.zeros(2, 3), Cond()).heads["labels"].shape
+        torch.Size([2, 10])
+    """
+    own = read_extras(critic, DiscriminatorExtras).judge
+    if own is None:
+        raise ValueError(
+            f"expected a critic with feature maps (`judge`), got {type(critic).__name__}, which gives logits alone"
+        )
+    return own(x, cond)
+
+
+def compute_class_loss(judgement: Judgement, head: str, classes: Tensor) -> Tensor:
+    r"""Computes the cross-entropy of a head, whose outputs are logits of classes, in nats: a scalar.
+
+        -E log P(C = c | x)
+
+    References:
+        Conditional Image Synthesis with Auxiliary Classifier GANs (Odena et al., 2017), eq. 3,
+        https://arxiv.org/abs/1610.09585
+
+    Examples:
+        >>> compute_class_loss(Judgement(torch.zeros(2), (), {"labels": torch.zeros(2, 4)}), "labels", torch.ones(2))
+        tensor(1.3863)
+    """
+    return F.cross_entropy(widen(judgement.heads[head]), classes.long())
 
 
 def measure_features(critic: Discriminator, fake: Tensor, real: Tensor, cond: Cond) -> Tensor:
@@ -53,11 +103,6 @@ def measure_features(critic: Discriminator, fake: Tensor, real: Tensor, cond: Co
         >>> measure_features(MLPDiscriminator(TensorType((3,)), CondType()), x, x, Cond()).tolist()
         [0.0, 0.0]
     """
-    judge = read_extras(critic, DiscriminatorExtras).judge
-    if judge is None:
-        raise ValueError(
-            f"expected a critic with feature maps (`judge`), got {type(critic).__name__}, which gives logits alone"
-        )
     with torch.no_grad():
-        wanted = judge(real, cond).maps[-1]
-    return (widen(judge(fake, cond).maps[-1]) - widen(wanted)).square().flatten(1).sum(1) / 2
+        wanted = judge(critic, real, cond).maps[-1]
+    return (widen(judge(critic, fake, cond).maps[-1]) - widen(wanted)).square().flatten(1).sum(1) / 2

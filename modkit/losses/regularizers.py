@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from modkit.kinds import Regularizer, RegularizerExtras, Round, Slot, Step, Unfit, read_extras
 from modkit.nn.compiled import run_uncompiled
 from modkit.precision import disable_autocast, widen
+from modkit.types import Event
 
 __all__ = ["GradientPenalty", "R1", "R2", "check_gamma", "make_regularizers", "penalize", "select_due"]
+
+
+class _Owner(Protocol):
+    event: Event
 
 
 class R1:
@@ -144,19 +149,19 @@ def check_gamma(owner: object, gamma: float) -> float:
 
 
 def make_regularizers(
-    owner: object, slots: Mapping[str, Slot[Regularizer]] | None, offers: Mapping[str, Sequence[str]]
+    owner: _Owner, slots: Mapping[str, Slot[Regularizer]] | None, offers: Mapping[str, Sequence[str]]
 ) -> dict[str, Regularizer]:
     """Builds the penalties in an assembly's slot `regularizers`, by the names of their terms.
 
     Args:
-        owner: The assembly, which messages name.
+        owner: The assembly, whose event they are of, and which messages name.
         slots: The slot's factories.
         offers: The members of `Round` that the assembly gives, by the sides that it has.
 
     Raises:
         Unfit: If a penalty is one on a side that the assembly does not have, or needs a member that it does not give.
     """
-    made = {name: make() for name, make in (slots or {}).items()}
+    made = {name: make(x=owner.event) for name, make in (slots or {}).items()}
     for name, part in made.items():
         extras = read_extras(part, RegularizerExtras)
         who, given = type(part).__name__, f"{type(owner).__name__} as it is composed here"

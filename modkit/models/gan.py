@@ -3,11 +3,17 @@ r"""GAN: a generator against a discriminator, or several.
     z ~ N(0, I),   x = G(z)
 
 Each network belongs to a player, which minimises its own side of an adversarial loss. With two discriminators and the
-losses `kl` and `reverse-kl` it is D2GAN.
+losses `kl` and `reverse-kl` it is D2GAN. With `classify`, a discriminator tells a sample's class, too, and both sides
+minimise the cross-entropy of what it tells (AC-GAN):
+
+    discriminator  adversarial - E log P(C = c | x) - E log P(C = c | G(z, c))
+    generator      adversarial - E log P(C = c | G(z, c))
 
 References:
     Generative Adversarial Nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
     Dual Discriminator Generative Adversarial Nets (Nguyen et al., 2017), eq. 1, https://arxiv.org/abs/1709.03831
+    Conditional Image Synthesis with Auxiliary Classifier GANs (Odena et al., 2017), eq. 2 and 3,
+    https://arxiv.org/abs/1610.09585
 
 Shape letters: b batch, d noise.
 """
@@ -15,20 +21,23 @@ Shape letters: b batch, d noise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modkit import kinds
-from modkit.kinds import Round, Slot, Step, Weight, default
-from modkit.losses.judging import compute_generator_loss
+from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
+from modkit.losses.augmented import AugmentedCritic
+from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
 from modkit.losses.regularizers import make_regularizers, penalize, select_due
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, Cond, CondType, Judgement, TensorType
 
 __all__ = ["GAN"]
 
@@ -46,13 +55,18 @@ class GAN(Model):
         adversarial: Losses of the two sides.
         adversarials: Losses of single discriminators in place of `adversarial`, by the discriminators' names.
         regularizers: Penalties on each discriminator or on the generator, by the names of their terms.
+        augment: Changes the samples that the discriminators judge, real and generated ones; nothing by default. One
+            whose strength follows the game follows the first discriminator's.
+        classify: Name of a field of classes that the discriminators tell from a sample (AC-GAN). The conditioner must
+            read it, and the discriminators are not given what it computes.
         conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
         z_dim: Width of the noise.
-        weights: Weights of the losses by term (`adversarial` or, with several discriminators, `adversarial/NAME`, `r1`,
-            …); the default weight is 1.
+        weights: Weights of the losses by term (`adversarial` and `class` or, with several discriminators,
+            `adversarial/NAME` and `class/NAME`; `r1`, …); the default weight is 1.
 
     Raises:
-        ValueError: If a discriminator is named `generator`, or `adversarials` has a name that is not a discriminator's.
+        ValueError: If a discriminator is named `generator`, `adversarials` has a name that is not a discriminator's, or
+            `classify` does not name a field of classes that the conditioner reads.
 
     Examples:
         >>> model = GAN(TensorType((2,)), z_dim=8)
@@ -76,6 +90,8 @@ class GAN(Model):
         adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
         adversarials: dict[str, Slot[kinds.Adversarial]] | None = None,
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        augment: Slot[kinds.Augmentation] | None = None,
+        classify: str | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
         z_dim: int = 64,
         weights: dict[str, Slot[Weight] | float] | None = None,
@@ -85,11 +101,15 @@ class GAN(Model):
         self.z = self.start_noise = TensorType((z_dim,), std=1.0)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
-        cond = cond.merge(self.conditioner.type)
-        self.generator = generator(z=self.z, x=x, cond=cond)
-        several = {name: make(x=x, cond=cond) for name, make in (discriminators or {}).items()}
+        self.generator = generator(z=self.z, x=x, cond=cond.merge(self.conditioner.type))
+        self.classify = classify
+        types: dict[str, Any] = {"x": x, "cond": cond if classify else cond.merge(self.conditioner.type)}
+        if classify:
+            types["heads"] = {classify: self._count_classes(classify, fields or {})}
+        several = {name: make(**types) for name, make in (discriminators or {}).items()}
         self.discriminators = nn.ModuleDict(several)  # type: ignore[arg-type]
-        self.discriminator = None if discriminators else discriminator(x=x, cond=cond)
+        self.discriminator = None if discriminators else discriminator(**types)
+        self.augment = augment(x=x) if augment else None
         own = {name: make() for name, make in (adversarials or {}).items()}
         if "generator" in self.discriminators or own.keys() - self.discriminators.keys():
             received = f"the discriminators {list(self.discriminators)} and losses of {list(own)}"
@@ -97,17 +117,17 @@ class GAN(Model):
                 f"GAN expects losses by the discriminators' names, none of them `generator`, got {received}"
             )
         self.adversarials = {name: own.get(name) or adversarial() for name in self.critics}
-        self.regularizers = make_regularizers(
-            self,
-            regularizers,
-            {"discriminator": ("fake", "z", "critic", "generator"), "generator": ("fake", "z", "generator")},
-        )
+        offers = ("fake", "z", "generator")
+        judged = (*offers, "critic")
+        sides = {"discriminator": judged, "generator": judged if self.discriminator else offers}
+        self.regularizers = make_regularizers(self, regularizers, sides)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, or the names of several discriminators, then `generator`."""
         path = "" if self.discriminator else "discriminators."
-        rivals = tuple(Player(name, (path + name,)) for name in self.critics)
+        owned = {next(iter(self.critics)): self.list_modules("augment")}
+        rivals = tuple(Player(name, (path + name, *owned.get(name, ()))) for name in self.critics)
         return (
             *rivals,
             Player("generator", self.list_modules("generator", "conditioner"), against=tuple(self.critics)),
@@ -119,22 +139,34 @@ class GAN(Model):
         return {"discriminator": self.discriminator} if self.discriminator else dict(self.discriminators.items())
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `adversarial` of each side, and its regularizers.
+        """Computes `adversarial` of each side, `class` if there is one to classify, and its regularizers.
 
-        With several discriminators, the generator has a loss `adversarial/NAME` against each. It trains the conditioner
-        through what the generator is given; what its judges are given is detached.
+        With several discriminators, the generator has a loss `adversarial/NAME` against each, and `class/NAME` of each.
+        It trains the conditioner through what the generator is given; what its judges are given is detached.
         """
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         if player == "generator":
-            return self._compute_generator_losses(x, cond, step)
+            return self._compute_generator_losses(x, cond, batch.fields, step)
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
             fake = self.generator(z, cond)
-        critic = self.critics[player]
-        losses = {"adversarial": self.adversarials[player].discriminator(critic(x, cond), critic(fake, cond))}
+        critic = self._show_augmented(player, step)
+        real_told, fake_told = (self._judge(critic, shown, cond) for shown in (x, fake))
+        self._observe(player, real_told.logits, step)
+        losses = {"adversarial": self.adversarials[player].discriminator(real_told.logits, fake_told.logits)}
+        if self.classify and step.wants("class"):
+            losses["class"] = self._compute_class_loss(real_told, batch.fields) + self._compute_class_loss(
+                fake_told, batch.fields
+            )
         played = Round(x, cond, step.rng, fake, z, critic, self.generator)
         return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
+
+    def update(self, player: str, step: Step) -> None:
+        """Updates the strength of the augmentation."""
+        update = read_extras(self.augment, kinds.AugmentationExtras).update
+        if update and player == next(iter(self.critics)):
+            update(step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
@@ -147,19 +179,53 @@ class GAN(Model):
         for name, critic in self.critics.items():
             yield from review_critic(path + name, critic, self.regularizers)
 
-    def _compute_generator_losses(self, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
-        terms = {"adversarial" if self.discriminator else f"adversarial/{name}": name for name in self.critics}
-        wanted = {term: name for term, name in terms.items() if step.wants(term)}
+    def _compute_generator_losses(
+        self, x: Tensor, cond: Cond, fields: Mapping[str, Tensor], step: Step
+    ) -> dict[str, Tensor]:
+        ends = {name: "" if self.discriminator else f"/{name}" for name in self.critics}
+        wanted = [name for name, end in ends.items() if step.wants(f"adversarial{end}")]
         due = select_due(self.regularizers, "generator", step)
         if not wanted and not due:
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
         fake = self.generator(z, cond)
-        losses = {
-            term: compute_generator_loss(self.adversarials[name], self.critics[name], fake, x, given)
-            for term, name in wanted.items()
-        }
-        return losses | penalize(due, Round(x, cond, step.rng, fake, z, generator=self.generator))
+        critics = {name: self._show_augmented(name, step) for name in self.critics}
+        losses = {}
+        for name in wanted:
+            told = self._judge(critics[name], fake, given)
+            game = self.adversarials[name], critics[name]
+            losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game, told.logits, x, given)
+            if self.classify and step.wants(f"class{ends[name]}"):
+                losses[f"class{ends[name]}"] = self._compute_class_loss(told, fields)
+        played = Round(x, cond, step.rng, fake, z, generator=self.generator)
+        if self.discriminator:
+            played = replace(played, critic=critics["discriminator"])
+        return losses | penalize(due, played)
+
+    def _show_augmented(self, name: str, step: Step) -> kinds.Critic:
+        """Returns a discriminator as it is played against: one that is shown augmented samples, if any are."""
+        if self.augment is None:
+            return self.critics[name]
+        return AugmentedCritic(self.critics[name], self.augment, step.rng.at("augment", name))
+
+    def _judge(self, critic: kinds.Critic, x: Tensor, cond: Cond) -> Judgement:
+        return judge(critic, x, cond) if self.classify else Judgement(critic(x, cond), ())
+
+    def _compute_class_loss(self, told: Judgement, fields: Mapping[str, Tensor]) -> Tensor:
+        name = self.classify or ""
+        return compute_class_loss(told, name, fields[name])
+
+    def _observe(self, player: str, real_logits: Tensor, step: Step) -> None:
+        observe = read_extras(self.augment, kinds.AugmentationExtras).observe
+        if observe and step.training and player == next(iter(self.critics)):
+            observe(real_logits)
+
+    def _count_classes(self, name: str, fields: Mapping[str, TensorType]) -> int:
+        classes = fields[name].classes if name in fields and not fields[name].shape else None
+        if classes is None or name not in self.reads:
+            received = f"{name}, with a conditioner that reads {list(self.reads)} of {list(fields)}"
+            raise ValueError(f"GAN expects to classify a field of classes that its conditioner reads, got {received}")
+        return classes
 
     def _draw_noise(self, num: int, rng: Rng) -> Tensor:
         return draw_start(rng, "z", self.allocate(num, self.z))

@@ -2,9 +2,11 @@
 
 from modkit.nn.conv import ConvDecoder, ConvEncoder
 from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
-from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, MLPNetwork
+from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
+from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
+from modkit.nn.packed import Packed
 from modkit.nn.patch import PatchDiscriminator
 from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
@@ -23,6 +25,7 @@ __all__ = [
     "MLPNetwork",
     "NCSNpp",
     "NCSNppDiscriminator",
+    "Packed",
     "PatchDiscriminator",
     "Transformer",
     "UNet",

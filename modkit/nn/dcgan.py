@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from modkit.nn.activations import collect_activations
 from modkit.nn.blocks import broadcast
 from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.heads import Heads
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
@@ -187,6 +188,7 @@ class DCGANDiscriminator(nn.Module):
     Args:
         x: Type of the images, `(c, h, w)` of at least 2x2, continuous.
         cond: Type of the conditions. A map is joined to x as further channels; tokens are not supported.
+        heads: Widths of the heads by name, linear layers of the last features; by default none.
         channels: Channels of the first map; each later map has twice as many, up to eight times as many.
         norm: Normalisation of the maps after the first; with `none`, their convolutions have biases.
         spectral_norm: Whether to divide each weight, except one that embeds a map of codes, by its largest singular
@@ -211,6 +213,7 @@ class DCGANDiscriminator(nn.Module):
         self,
         x: TensorType,
         cond: CondType,
+        heads: Mapping[str, int] | None = None,
         *,
         channels: int = 64,
         norm: Literal["batch", "none"] = "batch",
@@ -235,15 +238,16 @@ class DCGANDiscriminator(nn.Module):
             for layer in (*self.layers, self.out):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     normalize_spectrum(layer)
+        self.heads = Heads(heads, features, spectral_norm=spectral_norm)  # last, so that it moves no other draw
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
         return self._compute_logits(self.layers(self.join(x, cond.concat)), cond)
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
-        """Computes the logits of `x`, and the maps after each convolution."""
+        """Computes the logits of `x`, the maps after each convolution, and the heads."""
         maps = collect_activations(self.layers, self.join(x, cond.concat))
-        return Judgement(self._compute_logits(maps[-1], cond), maps)
+        return Judgement(self._compute_logits(maps[-1], cond), maps, self.heads(maps[-1].flatten(1)))
 
     def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.out(self.compare(features.flatten(1))).squeeze(1)

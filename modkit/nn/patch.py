@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from modkit.nn.activations import collect_activations
 from modkit.nn.dcgan import init_weights
 from modkit.nn.embeddings import MapJoin
+from modkit.nn.heads import Heads
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
 from modkit.types import Cond, CondType, Judgement, TensorType
@@ -43,6 +45,7 @@ class PatchDiscriminator(nn.Module):
         x: Type of the images, `(c, h, w)`, continuous.
         cond: Type of the conditions. A map is joined to x as further channels and the other conditions are projected;
             tokens are not supported.
+        heads: Widths of the heads by name, linear layers of the last features, averaged over patches; by default none.
         channels: Channels of the first map; each later map has twice as many, up to eight times as many.
         layers: Number of downsamplings; by default three, as in the papers, or as many as small images allow.
         norm: Normalisation of the maps after the first; with `none`, their convolutions have biases.
@@ -67,6 +70,7 @@ class PatchDiscriminator(nn.Module):
         self,
         x: TensorType,
         cond: CondType,
+        heads: Mapping[str, int] | None = None,
         *,
         channels: int = 64,
         layers: int | None = None,
@@ -95,15 +99,16 @@ class PatchDiscriminator(nn.Module):
             for layer in self.main:
                 if isinstance(layer, nn.Conv2d):
                     normalize_spectrum(layer)
+        self.heads = Heads(heads, wide, spectral_norm=spectral_norm)  # last, so that it moves no other draw
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of the patches of `x`, `b 1 h w`."""
         return self._compute_logits(self.main[:-1](self.join(x, cond.concat)), cond)
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
-        """Computes the logits of the patches of `x`, and the maps after each convolution."""
+        """Computes the logits of the patches of `x`, the maps after each convolution, and the heads."""
         maps = collect_activations(list(self.main)[:-1], self.join(x, cond.concat))
-        return Judgement(self._compute_logits(maps[-1], cond), maps)
+        return Judgement(self._compute_logits(maps[-1], cond), maps, self.heads(maps[-1].mean((2, 3))))
 
     def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.main[-1](features)

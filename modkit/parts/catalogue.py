@@ -88,6 +88,7 @@ _PARTS = {
         ("dcgan", "nn.dcgan:DCGANDiscriminator", "DCGAN's (Radford et al., 2016)"),
         ("patch", "nn.patch:PatchDiscriminator", "PatchGAN's (Isola et al., 2017)"),
         ("ncsnpp", "nn.ncsnpp_discriminator:NCSNppDiscriminator", "DDGAN's (Xiao et al., 2022)"),
+        ("packed", "nn.packed:Packed", "Several samples at once (Lin et al., 2018)"),
     ),
     "adversarial": (
         ("non-saturating", "losses.adversarial:NonSaturating", "Logistic losses (Goodfellow et al., 2014)"),
@@ -100,10 +101,16 @@ _PARTS = {
         ("kl", "losses.adversarial:KL", "D2GAN's first game (Nguyen et al., 2017)"),
         ("reverse-kl", "losses.adversarial:ReverseKL", "D2GAN's second game (Nguyen et al., 2017)"),
     ),
+    "augmentation": (
+        ("diffaugment", "augmentations.diffaugment:DiffAugment", "Colour, translation, cutout (Zhao et al., 2020)"),
+        ("ada", "augmentations.ada:ADA", "As much as the critic overfits (Karras et al., 2020)"),
+    ),
     "regularizer": (
         ("r1", "losses.regularizers:R1", "Critic's slope at reals (Mescheder et al., 2018)"),
         ("r2", "losses.regularizers:R2", "Critic's slope at fakes (Mescheder et al., 2018)"),
         ("gradient-penalty", "losses.regularizers:GradientPenalty", "WGAN-GP's (Gulrajani et al., 2017)"),
+        ("consistency", "losses.consistency:Consistency", "Logits under augmentation (Zhao et al., 2021)"),
+        ("feature-matching", "losses.feature_matching:FeatureMatching", "Mean features (Salimans et al., 2016)"),
         ("contractive", "losses.latent_regularizers:Contractive", "Encoder's slope (Rifai et al., 2011)"),
         ("decoder-gradient", "losses.latent_regularizers:DecoderGradient", "Decoder's slope (Ghosh et al., 2020)"),
         ("latent-norm", "losses.latent_regularizers:LatentNorm", "Size of latents (Ghosh et al., 2020)"),
@@ -111,7 +118,7 @@ _PARTS = {
     "network": (
         ("unet", "nn.unet:UNet", "U-Net with attention (Ho et al., 2020)"),
         ("ncsnpp", "nn.ncsnpp:NCSNpp", "NCSN++ with noise (Song et al., 2021)"),
-        ("mlp", "nn.mlp:MLPNetwork", "Fully connected"),
+        ("mlp", "nn.mlp_network:MLPNetwork", "Fully connected"),
     ),
     "schedule": (
         ("linear", "diffusion.schedules:Linear", "Linear betas (Ho et al., 2020)"),

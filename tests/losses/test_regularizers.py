@@ -227,7 +227,7 @@ def test_each_side_computes_its_own_penalties_with_all_that_the_model_has(game, 
     ("game", "penalty", "message"),
     [
         (GAMES["gan"], use(Asks, side="autoencoder"), "Asks is a penalty on the side `autoencoder`, expected discrimi"),
-        (GAMES["gan"], use(Asks, needs=["critic", "encoder"]), "Asks needs `critic`, `encoder` of a round, got fake, "),
+        (GAMES["gan"], use(Asks, needs=["critic", "encoder"]), "Asks needs `encoder` of a round, got fake, z, "),
         (PLAIN, use("r1"), "R1 is a penalty on the side `discriminator`, expected autoencoder of Autoencoder"),
     ],
 )

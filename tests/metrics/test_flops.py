@@ -7,7 +7,7 @@ import modkit
 from modkit import use
 from modkit.metrics.flops import count_operations
 from modkit.nn.attention import Attention
-from modkit.nn.mlp import MLPNetwork
+from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
 from tests.play import spec

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,7 @@ from modkit.building.plan import plan
 from modkit.losses import KL, ReverseKL
 from modkit.models.step import StepContext
 from modkit.rng import Rng
+from modkit.training.interruption import Stopped
 from modkit.training.players import make_player_states, take_turn
 from modkit.training.schedule import schedule_stages
 from modkit.types import Cond
@@ -159,3 +163,103 @@ def test_two_discriminators_play_d2gan():
 def test_losses_belong_to_discriminators_that_there_are(names):
     with pytest.raises(SpecError, match="GAN expects losses by the discriminators' names"):
         build(spec(use("gan", **names)))
+
+
+def test_a_discriminator_that_tells_classes_plays_ac_gan():
+    """Both sides minimise the cross-entropy of its heads; it is not given the class."""
+    critics = {name: use("mlp", width=16, depth=1) for name in ("one", "other")}
+    model = made(**LABEL, classify="labels", discriminators=critics)
+    model.generator.register_forward_pre_hook(lambda _, args: (args[0].double(), args[1]))
+    batch = digits(6)
+    batch, labels = type(batch)(batch.tensor.double(), batch.fields), batch.fields["labels"]
+    cond = Cond(vector=model.conditioner.embedding(labels))
+    fake = model.generator(noise(6, "a"), cond)
+
+    def compare(critic, x):
+        logits = critic.judge(x, Cond()).heads["labels"]
+        return -logits.log_softmax(1)[range(6), labels].mean()
+
+    for name, critic in model.critics.items():
+        assert not list(critic.projection.parameters())
+        losses = model.losses(name, batch, turn("a"))
+        assert list(losses) == ["adversarial", "class"]
+        torch.testing.assert_close(losses["class"], compare(critic, batch.tensor) + compare(critic, fake))
+    losses = model.losses("generator", batch, turn("a"))
+    assert list(losses) == ["adversarial/one", "class/one", "adversarial/other", "class/other"]
+    torch.testing.assert_close(losses["class/other"], compare(model.critics["other"], fake))
+    torch.testing.assert_close(losses["adversarial/one"], F.softplus(-model.critics["one"](fake, Cond())).mean())
+    losses["class/one"].backward()
+    assert model.conditioner.embedding.weight.grad.any()
+
+
+@pytest.mark.parametrize("slots", [{"classify": "shape", **LABEL}, {"classify": "labels"}])
+def test_classes_are_those_of_a_field_that_the_generator_is_given(slots):
+    with pytest.raises(SpecError, match="GAN expects to classify a field of classes that its conditioner reads, got"):
+        build(spec(use("gan", **SLOTS, **slots)))
+
+
+class Twice:
+    """An augmentation of known effect, which keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.seen, self.updates, self.keys = [], 0, []
+
+    def __call__(self, x, rng):
+        self.keys.append(repr(rng))
+        return 2 * x
+
+    def observe(self, real_logits):
+        self.seen.append(real_logits.detach())
+
+    def update(self, step):
+        self.updates += 1
+
+
+def test_every_judge_is_shown_augmented_samples():
+    """In both turns and in penalties, by draws of each call's own; the logits of reals are observed in training."""
+    regularizers = {"r1": "r1", "features": "feature-matching"}
+    slots, batch = {**SLOTS, **LABEL, "regularizers": regularizers}, digits(5)
+    model, plain = build(spec(use("gan", **slots, augment=use(Twice)))), build(spec(use("gan", **slots)))
+    shown = model.augment
+    cond = Cond(vector=model.conditioner.embedding(batch.fields["labels"]))
+    fake = model.generator(noise(5, "a").float(), cond)
+    real_logits, fake_logits = model.discriminator(2 * batch.tensor, cond), model.discriminator(2 * fake, cond)
+
+    context = StepContext(Rng("turn", "a"), training=True)
+    losses = model.losses("discriminator", batch, context)
+    want = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    torch.testing.assert_close(losses["adversarial"], want)
+    x = batch.tensor.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model.discriminator(2 * x, cond).sum(), x)
+    torch.testing.assert_close(losses["r1"], slope.square().flatten(1).sum(1).mean() / 2)
+    assert len(shown.seen) == 1 and torch.equal(shown.seen[0], real_logits) and len(set(shown.keys)) == 3
+    model.losses("discriminator", batch, StepContext(Rng("turn", "b")))
+    model.update("discriminator", context)
+    model.update("generator", context)
+    assert len(shown.seen) == 1 and shown.updates == 1
+
+    losses = model.losses("generator", batch, turn("a"))
+    torch.testing.assert_close(losses["adversarial"], F.softplus(-fake_logits).mean())
+    maps = [model.discriminator.judge(2 * x, cond).maps[-1].mean(0) for x in (fake, batch.tensor)]
+    torch.testing.assert_close(losses["features"], (maps[0] - maps[1]).square().sum())
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_an_augmentation_s_state_belongs_to_the_first_discriminator_and_is_resumed(tmp_path):
+    """A run that is stopped between two moves of p, and resumed, is one that was not."""
+    slots = {"generator": use("dcgan", channels=2), "discriminator": use("dcgan", channels=2, norm="none"), "z_dim": 2}
+    game = use("gan", **slots, augment=use("ada", images=400, p=0.2, target=-0.9))
+
+    class Impatient:
+        def step_done(self, run, stage, step, losses):
+            if step == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        trainer(spec(game, steps=9), tmp_path / "stopped", [Impatient()]).fit()
+    resumed, whole = (trainer(spec(game, steps=9), tmp_path / name) for name in ("stopped", "whole"))
+    assert [player.modules for player in whole.model.players()] == [("discriminator", "augment"), ("generator",)]
+    whole.fit()
+    resumed.fit()
+    assert 0.2 < whole.model.augment.p < 1 and whole.model.augment.seen[2] == 1
+    assert all(torch.equal(v, whole.model.state_dict()[name]) for name, v in resumed.model.state_dict().items())

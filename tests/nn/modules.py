@@ -58,10 +58,11 @@ def leaky(v: Tensor) -> Tensor:
     return torch.where(v > 0, v, 0.2 * v)
 
 
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    mean = x.mean((0, 2, 3), keepdim=True)
-    var = (x - mean).square().mean((0, 2, 3), keepdim=True)
-    return (x - mean) / (var + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+def batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    axes, shape = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+    mean = x.mean(axes, keepdim=True)
+    var = (x - mean).square().mean(axes, keepdim=True)
+    return (x - mean) / (var + 1e-5).sqrt() * norm.weight.reshape(shape) + norm.bias.reshape(shape)
 
 
 def windows(x: Tensor, stride: int) -> Tensor:

@@ -24,6 +24,8 @@ UNFIT = {
         for family in ("denoising-gan", "gan")
         for part in ("contractive", "decoder-gradient", "latent-norm")
     },
+    ("autoencoder", "regularizer", "feature-matching"): "it trains a generator",
+    ("denoising-gan", "regularizer", "feature-matching"): "the host's critic shows no maps",
     **{
         (family, "model", part): "the data are one tensor, and no codes"
         for family in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")

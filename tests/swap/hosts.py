@@ -78,7 +78,7 @@ _MODELS = {
         aggregates={"mmd": "mmd"}, latent_critic=_MLP, weights={"mmd": _CONSTANT, "adversarial/latent-critic": 2.0}
     ),
     "vq-vae": _autoencoder(bottleneck=_VQ, weights={"commitment": _CONSTANT}),
-    "gan": _gan(generator=_DCGAN, discriminator=_DCGAN, **_ADVERSARIAL),
+    "gan": _gan(generator=_DCGAN, discriminator=_DCGAN, augment="diffaugment", **_ADVERSARIAL),
     "gan-ring": _gan(regularizers={"r1": "r1"}, weights={"r1": _CONSTANT}),
     "cgan": _gan(**_LABEL),
     "diffusion": _diffusion(network=_UNET, weights={"denoising": _CONSTANT}),
@@ -169,7 +169,9 @@ SMALL = {
     ("bottleneck", "gumbel"): _VQ.params,
     **{("bottleneck", name): _GAUSSIAN.params for name in ("deterministic", "gaussian", "ladder")},
     **{(kind, "dcgan"): _DCGAN.params for kind in ("encoder", "decoder", "generator", "discriminator")},
+    ("discriminator", "packed"): {"discriminator": _MLP, "width": 4},
     ("discriminator", "patch"): {"channels": 4},
+    ("augmentation", "ada"): {"p": 0.5},
     ("network", "unet"): _UNET.params,
     **{(kind, "mlp"): _MLP.params for kind in ("encoder", "decoder", "generator", "discriminator", "network")},
     **{("sampler", name): {"steps": 4} for name in ("ancestral", "ddim", "dpm-solver++")},

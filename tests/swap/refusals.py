@@ -472,6 +472,22 @@ _PENALTIES = {
     )
 }
 
+_OTHER_PENALTIES = {
+    **{
+        f"{host}.regularizers.r1=feature-matching": (
+            rf"{re.escape(host.split()[1])}\.regularizers\.r1: FeatureMatching is a penalty on the side `generator`"
+        )
+        for host in ("critic model", "latent-vae model.autoencoder")
+    },
+    "gan-ring model.regularizers.r1=consistency": (
+        rf"model\.regularizers\.r1\.augment: the augmentation diffaugment cannot be built from x {_POINT}: DiffAugment "
+        "expects continuous images"
+    ),
+    "denoising-gan model.regularizers.r1=feature-matching": (
+        r"expected a critic with feature maps \(`judge`\), got NCSNppDiscriminator, which gives logits alone"
+    ),
+}
+
 _IN_FLOWS = ("model.autoencoder.bottleneck.flow", "model.prior.bijection")
 _FLOWS = {
     **{
@@ -508,6 +524,7 @@ REFUSALS = {
     **_FLOWS,
     **_PRIORS_OF_CODES,
     **_PENALTIES,
+    **_OTHER_PENALTIES,
     **_HIERARCHIES,
     **_WEIGHTS,
     **_CONDITIONS,

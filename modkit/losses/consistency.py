@@ -1,0 +1,79 @@
+r"""Consistency: a critic judges a sample and its augmented copy alike.
+
+    penalty = real E (D(x) - D(T(x)))^2 + fake E (D(G(z)) - D(T(G(z))))^2
+
+T changes what does not matter for whether a sample is real. Unlike `augment` of a Model, it shows the critic's opponent
+nothing.
+
+Shape letters: b batch.
+
+References:
+    Consistency Regularization for Generative Adversarial Networks (Zhang et al., 2020), eq. 3 and 4,
+    https://arxiv.org/abs/1910.12027
+    Improved Consistency Regularization for GANs (Zhao et al., 2021), section 3.1 (balanced),
+    https://arxiv.org/abs/2002.04724
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import Augmentation, AugmentationExtras, Round, Slot, default, read_extras
+from modkit.precision import widen
+from modkit.types import TensorType
+
+__all__ = ["Consistency"]
+
+
+class Consistency:
+    """The squared change of logits by an augmentation, at real and at generated samples.
+
+    Args:
+        x: Type of the data.
+        augment: The augmentation T, of constant strength.
+        real: Weight at real samples.
+        fake: Weight at generated samples; 0 is CR-GAN's penalty, and otherwise it is the balanced one (bCR).
+
+    Raises:
+        ValueError: If a weight is negative, or the augmentation's strength follows the game.
+
+    Examples:
+        >>> from modkit import Cond, Rng
+        >>> part = Consistency(TensorType((3,)), augment=lambda x: lambda x, rng: 2 * x)
+        >>> x = torch.ones(4, 3)
+        >>> part(Round(x, Cond(), Rng(0), fake=0 * x, critic=lambda x, cond: x.sum(1)))  # 10 (3 - 6)^2
+        tensor(90.)
+    """
+
+    needs = ("fake",)
+
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        augment: Slot[Augmentation] = default("diffaugment"),
+        real: float = 10.0,
+        fake: float = 10.0,
+    ) -> None:
+        if min(real, fake) < 0:
+            raise ValueError(f"Consistency expects weights of at least 0, got {real} and {fake}")
+        self.augment: Augmentation = augment(x=x)
+        if read_extras(self.augment, AugmentationExtras).update:
+            raise ValueError(
+                f"Consistency expects an augmentation of constant strength, got {type(self.augment).__name__}, whose "
+                "strength follows a game"
+            )
+        self.weights = {"real": real, "fake": fake}
+
+    def __call__(self, round: Round) -> Tensor:
+        """The penalty, a scalar; gradients reach the critic's parameters, but not the samples."""
+        total = round.real.new_zeros(())
+        with torch.enable_grad():
+            for name, x in (("real", round.real), ("fake", round.fake)):
+                if weight := self.weights[name]:
+                    x = x.detach()
+                    changed = self.augment(x, round.rng.at(name))
+                    gap = widen(round.critic(x, round.cond)) - widen(round.critic(changed, round.cond))
+                    total = total + weight * gap.square().mean()
+        return total

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from modkit import Rng
+from modkit.augmentations import DiffAugment
+from modkit.kinds import Round
+from modkit.losses import Consistency
+from modkit.types import Cond, TensorType
+
+X = TensorType((1, 4, 3))
+REAL, FAKE = torch.randn(2, 3, 1, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def play(first, second):
+    def critic(x, cond):
+        return (torch.tanh(x.flatten(1) @ first) @ second).squeeze(1)
+
+    return Round(REAL, Cond(), Rng(5), fake=FAKE, critic=critic)
+
+
+WEIGHTS = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((12, 2), (2, 1))]
+
+
+@pytest.mark.parametrize("weights", [(3.0, 2.0), (4.0, 0.0)], ids=["balanced", "reals alone"])
+def test_it_is_the_squared_change_of_each_logit(weights):
+    augment, played = DiffAugment(X), play(*WEIGHTS)
+    found = Consistency(X, augment=DiffAugment, real=weights[0], fake=weights[1])(played)
+    want = 0
+    for weight, name, x in zip(weights, ("real", "fake"), (REAL, FAKE), strict=True):
+        changed = augment(x, Rng(5).at(name))
+        for one, other in zip(x, changed, strict=True):
+            logits = [played.critic(sample[None], Cond())[0] for sample in (one, other)]
+            want = want + weight * (logits[0] - logits[1]) ** 2 / 3
+    torch.testing.assert_close(found, want)
+    assert found > 0
+
+
+def test_second_gradients_by_the_critic_s_weights():
+    part = Consistency(X, augment=DiffAugment)
+    assert torch.autograd.gradcheck(lambda *w: part(play(*w)), WEIGHTS)
+    assert torch.autograd.gradgradcheck(lambda *w: part(play(*w)), WEIGHTS)
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match="Consistency expects weights of at least 0, got -1 and 10"):
+        Consistency(X, augment=DiffAugment, real=-1)
+
+    class Adapts:
+        def __init__(self, x):
+            pass
+
+        def update(self, step):
+            pass
+
+    with pytest.raises(ValueError, match="augmentation of constant strength, got Adapts, whose strength follows"):
+        Consistency(X, augment=Adapts)
