@@ -34,7 +34,14 @@ from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
 from modkit.losses.judging import measure_features
 from modkit.losses.perceptual import Perceptual
-from modkit.losses.regularizers import make_regularizers, penalize, select_due
+from modkit.losses.regularizers import (
+    collect_states,
+    list_states,
+    make_regularizers,
+    penalize,
+    select_due,
+    update_states,
+)
 from modkit.losses.review import review_coders, review_critic
 from modkit.models.code_review import review_codes
 from modkit.models.critic_game import GAMES, compute_autoencoder_loss, compute_critic_loss
@@ -186,6 +193,7 @@ class Autoencoder(Model):
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
         self.regularizers = make_regularizers(self, regularizers, sides)
+        self.penalties = collect_states(self.regularizers)
         if critic_game != "vqgan" and not critic:
             raise kinds.Unfit("critic_game", f"{critic_game} expects a critic, got none")
         if critic_game not in GAMES:
@@ -206,12 +214,16 @@ class Autoencoder(Model):
 
     def players(self) -> tuple[Player, ...]:
         """`autoencoder`, then `critic` and `latent-critic` if there are any."""
-        rivals = [Player("critic", ("critic",), start=self.critic_start)] if self.critic else []
+        judges = ("critic", *list_states(self.regularizers, "discriminator"))
+        rivals = [Player("critic", judges, start=self.critic_start)] if self.critic else []
         if self.latent_game:
             rivals.append(Player("latent-critic", ("latent_game.critic",)))
         own = Player(
             "autoencoder",
-            self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates"),
+            (
+                *self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates"),
+                *list_states(self.regularizers, "autoencoder"),
+            ),
             against=tuple(rival.name for rival in rivals),
             last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
         )
@@ -260,7 +272,8 @@ class Autoencoder(Model):
         return self._compute_losses(h, latents, {"entropy": -entropy}, batch.tensor, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
-        """Updates the bottleneck's codebooks."""
+        """Updates the bottleneck's codebooks, and the penalties that keep statistics."""
+        update_states(self.regularizers, "discriminator" if player == "critic" else player, step)
         update = read_extras(self.bottleneck, kinds.BottleneckExtras).update
         if update and player == "autoencoder":
             update(step)

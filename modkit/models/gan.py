@@ -20,9 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from modkit import kinds
-from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
 from modkit.losses.judging import compute_generator_loss
-from modkit.losses.regularizers import make_regularizers, penalize, select_due
+from modkit.losses.regularizers import (
+    collect_states,
+    list_states,
+    make_regularizers,
+    penalize,
+    select_due,
+    update_states,
+)
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
@@ -102,16 +109,16 @@ class GAN(Model):
             regularizers,
             {"discriminator": ("fake", "z", "critic", "generator"), "generator": ("fake", "z", "generator")},
         )
+        self.penalties = collect_states(self.regularizers)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, or the names of several discriminators, then `generator`."""
         path = "" if self.discriminator else "discriminators."
-        rivals = tuple(Player(name, (path + name,)) for name in self.critics)
-        return (
-            *rivals,
-            Player("generator", self.list_modules("generator", "conditioner"), against=tuple(self.critics)),
-        )
+        shared = list_states(self.regularizers, "discriminator")
+        rivals = tuple(Player(name, (path + name, *shared)) for name in self.critics)
+        own = (*self.list_modules("generator", "conditioner"), *list_states(self.regularizers, "generator"))
+        return (*rivals, Player("generator", own, against=tuple(self.critics)))
 
     @property
     def critics(self) -> Mapping[str, kinds.Discriminator]:
@@ -130,16 +137,20 @@ class GAN(Model):
             return self._compute_generator_losses(x, cond, step)
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
-            fake = self.generator(z, cond)
+            fake = self._generate(z, cond, step.rng)
         critic = self.critics[player]
         losses = {"adversarial": self.adversarials[player].discriminator(critic(x, cond), critic(fake, cond))}
         played = Round(x, cond, step.rng, fake, z, critic, self.generator)
         return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
 
+    def update(self, player: str, step: Step) -> None:
+        """Updates the penalties that keep statistics."""
+        update_states(self.regularizers, "generator" if player == "generator" else "discriminator", step)
+
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
-        return self.generator(self._draw_noise(num, rng), cond)
+        return self._generate(self._draw_noise(num, rng), cond, rng)
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminators are made of."""
@@ -154,12 +165,18 @@ class GAN(Model):
         if not wanted and not due:
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
-        fake = self.generator(z, cond)
+        fake = self._generate(z, cond, step.rng)
         losses = {
             term: compute_generator_loss(self.adversarials[name], self.critics[name], fake, x, given)
             for term, name in wanted.items()
         }
         return losses | penalize(due, Round(x, cond, step.rng, fake, z, generator=self.generator))
+
+    def _generate(self, z: Tensor, cond: Cond, rng: Rng) -> Tensor:
+        """Generates from noise; a generator that draws noise of its own is given `rng`."""
+        if read_extras(self.generator, kinds.GeneratorExtras).draws:
+            return self.generator(z, cond, rng.at("generator"))  # type: ignore[call-arg]
+        return self.generator(z, cond)
 
     def _draw_noise(self, num: int, rng: Rng) -> Tensor:
         return draw_start(rng, "z", self.allocate(num, self.z))
