@@ -6,6 +6,7 @@ from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.r3gan import R3GANDiscriminator, R3GANGenerator
 from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
 
@@ -24,6 +25,8 @@ __all__ = [
     "NCSNpp",
     "NCSNppDiscriminator",
     "PatchDiscriminator",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
     "Transformer",
     "UNet",
 ]

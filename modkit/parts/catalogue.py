@@ -82,11 +82,13 @@ _PARTS = {
     "generator": (
         ("mlp", "nn.mlp:MLPGenerator", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANGenerator", "DCGAN's (Radford et al., 2016)"),
+        ("r3gan", "nn.r3gan:R3GANGenerator", "Without norms, R3GAN's (Huang et al., 2024)"),
     ),
     "discriminator": (
         ("mlp", "nn.mlp:MLPDiscriminator", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANDiscriminator", "DCGAN's (Radford et al., 2016)"),
         ("patch", "nn.patch:PatchDiscriminator", "PatchGAN's (Isola et al., 2017)"),
+        ("r3gan", "nn.r3gan:R3GANDiscriminator", "Without norms, R3GAN's (Huang et al., 2024)"),
         ("ncsnpp", "nn.ncsnpp_discriminator:NCSNppDiscriminator", "DDGAN's (Xiao et al., 2022)"),
     ),
     "adversarial": (

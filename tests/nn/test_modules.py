@@ -19,6 +19,7 @@ from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.r3gan import R3GANDiscriminator, R3GANGenerator
 from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
@@ -69,6 +70,14 @@ PARTS = {
     ),
     "dcgan minibatch": Case(
         lambda: DCGANDiscriminator(X, SHORT, channels=4, norm="none", minibatch=3), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "r3gan generator": Case(
+        lambda: R3GANGenerator(ROW, X, SHORT, channels=4, blocks=1, groups=2), (normal(6, 5), SHORT), 0.4
+    ),
+    "r3gan discriminator": Case(
+        lambda: R3GANDiscriminator(X, replace(SHORT, concat=FULL.concat), channels=4, blocks=1, groups=2),
+        (normal(6, 2, 13, 16), replace(SHORT, concat=FULL.concat)),
+        0.4,
     ),
     "patch": Case(lambda: PatchDiscriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT)),
     "patch spectral": Case(
@@ -184,6 +193,7 @@ def test_samples_do_not_see_each_other_but_through_batch_norm_in_training(name):
         ("dcgan spectral", True),
         ("dcgan unnormalised", True),
         ("dcgan minibatch", False),
+        ("r3gan discriminator", True),
         ("patch", False),
         ("patch spectral", True),
         ("patch unnormalised", True),
@@ -222,6 +232,7 @@ def test_spectral_norm_makes_the_largest_singular_value_one(name):
         (DCGANDiscriminator, 4, {"spectral_norm": True}),
         (DCGANDiscriminator, 8, {"norm": "none"}),
         (PatchDiscriminator, 6, {}),
+        (R3GANDiscriminator, 6, {"blocks": 1, "groups": 2}),
     ],
 )
 def test_discriminators_have_second_derivatives(critic, size, options):
