@@ -82,13 +82,17 @@ _PARTS = {
     "generator": (
         ("mlp", "nn.mlp:MLPGenerator", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANGenerator", "DCGAN's (Radford et al., 2016)"),
+        ("resnet", "nn.resnet:ResNetGenerator", "Residual, SNGAN's to BigGAN's (Brock et al., 2019)"),
         ("r3gan", "nn.r3gan:R3GANGenerator", "Without norms, R3GAN's (Huang et al., 2024)"),
+        ("stylegan2", "nn.stylegan2:StyleGAN2Generator", "By styles, StyleGAN2's (Karras et al., 2020)"),
     ),
     "discriminator": (
         ("mlp", "nn.mlp:MLPDiscriminator", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANDiscriminator", "DCGAN's (Radford et al., 2016)"),
         ("patch", "nn.patch:PatchDiscriminator", "PatchGAN's (Isola et al., 2017)"),
+        ("resnet", "nn.resnet:ResNetDiscriminator", "Residual, SNGAN's to BigGAN's (Miyato et al., 2018)"),
         ("r3gan", "nn.r3gan:R3GANDiscriminator", "Without norms, R3GAN's (Huang et al., 2024)"),
+        ("stylegan2", "nn.stylegan2_discriminator:StyleGAN2Discriminator", "StyleGAN2's (Karras et al., 2020)"),
         ("ncsnpp", "nn.ncsnpp_discriminator:NCSNppDiscriminator", "DDGAN's (Xiao et al., 2022)"),
     ),
     "adversarial": (
@@ -106,6 +110,7 @@ _PARTS = {
         ("r1", "losses.regularizers:R1", "Critic's slope at reals (Mescheder et al., 2018)"),
         ("r2", "losses.regularizers:R2", "Critic's slope at fakes (Mescheder et al., 2018)"),
         ("gradient-penalty", "losses.regularizers:GradientPenalty", "WGAN-GP's (Gulrajani et al., 2017)"),
+        ("path-length", "losses.path_length:PathLength", "Generator's slope (Karras et al., 2020)"),
         ("contractive", "losses.latent_regularizers:Contractive", "Encoder's slope (Rifai et al., 2011)"),
         ("decoder-gradient", "losses.latent_regularizers:DecoderGradient", "Decoder's slope (Ghosh et al., 2020)"),
         ("latent-norm", "losses.latent_regularizers:LatentNorm", "Size of latents (Ghosh et al., 2020)"),
