@@ -17,6 +17,7 @@ References:
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -87,15 +88,16 @@ class PathLength(nn.Module):
 
 def _measure_lengths(round: Round) -> Tensor:
     """Computes |J^T y| of each sample, `b`, which can be differentiated."""
-    extras = read_extras(round.generator, GeneratorExtras)
+    extras, z = read_extras(round.generator, GeneratorExtras), cast(Tensor, round.z)
     with torch.enable_grad():
         if extras.styles and extras.synthesis:
-            w = extras.styles(round.z, round.cond)
+            w = extras.styles(z, round.cond)
             w = w if w.requires_grad else w.requires_grad_()
             x = extras.synthesis(w, *((round.rng.at("noise"),) if extras.draws else ()))
         else:
-            w = round.z.detach().requires_grad_()  # type: ignore[union-attr]  # one tensor: a generator's
+            w = z.detach().requires_grad_()
             x = round.generator(w, round.cond)
         y = round.rng.normal("y", x) / math.sqrt(math.prod(x.shape[2:]))
         (slope,) = torch.autograd.grad((x * y).sum(), w, create_graph=True)
-        return torch.linalg.vector_norm(widen(slope).flatten(1), dim=1)
+        lengths: Tensor = torch.linalg.vector_norm(widen(slope).flatten(1), dim=1)
+        return lengths

@@ -17,6 +17,8 @@ References:
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,16 +78,20 @@ class ModulatedConv(nn.Module):
         y = self._convolve(x * broadcast(scale, x))
         return y * broadcast(self._find_norm(scale), y).to(y.dtype) if self.demodulate else y
 
+    @property
+    def _weight(self) -> Tensor:
+        return cast(Tensor, self.conv.weight)
+
     def _convolve(self, x: Tensor) -> Tensor:
         y: Tensor
         if not self.upsample:
             y = self.conv(x)
             return y
-        y = _TRANSPOSED[x.ndim - 3](x, self.conv.weight.transpose(0, 1), stride=2)
+        y = _TRANSPOSED[x.ndim - 3](x, self._weight.transpose(0, 1), stride=2)
         return resample_fir(y, self.taps, stride=1, padding=1, size=[2 * n for n in x.shape[2:]])
 
     def _find_norm(self, scale: Tensor) -> Tensor:
         """Computes d, `b out_channels`, in at least float32."""
         with disable_autocast(scale.device):
-            squares = widen(self.conv.weight).square().flatten(2).sum(2)
+            squares = widen(self._weight).square().flatten(2).sum(2)
             return (widen(scale).square() @ squares.T + _TINY).rsqrt()

@@ -21,7 +21,9 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 import torch
 from einops import reduce
@@ -167,7 +169,7 @@ class StyleGAN2Generator(nn.Module):
             raise ValueError(f"StyleGAN2Generator expects styles of {num} layers, got {tuple(w.shape)}")
         each = w.unbind(1) if w.ndim == 3 else (w,) * num
         h, y = self.start.expand(len(w), *self.start.shape), None
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(cast(Iterable[_Layer], self.layers)):
             h = layer(h, each[index], layer.draw_noise(index, h, rng))
             if index % 2 == 0:  # the last layer of a level; its output has the next layer's styles
                 share = self.outs[index // 2](h, each[index + 1])
@@ -200,7 +202,7 @@ class _Layer(nn.Module):
     def forward(self, h: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """Maps `b c h w` to the layer's size by styles `b d`."""
         h = crop(self.conv(h, w), self.size)
-        if noise is not None:
+        if self.strength is not None and noise is not None:
             h = h + self.strength * noise
         return activate(h + self.bias)
 

@@ -24,6 +24,7 @@ UNFIT = {
         for family in ("denoising-gan", "gan")
         for part in ("contractive", "decoder-gradient", "latent-norm")
     },
+    ("autoencoder", "regularizer", "path-length"): "it penalises a generator",
     **{
         (family, "model", part): "the data are one tensor, and no codes"
         for family in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")
