@@ -12,7 +12,7 @@ from torch import Tensor
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
-from modkit.kinds import AdversarialExtras, DiscriminatorExtras, Round, read_extras
+from modkit.kinds import AdversarialExtras, DiscriminatorExtras, GeneratorExtras, Round, read_extras
 from modkit.types import Cond, CondType, Judgement, TensorType
 
 __all__ = ["CASES"]
@@ -23,7 +23,17 @@ _LARGER = TensorType((1, 16, 16), range=(-1.0, 1.0))
 
 
 def _play_generator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    return emit("x", part(probe.draw_tensor("z", types["z"]), probe.draw_cond(types["cond"])), types["x"])
+    z, cond, extras = (
+        probe.draw_tensor("z", types["z"]),
+        probe.draw_cond(types["cond"]),
+        read_extras(part, GeneratorExtras),
+    )
+    x = part(z, cond, *((probe.rng,) if extras.draws else ()))
+    if extras.styles and extras.synthesis and not part.training:  # in training, a part may mix styles
+        again = extras.synthesis(extras.styles(z, cond), *((probe.rng,) if extras.draws else ()))
+        if not torch.equal(again, x):
+            raise AssertionError("expected `synthesis` of `styles` to return what a call does, got something else")
+    return emit("x", x, types["x"])
 
 
 def _play_discriminator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

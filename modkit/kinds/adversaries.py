@@ -26,6 +26,7 @@ __all__ = [
     "Discriminator",
     "DiscriminatorExtras",
     "Generator",
+    "GeneratorExtras",
     "Regularizer",
     "RegularizerExtras",
     "Round",
@@ -136,6 +137,23 @@ class AdversarialExtras:
 
 
 @dataclass(frozen=True)
+class GeneratorExtras:
+    """Optional members of a `Generator`, of one that maps noise to styles w first, and these to x.
+
+    Args:
+        draws: Whether it draws noise of its own beside z. It is then called as `generator(z, cond, rng)`; without `rng`
+            that noise is left out.
+        styles: `styles(z, cond)` maps noise to styles, `b d`. A part that has it has `synthesis`, too.
+        synthesis: `synthesis(w)` maps styles to x: `b d`, or `b l d` if each of its l layers has styles of its own. A
+            part that draws noise is given `rng` after them.
+    """
+
+    draws: bool = False
+    styles: Callable[[Tensor, Cond], Tensor] | None = None
+    synthesis: Callable[..., Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class DiscriminatorExtras:
     """Optional members of a `Discriminator`, and of the modules inside it.
 
@@ -176,9 +194,12 @@ class RegularizerExtras:
             a model without them it is refused.
         per_sample: Whether it needs the gradient of each sample's own output. A network that normalises over the batch
             couples the samples and defeats it, of which `modkit check` warns.
+        update: `update(step)` is called once after each turn of its side in which it was computed. What it keeps
+            belongs in buffers, so such a part is a module.
     """
 
     side: str = "discriminator"
     needs: tuple[str, ...] = ()
 
     per_sample: bool = False
+    update: Callable[[Step], None] | None = None

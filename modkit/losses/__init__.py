@@ -18,6 +18,7 @@ from modkit.losses.feature_matching import FeatureMatching
 from modkit.losses.latent_regularizers import Contractive, DecoderGradient, LatentNorm
 from modkit.losses.likelihoods import L1, MSE, Bernoulli, Gaussian
 from modkit.losses.mmd import MMD
+from modkit.losses.path_length import PathLength
 from modkit.losses.regularizers import R1, R2, GradientPenalty
 from modkit.losses.total_correlation import DimensionWiseKL, MutualInformation, TotalCorrelation
 
@@ -44,6 +45,7 @@ __all__ = [
     "Minimax",
     "MutualInformation",
     "NonSaturating",
+    "PathLength",
     "R1",
     "R2",
     "Relativistic",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modkit.kinds import Regularizer, RegularizerExtras, Round, Slot, Step, Unfit, read_extras
@@ -18,7 +18,18 @@ from modkit.nn.compiled import run_uncompiled
 from modkit.precision import disable_autocast, widen
 from modkit.types import Event
 
-__all__ = ["GradientPenalty", "R1", "R2", "check_gamma", "make_regularizers", "penalize", "select_due"]
+__all__ = [
+    "GradientPenalty",
+    "R1",
+    "R2",
+    "check_gamma",
+    "collect_states",
+    "list_states",
+    "make_regularizers",
+    "penalize",
+    "select_due",
+    "update_states",
+]
 
 
 class _Owner(Protocol):
@@ -184,6 +195,27 @@ def select_due(regularizers: Mapping[str, Regularizer], side: str, step: Step) -
     """
     sides = {name: read_extras(part, RegularizerExtras).side for name, part in regularizers.items()}
     return {name: part for name, part in regularizers.items() if sides[name] == side and step.wants(name)}
+
+
+def collect_states(regularizers: Mapping[str, Regularizer]) -> nn.ModuleDict:
+    """Collects the penalties that are modules; an assembly keeps them in `penalties`."""
+    return nn.ModuleDict({name: part for name, part in regularizers.items() if isinstance(part, nn.Module)})
+
+
+def list_states(regularizers: Mapping[str, Regularizer], side: str) -> tuple[str, ...]:
+    """Lists the paths in `penalties` of those on a side, for `Player.modules`."""
+    return tuple(
+        f"penalties.{name}"
+        for name, part in regularizers.items()
+        if isinstance(part, nn.Module) and read_extras(part, RegularizerExtras).side == side
+    )
+
+
+def update_states(regularizers: Mapping[str, Regularizer], side: str, step: Step) -> None:
+    """Updates the penalties on a side that were computed in its turn."""
+    for part in select_due(regularizers, side, step).values():
+        if update := read_extras(part, RegularizerExtras).update:
+            update(step)
 
 
 def penalize(due: Mapping[str, Regularizer], round: Round) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.rates import check_exact, compute_rate
-from modkit.losses.regularizers import make_regularizers
+from modkit.losses.regularizers import collect_states, list_states, make_regularizers, update_states
 from modkit.losses.review import review_coders, review_critic
 from modkit.models.code_review import review_codes
 from modkit.models.critic_game import CriticGame, Game
@@ -174,6 +174,7 @@ class Autoencoder(Model):
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
         self.regularizers = make_regularizers(self, regularizers, sides)
+        self.penalties = collect_states(self.regularizers)
         self.perceptual = Perceptual(features(x=x)) if features else None
         penalties = {name: make() for name, make in (aggregates or {}).items()}
         self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck) if penalties else None
@@ -187,12 +188,16 @@ class Autoencoder(Model):
 
     def players(self) -> tuple[Player, ...]:
         """`autoencoder`, then `critic` and `latent-critic` if there are any."""
-        rivals = [Player("critic", ("critic",), start=self.critic_start)] if self.critic else []
+        judges = ("critic", *list_states(self.regularizers, "discriminator"))
+        rivals = [Player("critic", judges, start=self.critic_start)] if self.critic else []
         if self.latent_game:
             rivals.append(Player("latent-critic", ("latent_game.critic",)))
         own = Player(
             "autoencoder",
-            self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates"),
+            (
+                *self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates"),
+                *list_states(self.regularizers, "autoencoder"),
+            ),
             against=tuple(rival.name for rival in rivals),
             last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
         )
@@ -240,7 +245,8 @@ class Autoencoder(Model):
         return self._compute_losses(h, latents, {"entropy": entropy}, batch.tensor, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
-        """Updates the bottleneck's codebooks."""
+        """Updates the bottleneck's codebooks, and the penalties that keep statistics."""
+        update_states(self.regularizers, "discriminator" if player == "critic" else player, step)
         if player == "autoencoder" and (update := self._q.extras.update):
             update(step)
 

@@ -33,7 +33,14 @@ from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Round, Slot, Step, Weight, default
 from modkit.losses.judging import compute_generator_loss
-from modkit.losses.regularizers import make_regularizers, penalize, select_due
+from modkit.losses.regularizers import (
+    collect_states,
+    list_states,
+    make_regularizers,
+    penalize,
+    select_due,
+    update_states,
+)
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
@@ -113,14 +120,16 @@ class DenoisingGAN(Model):
         self.adversarial = adversarial()
         offers = ("fake", "z", "critic", "generator")
         self.regularizers = make_regularizers(self, regularizers, dict.fromkeys(("discriminator", "generator"), offers))
+        self.penalties = collect_states(self.regularizers)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`."""
-        return (
-            Player("discriminator", self.list_modules("discriminator")),
-            Player("generator", self.list_modules("network", "conditioner"), against=("discriminator",)),
+        critic, generator = (
+            (*self.list_modules(*names), *list_states(self.regularizers, side))
+            for side, names in (("discriminator", ("discriminator",)), ("generator", ("network", "conditioner")))
         )
+        return Player("discriminator", critic), Player("generator", generator, against=("discriminator",))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and its regularizers.
@@ -150,6 +159,10 @@ class DenoisingGAN(Model):
             return self._predict(pair.x_t, pair.time, replace(given, concat=None), z)
 
         return losses | penalize(due, Round(pair.x_s, beside, step.rng, fake, z, self.discriminator, generate))
+
+    def update(self, player: str, step: Step) -> None:
+        """Updates the penalties that keep statistics."""
+        update_states(self.regularizers, player, step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""

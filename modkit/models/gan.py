@@ -31,7 +31,14 @@ from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
 from modkit.losses.augmented import AugmentedCritic
 from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
-from modkit.losses.regularizers import make_regularizers, penalize, select_due
+from modkit.losses.regularizers import (
+    collect_states,
+    list_states,
+    make_regularizers,
+    penalize,
+    select_due,
+    update_states,
+)
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
@@ -121,17 +128,17 @@ class GAN(Model):
         judged = (*offers, "critic")
         sides = {"discriminator": judged, "generator": judged if self.discriminator else offers}
         self.regularizers = make_regularizers(self, regularizers, sides)
+        self.penalties = collect_states(self.regularizers)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, or the names of several discriminators, then `generator`."""
         path = "" if self.discriminator else "discriminators."
+        states = list_states(self.regularizers, "discriminator")
         owned = {next(iter(self.critics)): self.list_modules("augment")}
-        rivals = tuple(Player(name, (path + name, *owned.get(name, ()))) for name in self.critics)
-        return (
-            *rivals,
-            Player("generator", self.list_modules("generator", "conditioner"), against=tuple(self.critics)),
-        )
+        rivals = tuple(Player(name, (path + name, *states, *owned.get(name, ()))) for name in self.critics)
+        own = (*self.list_modules("generator", "conditioner"), *list_states(self.regularizers, "generator"))
+        return (*rivals, Player("generator", own, against=tuple(self.critics)))
 
     @property
     def critics(self) -> Mapping[str, kinds.Discriminator]:
@@ -150,7 +157,7 @@ class GAN(Model):
             return self._compute_generator_losses(x, cond, batch.fields, step)
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
-            fake = self.generator(z, cond)
+            fake = self._generate(z, cond, step.rng)
         critic = self._show_augmented(player, step)
         real_told, fake_told = (self._judge(critic, shown, cond) for shown in (x, fake))
         self._observe(player, real_told.logits, step)
@@ -163,7 +170,8 @@ class GAN(Model):
         return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
 
     def update(self, player: str, step: Step) -> None:
-        """Updates the strength of the augmentation."""
+        """Updates the strength of the augmentation, and the penalties that keep statistics."""
+        update_states(self.regularizers, "generator" if player == "generator" else "discriminator", step)
         update = read_extras(self.augment, kinds.AugmentationExtras).update
         if update and player == next(iter(self.critics)):
             update(step)
@@ -171,7 +179,7 @@ class GAN(Model):
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
-        return self.generator(self._draw_noise(num, rng), cond)
+        return self._generate(self._draw_noise(num, rng), cond, rng)
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminators are made of."""
@@ -188,7 +196,7 @@ class GAN(Model):
         if not wanted and not due:
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
-        fake = self.generator(z, cond)
+        fake = self._generate(z, cond, step.rng)
         critics = {name: self._show_augmented(name, step) for name in self.critics}
         losses = {}
         for name in wanted:
@@ -226,6 +234,12 @@ class GAN(Model):
             received = f"{name}, with a conditioner that reads {list(self.reads)} of {list(fields)}"
             raise ValueError(f"GAN expects to classify a field of classes that its conditioner reads, got {received}")
         return classes
+
+    def _generate(self, z: Tensor, cond: Cond, rng: Rng) -> Tensor:
+        """Generates from noise; a generator that draws noise of its own is given `rng`."""
+        if read_extras(self.generator, kinds.GeneratorExtras).draws:
+            return self.generator(z, cond, rng.at("generator"))  # type: ignore[call-arg]
+        return self.generator(z, cond)
 
     def _draw_noise(self, num: int, rng: Rng) -> Tensor:
         return draw_start(rng, "z", self.allocate(num, self.z))

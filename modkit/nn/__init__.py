@@ -8,6 +8,10 @@ from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.nn.packed import Packed
 from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.r3gan import R3GANDiscriminator, R3GANGenerator
+from modkit.nn.resnet import ResNetDiscriminator, ResNetGenerator
+from modkit.nn.stylegan2 import StyleGAN2Generator
+from modkit.nn.stylegan2_discriminator import StyleGAN2Discriminator
 from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
 
@@ -27,6 +31,12 @@ __all__ = [
     "NCSNppDiscriminator",
     "Packed",
     "PatchDiscriminator",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
     "Transformer",
     "UNet",
 ]

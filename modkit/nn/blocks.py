@@ -17,8 +17,9 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,10 +29,12 @@ from modkit.types import TensorType
 
 __all__ = [
     "Downsample",
+    "Level",
     "ResidualBlock",
     "Upsample",
     "broadcast",
     "check_levels",
+    "choose_levels",
     "conv",
     "crop",
     "get_map_size",
@@ -177,6 +180,7 @@ def conv(
     kernel: int = 3,
     stride: int = 1,
     padding: int | None = None,
+    groups: int = 1,
     bias: bool = True,
 ) -> nn.Module:
     """A convolution over `rank` spatial sizes, `b channels h w` to `b out_channels h w`.
@@ -185,7 +189,7 @@ def conv(
     """
     make = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     padding = kernel // 2 if padding is None else padding
-    return make(channels, out_channels, kernel, stride=stride, padding=padding, bias=bias)
+    return make(channels, out_channels, kernel, stride=stride, padding=padding, groups=groups, bias=bias)
 
 
 def zero_init(module: nn.Module) -> nn.Module:
@@ -243,3 +247,35 @@ def make_pyramid(size: Sequence[int], num: int) -> list[tuple[int, ...]]:
     while len(sizes) < num:
         sizes.append(tuple(-(-length // 2) for length in sizes[-1]))
     return sizes
+
+
+class Level(NamedTuple):
+    """A level of a pyramid.
+
+    Args:
+        size: Spatial sizes of its maps.
+        channels: Their number of channels.
+    """
+
+    size: tuple[int, ...]
+    channels: int
+
+
+def choose_levels(owner: str, x: TensorType, channels: int) -> list[Level]:
+    """Chooses the levels of a network of images, signals or volumes, finest first.
+
+    Each level is half of the one before, rounded up, and has twice its channels, up to eight times those of the first.
+    The coarsest has about 4 positions along its shortest side.
+
+    Raises:
+        ValueError: If `x` is no map, or `channels` is below 1. The message names `owner`.
+
+    Examples:
+        >>> [(level.size, level.channels) for level in choose_levels("R3GANGenerator", TensorType((3, 32, 20)), 8)]
+        [((32, 20), 8), ((16, 10), 16), ((8, 5), 32)]
+    """
+    if channels < 1:
+        raise ValueError(f"{owner} expects channels of at least 1, got {channels}")
+    size = get_map_size(owner, x)
+    num = 1 + max(0, round(math.log2(min(size)) - 2))
+    return [Level(one, channels * min(2**level, 8)) for level, one in enumerate(make_pyramid(size, num))]

@@ -1,19 +1,23 @@
-r"""Resampling by two under a low-pass filter, as in the networks of StyleGAN2 and NCSN++.
+r"""Resampling by two under a low-pass filter, as in the networks of StyleGAN2, NCSN++ and R3GAN.
 
-    down:  y_i = sum_j k_j x_{2i + j - p}             up:  y_o = 2 sum_i k_{o + p - 2i} x_i             p = (l - 2) / 2
+    down:  y_i = sum_j k_j x_{2i + j - p}         up:  y_o = 2 sum_i k_{o + p - 2i} x_i         p = floor((l - 1) / 2)
 
 The filter has l taps that sum to 1 and is applied along each spatial size, with zeros beyond the ends of x. The taps
 [1, 3, 3, 1] / 8 let less alias through than [1, 1] / 2, which averages pairs on the way down and repeats values on the
-way up. An odd size n is downsampled to (n + 1) / 2, as if x ended in one more zero.
+way up; [1, 2, 1] / 4 interpolates linearly on the way up. An odd size n is downsampled to (n + 1) / 2, as if x ended in
+one more zero.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
 References:
     Making Convolutional Networks Shift-Invariant Again (Zhang, 2019), https://arxiv.org/abs/1904.11486
     Analyzing and Improving the Image Quality of StyleGAN (Karras et al., 2020), https://arxiv.org/abs/1912.04958
+    The GAN is dead; long live the GAN! (Huang et al., 2024), https://arxiv.org/abs/2501.05441
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +26,9 @@ from torch.nn import functional as F
 from modkit.nn.blocks import conv as make_conv
 from modkit.ops.fir import resample_fir
 
-__all__ = ["FIRDownsample", "FIRUpsample"]
+__all__ = ["BILINEAR", "BOX", "SMOOTH", "FIRDownsample", "FIRUpsample", "make_taps"]
 
-_SMOOTH, _BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 1.0)
+SMOOTH, BILINEAR, BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 1.0), (1.0, 1.0)
 
 
 class FIRDownsample(nn.Module):
@@ -34,29 +38,29 @@ class FIRDownsample(nn.Module):
         rank: Number of spatial sizes.
         conv: Channels of the input and the output of a 3-wide convolution of stride 2 that replaces the subsampling and
             also sees the filter's margin; None keeps the values as they are filtered.
-        smooth: Whether the taps are [1, 3, 3, 1] / 8. Otherwise they are [1, 1] / 2 or, with a convolution, there is no
-            filter, and x is padded at its end.
+        taps: The filter, whose sum is divided out. With a convolution, it is `SMOOTH` or `BOX`; `BOX` then stands for
+            no filter, and x is padded at its end.
 
     Examples:
-        >>> FIRDownsample(1, smooth=False)(torch.tensor([[[1.0, 3.0, 5.0, 7.0]]]))
+        >>> FIRDownsample(1, taps=BOX)(torch.tensor([[[1.0, 3.0, 5.0, 7.0]]]))
         tensor([[[2., 6.]]])
     """
 
     taps: Tensor
 
-    def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, smooth: bool = True) -> None:
+    def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, taps: Sequence[float] = SMOOTH) -> None:
         super().__init__()
-        self.smooth = smooth
+        self.filters = len(taps) > len(BOX)
         self.conv = None if conv is None else make_conv(rank, *conv, stride=2, padding=0)
-        self.register_buffer("taps", _make_taps(smooth), persistent=False)
+        self.register_buffer("taps", make_taps(taps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to half the size."""
         sizes = x.shape[2:]
         if self.conv is None:
             halved = [(n + 1) // 2 for n in sizes]
-            return resample_fir(x, self.taps, stride=2, padding=1 if self.smooth else 0, size=halved)
-        if self.smooth:
+            return resample_fir(x, self.taps, stride=2, padding=(len(self.taps) - 1) // 2, size=halved)
+        if self.filters:
             x = resample_fir(x, self.taps, stride=1, padding=2, size=[n + 1 + n % 2 for n in sizes])
         else:
             x = F.pad(x, [end for n in reversed(sizes) for end in (0, 1 + n % 2)])
@@ -71,30 +75,31 @@ class FIRUpsample(nn.Module):
         rank: Number of spatial sizes.
         conv: Channels of the input and the output of a 3-wide convolution that follows and also sees the filter's
             margin, or None.
-        smooth: Whether the taps are [1, 3, 3, 1] / 8. Otherwise they are [1, 1] / 2, so that values are repeated, and
-            the convolution is padded.
+        taps: The filter, whose sum is divided out. With a convolution, it is `SMOOTH` or `BOX`; for `BOX`, which
+            repeats values, the convolution is padded.
 
     Examples:
-        >>> FIRUpsample(1, smooth=False)(torch.tensor([[[1.0, 3.0]]]))
+        >>> FIRUpsample(1, taps=BOX)(torch.tensor([[[1.0, 3.0]]]))
         tensor([[[1., 1., 3., 3.]]])
     """
 
     taps: Tensor
 
-    def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, smooth: bool = True) -> None:
+    def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, taps: Sequence[float] = SMOOTH) -> None:
         super().__init__()
-        self.pad = 1 if smooth and conv is None else 0  # a convolution needs the filter's margin, one value at each end
-        self.register_buffer("taps", 2 * _make_taps(smooth), persistent=False)
-        self.conv = None if conv is None else make_conv(rank, *conv, padding=0 if smooth else 1)
+        self.margin = len(taps) - len(BOX) if conv else 0  # a convolution needs the filter's, one value at each end
+        self.pad = 0 if conv else (len(taps) - 1) // 2
+        self.register_buffer("taps", 2 * make_taps(taps), persistent=False)
+        self.conv = None if conv is None else make_conv(rank, *conv, padding=0 if self.margin else 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to twice the size."""
-        size = [2 * n + len(self.taps) - 2 - 2 * self.pad for n in x.shape[2:]]
+        size = [2 * n + self.margin for n in x.shape[2:]]
         y = resample_fir(x, self.taps, stride=2, padding=self.pad, size=size, transposed=True)
         return y if self.conv is None else self.conv(y)
 
 
-def _make_taps(smooth: bool) -> Tensor:
-    """Makes taps that sum to 1."""
-    taps = torch.tensor(_SMOOTH if smooth else _BOX)
-    return taps / taps.sum()
+def make_taps(taps: Sequence[float]) -> Tensor:
+    """Makes a filter of taps that sum to 1, `l`."""
+    made = torch.tensor(taps)
+    return made / made.sum()

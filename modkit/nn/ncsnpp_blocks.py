@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import broadcast, conv, crop, group_norm
-from modkit.nn.fir import FIRDownsample, FIRUpsample
+from modkit.nn.fir import BOX, SMOOTH, FIRDownsample, FIRUpsample
 from modkit.ops.group_norm import normalize_silu
 
 __all__ = ["Block", "DownsampleBlock", "Head", "Output", "Path", "Unit", "init_xavier"]
@@ -78,7 +78,9 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv_1 = init_xavier(conv(rank, out_channels, out_channels), 1e-10)
         self.resample = (
-            {"down": FIRDownsample, "up": FIRUpsample}[resample](rank, smooth=fir) if resample else nn.Identity()
+            {"down": FIRDownsample, "up": FIRUpsample}[resample](rank, taps=SMOOTH if fir else BOX)
+            if resample
+            else nn.Identity()
         )
         same = channels == out_channels and resample is None
         self.skip = nn.Identity() if same else init_xavier(conv(rank, channels, out_channels, kernel=1))
@@ -136,11 +138,11 @@ class DownsampleBlock(nn.Module):
         self.halve: nn.Module | None = None
         self.join: nn.Module | None = None
         if path == "residual" and (fir or strided):
-            self.halve = init_xavier(FIRDownsample(rank, (side, channels), smooth=fir))
+            self.halve = init_xavier(FIRDownsample(rank, (side, channels), taps=SMOOTH if fir else BOX))
         elif path == "residual":
-            self.halve = nn.Sequential(init_xavier(conv(rank, side, channels)), FIRDownsample(rank, smooth=False))
+            self.halve = nn.Sequential(init_xavier(conv(rank, side, channels)), FIRDownsample(rank, taps=BOX))
         elif path == "skip":
-            self.halve = FIRDownsample(rank, smooth=fir)
+            self.halve = FIRDownsample(rank, taps=SMOOTH if fir else BOX)
             self.join = init_xavier(conv(rank, side, channels, kernel=1))
 
     def forward(self, x: Tensor, side: Tensor, embedding: Tensor | None, style: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -173,10 +175,10 @@ class Output(nn.Module):
         self.upsample: nn.Module | None = None
         self.head: Head | None = None
         if path == "skip":
-            self.upsample = FIRUpsample(rank, smooth=fir) if coarser else None
+            self.upsample = FIRUpsample(rank, taps=SMOOTH if fir else BOX) if coarser else None
             self.head = Head(rank, channels, out_channels)
         elif coarser:
-            self.upsample = init_xavier(FIRUpsample(rank, (coarser, channels), smooth=fir))
+            self.upsample = init_xavier(FIRUpsample(rank, (coarser, channels), taps=SMOOTH if fir else BOX))
         else:
             self.head = Head(rank, channels, channels, scale=1.0)
 

@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 __all__ = ["normalize_spectrum"]
 
 
-def normalize_spectrum(layer: nn.Conv2d | nn.Linear) -> None:
+def normalize_spectrum(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) -> None:
     """Divides the weight of a layer by its largest singular value, in place.
 
     Examples:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from modkit.nn.fir import FIRDownsample, FIRUpsample
+from modkit.nn.fir import BILINEAR, BOX, SMOOTH, FIRDownsample, FIRUpsample
 
-TAPS = {True: [1 / 8, 3 / 8, 3 / 8, 1 / 8], False: [1 / 2, 1 / 2]}
+TAPS = {SMOOTH: [1 / 8, 3 / 8, 3 / 8, 1 / 8], BILINEAR: [1 / 4, 1 / 2, 1 / 4], BOX: [1 / 2, 1 / 2]}
 
 
 def normal(*shape: int) -> Tensor:
@@ -35,26 +35,26 @@ def along(x: Tensor, **options: object) -> Tensor:
 SHAPES = [(2, 3, 6), (2, 3, 1), (2, 2, 4, 7), (1, 2, 5, 5), (1, 2, 4, 3, 2)]
 
 
-@pytest.mark.parametrize("fir", [True, False])
+@pytest.mark.parametrize("fir", [SMOOTH, BILINEAR, BOX])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_downsampling_and_upsampling_are_upfirdn(shape, fir):
-    x, rank, pad = normal(*shape), len(shape) - 2, 1 if fir else 0
+    x, rank, pad = normal(*shape), len(shape) - 2, 0 if fir == BOX else 1
     half = along(x, taps=TAPS[fir], up=1, down=2, before=pad, num=lambda n: (n + 1) // 2)
-    torch.testing.assert_close(FIRDownsample(rank, smooth=fir).double()(x), half, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(FIRDownsample(rank, taps=fir).double()(x), half, rtol=1e-12, atol=1e-14)
     taps = [2 * tap for tap in TAPS[fir]]
-    double = along(x, taps=taps, up=2, down=1, before=pad + 1, num=lambda n: 2 * n)
-    torch.testing.assert_close(FIRUpsample(rank, smooth=fir).double()(x), double, rtol=1e-12, atol=1e-14)
+    double = along(x, taps=taps, up=2, down=1, before=len(fir) - 1 - pad, num=lambda n: 2 * n)
+    torch.testing.assert_close(FIRUpsample(rank, taps=fir).double()(x), double, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("fir", [True, False])
+@pytest.mark.parametrize("fir", [SMOOTH, BOX])
 def test_upsampling_before_a_convolution_is_both_on_the_line_of_zeros_put_in(fir):
-    module, x = FIRUpsample(1, (1, 1), smooth=fir).double(), normal(1, 1, 5)
+    module, x = FIRUpsample(1, (1, 1), taps=fir).double(), normal(1, 1, 5)
     taps, weights = TAPS[fir], module.conv.weight.flatten().tolist()
     sparse = {2 * i: value for i, value in enumerate(x.flatten().tolist())}
     both = [0.0] * (len(taps) + 2)
     for (i, tap), (j, weight) in itertools.product(enumerate(taps), enumerate(weights)):
         both[i + j] += 2 * tap * weight
-    before = 3 if fir else 2  # half of what the two kernels reach, rounded up: nothing is cut between them
+    before = 3 if fir == SMOOTH else 2  # half of what the two kernels reach, rounded up: nothing is cut between them
     values = [sum(w * sparse.get(o + i - before, 0.0) for i, w in enumerate(both)) for o in range(10)]
     expected = torch.tensor(values, dtype=torch.float64) + module.conv.bias
     torch.testing.assert_close(module(x).flatten(), expected, rtol=1e-12, atol=1e-14)
@@ -63,7 +63,7 @@ def test_upsampling_before_a_convolution_is_both_on_the_line_of_zeros_put_in(fir
 @pytest.mark.parametrize("shape", [(2, 2, 6, 4), (1, 2, 5, 3)], ids=str)
 def test_the_downsampling_convolution_sees_the_filter_s_margin(shape):
     layer, x = FIRDownsample(2, (2, 3)).double(), normal(*shape)
-    margin = along(x, taps=TAPS[True], up=1, down=1, before=2, num=lambda n: n + 1 + n % 2)
+    margin = along(x, taps=TAPS[SMOOTH], up=1, down=1, before=2, num=lambda n: n + 1 + n % 2)
     sizes = [(n + 1) // 2 for n in shape[2:]]
     want = torch.empty(shape[0], 3, *sizes, dtype=torch.float64)
     for i, j in itertools.product(*map(range, sizes)):
@@ -72,8 +72,13 @@ def test_the_downsampling_convolution_sees_the_filter_s_margin(shape):
     torch.testing.assert_close(layer(x), want, rtol=1e-12, atol=1e-14)
 
 
+def test_the_taps_1_2_1_interpolate_linearly():
+    doubled = FIRUpsample(1, taps=BILINEAR)(torch.tensor([[[1.0, 3.0, 7.0]]]))
+    assert doubled.flatten().tolist() == [1.0, 2.0, 3.0, 5.0, 7.0, 3.5]  # zeros lie beyond the end
+
+
 def test_without_the_filter_the_downsampling_convolution_is_padded_at_its_end():
-    layer, x = FIRDownsample(1, (2, 3), smooth=False).double(), normal(2, 2, 4)
+    layer, x = FIRDownsample(1, (2, 3), taps=BOX).double(), normal(2, 2, 4)
     want = layer.conv(torch.cat([x, x.new_zeros(2, 2, 1)], dim=2))
     torch.testing.assert_close(layer(x), want)
 

@@ -20,6 +20,10 @@ from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.r3gan import R3GANDiscriminator, R3GANGenerator
+from modkit.nn.resnet import ResNetDiscriminator, ResNetGenerator
+from modkit.nn.stylegan2 import StyleGAN2Generator
+from modkit.nn.stylegan2_discriminator import StyleGAN2Discriminator
 from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
@@ -70,6 +74,32 @@ PARTS = {
     ),
     "dcgan minibatch": Case(
         lambda: DCGANDiscriminator(X, SHORT, channels=4, norm="none", minibatch=3), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "r3gan generator": Case(
+        lambda: R3GANGenerator(ROW, X, SHORT, channels=4, blocks=1, groups=2), (normal(6, 5), SHORT), 0.4
+    ),
+    "r3gan discriminator": Case(
+        lambda: R3GANDiscriminator(X, replace(SHORT, concat=FULL.concat), channels=4, blocks=1, groups=2),
+        (normal(6, 2, 13, 16), replace(SHORT, concat=FULL.concat)),
+        0.4,
+    ),
+    "resnet generator": Case(
+        lambda: ResNetGenerator(ROW, X, SHORT, channels=4, attention=[8], modulate=True), (normal(6, 5), SHORT)
+    ),
+    "resnet discriminator": Case(
+        lambda: ResNetDiscriminator(X, SHORT, channels=4, spectral_norm=False), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "resnet spectral": Case(
+        lambda: ResNetDiscriminator(X, SHORT, channels=4, attention=[8]), (normal(6, 2, 13, 16), SHORT)
+    ),
+    "stylegan2 generator": Case(
+        lambda: StyleGAN2Generator(ROW, X, SHORT, channels=4, style=6, noise=False), (normal(6, 5), SHORT), 1.0
+    ),
+    "stylegan2 discriminator": Case(
+        lambda: StyleGAN2Discriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT), 1.0
+    ),
+    "stylegan2 alone": Case(
+        lambda: StyleGAN2Discriminator(X, SHORT, channels=4, group=0), (normal(6, 2, 13, 16), SHORT), 1.0
     ),
     "patch": Case(lambda: PatchDiscriminator(X, SHORT, channels=4), (normal(6, 2, 13, 16), SHORT)),
     "patch spectral": Case(
@@ -168,7 +198,9 @@ def test_compiled_equals_eager(name):
 def test_samples_do_not_see_each_other_but_through_batch_norm_in_training(name):
     module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
     rows = inputs(name, lambda value: value[1:3])
-    if name != "ncsnpp discriminator" and "minibatch" not in name:  # their last layers compare the batch's samples
+    if (
+        name not in ("ncsnpp discriminator", "stylegan2 discriminator") and "minibatch" not in name
+    ):  # their last layers compare the batch's samples
         torch.testing.assert_close(module(*rows), module(*inputs(name))[1:3])
     if any(isinstance(one, nn.BatchNorm2d) for one in module.modules()):
         module.train()
@@ -185,6 +217,11 @@ def test_samples_do_not_see_each_other_but_through_batch_norm_in_training(name):
         ("dcgan spectral", True),
         ("dcgan unnormalised", True),
         ("dcgan minibatch", False),
+        ("r3gan discriminator", True),
+        ("resnet discriminator", True),
+        ("resnet spectral", True),
+        ("stylegan2 discriminator", False),
+        ("stylegan2 alone", True),
         ("patch", False),
         ("patch spectral", True),
         ("patch unnormalised", True),
@@ -223,6 +260,9 @@ def test_spectral_norm_makes_the_largest_singular_value_one(name):
         (DCGANDiscriminator, 4, {"spectral_norm": True}),
         (DCGANDiscriminator, 8, {"norm": "none"}),
         (PatchDiscriminator, 6, {}),
+        (R3GANDiscriminator, 6, {"blocks": 1, "groups": 2}),
+        (ResNetDiscriminator, 6, {}),
+        (StyleGAN2Discriminator, 6, {}),
     ],
 )
 def test_discriminators_have_second_derivatives(critic, size, options):

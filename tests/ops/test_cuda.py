@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modkit.nn.fir import FIRDownsample, FIRUpsample
+from modkit.nn.fir import BOX, FIRDownsample, FIRUpsample
 from modkit.ops.fir import compute_fir, resample_fir_reference
 from modkit.ops.group_norm import normalize_silu
 from modkit.ops.kernel import choose, list_ran
@@ -46,7 +46,7 @@ def test_ties_are_exact_and_go_to_the_lowest_index():
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("shape", [(4, 128, 256, 256), (2, 3, 33, 17), (1, 300, 1, 1)], ids=str)
 def test_fir_layers_and_their_gradients_are_float64_s(shape, last, dtype):
-    for layer in (FIRDownsample(2), FIRUpsample(2), FIRDownsample(2, smooth=False), FIRUpsample(2, smooth=False)):
+    for layer in (FIRDownsample(2), FIRUpsample(2), FIRDownsample(2, taps=BOX), FIRUpsample(2, taps=BOX)):
         x = torch.randn(shape, device="cuda").to(dtype)
         x = (x.to(memory_format=torch.channels_last) if last else x).requires_grad_()
         exact = x.detach().cpu().double().requires_grad_()

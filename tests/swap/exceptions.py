@@ -26,6 +26,7 @@ UNFIT = {
     },
     ("autoencoder", "regularizer", "feature-matching"): "it trains a generator",
     ("denoising-gan", "regularizer", "feature-matching"): "the host's critic shows no maps",
+    ("autoencoder", "regularizer", "path-length"): "it penalises a generator",
     **{
         (family, "model", part): "the data are one tensor, and no codes"
         for family in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")

@@ -27,6 +27,8 @@ _UNFED = (
 )
 
 _POINT = "x 2 unbounded"
+_GENERATORS = ("dcgan", "r3gan", "resnet", "stylegan2")  # of maps
+_OF_MAPS = (*_GENERATORS, "ncsnpp", "patch")
 _CODE = "z 2 unbounded, x 1×8×8 unbounded"
 _OUT = f"{_POINT}, out 2 unbounded, "
 _RING = r"data \(ring"
@@ -292,13 +294,16 @@ _MAPS = {
             *(
                 (f"denoising-gan-ring model.{slot}={part}", f"model.{slot}", part, ".*", _RING)
                 for slot, part in (("network", "ncsnpp"), ("network", "unet"))
-                + tuple(("discriminator", part) for part in ("dcgan", "ncsnpp", "patch"))
+                + tuple(("discriminator", part) for part in _OF_MAPS)
             ),
             *(
                 (f"gan-ring model.discriminator={part}", "model.discriminator", part, _POINT, _RING)
-                for part in ("dcgan", "ncsnpp", "patch")
+                for part in _OF_MAPS
             ),
-            ("gan-ring model.generator=dcgan", "model.generator", "dcgan", f"z 4 unbounded, {_POINT}", _RING),
+            *(
+                (f"gan-ring model.generator={part}", "model.generator", part, f"z 4 unbounded, {_POINT}", _RING)
+                for part in _GENERATORS
+            ),
             *(
                 (f"diffusion-ring model.network={one}", "model.network", one, rf"{_OUT}cond \(vector 8, time\)", _RING)
                 for one in ("ncsnpp", "unet")
@@ -458,18 +463,28 @@ _LATENT_PENALTIES = {
             rf"model\.latent_critic: the discriminator {part} cannot be built from {_POINT}: \w+ expects continuous "
             rf"(maps|images) .*, got 2 unbounded; it is fed by model\.{_GAUSSIAN}"
         )
-        for part in ("dcgan", "ncsnpp", "patch")
+        for part in _OF_MAPS
     },
 }
 
 _PENALTIES = {
-    f"{host} model.regularizers.r1={part}": rf"model\.regularizers\.r1: {name} is a penalty on the side `autoencoder`"
-    for host in ("gan", "gan-ring", "denoising-gan")
-    for part, name in (
-        ("contractive", "Contractive"),
-        ("decoder-gradient", "DecoderGradient"),
-        ("latent-norm", "LatentNorm"),
-    )
+    **{
+        f"{host}.regularizers.r1=path-length": (
+            rf"{re.escape(host.split()[-1])}\.regularizers\.r1: PathLength is a penalty on the side `generator`"
+        )
+        for host in ("critic model", "latent-vae model.autoencoder")
+    },
+    **{
+        f"{host} model.regularizers.r1={part}": (
+            rf"model\.regularizers\.r1: {name} is a penalty on the side `autoencoder`"
+        )
+        for host in ("gan", "gan-ring", "denoising-gan")
+        for part, name in (
+            ("contractive", "Contractive"),
+            ("decoder-gradient", "DecoderGradient"),
+            ("latent-norm", "LatentNorm"),
+        )
+    },
 }
 
 _OTHER_PENALTIES = {
@@ -562,10 +577,13 @@ REFUSALS = {
         for host in ("in-painting", "latent-in-painting")
     },
     "super-resolution-gan data.data=corrupted": r"model\.conditioner: the conditioner map .*: Map expects maps of one",
-    "super-resolution-gan model.generator=dcgan": (
-        r"model\.generator: the generator dcgan cannot be built from .*cond \(concat 1×4×4 in \[-1, 1\]\): "
-        "DCGANGenerator expects cond without context and concat, got concat"
-    ),
+    **{
+        f"super-resolution-gan model.generator={part}": (
+            rf"model\.generator: the generator {part} cannot be built from .*cond \(concat 1×4×4 in \[-1, 1\]\): "
+            r"\w+ expects cond without context and concat, got concat"
+        )
+        for part in _GENERATORS
+    },
     **{
         f"{host} data.data={data}": _NO_CORRUPTION.format(part, name)
         for host, part, name in (

@@ -1,0 +1,103 @@
+r"""Path length regularization: a step of fixed length in the latent changes samples by a fixed amount, everywhere.
+
+    penalty = gamma E_{w, y} (|J^T y| - a)^2,   J = dG(w) / dw,   y ~ N(0, I / n)
+    a <- a + max(beta, 1 / t) (E |J^T y| - a)       after the t-th turn
+
+w is a generator's styles, or its noise z if it has none. By the division by the number n of positions, lengths do not
+depend on the resolution. At first a is the mean of what has been measured, then a moving average, over the rows of all
+processes; the authors' code starts from 0 instead, which first shrinks all lengths.
+
+Shape letters: b batch, d latent.
+
+References:
+    Analyzing and Improving the Image Quality of StyleGAN (Karras et al., 2020), eq. 4 and appendix B,
+    https://arxiv.org/abs/1912.04958
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from modkit.kinds import GeneratorExtras, Round, Step, read_extras
+from modkit.losses.regularizers import check_gamma
+from modkit.precision import widen
+
+__all__ = ["PathLength"]
+
+
+class PathLength(nn.Module):
+    """The penalty on the lengths of a generator's gradients along random directions of its output.
+
+    It needs another pass through the generator and its second derivatives, so it is best computed at some steps only
+    (`train.terms: {path-length: {every: 4}}`).
+
+    Args:
+        gamma: Weight of the penalty.
+        decay: beta, the least weight of a new mean of lengths, in (0, 1].
+
+    Raises:
+        ValueError: If `gamma` is negative or `decay` out of its range.
+
+    Examples:
+        >>> from modkit import Cond, Rng
+        >>> x = torch.ones(4, 3)
+        >>> played = Round(x, Cond(), Rng(0), z=x, generator=lambda z, cond: 2 * z)
+        >>> penalty = PathLength(gamma=1.0)
+        >>> lengths = 2 * Rng(0).normal("y", x).norm(dim=1)  # a vector has one position
+        >>> bool(penalty(played).isclose(lengths.var(unbiased=False)))
+        True
+    """
+
+    side = "generator"
+    needs = ("z", "generator")
+    mean: Tensor
+    turns: Tensor
+    measured: Tensor
+
+    def __init__(self, *, gamma: float = 2.0, decay: float = 0.01) -> None:
+        super().__init__()
+        self.gamma = check_gamma(self, gamma)
+        if not 0 < decay <= 1:
+            raise ValueError(f"PathLength expects decay in (0, 1], got {decay}")
+        self.decay = decay
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("turns", torch.zeros(()))
+        self.register_buffer("measured", torch.zeros(2), persistent=False)  # the sum of this turn's lengths, and rows
+
+    def forward(self, round: Round) -> Tensor:
+        """The penalty at the round's z, a scalar; gradients reach the generator's parameters, of its mapping too."""
+        lengths = _measure_lengths(round)
+        if self.training:
+            self.measured += torch.stack([lengths.detach().sum(), lengths.new_tensor(len(lengths))])
+        target = torch.where(self.turns > 0, self.mean, lengths.detach().mean())
+        return self.gamma * (lengths - target).square().mean()
+
+    @torch.no_grad()
+    def update(self, step: Step) -> None:
+        """Moves a towards the mean of this turn's lengths, over all processes."""
+        total, rows = step.total(self.measured)
+        self.turns += 1
+        rate = torch.clamp(1 / self.turns, min=self.decay)
+        self.mean += rate * (total / rows - self.mean)
+        self.measured.zero_()
+
+
+def _measure_lengths(round: Round) -> Tensor:
+    """Computes |J^T y| of each sample, `b`, which can be differentiated."""
+    extras, z = read_extras(round.generator, GeneratorExtras), cast(Tensor, round.z)
+    with torch.enable_grad():
+        if extras.styles and extras.synthesis:
+            w = extras.styles(z, round.cond)
+            w = w if w.requires_grad else w.requires_grad_()
+            x = extras.synthesis(w, *((round.rng.at("noise"),) if extras.draws else ()))
+        else:
+            w = z.detach().requires_grad_()
+            x = round.generator(w, round.cond)
+        y = round.rng.normal("y", x) / math.sqrt(math.prod(x.shape[2:]))
+        (slope,) = torch.autograd.grad((x * y).sum(), w, create_graph=True)
+        lengths: Tensor = torch.linalg.vector_norm(widen(slope).flatten(1), dim=1)
+        return lengths
