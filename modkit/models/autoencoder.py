@@ -153,6 +153,7 @@ class Autoencoder(Model):
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
         self.latents = {name: make_unit(event) for name, event in self.bottleneck.latents.items()}
         self.moments, self.start_noise = self._q.extras.moments, self._q.extras.start_noise
+        self.sources = {} if self.start_noise is None else {"z": self.start_noise}
         self.likelihood = likelihood(x=x)
         self.rate = rate(z=next(iter(self.latents.values())))
         self.importance: ImportanceWeights | None = None

@@ -87,6 +87,8 @@ class Diffusion(Model):
         self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.sampler = sampler(schedule=self.schedule, x=x)
+        if read_extras(self.sampler, kinds.SamplerExtras).deterministic:
+            self.sources = {"x_T": self.start_noise}
         self.guidance = guidance()
         defaults = read_extras(self.parametrization, kinds.ParametrizationExtras).weights
         self._weights = make_weights({**defaults, **(weights or {})})

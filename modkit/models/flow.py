@@ -80,12 +80,13 @@ class Flow(Model):
             raise ValueError(f"Flow expects levels of at least 2 of an x with a range, got {levels} and {x}")
         self.event = x
         self.start_noise = TensorType(x.shape, std=1.0)
+        self.sources = {"base": self.start_noise}
         self.grain = 0.0 if levels is None or x.range is None else (x.range[1] - x.range[0]) / (levels - 1)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.bijection = bijection(x=x, cond=cond.merge(self.conditioner.type))
         if not cond:  # which those who encode do not have
-            self.latents = {"base": self.start_noise}
+            self.latents = self.sources
             self.condensers = self.list_modules("bijection", "conditioner")
         self._weights = make_weights(weights)
 

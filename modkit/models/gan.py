@@ -106,6 +106,7 @@ class GAN(Model):
         super().__init__()
         self.event = x
         self.z = self.start_noise = TensorType((z_dim,), std=1.0)
+        self.sources = {"z": self.z}
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         self.generator = generator(z=self.z, x=x, cond=cond.merge(self.conditioner.type))

@@ -130,7 +130,7 @@ class Latent(Model):
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.inputs = tuple(dict.fromkeys((*self.autoencoder.inputs, *self.prior.inputs)))
         self.latents = self.prior.latents
-        self.start_noise = self.prior.start_noise
+        self.start_noise, self.sources = self.prior.start_noise, self.prior.sources
         self.moments = self.prior.moments
         if self.autoencoder.condensers is not None:
             self.condensers = tuple(f"autoencoder.{path}" for path in self.autoencoder.condensers)
@@ -236,6 +236,17 @@ class Latent(Model):
         """Decodes draws from the prior, with the noise of the autoencoder's likelihood."""
         latent, given = self._draw_latent(num, fields, cond, rng)
         return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"), **given)
+
+    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
+        """Draws values of a source of the prior."""
+        return self.prior.draw_source(num, name, rng)
+
+    def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Decodes what the prior decodes a source to, without the noise of the prior's likelihood."""
+        self._check_scale()
+        fields = self.complete(len(source), fields, Rng("source"))
+        latent = self.scale.invert(self.prior.decode_source(source, name, fields=fields))
+        return self.autoencoder.decode(latent, self.at, **pass_fields(self.autoencoder, fields))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound by one draw of the latent and `num` draws of the prior's own bound.
@@ -355,13 +366,16 @@ class Latent(Model):
         self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng
     ) -> tuple[Value, dict[str, Any]]:
         """Draws the autoencoder's latent from the prior; also returns the keywords that decode it."""
+        self._check_scale()
+        fields = self.complete(num, fields, rng)
+        latent = self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
+        return latent, pass_fields(self.autoencoder, fields)
+
+    def _check_scale(self) -> None:
         if not self.scale.known:
             raise ValueError(
                 "Latent cannot be sampled before its prior has been prepared: the scale of the latent is unknown"
             )
-        fields = self.complete(num, fields, rng)
-        latent = self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
-        return latent, pass_fields(self.autoencoder, fields)
 
 
 def _choose(autoencoder: Slot[Model], prior: Slot[Model], latents: Mapping[str, Event], at: str | None) -> str:

@@ -79,7 +79,10 @@ class Model(nn.Module, metaclass=Composing):
     latents in `latents` and implements `encode` and `decode`; any other Model leaves `latents` empty. The types of
     continuous latents state a deviation of 1, to which `latent` scales them for a prior. `moments` gives the mean and
     standard deviation of the latents whose scale is already known, so that `latent` need not measure it. A Model whose
-    `draw` takes its noise from `modkit.samplers.draw_start` gives the type of it in `start_noise`. A conditional Model
+    `draw` takes its noise from `modkit.samplers.draw_start` gives the type of it in `start_noise`. A Model that decodes
+    noise, so that nothing else is drawn for a sample but its fields, names it in `sources` with its type: z of a GAN,
+    x_T of a diffusion model with a deterministic sampler. Unless it is the start noise, drawn from N(0, I), the Model
+    implements `draw_source` and `decode_source`. A conditional Model
     names in `reads` the fields that it is conditioned on; one that encodes a field in x's place names it in `inputs`.
     Where either has a name, `encode`, `decode`, `decode_as_latent`, `reconstruct`, `weigh` and `condense` are given the
     batch's fields by keyword. A Model whose players need optimizers of their own states them in `optimizers`, see
@@ -103,6 +106,7 @@ class Model(nn.Module, metaclass=Composing):
     latents: Mapping[str, Event] = {}
     moments: Mapping[str, tuple[float, float]] = {}
     start_noise: TensorType | None = None
+    sources: Mapping[str, TensorType] = {}
     reads: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     condensed: tuple[str, ...] = ()
@@ -282,6 +286,28 @@ class Model(nn.Module, metaclass=Composing):
         name, given = list(self.latents)[-1] if self.latents else "", pass_fields(self, fields)
         return self.decode(self.encode(x, name, **given), name, **given)
 
+    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
+        """Draws `num` values of the source `name`; by default, standard normal noise.
+
+        Raises:
+            ValueError: If there is no such source.
+        """
+        return rng.normal(name, self.allocate(num, self._find_source(name)))
+
+    def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Decodes values of the source `name`, `b ...`, to the samples that they determine; gradients flow through it.
+
+        Fields that are not given are drawn, the same in each call. By default, the source is the noise from which
+        `draw` starts.
+
+        Raises:
+            ValueError: If there is no such source.
+        """
+        self._find_source(name)
+        x = self.draw(len(source), fields, Cond(), Sampling(Rng("source"), start_noise=source))
+        assert isinstance(x, Tensor)
+        return x
+
     @property
     def device(self) -> torch.device:
         """The device of its first parameter or buffer."""
@@ -421,6 +447,12 @@ class Model(nn.Module, metaclass=Composing):
             ('DPMSolverPlusPlus', True)
         """
         return Composing.swapper(self, parts)  # type: ignore[no-any-return]
+
+    def _find_source(self, name: str) -> TensorType:
+        if name not in self.sources:
+            known = ", ".join(self.sources) or "none"
+            raise ValueError(f"{type(self).__name__} expects a source, one of: {known}; got {name!r}")
+        return self.sources[name]
 
     def _restore_type(self, x: Tensor, precision: str) -> Tensor:
         """Converts what autocast has narrowed to the type of the weights."""

@@ -102,7 +102,7 @@ class DDIM(GridSampler):
     ) -> None:
         _check_eta("DDIM", eta)
         super().__init__(schedule, x, choose_times(self, schedule, x, steps, spacing), clip=clip)
-        self.eta = eta
+        self.eta, self.deterministic = eta, eta == 0
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Returns x_s; after the last step, to s = 0, this is the predicted x_0."""

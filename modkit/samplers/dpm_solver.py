@@ -59,6 +59,8 @@ class DPMSolverPlusPlus(GridSampler):
         1.00
     """
 
+    deterministic = True
+
     def __init__(
         self,
         schedule: Schedule,

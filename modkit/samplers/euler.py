@@ -43,6 +43,8 @@ class Euler(GridSampler):
         ['80', '17.5', '2.52', '0.17', '0']
     """
 
+    deterministic = True
+
     def __init__(
         self,
         schedule: Schedule,

@@ -92,6 +92,7 @@ class Heun(GridSampler):
         self.churn_min = churn_min
         self.churn_max = math.inf if churn_max is None else churn_max
         self.noise = noise
+        self.deterministic = churn == 0 or noise == 0
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Returns x_s; the last step, to s = 0, is one of Euler's method."""
