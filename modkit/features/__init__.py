@@ -6,5 +6,6 @@ from modkit.features.lpips import LPIPS
 from modkit.features.pixels import Pixels
 from modkit.features.pretrained import Timm, TorchVision
 from modkit.features.random_conv import RandomConv
+from modkit.features.stacked_classifier import StackedClassifier
 
-__all__ = ["Classifier", "Inception", "LPIPS", "Pixels", "RandomConv", "Timm", "TorchVision"]
+__all__ = ["Classifier", "Inception", "LPIPS", "Pixels", "RandomConv", "StackedClassifier", "Timm", "TorchVision"]

@@ -1,6 +1,7 @@
 """Metrics: streaming, mergeable measures of samples, and the statistics that they store."""
 
 from modkit.metrics.bound import Bound
+from modkit.metrics.class_modes import ClassModes
 from modkit.metrics.codebook import Codebook
 from modkit.metrics.copying import Copying
 from modkit.metrics.cost import Cost
@@ -20,6 +21,7 @@ from modkit.metrics.wasserstein import SlicedWasserstein, Wasserstein
 __all__ = [
     "Bound",
     "CMMD",
+    "ClassModes",
     "Codebook",
     "Copying",
     "Cost",

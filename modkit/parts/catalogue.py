@@ -209,6 +209,7 @@ _PARTS = {
         ("array", "data.array:Array", "Arrays of pictures, values or codes in .npy files"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
         ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
+        ("stacked", "data.stacked:Stacked", "Three samples as channels: 1000 classes (Srivastava et al., 2017)"),
     ),
     "corruption": (
         ("mask", "data.corruptions:Mask", "A box or a half hidden, to in-paint"),
@@ -220,6 +221,11 @@ _PARTS = {
     "features": (
         ("pixels", "features.pixels:Pixels", "Values as they are"),
         ("classifier", "features.classifier:Classifier", "A small classifier's; digits' ships"),
+        (
+            "stacked-classifier",
+            "features.stacked_classifier:StackedClassifier",
+            "A classifier's of each stacked sample",
+        ),
         ("random-conv", "features.random_conv:RandomConv", "A fixed random network's"),
         ("inception", "features.inception:Inception", "FID's (Heusel et al., 2017)"),
         ("torchvision", "features.pretrained:TorchVision", "A torchvision network's, weights given"),
@@ -251,6 +257,7 @@ _PARTS = {
         ("bound", "metrics.bound:Bound", "ELBO or importance-weighted, bits per dimension"),
         ("sharpness", "metrics.sharpness:Sharpness", "Fine detail beside the data's"),
         ("modes", "metrics.modes:ModeCoverage", "Modes covered (Srivastava et al., 2017)"),
+        ("class-modes", "metrics.class_modes:ClassModes", "Classes found, and their shares (Lin et al., 2018)"),
         ("sliced-wasserstein", "metrics.wasserstein:SlicedWasserstein", "Sliced 1-Wasserstein (Bonneel et al., 2015)"),
         ("wasserstein", "metrics.wasserstein:Wasserstein", "Exact 1-Wasserstein (Peyré & Cuturi, 2019)"),
         ("cost", "metrics.cost:Cost", "Speed, latency, evaluations, FLOPs of sampling"),

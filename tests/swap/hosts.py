@@ -185,6 +185,7 @@ SMALL = {
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
     ("data", "corrupted"): {"data": _DIGITS},
     ("data", "binarized"): {"data": _DIGITS},
+    ("data", "stacked"): {"data": _DIGITS, "num": 40, "num_test": 40},
     ("features", "random-conv"): {"dim": 8},
     ("features", "classifier"): {"epochs": 1, "size": 8},
     ("weight", "warmup"): {"steps": 4},
