@@ -169,12 +169,12 @@ class Whole(Autoencoder):
         given: The arguments of the constructor, by name.
 
     Attributes:
-        sources: Its class in diffusers.
+        origins: Its class in diffusers.
         unread: Keys of its configuration that only pipelines read.
         made_of: The classes of its three parts.
     """
 
-    sources: ClassVar[tuple[str, ...]]
+    origins: ClassVar[tuple[str, ...]]
     unread: ClassVar[tuple[str, ...]]
     made_of: ClassVar[tuple[type[Coder], ...]]
     expand_params = classmethod(expand)
@@ -183,7 +183,7 @@ class Whole(Autoencoder):
         """Lists for each part the keys of the configuration that the others read."""
         every = {key for part in cls.made_of for key in list_keywords(part)}
         for part in cls.made_of:
-            part.sources, part.unread = cls.sources, (*cls.unread, *every)
+            part.origins, part.unread = cls.origins, (*cls.unread, *every)
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         check_folder(type(self).__name__, given["folder"])

@@ -60,7 +60,7 @@ def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     Keywords given with `folder` override the configuration, and what that omits has the default of the class.
 
     Args:
-        target: The part's class, with `sources` and `unread` as `Configured` has them.
+        target: The part's class, with `origins` and `unread` as `Configured` has them.
         params: The keywords in the spec.
 
     Raises:
@@ -71,7 +71,7 @@ def expand(target: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(folder, str):
         return dict(params)
     owner, own = target.__name__, list_keywords(target)
-    config = read_config(owner, folder, target.sources)
+    config = read_config(owner, folder, target.origins)
     source, where = config["_class_name"], f"{folder}/{CONFIG}"
     known = _list_defaults(source)
     taken = {key: value for key, value in known.items() if key in own}  # older folders say less
@@ -114,7 +114,7 @@ class Configured(nn.Module):
         given: The arguments of the constructor, by name.
 
     Attributes:
-        sources: Names of the classes in diffusers whose folders it accepts, first the one that it wraps.
+        origins: Names of the classes in diffusers whose folders it accepts, first the one that it wraps.
         unread: Keys of the configuration that only diffusers' pipelines or other parts read.
         pieces: The first names of its keys in a folder of weights; with None, all of them.
         owner: Name of its class, for error messages.
@@ -122,7 +122,7 @@ class Configured(nn.Module):
         frozen: Whether it starts from a folder's weights and does not train them.
     """
 
-    sources: ClassVar[tuple[str, ...]]
+    origins: ClassVar[tuple[str, ...]]
     unread: ClassVar[tuple[str, ...]] = ()
     pieces: ClassVar[tuple[str, ...] | None] = None
     expand_params = classmethod(expand)

@@ -48,7 +48,7 @@ class DiT(Network):
             configuration has another number of labels.
     """
 
-    sources = ("DiTTransformer2DModel", "Transformer2DModel")
+    origins = ("DiTTransformer2DModel", "Transformer2DModel")
     takes = ("labels", "concat")
     place = "transformer"
 

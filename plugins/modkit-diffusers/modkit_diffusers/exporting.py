@@ -101,9 +101,9 @@ def _check_prediction(path: str, expected: str | None, calls: Mapping[str, Call]
 
 def _assemble(path: str, whole: Any, pieces: list[Any], calls: Mapping[str, Call], model: Model) -> tuple[str, Any]:
     """Assembles diffusers' class from three parts."""
-    source = min(piece.sources[0] for piece in pieces if isinstance(piece, Coder))
+    source = min(piece.origins[0] for piece in pieces if isinstance(piece, Coder))
     for name, piece in zip(PIECES, pieces):
-        if not isinstance(piece, Coder) or piece.sources[0] != source:
+        if not isinstance(piece, Coder) or piece.origins[0] != source:
             place = f"{path}.{name}"
             used = calls[place].part.name if place in calls else type(piece).__name__
             raise ValueError(f"{place} cannot be exported: {source} expects all three parts of it, got {used}")

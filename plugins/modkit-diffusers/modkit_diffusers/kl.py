@@ -187,7 +187,7 @@ class AutoencoderKL(Whole):
         ValueError: If x is not a map whose sides can be halved at each level, or channels are not divisible.
     """
 
-    sources = ("AutoencoderKL",)
+    origins = ("AutoencoderKL",)
     unread = ("sample_size", "force_upcast")
     made_of = (KLEncoder, KLBottleneck, KLDecoder)
 

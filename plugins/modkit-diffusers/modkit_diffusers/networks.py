@@ -42,7 +42,7 @@ class Network(Configured):
         self.join = MapJoin(x, cond.concat, width)
         self.agree("in_channels", self.join.channels)
         self.agree("out_channels", out.shape[0])
-        self.add_module(self.place, make(self.sources[0], self._make_config(size)))
+        self.add_module(self.place, make(self.origins[0], self._make_config(size)))
 
     def _configure(self, size: tuple[int, int], cond: CondType) -> int:
         """Checks and completes the configuration; returns the width of the embedding of a map of codes."""

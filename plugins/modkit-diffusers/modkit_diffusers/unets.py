@@ -55,7 +55,7 @@ class UNet2D(Network):
             configuration requires, or a condition has no input.
     """
 
-    sources = ("UNet2DModel",)
+    origins = ("UNet2DModel",)
     unread = ("sample_size",)
     takes = ("vector", "labels", "concat")
 
@@ -145,7 +145,7 @@ class UNet2DCondition(Network):
             blocks attend to missing tokens or none attend to given ones, or a condition has no input.
     """
 
-    sources = ("UNet2DConditionModel",)
+    origins = ("UNet2DConditionModel",)
     unread = ("sample_size",)
     takes = ("vector", "labels", "context", "concat")
 

@@ -215,7 +215,7 @@ class VQModel(Whole):
         ValueError: If x is not a map whose sides can be halved at each level, or channels are not divisible.
     """
 
-    sources = ("VQModel",)
+    origins = ("VQModel",)
     unread = ("sample_size", "force_upcast", "lookup_from_codebook")
     made_of = (VQEncoder, VQBottleneck, VQDecoder)
 
