@@ -1,10 +1,13 @@
-"""Latent spaces to look at: encoded data, decoded planes, traversals, paths between samples."""
+"""Latent spaces to look at: encoded data, decoded planes, traversals, paths, arithmetic and projections."""
 
+from modkit.latent_space.arithmetic import average_classes, decode_arithmetic, read_classes, select_class
 from modkit.latent_space.drawing import Points, check_ending, draw_points, save_grid
 from modkit.latent_space.paths import interpolate, make_plane
+from modkit.latent_space.projection import Projection, measure_in_features, project
 from modkit.latent_space.space import Space, find_space
 from modkit.latent_space.views import (
     check_plane,
+    decode_between,
     decode_path,
     decode_plane,
     encode_split,
@@ -14,6 +17,8 @@ from modkit.latent_space.views import (
 )
 
 __all__ = [
-    "Points", "Space", "check_ending", "check_plane", "decode_path", "decode_plane", "draw_points", "encode_split",
-    "find_classes", "find_space", "interpolate", "make_plane", "reconstruct_pairs", "save_grid", "traverse_dimensions",
+    "Points", "Projection", "Space", "average_classes", "check_ending", "check_plane", "read_classes",
+    "decode_arithmetic", "decode_between", "decode_path", "decode_plane", "draw_points", "encode_split", "find_classes",
+    "find_space", "interpolate", "make_plane", "measure_in_features", "project", "reconstruct_pairs", "save_grid",
+    "select_class", "traverse_dimensions",
 ]  # fmt: skip

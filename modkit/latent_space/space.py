@@ -1,4 +1,4 @@
-"""The latent space of a Model: one continuous latent, with the ways into it and out of it.
+"""The latent space of a Model: a continuous latent that it encodes to, or the noise that it decodes.
 
 Shape letters: n samples, the latent's own shape, the sample's own shape.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode
+from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
 __all__ = ["Space", "find_space"]
@@ -22,14 +23,15 @@ Fields: TypeAlias = Mapping[str, Tensor]
 
 
 class Space:
-    """One continuous latent of a Model, and the maps between it and samples, in eval mode and without gradients.
+    """A latent of a Model, and the maps between it and samples, in eval mode.
 
     Args:
         type: The type of the latent.
         x: The type of a sample.
         model: The Model.
-        encode: Maps samples, `n ...`, and their fields to latents.
-        decode: Maps latents, `n ...`, and fields to samples.
+        encode: Maps samples, `n ...`, and their fields to latents; None if the Model does not encode.
+        decode: Maps latents, `n ...`, and fields to samples; gradients flow through it.
+        draw: Draws so many latents; None if there is no prior that is known.
         normal: Whether the latent's prior is N(0, I).
     """
 
@@ -39,20 +41,60 @@ class Space:
         x: TensorType,
         model: Model,
         *,
-        encode: Callable[[Tensor, Fields], Tensor],
+        encode: Callable[[Tensor, Fields], Tensor] | None,
         decode: Callable[[Tensor, Fields], Tensor],
+        draw: Callable[[int, Rng], Tensor] | None = None,
         normal: bool,
     ) -> None:
         self.type, self.x, self.normal = type, x, normal
-        self._model, self._encode, self._decode = model, encode, decode
+        self._model, self._encode, self._decode, self._draw = model, encode, decode, draw
+
+    @property
+    def encodes(self) -> bool:
+        """Whether samples can be encoded; otherwise latents are drawn."""
+        return self._encode is not None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the Model."""
+        return self._model.device
 
     def encode(self, x: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Encodes samples, `n ...`, to the means of their latents, on the CPU; a conditional Model needs fields."""
+        """Encodes samples, `n ...`, to the means of their latents, on the CPU; a conditional Model needs fields.
+
+        Raises:
+            ValueError: If the Model does not encode.
+        """
+        if self._encode is None:
+            raise ValueError(
+                f"a latent of samples expects a Model that encodes, got {_name(self._model)}; project them"
+            )
         return self._map(self._encode, Batch(x, fields))
+
+    def draw(self, num: int, *, seed: int = 0, first: int = 0) -> Tensor:
+        """Draws `num` latents from their prior, on the CPU; draw i of a seed is the same in any call.
+
+        Args:
+            num: Number of latents.
+            seed: Seed of the draws.
+            first: Index of the first draw.
+
+        Raises:
+            ValueError: If the prior is unknown, as an autoencoder's that has none.
+        """
+        if self._draw is None:
+            raise ValueError(f"latents to draw expect a prior, got {_name(self._model)}, which has none")
+        with torch.no_grad():
+            return self._draw(num, Rng("latents", seed).rows(first)).cpu()
 
     def decode(self, z: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes latents, `n ...`, to samples, on the CPU; a conditional Model needs fields."""
         return self._map(self._decode, Batch(z, fields))
+
+    def decode_with_gradients(self, z: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Decodes latents on the Model's device, `n ...`, in one batch; gradients flow to them, if they need any."""
+        with evaluate_mode(self._model), torch.enable_grad():
+            return self._decode(z, fields)
 
     def _map(self, map: Callable[[Tensor, Fields], Tensor], values: Batch) -> Tensor:
         with evaluate_mode(self._model):
@@ -64,38 +106,68 @@ class Space:
 
 
 def find_space(model: Model, name: str | None = None) -> Space:
-    """Finds the latent space of a Model that encodes: its first latent that is one continuous tensor.
+    """Finds a latent space of a Model: the first latent that is one continuous tensor, or else its first source.
 
     Args:
         model: The Model; of a Model with a prior, the latent is that of its autoencoder.
-        name: The name of another latent.
+        name: The name of another latent, or of a source (`z` of a GAN, `x_T` of a diffusion model).
 
     Raises:
-        ValueError: If the Model does not encode, or the latent is of codes or a hierarchy.
+        ValueError: If the Model neither encodes nor decodes noise, or the latent is of codes or a hierarchy.
 
     Examples:
-        >>> from modkit.models import Autoencoder
+        >>> from modkit.models import GAN, Autoencoder
         >>> x = TensorType((1, 8, 8), range=(-1.0, 1.0))
         >>> space = find_space(Autoencoder(x, encoder="mlp", decoder="mlp"))
         >>> space.encode(space.decode(torch.zeros(2, *space.type.shape))).shape
         torch.Size([2, 4])
+        >>> space = find_space(GAN(x, generator="mlp", discriminator="mlp"))
+        >>> space.decode(space.draw(2)).shape
+        torch.Size([2, 1, 8, 8])
     """
     coder = model.coder
-    if coder is None:
-        raise ValueError(f"a latent space expects a Model that encodes, such as an autoencoder, got {_name(model)}")
-    known = {key: one for key, one in coder.latents.items() if isinstance(one, TensorType) and one.classes is None}
-    wanted = name or next(iter(known), None)
-    if wanted is None or wanted not in known:
-        there = ", ".join(f"{key} ({_describe(event)})" for key, event in coder.latents.items())
-        one = "a latent that is one continuous tensor" if name is None else f"{name!r} to be one continuous tensor"
-        raise ValueError(f"a latent space expects {one}, got {_name(coder)} with {there}")
+    events = {} if coder is None else coder.latents
+    known = {key: one for key, one in events.items() if isinstance(one, TensorType) and one.classes is None}
+    wanted = name or next(iter((*known, *model.sources)), None)
+    if coder is not None and wanted in known:
+        return _make_encoded(coder, wanted, known[wanted])
+    if wanted is not None and wanted in model.sources:
+        return _make_source(model, wanted)
+    there = {**{key: _describe(event) for key, event in events.items()}, **{key: "noise" for key in model.sources}}
+    if not there:
+        raise ValueError(f"a latent space expects a Model that encodes or decodes noise, got {_name(model)}")
+    one = "a latent that is one continuous tensor" if name is None else f"{name!r} to be one continuous tensor"
+    listed = ", ".join(f"{key} ({event})" for key, event in there.items())
+    raise ValueError(f"a latent space expects {one}, got {_name(coder or model)} with {listed}")
+
+
+def _make_encoded(coder: Model, name: str, type: TensorType) -> Space:
+    normal = coder.start_noise is not None and coder.start_noise.shape == type.shape
     return Space(
-        known[wanted],
+        type,
         coder.single,
         coder,
-        encode=lambda x, fields: Batch(coder.encode(x, wanted, **pass_fields(coder, fields)), {}).tensor,
-        decode=lambda z, fields: coder.decode(z, wanted, **pass_fields(coder, fields)),
-        normal=coder.start_noise is not None and coder.start_noise.shape == known[wanted].shape,
+        encode=lambda x, fields: Batch(coder.encode(x, name, **pass_fields(coder, fields)), {}).tensor,
+        decode=lambda z, fields: coder.decode(z, name, **pass_fields(coder, fields)),
+        draw=(lambda num, rng: rng.normal("z", coder.allocate(num, type))) if normal else None,
+        normal=normal,
+    )
+
+
+def _make_source(model: Model, name: str) -> Space:
+    def decode(z: Tensor, fields: Fields) -> Tensor:
+        read = {field: fields[field] for field in model.reads if field in fields}
+        return model.decode_source(z, name, fields=read)
+
+    type = model.sources[name]
+    return Space(
+        type,
+        model.single,
+        model,
+        encode=None,
+        decode=decode,
+        draw=lambda num, rng: model.draw_source(num, name, rng),
+        normal=type is model.start_noise,
     )
 
 

@@ -6,7 +6,7 @@ Shape letters: n samples, d dimensions of a latent, s steps, the sample's own sh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,12 +15,13 @@ from modkit.data.splits import check_split, read_samples
 from modkit.kinds import Data
 from modkit.latent_space.paths import interpolate, make_plane
 from modkit.latent_space.space import Space
+from modkit.models.paths import Path
 from modkit.rng import Rng
 from modkit.types import Batch
 
 __all__ = [
-    "Encoded", "check_plane", "decode_path", "decode_plane", "encode_split", "find_classes", "reconstruct_pairs",
-    "traverse_dimensions",
+    "Encoded", "check_plane", "decode_between", "decode_path", "decode_plane", "encode_split", "find_classes",
+    "reconstruct_pairs", "traverse_dimensions",
 ]  # fmt: skip
 
 _MOST_DIMENSIONS = 64
@@ -141,9 +142,7 @@ def traverse_dimensions(
     return space.decode(rows.reshape(-1, *space.type.shape), _repeat(fields, size * steps))
 
 
-def decode_path(
-    space: Space, ends: tuple[Batch, Batch], steps: int = 9, *, path: Literal["linear", "spherical"] = "linear"
-) -> Tensor:
+def decode_path(space: Space, ends: tuple[Batch, Batch], steps: int = 9, *, path: Path = "linear") -> Tensor:
     """Decodes paths between the latents of samples, `n ...` each: `(n s) ...`, a row a pair.
 
     A conditional Model decodes a path with the fields of its beginning.
@@ -152,7 +151,30 @@ def decode_path(
         ValueError: As `modkit.latent_space.interpolate`.
     """
     first, last = (space.encode(one.tensor, one.fields) for one in ends)
-    return space.decode(interpolate(first, last, steps, path=path).flatten(0, 1), _repeat(ends[0].fields, steps))
+    return decode_between(space, (first, last), steps, path=path, fields=ends[0].fields)
+
+
+def decode_between(
+    space: Space,
+    ends: tuple[Tensor, Tensor],
+    steps: int = 9,
+    *,
+    path: Path = "linear",
+    fields: Mapping[str, Tensor] = {},
+) -> Tensor:
+    """Decodes paths between latents, `n ...` each: `(n s) ...`, a row a pair.
+
+    Args:
+        space: The latent space.
+        ends: The beginnings and the ends of the paths.
+        steps: Number of samples of a path, ends included.
+        path: The kind of path.
+        fields: The fields that a conditional Model decodes each path with, `n ...`.
+
+    Raises:
+        ValueError: As `modkit.latent_space.interpolate`.
+    """
+    return space.decode(interpolate(*ends, steps, path=path).flatten(0, 1), _repeat(fields, steps))
 
 
 def reconstruct_pairs(space: Space, batch: Batch) -> Tensor:

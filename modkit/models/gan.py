@@ -182,6 +182,12 @@ class GAN(Model):
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
         return self._generate(self._draw_noise(num, rng), cond, rng)
 
+    def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Generates samples from `z`; fields that are not given are drawn, the same in each call."""
+        self._find_source(name)
+        cond = self.conditioner(self.complete(len(source), fields, Rng("source")), None)
+        return self.generator(source, cond)
+
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminators are made of."""
         path = "" if self.discriminator else "discriminators."

@@ -17,7 +17,7 @@ def runs(tmp_path_factory):
             "autoencoder", encoder=use("mlp", width=4, depth=1), decoder=MLP["decoder"], bottleneck="identity"
         ),
         "codes": use("autoencoder", **MLP, bottleneck=use("fsq", levels=[3, 3])),
-        "gan": use("gan", **{one: use("mlp", width=8, depth=1) for one in ("generator", "discriminator")}),
+        "gan": use("gan", **{one: use("mlp", width=8, depth=1) for one in ("generator", "discriminator")}, z_dim=2),
     }
     for name, model in models.items():
         train(spec(model, steps=1), folder / name)
@@ -49,6 +49,24 @@ def test_the_latent_of_a_plain_autoencoder_is_scaled_to_where_its_codes_lie(runs
     assert (tmp_path / "rows.png").stat().st_size > 100
 
 
+@pytest.mark.parametrize("view", ["manifold", "traverse", "interpolate", "arithmetic", "project"])
+def test_the_noise_of_a_gan_is_shown_as_a_latent_is(view, runs, tmp_path):
+    few = {"arithmetic": ("-n", 1), "project": ("--iterations", 2, "-n", 2)}.get(view, ("-n", 2))
+    options = ("--features", "classifier:digits") if view == "project" else ()
+    run("latent", runs / "gan", f"--{view}", *few, *options, "--out", tmp_path / "a.png")
+    run("latent", runs / "gan", f"--{view}", *few, *options, "--out", tmp_path / "b.png", "--seed", 1)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert min(picture.size) > 15
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes() or view == "manifold"
+
+
+def test_means_of_classes_are_a_row_and_arithmetic_has_four(runs, tmp_path):
+    run("latent", runs / "plane", "--arithmetic", "--out", tmp_path / "means.png")
+    run("latent", runs / "plane", "--arithmetic", "--classes", "3,1,7", "-n", 5, "--out", tmp_path / "rows.png")
+    with Image.open(tmp_path / "means.png") as means, Image.open(tmp_path / "rows.png") as rows:
+        assert means.width > 8 * means.height and 1.3 < rows.width / rows.height < 1.7
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
@@ -58,7 +76,9 @@ def test_the_latent_of_a_plain_autoencoder_is_scaled_to_where_its_codes_lie(runs
         ("plane", ("--reconstruct", "-n", 400), "at most the 360 test samples, got 400"),
         ("plain", ("--manifold",), "a plane expects a latent of 2 dimensions"),
         ("codes", ("--traverse", "--latent", "codes"), "'codes' to be one continuous tensor, got Autoencoder with"),
-        ("gan", ("--traverse",), "expects a Model that encodes, such as an autoencoder, got GAN"),
+        ("gan", ("--reconstruct",), "a latent of samples expects a Model that encodes, got GAN; project them"),
+        ("gan", ("--arithmetic", "--classes", "3,1"), "--classes expects three numbers a,b,c, got '3,1'"),
+        ("codes", ("--interpolate", "--latent", "z"), "'z' to be one continuous tensor, got Autoencoder with codes"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_with_the_reason(name, arguments, message, runs):

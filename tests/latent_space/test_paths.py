@@ -53,6 +53,6 @@ test_refuses = refusals(
     (lambda: make_plane(0), "make_plane expects a side of at least 1, got 0"),
     (lambda: interpolate(ONE, ONE, 1), "at least 2 steps, got .* and 1"),
     (lambda: interpolate(ONE, torch.ones(2, 2), 3), r"one shape .* got \(1, 2\), \(2, 2\)"),
-    (lambda: interpolate(ONE, ONE, 3, path="round"), "linear or spherical, got 'round'"),
-    (lambda: interpolate(ONE, -ONE, 3, path="spherical"), "no latents of opposite directions"),
+    (lambda: interpolate(ONE, ONE, 3, path="round"), "is linear or spherical, got 'round'"),
+    (lambda: interpolate(ONE, -ONE, 3, path="spherical"), "expects no latents of opposite directions"),
 )

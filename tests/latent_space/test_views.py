@@ -22,7 +22,7 @@ from modkit.latent_space import (
     save_grid,
     traverse_dimensions,
 )
-from modkit.models import GAN, Autoencoder, Diffusion, Latent
+from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -137,7 +137,6 @@ def test_files_are_pictures(ending, tmp_path):
 VQ = Autoencoder(X, encoder="mlp", decoder="mlp", bottleneck="fsq")
 MAP = Autoencoder(X)
 test_refuses = refusals(
-    (lambda: find_space(GAN(X, generator="mlp", discriminator="mlp")), "expects a Model that encodes.*, got GAN"),
     (lambda: find_space(VQ, "codes"), "'codes' to be one continuous tensor, got Autoencoder with .*codes"),
     (
         lambda: decode_plane(find_space(MAP)),

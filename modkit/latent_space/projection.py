@@ -1,0 +1,126 @@
+r"""Projection: the latents whose decoded samples are nearest to given ones, found by gradient descent.
+
+    z* = argmin_z d(G(z), x),   begun at the nearest of several draws, or at what x is encoded to
+
+Shape letters: n samples, the latent's own shape, the sample's own shape.
+
+References:
+    Generative Visual Manipulation on the Natural Image Manifold (Zhu et al., 2016), eq. 4, section 3.1,
+    https://arxiv.org/abs/1609.03552
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from modkit.kinds import FeatureExtractor
+from modkit.latent_space.space import Space
+
+__all__ = ["Projection", "measure_in_features", "measure_squares", "project"]
+
+Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+class Projection(NamedTuple):
+    """What samples were projected to.
+
+    Args:
+        latents: The latents, `n ...`.
+        samples: What they are decoded to, `n ...`.
+        distances: How far these are from the given samples, `n`.
+    """
+
+    latents: Tensor
+    samples: Tensor
+    distances: Tensor
+
+
+def measure_squares(x: Tensor, y: Tensor) -> Tensor:
+    """Measures the mean squared difference of values of each pair, `n`.
+
+    Examples:
+        >>> measure_squares(torch.zeros(1, 2), torch.ones(1, 2))
+        tensor([1.])
+    """
+    return (x - y).square().flatten(1).mean(1)
+
+
+def measure_in_features(features: FeatureExtractor) -> Distance:
+    """Returns the mean squared difference in the vectors of a feature extractor, as a distance of `project`."""
+    return lambda x, y: measure_squares(features(x).vector, features(y).vector)
+
+
+def project(
+    space: Space,
+    x: Tensor,
+    *,
+    steps: int = 200,
+    lr: float = 0.1,
+    starts: int = 64,
+    distance: Distance = measure_squares,
+    fields: Mapping[str, Tensor] = {},
+    seed: int = 0,
+) -> Projection:
+    """Projects samples into a latent space, by Adam, whose learning rate falls along a cosine to 0.
+
+    Each sample keeps the best latent that was visited. A space with neither a prior nor an encoder cannot be searched.
+
+    Args:
+        space: The latent space.
+        x: The samples, `n ...`.
+        steps: Number of steps.
+        lr: Learning rate at the first step, in units of the latent.
+        starts: Number of draws among which each begins; 0 begins at what the Model encodes x to.
+        distance: `distance(decoded, x)` gives the distance of each pair, `n`, differentiably.
+        fields: The fields of the samples, for a conditional Model.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: If `steps`, `lr` or `starts` is out of range, or the space cannot be begun in.
+
+    Examples:
+        >>> from modkit.latent_space import find_space
+        >>> from modkit.models import GAN
+        >>> from modkit.types import TensorType
+        >>> space = find_space(GAN(TensorType((2,)), z_dim=2))
+        >>> found = project(space, space.decode(space.draw(3)), steps=20)
+        >>> found.latents.shape, bool((found.distances < 1).all())
+        (torch.Size([3, 2]), True)
+    """
+    if steps < 0 or not 0 < lr < math.inf or starts < 0:
+        raise ValueError(f"project expects steps >= 0, lr > 0 and starts >= 0, got {steps}, {lr} and {starts}")
+    begun = _choose_starts(space, x, starts, distance, fields, seed) if starts else space.encode(x, fields)
+    z = begun.to(space.device).clone().requires_grad_()
+    target = x.to(z)
+    given = {name: value.to(space.device) for name, value in fields.items()}
+    optimizer = torch.optim.Adam([z], lr=lr)
+    best, least = z.detach().clone(), torch.full((len(x),), math.inf, device=z.device)
+    for step in range(steps + 1):  # the last one is measured, too
+        distances = distance(space.decode_with_gradients(z, given), target)
+        found = distances.detach()
+        nearer = found < least
+        best[nearer], least = z.detach()[nearer], torch.minimum(found, least)
+        if step == steps:
+            break
+        (z.grad,) = torch.autograd.grad(distances.sum(), z)
+        optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.step()
+    latents = best.cpu()
+    return Projection(latents, space.decode(latents, fields), least.cpu())
+
+
+def _choose_starts(
+    space: Space, x: Tensor, starts: int, distance: Distance, fields: Mapping[str, Tensor], seed: int
+) -> Tensor:
+    """Draws so many latents for each sample, and returns the nearest."""
+    drawn = space.draw(len(x) * starts, seed=seed)
+    decoded = space.decode(drawn, {name: value.repeat_interleave(starts, 0) for name, value in fields.items()})
+    with torch.no_grad():
+        found = distance(decoded.to(space.device), x.to(space.device, decoded.dtype).repeat_interleave(starts, 0))
+    nearest = found.view(len(x), starts).argmin(1).cpu() + torch.arange(len(x)) * starts
+    return drawn[nearest]
