@@ -26,6 +26,9 @@ _DIFFUSION = use("diffusion", network=_NET, sampler=use("ddim", steps=4))
 MODELS = {
     "autoencoder": _GAUSSIAN,
     "gan": use("gan", generator=_NET, discriminator=_NET, z_dim=4),
+    "bidirectional": use(
+        "bidirectional", generator=_NET, encoder=_NET, discriminator=_NET, game="veegan", categories=3, noise=2
+    ),
     "diffusion": _DIFFUSION,
     "flow": use("flow", bijection=use("autoregressive", width=16, depth=1)),
     "denoising-gan": use("denoising-gan", network=_NET, discriminator=_NET, z_dim=4),

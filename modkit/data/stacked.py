@@ -89,24 +89,24 @@ class Stacked:
         Raises:
             ValueError: If there is no such split.
         """
-        members = self._find_members(split, indices)
-        distinct, rows = members.unique(return_inverse=True)  # a sample may be in several stacks of a batch
-        batch = read_samples(self.data, split, distinct.tolist(), rng)
+        distinct, rows = self._find_members(split, indices)
+        batch = read_samples(self.data, split, distinct, rng)
         return Batch(batch.tensor[rows].flatten(1, 2), {"labels": self._join_labels(batch.fields["labels"][rows])})
 
     def read_fields(self, split: str, indices: Sequence[int]) -> dict[str, Tensor]:
         """Reads the labels of the stacks at `indices`; the samples are read only if the data cannot do without."""
-        members = self._find_members(split, indices)
-        distinct, rows = members.unique(return_inverse=True)
+        distinct, rows = self._find_members(split, indices)
         read = read_extras(self.data, DataExtras).read_fields
-        where = split, distinct.tolist()
-        labels = read(*where)["labels"] if read else read_samples(self.data, *where, Rng(0)).fields["labels"]
+        fields = read(split, distinct) if read else read_samples(self.data, split, distinct, Rng(0)).fields
+        labels = fields["labels"]
         return {"labels": self._join_labels(labels[rows])}
 
-    def _find_members(self, split: str, indices: Sequence[int]) -> Tensor:
-        """The samples that make each stack, `b n`."""
+    def _find_members(self, split: str, indices: Sequence[int]) -> tuple[list[int], Tensor]:
+        """Finds the samples to read, each once though several stacks may have it, and the rows of each stack, `b n`."""
         check_split(self, split)
-        return self._members[split][torch.as_tensor(indices, dtype=torch.long)]
+        members = self._members[split][torch.as_tensor(indices, dtype=torch.long)]
+        distinct = sorted(set(members.flatten().tolist()))
+        return distinct, torch.searchsorted(torch.tensor(distinct), members)
 
     def _join_labels(self, labels: Tensor) -> Tensor:
         weights = self.classes ** torch.arange(self.depth - 1, -1, -1)

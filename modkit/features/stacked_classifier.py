@@ -95,14 +95,14 @@ class StackedClassifier(nn.Module):
         """
         made = self.classifier(self._divide(x))
         assert made.logits is not None
-        log_p = made.logits.log_softmax(1).unflatten(0, (-1, self.depth)).unbind(1)
+        log_p = made.logits.log_softmax(1).view(len(x), self.depth, -1).unbind(1)
         logits = reduce(lambda a, b: (a[:, :, None] + b[:, None]).flatten(1), log_p)
-        maps = tuple(one.unflatten(0, (-1, self.depth)).flatten(1, 2) for one in made.maps)
-        return Features(made.vector.unflatten(0, (-1, self.depth)).flatten(1), maps, logits)
+        maps = tuple(one.reshape(len(x), -1, *one.shape[2:]) for one in made.maps)
+        return Features(made.vector.reshape(len(x), -1), maps, logits)
 
     def _divide(self, x: Tensor) -> Tensor:
         """Returns the samples of stacks as a batch, `bn c h w`."""
-        return x.unflatten(1, (self.depth, -1)).flatten(0, 1)
+        return x.reshape(len(x) * self.depth, -1, *x.shape[2:])
 
     def _divide_batch(self, batch: Batch) -> Batch:
         fields = {name: self._divide_labels(batch.fields[name]) for name in ("labels",) if name in batch.fields}

@@ -13,6 +13,7 @@ from modkit.metrics.kernel import CMMD, MMD, KernelDistance
 from modkit.metrics.label_accuracy import LabelAccuracy
 from modkit.metrics.latent_usage import LatentUsage
 from modkit.metrics.modes import ModeCoverage
+from modkit.metrics.path_length import PathLength
 from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall
 from modkit.metrics.reconstruction import Reconstruction, ReconstructionFD
 from modkit.metrics.sharpness import Sharpness
@@ -36,6 +37,7 @@ __all__ = [
     "MMD",
     "ModeCoverage",
     "PRDC",
+    "PathLength",
     "PrecisionRecall",
     "Reconstruction",
     "ReconstructionFD",

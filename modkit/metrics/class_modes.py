@@ -23,13 +23,13 @@ from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
 from modkit.types import Score
 
-__all__ = ["ClassModes", "class_kl"]
+__all__ = ["ClassModes", "compute_class_kl"]
 
 _GROUPS = 10
 _SMOOTHING = 0.5  # samples added to each class of the real ones
 
 
-def class_kl(*, fake: Tensor, real: Tensor | None = None) -> float:
+def compute_class_kl(*, fake: Tensor, real: Tensor | None = None) -> float:
     """KL in nats of the shares of classes among fake samples from those among real ones, or from equal shares.
 
     Args:
@@ -37,7 +37,7 @@ def class_kl(*, fake: Tensor, real: Tensor | None = None) -> float:
         real: Number of real samples of each class, `k`, or None for equal shares.
 
     Examples:
-        >>> round(class_kl(fake=torch.tensor([4, 0])), 6)
+        >>> round(compute_class_kl(fake=torch.tensor([4, 0])), 6)
         0.693147
     """
     k, q = len(fake), fake.double() / fake.sum()
@@ -105,5 +105,5 @@ class ClassModes(Streaming[Tensor]):
         shares = real if self.shares == "data" else None
         return {
             "classes": score("higher", lambda n: float((n >= self.least).sum())),
-            "class KL": score("lower", lambda n: class_kl(fake=n, real=shares)),
+            "class KL": score("lower", lambda n: compute_class_kl(fake=n, real=shares)),
         }

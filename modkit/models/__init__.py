@@ -5,6 +5,7 @@ from typing import Any
 
 from modkit.models.autoencoder import Autoencoder
 from modkit.models.autoregressive import Autoregressive
+from modkit.models.bidirectional import Bidirectional
 from modkit.models.cascade import Cascade
 from modkit.models.composing import Composing
 from modkit.models.denoising_gan import DenoisingGAN
@@ -19,6 +20,7 @@ from modkit.models.player import Player
 __all__ = [
     "Autoencoder",
     "Autoregressive",
+    "Bidirectional",
     "Cascade",
     "DenoisingGAN",
     "Diffusion",

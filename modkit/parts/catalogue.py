@@ -15,6 +15,7 @@ _PARTS = {
     "model": (
         ("autoencoder", "models.autoencoder:Autoencoder", "AE, VAE, VQ-VAE; VQGAN's first stage"),
         ("gan", "models.gan:GAN", "Generator against discriminators (Goodfellow et al., 2014)"),
+        ("bidirectional", "models.bidirectional:Bidirectional", "Generator and encoder: ALI, BiGAN, VEEGAN, InfoGAN"),
         ("diffusion", "models.diffusion:Diffusion", "Denoising diffusion (Ho et al., 2020)"),
         ("latent", "models.latent:Latent", "Any model of a latent (LDM: Rombach et al., 2022)"),
         ("autoregressive", "models.autoregressive:Autoregressive", "Codes in raster order (van den Oord et al., 2017)"),
@@ -260,6 +261,7 @@ _PARTS = {
         ("class-modes", "metrics.class_modes:ClassModes", "Classes found, and their shares (Lin et al., 2018)"),
         ("sliced-wasserstein", "metrics.wasserstein:SlicedWasserstein", "Sliced 1-Wasserstein (Bonneel et al., 2015)"),
         ("wasserstein", "metrics.wasserstein:Wasserstein", "Exact 1-Wasserstein (Peyré & Cuturi, 2019)"),
+        ("path-length", "metrics.path_length:PathLength", "Perceptual path length (Karras et al., 2019)"),
         ("cost", "metrics.cost:Cost", "Speed, latency, evaluations, FLOPs of sampling"),
         ("label-accuracy", "metrics.label_accuracy:LabelAccuracy", "A classifier reads the label"),
     ),

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from modkit.metrics.class_modes import ClassModes, class_kl
+from modkit.metrics.class_modes import ClassModes, compute_class_kl
 from modkit.rng import Rng
 from tests.refusals import refusals
 
@@ -27,9 +27,9 @@ def test_the_kl_is_the_sum_over_classes():
 def test_a_perfect_sampler_scores_the_bias_that_is_stated():
     k, n = 100, 5000
     drawn = [Rng(seed).integers("c", torch.empty(n), 0, k).bincount(minlength=k) for seed in range(40)]
-    mean = sum(class_kl(fake=one) for one in drawn) / 40
+    mean = sum(compute_class_kl(fake=one) for one in drawn) / 40
     assert mean == pytest.approx((k - 1) / (2 * n), rel=0.1)
-    pairs = sum(class_kl(fake=a, real=b) for a, b in zip(drawn, drawn[1:])) / 39
+    pairs = sum(compute_class_kl(fake=a, real=b) for a, b in zip(drawn, drawn[1:])) / 39
     assert pairs == pytest.approx((k - 1) / n, rel=0.1)
 
 

@@ -2,6 +2,8 @@
 
 __all__ = ["SAME", "UNFIT", "UNMOVED"]
 
+_MAPS = ("encoded", "map", "tokens")
+
 UNFIT = {
     ("denoising-gan", "schedule", "edm"): "its even times all lie at pure noise",
     ("autoencoder", "conditioner", "encoded"): "no host of the family has masked samples",
@@ -19,9 +21,10 @@ UNFIT = {
         for name in ("clip", "dinov2", "inception", "lpips", "timm", "torchvision")
     },
     ("autoencoder", "features", "pixels"): "it gives no maps to compare",
+    ("autoencoder", "features", "stacked-classifier"): "the host's data have a single channel",
     **{
         (family, "regularizer", part): "it penalises an autoencoder"
-        for family in ("denoising-gan", "gan")
+        for family in ("bidirectional", "denoising-gan", "gan")
         for part in ("contractive", "decoder-gradient", "latent-norm")
     },
     ("autoencoder", "regularizer", "feature-matching"): "it trains a generator",
@@ -29,9 +32,21 @@ UNFIT = {
     ("autoencoder", "regularizer", "path-length"): "it penalises a generator",
     **{
         (family, "model", part): "the data are one tensor, and no codes"
-        for family in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")
+        for family in ("autoencoder", "bidirectional", "denoising-gan", "diffusion", "flow", "gan")
         for part in ("autoregressive", "cascade", "masked")
     },
+    **{
+        ("bidirectional", "bottleneck", part): "its latents have no normal prior, or several levels"
+        for part in ("fsq", "gumbel", "identity", "ladder", "lfq", "residual-vq", "top-down", "vq")
+    },
+    ("bidirectional", "encoder", "conv"): "its features are a map",
+    **{
+        ("bidirectional", "regularizer", part): "real and fake pairs have other conditions"
+        for part in ("gradient-penalty", "r2")
+    },
+    **{("bidirectional", "conditioner", part): "z takes a map's place, and no part attends" for part in _MAPS},
+    ("bidirectional", "data", "corrupted"): "z takes a map's place, so the host reads none",
+    ("bidirectional", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("autoencoder", "bottleneck", "top-down"): "no host of the family has a hierarchy without a prior",
     **{
         ("denoising-gan", "conditioner", part): "x_t takes a map's place, and neither network attends"

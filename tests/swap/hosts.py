@@ -53,6 +53,11 @@ def _flow(**parts):
     return use("flow", **{"bijection": _COUPLING, "weights": {}, **parts})
 
 
+def _bidirectional(**parts):
+    players = {"generator": _MLP, "encoder": _MLP, "bottleneck": _GAUSSIAN, "discriminator": _MLP}
+    return use("bidirectional", **{**players, "regularizers": {}, "weights": {}, **parts})
+
+
 def _latent(autoencoder, prior, **settings):
     return use("latent", **settings, autoencoder=autoencoder, prior=prior)
 
@@ -123,6 +128,7 @@ _MODELS = {
     "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
     "denoising": _autoencoder(input="noisy"),
     "conditional-vae": _autoencoder(**_CONV, **_LABEL),
+    "bidirectional": _bidirectional(**_ADVERSARIAL),
 }
 _DATA = {
     **dict.fromkeys(("gan-ring", "diffusion-ring", "denoising-gan-ring"), _RING),
@@ -142,6 +148,7 @@ OWN = ("checkpoints/", "diffusers/", "quantizers/", "trackers/")
 SMALL = {
     ("model", "autoencoder"): _autoencoder().params,
     ("model", "gan"): _gan().params,
+    ("model", "bidirectional"): _bidirectional().params,
     ("model", "diffusion"): _diffusion().params,
     ("model", "autoregressive"): {"network": _TRANSFORMER, "weights": {}},
     ("model", "masked"): {"network": _TRANSFORMER, "weights": {}},

@@ -11,7 +11,7 @@ __all__ = ["REFUSALS"]
 _LATENT_HOSTS = ("diffusion", "gan", "flow", "vae", "in-painting", "autoregressive", "masked", "cascade")
 _FLAT = ("checkerboard", "grid", "ring", "spirals")  # data of vectors
 _PICTURES = (
-    *("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "sprites"),
+    *("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "sprites", "stacked"),
     *("torchvision", "webdataset/stream"),
 )
 _CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
@@ -427,6 +427,7 @@ _CONDITIONS = {
         case: f"leaves fields unread that these data have for it to read: {fields}; expected"
         for fields, each in {
             "masked, mask": (
+                "bidirectional data=corrupted",
                 *(f"{host} data=corrupted" for host in (*_PLAIN, *(f"latent-{prior}" for prior in _NESTED))),
                 *(f"in-painting model.conditioner={part}" for part in ("label", "none", "tokens")),
                 *(f"in-painting model.conditioner.parts.maps={part}" for part in (*_NO_MAP, "tokens")),
@@ -435,10 +436,11 @@ _CONDITIONS = {
                 *(f"latent-in-painting model.prior={part}" for part in _UNCONDITIONAL),
                 *(
                     f"latent-in-painting model={part}"
-                    for part in ("autoencoder", "denoising-gan", "diffusion", "flow", "gan")
+                    for part in ("autoencoder", "bidirectional", "denoising-gan", "diffusion", "flow", "gan")
                 ),
             ),
             "noisy": (
+                "denoising model=bidirectional",
                 *(f"denoising model={part}" for part in ("denoising-gan", "diffusion", "flow", "gan", *_UNCONDITIONAL)),
             ),
             "low_res": (
@@ -534,7 +536,46 @@ _FLOWS = {
     },
 }
 
+_NO_PRIOR = "Bidirectional expects a bottleneck whose latent is a vector with a standard normal prior, got "
+_NOT_VECTORS = ("fsq", "gumbel", "identity", "ladder", "lfq", "residual-vq", "vq")
+_TWO_CONCATS = "the model bidirectional cannot be built from .*: conditions expect `concat` from one side only"
+
+_BIDIRECTIONAL = {
+    **{
+        f"{case}=bidirectional": _TWO_CONCATS
+        for case in (
+            *("super-resolution-gan model", "in-painting model", "latent-in-painting model.prior"),
+            "latent-cascade model.prior.level",
+        )
+    },
+    "latent-in-painting model.autoencoder=bidirectional": "Encoded expects a latent that is a map",
+    "latent-joint model.autoencoder=bidirectional": "joint training expects a latent of known entropy, got 'z'",
+    "latent-joint model.prior=bidirectional": "Bidirectional has none that could train",
+    "latent-autoregressive model.autoencoder=bidirectional": "z: Autoregressive expects codes, got 2 unbounded",
+    "latent-masked model.autoencoder=bidirectional": "z: Masked expects codes, got 2 unbounded",
+    "latent-cascade model.autoencoder=bidirectional": "z: Cascade expects a hierarchy, got 2 unbounded",
+    "latent-cascade model.prior=bidirectional": "codes: Bidirectional expects one tensor, got a hierarchy of 2 levels",
+    "bidirectional model.encoder=conv": rf"{_NO_PRIOR}model\.bottleneck \(gaussian\) with 2×4×4",
+    **{f"bidirectional model.bottleneck={part}": rf"{_NO_PRIOR}model\.bottleneck \({part}, " for part in _NOT_VECTORS},
+    "bidirectional model.bottleneck=top-down": _no_hierarchy("model.bottleneck", "bottleneck top-down", "TopDown"),
+    **{
+        f"bidirectional model.regularizers.r1={part}": f"{name} is a penalty on the side `autoencoder`"
+        for part, name in (
+            *(("contractive", "Contractive"), ("decoder-gradient", "DecoderGradient"), ("latent-norm", "LatentNorm")),
+        )
+    },
+    **{
+        f"bidirectional model.regularizers.r1={part}": f"{name} needs `fake` of a round, got critic"
+        for part, name in (("gradient-penalty", "GradientPenalty"), ("r2", "R2"))
+    },
+    "bidirectional model.conditioner=encoded": _no_masked("model.conditioner"),
+    "bidirectional model.conditioner=map": _no_maps("model.conditioner"),
+    "bidirectional model.conditioner=tokens": _no_tokens("model.", "encoder mlp", _NO_CONTEXT),
+    "bidirectional model.weights.adversarial=adaptive": _no_last_layer("model", "adversarial", "discriminator"),
+}
+
 REFUSALS = {
+    **_BIDIRECTIONAL,
     **_LATENT_PENALTIES,
     **_FLOWS,
     **_PRIORS_OF_CODES,
@@ -549,6 +590,7 @@ REFUSALS = {
         for name in ("clip", "dinov2", "lpips", "timm", "torchvision")
     },
     "critic model.features=inception": "Inception expects",
+    "critic model.features=stacked-classifier": "StackedClassifier expects k.depth classes and channels by depth",
     "critic model.features=pixels": "Perceptual expects features with maps, got pixels, which gives none",
     "diffusion-ring model.parametrization=eps": r"model\.parametrization: errors of one direction drift 16-fold",
     "diffusion-ring model.parametrization=eps-learned": (

@@ -1,0 +1,288 @@
+r"""Bidirectional GANs: a generator and an encoder against a judge of pairs (x, z), which is to tell theirs apart.
+
+    real pairs  (x, F(x)),  x from the data        fake pairs  (G(z), z),  z from the prior
+    z = [z_c, c, n],   z_c ~ N(0, I),  c one of k categories,  n ~ N(0, I), which is not encoded
+
+`game` says what teaches the encoder:
+
+    ali      D judges pairs; F is trained against D, as G is, in the other direction (ALI, BiGAN)
+    veegan   D judges pairs; F learns from reconstruction alone, which trains G, too
+    infogan  D judges x; F learns from reconstruction alone: a bound on the information of [z_c, c] in G(z)
+
+    reconstruction = E |z_c - F(G(z))|^2 - E log q(c | G(z))
+
+The posterior of z_c is that of the bottleneck: with noise (`gaussian`, ALI) or without (`deterministic`, BiGAN). The
+optimum of D on pairs is log p(x) q(z | x) - log p(z) p(x | z), so that at the end of the game F inverts G.
+
+Shape letters: b batch, d encoded values, k categories.
+
+References:
+    Adversarially Learned Inference (Dumoulin et al., 2017), eq. 1, https://arxiv.org/abs/1606.00704
+    Adversarial Feature Learning (Donahue et al., 2017), eq. 2, https://arxiv.org/abs/1605.09782
+    VEEGAN (Srivastava et al., 2017), eq. 4 and algorithm 1, https://arxiv.org/abs/1705.07761
+    InfoGAN (Chen et al., 2016), eq. 5 and 6, https://arxiv.org/abs/1606.03657
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modkit import kinds
+from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
+from modkit.losses.regularizers import make_regularizers, penalize, select_due
+from modkit.losses.review import review_critic
+from modkit.models.given import call_given
+from modkit.models.model import Model, make_weights
+from modkit.models.player import Player
+from modkit.models.step import StepContext
+from modkit.nn.blocks import broadcast
+from modkit.precision import widen
+from modkit.rng import Rng
+from modkit.samplers.sampling import draw_start
+from modkit.types import Batch, Cond, CondType, TensorType, Value
+
+__all__ = ["Bidirectional"]
+
+
+class Game(NamedTuple):
+    """What D judges, pairs or x alone, and what F learns from, reconstruction or D."""
+
+    pairs: bool
+    reconstructs: bool
+
+
+GAMES = {"ali": Game(True, False), "veegan": Game(True, True), "infogan": Game(False, True)}
+"""The games, by name."""
+
+
+class Bidirectional(Model):
+    """A generator and an encoder against a judge of pairs.
+
+    Args:
+        x: Type of the data.
+        cond: Conditions from an enclosing Model.
+        fields: The data's fields.
+        generator: Maps noise to data.
+        encoder: Maps data to features.
+        bottleneck: Maps features to z_c: one with a standard normal prior, a vector.
+        discriminator: Tells real from fake pairs: it is given z beside x, as a map of constants (`concat`).
+        adversarial: Losses of the two sides.
+        regularizers: Penalties on the discriminator at real pairs, or on the generator, by the names of their terms.
+        conditioner: Computes the conditions of all networks from fields; it is trained with the generator.
+        game: What teaches the encoder: `ali`, `veegan` or `infogan`.
+        categories: Number of categories k of c; 0 for none.
+        noise: Width of n.
+        weights: Weights of the losses by term (`adversarial`, `reconstruction`, `r1`, …); the default weight
+            is 1.
+
+    Raises:
+        ValueError: If the game is unknown, the bottleneck's latent is no vector with a normal prior, or there are
+            categories in the game `ali`, which cannot be differentiated through their draws.
+
+    Examples:
+        >>> model = Bidirectional(TensorType((2,)), encoder="mlp", game="veegan")
+        >>> x = model.sample(3, seed=0)
+        >>> model.encode(x, "z").shape, model.reconstruct(x).shape
+        (torch.Size([3, 4]), torch.Size([3, 2]))
+    """
+
+    optimizers = {"*": {"use": "adam", "lr": 2e-4, "betas": [0.5, 0.999]}}
+
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType = CondType(),
+        fields: Mapping[str, TensorType] | None = None,
+        *,
+        generator: Slot[kinds.Generator] = default("mlp"),
+        encoder: Slot[kinds.Encoder] = default("mlp"),
+        bottleneck: Slot[kinds.Bottleneck] = default("gaussian"),
+        discriminator: Slot[kinds.Discriminator] = default("mlp"),
+        adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
+        regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        conditioner: Slot[kinds.Conditioner] = default("none"),
+        game: Literal["ali", "veegan", "infogan"] = "ali",
+        categories: int = 0,
+        noise: int = 0,
+        weights: dict[str, Slot[Weight] | float] | None = None,
+    ) -> None:
+        super().__init__()
+        if game not in GAMES or categories < 0 or noise < 0 or (game == "ali" and categories):
+            expected = f"a game of {', '.join(GAMES)}, categories (0 in ali) and noise of at least 0"
+            raise ValueError(f"Bidirectional expects {expected}, got {game!r}, {categories} and {noise}")
+        self.event, self.game, self.categories, self.noise = x, GAMES[game], categories, noise
+        self.conditioner = conditioner(fields=fields or {})
+        self.reads = self.conditioner.reads
+        cond = cond.merge(self.conditioner.type)
+        self.encoder = encoder(x=x, cond=cond)
+        self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
+        self.width = _check_prior(self.bottleneck, bottleneck.where)
+        h = self.encoder.h
+        assert isinstance(h, TensorType), "a vector of a bottleneck comes from a vector"
+        self.classify = nn.Linear(h.numel, categories) if categories else None
+        code = TensorType((self.width + categories,), std=1.0)
+        z = TensorType((code.numel + noise,), std=1.0)
+        self.latents, self.sources = {"z": code}, {"z": z}
+        self.start_noise = None if categories else z
+        self.generator = generator(z=z, x=x, cond=cond)
+        self.discriminator = discriminator(
+            x=x, cond=cond.merge(_make_pair_type(x, code) if self.game.pairs else CondType())
+        )
+        self.adversarial = adversarial()
+        sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
+        self.regularizers = make_regularizers(self, regularizers, sides)
+        self._weights = make_weights(weights)
+
+    def players(self) -> tuple[Player, ...]:
+        """`discriminator`, then `generator`, which is the encoder, too."""
+        own = self.list_modules("generator", "encoder", "bottleneck", "classify", "conditioner")
+        return (
+            Player("discriminator", self.list_modules("discriminator")),
+            Player("generator", own, against=("discriminator",)),
+        )
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Computes `adversarial` of each side, its regularizers and, in games that have it, `reconstruction`.
+
+        In the game `ali`, the generator's `adversarial` has the encoder's added: that of a generator, of real pairs'
+        logits with the other sign.
+        """
+        x, rng = batch.tensor, step.rng
+        cond = self.conditioner(batch.fields, None).merge(batch.cond)
+        if player == "generator":
+            return self._compute_generator_losses(x, cond, step)
+        with torch.no_grad():
+            z = self.draw_source(len(x), "z", rng)
+            fake = self.generator(z, cond)
+            real_given = self._make_pair(x, cond, lambda: self._encode(x, cond, rng))
+            fake_given = self._make_pair(x, cond, lambda: self._get_code(z))
+        real_logits, fake_logits = self.discriminator(x, real_given), self.discriminator(fake, fake_given)
+        played = Round(x, real_given, rng, critic=self.discriminator)
+        losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
+        return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Generates samples from noise; the conditioner draws missing fields."""
+        cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
+        if self.start_noise is None:
+            return self.generator(self.draw_source(num, "z", rng), cond)
+        return self.generator(draw_start(rng, "z", self.allocate(num, self.start_noise)), cond)
+
+    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
+        """Draws z from its prior: normal values, and a one-hot category."""
+        z = super().draw_source(num, name, rng)
+        if self.categories:
+            chosen = rng.integers("category", z[:, 0], 0, self.categories)
+            z[:, self.width : self.width + self.categories] = F.one_hot(chosen, self.categories).to(z)
+        return z
+
+    def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Generates samples from z; fields that are not given are drawn, the same in each call."""
+        self._find_source(name)
+        return self.generator(source, self.conditioner(self.complete(len(source), fields, Rng("source")), None))
+
+    def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
+        """Encodes `x` to z_c and the probabilities of the categories, or draws both."""
+        return self._encode(Batch(x, {}).tensor, self.conditioner(fields, None), rng)
+
+    def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Generates x from z_c and the categories; what is not encoded is 0, or drawn."""
+        code = Batch(latent, {}).tensor
+        rest = code.new_zeros(len(code), self.noise)
+        z = torch.cat([code, rest if rng is None else rng.normal("noise", rest)], 1)
+        return self.generator(z, self.conditioner(fields, None))
+
+    def review(self) -> Iterator[kinds.Note]:
+        """What the discriminator is made of."""
+        yield from review_critic("discriminator", self.discriminator, self.regularizers)
+
+    def _compute_generator_losses(self, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
+        rng, given = step.rng, cond.map(Tensor.detach)
+        due = select_due(self.regularizers, "generator", step)
+        z = self.draw_source(len(x), "z", rng)
+        fake = self.generator(z, cond)
+
+        losses: dict[str, Tensor] = {}
+        if step.wants("adversarial"):
+            logits = self.discriminator(fake, self._make_pair(x, given, lambda: self._get_code(z)))
+            losses["adversarial"] = self._compute_adversarial(logits, lambda: self._judge_real(x, cond, rng))
+        if self.game.reconstructs and step.wants("reconstruction"):
+            losses["reconstruction"] = self._measure_reconstruction(fake, z, cond)
+        return losses | penalize(due, Round(x, cond, rng, fake, z, generator=self.generator))
+
+    def _judge_real(self, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
+        """The logits of real pairs; gradients reach the encoder."""
+        return self.discriminator(x, self._make_pair(x, cond.map(Tensor.detach), lambda: self._encode(x, cond, rng)))
+
+    def _compute_adversarial(self, fake_logits: Tensor, judge_real: Callable[[], Tensor]) -> Tensor:
+        """The loss of the generator and, in a game against the encoder, of the encoder: that of the other sign."""
+        paired = read_extras(self.adversarial, kinds.AdversarialExtras).paired
+        real_logits = judge_real() if paired or not self.game.reconstructs else fake_logits
+        loss = self._compute_loss(fake_logits, real_logits, paired=paired)
+        return loss if self.game.reconstructs else loss + self._compute_loss(-real_logits, -fake_logits, paired=paired)
+
+    def _compute_loss(self, logits: Tensor, others: Tensor, *, paired: bool) -> Tensor:
+        if not paired:
+            return self.adversarial.generator(logits)
+        return self.adversarial.generator(logits, others.detach())  # type: ignore[call-arg]
+
+    def _measure_reconstruction(self, fake: Tensor, z: Tensor, cond: Cond) -> Tensor:
+        """-log q(z_c, c | G(z)) of unit scale, but for a constant and the half, in nats per sample."""
+        h = call_given(self.encoder, fake, cond)
+        mean = Batch(self.bottleneck(h, None).values[self._last], {}).tensor
+        distance = (widen(mean) - widen(z[:, : self.width])).square().sum(1)
+        if self.classify is not None:
+            chosen = z[:, self.width : self.width + self.categories].argmax(1)
+            distance = distance + F.cross_entropy(widen(self.classify(h)), chosen, reduction="none")
+        return distance.mean()
+
+    def _encode(self, x: Tensor, cond: Cond, rng: Rng | None) -> Tensor:
+        h = call_given(self.encoder, x, cond)
+        rng = None if rng is None else rng.at("encoder")
+        step = None if rng is None else StepContext(rng.at("bottleneck"), training=self.training)
+        code = [Batch(self.bottleneck(h, step).values[self._last], {}).tensor]
+        if self.classify is not None:
+            p = self.classify(h).softmax(1)
+            if rng is not None:
+                u = rng.uniform("category", p[:, :1])
+                chosen = torch.searchsorted(p.cumsum(1), u).clamp_max(self.categories - 1)[:, 0]
+                p = F.one_hot(chosen, self.categories).to(p)
+            code.append(p)
+        return torch.cat(code, 1)
+
+    @property
+    def _last(self) -> str:
+        return list(self.bottleneck.latents)[-1]
+
+    def _get_code(self, z: Tensor) -> Tensor:
+        """The part of z that is encoded."""
+        return z[:, : self.width + self.categories]
+
+    def _make_pair(self, x: Tensor, cond: Cond, make_code: Callable[[], Tensor]) -> Cond:
+        """What the discriminator is given beside x: conditions and, where it judges pairs, z."""
+        if not self.game.pairs:
+            return cond
+        code = make_code()
+        return cond.merge(Cond(concat=broadcast(code, x).expand(*code.shape, *x.shape[2:])))
+
+
+def _check_prior(bottleneck: kinds.Bottleneck, where: str) -> int:
+    """Returns the width of a bottleneck's latent, which must be a vector with a standard normal prior."""
+    z = list(bottleneck.latents.values())[-1]
+    noise = read_extras(bottleneck, kinds.BottleneckExtras).start_noise
+    if isinstance(z, tuple) or noise is None or len(z.shape) != 1 or noise.shape != z.shape:
+        raise Unfit(
+            "bottleneck",
+            "Bidirectional expects a bottleneck whose latent is a vector with a standard normal prior, got "
+            f"{where} with {z}; encoders `mlp` and `dcgan` give vectors",
+        )
+    return z.numel
+
+
+def _make_pair_type(x: TensorType, code: TensorType) -> CondType:
+    return CondType(concat=TensorType((code.numel, *x.shape[1:])))

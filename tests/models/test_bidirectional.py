@@ -1,0 +1,178 @@
+"""Bidirectional GANs: losses, whom they train, the judge's optimum, and what is encoded."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modkit.losses import Relativistic
+from modkit.models import Bidirectional, Diffusion, Latent
+from modkit.models.step import StepContext
+from modkit.nn.mlp import MLPEncoder
+from modkit.rng import Rng
+from modkit.types import Batch, Cond, TensorType
+from tests.play import turn
+from tests.refusals import refusals
+
+X = TensorType((2,))
+IMAGE = TensorType((1, 8, 8), range=(-1.0, 1.0))
+
+
+def make(x=X, **options):
+    torch.manual_seed(0)
+    return Bidirectional(x, encoder="mlp", **options).double()
+
+
+def draw(num, x=X, seed=0):
+    return Batch(Rng("x", seed).uniform("x", torch.empty(num, *x.shape, dtype=torch.float64)) * 2 - 1, {})
+
+
+def pair(x, z):
+    return Cond(concat=z if x.ndim == 2 else z[:, :, None, None].expand(*z.shape, *x.shape[2:]))
+
+
+@pytest.mark.parametrize("x", [X, IMAGE], ids=["vector", "image"])
+def test_ali_s_losses_are_those_of_equation_1(x):
+    model, batch = make(x, noise=1), draw(6, x)
+    z = model.draw_source(6, "z", Rng("turn", "a"))
+    assert z.shape == (6, 5)
+    code = model.bottleneck(model.encoder(batch.tensor), StepContext(Rng("turn", "a").at("encoder").at("bottleneck")))
+    real = model.discriminator(batch.tensor, pair(batch.tensor, code.values["continuous"]))
+    made = model.generator(z, Cond())
+    fake = model.discriminator(made, pair(made, z[:, :4]))
+    losses = model.losses("discriminator", batch, turn("a"))
+    torch.testing.assert_close(losses["adversarial"], -F.logsigmoid(real).mean() - F.logsigmoid(-fake).mean())
+    losses = model.losses("generator", batch, turn("a"))
+    assert list(losses) == ["adversarial"]
+    torch.testing.assert_close(losses["adversarial"], -F.logsigmoid(fake).mean() - F.logsigmoid(-real).mean())
+    losses["adversarial"].backward()
+    for module in (model.generator, model.encoder, model.bottleneck):
+        assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
+
+
+def test_the_minimax_of_paired_losses_is_symmetric_in_the_two_sides():
+    model, batch = make(adversarial=Relativistic), draw(6)
+    z = model.draw_source(6, "z", Rng("turn", "a"))
+    made = model.generator(z, Cond())
+    fake = model.discriminator(made, pair(made, z))
+    code = model._encode(batch.tensor, Cond(), Rng("turn", "a"))
+    real = model.discriminator(batch.tensor, pair(batch.tensor, code))
+    loss = model.losses("generator", batch, turn("a"))["adversarial"]
+    torch.testing.assert_close(loss, 2 * F.softplus(real - fake).mean())
+
+
+def test_veegan_s_encoder_learns_by_the_reconstruction_alone_which_trains_both():
+    model, batch = make(game="veegan", categories=3), draw(6)
+    z = model.draw_source(6, "z", Rng("turn", "a"))
+    made = model.generator(z, Cond())
+    h = model.encoder(made)
+    mean = model.bottleneck(h, None).values["continuous"]
+    nats = -(z[:, 4:] * model.classify(h).log_softmax(1)).sum(1)
+    losses = model.losses("generator", batch, turn("a"))
+    torch.testing.assert_close(losses["reconstruction"], ((mean - z[:, :4]).square().sum(1) + nats).mean())
+    coders = [*model.encoder.parameters(), *model.classify.parameters()]
+    for name, learns in (("adversarial", False), ("reconstruction", True)):
+        grads = torch.autograd.grad(losses[name], coders, retain_graph=True, allow_unused=True)
+        assert all((grad is not None and grad.abs().max() > 0) == learns for grad in grads)
+        assert torch.autograd.grad(losses[name], model.generator.out.weight, retain_graph=True)[0].abs().max() > 0
+
+
+def test_infogan_s_judge_sees_no_latents():
+    model, batch = make(game="infogan", categories=3, noise=2), draw(5)
+    z = model.draw_source(5, "z", Rng("turn", "a"))
+    fake = model.discriminator(model.generator(z, Cond()), Cond())
+    losses = model.losses("generator", batch, turn("a"))
+    torch.testing.assert_close(losses["adversarial"], F.softplus(-fake).mean())
+    assert list(losses) == ["adversarial", "reconstruction"] and model.latents["z"].numel == 7
+
+
+class Table(nn.Module):
+    """A judge of a point on a line and a category: a logit for each pair."""
+
+    def __init__(self, x, cond):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(3, cond.concat.numel - 4))
+        self.seen = []
+
+    def forward(self, x, cond):
+        rows = torch.stack([x[:, 0].long(), cond.concat[:, 4:].argmax(1)], 1)
+        self.seen.append(rows)
+        return self.logits[rows[:, 0], rows[:, 1]]
+
+
+class Places(nn.Module):
+    """A generator of three places, two of which are made of one category each, by its sign."""
+
+    def __init__(self, z, x):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, z, cond):
+        chosen = z[:, 4:].argmax(1)
+        return torch.where(z[:, 0] < -1, 2, chosen)[:, None].to(z) * self.scale
+
+
+def test_the_judge_s_optimum_is_the_log_ratio_of_the_joint_densities_on_a_discrete_toy():
+    model = make(TensorType((1,)), generator=Places, discriminator=Table, game="veegan", categories=2)
+    batch = Batch(Rng("x").integers("x", torch.empty(4000, 1), 0, 3).double(), {})
+    table = model.discriminator
+    model.losses("discriminator", batch, turn("a"))
+    real, fake = (torch.bincount(rows[:, 0] * 2 + rows[:, 1], minlength=6).double() for rows in table.seen)
+    q = model.encode(batch.tensor, "z").detach()[:, 4:]  # q(c | x)
+    p = torch.zeros(3, 2, dtype=torch.float64).index_add_(0, batch.tensor[:, 0].long(), q).flatten()
+    assert ((real - p).abs() < 5 * p.sqrt()).all()
+    tail = 0.5 * math.erfc(1 / math.sqrt(2))
+    expected = torch.tensor([(1 - tail) / 2, 0, 0, (1 - tail) / 2, tail / 2, tail / 2]) * 4000
+    assert ((fake - expected).abs() < 5 * expected.sqrt() + 1e-9).all()
+    both = (real > 0) & (fake > 0)
+    assert int(both.sum()) == 4
+    table.logits.data = (real / fake).log().clamp(-50, 50).view(3, 2)  # infinite where only one side has a pair
+    value = model.losses("discriminator", batch, turn("a"))["adversarial"]
+    assert torch.autograd.grad(value, table.logits)[0].abs().max() < 1e-12  # the loss is convex
+    share = real[both] / (real + fake)[both]
+    jensen_shannon = -(real[both] * share.log() + fake[both] * (1 - share).log()).sum() / 4000
+    torch.testing.assert_close(value, jensen_shannon, rtol=1e-12, atol=0)
+
+
+def test_codes_are_means_and_probabilities_or_draws():
+    model, batch = make(game="veegan", categories=3, noise=2), draw(300)
+    mean, drawn = (model.encode(batch.tensor, "z", rng).detach() for rng in (None, Rng(0)))
+    torch.testing.assert_close(mean[:, 4:], model.classify(model.encoder(batch.tensor)).softmax(1).detach())
+    assert set(drawn[:, 4:].unique().tolist()) == {0.0, 1.0} and (drawn[:, 4:].sum(1) == 1).all()
+    torch.testing.assert_close(drawn[:, 4:].mean(0), mean[:, 4:].mean(0), atol=0.1, rtol=0)
+    x = model.decode(drawn, "z")
+    torch.testing.assert_close(x, model.decode_source(F.pad(drawn, (0, 2)), "z"))
+    assert (model.decode(drawn, "z", Rng(0)) - x).abs().max() > 1e-3
+    z = model.draw_source(3000, "z", Rng(0))
+    assert (z[:, 4:7].sum(1) == 1).all() and (z[:, 4:7].mean(0) - 1 / 3).abs().max() < 0.04
+    assert model.start_noise is None and make().start_noise.numel == 4
+
+
+def test_it_is_a_first_stage_of_latent():
+    first = Bidirectional(X, encoder="mlp", game="veegan", bottleneck="deterministic")
+    model = Latent(X, autoencoder=first, prior=Diffusion(first.latents["z"], network="mlp"), scale=1.0)
+    assert [player.name for player in model.players()] == [
+        "autoencoder/discriminator",
+        "autoencoder/generator",
+        "prior/denoiser",
+    ]
+    assert model.sample(2, seed=0).shape == (2, 2)
+
+
+class TwoMaps(MLPEncoder):
+    """An encoder to a map."""
+
+    def __init__(self, x):
+        super().__init__(x)
+        self.h = TensorType((4, 2, 2))
+
+
+test_refuses = refusals(
+    (lambda: make(categories=2), "categories .0 in ali. and noise of at least 0, got 'ali', 2 and 0"),
+    (lambda: make(game="bigan"), "expected 'ali' . 'veegan' . 'infogan', got 'bigan'"),
+    (lambda: make(bottleneck="vq"), "a vector with a standard normal prior, got .*; encoders `mlp` and `dcgan`"),
+    (lambda: Bidirectional(IMAGE, encoder=TwoMaps), "a vector with a standard normal prior, got .* with 4×2×2"),
+    (lambda: make(regularizers={"r2": "r2"}), "r2"),
+)
