@@ -34,7 +34,14 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
-from modkit.losses.regularizers import make_regularizers, penalize, select_due
+from modkit.losses.regularizers import (
+    collect_states,
+    list_states,
+    make_regularizers,
+    penalize,
+    select_due,
+    update_states,
+)
 from modkit.losses.review import review_critic
 from modkit.models.given import call_given
 from modkit.models.model import Model, make_weights
@@ -136,15 +143,15 @@ class Bidirectional(Model):
         self.adversarial = adversarial()
         sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
         self.regularizers = make_regularizers(self, regularizers, sides)
+        self.penalties = collect_states(self.regularizers)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`, which is the encoder, too."""
         own = self.list_modules("generator", "encoder", "bottleneck", "classify", "conditioner")
-        return (
-            Player("discriminator", self.list_modules("discriminator")),
-            Player("generator", own, against=("discriminator",)),
-        )
+        judges = (*self.list_modules("discriminator"), *list_states(self.regularizers, "discriminator"))
+        own = (*own, *list_states(self.regularizers, "generator"))
+        return Player("discriminator", judges), Player("generator", own, against=("discriminator",))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, its regularizers and, in games that have it, `reconstruction`.
@@ -158,7 +165,7 @@ class Bidirectional(Model):
             return self._compute_generator_losses(x, cond, step)
         with torch.no_grad():
             z = self.draw_source(len(x), "z", rng)
-            fake = self.generator(z, cond)
+            fake = self._generate(z, cond, rng)
             real_given = self._make_pair(x, cond, lambda: self._encode(x, cond, rng))
             fake_given = self._make_pair(x, cond, lambda: self._get_code(z))
         real_logits, fake_logits = self.discriminator(x, real_given), self.discriminator(fake, fake_given)
@@ -166,12 +173,16 @@ class Bidirectional(Model):
         losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
         return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
 
+    def update(self, player: str, step: Step) -> None:
+        """Updates the penalties that keep statistics."""
+        update_states(self.regularizers, player, step)
+
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
         if self.start_noise is None:
-            return self.generator(self.draw_source(num, "z", rng), cond)
-        return self.generator(draw_start(rng, "z", self.allocate(num, self.start_noise)), cond)
+            return self._generate(self.draw_source(num, "z", rng), cond, rng)
+        return self._generate(draw_start(rng, "z", self.allocate(num, self.start_noise)), cond, rng)
 
     def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
         """Draws z from its prior: normal values, and a one-hot category."""
@@ -205,7 +216,7 @@ class Bidirectional(Model):
         rng, given = step.rng, cond.map(Tensor.detach)
         due = select_due(self.regularizers, "generator", step)
         z = self.draw_source(len(x), "z", rng)
-        fake = self.generator(z, cond)
+        fake = self._generate(z, cond, rng)
 
         losses: dict[str, Tensor] = {}
         if step.wants("adversarial"):
@@ -214,6 +225,12 @@ class Bidirectional(Model):
         if self.game.reconstructs and step.wants("reconstruction"):
             losses["reconstruction"] = self._measure_reconstruction(fake, z, cond)
         return losses | penalize(due, Round(x, cond, rng, fake, z, generator=self.generator))
+
+    def _generate(self, z: Tensor, cond: Cond, rng: Rng) -> Tensor:
+        """Generates from noise; a generator that draws noise of its own is given `rng`."""
+        if read_extras(self.generator, kinds.GeneratorExtras).draws:
+            return self.generator(z, cond, rng.at("generator"))  # type: ignore[call-arg]
+        return self.generator(z, cond)
 
     def _judge_real(self, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
         """The logits of real pairs; gradients reach the encoder."""
