@@ -42,7 +42,7 @@ UNFIT = {
     ("bidirectional", "encoder", "conv"): "its features are a map",
     **{
         ("bidirectional", "regularizer", part): "real and fake pairs have other conditions"
-        for part in ("gradient-penalty", "r2")
+        for part in ("consistency", "feature-matching", "gradient-penalty", "r2")
     },
     **{("bidirectional", "conditioner", part): "z takes a map's place, and no part attends" for part in _MAPS},
     ("bidirectional", "data", "corrupted"): "z takes a map's place, so the host reads none",
