@@ -5,6 +5,8 @@ Shape letters: b batch, c channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,8 +67,8 @@ def judge(critic: Critic, x: Tensor, cond: Cond) -> Judgement:
     return own(x, cond)
 
 
-def compute_class_loss(judgement: Judgement, head: str, classes: Tensor) -> Tensor:
-    r"""Computes the cross-entropy of a head, whose outputs are logits of classes, in nats: a scalar.
+def compute_class_loss(judgement: Judgement, head: str, fields: Mapping[str, Tensor]) -> Tensor:
+    r"""Computes the cross-entropy of a head, logits of the classes in the field of its name, in nats: a scalar.
 
         -E log P(C = c | x)
 
@@ -75,10 +77,11 @@ def compute_class_loss(judgement: Judgement, head: str, classes: Tensor) -> Tens
         https://arxiv.org/abs/1610.09585
 
     Examples:
-        >>> compute_class_loss(Judgement(torch.zeros(2), (), {"labels": torch.zeros(2, 4)}), "labels", torch.ones(2))
+        >>> told = Judgement(torch.zeros(2), (), {"labels": torch.zeros(2, 4)})
+        >>> compute_class_loss(told, "labels", {"labels": torch.tensor([1, 3])})
         tensor(1.3863)
     """
-    return F.cross_entropy(widen(judgement.heads[head]), classes.long())
+    return F.cross_entropy(widen(judgement.heads[head]), fields[head].long())
 
 
 def measure_features(critic: Discriminator, fake: Tensor, real: Tensor, cond: Cond) -> Tensor:

@@ -73,7 +73,8 @@ class GAN(Model):
 
     Raises:
         ValueError: If a discriminator is named `generator`, `adversarials` has a name that is not a discriminator's, or
-            `classify` does not name a field of classes that the conditioner reads.
+            `classify` does not name a field of classes that the conditioner reads, or stands beside conditions from an
+            enclosing Model.
 
     Examples:
         >>> model = GAN(TensorType((2,)), z_dim=8)
@@ -109,11 +110,14 @@ class GAN(Model):
         self.sources = {"z": self.z}
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
-        self.generator = generator(z=self.z, x=x, cond=cond.merge(self.conditioner.type))
+        if classify and cond:
+            raise ValueError(f"GAN expects no conditions of an enclosing Model where it classifies, got {cond}")
+        cond = cond.merge(self.conditioner.type)
+        self.generator = generator(z=self.z, x=x, cond=cond)
         self.classify = classify
-        types: dict[str, Any] = {"x": x, "cond": cond if classify else cond.merge(self.conditioner.type)}
-        if classify:
-            types["heads"] = {classify: self._count_classes(classify, fields or {})}
+        types: dict[str, Any] = {"x": x, "cond": cond}
+        if classify:  # what calls carry beyond this type, a discriminator ignores
+            types = {"x": x, "cond": CondType(), "heads": {classify: self._count_classes(classify, fields or {})}}
         several = {name: make(**types) for name, make in (discriminators or {}).items()}
         self.discriminators = nn.ModuleDict(several)  # type: ignore[arg-type]
         self.discriminator = None if discriminators else discriminator(**types)
@@ -155,7 +159,7 @@ class GAN(Model):
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         if player == "generator":
-            return self._compute_generator_losses(x, cond, batch.fields, step)
+            return self._compute_generator_losses(batch, cond, step)
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
             fake = self._generate(z, cond, step.rng)
@@ -164,9 +168,8 @@ class GAN(Model):
         self._observe(player, real_told.logits, step)
         losses = {"adversarial": self.adversarials[player].discriminator(real_told.logits, fake_told.logits)}
         if self.classify and step.wants("class"):
-            losses["class"] = self._compute_class_loss(real_told, batch.fields) + self._compute_class_loss(
-                fake_told, batch.fields
-            )
+            told = [compute_class_loss(one, self.classify, batch.fields) for one in (real_told, fake_told)]
+            losses["class"] = torch.stack(told).sum()
         played = Round(x, cond, step.rng, fake, z, critic, self.generator)
         return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
 
@@ -194,9 +197,8 @@ class GAN(Model):
         for name, critic in self.critics.items():
             yield from review_critic(path + name, critic, self.regularizers)
 
-    def _compute_generator_losses(
-        self, x: Tensor, cond: Cond, fields: Mapping[str, Tensor], step: Step
-    ) -> dict[str, Tensor]:
+    def _compute_generator_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
+        x = batch.tensor
         ends = {name: "" if self.discriminator else f"/{name}" for name in self.critics}
         wanted = [name for name, end in ends.items() if step.wants(f"adversarial{end}")]
         due = select_due(self.regularizers, "generator", step)
@@ -211,7 +213,7 @@ class GAN(Model):
             game = self.adversarials[name], critics[name]
             losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game, told.logits, x, given)
             if self.classify and step.wants(f"class{ends[name]}"):
-                losses[f"class{ends[name]}"] = self._compute_class_loss(told, fields)
+                losses[f"class{ends[name]}"] = compute_class_loss(told, self.classify, batch.fields)
         played = Round(x, cond, step.rng, fake, z, generator=self.generator)
         if self.discriminator:
             played = replace(played, critic=critics["discriminator"])
@@ -225,10 +227,6 @@ class GAN(Model):
 
     def _judge(self, critic: kinds.Critic, x: Tensor, cond: Cond) -> Judgement:
         return judge(critic, x, cond) if self.classify else Judgement(critic(x, cond), ())
-
-    def _compute_class_loss(self, told: Judgement, fields: Mapping[str, Tensor]) -> Tensor:
-        name = self.classify or ""
-        return compute_class_loss(told, name, fields[name])
 
     def _observe(self, player: str, real_logits: Tensor, step: Step) -> None:
         observe = read_extras(self.augment, kinds.AugmentationExtras).observe

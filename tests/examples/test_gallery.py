@@ -65,7 +65,7 @@ def test_every_example_has_a_caption():
 def test_an_example_without_a_caption_is_refused(tmp_path, monkeypatch):
     (tmp_path / "captions.yaml").write_text("GANs: {dcgan: sharp}\n")
     monkeypatch.setattr(captions, "_FILE", tmp_path / "captions.yaml")
-    with pytest.raises(ValueError, match=r"to have each of autoencoder, .*, dcgan, .* once, got dcgan"):
+    with pytest.raises(ValueError, match=r"to have each of ac-gan, .*, dcgan, .* once, got dcgan"):
         read_captions()
 
 
