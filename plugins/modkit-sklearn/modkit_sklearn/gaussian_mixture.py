@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-from sklearn.mixture import GaussianMixture as Fit
 from torch import Tensor
 
 from modkit import Batch, Cond, Model, Player, Rng, Step, TensorType
@@ -101,6 +100,8 @@ class GaussianMixture(Model):
         least = max(2, len(self.means))
         if len(rows) < least:
             raise ValueError(f"GaussianMixture expects at least {least} samples to fit, got {len(rows)}")
+        from sklearn.mixture import GaussianMixture as Fit  # takes a second, and a fitted mixture needs it no more
+
         fit = Fit(
             n_components=len(self.means),
             covariance_type=self.covariance,
