@@ -54,6 +54,8 @@ class TensorType:
         classes: Number of classes if values are integers in [0, classes); None if values are continuous.
         std: Standard deviation of the values over all samples, or None if it is unknown. Types that differ in it alone
             are equal: it sets the noise levels of a diffusion model, and no shape depends on it.
+        levels: Number of values, evenly spaced over the range, that a value takes, or None if they are unknown or the
+            values are continuous. Types that differ in it alone are equal, too.
 
     Examples:
         >>> x = TensorType((1, 28, 28), range=(-1, 1))
@@ -63,14 +65,15 @@ class TensorType:
         4×4 codes of 512 classes
 
     Raises:
-        ValueError: If a size is not positive, the range is empty, a discrete type has a range, or the standard
-            deviation is not positive and finite.
+        ValueError: If a size is not positive, the range is empty, a discrete type has a range, the standard deviation
+            is not positive and finite, or there are fewer than 2 levels.
     """
 
     shape: tuple[int, ...]
     range: tuple[float, float] | None = None
     classes: int | None = None
     std: float | None = field(default=None, compare=False, repr=False)
+    levels: int | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.shape):
@@ -83,6 +86,8 @@ class TensorType:
             )
         if self.std is not None and not 0 < self.std < math.inf:
             raise ValueError(f"TensorType expects a positive std, or None, got {self.std}")
+        if self.levels is not None and self.levels < 2:
+            raise ValueError(f"TensorType expects levels >= 2, or None, got {self.levels}")
 
     @property
     def numel(self) -> int:

@@ -75,8 +75,11 @@ def test_a_batch_knows_its_rows_and_whether_it_is_one_tensor():
 
 
 def test_the_deviation_is_no_part_of_a_types_identity_and_is_stored_with_it():
-    known = TensorType((1, 8, 8), (-1, 1), std=0.25)
+    known = TensorType((1, 8, 8), (-1, 1), std=0.25, levels=17)
     assert known == TensorType((1, 8, 8), (-1, 1))
-    assert read_type(Spec(model="gan", x=write_types(known, {}))).std == 0.25
+    again = read_type(Spec(model="gan", x=write_types(known, {})))
+    assert (again.std, again.levels) == (0.25, 17)
+    with pytest.raises(ValueError, match="levels >= 2, or None, got 1"):
+        TensorType((2,), (0, 1), levels=1)
     with pytest.raises(ValueError, match=r"positive std, or None, got 0"):
         TensorType((2,), std=0)

@@ -20,7 +20,7 @@ __all__ = [
     "list_cond_types",
 ]
 
-IMAGE = TensorType((1, 8, 8), range=(-1.0, 1.0))
+IMAGE = TensorType((1, 8, 8), range=(-1.0, 1.0), levels=256)
 ODD = TensorType((3, 7, 5), range=(0.0, 1.0))
 SIGNAL = TensorType((2, 12))
 VOLUME = TensorType((1, 4, 4, 4), range=(-1.0, 1.0))

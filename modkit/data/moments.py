@@ -103,12 +103,16 @@ def _read_some(data: Data, num: int) -> Iterator[Batch]:
 
 
 def find_type(data: Data) -> TensorType:
-    """Returns the type of a data set's samples; if it is continuous and states no deviation, this is measured.
+    """Returns the type of a data set's samples, with the levels that it has in its range.
+
+    If it is continuous and states no deviation, this is measured.
 
     Examples:
         >>> from modkit.data.objects import Tensors
         >>> find_type(Tensors(torch.tensor([[1.0], [5.0]]), {}, x=TensorType((1,)), fields={})).std
         2.0
     """
-    known = data.x.std is not None or data.x.classes is not None
-    return data.x if known else replace(data.x, std=measure_std(data))
+    x = data.x
+    if data.levels is not None and x.levels is None:
+        x = replace(x, levels=data.levels)
+    return x if x.std is not None or x.classes is not None else replace(x, std=measure_std(data))

@@ -38,11 +38,17 @@ _LOG_SCALE = (-7.0, 7.0)
 
 
 class _Levels:
-    """The `num` levels of data of a type."""
+    """The `num` levels of data of a type, by default those that the type states."""
 
-    def __init__(self, owner: str, x: TensorType, num: int) -> None:
+    def __init__(self, owner: str, x: TensorType, num: int | None) -> None:
         if x.range is None or x.classes is not None or not x.shape:
             raise ValueError(f"{owner} expects continuous x with channels and a range, whose levels it has, got {x}")
+        num = x.levels if num is None else num
+        if num is None:
+            raise ValueError(
+                f"{owner} expects the number of levels of x, got none, and x states none: set `levels`, such as 256 "
+                f"for 8-bit pictures, or take a likelihood of continuous x"
+            )
         if num < 2:
             raise ValueError(f"{owner} expects levels of at least 2, got {num}")
         self.x, self.num = x, num
@@ -73,11 +79,13 @@ class DiscretizedLogistic:
     logit of its share. Log scales are clamped to [-7, 7].
 
     Args:
-        levels: Number of levels of x, evenly spaced over its range: 256 for 8-bit pictures, 2 for binary data.
+        levels: Number of levels of x, evenly spaced over its range: 256 for 8-bit pictures, 2 for binary data; by
+            default, as many as the data state.
         mixtures: Number of components.
 
     Raises:
-        ValueError: If a number is out of its range, or `x` is codes, a scalar or has no range.
+        ValueError: If a number is out of its range, nothing states the levels, or `x` is codes, a scalar or has no
+            range.
 
     Examples:
         >>> x = TensorType((1,), range=(-1, 1))
@@ -85,17 +93,17 @@ class DiscretizedLogistic:
         >>> out = torch.tensor([[0.3, -1.0]])  # a mean and a log scale
         >>> round(float(sum((-likelihood.nll(out, torch.tensor([[u]]))).exp() for u in (-1.0, 0.0, 1.0))), 5)
         1.0
-        >>> DiscretizedLogistic(TensorType((3, 8, 8), range=(-1, 1)), mixtures=5).out(x).shape
+        >>> DiscretizedLogistic(TensorType((3, 8, 8), range=(-1, 1), levels=256), mixtures=5).out(x).shape
         (45, 8, 8)
     """
 
     constant = 0.0
 
-    def __init__(self, x: TensorType, *, levels: int = 256, mixtures: int = 1) -> None:
+    def __init__(self, x: TensorType, *, levels: int | None = None, mixtures: int = 1) -> None:
         if mixtures < 1:
             raise ValueError(f"DiscretizedLogistic expects mixtures of at least 1, got {mixtures}")
         self._levels = _Levels("DiscretizedLogistic", x, levels)
-        self.levels, self.mixtures = levels, mixtures
+        self.levels, self.mixtures = self._levels.num, mixtures
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the decoder must emit: means, log scales and, of several components, logits, in channels."""
@@ -144,10 +152,11 @@ class Categorical:
     """A probability for each level of each value, of which none is near another: `out` holds logits.
 
     Args:
-        levels: Number of levels of x, evenly spaced over its range; the decoder emits as many channels for each of x.
+        levels: Number of levels of x, evenly spaced over its range, by default as many as the data state; the decoder
+            emits as many channels for each of x.
 
     Raises:
-        ValueError: If `levels` is below 2, or `x` is codes, a scalar or has no range.
+        ValueError: If `levels` is below 2, nothing states them, or `x` is codes, a scalar or has no range.
 
     Examples:
         >>> likelihood = Categorical(TensorType((1,), range=(0, 1)), levels=3)
@@ -159,9 +168,9 @@ class Categorical:
 
     constant = 0.0
 
-    def __init__(self, x: TensorType, *, levels: int = 256) -> None:
+    def __init__(self, x: TensorType, *, levels: int | None = None) -> None:
         self._levels = _Levels("Categorical", x, levels)
-        self.levels = levels
+        self.levels = self._levels.num
 
     def out(self, x: TensorType) -> TensorType:
         """The type that the decoder must emit: logits, in `levels` times the channels."""

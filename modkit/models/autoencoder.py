@@ -161,9 +161,8 @@ class Autoencoder(Model):
             check_exact(self.rate, "importance weights leave none")
             self.importance = ImportanceWeights(self.bottleneck, bottleneck.where, draws, gradient)
             self.importance.check_alone(critic_game, critic or features or regularizers or aggregates or latent_critic)
-        self.decoder = decoder.name_source(bottleneck.where)(
-            z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond
-        )
+        make = decoder.name_source(bottleneck.where)
+        self.decoder = make(z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond)
         check_conditional(cond, self.encoder, self.decoder)
         if critic_game != "vqgan" and not critic:
             raise kinds.Unfit("critic_game", f"{critic_game} expects a critic, got none")
@@ -181,9 +180,8 @@ class Autoencoder(Model):
         self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck) if penalties else None
         self.latent_game: LatentGame | None = None
         if latent_critic:
-            self.latent_game = LatentGame(
-                self.bottleneck, bottleneck, latent_critic, latent_adversarial(), latent_against
-            )
+            rules = latent_adversarial(), latent_against
+            self.latent_game = LatentGame(self.bottleneck, bottleneck, latent_critic, *rules)
         self._weights = make_weights(weights)
         self.condensers = self.list_modules("conditioner", "encoder", "bottleneck")
 
@@ -193,16 +191,14 @@ class Autoencoder(Model):
         rivals = [Player("critic", judges, start=self.critic_start)] if self.critic else []
         if self.latent_game:
             rivals.append(Player("latent-critic", ("latent_game.critic",)))
-        own = Player(
+        own = self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates")
+        coder = Player(
             "autoencoder",
-            (
-                *self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates"),
-                *list_states(self.regularizers, "autoencoder"),
-            ),
+            (*own, *list_states(self.regularizers, "autoencoder")),
             against=tuple(rival.name for rival in rivals),
             last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
         )
-        return (own, *rivals)
+        return (coder, *rivals)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """The weights of the losses, by term; that of `adversarial` (VQGAN's lambda) is the autoencoder's alone."""
@@ -223,7 +219,7 @@ class Autoencoder(Model):
             return self._compute_critic_losses(player, batch, cond, step)
         h = self._compute_features(batch.tensor, batch.fields, cond)
         if self.importance:
-            return self._compute_weighted_losses(self.importance, h, batch.tensor, cond, step)
+            return self._weigh_losses(self.importance, h, batch.tensor, cond, step)
         latents = self.bottleneck(h, step)
         rate = compute_rate(self.rate, latents.kl, self.bottleneck, step)
         return self._compute_losses(h, latents, rate, batch.tensor, cond, step)
@@ -369,16 +365,14 @@ class Autoencoder(Model):
         losses = {name: loss.mean() / self.single.numel for name, loss in {**distance, **rate}.items()}
         return losses | latents.losses | self._judge(h, z, out, x, cond, step)
 
-    def _compute_weighted_losses(
-        self, importance: ImportanceWeights, h: Value, x: Tensor, cond: Cond, step: Step
-    ) -> dict[str, Tensor]:
+    def _weigh_losses(self, by: ImportanceWeights, h: Value, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
         """Computes the autoencoder's losses with `bound`, by several draws for each sample."""
-        latent, log_ratio = importance.draw(self.bottleneck, h, step.rng)
+        latent, log_ratio = by.draw(self.bottleneck, h, step.rng)
         z = self.bottleneck.to_z(next(iter(self.latents)), latent)
-        out = call_given(self.decoder, z, cond.map(importance.repeat))
-        log_weights = log_ratio - self.likelihood.nll(out, importance.repeat(x))
-        losses = {"bound": -importance.compute_bound(latent, log_weights).mean() / self.single.numel}
-        return losses | self._judge(h, importance.select_first(z), out[:: importance.draws], x, cond, step)
+        out = call_given(self.decoder, z, cond.map(by.repeat))
+        log_weights = log_ratio - self.likelihood.nll(out, by.repeat(x))
+        losses = {"bound": -by.compute_bound(latent, log_weights).mean() / self.single.numel}
+        return losses | self._judge(h, by.select_first(z), out[:: by.draws], x, cond, step)
 
     def _judge(self, h: Value, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
         """Computes the losses of the latents of a batch and of reconstructions, and the penalties."""

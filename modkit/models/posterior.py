@@ -58,6 +58,9 @@ class Posterior:
         It is exact where the bottleneck knows the entropy; otherwise, it is log q of the draw, which is unbiased, as is
         its gradient through the draw and the density. What is drawn by a density has no other losses.
         """
+        if name not in self.entropic:
+            who = type(self.bottleneck).__name__
+            raise ValueError(f"Autoencoder has neither entropy nor density of the latent {name!r} of its {who}")
         if self.extras.posterior_entropy:
             return self.bottleneck(h, step), -self.extras.posterior_entropy(name, h)
         latent, log_q = self.draw(name, h, step.rng)

@@ -19,7 +19,10 @@ __all__ = ["KEYS", "MAX_RANK", "read_fields", "read_type", "write_types"]
 MAX_RANK = 8
 """Most sizes in a shape."""
 
-KEYS = {"shape": list[int], "range": tuple[float, float] | None, "classes": int | None, "std": float | None}
+KEYS = {
+    "shape": list[int], "range": tuple[float, float] | None, "classes": int | None, "std": float | None,
+    "levels": int | None,
+}  # fmt: skip
 """The keys of a type, with the annotation of each."""
 
 
@@ -66,7 +69,8 @@ def _read(spec: Spec, node: Node, path: str, keys: Mapping[str, Any]) -> TensorT
     if shape is None or len(shape) > MAX_RANK:
         raise SpecError(Problem(path, f"expected a shape of at most {MAX_RANK} sizes, and range or classes", position))
     try:
-        return TensorType(shape, node.get("range"), node.get("classes"), node.get("std"))  # type: ignore[arg-type]
+        given: Any = [node.get(key) for key in KEYS if key != "shape"]
+        return TensorType(shape, *given)
     except ValueError as error:
         raise SpecError(Problem(path, str(error), position)) from None
 
@@ -81,5 +85,5 @@ def _write_type(type: TensorType) -> dict[str, Any]:
     written: dict[str, Any] = {"shape": list(type.shape)}
     if type.range is not None:
         written["range"] = list(type.range)
-    given = {"classes": type.classes, "std": type.std}
+    given = {"classes": type.classes, "std": type.std, "levels": type.levels}
     return {**written, **{key: value for key, value in given.items() if value is not None}}

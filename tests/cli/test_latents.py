@@ -21,6 +21,12 @@ def runs(tmp_path_factory):
     }
     for name, model in models.items():
         train(spec(model, steps=1), folder / name)
+    denoising = use("autoencoder", **MLP, input="noisy", bottleneck=use("gaussian", channels=2))
+    noisy = use("corrupted", data=use("digits", size=8), corruption="noise")
+    train(
+        spec(use("latent", autoencoder=denoising, prior=use("diffusion", network="mlp")), noisy, steps=1),
+        folder / "denoising",
+    )
     return folder
 
 
@@ -30,6 +36,13 @@ def test_each_view_is_written_into_the_run(view, runs):
     path = runs / "plane" / "samples" / f"latent-{view}.png"
     assert text == f"{view}: {path}\n"
     with Image.open(path) as picture:
+        assert min(picture.size) > 50
+
+
+@pytest.mark.parametrize("view", ["encode", "traverse", "interpolate", "reconstruct"])
+def test_a_denoising_model_below_a_prior_has_each_view(view, runs, tmp_path):
+    run("latent", runs / "denoising", f"--{view}", "--out", tmp_path / "view.png")
+    with Image.open(tmp_path / "view.png") as picture:
         assert min(picture.size) > 50
 
 

@@ -98,6 +98,10 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
     "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "flow": (use_latent(use("gaussian", channels=2, flow=use("chain", layers=["actnorm", COUPLING])), FLOW), {}),
+    "ladder": (
+        use("latent", autoencoder=use_coder(use("ladder", channels=2), rate=use("balanced", steps=HALF)), prior=FLOW),
+        {},
+    ),
     "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET)), {}),
     "vae, two stages": (
         use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),

@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 
 from modkit.bottlenecks import Gaussian
+from modkit.data.corrupted import Corrupted
 from modkit.data.digits import Digits
+from modkit.data.noise import Noise
 from modkit.latent_space import (
     Points,
     Space,
@@ -115,6 +117,29 @@ def test_a_conditional_model_is_given_the_fields_of_its_samples():
     moved = z[2:3].clone()
     moved[:, 0] = 0
     close(row[None], model.decode(moved, "continuous", fields=one).detach())
+
+
+def test_an_encoder_that_reads_a_field_is_given_it_by_every_view_and_below_a_prior():
+    data = Corrupted(data=partial(Digits, size=8), corruption=Noise)
+    parts = {**MLP, "bottleneck": partial(Gaussian, channels=2), "input": "noisy"}
+    model = Autoencoder(X, fields=data.fields, **parts)
+    prior = Diffusion(model.latents["continuous"], network="mlp")
+    batch = data.read("test", range(6), Rng(0, 0))
+    noisy = batch.fields["noisy"]
+    assert not torch.equal(noisy, batch.tensor)
+    plain = Autoencoder(X, **{**parts, "input": None})
+    plain.load_state_dict(model.state_dict())
+    z = plain.eval().encode(noisy, "continuous").detach()
+    close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+    for one in (model, Latent(X, fields=data.fields, autoencoder=model, prior=prior)):
+        space = find_space(one)
+        close(encode_split(space, data, num=6).latents, z)
+        close(reconstruct_pairs(space, batch)[1::2], plain.decode(z, "continuous").detach())
+        assert torch.equal(reconstruct_pairs(space, batch)[::2], batch.tensor)
+        ends = batch.rows(slice(0, 3)), batch.rows(slice(3, 6))
+        close(decode_path(space, ends, 4)[3::4], plain.decode(z[3:], "continuous").detach())
+        rows = traverse_dimensions(space, z[0], 3, fields=batch.rows(slice(0, 1)).fields)
+        assert rows.shape == (6, *X.shape)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Categorical as Reference
 
-from modkit import use
+from modkit import Spec, SpecError, build, use
 from modkit.losses.levels import Categorical, DiscretizedLogistic
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -82,7 +82,7 @@ def test_gradients(name):
 @pytest.mark.parametrize("mean", [-40.0, 0.0, 40.0])
 @pytest.mark.parametrize("log_scale", [-9.0, 0.0, 9.0])
 def test_far_and_narrow_logistics_stay_finite_in_float32(mean, log_scale):
-    part = DiscretizedLogistic(TensorType((1,), range=(-1.0, 1.0)))
+    part = DiscretizedLogistic(TensorType((1,), range=(-1.0, 1.0)), levels=256)
     out = torch.tensor([[mean, log_scale]], requires_grad=True)
     for x in (-1.0, 1 / 255, 1.0):
         nll = part.nll(out, torch.tensor([[x]]))
@@ -93,7 +93,7 @@ def test_far_and_narrow_logistics_stay_finite_in_float32(mean, log_scale):
 
 
 def test_under_bfloat16_it_is_computed_in_float32():
-    part = DiscretizedLogistic(X)
+    part = DiscretizedLogistic(X, levels=256)
     out, x = torch.randn(2, 4, 3).bfloat16(), torch.full((2, 2, 3), -1.0).bfloat16()
     assert part.nll(out, x).dtype == torch.float32
     torch.testing.assert_close(part.nll(out, x), part.nll(out.float(), x.float()))
@@ -107,9 +107,31 @@ def test_the_bound_holds_for_data_of_these_levels_alone(likelihood):
         model.bound(Batch(batch.tensor * 0.9, {}), 2, Rng(0))
 
 
+@pytest.mark.parametrize("likelihood", ["discretized-logistic", "categorical"])
+def test_levels_are_those_of_the_data_where_none_are_set(likelihood):
+    digits = use("digits", size=8)
+    for data, own, levels in (
+        (digits, {}, 17),
+        (use("binarized", data=digits), {}, 2),
+        (use("corrupted", data=digits, corruption="noise"), {}, 17),
+        (digits, {"levels": 5}, 5),
+    ):
+        read = "noisy" if data.params.get("corruption") else None
+        model = use("autoencoder", encoder="mlp", decoder="mlp", likelihood=use(likelihood, **own), input=read)
+        assert build(Spec(data=data, model=model)).likelihood.levels == levels
+    with pytest.raises(
+        SpecError, match=r"model\.likelihood: .*number of levels of x, got none, and x states none: set"
+    ):
+        build(Spec(data=use("digits", size=9), model=use("autoencoder", likelihood=likelihood)))
+
+
 test_refuses = refusals(
     (lambda: DiscretizedLogistic(X, mixtures=0), "DiscretizedLogistic expects mixtures of at least 1, got 0"),
     (lambda: Categorical(X, levels=1), "Categorical expects levels of at least 2, got 1"),
+    (
+        lambda: Categorical(X),
+        "Categorical expects the number of levels of x, got none, and x states none: set `levels`",
+    ),
     (
         lambda: Categorical(TensorType((2,))),
         "Categorical expects continuous x with channels and a range, .*, got 2 unb",

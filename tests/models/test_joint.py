@@ -167,6 +167,12 @@ def test_where_the_entropy_has_no_closed_form_it_is_that_of_the_draw_and_unbiase
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
 
 
+def test_what_has_no_entropy_is_not_opened():
+    model = build(spec(use("autoencoder", **CODES)))
+    with pytest.raises(ValueError, match="neither entropy nor density of the latent 'codes' of its VectorQuantizer"):
+        model.open_losses("autoencoder", digits(4), turn(), "codes")
+
+
 @pytest.mark.parametrize("posterior", [IAF, LADDER], ids=["iaf", "ladder"])
 def test_the_gradient_of_the_draw_s_density_is_that_of_finite_differences(posterior):
     parts = {**MLP, "bottleneck": posterior}

@@ -51,6 +51,9 @@ def _autoencoders():
             of_levels = _autoencoder(bottleneck, **{**_LEVELS, "decoder": use("conv", channels=[8])})
             for shape, model in (("map", found[f"map {name}"][0]), ("levels", of_levels)):
                 found[f"{shape} {name}"] = model, {"tensor", "levels"}
+    flow = _small("model", "flow")
+    found["map flow"] = flow, {"tensor"}
+    found["map iaf"] = _autoencoder(use("gaussian", channels=2, flow=flow["bijection"]), **_CONV), {"tensor"}
     for name in ("gaussian", "vq"):
         made, codes = _autoencoder(_small("bottleneck", name)), {"codes"} if name in _CODED else set()
         found[f"vector {name}"] = made, {"tensor", *codes}
@@ -65,7 +68,7 @@ def _priors():
         entry.part.name for entry in get_registry().list_parts("model") if not entry.part.name.startswith(OWN)
     ]:
         if name == "cascade":
-            for level, takes in (("diffusion", "levels"), ("autoregressive", "levels of codes")):
+            for level, takes in (("diffusion", "levels"), ("flow", "levels"), ("autoregressive", "levels of codes")):
                 found[f"cascade {level}"] = use("cascade", level=_small("model", level)), takes
         elif name != "latent":
             found[name] = _small("model", name), "codes" if name in ("autoregressive", "masked") else "tensor"
@@ -112,7 +115,7 @@ class Crossing:
     def refusal(self):
         """The message where it does not: it names both ends, and says why for each latent."""
         ends = [re.escape(node.use) for node in (PRIORS[self.prior][0], AUTOENCODERS[self.autoencoder][0])]
-        each = r"(codes|continuous|hierarchy|quantized|state): (level 0: )?\w+ expects [^;]*, got [^;]*"
+        each = r"(base|codes|continuous|hierarchy|quantized|state): (level 0: )?\w+ expects [^;]*, got [^;]*"
         accepts = r"model\.prior: model\.prior \({}\) accepts no latent of model\.autoencoder \({}\): ".format(*ends)
         return rf"{accepts}{each}(; {each})*$"
 

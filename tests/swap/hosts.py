@@ -169,7 +169,6 @@ SMALL = {
     ("bottleneck", "vq"): _VQ.params,
     ("rate", "free-bits"): {"nats": 100.0},
     ("rate", "capacity"): {"nats": 100.0, "steps": 1},
-    **{("likelihood", part): {"levels": 17} for part in ("categorical", "discretized-logistic")},
     ("bottleneck", "residual-vq"): {**_VQ.params, "depth": 2},
     ("bottleneck", "fsq"): {"levels": [4, 3]},
     ("bottleneck", "lfq"): {"bits": 3},
