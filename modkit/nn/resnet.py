@@ -98,7 +98,7 @@ class ResNetGenerator(nn.Module):
         self.norm = ConditionalBatchNorm(rank, channels, 0)
         self.out = init_xavier(conv(rank, channels, x.shape[0]))
         if spectral_norm:
-            _bound(self.project, self.blocks, self.attentions, self.out)
+            _normalize_spectra(self.project, self.blocks, self.attentions, self.out)
 
     @property
     def units(self) -> list[nn.Module]:
@@ -166,7 +166,7 @@ class ResNetDiscriminator(nn.Module):
         self.out = init_xavier(nn.Linear(levels[-1].channels, 1))
         self.projection = Projection(cond, levels[-1].channels, spectral_norm=spectral_norm)
         if spectral_norm:
-            _bound(self.blocks, self.attentions, self.out)
+            _normalize_spectra(self.blocks, self.attentions, self.out)
 
     @property
     def units(self) -> list[nn.Module]:
@@ -243,7 +243,7 @@ def _make_attentions(levels: Sequence[Level], attends: Sequence[bool]) -> nn.Mod
     )
 
 
-def _bound(*modules: nn.Module) -> None:
+def _normalize_spectra(*modules: nn.Module) -> None:
     """Divides the weight of each layer by its largest singular value; one that starts at zero is drawn first."""
     for layer in [layer for module in modules for layer in module.modules()]:
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
