@@ -12,23 +12,23 @@ OTHERS = {"starters", "templates"}
 
 VERBS = set(
     """
-    accumulate adapt add agree allocate announce append apply assemble assign attempt attend average await backward
-    begin branch broadcast build call cap cast catch change check choose clamp clear clip close collect combine compare
-    compile complete compose compute concatenate condense convert copy count create crop cut decide declare decode
-    decompose deduplicate dequantize derive descend describe diagnose differ differentiate digest disable discover
-    discriminate divide download draw drop dump echo embed emit encode end enlarge enter escape estimate evaluate
-    examine exchange execute expand expect explain export extend extract factor fail feed fill filter find finish fit
-    flatten fold follow format forward freeze gate gather generate get group guide hash hide hold identify import index
-    infer init insert inspect install integrate interpolate invert join judge keep launch lay limit list load locate
-    lock log make map mark match measure merge mirror mix move name narrow normalize note notify number observe open
-    order override pack pad parametrize parse pass penalize perturb pin place plan play poll predict prefer prefix
-    prepare print project prune queue quote raise rank read rebuild recompute reconstruct record recover reduce refuse
-    register release reload remove render renew repeat replace replay report require reroot resample reset resize
-    resolve restart restore resume review revise revive rewind round run sample save scale scan schedule score seed
-    select send set settle share shift shorten show slice smooth sort space spill split spread squash start step stream
-    stretch strip suggest sum swap sweep sync synchronize tag take thin train transform translate traverse truncate try
-    tune unpack unscale update use vacate validate verify view wait walk warn warp watch weigh widen withdraw wrap write
-    zero
+    accumulate activate adapt add agree allocate announce append apply assemble assign attempt attend average await
+    backward begin branch broadcast build call cap cast catch change check choose clamp clear clip close collect
+    combine compare compile complete compose compute concatenate condense convert convolve copy count create crop
+    cut decide declare decode decompose deduplicate dequantize derive descend describe diagnose differ differentiate
+    digest disable discover discriminate divide download draw drop dump echo embed emit encode end enlarge enter
+    equalize escape estimate evaluate examine exchange execute expand expect explain export extend extract factor
+    fail feed fill filter find finish fit flatten fold follow format forward freeze gate gather generate get group
+    guide hash hide hold identify import index infer init insert inspect install integrate interpolate invert join
+    judge keep launch lay limit list load locate lock log make map mark match measure merge mirror mix move name
+    narrow normalize note notify number observe open order override pack pad parametrize parse pass penalize perturb
+    pin place plan play poll predict prefer prefix prepare print project prune queue quote raise rank read rebuild
+    recompute reconstruct record recover reduce refuse register release reload remove render renew repeat replace
+    replay report require reroot resample reset resize resolve restart restore resume review revise revive rewind
+    round run sample save scale scan schedule score seed select send set settle share shift shorten show slice
+    smooth sort space spill split spread squash start step stream stretch strip suggest sum swap sweep sync
+    synchronize synthesize tag take thin train transform translate traverse truncate try tune unpack unscale update
+    use vacate validate verify view wait walk warn warp watch weigh widen withdraw wrap write zero
     """.split()
 )
 """The verbs in use. Add one when a new function needs it, but no noun and no participle (`made`, `scored`)."""
@@ -53,6 +53,7 @@ TERMS = {
     "Protocol of Likelihood": "mean nll out",
     "Protocol of Metric and MetricExtras": "given result",
     "Protocol of Model": "bound cross_entropy losses players stages weights",
+    "Protocol of Generator's extras": "styles synthesis",
     "Protocol of Bottleneck's extras": "posterior posterior_entropy posterior_moments",
     "Protocol of Parametrization": "coefficients denoised error_scale inputs",
     "Protocol of Sampler and Schedule": "scales time times",

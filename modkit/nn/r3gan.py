@@ -24,6 +24,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -33,6 +34,7 @@ from torch.nn import functional as F
 from modkit.nn.blocks import Level, choose_levels, conv, crop
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.fir import BILINEAR, FIRDownsample, FIRUpsample
+from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
 from modkit.types import Cond, CondType, Judgement, TensorType
@@ -117,6 +119,7 @@ class R3GANDiscriminator(nn.Module):
     Args:
         x: Type of the data: continuous maps.
         cond: Type of the conditions. A map is joined to x as further channels; tokens are not supported.
+        heads: Widths of the heads by name, linear layers of phi; by default none.
         channels: Channels of the finest maps; each coarser level has twice as many, up to eight times as many.
         blocks: Residual blocks per level.
         expansion: How many times wider the middle of a block is.
@@ -138,6 +141,7 @@ class R3GANDiscriminator(nn.Module):
         self,
         x: TensorType,
         cond: CondType,
+        heads: Mapping[str, int] | None = None,
         *,
         channels: int = 64,
         blocks: int = 2,
@@ -158,6 +162,7 @@ class R3GANDiscriminator(nn.Module):
         self.basis = nn.Parameter(torch.randn(last.channels, *last.size) / math.sqrt(math.prod(last.size)))
         self.out = _init(nn.Linear(last.channels, 1))
         self.projection = Projection(cond, last.channels)
+        self.heads = Heads(heads, last.channels)
 
     @property
     def units(self) -> list[nn.Module]:
@@ -166,12 +171,13 @@ class R3GANDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        return self._compute_logits(self._compute_maps(x, cond)[-1], cond)
+        return self._compute_logits(self._compute_features(self._compute_maps(x, cond)[-1]), cond)
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
-        """Computes the logits of `x`, and the maps of each level."""
+        """Computes the logits of `x`, the maps of each level, and the heads."""
         maps = self._compute_maps(x, cond)
-        return Judgement(self._compute_logits(maps[-1], cond), maps)
+        features = self._compute_features(maps[-1])
+        return Judgement(self._compute_logits(features, cond), maps, self.heads(features))
 
     def _compute_maps(self, x: Tensor, cond: Cond) -> tuple[Tensor, ...]:
         h, maps = self.conv_in(self.join(x, cond.concat)), []
@@ -180,8 +186,10 @@ class R3GANDiscriminator(nn.Module):
             maps.append(h)
         return tuple(maps)
 
-    def _compute_logits(self, h: Tensor, cond: Cond) -> Tensor:
-        features = (h * self.basis).flatten(2).sum(2)
+    def _compute_features(self, h: Tensor) -> Tensor:
+        return (h * self.basis).flatten(2).sum(2)
+
+    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
         return logits
 

@@ -23,7 +23,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -34,6 +34,7 @@ from modkit.nn.attention import Attention, find_attention_levels
 from modkit.nn.blocks import Downsample, Level, Upsample, choose_levels, conv
 from modkit.nn.conditional_norm import ConditionalBatchNorm
 from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
 from modkit.nn.ncsnpp_blocks import init_xavier
 from modkit.nn.projection import Projection
@@ -98,7 +99,7 @@ class ResNetGenerator(nn.Module):
         self.norm = ConditionalBatchNorm(rank, channels, 0)
         self.out = init_xavier(conv(rank, channels, x.shape[0]))
         if spectral_norm:
-            _bound(self.project, self.blocks, self.attentions, self.out)
+            _normalize_spectra(self.project, self.blocks, self.attentions, self.out)
 
     @property
     def units(self) -> list[nn.Module]:
@@ -123,6 +124,7 @@ class ResNetDiscriminator(nn.Module):
     Args:
         x: Type of the data: continuous maps.
         cond: Type of the conditions. A map is joined to x as further channels; tokens are not supported.
+        heads: Widths of the heads by name, linear layers of phi; by default none.
         channels: Channels of the finest maps; each coarser level has twice as many, up to eight times as many.
         attention: Resolutions (the largest side of a level's maps) at which to attend, after the level's block has
             halved them; the finest is not among them.
@@ -145,6 +147,7 @@ class ResNetDiscriminator(nn.Module):
         self,
         x: TensorType,
         cond: CondType,
+        heads: Mapping[str, int] | None = None,
         *,
         channels: int = 64,
         attention: list[int] = [],  # noqa: B006
@@ -166,7 +169,8 @@ class ResNetDiscriminator(nn.Module):
         self.out = init_xavier(nn.Linear(levels[-1].channels, 1))
         self.projection = Projection(cond, levels[-1].channels, spectral_norm=spectral_norm)
         if spectral_norm:
-            _bound(self.blocks, self.attentions, self.out)
+            _normalize_spectra(self.blocks, self.attentions, self.out)
+        self.heads = Heads(heads, levels[-1].channels, spectral_norm=spectral_norm)
 
     @property
     def units(self) -> list[nn.Module]:
@@ -175,12 +179,13 @@ class ResNetDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        return self._compute_logits(self._compute_maps(x, cond)[-1], cond)
+        return self._compute_logits(self._compute_features(self._compute_maps(x, cond)[-1]), cond)
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
-        """Computes the logits of `x`, and the maps of each block."""
+        """Computes the logits of `x`, the maps of each block, and the heads."""
         maps = self._compute_maps(x, cond)
-        return Judgement(self._compute_logits(maps[-1], cond), maps)
+        features = self._compute_features(maps[-1])
+        return Judgement(self._compute_logits(features, cond), maps, self.heads(features))
 
     def _compute_maps(self, x: Tensor, cond: Cond) -> tuple[Tensor, ...]:
         h, maps = self.join(x, cond.concat), []
@@ -189,8 +194,10 @@ class ResNetDiscriminator(nn.Module):
             maps.append(h)
         return tuple(maps)
 
-    def _compute_logits(self, h: Tensor, cond: Cond) -> Tensor:
-        features = F.relu(h).flatten(2).sum(2)
+    def _compute_features(self, h: Tensor) -> Tensor:
+        return F.relu(h).flatten(2).sum(2)
+
+    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
         return logits
 
@@ -243,7 +250,7 @@ def _make_attentions(levels: Sequence[Level], attends: Sequence[bool]) -> nn.Mod
     )
 
 
-def _bound(*modules: nn.Module) -> None:
+def _normalize_spectra(*modules: nn.Module) -> None:
     """Divides the weight of each layer by its largest singular value; one that starts at zero is drawn first."""
     for layer in [layer for module in modules for layer in module.modules()]:
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from modkit.nn.blocks import choose_levels, conv
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.equalized import equalize
 from modkit.nn.fir import FIRDownsample
+from modkit.nn.heads import Heads
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.nn.projection import Projection
 from modkit.nn.stylegan2 import activate
@@ -38,6 +40,7 @@ class StyleGAN2Discriminator(nn.Module):
     Args:
         x: Type of the data: continuous maps.
         cond: Type of the conditions. A map is joined to x as further channels; tokens are not supported.
+        heads: Widths of the heads by name, linear layers of phi; by default none.
         channels: Channels of the finest maps; each coarser level has twice as many, up to eight times as many.
         group: Number of samples whose standard deviation is a feature, or 0. With any, logits depend on the batch.
 
@@ -54,7 +57,15 @@ class StyleGAN2Discriminator(nn.Module):
 
     batch_independent: bool
 
-    def __init__(self, x: TensorType, cond: CondType, *, channels: int = 64, group: int = 4) -> None:
+    def __init__(
+        self,
+        x: TensorType,
+        cond: CondType,
+        heads: Mapping[str, int] | None = None,
+        *,
+        channels: int = 64,
+        group: int = 4,
+    ) -> None:
         super().__init__()
         levels = choose_levels("StyleGAN2Discriminator", x, channels)
         if cond.context is not None:
@@ -71,6 +82,7 @@ class StyleGAN2Discriminator(nn.Module):
         self.hidden = equalize(nn.Linear(last * math.prod(size), last))
         self.out = equalize(nn.Linear(last, 1))
         self.projection = equalize(Projection(cond, last))
+        self.heads = equalize(Heads(heads, last))
 
     @property
     def units(self) -> list[nn.Module]:
@@ -79,12 +91,13 @@ class StyleGAN2Discriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        return self._compute_logits(self._compute_maps(x, cond)[-1], cond)
+        return self._compute_logits(self._compute_features(self._compute_maps(x, cond)[-1]), cond)
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
-        """Computes the logits of `x`, and the maps of each level."""
+        """Computes the logits of `x`, the maps of each level, and the heads."""
         maps = self._compute_maps(x, cond)
-        return Judgement(self._compute_logits(maps[-1], cond), maps)
+        features = self._compute_features(maps[-1])
+        return Judgement(self._compute_logits(features, cond), maps, self.heads(features))
 
     def _compute_maps(self, x: Tensor, cond: Cond) -> tuple[Tensor, ...]:
         maps = [activate(self.conv_in(self.join(x, cond.concat)))]
@@ -92,8 +105,10 @@ class StyleGAN2Discriminator(nn.Module):
             maps.append(block(maps[-1]))
         return tuple(maps)
 
-    def _compute_logits(self, h: Tensor, cond: Cond) -> Tensor:
-        features = activate(self.hidden(activate(self.conv_out(self.compare(h))).flatten(1)))
+    def _compute_features(self, h: Tensor) -> Tensor:
+        return activate(self.hidden(activate(self.conv_out(self.compare(h))).flatten(1)))
+
+    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
         logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
         return logits
 

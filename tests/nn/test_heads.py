@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from modkit.nn import DCGANDiscriminator, MLPDiscriminator, PatchDiscriminator
+from modkit.nn import (
+    DCGANDiscriminator,
+    MLPDiscriminator,
+    PatchDiscriminator,
+    R3GANDiscriminator,
+    ResNetDiscriminator,
+    StyleGAN2Discriminator,
+)
 from modkit.types import Cond, CondType, TensorType
 
 X = TensorType((2, 12, 12))
@@ -33,6 +40,21 @@ def test_heads_are_linear_in_the_last_features_and_move_no_logit(name, options):
         torch.testing.assert_close(found, features @ layer.weight.T + layer.bias)
         bounded = torch.linalg.matrix_norm(layer.weight, 2)
         assert not options or bounded.isclose(torch.ones_like(bounded), rtol=0.05)
+
+
+@pytest.mark.parametrize("make", [R3GANDiscriminator, ResNetDiscriminator, StyleGAN2Discriminator])
+def test_heads_see_the_features_that_logits_are_made_of(make):
+    nets = []
+    for heads in (None, {"labels": 4}):
+        torch.manual_seed(0)
+        nets.append(make(X, CondType(), heads, channels=3).double().eval())
+    plain, told = nets
+    x = torch.randn(5, 2, 12, 12, dtype=torch.float64)
+    judged, seen = told.judge(x, Cond()), []
+    told.out.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    assert torch.equal(judged.logits, plain(x, Cond())) and torch.equal(judged.logits, told(x, Cond()))
+    layer = told.heads.layers["labels"]
+    torch.testing.assert_close(judged.heads["labels"], seen[0] @ layer.weight.T + layer.bias)
 
 
 def test_without_heads_the_state_is_as_it_was():
