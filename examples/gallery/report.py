@@ -64,7 +64,7 @@ def write_page(page: Path, text: str, pictures: Path) -> None:
 def _describe(name: str, caption: str, row: Mapping[str, Any]) -> Iterator[str]:
     clock = "an interrupted training" if row["seconds"] is None else f"{_format_minutes(row['seconds'])} of CPU time"
     yield f"### {name}"
-    yield f"![Samples of {name}](gallery/{name}.png)"
+    yield f"![{'Reconstructions' if row['samples'] is None else 'Samples'} of {name}](gallery/{name}.png)"
     yield textwrap.fill(caption, 120, break_on_hyphens=False)
     yield f"`modkit train examples/{name}.yaml`: {row['steps']:,} steps, {clock}."
     scores = {title: row["scores"][key] for key, title in _COLUMNS.items() if key in row["scores"]}

@@ -166,7 +166,8 @@ def test_the_report_has_sections_by_family_in_the_order_of_the_captions():
 
 def test_the_report_of_reconstructions_has_no_held_out_samples():
     text = make_report({"autoencoder": make_row(samples=None)}, {})
-    assert "| reconstructions | 0.5 ± 0.1 |" in text and "held-out data" not in text
+    assert "![Reconstructions of autoencoder]" in text and "| reconstructions | 0.5 ± 0.1 |" in text
+    assert "held-out data" not in text
 
 
 def test_an_example_is_measured_by_what_its_spec_names_and_by_what_applies(tmp_path):
