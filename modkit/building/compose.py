@@ -57,7 +57,7 @@ def seeded(seed: int) -> Iterator[None]:
         >>> with modkit.seeded(0):
         ...     model = Autoencoder(modkit.TensorType((1, 8, 8), (-1, 1)), encoder="mlp", decoder="mlp")
         >>> len(modkit.spec_of(model).model["encoder"])
-        4
+        5
 
     Raises:
         ValueError: If the seed is negative.

@@ -27,9 +27,9 @@ UNFIT = {
         for family in ("bidirectional", "denoising-gan", "gan")
         for part in ("contractive", "decoder-gradient", "latent-norm")
     },
-    ("autoencoder", "regularizer", "feature-matching"): "it trains a generator",
+    **{(family, "regularizer", "feature-matching"): "it trains a generator" for family in ("autoencoder", "latent")},
     ("denoising-gan", "regularizer", "feature-matching"): "the host's critic shows no maps",
-    ("autoencoder", "regularizer", "path-length"): "it penalises a generator",
+    **{(family, "regularizer", "path-length"): "it penalises a generator" for family in ("autoencoder", "latent")},
     **{
         (family, "model", part): "the data are one tensor, and no codes"
         for family in ("autoencoder", "bidirectional", "denoising-gan", "diffusion", "flow", "gan")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import ResidualBlock, crop, group_norm
-from modkit.nn.fir import FIRDownsample, FIRUpsample
+from modkit.nn.fir import BOX, FIRDownsample, FIRUpsample
 from modkit.nn.unet_body import UNetBody, check_pyramid
 from modkit.types import Cond, CondType, TensorType
 from modkit_checkpoints.adm_blocks import embed_time
@@ -86,7 +86,7 @@ class DhariwalUNet(UNetBody):
             return Unit(block(wide_in, wide), Attention(wide, head_channels=head_channels) if attend else None)
 
         def resampling(kind: type[FIRDownsample] | type[FIRUpsample], wide: int) -> Unit:
-            resample, made = kind(rank, smooth=False), block(wide, wide)
+            resample, made = kind(rank, taps=BOX), block(wide, wide)
             made.conv_1, made.skip = nn.Sequential(resample, made.conv_1), resample
             return Unit(made)
 
