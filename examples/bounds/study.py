@@ -26,8 +26,12 @@ __all__ = ["SYSTEMS", "Plan", "carry_out", "read_spec"]
 
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "VAE": (),
-    "IWAE-50": ("model.draws=50",),
-    "IAF": ("model.encoder.width=208", "model.bottleneck.flow={use: autoregressive, width: 80}"),
+    "IWAE-50": ("model.draws=50", "model.gradient=doubly-reparametrized"),
+    "IAF": (
+        "model.encoder.width=208",
+        "model.bottleneck.flow={use: chain, layers: [{use: autoregressive, width: 48}, "
+        "{use: autoregressive, width: 48, reverse: true}]}",
+    ),
     "ladder": (
         "model.encoder.width=80",
         "model.bottleneck={use: ladder, channels: 4, width: 64, groups: [4]}",
