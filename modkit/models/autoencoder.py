@@ -210,9 +210,8 @@ class Autoencoder(Model):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes the losses of the autoencoder or of a critic.
 
-        The autoencoder has `nll` (or `features`), `kl`, its aggregates, the losses of the bottleneck, `perceptual`,
-        `adversarial` and `adversarial/latent-critic`; a critic has `adversarial`. The autoencoder and the critic of x
-        have regularizers.
+        The autoencoder has `nll` (or `features`), `kl`, its aggregates, the bottleneck's losses, `perceptual`,
+        `adversarial` and `adversarial/latent-critic`; a critic has `adversarial`. Each has its penalties.
         """
         cond = self._compute_cond(batch.fields, batch.cond)
         if player != "autoencoder":

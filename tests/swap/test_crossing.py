@@ -18,6 +18,7 @@ IDLE = {
     r" discriminator [\w-]+$": "it plays in training",
     r" bottleneck (deterministic|gaussian|fsq|lfq)$": "all its weights map features to the latent",
     r"^(map|levels) ladder, (?!cascade).* bottleneck ladder$": "the prior draws the state",
+    r"^map iaf, .* model\.autoencoder\.bottleneck\.flow": "the posterior's flow draws the latent of data",
     r" bottleneck top-down$": "its own nets join features on their way to the latents",
     r"^(map|levels) gumbel, (?!.*(autoregressive|masked)).* bottleneck gumbel$": "the prior draws the embeddings",
 }
