@@ -3,7 +3,7 @@ import torch
 from torch.autograd.functional import jacobian
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from modkit import build, load, train, use
+from modkit import load, train, use
 from modkit.bottlenecks import Gaussian
 from modkit.cases.subject import Subject
 from modkit.parts.registry import find
@@ -184,12 +184,10 @@ def test_a_flow_is_prepared_with_draws_of_the_gaussian():
     with_flow(IAF).prepare([h], Rng(0))
 
 
-def test_a_vae_with_a_flow_trains_and_is_refused_as_joint_since_its_entropy_is_unknown(tmp_path):
+def test_a_vae_with_a_flow_trains_and_has_bounds(tmp_path):
     bottleneck = use("gaussian", channels=3, flow=use("chain", layers=["actnorm", IAF]))
     vae = use("autoencoder", **{**MLP, "bottleneck": bottleneck, "likelihood": "gaussian"})
     model = load(train(spec(vae, steps=2), tmp_path))
     batch = digits(4)
     one, many = (model.bound(batch, num, Rng(0)) for num in (1, 2))
     assert one.isfinite().all() and many.isfinite().all()
-    with pytest.raises(ValueError, match="a latent of known entropy, got 'continuous' of model.autoencoder"):
-        build(spec(use("latent", autoencoder=vae, prior=use("flow", bijection=IAF), joint=True)))
