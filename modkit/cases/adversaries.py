@@ -42,7 +42,10 @@ def _play_discriminator(part: Any, types: Mapping[str, Any], probe: Probe) -> di
     patches = logits.ndim == len(types["x"].shape) + 1 and logits.shape[1:2] == (1,)
     if logits.ndim != 1 and not patches:
         raise AssertionError(f"expected logits `b` or, of patches, `b 1 h w`, got {tuple(logits.shape)}")
-    emitted = {"logits": Emitted(logits, TensorType(tuple(logits.shape[1:])))}
+    if len(logits) < len(x):  # of packs of samples
+        emitted = {"logits": Emitted(logits, TensorType(tuple(logits.shape)), rows=False)}
+    else:
+        emitted = {"logits": Emitted(logits, TensorType(tuple(logits.shape[1:])))}
     judge, heads = read_extras(part, DiscriminatorExtras).judge, types.get("heads", {})
     if judge is None:
         if heads:

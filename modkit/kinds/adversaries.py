@@ -44,7 +44,10 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """Tells real samples from generated ones, by logits `b` or `b 1 h w` that are higher for real samples."""
+    """Tells real samples from generated ones, by logits `b` or `b 1 h w` that are higher for real samples.
+
+    One that judges packs of samples returns fewer.
+    """
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`."""

@@ -151,7 +151,8 @@ class Autoencoder(Model):
         self.input, self.inputs = input, (input,) if input else ()
         self.encoder = encoder(x=find_input(x, fields or {}, input), cond=cond)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
-        self.latents = {name: make_unit(event) for name, event in self.bottleneck.latents.items()}
+        latents = self.bottleneck.latents
+        self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
         self.moments, self.start_noise = self._q.extras.moments, self._q.extras.start_noise
         self.sources = {} if self.start_noise is None else {"z": self.start_noise}
         self.likelihood = likelihood(x=x)

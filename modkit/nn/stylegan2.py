@@ -110,8 +110,8 @@ class StyleGAN2Generator(nn.Module):
 
     @property
     def units(self) -> list[nn.Module]:
-        """The layers of the mapping and of the synthesis, and what each level adds to the output."""
-        return [*self.mapping, *self.layers, *self.outs]
+        """The layers of the synthesis, and what each level adds to the output."""
+        return [*self.layers, *self.outs]
 
     def forward(self, z: Tensor, cond: Cond, rng: Rng | None = None) -> Tensor:
         """Generates x from `z`, `b d`; without `rng`, no noise is added and no styles are mixed."""

@@ -35,7 +35,7 @@ def test_each_of_several_problems_has_its_own_hint() -> None:
     problems = refuse(Spec(model=use("gan", generator="dcgan", discriminator="dcgan"), data=use("ring")))
     assert {problem.path: problem.hint for problem in problems} == {
         "model.generator": "what fits there: mlp",
-        "model.discriminator": "what fits there: mlp",
+        "model.discriminator": "what fits there: mlp, packed",
     }
 
 

@@ -40,7 +40,7 @@ def read(text):
 def test_short_forms_and_defaults_are_written_out():
     planned = plan(read(LATENT))
     model = planned.resolved.model
-    assert model["autoencoder"]["encoder"] == use("mlp", width=256, depth=2, activation="silu")
+    assert model["autoencoder"]["encoder"] == use("mlp", width=256, depth=2, activation="silu", norm="none")
     assert model["autoencoder"].use == "autoencoder" and model["autoencoder"]["bottleneck"].use == "gaussian"
     assert model["prior"]["sampler"] == use("ddim", steps=5, eta=0.0, spacing="auto", clip=True)
     assert model["prior"]["schedule"] == use("cosine", num=1000, offset=0.008, max_beta=0.999)
@@ -216,7 +216,7 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(run, tmp_path
     call = planned.calls["model.autoencoder"]
     assert (call.part.name, call.trained.at, call.trained.train) == ("autoencoder", "model", False)
     written = planned.resolved.model["autoencoder"]
-    assert written["part"]["encoder"] == use("mlp", width=16, depth=1, activation="silu") and written["train"] is False
+    assert written["part"]["encoder"] == use("mlp", width=16, depth=1, activation="silu", norm="none") and written["train"] is False
     assert plan(planned.resolved).resolved == planned.resolved
     model = build(latent)
     assert [player.name for player in model.list_active_players()] == ["prior/denoiser"]

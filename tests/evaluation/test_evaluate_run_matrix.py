@@ -17,6 +17,7 @@ from tests.swap.hosts import HOSTS
 NEEDS = {  # what a run must have, by metric
     "is": "logits",
     "label-accuracy": "logits",
+    "class-modes": "logits",
     "modes": "truth",
     "reconstruction": "pairs",
     "reconstruction-fd": "feature-pairs",

@@ -497,7 +497,7 @@ _OTHER_PENALTIES = {
         for host in ("critic model", "latent-vae model.autoencoder")
     },
     "gan-ring model.regularizers.r1=consistency": (
-        rf"model\.regularizers\.r1\.augment: the augmentation diffaugment cannot be built from x {_POINT}: DiffAugment "
+        rf"model\.regularizers\.r1\.augment: the augmentation diffaugment cannot be built from {_POINT}: DiffAugment "
         "expects continuous images"
     ),
     "denoising-gan model.regularizers.r1=feature-matching": (

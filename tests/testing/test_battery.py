@@ -20,6 +20,7 @@ FAILURES = {
     "conditioner encoded: gradients": BORROWED,
 }
 PARAMS = {f"{kind} {name}": params for (kind, name), params in SMALL.items() if "/" not in name}
+PARAMS["features stacked-classifier"] = {"depth": 1, "classes": 10}  # of one channel, as the host's data
 PARAMS["metric disentanglement"] = {"trees": 2, "votes": 300, "draws": 8}
 
 
