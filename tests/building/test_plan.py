@@ -216,7 +216,8 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(run, tmp_path
     call = planned.calls["model.autoencoder"]
     assert (call.part.name, call.trained.at, call.trained.train) == ("autoencoder", "model", False)
     written = planned.resolved.model["autoencoder"]
-    assert written["part"]["encoder"] == use("mlp", width=16, depth=1, activation="silu", norm="none") and written["train"] is False
+    assert written["part"]["encoder"] == use("mlp", width=16, depth=1, activation="silu", norm="none")
+    assert written["train"] is False
     assert plan(planned.resolved).resolved == planned.resolved
     model = build(latent)
     assert [player.name for player in model.list_active_players()] == ["prior/denoiser"]
