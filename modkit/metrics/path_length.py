@@ -95,8 +95,9 @@ class PathLength(Streaming[Model]):
         model = self.find(state, "fake")
         source = self.source or next(iter([*model.sources][::-1]), None)
         if source is None or source not in model.sources:
-            known = ", ".join(model.sources) or "none"
-            raise ValueError(f"PathLength expects a Model with sources, of which there is {self.source!r}, got {known}")
+            who, known = type(model).__name__, ", ".join(model.sources) or "none"
+            expected = f"the source {self.source!r}" if self.source else "sources"
+            raise ValueError(f"PathLength expects a Model with {expected}, got {who}, whose sources are: {known}")
         measure, rng = _make_distance(self.features, model), Rng("path length", rng.draw_seed())
         with evaluate_mode(model):
             speeds = [

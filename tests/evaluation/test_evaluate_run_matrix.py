@@ -10,6 +10,7 @@ from modkit.building.session import load_run, open_data
 from modkit.engines.local import LocalEngine
 from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
 from modkit.evaluation.report import Report
+from modkit.metrics import PathLength
 from modkit.parts.registry import get_registry
 from tests.refusals import check_refusal
 from tests.swap.hosts import HOSTS
@@ -26,7 +27,7 @@ NEEDS = {  # what a run must have, by metric
     "latent-usage": "posterior",
     "disentanglement": "factors",
 }
-ENCODE = ("vae", "critic", "vq-vae", "aae", "flow", "denoising", "conditional-vae")
+ENCODE = ("vae", "critic", "vq-vae", "aae", "flow", "denoising", "conditional-vae", "bidirectional")
 HAS = {
     "truth": {"gan-ring", "diffusion-ring", "denoising-gan-ring"},
     "codes": {"vq-vae", "latent-vq", "latent-autoregressive", "latent-masked", "latent-cascade"},
@@ -36,12 +37,14 @@ HAS = {
     "images": {host.name for host in HOSTS if not host.name.endswith("-ring")},
 }
 HAS["feature-pairs"] = HAS["pairs"]
-HAS["posterior"] = HAS["pairs"] - HAS["codes"] - {"flow", "latent-flow"}
+HAS["posterior"] = HAS["pairs"] - HAS["codes"] - {"flow", "latent-flow", "bidirectional"}
 UNBOUNDED = {
     **dict.fromkeys(("gan", "gan-ring", "cgan", "latent-gan", "super-resolution-gan"), "GAN has no lower bound"),
     **dict.fromkeys(("denoising-gan", "denoising-gan-ring"), "DenoisingGAN has no lower bound"),
     **dict.fromkeys(("latent-vq", "latent-cascade"), "'continuous' has no density"),
+    "bidirectional": "Bidirectional has no lower bound",
 }
+WITHOUT_SOURCE = {"latent-autoregressive", "latent-masked", "latent-cascade", "denoising-gan", "denoising-gan-ring"}
 WITHOUT_PRIOR = {"vq-vae": "has no prior to sample from"}
 METRICS = [entry.part.name for entry in get_registry().list_parts("metric") if entry.part.name != "cost"]
 OF_IMAGES = ("classifier:digits", "random-conv", "pixels")
@@ -50,6 +53,8 @@ OF_IMAGES = ("classifier:digits", "random-conv", "pixels")
 def refused(host, metric):
     if metric == "bound":
         return UNBOUNDED.get(host)
+    if metric == "path-length" and host in WITHOUT_SOURCE:
+        return "PathLength expects a Model with sources"
     if (need := NEEDS.get(metric)) and host not in HAS[need]:
         return f"{metric} requires {need}"
     return (
@@ -75,6 +80,7 @@ def runs(tmp_path_factory):
 def test_every_metric_scores_every_family_or_refuses_it(host, runs):
     reasons = {metric: refused(host.name, metric) for metric in METRICS}
     fits = [metric for metric, reason in reasons.items() if reason is None and metric != "precision-recall"]
+    fits = [PathLength(num=24) if metric == "path-length" else metric for metric in fits]
     report = evaluate_run(runs(host), features="pixels", metrics=fits, num=24)
     assert len(report.scores) >= len(fits) - 1
     for name, score in report.scores.items():

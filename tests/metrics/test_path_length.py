@@ -71,6 +71,6 @@ test_refuses = refusals(
     (lambda: PathLength(places="all"), "got 1000, 0.0001 and 'all'"),
     (
         lambda: PathLength(source="w").compute(fake={"model": make_gan()}),
-        "expects a Model with sources, of which there is 'w', got z",
+        "PathLength expects a Model with the source 'w', got GAN, whose sources are: z",
     ),
 )
