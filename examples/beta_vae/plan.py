@@ -11,7 +11,6 @@ from examples.studies.budget import Trial
 __all__ = ["DIGITS", "PLANS", "SPRITES", "Plan", "list_betas"]
 
 _EXAMPLES = Path(__file__).parents[1]
-_TC = "model.aggregates={tc: total-correlation}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ SPRITES = Plan(
     str(_EXAMPLES / "beta-vae-sprites.yaml"),
     {
         "VAE": _set_beta(1),
-        "β-TCVAE": ("model.weights={kl: 1, tc: 5}", _TC),
+        "β-TCVAE": ("model.weights={kl: 1, tc: 3}", "model.aggregates={tc: total-correlation}"),
         "FactorVAE": (
             "model.weights={kl: 1, adversarial/latent-critic: 35}",
             "model.latent_critic={use: mlp, width: 256}",
