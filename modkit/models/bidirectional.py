@@ -43,7 +43,7 @@ from modkit.losses.regularizers import (
     update_states,
 )
 from modkit.losses.review import review_critic
-from modkit.models.given import call_given
+from modkit.models.given import call_generator, call_given
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
 from modkit.models.step import StepContext
@@ -165,7 +165,7 @@ class Bidirectional(Model):
             return self._compute_generator_losses(x, cond, step)
         with torch.no_grad():
             z = self.draw_source(len(x), "z", rng)
-            fake = self._generate(z, cond, rng)
+            fake = call_generator(self.generator, z, cond, rng)
             real_given = self._make_pair(x, cond, lambda: self._encode(x, cond, rng))
             fake_given = self._make_pair(x, cond, lambda: self._get_code(z))
         real_logits, fake_logits = self.discriminator(x, real_given), self.discriminator(fake, fake_given)
@@ -181,8 +181,8 @@ class Bidirectional(Model):
         """Generates samples from noise; the conditioner draws missing fields."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
         if self.start_noise is None:
-            return self._generate(self.draw_source(num, "z", rng), cond, rng)
-        return self._generate(draw_start(rng, "z", self.allocate(num, self.start_noise)), cond, rng)
+            return call_generator(self.generator, self.draw_source(num, "z", rng), cond, rng)
+        return call_generator(self.generator, draw_start(rng, "z", self.allocate(num, self.start_noise)), cond, rng)
 
     def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
         """Draws z from its prior: normal values, and a one-hot category."""
@@ -216,7 +216,7 @@ class Bidirectional(Model):
         rng, given = step.rng, cond.map(Tensor.detach)
         due = select_due(self.regularizers, "generator", step)
         z = self.draw_source(len(x), "z", rng)
-        fake = self._generate(z, cond, rng)
+        fake = call_generator(self.generator, z, cond, rng)
 
         losses: dict[str, Tensor] = {}
         if step.wants("adversarial"):
@@ -225,12 +225,6 @@ class Bidirectional(Model):
         if self.game.reconstructs and step.wants("reconstruction"):
             losses["reconstruction"] = self._measure_reconstruction(fake, z, cond)
         return losses | penalize(due, Round(x, cond, rng, fake, z, generator=self.generator))
-
-    def _generate(self, z: Tensor, cond: Cond, rng: Rng) -> Tensor:
-        """Generates from noise; a generator that draws noise of its own is given `rng`."""
-        if read_extras(self.generator, kinds.GeneratorExtras).draws:
-            return self.generator(z, cond, rng.at("generator"))  # type: ignore[call-arg]
-        return self.generator(z, cond)
 
     def _judge_real(self, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
         """The logits of real pairs; gradients reach the encoder."""

@@ -40,6 +40,7 @@ from modkit.losses.regularizers import (
     update_states,
 )
 from modkit.losses.review import review_critic
+from modkit.models.given import call_generator
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
 from modkit.rng import Rng
@@ -162,7 +163,7 @@ class GAN(Model):
             return self._compute_generator_losses(batch, cond, step)
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
-            fake = self._generate(z, cond, step.rng)
+            fake = call_generator(self.generator, z, cond, step.rng)
         critic = self._show_augmented(player, step)
         real_told, fake_told = (self._judge(critic, shown, cond) for shown in (x, fake))
         self._observe(player, real_told.logits, step)
@@ -183,7 +184,7 @@ class GAN(Model):
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
-        return self._generate(self._draw_noise(num, rng), cond, rng)
+        return call_generator(self.generator, self._draw_noise(num, rng), cond, rng)
 
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Generates samples from `z`; fields that are not given are drawn, the same in each call."""
@@ -200,19 +201,25 @@ class GAN(Model):
     def _compute_generator_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         x = batch.tensor
         ends = {name: "" if self.discriminator else f"/{name}" for name in self.critics}
-        wanted = [name for name, end in ends.items() if step.wants(f"adversarial{end}")]
+        wanted = {
+            name: (step.wants(f"adversarial{end}"), bool(self.classify) and step.wants(f"class{end}"))
+            for name, end in ends.items()
+        }
         due = select_due(self.regularizers, "generator", step)
-        if not wanted and not due:
+        if not due and not any(map(any, wanted.values())):
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
-        fake = self._generate(z, cond, step.rng)
+        fake = call_generator(self.generator, z, cond, step.rng)
         critics = {name: self._show_augmented(name, step) for name in self.critics}
         losses = {}
-        for name in wanted:
+        for name, (plays, classifies) in wanted.items():
+            if not (plays or classifies):
+                continue
             told = self._judge(critics[name], fake, given)
             game = self.adversarials[name], critics[name]
-            losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game, told.logits, x, given)
-            if self.classify and step.wants(f"class{ends[name]}"):
+            if plays:
+                losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game, told.logits, x, given)
+            if self.classify and classifies:
                 losses[f"class{ends[name]}"] = compute_class_loss(told, self.classify, batch.fields)
         played = Round(x, cond, step.rng, fake, z, generator=self.generator)
         if self.discriminator:
@@ -239,12 +246,6 @@ class GAN(Model):
             received = f"{name}, with a conditioner that reads {list(self.reads)} of {list(fields)}"
             raise ValueError(f"GAN expects to classify a field of classes that its conditioner reads, got {received}")
         return classes
-
-    def _generate(self, z: Tensor, cond: Cond, rng: Rng) -> Tensor:
-        """Generates from noise; a generator that draws noise of its own is given `rng`."""
-        if read_extras(self.generator, kinds.GeneratorExtras).draws:
-            return self.generator(z, cond, rng.at("generator"))  # type: ignore[call-arg]
-        return self.generator(z, cond)
 
     def _draw_noise(self, num: int, rng: Rng) -> Tensor:
         return draw_start(rng, "z", self.allocate(num, self.z))

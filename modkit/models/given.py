@@ -1,6 +1,7 @@
-"""What the parts of an autoencoder are given beside x and z: conditions, and a field in x's place.
+"""What encoders, decoders and generators are given beside x and z: conditions, draws, and a field in x's place.
 
     h = encoder(x or a field, cond),   decoder(z, cond)        cond only where the part takes it
+    generator(z, cond, rng)                                    rng only where the part draws noise of its own
 
 Shape letters: b batch.
 """
@@ -12,10 +13,11 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from modkit.kinds import EncoderExtras, Unfit, read_extras
+from modkit.kinds import EncoderExtras, Generator, GeneratorExtras, Unfit, read_extras
+from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["Reader", "call_given", "check_conditional", "find_input", "pass_fields", "read_input"]
+__all__ = ["Reader", "call_generator", "call_given", "check_conditional", "find_input", "pass_fields", "read_input"]
 
 T = TypeVar("T")
 
@@ -35,6 +37,19 @@ def call_given(part: Callable[..., T], value: Any, cond: Cond) -> T:
         6
     """
     return part(value, cond) if _is_conditional(part) else part(value)
+
+
+def call_generator(generator: Generator, z: Tensor, cond: Cond, rng: Rng) -> Tensor:
+    """Calls a generator at noise `z`, `b ...`, with draws of its own if it makes any.
+
+    Examples:
+        >>> import torch
+        >>> call_generator(lambda z, cond: 2 * z, torch.ones(1, 2), Cond(), Rng(0))
+        tensor([[2., 2.]])
+    """
+    if read_extras(generator, GeneratorExtras).draws:
+        return generator(z, cond, rng.at("generator"))  # type: ignore[call-arg]
+    return generator(z, cond)
 
 
 def check_conditional(cond: CondType, encoder: object, decoder: object) -> None:

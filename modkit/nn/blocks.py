@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,9 +40,12 @@ __all__ = [
     "get_map_size",
     "group_norm",
     "group_norm_32",
+    "init_xavier",
     "make_pyramid",
     "zero_init",
 ]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -196,6 +199,16 @@ def zero_init(module: nn.Module) -> nn.Module:
     """Sets all parameters of a module to zero and returns the module."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
+    return module
+
+
+def init_xavier(module: M, scale: float = 1.0) -> M:
+    """Initialises weights uniformly with variance `scale / mean(fan_in, fan_out)` and biases with 0, in place."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.xavier_uniform_(parameter, gain=math.sqrt(scale))
     return module
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from modkit.nn.activations import collect_activations
 from modkit.nn.blocks import broadcast
-from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, check_noise
 from modkit.nn.heads import Heads
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import squash
@@ -69,10 +69,7 @@ class DCGANGenerator(nn.Module):
     def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, channels: int = 64) -> None:
         super().__init__()
         height, width = _get_image_size(self, x)
-        if z.classes is not None:
-            raise ValueError(f"DCGANGenerator expects continuous z, got {z}")
-        if cond.context is not None or cond.concat is not None:
-            raise ValueError(f"DCGANGenerator expects cond without context and concat, got {cond}")
+        check_noise("DCGANGenerator", z, cond)
         self.x = x
         widths = _choose_widths(self, x, channels)[::-1]
         scale = 2 ** len(widths)
@@ -267,8 +264,7 @@ def _check_downs(owner: nn.Module, x: TensorType, cond: CondType) -> None:
     name = type(owner).__name__
     if min(_get_image_size(owner, x)) < 2:
         raise ValueError(f"{name} expects images of at least 2×2, got {x}")
-    if cond.context is not None:
-        raise ValueError(f"{name} expects cond without context, got {cond}")
+    check_context(name, cond)
 
 
 def _make_downs(widths: Sequence[int], *, normed: bool) -> nn.Sequential:

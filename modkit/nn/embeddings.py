@@ -174,6 +174,28 @@ def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def check_noise(owner: str, z: TensorType, cond: CondType) -> None:
+    """Checks what a generator of maps is built from: continuous noise, and conditions without positions.
+
+    Raises:
+        ValueError: If z holds codes, or `cond` has a context or a map. The message names `owner`.
+    """
+    if z.classes is not None:
+        raise ValueError(f"{owner} expects continuous z, got {z}")
+    if cond.context is not None or cond.concat is not None:
+        raise ValueError(f"{owner} expects cond without context and concat, got {cond}")
+
+
+def check_context(owner: str, cond: CondType) -> None:
+    """Checks the conditions of a network that does not attend to tokens.
+
+    Raises:
+        ValueError: If `cond` has a context. The message names `owner`.
+    """
+    if cond.context is not None:
+        raise ValueError(f"{owner} expects cond without context, got {cond}")
+
+
 def _make_mlp(size: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 

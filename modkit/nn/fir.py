@@ -41,6 +41,9 @@ class FIRDownsample(nn.Module):
         taps: The filter, whose sum is divided out. With a convolution, it is `SMOOTH` or `BOX`; `BOX` then stands for
             no filter, and x is padded at its end.
 
+    Raises:
+        ValueError: If there is a convolution, and the taps are others.
+
     Examples:
         >>> FIRDownsample(1, taps=BOX)(torch.tensor([[[1.0, 3.0, 5.0, 7.0]]]))
         tensor([[[2., 6.]]])
@@ -50,6 +53,7 @@ class FIRDownsample(nn.Module):
 
     def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, taps: Sequence[float] = SMOOTH) -> None:
         super().__init__()
+        _check_taps(self, conv, taps)
         self.filters = len(taps) > len(BOX)
         self.conv = None if conv is None else make_conv(rank, *conv, stride=2, padding=0)
         self.register_buffer("taps", make_taps(taps), persistent=False)
@@ -78,6 +82,9 @@ class FIRUpsample(nn.Module):
         taps: The filter, whose sum is divided out. With a convolution, it is `SMOOTH` or `BOX`; for `BOX`, which
             repeats values, the convolution is padded.
 
+    Raises:
+        ValueError: If there is a convolution, and the taps are others.
+
     Examples:
         >>> FIRUpsample(1, taps=BOX)(torch.tensor([[[1.0, 3.0]]]))
         tensor([[[1., 1., 3., 3.]]])
@@ -87,6 +94,7 @@ class FIRUpsample(nn.Module):
 
     def __init__(self, rank: int, conv: tuple[int, int] | None = None, *, taps: Sequence[float] = SMOOTH) -> None:
         super().__init__()
+        _check_taps(self, conv, taps)
         self.margin = len(taps) - len(BOX) if conv else 0  # a convolution needs the filter's, one value at each end
         self.pad = 0 if conv else (len(taps) - 1) // 2
         self.register_buffer("taps", 2 * make_taps(taps), persistent=False)
@@ -97,6 +105,11 @@ class FIRUpsample(nn.Module):
         size = [2 * n + self.margin for n in x.shape[2:]]
         y = resample_fir(x, self.taps, stride=2, padding=self.pad, size=size, transposed=True)
         return y if self.conv is None else self.conv(y)
+
+
+def _check_taps(owner: nn.Module, conv: object, taps: Sequence[float]) -> None:
+    if conv and tuple(taps) not in (SMOOTH, BOX):
+        raise ValueError(f"{type(owner).__name__} with a convolution expects taps {SMOOTH} or {BOX}, got {tuple(taps)}")
 
 
 def make_taps(taps: Sequence[float]) -> Tensor:

@@ -24,9 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.blocks import check_levels, get_map_size
-from modkit.nn.embeddings import CondEmbedding, MapJoin, sinusoidal_embedding
-from modkit.nn.ncsnpp_blocks import init_xavier
+from modkit.nn.blocks import check_levels, get_map_size, init_xavier
+from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, sinusoidal_embedding
 from modkit.nn.ncsnpp_body import Body, Embedding
 from modkit.types import Cond, CondType, TensorType
 
@@ -153,8 +152,7 @@ def _make_time_mlp(channels: int, width: int) -> nn.Sequential:
 def _check(out: TensorType, size: tuple[int, ...], cond: CondType, widths: dict[str, int], mapping: int) -> None:
     if get_map_size("NCSNpp", out) != size:
         raise ValueError(f"NCSNpp expects out of x's size {size}, got {out.shape[1:]}")
-    if cond.context is not None:
-        raise ValueError(f"NCSNpp expects cond without context, got {cond}")
+    check_context("NCSNpp", cond)
     for name, width in widths.items():
         if width < 1:
             raise ValueError(f"NCSNpp expects {name} of at least 1, got {width}")

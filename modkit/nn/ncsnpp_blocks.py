@@ -19,24 +19,23 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.attention import Attention
-from modkit.nn.blocks import broadcast, conv, crop, group_norm
+from modkit.nn.blocks import broadcast, conv, crop, group_norm, init_xavier
 from modkit.nn.fir import BOX, SMOOTH, FIRDownsample, FIRUpsample
 from modkit.ops.group_norm import normalize_silu
 
-__all__ = ["Block", "DownsampleBlock", "Head", "Output", "Path", "Unit", "init_xavier"]
+__all__ = ["Block", "DownsampleBlock", "Head", "Output", "Path", "Unit"]
 
 Path: TypeAlias = Literal["none", "skip", "residual"]
 """The path parallel to the blocks: none, the values themselves, or convolutions that carry features."""
 
 _TINY = 1e-6  # in the norms
 _HALF = math.sqrt(0.5)
-M = TypeVar("M", bound=nn.Module)
 
 
 class Block(nn.Module):
@@ -225,16 +224,6 @@ class _Norm(nn.Module):
             raise ValueError(f"Block expects a noise of width {self.style.in_features}, got None")
         gain, offset = self.style(style).chunk(2, dim=1)
         return normalize_silu(self.norm, x, (gain, offset))
-
-
-def init_xavier(module: M, scale: float = 1.0) -> M:
-    """Initialises weights uniformly with variance `scale / mean(fan_in, fan_out)` and biases with 0."""
-    for name, parameter in module.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.xavier_uniform_(parameter, gain=math.sqrt(scale))
-    return module
 
 
 def _join(a: Tensor, b: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from modkit.nn.attention import find_attention_levels
-from modkit.nn.blocks import check_levels, conv, crop, make_pyramid
+from modkit.nn.blocks import check_levels, conv, crop, init_xavier, make_pyramid
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.mlp import squash
-from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output, Path, Unit, init_xavier
+from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output, Path, Unit
 from modkit.types import Cond, TensorType
 
 __all__ = ["Body", "Embedding"]

@@ -25,11 +25,10 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modkit.nn.blocks import broadcast, check_levels, conv, get_map_size
-from modkit.nn.embeddings import MapJoin, sinusoidal_embedding
+from modkit.nn.blocks import broadcast, check_levels, conv, get_map_size, init_xavier
+from modkit.nn.embeddings import MapJoin, check_context, sinusoidal_embedding
 from modkit.nn.fir import FIRDownsample
 from modkit.nn.minibatch_std import MinibatchStd
-from modkit.nn.ncsnpp_blocks import init_xavier
 from modkit.nn.projection import Projection
 from modkit.types import Cond, CondType, TensorType
 
@@ -75,8 +74,7 @@ class NCSNppDiscriminator(nn.Module):
         check_levels("NCSNppDiscriminator", channels, 1)
         if embedding < 1:
             raise ValueError(f"NCSNppDiscriminator expects embedding of at least 1, got {embedding}")
-        if cond.context is not None:
-            raise ValueError(f"NCSNppDiscriminator expects cond without context, got {cond}")
+        check_context("NCSNppDiscriminator", cond)
         rank = len(get_map_size("NCSNppDiscriminator", x))
         self.join = MapJoin(x, cond.concat, channels[0])
         self.time = _Time(embedding) if cond.time else None

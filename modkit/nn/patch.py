@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from modkit.nn.activations import collect_activations
 from modkit.nn.dcgan import init_weights
-from modkit.nn.embeddings import MapJoin
+from modkit.nn.embeddings import MapJoin, check_context
 from modkit.nn.heads import Heads
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
@@ -78,8 +78,7 @@ class PatchDiscriminator(nn.Module):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        if cond.context is not None:
-            raise ValueError(f"PatchDiscriminator expects cond without context, got {cond}")
+        check_context("PatchDiscriminator", cond)
         if norm not in ("batch", "none"):
             raise ValueError(f"PatchDiscriminator expects norm 'batch' or 'none', got {norm!r}")
         num = _choose_halvings(x, channels, layers)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import Level, choose_levels, conv, crop
-from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, check_noise
 from modkit.nn.fir import BILINEAR, FIRDownsample, FIRUpsample
 from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
@@ -82,10 +82,7 @@ class R3GANGenerator(nn.Module):
         super().__init__()
         levels = choose_levels("R3GANGenerator", x, channels)[::-1]
         make = _Blocks("R3GANGenerator", levels, blocks, expansion, groups)
-        if z.classes is not None:
-            raise ValueError(f"R3GANGenerator expects continuous z, got {z}")
-        if cond.context is not None or cond.concat is not None:
-            raise ValueError(f"R3GANGenerator expects cond without context and concat, got {cond}")
+        check_noise("R3GANGenerator", z, cond)
         self.x = x
         self.embedding = CondEmbedding(cond, levels[0].channels)
         self.basis = nn.Parameter(torch.randn(levels[0].channels, *levels[0].size))
@@ -151,8 +148,7 @@ class R3GANDiscriminator(nn.Module):
         super().__init__()
         levels = choose_levels("R3GANDiscriminator", x, channels)
         make = _Blocks("R3GANDiscriminator", levels, blocks, expansion, groups)
-        if cond.context is not None:
-            raise ValueError(f"R3GANDiscriminator expects cond without context, got {cond}")
+        check_context("R3GANDiscriminator", cond)
         self.join = MapJoin(x, cond.concat, channels)
         self.conv_in = _init(conv(make.rank, self.join.channels, channels, kernel=1, bias=False))
         self.levels = nn.ModuleList([make(levels[0])])
@@ -171,27 +167,20 @@ class R3GANDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        return self._compute_logits(self._compute_features(self._compute_maps(x, cond)[-1]), cond)
+        return self._judge(x, cond).logits
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
         """Computes the logits of `x`, the maps of each level, and the heads."""
-        maps = self._compute_maps(x, cond)
-        features = self._compute_features(maps[-1])
-        return Judgement(self._compute_logits(features, cond), maps, self.heads(features))
+        return self._judge(x, cond)
 
-    def _compute_maps(self, x: Tensor, cond: Cond) -> tuple[Tensor, ...]:
+    def _judge(self, x: Tensor, cond: Cond) -> Judgement:
         h, maps = self.conv_in(self.join(x, cond.concat)), []
         for level in self.levels:
             h = level(h)
             maps.append(h)
-        return tuple(maps)
-
-    def _compute_features(self, h: Tensor) -> Tensor:
-        return (h * self.basis).flatten(2).sum(2)
-
-    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
-        logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
-        return logits
+        features = (h * self.basis).flatten(2).sum(2)
+        logits = self.out(features).squeeze(1) + self.projection(features, cond)
+        return Judgement(logits, tuple(maps), self.heads(features))
 
 
 class _Block(nn.Module):

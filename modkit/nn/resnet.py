@@ -31,12 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.attention import Attention, find_attention_levels
-from modkit.nn.blocks import Downsample, Level, Upsample, choose_levels, conv
+from modkit.nn.blocks import Downsample, Level, Upsample, choose_levels, conv, init_xavier
 from modkit.nn.conditional_norm import ConditionalBatchNorm
-from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, check_noise
 from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
-from modkit.nn.ncsnpp_blocks import init_xavier
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
 from modkit.types import Cond, CondType, Judgement, TensorType
@@ -83,10 +82,7 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         levels = choose_levels("ResNetGenerator", x, channels)[::-1]
         attends = find_attention_levels("ResNetGenerator", [level.size for level in levels], attention)
-        if z.classes is not None:
-            raise ValueError(f"ResNetGenerator expects continuous z, got {z}")
-        if cond.context is not None or cond.concat is not None:
-            raise ValueError(f"ResNetGenerator expects cond without context and concat, got {cond}")
+        check_noise("ResNetGenerator", z, cond)
         self.x, self.modulate, self.first = x, modulate, levels[0]
         rank = len(self.first.size)
         self.embedding = CondEmbedding(cond, channels)
@@ -158,8 +154,7 @@ class ResNetDiscriminator(nn.Module):
         sizes = [level.size for level in levels]
         emitted = [Level(size, level.channels) for size, level in zip([*sizes[1:], sizes[-1]], levels)]
         attends = find_attention_levels("ResNetDiscriminator", sizes[1:] or sizes, attention)
-        if cond.context is not None:
-            raise ValueError(f"ResNetDiscriminator expects cond without context, got {cond}")
+        check_context("ResNetDiscriminator", cond)
         self.join = MapJoin(x, cond.concat, channels)
         given = [Level(sizes[0], self.join.channels), *emitted]
         self.blocks = nn.ModuleList(
@@ -179,27 +174,20 @@ class ResNetDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        return self._compute_logits(self._compute_features(self._compute_maps(x, cond)[-1]), cond)
+        return self._judge(x, cond).logits
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
         """Computes the logits of `x`, the maps of each block, and the heads."""
-        maps = self._compute_maps(x, cond)
-        features = self._compute_features(maps[-1])
-        return Judgement(self._compute_logits(features, cond), maps, self.heads(features))
+        return self._judge(x, cond)
 
-    def _compute_maps(self, x: Tensor, cond: Cond) -> tuple[Tensor, ...]:
+    def _judge(self, x: Tensor, cond: Cond) -> Judgement:
         h, maps = self.join(x, cond.concat), []
         for block, attention in zip(self.blocks, self.attentions):
             h = attention(block(h))
             maps.append(h)
-        return tuple(maps)
-
-    def _compute_features(self, h: Tensor) -> Tensor:
-        return F.relu(h).flatten(2).sum(2)
-
-    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
-        logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
-        return logits
+        features = F.relu(h).flatten(2).sum(2)
+        logits = self.out(features).squeeze(1) + self.projection(features, cond)
+        return Judgement(logits, tuple(maps), self.heads(features))
 
 
 class _UpBlock(nn.Module):

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import Level, choose_levels, crop
-from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.embeddings import CondEmbedding, check_noise
 from modkit.nn.equalized import equalize
 from modkit.nn.fir import FIRUpsample
 from modkit.nn.mlp import squash
@@ -87,10 +87,7 @@ class StyleGAN2Generator(nn.Module):
     ) -> None:
         super().__init__()
         levels = choose_levels("StyleGAN2Generator", x, channels)[::-1]
-        if z.classes is not None:
-            raise ValueError(f"StyleGAN2Generator expects continuous z, got {z}")
-        if cond.context is not None or cond.concat is not None:
-            raise ValueError(f"StyleGAN2Generator expects cond without context and concat, got {cond}")
+        check_noise("StyleGAN2Generator", z, cond)
         if min(style, mapping) < 1 or not 0 <= mixing <= 1 or truncation < 0:
             raise ValueError(
                 "StyleGAN2Generator expects style and mapping of at least 1, mixing in [0, 1] and truncation of at "

@@ -22,7 +22,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from modkit.nn.blocks import choose_levels, conv
-from modkit.nn.embeddings import MapJoin
+from modkit.nn.embeddings import MapJoin, check_context
 from modkit.nn.equalized import equalize
 from modkit.nn.fir import FIRDownsample
 from modkit.nn.heads import Heads
@@ -68,8 +68,7 @@ class StyleGAN2Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         levels = choose_levels("StyleGAN2Discriminator", x, channels)
-        if cond.context is not None:
-            raise ValueError(f"StyleGAN2Discriminator expects cond without context, got {cond}")
+        check_context("StyleGAN2Discriminator", cond)
         if group < 0:
             raise ValueError(f"StyleGAN2Discriminator expects group of at least 0, got {group}")
         rank, (size, last) = len(levels[0].size), levels[-1]
@@ -91,26 +90,19 @@ class StyleGAN2Discriminator(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of `x`, `b`."""
-        return self._compute_logits(self._compute_features(self._compute_maps(x, cond)[-1]), cond)
+        return self._judge(x, cond).logits
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
         """Computes the logits of `x`, the maps of each level, and the heads."""
-        maps = self._compute_maps(x, cond)
-        features = self._compute_features(maps[-1])
-        return Judgement(self._compute_logits(features, cond), maps, self.heads(features))
+        return self._judge(x, cond)
 
-    def _compute_maps(self, x: Tensor, cond: Cond) -> tuple[Tensor, ...]:
+    def _judge(self, x: Tensor, cond: Cond) -> Judgement:
         maps = [activate(self.conv_in(self.join(x, cond.concat)))]
         for block in self.blocks:
             maps.append(block(maps[-1]))
-        return tuple(maps)
-
-    def _compute_features(self, h: Tensor) -> Tensor:
-        return activate(self.hidden(activate(self.conv_out(self.compare(h))).flatten(1)))
-
-    def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
-        logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
-        return logits
+        features = activate(self.hidden(activate(self.conv_out(self.compare(maps[-1]))).flatten(1)))
+        logits = self.out(features).squeeze(1) + self.projection(features, cond)
+        return Judgement(logits, tuple(maps), self.heads(features))
 
 
 class _Block(nn.Module):

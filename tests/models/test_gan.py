@@ -11,6 +11,7 @@ from modkit.building.plan import plan
 from modkit.losses import KL, ReverseKL
 from modkit.models.step import StepContext
 from modkit.rng import Rng
+from modkit.specs.settings import Term
 from modkit.training.interruption import Stopped
 from modkit.training.players import make_player_states, take_turn
 from modkit.training.schedule import schedule_stages
@@ -188,6 +189,8 @@ def test_a_discriminator_that_tells_classes_plays_ac_gan():
     assert list(losses) == ["adversarial/one", "class/one", "adversarial/other", "class/other"]
     torch.testing.assert_close(losses["class/other"], compare(model.critics["other"], fake))
     torch.testing.assert_close(losses["adversarial/one"], F.softplus(-model.critics["one"](fake, Cond())).mean())
+    lazy = turn("a", terms={"adversarial/*": Term(every=2), "class/other": Term(every=2)}, index=1)
+    torch.testing.assert_close(model.losses("generator", batch, lazy), {"class/one": losses["class/one"]})
     losses["class/one"].backward()
     assert model.conditioner.embedding.weight.grad.any()
 

@@ -88,3 +88,9 @@ def test_penalties_can_differentiate_them_twice_and_the_filter_is_no_weight():
         assert torch.autograd.gradgradcheck(lambda x, m=module: m(x) ** 2, normal(1, 1, 3, 4).requires_grad_())
         assert "taps" not in module.state_dict()
     assert FIRDownsample(1)(normal(1, 2, 4).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", [FIRDownsample, FIRUpsample])
+def test_a_convolution_takes_the_margin_of_two_filters_alone(kind):
+    with pytest.raises(ValueError, match=rf"{kind.__name__} with a convolution expects taps .*, got \(1.0, 2.0, 1.0\)"):
+        kind(2, (2, 3), taps=BILINEAR)

@@ -21,8 +21,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from modkit.nn.blocks import init_xavier
 from modkit.nn.embeddings import CondEmbedding
-from modkit.nn.ncsnpp_blocks import init_xavier
 from modkit.nn.ncsnpp_body import Embedding
 from modkit.types import Cond, CondType
 
