@@ -71,12 +71,20 @@ def estimate_log_densities(latents: LatentBatch, sampling: Sampling = "stratifie
         >>> estimate_log_densities(LatentBatch(zero, None, zero, one, torch.tensor(2))).joint  # N(0, 1) itself
         tensor([-0.9189, -0.9189])
     """
-    z, mean, std = latents.z, latents.require("mean"), latents.require("std")
-    pairs = -0.5 * (((z[:, None] - mean) / std).square() + 2 * std.log() + _LOG_TWO_PI)  # `b b d`: of z_i given x_j
-    weights = _weigh(len(z), latents.require("num_samples"), sampling, like=z).log()
-    given = pairs.diagonal().sum(0)
-    joint = torch.logsumexp(weights + pairs.sum(2), 1)
-    return LogDensities(given, joint, torch.logsumexp(weights[..., None] + pairs, 1))
+    z, mean, std = (one.T for one in (latents.z, latents.require("mean"), latents.require("std")))
+    constant = (std.log() + 0.5 * _LOG_TWO_PI)[:, None]
+    pairs = -0.5 * ((z[:, :, None] - mean[:, None]) * std.reciprocal()[:, None]).square() - constant
+    weights = _weigh(len(latents.z), latents.require("num_samples"), sampling, like=z).log()
+    given = pairs.diagonal(dim1=1, dim2=2).sum(0)  # `pairs` are `d b b`: log densities of z_i given x_j
+    return LogDensities(given, _sum_densities(weights + pairs.sum(0)), _sum_densities(weights + pairs).T)
+
+
+def _sum_densities(log: Tensor) -> Tensor:
+    """log sum_j exp(log_ij), `... b`, of `... b b`: about its term i = j, faster and with fewer passes than logsumexp.
+
+    That term is large, since z_i is a draw of q(z | x_i), so that nothing cancels.
+    """
+    return log.diagonal(dim1=-2, dim2=-1) - log.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
 
 
 class _Term:
