@@ -1,19 +1,16 @@
 """The study: systems trained from one spec, their rates, distortions and scores, and pictures of their latents.
 
     OUT/budget.json              cost of a step, where the plan is in seconds
-    OUT/runs/beta-vae-0          a run a system and seed
-    OUT/figures/beta-vae-0.json  what is measured of it on held-out samples
+    OUT/figures/beta-vae-0.json  what is measured of a run on held-out samples
     OUT/latents.svg, planes/     the latents of held-out samples by class, and the decoded plane, of two dimensions
-    OUT/study.json, report.md    all figures, and the tables with the verdict
 
-Everything is kept: a study that was stopped resumes where it was.
+`examples.studies.comparison` has the rest.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,9 +18,9 @@ import torch
 import modkit
 from examples.beta_vae.plan import Plan, list_betas
 from examples.beta_vae.verdict import claims, report
-from examples.studies.budget import fit_budget, one_thread
-from examples.studies.folder import check_plan, keep, train_run, write_report
-from modkit import Model, Rng, Run, evaluate_run
+from examples.studies.budget import fit_budget
+from examples.studies.comparison import compare, locate_run, make_slug
+from modkit import Model, Rng, Run, Spec, evaluate_run
 from modkit.building.session import open_run
 from modkit.data import read_samples
 from modkit.kinds import Data
@@ -51,26 +48,25 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Raises:
         ValueError: If `out` holds a study of another plan.
     """
-    check_plan(asdict(plan), out)
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in plan.systems}
-    with one_thread():
-        for seed in range(plan.seeds):
-            for name, words in plan.systems.items():
-                if seed >= plan.fewer.get(name, plan.seeds):
-                    continue
-                spec = modkit.load_spec(plan.spec, (*plan.overrides, *words)).with_value("name", _make_slug(name))
-                if plan.seconds is not None:
-                    spec = fit_budget(spec, plan.seconds, out / "budget.json", trial=plan.trial)
-                path = _find(out, name, seed)
-                say(f"training {path.name}")
-                train_run(spec.with_value("train.seed", seed), path)
-                figures = out / "figures" / f"{path.name}.json"
-                rows[name].append(keep(figures, lambda path=path: _measure(path, plan)))  # type: ignore[misc]
+    betas, rivals = list_betas(plan), plan.rivals
+
+    def make_spec(name: str) -> Spec:
+        spec = modkit.load_spec(plan.spec, (*plan.overrides, *plan.systems[name])).with_value("name", make_slug(name))
+        if plan.seconds is None:
+            return spec
+        return fit_budget(spec, plan.seconds, out / "budget.json", trial=plan.trial)
+
+    text = compare(
+        plan,
+        out,
+        {name: plan.fewer.get(name, plan.seeds) for name in plan.systems},
+        make_spec,
+        partial(_measure, plan=plan),
+        partial(claims, betas=betas, rivals=rivals),
+        partial(report, betas=betas, rivals=rivals),
+        say,
+    )
     _draw_latents(plan, out)
-    betas = list_betas(plan)
-    text = report(rows, betas, plan.rivals)
-    judged = list(map(asdict, claims(rows, betas, plan.rivals)))
-    write_report(out, text, {"plan": asdict(plan), "rows": rows, "claims": judged})
     return text
 
 
@@ -102,24 +98,15 @@ def _draw_latents(plan: Plan, out: Path) -> None:
     """Draws the latents of held-out samples of each system's first seed in one figure, and the decoded planes."""
     panels: dict[str, Points] = {}
     for name in plan.systems:
-        run = Run.open(_find(out, name, 0))
+        run = Run.open(locate_run(out, name, 0))
         data, space = open_run(run).data, find_space(modkit.load(run))
         if space.type.numel != 2:
             return
         found = encode_split(space, data)
         panels[name] = Points(found.latents.flatten(1), _read_classes(found.fields, find_classes(data)))
-        save_grid(out / "planes" / f"{_make_slug(name)}.png", decode_plane(space, 16), space.x, 16)
+        save_grid(out / "planes" / f"{make_slug(name)}.png", decode_plane(space, 16), space.x, 16)
     draw_points(out / "latents.svg", panels)
 
 
 def _read_classes(fields: Mapping[str, torch.Tensor], name: str | None) -> torch.Tensor | None:
     return None if name is None else fields[name]
-
-
-def _find(out: Path, name: str, seed: int) -> Path:
-    return out / "runs" / f"{_make_slug(name)}-{seed}"
-
-
-def _make_slug(name: str) -> str:
-    """A system's name as that of a folder: `β = 0.5` becomes `beta-0.5`."""
-    return re.sub(r"[^\w.]+", "-", name.replace("β", "beta")).strip("-").lower()

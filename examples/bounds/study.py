@@ -1,24 +1,22 @@
 """The study: systems that differ from one VAE in a few words, trained on the same budget, and their held-out bounds.
 
     OUT/budget.json            cost of a step, which gives the steps that fit
-    OUT/runs/ladder-0          a run a system and seed
-    OUT/figures/ladder-0.json  its bound on held-out pictures, by importance weights, and its ELBO
-    OUT/study.json, report.md  all figures, and the table with the verdict
+    OUT/figures/ladder-0.json  a run's bound on held-out pictures, by importance weights, and its ELBO
 
-Everything is kept: a study that was stopped resumes where it was.
+`examples.studies.comparison` has the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import modkit
 from examples.bounds.verdict import claims, report
-from examples.studies.budget import Trial, fit_budget, one_thread
-from examples.studies.folder import check_plan, keep, train_run, write_report
+from examples.studies.budget import Trial, fit_budget
+from examples.studies.comparison import compare
 from modkit import Run, Spec, evaluate_run
 from modkit.metrics import Bound
 
@@ -89,25 +87,13 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Raises:
         ValueError: If `out` holds a study of another plan.
     """
-    check_plan(asdict(plan), out)
-    rows: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
-    with one_thread():
-        for seed in range(plan.seeds):
-            for system in SYSTEMS:
-                spec = fit_budget(
-                    read_spec(system, plan.overrides), plan.seconds, out / "budget.json", trial=plan.trial
-                )
-                path = out / "runs" / f"{spec.name}-{seed}"
-                say(f"training {path.name}")
-                train_run(spec.with_value("train.seed", seed), path)
-            for system in SYSTEMS:
-                path = out / "runs" / f"{system.lower()}-{seed}"
-                figures = keep(out / "figures" / f"{path.name}.json", partial(_measure, path, plan))
-                say(f"{path.name}: " + ", ".join(f"{name} {value:,.6g}" for name, value in figures.items()))
-                rows[system].append(figures)
-    text = report(rows)
-    write_report(out, text, {"plan": asdict(plan), "rows": rows, "claims": list(map(asdict, claims(rows)))})
-    return text
+
+    def make_spec(system: str) -> Spec:
+        spec = read_spec(system, plan.overrides)
+        return fit_budget(spec, plan.seconds, out / "budget.json", trial=plan.trial)
+
+    seeds, measure = dict.fromkeys(SYSTEMS, plan.seeds), partial(_measure, plan=plan)
+    return compare(plan, out, seeds, make_spec, measure, claims, report, say)
 
 
 def _measure(path: Path, plan: Plan) -> dict[str, float]:

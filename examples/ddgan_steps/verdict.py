@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from examples.studies.mean import Claim, Mean, table
+from examples.studies.mean import Claim, Mean, join_report, table
 
 __all__ = ["COLUMNS", "Rows", "no_worse", "recall_claim", "report", "speed_claim"]
 
@@ -106,7 +106,7 @@ def report(
     few += [("DDPM", f"{steps:,}", *_means(each)) for steps, each in ddpm.items()]
     claims = recall_claim(chains), speed_claim(chains[4][last], ddpm, seconds)
     tables = table(["updates", "T", *COLUMNS], rows, words=0), table(["", "steps", *COLUMNS], few)
-    return "\n\n".join([*tables, "\n".join(f"- {claim}" for claim in claims)]) + "\n"
+    return join_report(tables, claims)
 
 
 def _means(rows: Rows) -> list[str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from examples.studies.mean import Claim, Mean, table
+from examples.studies.mean import Claim, Mean, join_report, table
 
 __all__ = ["LEVELS", "Errors", "judge", "report"]
 
@@ -56,8 +56,7 @@ def report(errors: Sequence[Errors]) -> str:
         (read, *(str(_average(errors, read, made)) if made in errors[0][read] else "" for made in _COLUMNS))
         for read in errors[0]
     ]
-    claims = "\n".join(f"- {claim}" for claim in judge(errors))
-    return f"{table(['read', *_COLUMNS], rows)}\n\n{claims}\n"
+    return join_report([table(["read", *_COLUMNS], rows)], judge(errors))
 
 
 def _compare(text: str, errors: Sequence[Errors], inputs: Sequence[str]) -> Claim:

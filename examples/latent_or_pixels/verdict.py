@@ -9,20 +9,14 @@ Pure functions of plain figures: nothing here trains or measures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
-
-from examples.studies.mean import Claim, Mean, table
+from examples.studies.mean import Claim, Mean, Rows, average, join_report, tabulate
 
 __all__ = ["LEAST_SPEEDUP", "claims", "report"]
-
-Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, float]]]
-"""By system (`latent`, `pixels`), a row of figures a seed."""
 
 LEAST_SPEEDUP = 3.0
 _MOST_APART = 0.1  # of the parameters
 _SYSTEMS = {"latent": "latent diffusion", "pixels": "diffusion in pixels"}
-_COST = {"parameters": "parameters", "NFE": "NFE", "samples/s": "samples/s", "CPU s": "CPU s of training"}
+_COST = ("parameters", "NFE", "samples/s", "CPU s")
 _QUALITY = ("FD", "precision", "recall", "density", "coverage", "FD (random-conv)")
 
 
@@ -44,14 +38,13 @@ def report(rows: Rows, beside: Rows) -> str:
         rows: Figures of each system's samples by seed.
         beside: Figures of what stands beside them (`held-out images`, `reconstructions`).
     """
-    cost = _table(_COST, {_SYSTEMS[name]: rows[name] for name in _SYSTEMS})
-    quality = _table({name: name for name in _QUALITY}, {**{_SYSTEMS[name]: rows[name] for name in _SYSTEMS}, **beside})
-    verdict = "\n".join(f"- {claim}" for claim in claims(rows))
-    return f"{cost}\n\n{quality}\n\n{verdict}\n"
+    named = {title: rows[name] for name, title in _SYSTEMS.items()}
+    tables = tabulate(named, _COST, {"CPU s": "CPU s of training"}), tabulate({**named, **beside}, _QUALITY)
+    return join_report(tables, claims(rows))
 
 
 def _alike(rows: Rows) -> Claim:
-    latent, pixels = (_mean(rows, name, "parameters").value for name in _SYSTEMS)
+    latent, pixels = (average(rows, name, "parameters").value for name in _SYSTEMS)
     apart = abs(latent - pixels) / pixels
     return Claim("Parameters are within 10 %", f"{apart:.1%} apart", apart <= _MOST_APART)
 
@@ -65,26 +58,13 @@ def _faster(rows: Rows) -> Claim:
 
 
 def _closer(rows: Rows) -> Claim:
-    latent, pixels = (_mean(rows, name, "FD") for name in _SYSTEMS)
+    latent, pixels = (average(rows, name, "FD") for name in _SYSTEMS)
     text = "The latent's mean FD is lower by more than both standard errors together"
     return Claim(text, f"{latent} against {pixels}", pixels.exceeds(latent))
 
 
 def _covers(rows: Rows) -> Claim:
-    latent, pixels = (_mean(rows, name, "coverage") for name in _SYSTEMS)
+    latent, pixels = (average(rows, name, "coverage") for name in _SYSTEMS)
     lower = pixels.exceeds(latent)
     text = "Its coverage is no lower by more than that"
     return Claim(text, f"{latent} against {pixels}", None if lower is None else not lower)
-
-
-def _mean(rows: Rows, system: str, figure: str) -> Mean:
-    return Mean.of([row[figure] for row in rows[system]])
-
-
-def _table(columns: Mapping[str, str], rows: Rows) -> str:
-    """Means over seeds; a figure that a row of the table lacks is left out."""
-    cells = [
-        [name, *(str(_mean(rows, name, key)) if all(key in row for row in seeds) else "–" for key in columns)]
-        for name, seeds in rows.items()
-    ]
-    return table(["", *columns.values()], cells)

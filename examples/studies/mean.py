@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["Claim", "Mean", "table"]
+__all__ = ["Claim", "Mean", "Rows", "average", "join_report", "table", "tabulate"]
+
+Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, float]]]
+"""By system, a row of figures a seed."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,27 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1)
     """
     under = ["---"] * words + ["---:"] * (len(head) - words)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, under, *rows))
+
+
+def average(rows: Rows, system: str, figure: str) -> Mean:
+    """The mean of a system's figure."""
+    return Mean.of([row[figure] for row in rows[system]])
+
+
+def tabulate(rows: Rows, columns: Sequence[str], titles: Mapping[str, str] = {}) -> str:
+    """A table of means, a row a system, Markdown; empty if there are no such figures.
+
+    Args:
+        rows: The figures; one that a system lacks is left out.
+        columns: Names of the figures; those that every system lacks are left out.
+        titles: Titles of columns, where they are not the figures' names.
+    """
+    has = {name: [one for one in columns if all(one in row for row in seeds)] for name, seeds in rows.items()}
+    there = [one for one in columns if any(one in found for found in has.values())]
+    cells = [[name, *(str(average(rows, name, one)) if one in has[name] else "–" for one in there)] for name in rows]
+    return table(["", *(titles.get(one, one) for one in there)], cells) if there else ""
+
+
+def join_report(tables: Iterable[str], claims: Iterable[Claim]) -> str:
+    """A report of tables and verdict, Markdown."""
+    return "\n\n".join([*filter(None, tables), "\n".join(f"- {claim}" for claim in claims)]) + "\n"

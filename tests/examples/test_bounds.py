@@ -68,7 +68,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypat
     whole = json.loads((tmp_path / "whole" / "study.json").read_bytes())
     trained = [line.split()[1] for line in told if line.startswith("training")]
     assert trained == [f"{system.lower()}-0" for system in SYSTEMS]
-    kills = {"train": 2, "save": 1, "run": "iaf-0", "score": "_measure", "scores": 3}
+    kills = {"train": 2, "save": 1, "run": "iaf-0", "score": "_measure", "scores": 1}
     found = resume_after_kills(study, plan, tmp_path / "broken", **kills)
     assert found == whole and set(found["rows"]) == set(SYSTEMS)
     assert (tmp_path / "broken" / "report.md").read_text().count("\n- ") == 3

@@ -108,7 +108,7 @@ def test_a_system_without_figures_is_refused():
 
 def test_the_report_has_a_row_a_system_and_says_what_is_contradicted():
     text = report(made_up(latent=(3.0, 3.2, 3.4)), {"reconstructions": [{"FD": 0.5, "coverage": 0.9}]})
-    assert "| latent diffusion | 1,000 ± 0 | 50 ± 0 | 30 ± 0 | – |" in text
+    assert "| latent diffusion | 1,000 ± 0 | 50 ± 0 | 30 ± 0 |\n" in text
     assert "| diffusion in pixels | 2.2 ± 0.12 | 0.7 ± 0 |" in text
     assert "| reconstructions | 0.5 | – | – | – | 0.9 | – |" in text
     assert "**contradicted** (3.2 ± 0.12 against 2.2 ± 0.12)" in text

@@ -1,0 +1,1 @@
+"""How many modes GANs find, on Gaussians and on stacked digits. `python -m examples.modes --help`."""

@@ -1,0 +1,102 @@
+"""Comparisons: systems trained on several seeds, measured run by run, and judged by their means.
+
+    OUT/plan.json                what the study was started with
+    OUT/runs/NAME-SEED           a run a system and seed
+    OUT/figures/NAME-SEED.json   what is measured of it
+    OUT/study.json, report.md    all figures, and the tables with the verdict, anew after each seed
+
+Everything is kept: a study that was stopped resumes where it was, and one with more seeds goes on from those there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from examples.studies.budget import one_thread
+from examples.studies.folder import check_plan, keep, train_run, write_report
+from examples.studies.mean import Claim, Rows
+from modkit import Spec
+from modkit.training.trainer import TrainingError
+
+__all__ = ["compare", "locate_run", "make_slug"]
+
+
+def compare(
+    plan: Any,
+    out: Path,
+    seeds: Mapping[str, int],
+    make_spec: Callable[[str], Spec],
+    measure: Callable[[Path], dict[str, float]],
+    claims: Callable[[Rows], Iterable[Claim]],
+    report: Callable[[Rows], str],
+    say: Callable[[str], None] = print,
+    *,
+    failed: Mapping[str, float] | None = None,
+) -> str:
+    """Trains and measures what is not measured yet, seeds outermost, and writes `study.json` and `report.md`.
+
+    Args:
+        plan: The plan, a dataclass; all but its `seeds` stays as it is when a study resumes.
+        out: Where everything is kept.
+        seeds: Number of runs by the name of a system.
+        make_spec: Makes the spec of a system.
+        measure: Measures a run.
+        claims: Judges the figures.
+        report: Makes the report of the figures, Markdown.
+        say: Prints a line of progress.
+        failed: Figures of a run whose losses cease to be finite; by default, the study ends with such a run.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If `out` holds a study of another plan.
+    """
+    settings = asdict(plan)
+    check_plan({name: value for name, value in settings.items() if name != "seeds"}, out)
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in seeds}
+    text = ""
+    with one_thread():
+        for seed in range(max(seeds.values())):
+            for name in (name for name, runs in seeds.items() if seed < runs):
+                path = locate_run(out, name, seed)
+                say(f"training {path.name}")
+                run = partial(_run, make_spec(name).with_value("train.seed", seed), path, measure, failed)
+                figures = keep(out / "figures" / f"{path.name}.json", run)
+                say(f"{path.name}: " + ", ".join(f"{figure} {value:,.6g}" for figure, value in figures.items()))
+                rows[name].append(figures)
+            text = report(rows)
+            write_report(out, text, {"plan": settings, "rows": rows, "claims": list(map(asdict, claims(rows)))})
+    return text
+
+
+def locate_run(out: Path, system: str, seed: int) -> Path:
+    """The folder of a run."""
+    return out / "runs" / f"{make_slug(system)}-{seed}"
+
+
+def make_slug(system: str) -> str:
+    """A system's name as that of a file.
+
+    Examples:
+        >>> make_slug("β = 0.5")
+        'beta-0.5'
+    """
+    return re.sub(r"[^\w.]+", "-", system.replace("β", "beta")).strip("-").lower()
+
+
+def _run(
+    spec: Spec, path: Path, measure: Callable[[Path], dict[str, float]], failed: Mapping[str, float] | None
+) -> dict[str, float]:
+    try:
+        train_run(spec, path)
+    except TrainingError:
+        if failed is None:
+            raise
+        return dict(failed)
+    return measure(path)
