@@ -34,17 +34,10 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
-from modkit.losses.regularizers import (
-    collect_states,
-    list_states,
-    make_regularizers,
-    penalize,
-    select_due,
-    update_states,
-)
 from modkit.losses.review import review_critic
 from modkit.models.given import call_generator, call_given
 from modkit.models.model import Model, make_weights
+from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.nn.blocks import broadcast
@@ -142,15 +135,14 @@ class Bidirectional(Model):
         )
         self.adversarial = adversarial()
         sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
-        self.regularizers = make_regularizers(self, regularizers, sides)
-        self.penalties = collect_states(self.regularizers)
+        self.penalties = Penalties(self, regularizers, sides)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`, which is the encoder, too."""
         own = self.list_modules("generator", "encoder", "bottleneck", "classify", "conditioner")
-        judges = (*self.list_modules("discriminator"), *list_states(self.regularizers, "discriminator"))
-        own = (*own, *list_states(self.regularizers, "generator"))
+        judges = (*self.list_modules("discriminator"), *self.penalties.list_modules("discriminator"))
+        own = (*own, *self.penalties.list_modules("generator"))
         return Player("discriminator", judges), Player("generator", own, against=("discriminator",))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -171,11 +163,11 @@ class Bidirectional(Model):
         real_logits, fake_logits = self.discriminator(x, real_given), self.discriminator(fake, fake_given)
         played = Round(x, real_given, rng, critic=self.discriminator)
         losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
-        return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
+        return losses | self.penalties.compute("discriminator", step, played)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the penalties that keep statistics."""
-        update_states(self.regularizers, player, step)
+        self.penalties.update(player, step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
@@ -210,11 +202,10 @@ class Bidirectional(Model):
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminator is made of."""
-        yield from review_critic("discriminator", self.discriminator, self.regularizers)
+        yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
 
     def _compute_generator_losses(self, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
         rng, given = step.rng, cond.map(Tensor.detach)
-        due = select_due(self.regularizers, "generator", step)
         z = self.draw_source(len(x), "z", rng)
         fake = call_generator(self.generator, z, cond, rng)
 
@@ -224,7 +215,8 @@ class Bidirectional(Model):
             losses["adversarial"] = self._compute_adversarial(logits, lambda: self._judge_real(x, cond, rng))
         if self.game.reconstructs and step.wants("reconstruction"):
             losses["reconstruction"] = self._measure_reconstruction(fake, z, cond)
-        return losses | penalize(due, Round(x, cond, rng, fake, z, generator=self.generator))
+        played = Round(x, cond, rng, fake, z, generator=self.generator)
+        return losses | self.penalties.compute("generator", step, played)
 
     def _judge_real(self, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
         """The logits of real pairs; gradients reach the encoder."""

@@ -23,9 +23,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.kinds import Adversarial, Bottleneck, Discriminator, Regularizer, Round
+from modkit.kinds import Adversarial, Bottleneck, Discriminator, Round, Step
 from modkit.losses.judging import compute_generator_loss, measure_features
-from modkit.losses.regularizers import penalize
+from modkit.models.penalties import Penalties
 from modkit.types import Cond
 
 __all__ = ["CriticGame", "Game"]
@@ -40,15 +40,16 @@ class CriticGame:
         critic: The critic.
         adversarial: The losses.
         game: What is judged.
+        penalties: The penalties on the critic among others.
 
     Raises:
         ValueError: If there is no such game.
     """
 
-    def __init__(self, critic: Discriminator, adversarial: Adversarial, game: Game) -> None:
+    def __init__(self, critic: Discriminator, adversarial: Adversarial, game: Game, penalties: Penalties) -> None:
         if game not in _RULES:
             raise ValueError(f"Autoencoder expects critic_game of {list(_RULES)}, got {game!r}")
-        self._critic, self._adversarial = critic, adversarial
+        self._critic, self._adversarial, self._penalties = critic, adversarial, penalties
         self._list_fakes, self.compares_features = _RULES[game]
 
     def compute_autoencoder_loss(self, round: Round, bottleneck: Bottleneck) -> Tensor:
@@ -63,9 +64,7 @@ class CriticGame:
         fakes = self._list_fakes(round, bottleneck)
         return torch.stack([compute_generator_loss(*game, fake, round.real, cond) for fake in fakes]).mean()
 
-    def compute_critic_losses(
-        self, round: Round, bottleneck: Bottleneck, due: Mapping[str, Regularizer]
-    ) -> dict[str, Tensor]:
+    def compute_critic_losses(self, round: Round, bottleneck: Bottleneck, step: Step) -> dict[str, Tensor]:
         """The adversarial loss of the critic and the penalties that are due, which are given the last fakes.
 
         Each kind of fakes is passed by itself, for batch norm.
@@ -74,7 +73,8 @@ class CriticGame:
             fakes = self._list_fakes(round, bottleneck)
         logits = self._critic(round.real, round.cond)
         losses = [self._adversarial.discriminator(logits, self._critic(fake, round.cond)) for fake in fakes]
-        return {"adversarial": torch.stack(losses).mean(), **penalize(due, replace(round, fake=fakes[-1]))}
+        penalties = self._penalties.compute("discriminator", step, replace(round, fake=fakes[-1]))
+        return {"adversarial": torch.stack(losses).mean(), **penalties}
 
     def measure_distance(self, fake: Tensor, real: Tensor, cond: Cond) -> Tensor:
         """The distance of reconstructions from samples in the critic's features, in nats per sample, `b`."""

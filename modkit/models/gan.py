@@ -31,17 +31,10 @@ from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
 from modkit.losses.augmented import AugmentedCritic
 from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
-from modkit.losses.regularizers import (
-    collect_states,
-    list_states,
-    make_regularizers,
-    penalize,
-    select_due,
-    update_states,
-)
 from modkit.losses.review import review_critic
 from modkit.models.given import call_generator
 from modkit.models.model import Model, make_weights
+from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
@@ -133,17 +126,16 @@ class GAN(Model):
         offers = ("fake", "z", "generator")
         judged = (*offers, "critic")
         sides = {"discriminator": judged, "generator": judged if self.discriminator else offers}
-        self.regularizers = make_regularizers(self, regularizers, sides)
-        self.penalties = collect_states(self.regularizers)
+        self.penalties = Penalties(self, regularizers, sides)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, or the names of several discriminators, then `generator`."""
         path = "" if self.discriminator else "discriminators."
-        states = list_states(self.regularizers, "discriminator")
+        states = self.penalties.list_modules("discriminator")
         owned = {next(iter(self.critics)): self.list_modules("augment")}
         rivals = tuple(Player(name, (path + name, *states, *owned.get(name, ()))) for name in self.critics)
-        own = (*self.list_modules("generator", "conditioner"), *list_states(self.regularizers, "generator"))
+        own = (*self.list_modules("generator", "conditioner"), *self.penalties.list_modules("generator"))
         return (*rivals, Player("generator", own, against=tuple(self.critics)))
 
     @property
@@ -172,11 +164,11 @@ class GAN(Model):
             told = [compute_class_loss(one, self.classify, batch.fields) for one in (real_told, fake_told)]
             losses["class"] = torch.stack(told).sum()
         played = Round(x, cond, step.rng, fake, z, critic, self.generator)
-        return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
+        return losses | self.penalties.compute("discriminator", step, played)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
-        update_states(self.regularizers, "generator" if player == "generator" else "discriminator", step)
+        self.penalties.update("generator" if player == "generator" else "discriminator", step)
         update = read_extras(self.augment, kinds.AugmentationExtras).update
         if update and player == next(iter(self.critics)):
             update(step)
@@ -196,7 +188,7 @@ class GAN(Model):
         """What the discriminators are made of."""
         path = "" if self.discriminator else "discriminators."
         for name, critic in self.critics.items():
-            yield from review_critic(path + name, critic, self.regularizers)
+            yield from review_critic(path + name, critic, self.penalties.parts)
 
     def _compute_generator_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         x = batch.tensor
@@ -205,8 +197,7 @@ class GAN(Model):
             name: (step.wants(f"adversarial{end}"), bool(self.classify) and step.wants(f"class{end}"))
             for name, end in ends.items()
         }
-        due = select_due(self.regularizers, "generator", step)
-        if not due and not any(map(any, wanted.values())):
+        if not self.penalties.is_due("generator", step) and not any(map(any, wanted.values())):
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
         fake = call_generator(self.generator, z, cond, step.rng)
@@ -224,7 +215,7 @@ class GAN(Model):
         played = Round(x, cond, step.rng, fake, z, generator=self.generator)
         if self.discriminator:
             played = replace(played, critic=critics["discriminator"])
-        return losses | penalize(due, played)
+        return losses | self.penalties.compute("generator", step, played)
 
     def _show_augmented(self, name: str, step: Step) -> kinds.Critic:
         """Returns a discriminator as it is played against: one that is shown augmented samples, if any are."""
