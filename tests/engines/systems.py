@@ -52,6 +52,7 @@ MLP = use("mlp", width=16, depth=1)
 CONV = {"encoder": use("conv", channels=[8, 8]), "decoder": use("conv", channels=[8, 8])}
 R1 = {"r1": use("r1", gamma=0.5)}
 LAZY = {"*r1": {"every": 4}}
+LENGTHS = {**R1, "length": "path-length"}
 VQ = use("vq", num_codes=32, channels=4, decay=0.9, revive=0.5)  # an idle code is revived after seven steps
 CRITIC = use("patch", channels=4, layers=1, spectral_norm=True)
 
@@ -96,6 +97,10 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
         {},
     ),
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
+    "path-length, ada": (
+        use("gan", generator=MLP, discriminator=MLP, augment=use("ada", p=0.5, images=500), regularizers=LENGTHS),
+        {"terms": {"length": {"every": 2}}},
+    ),
     "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "flow": (use_latent(use("gaussian", channels=2, flow=use("chain", layers=["actnorm", COUPLING])), FLOW), {}),
     "ladder": (
