@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from modkit import kinds
-from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
-from modkit.losses.augmented import AugmentedCritic
+from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
 from modkit.losses.review import review_critic
 from modkit.models.given import call_generator
@@ -116,6 +116,7 @@ class GAN(Model):
         self.discriminators = nn.ModuleDict(several)  # type: ignore[arg-type]
         self.discriminator = None if discriminators else discriminator(**types)
         self.augment = augment(x=x) if augment else None
+        self.augmenter = Augmenter(self.augment)
         own = {name: make() for name, make in (adversarials or {}).items()}
         if "generator" in self.discriminators or own.keys() - self.discriminators.keys():
             received = f"the discriminators {list(self.discriminators)} and losses of {list(own)}"
@@ -156,9 +157,10 @@ class GAN(Model):
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
             fake = call_generator(self.generator, z, cond, step.rng)
-        critic = self._show_augmented(player, step)
+        critic = self.augmenter.show(self.critics[player], step.rng.at("augment", player))
         real_told, fake_told = (self._judge(critic, shown, cond) for shown in (x, fake))
-        self._observe(player, real_told.logits, step)
+        if player == next(iter(self.critics)):
+            self.augmenter.observe(real_told.logits, step)
         losses = {"adversarial": self.adversarials[player].discriminator(real_told.logits, fake_told.logits)}
         if self.classify and step.wants("class"):
             told = [compute_class_loss(one, self.classify, batch.fields) for one in (real_told, fake_told)]
@@ -169,9 +171,8 @@ class GAN(Model):
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
         self.penalties.update("generator" if player == "generator" else "discriminator", step)
-        update = read_extras(self.augment, kinds.AugmentationExtras).update
-        if update and player == next(iter(self.critics)):
-            update(step)
+        if player == next(iter(self.critics)):
+            self.augmenter.update(step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
@@ -201,7 +202,7 @@ class GAN(Model):
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
         fake = call_generator(self.generator, z, cond, step.rng)
-        critics = {name: self._show_augmented(name, step) for name in self.critics}
+        critics = {name: self.augmenter.show(one, step.rng.at("augment", name)) for name, one in self.critics.items()}
         losses = {}
         for name, (plays, classifies) in wanted.items():
             if not (plays or classifies):
@@ -217,19 +218,8 @@ class GAN(Model):
             played = replace(played, critic=critics["discriminator"])
         return losses | self.penalties.compute("generator", step, played)
 
-    def _show_augmented(self, name: str, step: Step) -> kinds.Critic:
-        """Returns a discriminator as it is played against: one that is shown augmented samples, if any are."""
-        if self.augment is None:
-            return self.critics[name]
-        return AugmentedCritic(self.critics[name], self.augment, step.rng.at("augment", name))
-
     def _judge(self, critic: kinds.Critic, x: Tensor, cond: Cond) -> Judgement:
         return judge(critic, x, cond) if self.classify else Judgement(critic(x, cond), ())
-
-    def _observe(self, player: str, real_logits: Tensor, step: Step) -> None:
-        observe = read_extras(self.augment, kinds.AugmentationExtras).observe
-        if observe and step.training and player == next(iter(self.critics)):
-            observe(real_logits)
 
     def _count_classes(self, name: str, fields: Mapping[str, TensorType]) -> int:
         classes = fields[name].classes if name in fields and not fields[name].shape else None
