@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
 from modkit.losses.review import review_critic
-from modkit.models.given import call_generator, call_given
+from modkit.models.given import call_generator, call_given, decode_noise, list_sources, map_noise
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
@@ -127,9 +127,10 @@ class Bidirectional(Model):
         self.classify = nn.Linear(h.numel, categories) if categories else None
         code = TensorType((self.width + categories,), std=1.0)
         z = TensorType((code.numel + noise,), std=1.0)
-        self.latents, self.sources = {"z": code}, {"z": z}
+        self.latents = {"z": code}
         self.start_noise = None if categories else z
         self.generator = generator(z=z, x=x, cond=cond)
+        self.sources = list_sources(self.generator, z)
         self.discriminator = discriminator(
             x=x, cond=cond.merge(_make_pair_type(x, code) if self.game.pairs else CondType())
         )
@@ -177,7 +178,11 @@ class Bidirectional(Model):
         return call_generator(self.generator, draw_start(rng, "z", self.allocate(num, self.start_noise)), cond, rng)
 
     def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
-        """Draws z from its prior: normal values, and a one-hot category."""
+        """Draws z from its prior, normal values and a one-hot category; or maps it to the generator's styles `w`."""
+        if name != "z":
+            self._find_source(name)
+            cond = self.conditioner(self.complete(num, {}, rng), None)
+            return map_noise(self.generator, self.draw_source(num, "z", rng), cond, name)
         z = super().draw_source(num, name, rng)
         if self.categories:
             chosen = rng.integers("category", z[:, 0], 0, self.categories)
@@ -185,9 +190,10 @@ class Bidirectional(Model):
         return z
 
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Generates samples from z; fields that are not given are drawn, the same in each call."""
+        """Generates samples from z or w; fields that are not given are drawn, the same in each call."""
         self._find_source(name)
-        return self.generator(source, self.conditioner(self.complete(len(source), fields, Rng("source")), None))
+        cond = self.conditioner(self.complete(len(source), fields, Rng("source")), None)
+        return decode_noise(self.generator, source, cond, name)
 
     def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Encodes `x` to z_c and the probabilities of the categories, or draws both."""

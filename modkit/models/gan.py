@@ -32,7 +32,7 @@ from modkit.kinds import Round, Slot, Step, Weight, default
 from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
 from modkit.losses.review import review_critic
-from modkit.models.given import call_generator
+from modkit.models.given import call_generator, decode_noise, list_sources, map_noise
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
@@ -101,13 +101,13 @@ class GAN(Model):
         super().__init__()
         self.event = x
         self.z = self.start_noise = TensorType((z_dim,), std=1.0)
-        self.sources = {"z": self.z}
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         if classify and cond:
             raise ValueError(f"GAN expects no conditions of an enclosing Model where it classifies, got {cond}")
         cond = cond.merge(self.conditioner.type)
         self.generator = generator(z=self.z, x=x, cond=cond)
+        self.sources = list_sources(self.generator, self.z)
         self.classify = classify
         types: dict[str, Any] = {"x": x, "cond": cond}
         if classify:  # what calls carry beyond this type, a discriminator ignores
@@ -179,11 +179,20 @@ class GAN(Model):
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
         return call_generator(self.generator, self._draw_noise(num, rng), cond, rng)
 
+    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
+        """Draws `z`, or maps it to the generator's styles `w` under fields that are drawn, too."""
+        self._find_source(name)
+        cond = self.conditioner(self.complete(num, {}, rng), None)
+        return map_noise(self.generator, super().draw_source(num, "z", rng), cond, name)
+
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Generates samples from `z`; fields that are not given are drawn, the same in each call."""
+        """Generates samples from `z` or `w`; fields that are not given are drawn, the same in each call.
+
+        What is drawn as `w` holds its fields, and those that are given change nothing.
+        """
         self._find_source(name)
         cond = self.conditioner(self.complete(len(source), fields, Rng("source")), None)
-        return self.generator(source, cond)
+        return decode_noise(self.generator, source, cond, name)
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminators are made of."""
