@@ -34,8 +34,9 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
+from modkit.losses.judging import compute_loss_of_logits
 from modkit.losses.review import review_critic
-from modkit.models.given import call_generator, call_given, decode_noise, list_sources, map_noise
+from modkit.models.given import call_generator, call_given, decode_noise, list_sources, make_styles
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
@@ -182,7 +183,7 @@ class Bidirectional(Model):
         if name != "z":
             self._find_source(name)
             cond = self.conditioner(self.complete(num, {}, rng), None)
-            return map_noise(self.generator, self.draw_source(num, "z", rng), cond, name)
+            return make_styles(self.generator, self.draw_source(num, "z", rng), cond)
         z = super().draw_source(num, name, rng)
         if self.categories:
             chosen = rng.integers("category", z[:, 0], 0, self.categories)
@@ -230,15 +231,11 @@ class Bidirectional(Model):
 
     def _compute_adversarial(self, fake_logits: Tensor, judge_real: Callable[[], Tensor]) -> Tensor:
         """The loss of the generator and, in a game against the encoder, of the encoder: that of the other sign."""
-        paired = read_extras(self.adversarial, kinds.AdversarialExtras).paired
-        real_logits = judge_real() if paired or not self.game.reconstructs else fake_logits
-        loss = self._compute_loss(fake_logits, real_logits, paired=paired)
-        return loss if self.game.reconstructs else loss + self._compute_loss(-real_logits, -fake_logits, paired=paired)
-
-    def _compute_loss(self, logits: Tensor, others: Tensor, *, paired: bool) -> Tensor:
-        if not paired:
-            return self.adversarial.generator(logits)
-        return self.adversarial.generator(logits, others.detach())  # type: ignore[call-arg]
+        if self.game.reconstructs:
+            return compute_loss_of_logits(self.adversarial, fake_logits, judge_real)
+        real_logits = judge_real()
+        loss = compute_loss_of_logits(self.adversarial, fake_logits, lambda: real_logits)
+        return loss + compute_loss_of_logits(self.adversarial, -real_logits, lambda: -fake_logits)
 
     def _measure_reconstruction(self, fake: Tensor, z: Tensor, cond: Cond) -> Tensor:
         """-log q(z_c, c | G(z)) of unit scale, but for a constant and the half, in nats per sample."""

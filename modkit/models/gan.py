@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from modkit.kinds import Round, Slot, Step, Weight, default
 from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
 from modkit.losses.review import review_critic
-from modkit.models.given import call_generator, decode_noise, list_sources, map_noise
+from modkit.models.given import call_generator, decode_noise, list_sources, make_styles
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
@@ -181,9 +182,11 @@ class GAN(Model):
 
     def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
         """Draws `z`, or maps it to the generator's styles `w` under fields that are drawn, too."""
+        if name == "z":
+            return super().draw_source(num, name, rng)
         self._find_source(name)
         cond = self.conditioner(self.complete(num, {}, rng), None)
-        return map_noise(self.generator, super().draw_source(num, "z", rng), cond, name)
+        return make_styles(self.generator, self.draw_source(num, "z", rng), cond)
 
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Generates samples from `z` or `w`; fields that are not given are drawn, the same in each call.
@@ -217,9 +220,9 @@ class GAN(Model):
             if not (plays or classifies):
                 continue
             told = self._judge(critics[name], fake, given)
-            game = self.adversarials[name], critics[name]
             if plays:
-                losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game, told.logits, x, given)
+                game = self.adversarials[name], told.logits, partial(critics[name], x, given)
+                losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game)
             if self.classify and classifies:
                 losses[f"class{ends[name]}"] = compute_class_loss(told, self.classify, batch.fields)
         played = Round(x, cond, step.rng, fake, z, generator=self.generator)

@@ -25,7 +25,7 @@ __all__ = [
     "decode_noise",
     "find_input",
     "list_sources",
-    "map_noise",
+    "make_styles",
     "pass_fields",
     "read_input",
 ]
@@ -74,10 +74,11 @@ def list_sources(generator: Generator, z: TensorType) -> dict[str, TensorType]:
     return {"z": z} if w is None else {"z": z, "w": w}
 
 
-def map_noise(generator: Generator, z: Tensor, cond: Cond, name: str) -> Tensor:
-    """Maps noise `z`, `b ...`, to the source of a name: `z` itself, or styles `w`."""
+def make_styles(generator: Generator, z: Tensor, cond: Cond) -> Tensor:
+    """Makes the styles, `b d`, of a generator that has some, from noise `z`, `b ...`."""
     styles = read_extras(generator, GeneratorExtras).styles
-    return styles(z, cond) if name == "w" and styles else z
+    assert styles is not None, "a part that states the type of its styles has them"
+    return styles(z, cond)
 
 
 def decode_noise(generator: Generator, source: Tensor, cond: Cond, name: str) -> Tensor:
