@@ -73,6 +73,18 @@ class Rng:
         """
         return self._derive(self._key, self._first * num)
 
+    def replay(self) -> Rng:
+        """Returns the same source with a record of its own, for draws that are to be made again.
+
+        Examples:
+            >>> rng, x = Rng(0), torch.empty(4)
+            >>> torch.equal(rng.replay().normal("eps", x), rng.normal("eps", x))
+            True
+        """
+        again = Rng(first=self._first)
+        again._key = self._key
+        return again
+
     def normal(self, name: str, like: Tensor) -> Tensor:
         """Draws from a standard normal, with the shape, dtype and device of `like`, `b ...`.
 

@@ -28,12 +28,14 @@ def _play_generator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[s
         probe.draw_cond(types["cond"]),
         read_extras(part, GeneratorExtras),
     )
-    x = part(z, cond, *((probe.rng,) if extras.draws else ()))
-    if extras.styles and extras.synthesis and not part.training:  # in training, a part may mix styles
-        again = extras.synthesis(extras.styles(z, cond), *((probe.rng,) if extras.draws else ()))
-        if not torch.equal(again, x):
+    x, found = part(z, cond, *((probe.rng,) if extras.draws else ())), {}
+    if extras.styles and extras.synthesis:
+        w = extras.styles(z, cond)
+        found = emit("w", w, extras.w) if extras.w else {}
+        # in training, a part may mix styles
+        if not part.training and not torch.equal(extras.synthesis(w, *((probe.rng,) if extras.draws else ())), x):
             raise AssertionError("expected `synthesis` of `styles` to return what a call does, got something else")
-    return emit("x", x, types["x"])
+    return emit("x", x, types["x"]) | found
 
 
 def _play_discriminator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

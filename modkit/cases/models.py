@@ -8,10 +8,10 @@ from typing import Any
 
 from modkit.cases.case import Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
-from modkit.cases.shapes import CODES, HIERARCHY, IMAGE, VECTOR
+from modkit.cases.shapes import CODES, FIELDS, HIERARCHY, IMAGE, VECTOR
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Batch, CondType, Event, Value
+from modkit.types import Batch, CondType, Event, TensorType, Value
 
 __all__ = ["CASES"]
 
@@ -19,9 +19,7 @@ _MANY = 16  # samples on which players are prepared
 
 
 def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    batch = Batch(probe.draw_value("x", types["x"]), {}, probe.draw_cond(types["cond"]))
-    many = Probe(_MANY, dtype=probe.dtype)
-    measured = Batch(many.draw_value("x", types["x"]), {}, many.draw_cond(types["cond"]))
+    batch, measured = (_draw_batch(one, types) for one in (probe, Probe(_MANY, dtype=probe.dtype)))
     players = part.players()
     names = [player.name for player in players]
     if stray := [pattern for stage in part.stages() for pattern in stage if not _match_any(names, pattern)]:
@@ -43,6 +41,11 @@ def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, 
     return found | emit("x", _draw(part, batch, probe), types["x"], learns=False)
 
 
+def _draw_batch(probe: Probe, types: Mapping[str, Any]) -> Batch:
+    x, fields = probe.draw_value("x", types["x"]), types["fields"]
+    return Batch(x, {name: probe.draw_tensor(name, fields[name]) for name in fields}, probe.draw_cond(types["cond"]))
+
+
 def _draw(part: Any, batch: Batch, probe: Probe) -> Value:
     """Draws samples, or reconstructs the batch if the Model has latents but no prior."""
     try:
@@ -58,19 +61,19 @@ def _match_any(names: list[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-_TYPES: dict[str, tuple[Event, CondType]] = {
-    "2-D": (IMAGE, CondType()),
-    "vector": (VECTOR, CondType()),
-    "codes": (CODES, CondType()),
-    "hierarchy": (HIERARCHY, CondType()),
-    "under a condition": (IMAGE, CondType(vector=4)),
+_TYPES: dict[str, tuple[Event, CondType, Mapping[str, TensorType]]] = {
+    "2-D": (IMAGE, CondType(), {"labels": FIELDS["labels"]}),
+    "vector": (VECTOR, CondType(), {}),
+    "codes": (CODES, CondType(), {}),
+    "hierarchy": (HIERARCHY, CondType(), {}),
+    "under a condition": (IMAGE, CondType(vector=4), {}),
 }
 
 
 CASES = (
     Case(
         "model",
-        {name: {"x": x, "cond": cond, "fields": {}} for name, (x, cond) in _TYPES.items()},
+        {name: {"x": x, "cond": cond, "fields": fields} for name, (x, cond, fields) in _TYPES.items()},
         _play_model,
         ("modules",),
     ),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modkit.types import Cond, Judgement, Value
+from modkit.types import Cond, Judgement, TensorType, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,11 +149,13 @@ class GeneratorExtras:
         styles: `styles(z, cond)` maps noise to styles, `b d`. A part that has it has `synthesis`, too.
         synthesis: `synthesis(w)` maps styles to x: `b d`, or `b l d` if each of its l layers has styles of its own. A
             part that draws noise is given `rng` after them.
+        w: The type of the styles. With it, they are a source of the Model, `w`, in which paths and projections may go.
     """
 
     draws: bool = False
     styles: Callable[[Tensor, Cond], Tensor] | None = None
     synthesis: Callable[..., Tensor] | None = None
+    w: TensorType | None = None
 
 
 @dataclass(frozen=True)

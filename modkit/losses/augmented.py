@@ -1,4 +1,4 @@
-"""A critic that is shown augmented samples, as assemblies and regularizers call it.
+"""What critics are shown: augmented samples, if a game has an augmentation.
 
 Shape letters: b batch.
 """
@@ -6,15 +6,49 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 from torch import Tensor
 
-from modkit.kinds import Augmentation, Critic, DiscriminatorExtras, read_extras
+from modkit.kinds import Augmentation, AugmentationExtras, Critic, DiscriminatorExtras, Step, read_extras
 from modkit.rng import Rng
 from modkit.types import Cond, Judgement
 
-__all__ = ["AugmentedCritic"]
+__all__ = ["AugmentedCritic", "Augmenter"]
+
+
+class Augmenter:
+    """The augmentation of a game, or none: it shows samples to critics, and follows the first critic's logits.
+
+    Args:
+        augment: The augmentation.
+
+    Examples:
+        >>> import torch
+        >>> critic = lambda x, cond: x.sum(1)
+        >>> Augmenter(lambda x, rng: -x).show(critic, Rng(0))(torch.ones(2, 3), Cond())
+        tensor([-3., -3.])
+        >>> Augmenter(None).show(critic, Rng(0)) is critic
+        True
+    """
+
+    def __init__(self, augment: Augmentation | None) -> None:
+        self._augment, self._extras = augment, read_extras(augment, AugmentationExtras)
+
+    def show(self, critic: Critic, rng: Rng, *, pairs: bool = False) -> Critic:
+        """Returns a critic as it is played against in one turn, see `AugmentedCritic`."""
+        return critic if self._augment is None else AugmentedCritic(critic, self._augment, rng, pairs=pairs)
+
+    def observe(self, real_logits: Tensor, step: Step) -> None:
+        """Tells an augmentation whose strength follows the game the critic's logits of real samples, in training."""
+        if self._extras.observe and step.training:
+            self._extras.observe(real_logits)
+
+    def update(self, step: Step) -> None:
+        """Updates the strength after a turn of the critic."""
+        if self._extras.update:
+            self._extras.update(step)
 
 
 class AugmentedCritic:
@@ -24,6 +58,7 @@ class AugmentedCritic:
         critic: The critic.
         augment: What it is shown.
         rng: Source of the turn's draws.
+        pairs: Whether samples are judged beside maps of their type (`concat`), which are then changed as they are.
 
     Examples:
         >>> import torch
@@ -32,18 +67,21 @@ class AugmentedCritic:
         tensor([-3., -3.])
     """
 
-    def __init__(self, critic: Critic, augment: Augmentation, rng: Rng) -> None:
-        self._critic, self._augment, self._rng, self._calls = critic, augment, rng, count()
+    def __init__(self, critic: Critic, augment: Augmentation, rng: Rng, *, pairs: bool = False) -> None:
+        self._critic, self._augment, self._rng, self._pairs, self._calls = critic, augment, rng, pairs, count()
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of augmented `x`."""
-        return self._critic(self._change(x), cond)
+        return self._critic(*self._change(x, cond))
 
     @property
     def judge(self) -> Callable[[Tensor, Cond], Judgement] | None:
         """The critic's judgement of augmented samples, if it has one."""
         judge = read_extras(self._critic, DiscriminatorExtras).judge
-        return judge and (lambda x, cond: judge(self._change(x), cond))
+        return judge and (lambda x, cond: judge(*self._change(x, cond)))
 
-    def _change(self, x: Tensor) -> Tensor:
-        return self._augment(x, self._rng.at(next(self._calls)))
+    def _change(self, x: Tensor, cond: Cond) -> tuple[Tensor, Cond]:
+        rng = self._rng.at(next(self._calls))
+        if self._pairs and cond.concat is not None:
+            cond = replace(cond, concat=self._augment(cond.concat, rng.replay()))
+        return self._augment(x, rng), cond

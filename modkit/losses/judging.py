@@ -5,7 +5,7 @@ Shape letters: b batch, c channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -26,24 +26,22 @@ def compute_generator_loss(adversarial: Adversarial, critic: Critic, fake: Tenso
         >>> compute_generator_loss(Hinge(), lambda x, cond: x.sum(1), torch.ones(2, 3), torch.zeros(2, 3), Cond())
         tensor(-3.)
     """
-    return compute_loss_of_logits(adversarial, critic, critic(fake, cond), real, cond)
+    return compute_loss_of_logits(adversarial, critic(fake, cond), lambda: critic(real, cond))
 
 
-def compute_loss_of_logits(
-    adversarial: Adversarial, critic: Critic, fake_logits: Tensor, real: Tensor, cond: Cond
-) -> Tensor:
-    """Computes a generator's loss of logits that are known; the critic judges `real` only where losses are paired.
+def compute_loss_of_logits(adversarial: Adversarial, fake_logits: Tensor, judge_real: Callable[[], Tensor]) -> Tensor:
+    """Computes a generator's loss of its fakes' logits; reals are judged, without gradients, where losses are paired.
 
     Examples:
         >>> from modkit.losses import Hinge
-        >>> compute_loss_of_logits(Hinge(), lambda x, cond: x.sum(1), torch.ones(2), torch.zeros(2, 3), Cond())
+        >>> compute_loss_of_logits(Hinge(), torch.ones(2), lambda: torch.zeros(2))
         tensor(-1.)
     """
     if not read_extras(adversarial, AdversarialExtras).paired:
         return adversarial.generator(fake_logits)
     with torch.no_grad():
-        real_logits = critic(real, cond)
-    return adversarial.generator(fake_logits, real_logits)  # type: ignore[call-arg]
+        real_logits = judge_real()
+    return adversarial.generator(fake_logits, real_logits.detach())  # type: ignore[call-arg]
 
 
 def judge(critic: Critic, x: Tensor, cond: Cond) -> Judgement:

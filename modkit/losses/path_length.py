@@ -4,8 +4,8 @@ r"""Path length regularization: a step of fixed length in the latent changes sam
     a <- a + max(beta, 1 / t) (E |J^T y| - a)       after the t-th turn
 
 w is a generator's styles, or its noise z if it has none. By the division by the number n of positions, lengths do not
-depend on the resolution. At first a is the mean of what has been measured, then a moving average, over the rows of all
-processes; the authors' code starts from 0 instead, which first shrinks all lengths.
+depend on the resolution. The first turn only measures. At first a is the mean of what has been measured, then a moving
+average, over the rows of all processes; the authors' code starts from 0 instead, which first shrinks all lengths.
 
 Shape letters: b batch, d latent.
 
@@ -43,12 +43,15 @@ class PathLength(nn.Module):
         ValueError: If `gamma` is negative or `decay` out of its range.
 
     Examples:
-        >>> from modkit import Cond, Rng
+        >>> from modkit import Cond, Rng, StepContext
         >>> x = torch.ones(4, 3)
         >>> played = Round(x, Cond(), Rng(0), z=x, generator=lambda z, cond: 2 * z)
         >>> penalty = PathLength(gamma=1.0)
+        >>> penalty(played)  # the first turn measures
+        tensor(0.)
+        >>> penalty.update(StepContext(Rng(0)))
         >>> lengths = 2 * Rng(0).normal("y", x).norm(dim=1)  # a vector has one position
-        >>> bool(penalty(played).isclose(lengths.var(unbiased=False)))
+        >>> bool(penalty.mean.isclose(lengths.mean()))
         True
     """
 
@@ -73,7 +76,7 @@ class PathLength(nn.Module):
         lengths = _measure_lengths(round)
         if self.training:
             self.measured += torch.stack([lengths.detach().sum(), lengths.new_tensor(len(lengths))])
-        target = torch.where(self.turns > 0, self.mean, lengths.detach().mean())
+        target = torch.where(self.turns > 0, self.mean, lengths.detach())  # what all rows measure is known after a turn
         return self.gamma * (lengths - target).square().mean()
 
     @torch.no_grad()

@@ -1,39 +1,16 @@
-r"""Regularizers: penalties on a critic, and what computes the penalties of any side.
+r"""Regularizers: penalties on the slope of a critic.
 
 Shape letters: b batch, c channels, h w spatial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
-
 import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 
-from modkit.kinds import Regularizer, RegularizerExtras, Round, Slot, Step, Unfit, read_extras
-from modkit.nn.compiled import run_uncompiled
-from modkit.precision import disable_autocast, widen
-from modkit.types import Event
+from modkit.kinds import Round
 
-__all__ = [
-    "GradientPenalty",
-    "R1",
-    "R2",
-    "check_gamma",
-    "collect_states",
-    "list_states",
-    "make_regularizers",
-    "penalize",
-    "select_due",
-    "update_states",
-]
-
-
-class _Owner(Protocol):
-    event: Event
+__all__ = ["GradientPenalty", "R1", "R2", "check_gamma"]
 
 
 class R1:
@@ -159,100 +136,9 @@ def check_gamma(owner: object, gamma: float) -> float:
     return gamma
 
 
-def make_regularizers(
-    owner: _Owner, slots: Mapping[str, Slot[Regularizer]] | None, offers: Mapping[str, Sequence[str]]
-) -> dict[str, Regularizer]:
-    """Builds the penalties in an assembly's slot `regularizers`, by the names of their terms.
-
-    Args:
-        owner: The assembly, whose event they are of, and which messages name.
-        slots: The slot's factories.
-        offers: The members of `Round` that the assembly gives, by the sides that it has.
-
-    Raises:
-        Unfit: If a penalty is one on a side that the assembly does not have, or needs a member that it does not give.
-    """
-    made = {name: make(x=owner.event) for name, make in (slots or {}).items()}
-    for name, part in made.items():
-        extras = read_extras(part, RegularizerExtras)
-        who, given = type(part).__name__, f"{type(owner).__name__} as it is composed here"
-        if extras.side not in offers:
-            reason = f"{who} is a penalty on the side `{extras.side}`, expected {' or '.join(offers)} of {given}"
-            raise Unfit(f"regularizers.{name}", reason)
-        if missing := [one for one in extras.needs if one not in offers[extras.side]]:
-            reason = f"{who} needs `{'`, `'.join(missing)}` of a round, got {', '.join(offers[extras.side])} of {given}"
-            raise Unfit(f"regularizers.{name}", reason)
-    return made
-
-
-def select_due(regularizers: Mapping[str, Regularizer], side: str, step: Step) -> dict[str, Regularizer]:
-    """Selects the penalties on a side that are to be computed at a step.
-
-    Examples:
-        >>> from modkit import Rng, StepContext
-        >>> list(select_due({"r1": R1()}, "discriminator", StepContext(Rng(0))))
-        ['r1']
-    """
-    sides = {name: read_extras(part, RegularizerExtras).side for name, part in regularizers.items()}
-    return {name: part for name, part in regularizers.items() if sides[name] == side and step.wants(name)}
-
-
-def collect_states(regularizers: Mapping[str, Regularizer]) -> nn.ModuleDict:
-    """Collects the penalties that are modules; an assembly keeps them in `penalties`."""
-    return nn.ModuleDict({name: part for name, part in regularizers.items() if isinstance(part, nn.Module)})
-
-
-def list_states(regularizers: Mapping[str, Regularizer], side: str) -> tuple[str, ...]:
-    """Lists the paths in `penalties` of those on a side, for `Player.modules`."""
-    return tuple(
-        f"penalties.{name}"
-        for name, part in regularizers.items()
-        if isinstance(part, nn.Module) and read_extras(part, RegularizerExtras).side == side
-    )
-
-
-def update_states(regularizers: Mapping[str, Regularizer], side: str, step: Step) -> None:
-    """Updates the penalties on a side that were computed in its turn."""
-    for part in select_due(regularizers, side, step).values():
-        if update := read_extras(part, RegularizerExtras).update:
-            update(step)
-
-
-def penalize(due: Mapping[str, Regularizer], round: Round) -> dict[str, Tensor]:
-    """Computes penalties, by the names of their terms; each has draws of its own.
-
-    Neither compiled code nor fused attention can be differentiated twice, so networks run without them. Autocast rounds
-    the gradients that are penalized to its narrow type, so networks run without it, and a penalty is that of float32.
-
-    Examples:
-        >>> from modkit import Cond, Rng
-        >>> played = Round(torch.zeros(4, 2), Cond(), Rng(0), critic=lambda x, cond: 3 * x.sum(1))
-        >>> penalize({"r1": R1(gamma=2.0)}, played)
-        {'r1': tensor(18.)}
-    """
-    if not due:
-        return {}
-    with run_uncompiled(), sdpa_kernel(SDPBackend.MATH), disable_autocast(round.real.device):
-        round = replace(
-            round,
-            real=_widen(round.real),
-            cond=round.cond.map(_widen),
-            fake=_widen(round.fake),
-            z=_widen(round.z),
-        )
-        return {name: part(replace(round, rng=round.rng.at(name))) for name, part in due.items()}
-
-
 def _differentiate(round: Round, x: Tensor) -> Tensor:
     """The gradient of the critic's logits at samples, `b n`, which can be differentiated again."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(round.critic(x, round.cond).sum(), x, create_graph=True)
         return gradient.flatten(1)
-
-
-def _widen(value: Any) -> Any:
-    """Widens floating-point tensors, those of tuples too; anything else stays as it is."""
-    if isinstance(value, tuple):
-        return tuple(map(_widen, value))
-    return widen(value) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from modkit.losses.judging import compute_generator_loss
 from modkit.models.autoencoder import Autoencoder
 from modkit.models.autoregressive import Autoregressive
 from modkit.models.bidirectional import Bidirectional
@@ -12,9 +13,10 @@ from modkit.models.denoising_gan import DenoisingGAN
 from modkit.models.diffusion import Diffusion
 from modkit.models.flow import Flow
 from modkit.models.gan import GAN
+from modkit.models.given import call_generator
 from modkit.models.latent import Latent
 from modkit.models.masked import Masked
-from modkit.models.model import Model
+from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
 
 __all__ = [
@@ -30,6 +32,9 @@ __all__ = [
     "Masked",
     "Model",
     "Player",
+    "call_generator",
+    "compute_generator_loss",
+    "make_weights",
 ]
 
 

@@ -26,10 +26,9 @@ from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.rates import check_exact, compute_rate
-from modkit.losses.regularizers import collect_states, list_states, make_regularizers, update_states
 from modkit.losses.review import review_coders, review_critic
 from modkit.models.code_review import review_codes
-from modkit.models.critic_game import CriticGame, Game
+from modkit.models.critic_game import CriticGame, Game, check_critic
 from modkit.models.given import call_given, check_conditional, find_input, read_input
 from modkit.models.importance import Gradient, ImportanceWeights
 from modkit.models.judges import Judges
@@ -39,6 +38,7 @@ from modkit.models.latent_scale import make_unit
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.observation import Observation
 from modkit.models.passes import map_batches, select_fields
+from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.models.posterior import Posterior, get_last
 from modkit.models.step import StepContext
@@ -80,6 +80,7 @@ class Autoencoder(Model):
         adversarial: Losses of the two sides of the game with the critic.
         regularizers: Penalties on the critic or on the autoencoder, by the names of their terms. Those on the
             autoencoder are divided by the number of values of x, as `nll` is.
+        augment: Changes the samples that the critic judges, real and reconstructed ones; nothing by default.
         critic_game: What is judged, and whom it trains. In `vqgan`, the critic judges reconstructions. In `vae-gan`, it
             judges samples from the prior, too, which trains the decoder alone, and the distance `features` of a sample
             and its reconstruction in the critic's deepest features is minimised in place of `nll`.
@@ -132,6 +133,7 @@ class Autoencoder(Model):
         critic: Slot[kinds.Discriminator] | None = None,
         adversarial: Slot[kinds.Adversarial] = default("hinge"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        augment: Slot[kinds.Augmentation] | None = None,
         critic_game: Game = "vqgan",
         critic_start: int = 0,
         features: Slot[kinds.FeatureExtractor] | None = None,
@@ -165,17 +167,16 @@ class Autoencoder(Model):
         make = decoder.name_source(bottleneck.where)
         self.decoder = make(z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond)
         check_conditional(cond, self.encoder, self.decoder)
-        if critic_game != "vqgan" and not critic:
-            raise kinds.Unfit("critic_game", f"{critic_game} expects a critic, got none")
+        check_critic(critic, critic_game, augment)
         self.critic = critic(x=x, cond=cond) if critic else None
         self.adversarial = adversarial() if critic else None
-        self.game, self.critic_start = None, critic_start
-        if self.critic is not None and self.adversarial is not None:
-            self.game = CriticGame(self.critic, self.adversarial, critic_game)
+        self.augment = augment(x=x) if augment else None
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
-        self.regularizers = make_regularizers(self, regularizers, sides)
-        self.penalties = collect_states(self.regularizers)
+        self.penalties = Penalties(self, regularizers, sides)
+        self.game, self.critic_start = None, critic_start
+        if self.critic is not None and self.adversarial is not None:
+            self.game = CriticGame(self.critic, self.adversarial, critic_game, self.penalties, self.augment)
         self.perceptual = Perceptual(features(x=x)) if features else None
         penalties = {name: make() for name, make in (aggregates or {}).items()}
         self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck) if penalties else None
@@ -188,24 +189,21 @@ class Autoencoder(Model):
 
     def players(self) -> tuple[Player, ...]:
         """`autoencoder`, then `critic` and `latent-critic` if there are any."""
-        judges = ("critic", *list_states(self.regularizers, "discriminator"))
+        judges = (*self.list_modules("critic", "augment"), *self.penalties.list_modules("discriminator"))
         rivals = [Player("critic", judges, start=self.critic_start)] if self.critic else []
         if self.latent_game:
             rivals.append(Player("latent-critic", ("latent_game.critic",)))
         own = self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates")
-        coder = Player(
-            "autoencoder",
-            (*own, *list_states(self.regularizers, "autoencoder")),
-            against=tuple(rival.name for rival in rivals),
-            last_layer=self.decoder.last_layer and f"decoder.{self.decoder.last_layer}",
-        )
-        return (coder, *rivals)
+        own = (*own, *self.penalties.list_modules("autoencoder"))
+        last = self.decoder.last_layer and f"decoder.{self.decoder.last_layer}"
+        against = tuple(rival.name for rival in rivals)
+        return (Player("autoencoder", own, against=against, last_layer=last), *rivals)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """The weights of the losses, by term; that of `adversarial` (VQGAN's lambda) is the autoencoder's alone."""
         if player == "autoencoder":
             return self._weights
-        own = self.regularizers if player == "critic" else {}
+        own = self.penalties.parts if player == "critic" else {}
         return {term: weight for term, weight in self._weights.items() if term in own}
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -242,8 +240,10 @@ class Autoencoder(Model):
         return self._compute_losses(h, latents, {"entropy": entropy}, batch.tensor, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
-        """Updates the bottleneck's codebooks, and the penalties that keep statistics."""
-        update_states(self.regularizers, "discriminator" if player == "critic" else player, step)
+        """Updates the bottleneck's codebooks, the augmentation's strength, and the penalties that keep statistics."""
+        if player == "critic" and self.game:
+            self.game.update(step)
+        self.penalties.update(player, step)
         if player == "autoencoder" and (update := self._q.extras.update):
             update(step)
 
@@ -282,8 +282,8 @@ class Autoencoder(Model):
 
     def review(self) -> Iterator[kinds.Note]:
         """What penalized networks are made of, and how much the codes tell of a sample."""
-        yield from review_critic("critic", self.critic, self.regularizers)
-        yield from review_coders({"encoder": self.encoder, "decoder": self.decoder}, self.regularizers)
+        yield from review_critic("critic", self.critic, self.penalties.parts)
+        yield from review_coders({"encoder": self.encoder, "decoder": self.decoder}, self.penalties.parts)
         yield from review_critic("latent_critic", self.latent_game and self.latent_game.critic, {})
         yield from review_codes(self.latents.values())
 
@@ -350,7 +350,7 @@ class Autoencoder(Model):
 
     @property
     def _judges(self) -> Judges:
-        return Judges(self.aggregates, self.latent_game, self.perceptual, self.game, self.regularizers)
+        return Judges(self.aggregates, self.latent_game, self.perceptual, self.game, self.penalties)
 
     def _compute_losses(
         self, h: Value, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, cond: Cond, step: Step

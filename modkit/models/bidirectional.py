@@ -34,17 +34,11 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
-from modkit.losses.regularizers import (
-    collect_states,
-    list_states,
-    make_regularizers,
-    penalize,
-    select_due,
-    update_states,
-)
+from modkit.losses.judging import compute_loss_of_logits
 from modkit.losses.review import review_critic
-from modkit.models.given import call_generator, call_given
+from modkit.models.given import call_generator, call_given, decode_noise, list_sources, make_styles
 from modkit.models.model import Model, make_weights
+from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.nn.blocks import broadcast
@@ -134,23 +128,23 @@ class Bidirectional(Model):
         self.classify = nn.Linear(h.numel, categories) if categories else None
         code = TensorType((self.width + categories,), std=1.0)
         z = TensorType((code.numel + noise,), std=1.0)
-        self.latents, self.sources = {"z": code}, {"z": z}
+        self.latents = {"z": code}
         self.start_noise = None if categories else z
         self.generator = generator(z=z, x=x, cond=cond)
+        self.sources = list_sources(self.generator, z)
         self.discriminator = discriminator(
             x=x, cond=cond.merge(_make_pair_type(x, code) if self.game.pairs else CondType())
         )
         self.adversarial = adversarial()
         sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
-        self.regularizers = make_regularizers(self, regularizers, sides)
-        self.penalties = collect_states(self.regularizers)
+        self.penalties = Penalties(self, regularizers, sides)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`, which is the encoder, too."""
         own = self.list_modules("generator", "encoder", "bottleneck", "classify", "conditioner")
-        judges = (*self.list_modules("discriminator"), *list_states(self.regularizers, "discriminator"))
-        own = (*own, *list_states(self.regularizers, "generator"))
+        judges = (*self.list_modules("discriminator"), *self.penalties.list_modules("discriminator"))
+        own = (*own, *self.penalties.list_modules("generator"))
         return Player("discriminator", judges), Player("generator", own, against=("discriminator",))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -171,11 +165,11 @@ class Bidirectional(Model):
         real_logits, fake_logits = self.discriminator(x, real_given), self.discriminator(fake, fake_given)
         played = Round(x, real_given, rng, critic=self.discriminator)
         losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
-        return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
+        return losses | self.penalties.compute("discriminator", step, played)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the penalties that keep statistics."""
-        update_states(self.regularizers, player, step)
+        self.penalties.update(player, step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
@@ -185,7 +179,11 @@ class Bidirectional(Model):
         return call_generator(self.generator, draw_start(rng, "z", self.allocate(num, self.start_noise)), cond, rng)
 
     def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
-        """Draws z from its prior: normal values, and a one-hot category."""
+        """Draws z from its prior, normal values and a one-hot category; or maps it to the generator's styles `w`."""
+        if name != "z":
+            self._find_source(name)
+            cond = self.conditioner(self.complete(num, {}, rng), None)
+            return make_styles(self.generator, self.draw_source(num, "z", rng), cond)
         z = super().draw_source(num, name, rng)
         if self.categories:
             chosen = rng.integers("category", z[:, 0], 0, self.categories)
@@ -193,9 +191,10 @@ class Bidirectional(Model):
         return z
 
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Generates samples from z; fields that are not given are drawn, the same in each call."""
+        """Generates samples from z or w; fields that are not given are drawn, the same in each call."""
         self._find_source(name)
-        return self.generator(source, self.conditioner(self.complete(len(source), fields, Rng("source")), None))
+        cond = self.conditioner(self.complete(len(source), fields, Rng("source")), None)
+        return decode_noise(self.generator, source, cond, name)
 
     def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Encodes `x` to z_c and the probabilities of the categories, or draws both."""
@@ -210,11 +209,10 @@ class Bidirectional(Model):
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminator is made of."""
-        yield from review_critic("discriminator", self.discriminator, self.regularizers)
+        yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
 
     def _compute_generator_losses(self, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
         rng, given = step.rng, cond.map(Tensor.detach)
-        due = select_due(self.regularizers, "generator", step)
         z = self.draw_source(len(x), "z", rng)
         fake = call_generator(self.generator, z, cond, rng)
 
@@ -224,7 +222,8 @@ class Bidirectional(Model):
             losses["adversarial"] = self._compute_adversarial(logits, lambda: self._judge_real(x, cond, rng))
         if self.game.reconstructs and step.wants("reconstruction"):
             losses["reconstruction"] = self._measure_reconstruction(fake, z, cond)
-        return losses | penalize(due, Round(x, cond, rng, fake, z, generator=self.generator))
+        played = Round(x, cond, rng, fake, z, generator=self.generator)
+        return losses | self.penalties.compute("generator", step, played)
 
     def _judge_real(self, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
         """The logits of real pairs; gradients reach the encoder."""
@@ -232,15 +231,11 @@ class Bidirectional(Model):
 
     def _compute_adversarial(self, fake_logits: Tensor, judge_real: Callable[[], Tensor]) -> Tensor:
         """The loss of the generator and, in a game against the encoder, of the encoder: that of the other sign."""
-        paired = read_extras(self.adversarial, kinds.AdversarialExtras).paired
-        real_logits = judge_real() if paired or not self.game.reconstructs else fake_logits
-        loss = self._compute_loss(fake_logits, real_logits, paired=paired)
-        return loss if self.game.reconstructs else loss + self._compute_loss(-real_logits, -fake_logits, paired=paired)
-
-    def _compute_loss(self, logits: Tensor, others: Tensor, *, paired: bool) -> Tensor:
-        if not paired:
-            return self.adversarial.generator(logits)
-        return self.adversarial.generator(logits, others.detach())  # type: ignore[call-arg]
+        if self.game.reconstructs:
+            return compute_loss_of_logits(self.adversarial, fake_logits, judge_real)
+        real_logits = judge_real()
+        loss = compute_loss_of_logits(self.adversarial, fake_logits, lambda: real_logits)
+        return loss + compute_loss_of_logits(self.adversarial, -real_logits, lambda: -fake_logits)
 
     def _measure_reconstruction(self, fake: Tensor, z: Tensor, cond: Cond) -> Tensor:
         """-log q(z_c, c | G(z)) of unit scale, but for a constant and the half, in nats per sample."""

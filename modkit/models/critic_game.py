@@ -23,12 +23,13 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.kinds import Adversarial, Bottleneck, Discriminator, Regularizer, Round
+from modkit.kinds import Adversarial, Augmentation, Bottleneck, Discriminator, Round, Step, Unfit
+from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_generator_loss, measure_features
-from modkit.losses.regularizers import penalize
+from modkit.models.penalties import Penalties
 from modkit.types import Cond
 
-__all__ = ["CriticGame", "Game"]
+__all__ = ["CriticGame", "Game", "check_critic"]
 
 Game: TypeAlias = Literal["vqgan", "vae-gan"]
 
@@ -40,15 +41,25 @@ class CriticGame:
         critic: The critic.
         adversarial: The losses.
         game: What is judged.
+        penalties: The penalties on the critic among others.
+        augment: Changes what the critic is shown, for losses and penalties; features are those of samples as they are.
 
     Raises:
         ValueError: If there is no such game.
     """
 
-    def __init__(self, critic: Discriminator, adversarial: Adversarial, game: Game) -> None:
+    def __init__(
+        self,
+        critic: Discriminator,
+        adversarial: Adversarial,
+        game: Game,
+        penalties: Penalties,
+        augment: Augmentation | None = None,
+    ) -> None:
         if game not in _RULES:
             raise ValueError(f"Autoencoder expects critic_game of {list(_RULES)}, got {game!r}")
-        self._critic, self._adversarial = critic, adversarial
+        self._critic, self._adversarial, self._penalties = critic, adversarial, penalties
+        self._augmenter = Augmenter(augment)
         self._list_fakes, self.compares_features = _RULES[game]
 
     def compute_autoencoder_loss(self, round: Round, bottleneck: Bottleneck) -> Tensor:
@@ -59,26 +70,44 @@ class CriticGame:
             bottleneck: The bottleneck, from whose prior samples are drawn.
         """
         cond = round.cond.map(Tensor.detach)
-        game = self._adversarial, self._critic
+        game = self._adversarial, self._augmenter.show(self._critic, round.rng.at("augment"))
         fakes = self._list_fakes(round, bottleneck)
         return torch.stack([compute_generator_loss(*game, fake, round.real, cond) for fake in fakes]).mean()
 
-    def compute_critic_losses(
-        self, round: Round, bottleneck: Bottleneck, due: Mapping[str, Regularizer]
-    ) -> dict[str, Tensor]:
+    def compute_critic_losses(self, round: Round, bottleneck: Bottleneck, step: Step) -> dict[str, Tensor]:
         """The adversarial loss of the critic and the penalties that are due, which are given the last fakes.
 
         Each kind of fakes is passed by itself, for batch norm.
         """
         with torch.no_grad():
             fakes = self._list_fakes(round, bottleneck)
-        logits = self._critic(round.real, round.cond)
-        losses = [self._adversarial.discriminator(logits, self._critic(fake, round.cond)) for fake in fakes]
-        return {"adversarial": torch.stack(losses).mean(), **penalize(due, replace(round, fake=fakes[-1]))}
+        critic = self._augmenter.show(self._critic, round.rng.at("augment"))
+        logits = critic(round.real, round.cond)
+        self._augmenter.observe(logits, step)
+        losses = [self._adversarial.discriminator(logits, critic(fake, round.cond)) for fake in fakes]
+        penalties = self._penalties.compute("discriminator", step, replace(round, fake=fakes[-1], critic=critic))
+        return {"adversarial": torch.stack(losses).mean(), **penalties}
+
+    def update(self, step: Step) -> None:
+        """Updates the augmentation's strength and the penalties on the critic after its turn."""
+        self._augmenter.update(step)
+        self._penalties.update("discriminator", step)
 
     def measure_distance(self, fake: Tensor, real: Tensor, cond: Cond) -> Tensor:
         """The distance of reconstructions from samples in the critic's features, in nats per sample, `b`."""
         return measure_features(self._critic, fake, real, cond.map(Tensor.detach))
+
+
+def check_critic(critic: object, game: Game, augment: object) -> None:
+    """Checks that there is a critic where a game or an augmentation needs one.
+
+    Raises:
+        Unfit: If there is none.
+    """
+    if game != "vqgan" and not critic:
+        raise Unfit("critic_game", f"{game} expects a critic, got none")
+    if augment and not critic:
+        raise Unfit("augment", "an augmentation expects a critic, which it shows samples to, got none")
 
 
 class _Rule(NamedTuple):

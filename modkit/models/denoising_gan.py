@@ -32,17 +32,11 @@ from modkit.diffusion.review import review_levels
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_generator_loss
-from modkit.losses.regularizers import (
-    collect_states,
-    list_states,
-    make_regularizers,
-    penalize,
-    select_due,
-    update_states,
-)
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
+from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.precision import widen
 from modkit.rng import Rng
@@ -69,6 +63,7 @@ class DenoisingGAN(Model):
         adversarial: Losses of the two sides.
         regularizers: Penalties on the discriminator at x_s (not at x_t) or on the generator, by the names of their
             terms.
+        augment: Changes the pairs x_s and x_t that the discriminator judges, both alike; nothing by default.
         conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
         steps: Number T of steps.
         z_dim: Width of the noise.
@@ -98,6 +93,7 @@ class DenoisingGAN(Model):
         sampler: Slot[kinds.Sampler] = default("ancestral", fixed=True),
         adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        augment: Slot[kinds.Augmentation] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
         steps: int = 4,
         z_dim: int = 64,
@@ -116,20 +112,19 @@ class DenoisingGAN(Model):
         cond = cond.merge(self.conditioner.type)
         self.network = network(x=x, out=x, cond=cond.merge(CondType(noise=z_dim, time=True)))
         self.discriminator = discriminator(x=x, cond=cond.merge(CondType(concat=x, time=True)))
+        self.augment = augment(x=x) if augment else None
+        self.augmenter = Augmenter(self.augment)
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.adversarial = adversarial()
         offers = ("fake", "z", "critic", "generator")
-        self.regularizers = make_regularizers(self, regularizers, dict.fromkeys(("discriminator", "generator"), offers))
-        self.penalties = collect_states(self.regularizers)
+        self.penalties = Penalties(self, regularizers, {"discriminator": offers, "generator": offers})
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`."""
-        critic, generator = (
-            (*self.list_modules(*names), *list_states(self.regularizers, side))
-            for side, names in (("discriminator", ("discriminator",)), ("generator", ("network", "conditioner")))
-        )
-        return Player("discriminator", critic), Player("generator", generator, against=("discriminator",))
+        judges = (*self.list_modules("discriminator", "augment"), *self.penalties.list_modules("discriminator"))
+        own = (*self.list_modules("network", "conditioner"), *self.penalties.list_modules("generator"))
+        return Player("discriminator", judges), Player("generator", own, against=("discriminator",))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and its regularizers.
@@ -138,31 +133,35 @@ class DenoisingGAN(Model):
         """
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         pair = self._draw_pair(batch.tensor, step.rng)
-        z, due = self._draw_noise(len(pair.x_t), step.rng), select_due(self.regularizers, player, step)
+        z = self._draw_noise(len(pair.x_t), step.rng)
+        critic = self.augmenter.show(self.discriminator, step.rng.at("augment"), pairs=True)
         losses: dict[str, Tensor] = {}
         if player == "generator":
             beside = self._add_pair(pair, cond.map(Tensor.detach))
-            if not step.wants("adversarial") and not due:
+            if not step.wants("adversarial") and not self.penalties.is_due(player, step):
                 return {}
             fake = self._generate(pair, cond, z, step.rng)
             if step.wants("adversarial"):
-                game = self.adversarial, self.discriminator
-                losses["adversarial"] = compute_generator_loss(*game, fake, pair.x_s, beside)
+                losses["adversarial"] = compute_generator_loss(self.adversarial, critic, fake, pair.x_s, beside)
         else:
             beside = self._add_pair(pair, cond)
             with torch.no_grad():
                 fake = self._generate(pair, cond, z, step.rng)
-            logits = self.discriminator(pair.x_s, beside), self.discriminator(fake, beside)
-            losses["adversarial"] = self.adversarial.discriminator(*logits)
+            real_logits, fake_logits = critic(pair.x_s, beside), critic(fake, beside)
+            self.augmenter.observe(real_logits, step)
+            losses["adversarial"] = self.adversarial.discriminator(real_logits, fake_logits)
 
         def generate(z: Tensor, given: Cond) -> Tensor:
             return self._predict(pair.x_t, pair.time, replace(given, concat=None), z)
 
-        return losses | penalize(due, Round(pair.x_s, beside, step.rng, fake, z, self.discriminator, generate))
+        played = Round(pair.x_s, beside, step.rng, fake, z, critic, generate)
+        return losses | self.penalties.compute(player, step, played)
 
     def update(self, player: str, step: Step) -> None:
-        """Updates the penalties that keep statistics."""
-        update_states(self.regularizers, player, step)
+        """Updates the strength of the augmentation, and the penalties that keep statistics."""
+        self.penalties.update(player, step)
+        if player == "discriminator":
+            self.augmenter.update(step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""
@@ -175,7 +174,7 @@ class DenoisingGAN(Model):
         """The levels of its steps and of the sampler, and what the discriminator is made of."""
         mends = ("sampler={use: ancestral, steps: null}",)
         yield from review_levels(self.single, self.schedule, Uniform(self.schedule), self.sampler, "sampler", mends)
-        yield from review_critic("discriminator", self.discriminator, self.regularizers)
+        yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
         alpha, sigma = self.schedule.scales(torch.tensor(1 / self.steps, dtype=torch.float64))
         lowest = float(sigma / alpha) / get_std(self.single)
         if self.steps > 1 and lowest > _MOST_NOISE:

@@ -22,26 +22,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modkit import kinds
-from modkit.kinds import Round, Slot, Step, Weight, default, read_extras
-from modkit.losses.augmented import AugmentedCritic
+from modkit.kinds import Round, Slot, Step, Weight, default
+from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
-from modkit.losses.regularizers import (
-    collect_states,
-    list_states,
-    make_regularizers,
-    penalize,
-    select_due,
-    update_states,
-)
 from modkit.losses.review import review_critic
-from modkit.models.given import call_generator
+from modkit.models.given import call_generator, decode_noise, list_sources, make_styles
 from modkit.models.model import Model, make_weights
+from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
@@ -108,13 +102,13 @@ class GAN(Model):
         super().__init__()
         self.event = x
         self.z = self.start_noise = TensorType((z_dim,), std=1.0)
-        self.sources = {"z": self.z}
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         if classify and cond:
             raise ValueError(f"GAN expects no conditions of an enclosing Model where it classifies, got {cond}")
         cond = cond.merge(self.conditioner.type)
         self.generator = generator(z=self.z, x=x, cond=cond)
+        self.sources = list_sources(self.generator, self.z)
         self.classify = classify
         types: dict[str, Any] = {"x": x, "cond": cond}
         if classify:  # what calls carry beyond this type, a discriminator ignores
@@ -123,6 +117,7 @@ class GAN(Model):
         self.discriminators = nn.ModuleDict(several)  # type: ignore[arg-type]
         self.discriminator = None if discriminators else discriminator(**types)
         self.augment = augment(x=x) if augment else None
+        self.augmenter = Augmenter(self.augment)
         own = {name: make() for name, make in (adversarials or {}).items()}
         if "generator" in self.discriminators or own.keys() - self.discriminators.keys():
             received = f"the discriminators {list(self.discriminators)} and losses of {list(own)}"
@@ -133,17 +128,16 @@ class GAN(Model):
         offers = ("fake", "z", "generator")
         judged = (*offers, "critic")
         sides = {"discriminator": judged, "generator": judged if self.discriminator else offers}
-        self.regularizers = make_regularizers(self, regularizers, sides)
-        self.penalties = collect_states(self.regularizers)
+        self.penalties = Penalties(self, regularizers, sides)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, or the names of several discriminators, then `generator`."""
         path = "" if self.discriminator else "discriminators."
-        states = list_states(self.regularizers, "discriminator")
+        states = self.penalties.list_modules("discriminator")
         owned = {next(iter(self.critics)): self.list_modules("augment")}
         rivals = tuple(Player(name, (path + name, *states, *owned.get(name, ()))) for name in self.critics)
-        own = (*self.list_modules("generator", "conditioner"), *list_states(self.regularizers, "generator"))
+        own = (*self.list_modules("generator", "conditioner"), *self.penalties.list_modules("generator"))
         return (*rivals, Player("generator", own, against=tuple(self.critics)))
 
     @property
@@ -164,39 +158,50 @@ class GAN(Model):
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
             fake = call_generator(self.generator, z, cond, step.rng)
-        critic = self._show_augmented(player, step)
+        critic = self.augmenter.show(self.critics[player], step.rng.at("augment", player))
         real_told, fake_told = (self._judge(critic, shown, cond) for shown in (x, fake))
-        self._observe(player, real_told.logits, step)
+        if player == next(iter(self.critics)):
+            self.augmenter.observe(real_told.logits, step)
         losses = {"adversarial": self.adversarials[player].discriminator(real_told.logits, fake_told.logits)}
         if self.classify and step.wants("class"):
             told = [compute_class_loss(one, self.classify, batch.fields) for one in (real_told, fake_told)]
             losses["class"] = torch.stack(told).sum()
         played = Round(x, cond, step.rng, fake, z, critic, self.generator)
-        return losses | penalize(select_due(self.regularizers, "discriminator", step), played)
+        return losses | self.penalties.compute("discriminator", step, played)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
-        update_states(self.regularizers, "generator" if player == "generator" else "discriminator", step)
-        update = read_extras(self.augment, kinds.AugmentationExtras).update
-        if update and player == next(iter(self.critics)):
-            update(step)
+        self.penalties.update("generator" if player == "generator" else "discriminator", step)
+        if player == next(iter(self.critics)):
+            self.augmenter.update(step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
         return call_generator(self.generator, self._draw_noise(num, rng), cond, rng)
 
+    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
+        """Draws `z`, or maps it to the generator's styles `w` under fields that are drawn, too."""
+        if name == "z":
+            return super().draw_source(num, name, rng)
+        self._find_source(name)
+        cond = self.conditioner(self.complete(num, {}, rng), None)
+        return make_styles(self.generator, self.draw_source(num, "z", rng), cond)
+
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Generates samples from `z`; fields that are not given are drawn, the same in each call."""
+        """Generates samples from `z` or `w`; fields that are not given are drawn, the same in each call.
+
+        What is drawn as `w` holds its fields, and those that are given change nothing.
+        """
         self._find_source(name)
         cond = self.conditioner(self.complete(len(source), fields, Rng("source")), None)
-        return self.generator(source, cond)
+        return decode_noise(self.generator, source, cond, name)
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminators are made of."""
         path = "" if self.discriminator else "discriminators."
         for name, critic in self.critics.items():
-            yield from review_critic(path + name, critic, self.regularizers)
+            yield from review_critic(path + name, critic, self.penalties.parts)
 
     def _compute_generator_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         x = batch.tensor
@@ -205,40 +210,28 @@ class GAN(Model):
             name: (step.wants(f"adversarial{end}"), bool(self.classify) and step.wants(f"class{end}"))
             for name, end in ends.items()
         }
-        due = select_due(self.regularizers, "generator", step)
-        if not due and not any(map(any, wanted.values())):
+        if not self.penalties.is_due("generator", step) and not any(map(any, wanted.values())):
             return {}
         z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
         fake = call_generator(self.generator, z, cond, step.rng)
-        critics = {name: self._show_augmented(name, step) for name in self.critics}
+        critics = {name: self.augmenter.show(one, step.rng.at("augment", name)) for name, one in self.critics.items()}
         losses = {}
         for name, (plays, classifies) in wanted.items():
             if not (plays or classifies):
                 continue
             told = self._judge(critics[name], fake, given)
-            game = self.adversarials[name], critics[name]
             if plays:
-                losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game, told.logits, x, given)
+                game = self.adversarials[name], told.logits, partial(critics[name], x, given)
+                losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game)
             if self.classify and classifies:
                 losses[f"class{ends[name]}"] = compute_class_loss(told, self.classify, batch.fields)
         played = Round(x, cond, step.rng, fake, z, generator=self.generator)
         if self.discriminator:
             played = replace(played, critic=critics["discriminator"])
-        return losses | penalize(due, played)
-
-    def _show_augmented(self, name: str, step: Step) -> kinds.Critic:
-        """Returns a discriminator as it is played against: one that is shown augmented samples, if any are."""
-        if self.augment is None:
-            return self.critics[name]
-        return AugmentedCritic(self.critics[name], self.augment, step.rng.at("augment", name))
+        return losses | self.penalties.compute("generator", step, played)
 
     def _judge(self, critic: kinds.Critic, x: Tensor, cond: Cond) -> Judgement:
         return judge(critic, x, cond) if self.classify else Judgement(critic(x, cond), ())
-
-    def _observe(self, player: str, real_logits: Tensor, step: Step) -> None:
-        observe = read_extras(self.augment, kinds.AugmentationExtras).observe
-        if observe and step.training and player == next(iter(self.critics)):
-            observe(real_logits)
 
     def _count_classes(self, name: str, fields: Mapping[str, TensorType]) -> int:
         classes = fields[name].classes if name in fields and not fields[name].shape else None

@@ -17,7 +17,18 @@ from modkit.kinds import EncoderExtras, Generator, GeneratorExtras, Unfit, read_
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["Reader", "call_generator", "call_given", "check_conditional", "find_input", "pass_fields", "read_input"]
+__all__ = [
+    "Reader",
+    "call_generator",
+    "call_given",
+    "check_conditional",
+    "decode_noise",
+    "find_input",
+    "list_sources",
+    "make_styles",
+    "pass_fields",
+    "read_input",
+]
 
 T = TypeVar("T")
 
@@ -50,6 +61,30 @@ def call_generator(generator: Generator, z: Tensor, cond: Cond, rng: Rng) -> Ten
     if read_extras(generator, GeneratorExtras).draws:
         return generator(z, cond, rng.at("generator"))  # type: ignore[call-arg]
     return generator(z, cond)
+
+
+def list_sources(generator: Generator, z: TensorType) -> dict[str, TensorType]:
+    """Lists what a generator decodes without draws of its own: `z` and, if it states their type, its styles `w`.
+
+    Examples:
+        >>> list(list_sources(lambda z, cond: 2 * z, TensorType((2,))))
+        ['z']
+    """
+    w = read_extras(generator, GeneratorExtras).w
+    return {"z": z} if w is None else {"z": z, "w": w}
+
+
+def make_styles(generator: Generator, z: Tensor, cond: Cond) -> Tensor:
+    """Makes the styles, `b d`, of a generator that has some, from noise `z`, `b ...`."""
+    styles = read_extras(generator, GeneratorExtras).styles
+    assert styles is not None, "a part that states the type of its styles has them"
+    return styles(z, cond)
+
+
+def decode_noise(generator: Generator, source: Tensor, cond: Cond, name: str) -> Tensor:
+    """Generates x from values of a source, `b ...`; styles hold the conditions that they were made under."""
+    synthesis = read_extras(generator, GeneratorExtras).synthesis
+    return synthesis(source) if name == "w" and synthesis else generator(source, cond)
 
 
 def check_conditional(cond: CondType, encoder: object, decoder: object) -> None:

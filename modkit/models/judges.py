@@ -5,17 +5,17 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from modkit.kinds import Bottleneck, Regularizer, Round, Step
+from modkit.kinds import Bottleneck, Round, Step
 from modkit.losses.perceptual import Perceptual
-from modkit.losses.regularizers import penalize, select_due
 from modkit.models.critic_game import CriticGame
 from modkit.models.latent_game import LatentGame
 from modkit.models.latent_penalties import LatentPenalties
+from modkit.models.penalties import Penalties
 from modkit.types import Batch, Value
 
 __all__ = ["Judges"]
@@ -30,14 +30,14 @@ class Judges:
         latent_game: The game with a critic of latents.
         perceptual: The distance between samples and reconstructions.
         game: The game with a critic of x.
-        regularizers: Penalties on the autoencoder and on the critic of x.
+        penalties: Those on the autoencoder and on the critic of x.
     """
 
     aggregates: LatentPenalties | None
     latent_game: LatentGame | None
     perceptual: Perceptual | None
     game: CriticGame | None
-    regularizers: Mapping[str, Regularizer]
+    penalties: Penalties
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Counts the training samples where a penalty needs their number, and trains an extractor that has to be."""
@@ -63,14 +63,14 @@ class Judges:
         if self.latent_game and step.wants("adversarial/latent-critic"):
             nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, bottleneck, step)
         losses = {name: loss.mean() / num_values for name, loss in nats.items()}
-        if not (self.perceptual or self.game or self.regularizers):
+        if not (self.perceptual or self.game or self.penalties.parts):
             return losses
         round = reconstruct()
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(round.fake, round.real).mean()
         if self.game and step.wants("adversarial"):
             losses["adversarial"] = self.game.compute_autoencoder_loss(round, bottleneck)
-        penalties = penalize(select_due(self.regularizers, "autoencoder", step), round)
+        penalties = self.penalties.compute("autoencoder", step, round)
         return losses | {name: penalty / num_values for name, penalty in penalties.items()}
 
     def compute_critic_losses(
@@ -84,6 +84,5 @@ class Judges:
         if player == "latent-critic" and self.latent_game:
             return {"adversarial": self.latent_game.compute_critic_loss(z, bottleneck, step)}
         if player == "critic" and self.game:
-            due = select_due(self.regularizers, "discriminator", step)
-            return self.game.compute_critic_losses(reconstruct(), bottleneck, due)
+            return self.game.compute_critic_losses(reconstruct(), bottleneck, step)
         raise ValueError(f"Autoencoder has no {player}, got the player `{player}`")

@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
@@ -28,9 +29,10 @@ from torch.nn import functional as F
 from modkit.nn.blocks import broadcast, check_levels, conv, get_map_size, init_xavier
 from modkit.nn.embeddings import MapJoin, check_context, sinusoidal_embedding
 from modkit.nn.fir import FIRDownsample
+from modkit.nn.heads import Heads
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.nn.projection import Projection
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, Judgement, TensorType
 
 __all__ = ["NCSNppDiscriminator"]
 
@@ -44,6 +46,7 @@ class NCSNppDiscriminator(nn.Module):
         x: Type of the data: continuous maps.
         cond: Type of the conditions. A map is joined to x as further channels, the time is added in each block, and the
             other conditions are projected; tokens are not supported.
+        heads: Widths of the heads by name, linear layers of phi; by default none.
         channels: Channels of the first map, then those of each block.
         first: Whether the first block downsamples too, as is usual for large images; all later blocks do.
         embedding: Width of the time embedding.
@@ -65,6 +68,7 @@ class NCSNppDiscriminator(nn.Module):
         self,
         x: TensorType,
         cond: CondType,
+        heads: Mapping[str, int] | None = None,
         *,
         channels: list[int] = [64, 64, 128, 128],  # noqa: B006
         first: bool = False,
@@ -88,6 +92,7 @@ class NCSNppDiscriminator(nn.Module):
         self.conv_out = init_xavier(conv(rank, last + 1, last), 1e-10)
         self.out = init_xavier(nn.Linear(last, 1))
         self.projection = Projection(replace(cond, time=False), last)
+        self.heads = Heads(heads, last)  # last, so that it moves no other draw
 
     @property
     def units(self) -> list[nn.Module]:
@@ -100,13 +105,18 @@ class NCSNppDiscriminator(nn.Module):
         Raises:
             ValueError: If a condition of the type `cond` is missing.
         """
+        return self.judge(x, cond).logits
+
+    def judge(self, x: Tensor, cond: Cond) -> Judgement:
+        """Computes the logits of `x`, the maps after each block, and the heads."""
         time = None if self.time is None else self.time(cond.time, x)
-        h = self.conv_in(self.join(x, cond.concat))
+        h, maps = self.conv_in(self.join(x, cond.concat)), []
         for block in self.blocks:
             h = block(h, time)
+            maps.append(h)
         features = F.leaky_relu(self.conv_out(self.std(h)), _SLOPE).flatten(2).sum(2)
         logits: Tensor = self.out(features).squeeze(1) + self.projection(features, cond)
-        return logits
+        return Judgement(logits, tuple(maps), self.heads(features))
 
 
 class _Block(nn.Module):

@@ -93,7 +93,8 @@ class StyleGAN2Generator(nn.Module):
                 "StyleGAN2Generator expects style and mapping of at least 1, mixing in [0, 1] and truncation of at "
                 f"least 0, got {style}, {mapping}, {mixing} and {truncation}"
             )
-        self.x, self.draws, self.mixing, self.truncation = x, noise or mixing > 0, mixing, truncation
+        self.x, self.w, self.draws = x, TensorType((style,)), noise or mixing > 0
+        self.mixing, self.truncation = mixing, truncation
         self.embedding = equalize(CondEmbedding(cond, style))
         widths = [z.numel + (style if self.embedding.embeds else 0), *[style] * mapping]
         self.mapping = nn.ModuleList(equalize(nn.Linear(*pair), gain=_RATE) for pair in pairwise(widths))

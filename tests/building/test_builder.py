@@ -155,7 +155,7 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
     place = site(own)
     data = place.make_data()
     model = place.build_model(data.x, data.fields)
-    assert model.regularizers["a"] is model.regularizers["b"]
+    assert model.penalties.parts["a"] is model.penalties.parts["b"]
     assert list(place.built).count("model.regularizers.a") == 1
     own = read_model("{use: latent, autoencoder: {encoder: mlp, decoder: mlp}, prior: {ref: model.autoencoder}}")
     (problem,) = list_problems(build, own)

@@ -169,7 +169,7 @@ train: {{batch_size: 24}}
     assert planned.resolved.model["regularizers"]["b"] == {"ref": "model.regularizers.a"}
     assert plan(planned.resolved).resolved == planned.resolved
     game = build(read(regularizers))
-    assert game.regularizers["a"] is game.regularizers["b"]
+    assert game.penalties.parts["a"] is game.penalties.parts["b"]
 
 
 @pytest.mark.parametrize("local", [Flat, flattened], ids=["class", "function"])

@@ -19,6 +19,8 @@ def runs(tmp_path_factory):
         "codes": use("autoencoder", **MLP, bottleneck=use("fsq", levels=[3, 3])),
         "gan": use("gan", **{one: use("mlp", width=8, depth=1) for one in ("generator", "discriminator")}, z_dim=2),
     }
+    small = {"generator": use("stylegan2", channels=2, style=4), "discriminator": use("mlp", width=8, depth=1)}
+    models["styled"] = use("gan", **small, z_dim=2)
     for name, model in models.items():
         train(spec(model, steps=1), folder / name)
     denoising = use("autoencoder", **MLP, input="noisy", bottleneck=use("gaussian", channels=2))
@@ -60,6 +62,27 @@ def test_options_say_what_is_drawn(runs, tmp_path):
 def test_the_latent_of_a_plain_autoencoder_is_scaled_to_where_its_codes_lie(runs, tmp_path):
     run("latent", runs / "plain", "--traverse", "--out", tmp_path / "rows.png")
     assert (tmp_path / "rows.png").stat().st_size > 100
+
+
+@pytest.mark.parametrize("view", ["interpolate", "project"])
+def test_the_styles_of_a_generator_are_shown_by_name(view, runs, tmp_path):
+    pictures = []
+    for name in ("z", "w"):
+        run(
+            "latent",
+            runs / "styled",
+            f"--{view}",
+            "-n",
+            2,
+            "--latent",
+            name,
+            "--iterations",
+            2,
+            "--out",
+            tmp_path / "a.png",
+        )
+        pictures.append((tmp_path / "a.png").read_bytes())
+    assert pictures[0] != pictures[1]
 
 
 @pytest.mark.parametrize("view", ["manifold", "traverse", "interpolate", "arithmetic", "project"])

@@ -70,6 +70,8 @@ PENALTIES = {"aggregates": {"mmd": "mmd", "tc": "total-correlation", "dip": "dip
 FACTOR = {"latent_critic": MLP, "latent_adversarial": "density-ratio", "latent_against": "shuffled"}
 LATENTS = use("autoencoder", encoder=MLP, decoder=MLP, bottleneck=use("gaussian", channels=3), **PENALTIES, **FACTOR)
 GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
+ADA = use("ada", p=0.5, images=500)
+FOLLOWED = use("gan", generator=MLP, discriminator=MLP, augment=ADA, regularizers={**R1, "length": "path-length"})
 TWO = {"one": MLP, "other": MLP}
 TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
 DCGAN = use("dcgan", channels=4)
@@ -96,6 +98,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
         {},
     ),
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
+    "path-length, ada": (FOLLOWED, {"terms": {"length": {"every": 2}}}),
     "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "flow": (use_latent(use("gaussian", channels=2, flow=use("chain", layers=["actnorm", COUPLING])), FLOW), {}),
     "ladder": (
@@ -119,6 +122,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vq-ema!vectors": (use_coder(VQ), {}),
     "vq-ema!priorities": (use_coder(VQ), {}),
     "vq-ema!features": (use_coder(VQ), {}),
+    "path-length, ada!counts": (FOLLOWED, {"terms": {"length": {"every": 2}}}),
     "latent penalties!latents": (LATENTS, {}),
     "labels!labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
     "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=HALF, weights={"adversarial": use("adaptive")}), {}),

@@ -132,7 +132,7 @@ def test_terms_that_are_not_wanted_are_not_computed():
 
     model = made(**CRITIC, regularizers={"r1": use("r1")})
     model.critic.register_forward_hook(refuse)
-    model.regularizers["r1"] = refuse
+    model.penalties.parts["r1"] = refuse
     assert set(model.losses("autoencoder", digits(5, torch.float64), turn(waiting=("critic",)))) == {"nll", "kl"}
     with pytest.raises(AssertionError, match="computed"):
         model.losses("autoencoder", digits(5, torch.float64), turn())

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from modkit import SpecError, build, use
 from modkit.types import Cond
+from tests.models.test_gan import Twice
 from tests.play import MLP, digits, spec, turn
 
 F64 = torch.float64
@@ -13,6 +15,16 @@ VAEGAN = {
     "adversarial": "non-saturating",
     "likelihood": "gaussian",
 }
+
+
+class Bare(nn.Linear):
+    """A critic that tells logits alone."""
+
+    def __init__(self, x, cond):
+        super().__init__(x.numel, 1)
+
+    def forward(self, x, cond):
+        return super().forward(x.flatten(1)).squeeze(1)
 
 
 def make(**slots):
@@ -78,12 +90,37 @@ def test_until_the_critic_starts_the_game_is_not_played():
     assert set(losses) == {"features", "kl"}
 
 
+def test_the_critic_is_shown_augmented_samples_and_features_are_of_samples_as_they_are():
+    slots = {"regularizers": {"r1": use("r1", gamma=3.0)}}
+    model, plain = make(augment=use(Twice), **slots), make(**slots)
+    x = digits(5, F64).tensor
+    _, fake, sample = play(model, x, turn("a"))
+    real_logits, *fakes = (model.critic(2 * one, Cond()) for one in (x, fake, sample))
+    critic = model.losses("critic", digits(5, F64), turn("a"))
+    wanted = F.softplus(-real_logits).mean() + sum(F.softplus(one).mean() for one in fakes) / 2
+    torch.testing.assert_close(critic["adversarial"], wanted)
+    (slope,) = torch.autograd.grad(model.critic(2 * x.requires_grad_(), Cond()).sum(), x)
+    torch.testing.assert_close(critic["r1"], 1.5 * slope.square().sum() / 5)
+    own, expected = (one.losses("autoencoder", digits(5, F64), turn("a")) for one in (model, plain))
+    torch.testing.assert_close(own["adversarial"], sum(F.softplus(-one).mean() for one in fakes) / 2)
+    torch.testing.assert_close(own["features"], expected["features"])
+    model.update("autoencoder", turn("a"))
+    model.update("critic", turn("a"))
+    assert model.augment.updates == 1 and torch.equal(*map(torch.stack, ([real_logits], model.augment.seen)))
+    players = {one.name: one.modules for one in make(augment="ada").players()}
+    assert players["critic"] == ("critic", "augment") and "augment" not in players["autoencoder"]
+
+
 @pytest.mark.parametrize(
     ("slots", "message"),
     [
         ({"critic_game": "gan"}, r"expect(s|ed).*vqgan"),
         ({"bottleneck": "identity"}, "Identity has no prior to sample from"),
-        ({"critic": use("ncsnpp", channels=[4, 4, 8], embedding=8)}, "expected a critic with feature maps"),
+        ({"critic": use(Bare)}, "expected a critic with feature maps"),
+        (
+            {"critic": None, "critic_game": "vqgan", "augment": "diffaugment"},
+            "augmentation expects a critic, .* got none",
+        ),
     ],
 )
 def test_what_cannot_be_played_is_refused_before_training(slots, message):

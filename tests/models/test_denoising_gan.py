@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from modkit.rng import Rng
 from modkit.samplers import posterior
 from modkit.types import Batch, Cond, TensorType
 from tests.float64 import NoFloat64
+from tests.models.test_gan import Twice
 from tests.play import digits, spec, trainer, turn
 from tests.refusals import refusals
 
@@ -118,6 +121,20 @@ def test_both_sides_see_neighbours_of_the_forward_process_and_of_the_posterior(s
     want = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
     torch.testing.assert_close(losses["adversarial"], want)
     assert list(losses) == ["adversarial"] and not fake.requires_grad
+
+
+def test_pairs_are_augmented_for_both_sides_and_penalties():
+    model, plain = (made(**RECORDED, augment=one, regularizers={"r1": use(R1)}) for one in (use(Twice), None))
+    for player in ("discriminator", "generator"):
+        found = [one.losses(player, digits(6, F64), turn("a", player)) for one in (model, plain)]
+        assert [list(one) for one in found] == [["adversarial", *(["r1"] if player == "discriminator" else [])]] * 2
+        for (x, cond), (same, beside) in zip(model.discriminator.seen, plain.discriminator.seen, strict=True):
+            assert torch.equal(x, 2 * same) and torch.equal(cond.concat, 2 * beside.concat)
+        model.update(player, turn("a"))
+    (logits,) = model.augment.seen
+    real, beside = plain.discriminator.seen[0]
+    assert torch.equal(logits, model.discriminator(2 * real, replace(beside, concat=2 * beside.concat)))
+    assert model.augment.updates == 1 and made(augment="ada").players()[0].modules == ("discriminator", "augment")
 
 
 def test_the_generator_learns_through_the_posterior():

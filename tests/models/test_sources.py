@@ -5,7 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from modkit.models import GAN, Autoencoder, Diffusion, Flow, Latent
+from modkit import use
+from modkit.latent_space import decode_between, find_space, project
+from modkit.models import GAN, Autoencoder, Bidirectional, Diffusion, Flow, Latent
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Heun
 from modkit.types import TensorType
@@ -49,6 +51,29 @@ def test_gradients_reach_the_source_as_differences_say(name):
     z = model.draw_source(2, source, Rng(0)).requires_grad_()
     assert z.dtype == torch.float64
     torch.autograd.gradcheck(lambda z: model.decode_source(z, source), z)
+
+
+@pytest.mark.parametrize("make", [GAN, partial(Bidirectional, encoder="mlp", game="veegan")])
+def test_styles_are_a_source_of_a_generator_that_states_their_type(make):
+    image = TensorType((1, 8, 8), range=(-1.0, 1.0))
+    style = use("stylegan2", channels=4, style=6, truncation=0.5)
+    fields = {"labels": TensorType((), classes=3)}
+    model = make(image, fields=fields, generator=style, discriminator="mlp", conditioner="label").eval().double()
+    assert model.sources["w"] == TensorType((6,))
+    w, z = (model.draw_source(5, name, Rng(0)) for name in ("w", "z"))
+    labels = model.complete(5, {}, Rng(0))
+    expected = model.generator.styles(z, model.conditioner(labels, None))
+    torch.testing.assert_close(w, expected)
+    torch.testing.assert_close(model.decode_source(w, "w"), model.decode_source(z, "z", fields=labels))
+    space = find_space(model, "w")
+    assert not space.normal and space.type == model.sources["w"]
+    torch.testing.assert_close(space.draw(5, seed=1), model.draw_source(5, "w", Rng("latents", 1)))
+    ends = space.draw(2)
+    between = decode_between(space, (ends[:1], ends[1:]), 3)
+    torch.testing.assert_close(between[1:2], space.decode(ends.mean(0, keepdim=True)))
+    target = space.decode(space.draw(1, seed=7))
+    begun, found = (project(space, target, steps=steps, starts=8) for steps in (0, 40))
+    assert found.latents.shape == (1, 6) and float(found.distances) < 0.3 * float(begun.distances)
 
 
 def test_a_prior_s_source_is_decoded_to_means_of_the_prior():

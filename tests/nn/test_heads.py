@@ -5,6 +5,7 @@ from torch import nn
 from modkit.nn import (
     DCGANDiscriminator,
     MLPDiscriminator,
+    NCSNppDiscriminator,
     PatchDiscriminator,
     R3GANDiscriminator,
     ResNetDiscriminator,
@@ -42,7 +43,11 @@ def test_heads_are_linear_in_the_last_features_and_move_no_logit(name, options):
         assert not options or bounded.isclose(torch.ones_like(bounded), rtol=0.05)
 
 
-@pytest.mark.parametrize("make", [R3GANDiscriminator, ResNetDiscriminator, StyleGAN2Discriminator])
+def make_ncsnpp(*given, channels):
+    return NCSNppDiscriminator(*given, channels=[channels, channels])
+
+
+@pytest.mark.parametrize("make", [R3GANDiscriminator, ResNetDiscriminator, StyleGAN2Discriminator, make_ncsnpp])
 def test_heads_see_the_features_that_logits_are_made_of(make):
     nets = []
     for heads in (None, {"labels": 4}):

@@ -77,7 +77,11 @@ _SEVERAL = use("several", parts={"maps": "map", "label": _LABEL["conditioner"]})
 _MODELS = {
     "vae": _autoencoder(**_CONV, weights={"kl": _CONSTANT}),
     "critic": _autoencoder(
-        encoder=_CONV_ENCODER, critic=use("patch", channels=4), features=use("random-conv", dim=8), **_ADVERSARIAL
+        encoder=_CONV_ENCODER,
+        critic=use("patch", channels=4),
+        features=use("random-conv", dim=8),
+        augment="diffaugment",
+        **_ADVERSARIAL,
     ),
     "aae": _autoencoder(
         aggregates={"mmd": "mmd"}, latent_critic=_MLP, weights={"mmd": _CONSTANT, "adversarial/latent-critic": 2.0}
@@ -123,7 +127,7 @@ _MODELS = {
         ),
         use("cascade", level=_diffusion()),
     ),
-    "denoising-gan": _denoising_gan(**_NCSNPP, **_ADVERSARIAL),
+    "denoising-gan": _denoising_gan(**_NCSNPP, augment="diffaugment", **_ADVERSARIAL),
     "denoising-gan-ring": _denoising_gan(),
     "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
     "denoising": _autoencoder(input="noisy"),

@@ -500,9 +500,6 @@ _OTHER_PENALTIES = {
         rf"model\.regularizers\.r1\.augment: the augmentation diffaugment cannot be built from {_POINT}: DiffAugment "
         "expects continuous images"
     ),
-    "denoising-gan model.regularizers.r1=feature-matching": (
-        r"expected a critic with feature maps \(`judge`\), got NCSNppDiscriminator, which gives logits alone"
-    ),
 }
 
 _IN_FLOWS = ("model.autoencoder.bottleneck.flow", "model.prior.bijection")
