@@ -80,7 +80,7 @@ def estimate_log_densities(latents: LatentBatch, sampling: Sampling = "stratifie
 
 
 def _sum_densities(log: Tensor) -> Tensor:
-    """log sum_j exp(log_ij), `... b`, of `... b b`: about its term i = j, faster and with fewer passes than logsumexp.
+    """Sums densities: log sum_j exp(log_ij), `... b`, of `... b b`, about its term i = j: fewer passes than logsumexp.
 
     That term is large, since z_i is a draw of q(z | x_i), so that nothing cancels.
     """
