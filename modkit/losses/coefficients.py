@@ -37,12 +37,14 @@ class Constant:
 
 
 class Warmup:
-    """A weight that increases linearly from 0 at step `start` to `value` at step `start + steps`.
+    """A weight that moves linearly from `initial` at step `start` to `value` at step `start + steps`.
 
     Args:
         value: The final weight.
-        steps: Number of steps over which the weight increases.
-        start: The step at which the increase begins; the weight is 0 until then.
+        steps: Number of steps over which the weight moves.
+        start: The step at which it begins to move.
+        initial: The weight until then. Above `value`, the weight falls: a KL that is pressed hard at first aligns a
+            latent's dimensions with what matters most, and has room for the rest later.
 
     Raises:
         ValueError: If `steps` is below 1 or `start` is negative.
@@ -52,16 +54,20 @@ class Warmup:
         >>> weight = Warmup(value=2.0, steps=100, start=50)
         >>> [weight(StepContext(Rng(0), index), {}, None) for index in (0, 50, 75, 150, 1000)]
         [0.0, 0.0, 0.5, 2.0, 2.0]
+        >>> falling = Warmup(value=1.0, initial=4.0, steps=100)
+        >>> [falling(StepContext(Rng(0), index), {}, None) for index in (0, 50, 100)]
+        [4.0, 2.5, 1.0]
     """
 
-    def __init__(self, *, value: float = 1.0, steps: int = 1000, start: int = 0) -> None:
+    def __init__(self, *, value: float = 1.0, steps: int = 1000, start: int = 0, initial: float = 0.0) -> None:
         if steps < 1 or start < 0:
             raise ValueError(f"Warmup expects steps >= 1 and start >= 0, got {steps} and {start}")
-        self.value, self.steps, self.start = value, steps, start
+        self.value, self.steps, self.start, self.initial = value, steps, start, initial
 
     def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
         """The weight at `step`."""
-        return self.value * min(max((step.index - self.start) / self.steps, 0.0), 1.0)
+        moved = min(max((step.index - self.start) / self.steps, 0.0), 1.0)
+        return self.initial + (self.value - self.initial) * moved
 
 
 class Cyclical:

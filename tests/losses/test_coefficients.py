@@ -18,6 +18,8 @@ def test_warmup_rises_linearly():
         [0, 0, 0.2, 1, 1.8, 2, 2]
     )
     assert Warmup()(turn(index=250), {}, None) == 0.25
+    falling = Warmup(value=1.0, initial=4.0, steps=10, start=5)
+    assert [falling(turn(index=index), {}, None) for index in (0, 5, 10, 15, 99)] == [4.0, 4.0, 2.5, 1.0, 1.0]
 
 
 def test_cyclical_rises_again_and_again_and_stays_after_the_last_cycle():
