@@ -1,4 +1,6 @@
-"""Cases of the parts of diffusion models: networks, schedules, time sampling, parametrizations, samplers, guidance."""
+"""Cases of the parts of diffusion models: networks, schedules, time sampling, parametrizations, grids, samplers,
+guidance.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +84,13 @@ def _play_loss_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     if not (weight >= 0).all():
         raise AssertionError(f"expected weights of at least 0, got {weight.tolist()}")
     return {"weight": _emit_exact(weight)}
+
+
+def _play_grid(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    times = part(probe.num)
+    if len(times) != probe.num + 1 or times[-1] != 0 or not (times.diff() < 0).all():
+        raise AssertionError(f"expected {probe.num + 1} times that decrease to 0, got {times.tolist()}")
+    return {"times": _emit_exact(times[:-1])}
 
 
 def _play_sampler(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -182,6 +191,7 @@ CASES = (
     Case("times", _SCHEDULES, _play_times, ("independence",)),
     Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
     Case("loss-weight", {"cosine": {}}, _play_loss_weight, ("independence",)),
+    Case("grid", _SCHEDULES, _play_grid, ("independence",)),
     Case(
         "sampler",
         {

@@ -66,6 +66,7 @@ STARTERS: dict[str, Starter] = {
     "times": Starter("logit-normal", "LogitNormal", "Mostly intermediate times (Esser et al., 2024)"),
     "parametrization": Starter("flow", "Flow", "Predicts eps - x_0 (Liu et al., 2023)"),
     "loss-weight": Starter("p2", "P2", "Less weight at low noise (Choi et al., 2022)"),
+    "grid": Starter("power", "Power", "More steps where there are data (Song et al., 2021)"),
     "sampler": Starter("euler", "Euler", "Euler's method on the probability flow (Karras et al., 2022)"),
     "guidance": Starter("interval", "Interval", "Classifier-free, at some times only (Kynkäänniemi et al., 2024)"),
     "conditioner": Starter("one-hot", "OneHot", "One-hot class labels (Mirza & Osindero, 2014)"),

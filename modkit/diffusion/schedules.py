@@ -281,7 +281,7 @@ class Flow:
     implies = {
         "times": {"use": "log-normal", "mean": 0.0, "std": 1.0},
         "parametrization": "flow",
-        "sampler": {"use": "dpm-solver++", "spacing": "even"},
+        "sampler": {"use": "dpm-solver++", "grid": "even"},
     }
     num: int | None = None
 

@@ -51,6 +51,8 @@ from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
 from modkit.kinds.denoisers import (
     Coefficients,
     Denoise,
+    Grid,
+    GridExtras,
     Guidance,
     LossWeight,
     Network,
@@ -117,6 +119,8 @@ __all__ = [
     "Finding",
     "Generator",
     "GeneratorExtras",
+    "Grid",
+    "GridExtras",
     "Guidance",
     "GameExtras",
     "ImpliedExtras",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Coefficients",
     "Denoise",
+    "Grid",
+    "GridExtras",
     "Guidance",
     "LossWeight",
     "Network",
@@ -157,8 +159,31 @@ class Denoise(Protocol):
         ...
 
 
+class Grid(Protocol):
+    """Where a sampler steps. It is asked at each draw, since a schedule may have been trained since the last one."""
+
+    def __call__(self, steps: int) -> Tensor:
+        """Makes the times of `steps` steps: `steps + 1`, float64 on the CPU, in descending order; the last is 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class GridExtras:
+    """Optional members of a `Grid`.
+
+    Args:
+        noise_levels: Whether it spaces noise levels sigma_t / alpha_t, so that even its first time has a usable one;
+            times may also begin where hardly any signal is left.
+    """
+
+    noise_levels: bool = False
+
+
 class Sampler(Protocol):
-    """Steps from noise to data; `modkit.sample` runs the loop over `times`, and each run has its own state."""
+    """Steps from noise to data; `modkit.sample` runs the loop over `times`, and each run has its own state.
+
+    Ours have a slot `grid`, which says where they step.
+    """
 
     def times(self) -> Tensor:
         """The times to visit, float64 on the CPU, in descending order; the last is 0."""

@@ -80,12 +80,12 @@ class PromiseExtras:
 
 @dataclass(frozen=True)
 class PretrainedExtras:
-    """Optional members of a part of any kind whose configuration or weights are stored elsewhere.
+    """Optional members of a part of any kind whose configuration or weights are stored elsewhere, or written otherwise.
 
     Args:
         expand_params: A static or class method of the part's target. It receives the parameters written in a spec and
-            returns those that they stand for, such as the configuration in a pretrained folder. A run's resolved spec
-            stores the result, so loading the run does not need the folder.
+            returns those that they stand for, such as the configuration in a pretrained folder, or the names that
+            parameters have today. A run's resolved spec stores the result, so loading the run does not need the folder.
         load_pretrained: Loads the weights into a module that is trained or sampled as it is. It is not called where a
             run's own weights are loaded afterwards.
     """

@@ -53,6 +53,7 @@ KINDS: dict[str, Kind] = {
         Kind("times", "Times", ("schedule", "x"), "times drawn in training"),
         Kind("parametrization", "Parametrization", ("schedule", "x"), "what a denoiser predicts"),
         Kind("loss-weight", "LossWeight", (), "weight of the denoising loss over time"),
+        Kind("grid", "Grid", ("schedule", "x"), "where a sampler steps", trained=False),
         Kind("sampler", "Sampler", ("schedule", "x"), "steps from noise to data", trained=False),
         Kind("guidance", "Guidance", (), "conditional and unconditional denoiser combined", trained=False),
         Kind("conditioner", "Conditioner", ("fields",), "fields to conditions"),

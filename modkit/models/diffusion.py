@@ -121,10 +121,11 @@ class Diffusion(Model):
         Samples are clamped to the range of x: not every sampler clips its predictions.
         """
         conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
-        grid = GridCoefficients(self._compute_coefficients, self.sampler.times()[:-1])
+        times = self.sampler.times()
+        grid = GridCoefficients(self._compute_coefficients, times[:-1])
         denoise = self.guidance(ConditionSides(partial(self._predict, grid), conds))
         like = self.allocate(num, self.single)
-        x_t = self.sampler.start(draw_start(rng, "start", widen(like)), self.sampler.times()[0])
+        x_t = self.sampler.start(draw_start(rng, "start", widen(like)), times[0])
         x = sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
         return x if self.single.range is None else x.clamp(*self.single.range)
 

@@ -155,6 +155,16 @@ _PARTS = {
         ("edm", "diffusion.parametrizations:EDM", "Preconditioned (Karras et al., 2022)"),
         ("flow", "diffusion.parametrizations:Flow", "Predicts eps - x_0 (Lipman et al., 2023)"),
     ),
+    "grid": (
+        ("auto", "grids.auto:choose_grid", "`trailing` on a table, `karras` without one"),
+        ("trailing", "grids.indices:Trailing", "A table's indices, down from the last (Lin et al., 2023)"),
+        ("leading", "grids.indices:Leading", "A table's indices, up from the first (Song et al., 2021)"),
+        ("linspace", "grids.indices:Linspace", "A table's indices, with both ends (Nichol & Dhariwal, 2021)"),
+        ("even", "grids.even:Even", "Even in t, shifted by choice (Esser et al., 2024)"),
+        ("karras", "grids.levels:Karras", "EDM's noise levels (Karras et al., 2022)"),
+        ("log-snr", "grids.levels:LogSNR", "Even in log SNR (Lu et al., 2022)"),
+        ("list", "grids.levels:Listed", "A list of noise levels (Sabour et al., 2024)"),
+    ),
     "sampler": (
         ("ancestral", "samplers.ancestral:Ancestral", "DDPM's posterior (Ho et al., 2020)"),
         ("ddim", "samplers.ddim:DDIM", "Few steps (Song et al., 2021)"),
@@ -279,10 +289,11 @@ _PARTS = {
 
 _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
     **{("bottleneck", name): {"tokens": 1} for name in ("fsq", "gumbel", "lfq", "residual-vq", "vq")},
-    ("sampler", "ancestral"): {"spacing": "trailing"},
-    ("sampler", "dpm-solver++"): {"spacing": "trailing"},
-    ("sampler", "euler"): {"sigma_min": None, "sigma_max": None},
-    ("sampler", "heun"): {"sigma_min": None, "sigma_max": None},
+    **{("sampler", name): {"grid": "trailing"} for name in ("ancestral", "dpm-solver++")},
+    **{
+        ("sampler", name): {"grid": {"use": "karras", "sigma_min": None, "sigma_max": None}}
+        for name in ("euler", "heun")
+    },
 }
 """`Part.earlier`, by kind and name."""
 

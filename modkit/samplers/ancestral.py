@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from modkit.diffusion.gaussian import add_scaled, interpolate_logvar, posterior
-from modkit.kinds import Denoise, Schedule
+from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
-from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
+from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["Ancestral"]
@@ -34,7 +34,7 @@ class Ancestral(GridSampler):
         variance: `small` is the posterior's own (beta_tilde), `large` that of the forward process (beta).
 
     Raises:
-        ValueError: If `steps` is out of range, `variance` or `spacing` unknown, or `clip` malformed.
+        ValueError: If `steps` is out of range, `variance` unknown, or `clip` malformed.
 
     Examples:
         >>> import modkit
@@ -48,6 +48,8 @@ class Ancestral(GridSampler):
         1.0
     """
 
+    expand_params = staticmethod(move_spacing)
+
     def __init__(
         self,
         schedule: Schedule,
@@ -55,13 +57,13 @@ class Ancestral(GridSampler):
         *,
         steps: int | None = None,
         variance: Literal["small", "large"] = "small",
-        spacing: Spacing = "auto",
+        grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
         if variance not in ("small", "large"):
             raise ValueError(f"Ancestral expects variance to be small or large, got {variance!r}")
         steps = (schedule.num or 1000) if steps is None else steps
-        super().__init__(schedule, x, choose_times(self, schedule, x, steps, spacing), clip=clip)
+        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
         self.variance = variance
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:

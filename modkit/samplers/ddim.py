@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from modkit.diffusion.gaussian import Scales, add_scaled, combine, tau
-from modkit.kinds import Denoise, Schedule
+from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
-from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
+from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["DDIM", "ddim_step"]
@@ -81,7 +81,7 @@ class DDIM(GridSampler):
         eta: Share of fresh noise: 0 is deterministic, 1 is ancestral sampling.
 
     Raises:
-        ValueError: If `steps` or `eta` is out of range, `spacing` unknown, or `clip` malformed.
+        ValueError: If `steps` or `eta` is out of range, or `clip` malformed.
 
     Examples:
         >>> from modkit.diffusion.schedules import Cosine
@@ -90,6 +90,8 @@ class DDIM(GridSampler):
         tensor([1.0000, 0.7500, 0.5000, 0.2500, 0.0000], dtype=torch.float64)
     """
 
+    expand_params = staticmethod(move_spacing)
+
     def __init__(
         self,
         schedule: Schedule,
@@ -97,11 +99,11 @@ class DDIM(GridSampler):
         *,
         steps: int = 50,
         eta: float = 0.0,
-        spacing: Spacing = "auto",
+        grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
         _check_eta("DDIM", eta)
-        super().__init__(schedule, x, choose_times(self, schedule, x, steps, spacing), clip=clip)
+        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
         self.eta, self.deterministic = eta, eta == 0
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:

@@ -19,10 +19,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.kinds import Denoise, Schedule
+from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import Clip, GridSampler, Spacing, choose_times
+from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["DPMSolverPlusPlus"]
@@ -44,7 +44,7 @@ class DPMSolverPlusPlus(GridSampler):
         order: 1 is DDIM, 2 extrapolates from the previous step.
 
     Raises:
-        ValueError: If `steps` or `order` is out of range, `spacing` unknown, or `clip` malformed.
+        ValueError: If `steps` or `order` is out of range, or `clip` malformed.
 
     Examples:
         >>> import modkit, torch
@@ -60,6 +60,7 @@ class DPMSolverPlusPlus(GridSampler):
     """
 
     deterministic = True
+    expand_params = staticmethod(move_spacing)
 
     def __init__(
         self,
@@ -68,12 +69,12 @@ class DPMSolverPlusPlus(GridSampler):
         *,
         steps: int = 20,
         order: Literal[1, 2] = 2,
-        spacing: Spacing = "auto",
+        grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
         if order not in (1, 2):
             raise ValueError(f"DPMSolverPlusPlus expects order 1 or 2, got {order}")
-        super().__init__(schedule, x, choose_times(self, schedule, x, steps, spacing), clip=clip)
+        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
         self.order = order
 
     def step(

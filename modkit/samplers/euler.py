@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modkit.kinds import Denoise, Schedule
+from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import Clip, GridSampler, Highest, Lowest, Spacing, choose_times
+from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["Euler"]
@@ -30,10 +30,9 @@ class Euler(GridSampler):
 
     Args:
         steps: Number of steps.
-        rho: How much denser `karras` is at the low end; 1 spaces the levels evenly.
 
     Raises:
-        ValueError: If `steps`, `rho` or the levels are out of range, `spacing` is unknown, or `clip` malformed.
+        ValueError: If `steps` is out of range, or `clip` malformed.
 
     Examples:
         >>> from modkit.diffusion.schedules import EDM
@@ -44,6 +43,7 @@ class Euler(GridSampler):
     """
 
     deterministic = True
+    expand_params = staticmethod(move_spacing)
 
     def __init__(
         self,
@@ -51,14 +51,10 @@ class Euler(GridSampler):
         x: TensorType,
         *,
         steps: int = 50,
-        rho: float = 7.0,
-        sigma_min: Lowest = "auto",
-        sigma_max: Highest = "auto",
-        spacing: Spacing = "karras",
+        grid: GridSlot = default("karras"),
         clip: Clip = True,
     ) -> None:
-        times = choose_times(self, schedule, x, steps, spacing, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
-        super().__init__(schedule, x, times, clip=clip)
+        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Returns x_s; after the last step, to s = 0, this is the predicted x_0."""

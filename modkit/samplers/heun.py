@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from modkit.diffusion.gaussian import combine
-from modkit.kinds import Denoise, Schedule
+from modkit.kinds import Denoise, GridExtras, Schedule, default, read_extras
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import Clip, GridSampler, Highest, Lowest, Spacing, choose_times
+from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["Heun"]
@@ -41,15 +41,13 @@ class Heun(GridSampler):
 
     Args:
         steps: Number of steps.
-        rho: How much denser `karras` is at the low end; 1 spaces the levels evenly.
         churn: Amount of noise added in all steps together; 0 is deterministic.
         churn_min: Lowest level at which noise is added.
         churn_max: Highest level at which noise is added; None means no upper limit.
         noise: Standard deviation of the added noise.
 
     Raises:
-        ValueError: If `steps`, `rho` or the levels are out of range, `churn` or `noise` is negative, `spacing` is
-            unknown, or `clip` malformed.
+        ValueError: If `steps` is out of range, `churn` or `noise` is negative, or `clip` malformed.
 
     Examples:
         >>> import modkit
@@ -66,28 +64,26 @@ class Heun(GridSampler):
         35
     """
 
+    expand_params = staticmethod(move_spacing)
+
     def __init__(
         self,
         schedule: Schedule,
         x: TensorType,
         *,
         steps: int = 18,
-        rho: float = 7.0,
-        sigma_min: Lowest = "auto",
-        sigma_max: Highest = "auto",
         churn: float = 0.0,
         churn_min: float = 0.0,
         churn_max: float | None = None,
         noise: float = 1.0,
-        spacing: Spacing = "karras",
+        grid: GridSlot = default("karras"),
         clip: Clip = True,
     ) -> None:
         if churn < 0 or noise < 0:
             raise ValueError(f"Heun expects churn and noise of at least 0, got {churn} and {noise}")
-        times = choose_times(self, schedule, x, steps, spacing, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        times = StepGrid(grid, schedule, x, steps)
         super().__init__(schedule, x, times, clip=clip)
-        on_levels = spacing == "karras" or (schedule.num is None and spacing != "even")
-        self.slope = 0.0 if on_levels else 1.0
+        self.slope = 0.0 if read_extras(times.grid, GridExtras).noise_levels else 1.0
         self.gamma = min(churn / steps, math.sqrt(2) - 1)
         self.churn_min = churn_min
         self.churn_max = math.inf if churn_max is None else churn_max

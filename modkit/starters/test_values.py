@@ -2,6 +2,7 @@
 
 import csv
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch.distributions import Normal, kl_divergence
 
 from modkit import Batch, Cond, CondType, Denoised, LatentBatch, Rng, Run, Spec, StepContext, TensorType, sample, use
 from modkit.diffusion.schedules import EDM, Cosine
+from modkit.grids import Karras
 from modkit.kinds import Round
 from modkit.starters.adversarial import LeastSquares
 from modkit.starters.aggregate import Energy
@@ -27,6 +29,7 @@ from modkit.starters.encoder import PatchEncoder
 from modkit.starters.engine import Careful
 from modkit.starters.features import Spectrum
 from modkit.starters.generator import Waves
+from modkit.starters.grid import Power
 from modkit.starters.guidance import Interval
 from modkit.starters.likelihood import FixedGaussian
 from modkit.starters.logger import Table
@@ -242,6 +245,12 @@ def test_it_is_that_of_the_paper_on_eps_and_equivalent_on_x_0() -> None:
     torch.testing.assert_close(P2(gamma=0.5)(snr, torch.ones_like(snr)), snr * (1 + snr) ** -0.5)
 
 
+def test_its_times_are_squares() -> None:
+    """Of 1, 3/4, 1/2, 1/4 and 0."""
+    assert Power()(4).tolist() == [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    assert Power(exponent=3.0)(2).tolist() == [1.0, 0.125, 0.0]
+
+
 def test_gaussian_data_are_reached_along_the_exact_flow() -> None:
     """For N(0, std^2) the denoiser is known and the flow only scales: x_0 = x_t std / sqrt(alpha^2 std^2 + sigma^2)."""
     schedule, std = Cosine(), 0.5
@@ -250,7 +259,7 @@ def test_gaussian_data_are_reached_along_the_exact_flow() -> None:
         alpha, sigma = schedule.scales(t)
         return Denoised(alpha * std**2 * x_t / (alpha**2 * std**2 + sigma**2))
 
-    sampler = Euler(schedule, TensorType((1,)), steps=200)
+    sampler = Euler(schedule, TensorType((1,)), steps=200, grid=partial(Karras, sigma_max=None))
     first = sampler.times()[0]
     x_t = sampler.start(torch.tensor([[1.0], [-2.0]], dtype=torch.float64), first)
     alpha, sigma = schedule.scales(first)

@@ -42,7 +42,7 @@ def test_short_forms_and_defaults_are_written_out():
     model = planned.resolved.model
     assert model["autoencoder"]["encoder"] == use("mlp", width=256, depth=2, activation="silu", norm="none")
     assert model["autoencoder"].use == "autoencoder" and model["autoencoder"]["bottleneck"].use == "gaussian"
-    assert model["prior"]["sampler"] == use("ddim", steps=5, eta=0.0, spacing="auto", clip=True)
+    assert model["prior"]["sampler"] == use("ddim", steps=5, eta=0.0, grid=use("auto"), clip=True)
     assert model["prior"]["schedule"] == use("cosine", num=1000, offset=0.008, max_beta=0.999)
     assert "critic" not in model["autoencoder"] and "scale" not in model
     assert planned.spec == read(LATENT), "what was written stays as it was"

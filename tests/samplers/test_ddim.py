@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from modkit.diffusion.schedules import Linear
+from modkit.grids import Leading, Trailing
 from modkit.rng import Rng
 from modkit.samplers import DDIM, ddim_step, posterior
 from modkit.types import Denoised, TensorType
@@ -10,6 +11,7 @@ from tests.samplers.loop import denoiser, in_float64, network, sample
 
 F64 = torch.float64
 TABLE = Linear()
+GRIDS = {"leading": Leading, "trailing": Trailing}
 
 
 def half(x_t, t):
@@ -20,7 +22,7 @@ def half(x_t, t):
 @pytest.mark.smoke
 @pytest.mark.parametrize(("spacing", "expected"), [("leading", 7.40640383), ("trailing", 13.29200267)])
 def test_ten_steps_of_a_known_network(spacing, expected):
-    sampler = DDIM(TABLE, TensorType((1,)), steps=10, spacing=spacing)
+    sampler = DDIM(TABLE, TensorType((1,)), steps=10, grid=GRIDS[spacing])
     times = sampler.times()
     start = torch.ones(1, 1, dtype=F64) / TABLE.scales(times[0])[1]
     assert float(sample(sampler, half, start)) == pytest.approx(expected, rel=1e-9)
@@ -35,7 +37,7 @@ def test_equals_diffusers(spacing, eta, bound):
     )
     peer = in_float64(peer, TABLE.betas)
     peer.set_timesteps(20)
-    sampler = DDIM(TABLE, TensorType((3,), range=bound and (-bound, bound)), steps=20, eta=eta, spacing=spacing)
+    sampler = DDIM(TABLE, TensorType((3,), range=bound and (-bound, bound)), steps=20, eta=eta, grid=GRIDS[spacing])
     eps = Rng(0).normal("start", torch.empty(5, 3, dtype=F64))
     x = sampler.start(eps, sampler.times()[0])
     for index, i in enumerate(peer.timesteps):

@@ -1,8 +1,11 @@
+from functools import partial
+
 import diffusers
 import pytest
 import torch
 
 from modkit.diffusion.schedules import EDM, Linear
+from modkit.grids import Karras
 from modkit.rng import Rng
 from modkit.samplers import Euler
 from modkit.types import TensorType
@@ -31,7 +34,7 @@ def test_equals_diffusers_on_its_grid():
 
 def test_is_eulers_method_on_noise_levels():
     schedule = EDM()
-    sampler = Euler(schedule, TensorType((2,)), steps=7, sigma_min=None)
+    sampler = Euler(schedule, TensorType((2,)), steps=7, grid=partial(Karras, sigma_min=None))
     x = 80 * Rng(0).normal("start", torch.empty(3, 2, dtype=F64))
     denoise = gaussian([0.5, 0.1], [[0.3, 0.1], [0.1, 0.2]]).denoiser(schedule)
     got = sample(sampler, denoise, x / 80)

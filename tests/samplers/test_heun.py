@@ -1,10 +1,12 @@
 import math
+from functools import partial
 
 import diffusers
 import pytest
 import torch
 
 from modkit.diffusion.schedules import EDM, Linear
+from modkit.grids import Karras
 from modkit.rng import Rng
 from modkit.samplers import Heun
 from modkit.types import TensorType
@@ -21,7 +23,7 @@ F64 = torch.float64
 def test_is_algorithm_2(churn):
     steps, schedule = 12, EDM()
     denoise = ring().denoiser(schedule)
-    sampler = Heun(schedule, TensorType((2,)), steps=steps, sigma_min=None, **churn)
+    sampler = Heun(schedule, TensorType((2,)), steps=steps, grid=partial(Karras, sigma_min=None), **churn)
     eps = Rng(0).normal("start", torch.empty(6, 2, dtype=F64))
     got = sample(sampler, denoise, eps, Rng(3))
 
@@ -65,6 +67,8 @@ def test_churn_goes_past_the_schedules_end_only_without_a_table():
     for schedule, low, high in ((EDM(), 1.01, 1.5), (Linear(), 1.0, 1.0)):
         counter = Counter(denoiser(schedule))
         sample(
-            Heun(schedule, TensorType((2,)), steps=6, sigma_max=None, churn=6.0), counter, torch.ones(1, 2, dtype=F64)
+            Heun(schedule, TensorType((2,)), steps=6, grid=partial(Karras, sigma_max=None), churn=6.0),
+            counter,
+            torch.ones(1, 2, dtype=F64),
         )
         assert low <= max(counter.times) <= high
