@@ -170,7 +170,15 @@ _PARTS = {
         ("ddim", "samplers.ddim:DDIM", "Few steps (Song et al., 2021)"),
         ("euler", "samplers.euler:Euler", "First order (Karras et al., 2022)"),
         ("heun", "samplers.heun:Heun", "Second order, with churn (Karras et al., 2022)"),
-        ("dpm-solver++", "samplers.dpm_solver:DPMSolverPlusPlus", "Multistep (Lu et al., 2022)"),
+        (
+            "dpm-solver++",
+            "samplers.dpm_solver:DPMSolverPlusPlus",
+            "Multistep, to order 3, with noise (Lu et al., 2022)",
+        ),
+        ("unipc", "samplers.unipc:UniPC", "Multistep with a corrector, of any order (Zhao et al., 2023)"),
+        ("sde", "samplers.sde:SDE", "Euler-Maruyama with a chosen diffusion (Ma et al., 2024)"),
+        ("consistency", "samplers.consistency:Consistency", "New noise at each step (Song et al., 2023)"),
+        ("restart", "samplers.restart:Restart", "Goes back to more noise, around any sampler (Xu et al., 2023)"),
     ),
     "guidance": (
         ("none", "diffusion.guidance:NoGuidance", "The conditional denoiser as it is"),

@@ -1,50 +1,46 @@
-r"""DPM-Solver++: the exact solution of the probability-flow equation, given an extrapolation D of x_0.
+r"""DPM-Solver++: the exact solution of the probability flow, given an extrapolation D of x_0; with noise, of an SDE.
 
-With lambda = log(alpha / sigma) and h = lambda_s - lambda_t,
+    x_s = sigma_s / sigma_t x_t + alpha_s (1 - e^{-h}) D        h = lambda_s - lambda_t, lambda = log(alpha / sigma)
+    D = x_0(t)                                                  first order (DDIM)
+    D = x_0(t) + h / (2 h_r) (x_0(t) - x_0(r))                  second order
 
-    x_s = sigma_s / sigma_t x_t + alpha_s (1 - e^{-h}) D
-    D = x_0(t)                                              first order (DDIM)
-    D = x_0(t) + h / (2 h_r) (x_0(t) - x_0(r))              second order
-
-r is the time before t, and h_r = lambda_t - lambda_r.
+r is the time before t, and h_r = lambda_t - lambda_r. The third order extrapolates from three predictions
+(`modkit.samplers.multistep`).
 
 Shape letters: b batch.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
-from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
+from modkit.samplers.grid import Clip, GridSlot, StepGrid, move_spacing
+from modkit.samplers.multistep import Multistep, Prediction, find_log_ratio
 from modkit.types import TensorType
 
 __all__ = ["DPMSolverPlusPlus"]
 
 
-class _Last(NamedTuple):
-    x_0: Tensor
-    log_ratio: float  # lambda
+class DPMSolverPlusPlus(Multistep):
+    """The multistep solvers 2M and 3M, with `eta` 2M SDE and 3M SDE; one evaluation per step.
 
-
-class DPMSolverPlusPlus(GridSampler):
-    """The multistep solver 2M: second order with one evaluation per step; the first and last step are first order.
+    The first steps are of lower order, and so is the last, to x_0.
 
     References:
-        DPM-Solver++ (Lu et al., 2022), algorithm 2, https://arxiv.org/abs/2211.01095
+        DPM-Solver++ (Lu et al., 2022), algorithm 2 and appendix A, https://arxiv.org/abs/2211.01095
 
     Args:
         steps: Number of steps, at most the table's length.
-        order: 1 is DDIM, 2 extrapolates from the previous step.
+        order: 1 is DDIM; 2 and 3 extrapolate from as many predictions.
+        eta: Share of fresh noise: 0 is deterministic, 1 the reversed forward process, as in DDIM; between them it is
+            the rate of noise, not DDIM's share of its deviation.
 
     Raises:
-        ValueError: If `steps` or `order` is out of range, or `clip` malformed.
+        ValueError: If `steps`, `order` or `eta` is out of range, or `clip` malformed.
 
     Examples:
         >>> import modkit, torch
@@ -59,7 +55,6 @@ class DPMSolverPlusPlus(GridSampler):
         1.00
     """
 
-    deterministic = True
     expand_params = staticmethod(move_spacing)
 
     def __init__(
@@ -68,28 +63,23 @@ class DPMSolverPlusPlus(GridSampler):
         x: TensorType,
         *,
         steps: int = 20,
-        order: Literal[1, 2] = 2,
+        order: Literal[1, 2, 3] = 2,
+        eta: float = 0.0,
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
-        if order not in (1, 2):
-            raise ValueError(f"DPMSolverPlusPlus expects order 1 or 2, got {order}")
+        if order not in (1, 2, 3):
+            raise ValueError(f"DPMSolverPlusPlus expects order 1, 2 or 3, got {order}")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"DPMSolverPlusPlus expects eta in [0, 1], got {eta}")
+        self.order, self.eta, self.deterministic = order, eta, eta == 0
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
-        self.order = order
 
     def step(
-        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: _Last | None, rng: Rng
-    ) -> tuple[Tensor, _Last]:
-        """Returns x_s; the state is the last prediction of x_0 and the lambda at which it was made."""
-        scales_t, scales_s = self.scales(t), self.scales(s)
-        x_0 = self.predict(denoise, x_t, t).x_0
-        last = _Last(x_0, _log_ratio(scales_t))
-        if self.order == 2 and state is not None and scales_s[1] > 0:
-            h, h_r = _log_ratio(scales_s) - last.log_ratio, last.log_ratio - state.log_ratio
-            x_0 = torch.add(x_0, x_0 - state.x_0, alpha=h / (2 * h_r))
-        return ddim_step(x_t, x_0, scales_t, scales_s), last
-
-
-def _log_ratio(scales: tuple[float, float]) -> float:
-    alpha, sigma = scales
-    return math.log(alpha) - math.log(sigma)
+        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: tuple[Prediction, ...] | None, rng: Rng
+    ) -> tuple[Tensor, tuple[Prediction, ...]]:
+        """Returns x_s; the state is the last predictions of x_0."""
+        scales_t = self.scales(t)
+        new = Prediction(find_log_ratio(scales_t), self.predict(denoise, x_t, t).x_0)
+        past = self.remember(new, state or ())
+        return self.advance(x_t, scales_t, self.scales(s), past, rng), past

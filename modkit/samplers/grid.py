@@ -21,7 +21,7 @@ from modkit.kinds import Default, Denoise, Grid, Schedule, Slot
 from modkit.parts.registry import find
 from modkit.types import Denoised, TensorType
 
-__all__ = ["Clip", "GridSampler", "GridSlot", "StepGrid", "move_spacing", "space_noise_levels"]
+__all__ = ["Clip", "GridSampler", "GridSlot", "StepGrid", "find_default", "move_spacing", "space_noise_levels"]
 
 _LEVELS = ("rho", "sigma_min", "sigma_max")
 
@@ -37,8 +37,7 @@ class StepGrid:
     """A grid with a number of steps; it is called for the times.
 
     Args:
-        grid: Makes the grid from the schedule and `x`. A default is looked up by its name: the sampler was constructed
-            in Python, where nobody has filled its slots.
+        grid: Makes the grid from the schedule and `x`.
         schedule: The schedule.
         x: Type of a sample.
         steps: Number of steps.
@@ -51,10 +50,7 @@ class StepGrid:
     """
 
     def __init__(self, grid: Slot[Grid], schedule: Schedule, x: TensorType, steps: int) -> None:
-        make: Callable[..., Grid] = grid
-        if isinstance(grid, Default):
-            make = partial(find("grid", grid.name).load(), **grid.params)
-        self.grid = make(schedule=schedule, x=x)
+        self.grid: Grid = find_default("grid", grid)(schedule=schedule, x=x)
         self.steps = steps
 
     def __call__(self) -> Tensor:
@@ -131,6 +127,19 @@ class GridSampler:
             expected = "clip to be true, false or [low, high] with low < high"
             raise ValueError(f"{type(self).__name__} expects {expected}, got {clip}")
         return clip[0], clip[1]
+
+
+def find_default(kind: str, slot: Slot[Any]) -> Callable[..., Any]:
+    """Returns what makes the part in a slot: the slot, or its default if nobody has filled it, as in plain Python.
+
+    Examples:
+        >>> from modkit.kinds import default
+        >>> find_default("grid", default("even")).func.__name__
+        'Even'
+    """
+    if not isinstance(slot, Default):
+        return slot
+    return partial(find(kind, slot.name).load(), **slot.params)
 
 
 def move_spacing(params: Mapping[str, Any]) -> Mapping[str, Any]:

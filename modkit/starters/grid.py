@@ -2,8 +2,8 @@ r"""Times at a power of even ones.
 
     t_i = (1 - i / n)^p        i = 0, ..., n
 
-A grid takes the schedule and the type of a sample, those of them that it needs. It is called with a number of steps, and
-returns the times that a sampler visits (`modkit.kinds.Grid`).
+A grid takes the schedule and the type of a sample, those of them that it needs. It is called with a number of steps,
+and returns the times that a sampler visits (`modkit.kinds.Grid`).
 
 Shape letters: n times.
 """

@@ -56,6 +56,10 @@ UNFIT = {
         ("denoising-gan", "sampler", part): "its few steps are trained at levels of their own"
         for part in ("euler", "heun")
     },
+    **{
+        ("denoising-gan", "grid", part): "its few steps are trained at levels of their own"
+        for part in ("karras", "list")
+    },
     ("denoising-gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("flow", "weight", "adaptive"): "it has a single loss",
@@ -69,6 +73,9 @@ UNFIT = {
 """Parts that run in no host of a family that has a slot of their kind, and why."""
 
 SAME = {
+    r"^(?!diffusion-ring).*\.grid=trailing": "on a table it is what `auto` chooses",
+    r"^diffusion-ring .*\.grid=auto": "without a table it chooses what the host has",
+    r"^denoising-gan(-ring)? .*\.grid=(leading|linspace)": "as many steps as the table has indices visit all",
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
     r"^latent-flow model\.autoencoder\.rate=balanced": "beside a flow there is one KL, and one group is balanced",
     r"^denoising data\.data=corrupted": "nothing reads what the inner corruption makes",

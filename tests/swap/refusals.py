@@ -686,6 +686,16 @@ REFUSALS |= {
         for host in ("denoising-gan", "denoising-gan-ring")
         for part in ("euler", "heun")
     },
+    **{
+        f"{host} model.sampler.grid={part}": r"model\.sampler: the sampler asks for the noise level .*"
+        for host, part in (
+            *(("denoising-gan", "karras"), ("denoising-gan-ring", "karras"), ("denoising-gan-ring", "log-snr")),
+        )
+    },
+    **{
+        f"{host} model.sampler.grid=list": r"model\.sampler: .* Listed expects sigma_min of at least 0\.957"
+        for host in ("denoising-gan", "denoising-gan-ring")
+    },
 }
 REFUSALS |= {
     f"{host}.rate={rate}": rf"expects the rate `sum` where no loss is made of a KL by group, got \w+: {reason}"

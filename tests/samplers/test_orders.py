@@ -1,0 +1,139 @@
+"""The order of every solver, on the exact flow of a mixture; stochastic ones, on its moments."""
+
+import math
+from functools import partial
+
+import diffusers
+import pytest
+import torch
+
+from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear
+from modkit.grids import Even, Karras, Leading, Linspace, LogSNR, Trailing
+from modkit.rng import Rng
+from modkit.samplers import DDIM, SDE, DPMSolverPlusPlus, Heun, Restart, UniPC
+from modkit.types import TensorType
+from tests.mixture import Mixture, gaussian, ring
+from tests.samplers.loop import in_float64, moments, sample
+
+F64 = torch.float64
+X = TensorType((2,))
+EPS = Rng(0).normal("start", torch.empty(64, 2, dtype=F64))
+SCHEDULES = {"linear": Linear(), "cosine": Cosine(), "edm": EDM(), "flow": Flow()}
+THREE_M, UNIPC_3 = partial(DPMSolverPlusPlus, order=3), partial(UniPC, order=3)
+GRIDS = {
+    **{"even": Even, "shifted": partial(Even, shift=3.0), "karras": Karras, "log-snr": LogSNR},
+    **{"leading": Leading, "linspace": Linspace, "trailing": Trailing},
+}
+ORDERS = {
+    "ddim": (DDIM, 0.8, 1.2),
+    "heun": (Heun, 1.8, 2.2),
+    "2M": (DPMSolverPlusPlus, 1.8, 2.2),
+    "3M": (THREE_M, 2.8, 3.2),
+    "unipc 2": (UniPC, 2.8, 3.2),
+    "unipc 3": (UNIPC_3, 3.3, 4.5),
+}
+
+
+def measure(x, y):
+    return float((x - y).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_every_solver_is_of_its_order_on_every_schedule(schedule):
+    """Even log SNR from 80 to a level of .05, 40 to 160 steps, a ring of 3 (deviation .5)."""
+    denoise = ring(3, 1.0, 0.5).denoiser(schedule)
+
+    def run(make, steps):
+        times = LogSNR(schedule, sigma_min=0.05, sigma_max=80.0)(steps + 1)[:-1]
+        return sample(make(schedule, X), denoise, EPS, times=times)
+
+    exact = run(partial(UniPC, order=4), 800)
+    for name, (make, low, high) in ORDERS.items():
+        few, many = (measure(run(make, steps), exact) for steps in (40, 160))
+        assert low < math.log2(few / many) / 2 < high, name
+
+
+STOCHASTIC = {
+    "2M SDE": partial(DPMSolverPlusPlus, eta=1.0),
+    "3M SDE": partial(DPMSolverPlusPlus, order=3, eta=0.5),
+    "sde": SDE,
+    "sde sigma": partial(SDE, diffusion="sigma", scale=2.0),
+    "restart": lambda schedule, x, steps: Restart(
+        schedule, x, sampler=partial(DPMSolverPlusPlus, steps=steps), low=0.2, high=3.0, repeats=2
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("name", [name for name in STOCHASTIC if name != "restart"])
+def test_stochastic_solvers_make_a_gaussians_mean_and_covariance(name, schedule):
+    """Exactly, by impulses: what is left is the solver's error alone."""
+    mixture = gaussian([0.5, -0.3], [[0.4, 0.1], [0.1, 0.2]])
+    mean, cov = moments(STOCHASTIC[name](schedule, X, steps=300), mixture)
+    error = 0.02 if name.startswith("sde") else 0.002
+    assert (mean - mixture.means[0]).abs().max() < 0.006  # the start leaves alpha_1 x_0 out
+    assert (cov - mixture.covs[0]).abs().max() < error
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_stochastic_solvers_make_a_mixtures_moments_within_three_standard_errors(name):
+    mixture, schedule, num = ring(3, 1.0, 0.5), Flow(), 4000
+    mean, cov = mixture.moments()
+    eps = Rng(1).normal("start", torch.empty(num, 2, dtype=F64))
+    x = sample(STOCHASTIC[name](schedule, X, steps=100), mixture.denoiser(schedule), eps, Rng(2))
+    assert ((x.mean(0) - mean).abs() < 3 * (cov.diagonal() / num).sqrt()).all()
+    products = torch.einsum("bi,bj->bij", x - mean, x - mean)
+    assert ((products.mean(0) - cov).abs() < 3 * products.std(0) / math.sqrt(num)).all()
+
+
+def spread_evenly(num, radius, std):
+    """A ring whose components weigh the same."""
+    one = ring(num, radius, std)
+    return Mixture(torch.full((num,), 1 / num), one.means, one.covs)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+@pytest.mark.parametrize(("evaluations", "published"), [(15, 0.0244), (20, 0.0134)])
+def test_the_best_ends_far_closer_to_the_flow_than_diffusers_best(evaluations, published):
+    """A ring of 5 (deviation .2) on `linear`, beside diffusers' 2M and UniPC over their spacings."""
+    table, eps = Linear(), Rng(0).normal("start", torch.empty(256, 2, dtype=F64))
+    mixture = spread_evenly(5, 1.0, 0.2)
+    denoise, alpha = mixture.denoiser(table), float(table.scales(torch.ones(1))[0])
+    exact = sample(UNIPC_3(table, X, steps=400, grid=partial(LogSNR, sigma_max=None)), denoise, eps)
+
+    def run_diffusers(make, spacing):
+        peer = make(beta_schedule="linear", prediction_type="sample", solver_order=2, **spacing)
+        peer = in_float64(peer, table.betas)
+        peer.set_timesteps(evaluations)
+        x = eps * (1 - alpha**2) ** 0.5
+        for t in peer.timesteps:
+            x = peer.step(denoise(x, (t.double() + 1) / 1000).x_0, t, x).prev_sample
+        return measure(x, exact)
+
+    spacings = [
+        {"timestep_spacing": spacing, "final_sigmas_type": "zero", **levels}
+        for spacing in ("linspace", "leading", "trailing")
+        for levels in ({}, {"use_karras_sigmas": True}, {"use_lu_lambdas": True})
+    ]
+    theirs = [
+        run_diffusers(make, spacing)
+        for make in (diffusers.DPMSolverMultistepScheduler, diffusers.UniPCMultistepScheduler)
+        for spacing in spacings
+        if not ("use_lu_lambdas" in spacing and make is diffusers.UniPCMultistepScheduler)
+    ]
+    ours = [
+        measure(sample(make(table, X, steps=evaluations, grid=partial(LogSNR, sigma_max=20.0)), denoise, eps), exact)
+        for make in (THREE_M, UniPC, UNIPC_3)
+    ]
+    assert min(ours) < 0.6 * min(*theirs, published)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_solvers_of_third_order_converge_to_the_flow_on_every_grid(schedule, name):
+    """Even times on EDM's schedule are the slowest: their last step is from a level of 80 / n."""
+    mixture = gaussian([0.5, -0.3], [[0.4, 0.1], [0.1, 0.2]])
+    for solver in (THREE_M, UNIPC_3):
+        covs = [moments(solver(schedule, X, steps=steps, grid=GRIDS[name]), mixture)[1] for steps in (30, 120)]
+        few, many = (float((cov - mixture.covs[0]).abs().max()) for cov in covs)
+        assert many < 1e-3 or many < 0.95 * few
