@@ -27,7 +27,7 @@ from torch import Tensor
 
 from modkit.diffusion.coefficients import expand_time
 from modkit.diffusion.gaussian import broadcast, combine, weigh_posterior
-from modkit.diffusion.schedules import get_std
+from modkit.diffusion.schedules import LEAST_SIGNAL, get_std
 from modkit.kinds import Coefficients, Schedule
 from modkit.types import Denoised, TensorType
 
@@ -121,6 +121,9 @@ class Eps(Affine):
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), eq. 11 and 14, https://arxiv.org/abs/2006.11239
 
+    Raises:
+        ValueError: If the schedule's table ends without signal.
+
     Examples:
         >>> from modkit.diffusion.gaussian import add_noise
         >>> from modkit.diffusion.schedules import Cosine
@@ -135,6 +138,13 @@ class Eps(Affine):
     """
 
     implies = {"loss_weight": "min-snr"}
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__(schedule)
+        alpha, _ = schedule.scales(torch.ones(1, dtype=torch.float64, device="cpu"))
+        if schedule.num is not None and not alpha.is_meta and float(alpha) <= 1.01 * LEAST_SIGNAL:
+            expected = "a table with some signal at t = 1 (where there is none: v, x0 or flow)"
+            raise ValueError(f"{type(self).__name__} expects {expected}, got {type(schedule).__name__}")
 
     def compute_target_scales(self, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
         """The noise."""

@@ -26,7 +26,7 @@ from modkit.kinds import Schedule
 from modkit.types import TensorType
 
 __all__ = [
-    *("EDM", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table"),
+    *("EDM", "LEAST_SIGNAL", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table"),
     *("find_noise_range", "get_std", "scale_levels"),
 ]
 
@@ -34,7 +34,7 @@ _CPU = torch.device("cpu")
 _LONGEST = 100_000  # of a table
 _STD = 0.5  # EDM's sigma_data, assumed where the deviation of the data is unknown
 _LOWEST = 0.002  # EDM's lowest noise level, for schedules without a table that state none
-_LEAST_SIGNAL = 2.0**-24  # float32 rounds so small a signal away beside noise of unit variance
+LEAST_SIGNAL = 2.0**-24  # float32 rounds so small a signal away beside noise of unit variance
 
 
 class Table:
@@ -289,20 +289,20 @@ class Flow:
         self, x: TensorType | None = None, *, sigma_min: float | None = None, sigma_max: float | None = None
     ) -> None:
         low, high = _choose_levels(x, sigma_min, sigma_max)
-        if not 0 < low < high < 1 / _LEAST_SIGNAL:
+        if not 0 < low < high < 1 / LEAST_SIGNAL:
             raise ValueError(f"Flow expects 0 < sigma_min < sigma_max < 2^24, got {low} and {high}")
         self.sigma_min, self.sigma_max = low, high
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t, sigma_t)`, float64, at `t` in [0, 1], of any shape and on any device."""
         sigma = t.to(torch.float64)
-        return (1 - sigma).clamp_min(_LEAST_SIGNAL), sigma
+        return (1 - sigma).clamp_min(LEAST_SIGNAL), sigma
 
     def time(self, sigma: Tensor) -> Tensor:
         """The t, float64, at which sigma_t / alpha_t is `sigma`, at most 1."""
         sigma = sigma.to(torch.float64)
-        bounded = sigma * _LEAST_SIGNAL  # t where alpha_t is at its lower bound
-        return torch.where(bounded < 1 - _LEAST_SIGNAL, sigma / (1 + sigma), bounded.clamp_max(1))
+        bounded = sigma * LEAST_SIGNAL  # t where alpha_t is at its lower bound
+        return torch.where(bounded < 1 - LEAST_SIGNAL, sigma / (1 + sigma), bounded.clamp_max(1))
 
 
 class Even:

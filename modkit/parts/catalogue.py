@@ -134,6 +134,7 @@ _PARTS = {
         ("edm", "diffusion.schedules:EDM", "Unscaled data, growing noise (Karras et al., 2022)"),
         ("vp", "diffusion.schedules:VP", "Variance-preserving, linear rate (Song et al., 2021)"),
         ("flow", "diffusion.schedules:Flow", "A line from data to noise (Liu et al., 2023)"),
+        ("zero-snr", "diffusion.zero_snr:ZeroTerminalSNR", "Any table, down to no signal (Lin et al., 2023)"),
     ),
     "times": (
         ("uniform", "diffusion.time_sampling:Uniform", "Uniform over the schedule (Ho et al., 2020)"),

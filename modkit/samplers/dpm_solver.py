@@ -81,5 +81,5 @@ class DPMSolverPlusPlus(Multistep):
         """Returns x_s; the state is the last predictions of x_0."""
         scales_t = self.scales(t)
         new = Prediction(find_log_ratio(scales_t), self.predict(denoise, x_t, t).x_0)
-        past = self.remember(new, state or ())
-        return self.advance(x_t, scales_t, self.scales(s), past, rng), past
+        past = self.keep(new, state or ())
+        return self.integrate(x_t, scales_t, self.scales(s), past, rng), past

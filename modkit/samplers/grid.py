@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 from torch import Tensor
 
 from modkit.diffusion.coefficients import GridCoefficients
 from modkit.grids.levels import space_noise_levels
-from modkit.kinds import Default, Denoise, Grid, Schedule, Slot
-from modkit.parts.registry import find
+from modkit.kinds import Denoise, Grid, Schedule, Slot
+from modkit.parts.filling import fill_slot
 from modkit.types import Denoised, TensorType
 
-__all__ = ["Clip", "GridSampler", "GridSlot", "StepGrid", "find_default", "move_spacing", "space_noise_levels"]
+__all__ = ["Clip", "GridSampler", "GridSlot", "StepGrid", "move_spacing", "space_noise_levels"]
 
 _LEVELS = ("rho", "sigma_min", "sigma_max")
 
@@ -43,6 +42,7 @@ class StepGrid:
         steps: Number of steps.
 
     Examples:
+        >>> from functools import partial
         >>> from modkit.diffusion.schedules import Flow
         >>> from modkit.grids import Even
         >>> StepGrid(partial(Even, shift=3.0), Flow(), TensorType((1,)), 2)()
@@ -50,7 +50,7 @@ class StepGrid:
     """
 
     def __init__(self, grid: Slot[Grid], schedule: Schedule, x: TensorType, steps: int) -> None:
-        self.grid: Grid = find_default("grid", grid)(schedule=schedule, x=x)
+        self.grid: Grid = fill_slot("grid", grid, schedule=schedule, x=x)
         self.steps = steps
 
     def __call__(self) -> Tensor:
@@ -127,19 +127,6 @@ class GridSampler:
             expected = "clip to be true, false or [low, high] with low < high"
             raise ValueError(f"{type(self).__name__} expects {expected}, got {clip}")
         return clip[0], clip[1]
-
-
-def find_default(kind: str, slot: Slot[Any]) -> Callable[..., Any]:
-    """Returns what makes the part in a slot: the slot, or its default if nobody has filled it, as in plain Python.
-
-    Examples:
-        >>> from modkit.kinds import default
-        >>> find_default("grid", default("even")).func.__name__
-        'Even'
-    """
-    if not isinstance(slot, Default):
-        return slot
-    return partial(find(kind, slot.name).load(), **slot.params)
 
 
 def move_spacing(params: Mapping[str, Any]) -> Mapping[str, Any]:

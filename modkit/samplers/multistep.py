@@ -64,11 +64,11 @@ class Multistep(GridSampler):
                 self._weigh((*past, end), end)
         return times
 
-    def remember(self, new: Prediction, past: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+    def keep(self, new: Prediction, past: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
         """The new prediction before the last ones, `order` at most."""
         return new, *past[: self.order - 1]
 
-    def advance(
+    def integrate(
         self,
         x_t: Tensor,
         scales_t: tuple[float, float],

@@ -17,8 +17,8 @@ from torch import Tensor
 from modkit.diffusion.gaussian import combine, tau
 from modkit.diffusion.schedules import get_std
 from modkit.kinds import Denoise, Sampler, SamplerExtras, Schedule, Slot, default, read_extras
+from modkit.parts.filling import fill_slot
 from modkit.rng import Rng
-from modkit.samplers.grid import find_default
 from modkit.types import TensorType
 
 __all__ = ["Restart"]
@@ -48,6 +48,7 @@ class Restart:
         ValueError: If not 0 <= low < high, `repeats` is negative, or the grid has fewer than two times in the interval.
 
     Examples:
+        >>> from functools import partial
         >>> from modkit.diffusion.schedules import EDM
         >>> from modkit.samplers import DDIM
         >>> schedule = EDM(sigma_max=80.0)
@@ -73,7 +74,7 @@ class Restart:
         if repeats < 0:
             raise ValueError(f"Restart expects repeats of at least 0, got {repeats}")
         self.schedule, self.repeats = schedule, repeats
-        self.sampler: Sampler = find_default("sampler", sampler)(schedule=schedule, x=x)
+        self.sampler: Sampler = fill_slot("sampler", sampler, schedule=schedule, x=x)
         extras = read_extras(self.sampler, SamplerExtras)
         self.bounds, self.deterministic = extras.bounds, extras.deterministic and repeats == 0
         self.times()

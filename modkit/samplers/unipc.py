@@ -82,6 +82,6 @@ class UniPC(Multistep):
         scales_t = self.scales(t)
         new = Prediction(find_log_ratio(scales_t), self.predict(denoise, x_t, t).x_0)
         if state is not None:
-            x_t = self.advance(state.x_t, state.scales, scales_t, (*state.past, new), rng)
-        past = self.remember(new, state.past if state else ())
-        return self.advance(x_t, scales_t, self.scales(s), past, rng), _State(x_t, scales_t, past)
+            x_t = self.integrate(state.x_t, state.scales, scales_t, (*state.past, new), rng)
+        past = self.keep(new, state.past if state else ())
+        return self.integrate(x_t, scales_t, self.scales(s), past, rng), _State(x_t, scales_t, past)

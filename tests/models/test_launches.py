@@ -8,13 +8,16 @@ import torch
 from modkit.diffusion.parametrizations import V
 from modkit.models import DenoisingGAN, Diffusion
 from modkit.rng import Rng
-from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
+from modkit.samplers import DDIM, SDE, Ancestral, Consistency, DPMSolverPlusPlus, Euler, Heun, UniPC
 from modkit.types import Batch, Cond, TensorType
 from tests.launches import HiddenNetwork, Launches
 from tests.play import turn
 
 X = TensorType((1, 8, 8), range=(-1, 1))
-SAMPLERS = (DDIM, partial(DDIM, eta=0.5), Ancestral, Euler, partial(Heun, churn=2.0), DPMSolverPlusPlus)
+SAMPLERS = (
+    *(DDIM, partial(DDIM, eta=0.5), Ancestral, Euler, partial(Heun, churn=2.0), DPMSolverPlusPlus),
+    *(partial(DPMSolverPlusPlus, order=3, eta=1.0), UniPC, SDE, Consistency),
+)
 
 
 def diffusion(**slots):

@@ -43,8 +43,8 @@ def test_equals_diffusers_on_its_grid(spacing, order):
 class HalvedThird(DPMSolverPlusPlus):
     """Their 3M: half of the second difference's weight."""
 
-    def advance(self, x_t, scales_t, scales_s, past, rng):
-        x_s = super().advance(x_t, scales_t, scales_s, past, rng)
+    def integrate(self, x_t, scales_t, scales_s, past, rng):
+        x_s = super().integrate(x_t, scales_t, scales_s, past, rng)
         if len(past) < 3 or scales_s[1] == 0:
             return x_s
         (l_0, x_0), (l_1, x_1), (l_2, x_2) = past

@@ -11,7 +11,7 @@ from modkit.grids import Even, Karras, Trailing, space_noise_levels
 from modkit.kinds import SamplerExtras, read_extras
 from modkit.models import Diffusion
 from modkit.rng import Rng
-from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun
+from modkit.samplers import DDIM, SDE, Ancestral, Consistency, DPMSolverPlusPlus, Euler, Heun, UniPC
 from modkit.samplers.grid import move_spacing
 from modkit.types import Denoised, TensorType
 from tests.mixture import gaussian, ring
@@ -33,6 +33,15 @@ SAMPLERS = {
     "dpm-solver++ 1": lambda schedule, x, steps: DPMSolverPlusPlus(schedule, x, steps=steps, order=1),
 }
 
+
+MORE = {
+    **SAMPLERS,
+    "3M SDE": lambda schedule, x, steps: DPMSolverPlusPlus(schedule, x, steps=steps, order=3, eta=1.0),
+    "unipc": lambda schedule, x, steps: UniPC(schedule, x, steps=steps),
+    "sde": lambda schedule, x, steps: SDE(schedule, x, steps=steps),
+    "consistency": lambda schedule, x, steps: Consistency(schedule, x, steps=steps),
+}
+"""Those of which `test_orders.py` has the values, too."""
 
 GRIDS = {"even": Even, "karras": Karras}
 IMPLIABLE = {"dpm-solver++": DPMSolverPlusPlus, "heun": Heun, "euler": Euler}
@@ -165,12 +174,12 @@ def test_heun_is_of_second_order_on_even_times_from_hardly_any_signal():
     assert (torch.log2(errors[:-1] / errors[1:]) - 2).abs().max() < 0.15
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MORE)
 @pytest.mark.parametrize(
     ("clip", "bounds", "end"), [(True, (-1, 1), 1), (False, None, 7), ([-3.0, 2.0], (-3, 2), 2), ([0, 5], (0, 5), 5)]
 )
 def test_clipping_is_the_user_s_choice(name, clip, bounds, end):
-    make = type(SAMPLERS[name](EDM(), X, 5))
+    make = type(MORE[name](EDM(), X, 5))
     sampler = make(SCHEDULES["linear"], TensorType((2,), range=(-1, 1)), steps=5, clip=clip)
     assert read_extras(sampler, SamplerExtras).bounds == bounds
     got = sample(sampler, lambda x_t, t: Denoised(torch.full_like(x_t, 7.0)), torch.zeros(1, 2, dtype=F64))
@@ -222,32 +231,32 @@ def test_it_converges_at_its_order(make, sigma_min, steps, order, error):
     assert (torch.log2(errors[:-1] / errors[1:]) - order).abs().max() < error
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MORE)
 def test_the_number_of_evaluations(name):
     counter = Counter(ring().denoiser(EDM()))
-    sample(SAMPLERS[name](EDM(), X, 9), counter, torch.zeros(1, 2, dtype=F64))
+    sample(MORE[name](EDM(), X, 9), counter, torch.zeros(1, 2, dtype=F64))
     assert len(counter.times) == (17 if name.startswith("heun") else 9)
     assert min(counter.times) > 0
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MORE)
 def test_predictions_are_clipped_where_the_type_has_a_range_and_only_there(name):
     def denoise(x_t, t):
         return Denoised(torch.full_like(x_t, 7.0))
 
     eps = torch.zeros(1, 2, dtype=F64)
-    bounded = SAMPLERS[name](SCHEDULES["linear"], TensorType((2,), range=(-1, 1)), 5)
+    bounded = MORE[name](SCHEDULES["linear"], TensorType((2,), range=(-1, 1)), 5)
     assert sample(bounded, denoise, eps).tolist() == [[1, 1]]
-    assert sample(SAMPLERS[name](SCHEDULES["linear"], X, 5), denoise, eps).tolist() == [[7, 7]]
+    assert sample(MORE[name](SCHEDULES["linear"], X, 5), denoise, eps).tolist() == [[7, 7]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MORE)
 def test_the_dtype_is_kept_and_float32_follows_float64(name, dtype):
     def denoise(x_t, t):
         return Denoised(torch.tanh(x_t))
 
-    sampler = SAMPLERS[name](SCHEDULES["cosine"], X, 8)
+    sampler = MORE[name](SCHEDULES["cosine"], X, 8)
     eps = Rng(0).normal("start", torch.empty(4, 2, dtype=dtype))
     x = sample(sampler, denoise, eps)
     assert x.dtype == dtype
@@ -283,15 +292,15 @@ class Learned:
         return (sigma / self.top).sqrt()
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MORE)
 def test_a_grid_is_made_at_each_draw(name):
     """So a schedule may have been trained since."""
     schedule, denoise = Learned(), lambda x_t, t: Denoised(0.5 * x_t)  # noqa: E731
-    sampler, eps = SAMPLERS[name](schedule, X, 5), torch.ones(1, 2, dtype=F64)
+    sampler, eps = MORE[name](schedule, X, 5), torch.ones(1, 2, dtype=F64)
     before = sample(sampler, denoise, eps)
     schedule.top = 20.0
     after = sample(sampler, denoise, eps)
-    assert torch.equal(after, sample(SAMPLERS[name](schedule, X, 5), denoise, eps)) and not torch.equal(before, after)
+    assert torch.equal(after, sample(MORE[name](schedule, X, 5), denoise, eps)) and not torch.equal(before, after)
 
 
 def test_what_samplers_were_told_before_grids_were_parts():
@@ -322,7 +331,8 @@ test_errors_name_what_was_expected_and_received = refusals(
     (lambda: DDIM(Linear(), X, steps=0), r"Trailing expects steps in \[1, 1000\] on a table of 1000, got 0"),
     (lambda: DDIM(Linear(), X, eta=1.5), r"DDIM expects eta in \[0, 1\], got 1.5"),
     (lambda: Ancestral(Linear(), X, variance="mid"), "Ancestral expects variance to be small or large, got 'mid'"),
-    (lambda: DPMSolverPlusPlus(Linear(), X, order=3), "DPMSolverPlusPlus expects order 1 or 2, got 3"),
+    (lambda: DPMSolverPlusPlus(Linear(), X, order=4), "DPMSolverPlusPlus expects order 1, 2 or 3, got 4"),
+    (lambda: DPMSolverPlusPlus(Linear(), X, eta=2.0), r"DPMSolverPlusPlus expects eta in \[0, 1\], got 2.0"),
     (lambda: Heun(EDM(), X, churn=-1.0), "Heun expects churn and noise of at least 0, got -1.0 and 1.0"),
     (lambda: DDIM(Linear(), X, clip=[1.0]), r"DDIM expects clip to be true, false or \[low, high\] .*, got \[1.0\]"),
     (lambda: Heun(Linear(), X, clip=[1.0, -1.0]), r"Heun expects clip to be .* with low < high, got \[1.0, -1.0\]"),
@@ -331,17 +341,17 @@ test_errors_name_what_was_expected_and_received = refusals(
 
 
 @pytest.mark.parametrize("schedule", [Linear, Cosine, EDM])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MORE)
 def test_grids_are_built_on_the_cpu_where_modules_are_built_on_meta(name, schedule):
     with torch.device("meta"):
-        sampler = SAMPLERS[name](schedule(), X, 6)
-    assert torch.equal(sampler.times(), SAMPLERS[name](schedule(), X, 6).times())
+        sampler = MORE[name](schedule(), X, 6)
+    assert torch.equal(sampler.times(), MORE[name](schedule(), X, 6).times())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MORE)
 def test_samples_on_cuda_equal_those_on_the_cpu(name):
-    sampler = SAMPLERS[name](SCHEDULES["linear"], X, 10)
+    sampler = MORE[name](SCHEDULES["linear"], X, 10)
     eps = Rng(0).normal("start", torch.empty(8, 2, dtype=F64))
 
     def denoise(x_t, t):
