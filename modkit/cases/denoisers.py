@@ -191,7 +191,7 @@ CASES = (
     Case("times", _SCHEDULES, _play_times, ("independence",)),
     Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
     Case("loss-weight", {"cosine": {}}, _play_loss_weight, ("independence",)),
-    Case("grid", _SCHEDULES, _play_grid, ("independence",)),
+    Case("grid", _SCHEDULES, _play_grid),
     Case(
         "sampler",
         {

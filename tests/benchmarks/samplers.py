@@ -21,7 +21,7 @@ from modkit.diffusion.coefficients import GridCoefficients
 from modkit.diffusion.parametrizations import Eps
 from modkit.diffusion.schedules import Linear
 from modkit.rng import Rng
-from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun, sample
+from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun, UniPC, sample
 from modkit.types import Denoised, TensorType
 from tests.benchmarks.turns import parse, take_turns
 
@@ -31,6 +31,8 @@ PAIRS = {
     "euler": (Euler, diffusers.EulerDiscreteScheduler),
     "heun": (Heun, diffusers.HeunDiscreteScheduler),
     "dpm-solver++": (DPMSolverPlusPlus, diffusers.DPMSolverMultistepScheduler),
+    "3M": (partial(DPMSolverPlusPlus, order=3), partial(diffusers.DPMSolverMultistepScheduler, solver_order=3)),
+    "unipc": (UniPC, diffusers.UniPCMultistepScheduler),
 }
 
 
