@@ -27,8 +27,8 @@ from torch import Tensor
 
 from modkit.diffusion.coefficients import expand_time
 from modkit.diffusion.gaussian import broadcast, combine, weigh_posterior
-from modkit.diffusion.schedules import LEAST_SIGNAL, get_std
-from modkit.kinds import Coefficients, Schedule
+from modkit.diffusion.schedules import get_std
+from modkit.kinds import Coefficients, Schedule, ScheduleExtras, read_extras
 from modkit.types import Denoised, TensorType
 
 __all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "Flow", "V"]
@@ -141,8 +141,7 @@ class Eps(Affine):
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__(schedule)
-        alpha, _ = schedule.scales(torch.ones(1, dtype=torch.float64, device="cpu"))
-        if schedule.num is not None and not alpha.is_meta and float(alpha) <= 1.01 * LEAST_SIGNAL:
+        if read_extras(schedule, ScheduleExtras).pure_noise:
             expected = "a table with some signal at t = 1 (where there is none: v, x0 or flow)"
             raise ValueError(f"{type(self).__name__} expects {expected}, got {type(schedule).__name__}")
 

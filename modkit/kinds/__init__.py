@@ -62,6 +62,7 @@ from modkit.kinds.denoisers import (
     Sampler,
     SamplerExtras,
     Schedule,
+    ScheduleExtras,
     Sides,
     Times,
 )
@@ -152,6 +153,7 @@ __all__ = [
     "Sampler",
     "SamplerExtras",
     "Schedule",
+    "ScheduleExtras",
     "Sides",
     "Slot",
     "Step",

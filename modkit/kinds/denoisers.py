@@ -30,6 +30,7 @@ __all__ = [
     "Sampler",
     "SamplerExtras",
     "Schedule",
+    "ScheduleExtras",
     "Sides",
     "Times",
 ]
@@ -78,6 +79,18 @@ class Schedule(Protocol):
     def time(self, sigma: Tensor) -> Tensor:
         """The time at which sigma_t / alpha_t equals `sigma`, float64: the inverse of `scales`."""
         ...
+
+
+@dataclass(frozen=True)
+class ScheduleExtras:
+    """Optional members of a `Schedule`.
+
+    Args:
+        pure_noise: Whether nothing is left of the signal at the last index of its table, where the noise therefore
+            tells nothing of x_0.
+    """
+
+    pure_noise: bool = False
 
 
 class Times(Protocol):

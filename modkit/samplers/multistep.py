@@ -21,7 +21,6 @@ Shape letters: b batch, k predictions.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -52,13 +51,18 @@ class Multistep(GridSampler):
     corrects = False
     """Whether steps are also made from the prediction where they end."""
 
+    _ratios: tuple[float, ...] | None = None
+    _weights: dict[tuple[float, ...], tuple[float, ...]]
+
     def times(self) -> Tensor:
         """The times visited, `n`, float64 on the CPU, descending, the last 0; their weights are computed."""
         times = super().times()
-        self._weights: dict[tuple[float, ...], tuple[float, ...]] = {}
-        ratios = [find_log_ratio(self.scales(t)) for t in times if t > 0]
-        for index, (_, end) in enumerate(pairwise(ratios)):
-            past = tuple(ratios[max(0, index + 1 - self.order) : index + 1][::-1])
+        ratios = tuple(find_log_ratio(self.scales(t)) for t in times if t > 0)
+        if ratios == self._ratios:
+            return times
+        self._ratios, self._weights = ratios, {}
+        for index, end in enumerate(ratios[1:], 1):
+            past = ratios[max(0, index - self.order) : index][::-1]
             self._weigh(past, end)
             if self.corrects:
                 self._weigh((*past, end), end)

@@ -82,6 +82,29 @@ def test_third_order_and_noise_equal_diffusers_but_for_their_halved_term(spacing
     torch.testing.assert_close(got, x, rtol=1e-5, atol=1e-5)  # diffusers' noise is float32
 
 
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_eta_is_the_rate_of_noise_that_k_diffusion_has(eta):
+    """Its 2M SDE (midpoint), written out on noise levels."""
+    schedule, denoise = EDM(), denoiser(EDM())
+    sampler = DPMSolverPlusPlus(schedule, TensorType((3,)), steps=8, eta=eta)
+    eps, times = Rng(0).normal("start", torch.empty(5, 3, dtype=F64)), sampler.times()
+    levels = schedule.scales(times)[1].tolist()
+    x, last, length = levels[0] * eps, None, None
+    for index, (t, level, lower) in enumerate(zip(times, levels, levels[1:])):
+        x_0 = denoise(x, t).x_0
+        if lower == 0:
+            x = x_0
+            break
+        h = math.log(level / lower)
+        weight = -math.expm1(-h * (1 + eta))
+        x = lower / level * math.exp(-h * eta) * x + weight * x_0
+        if last is not None:
+            x = x + 0.5 * weight * h / length * (x_0 - last)
+        x = x + lower * math.sqrt(-math.expm1(-2 * h * eta)) * Rng(3).at("sampler", index).normal("eps", x)
+        last, length = x_0, h
+    torch.testing.assert_close(sample(sampler, denoise, eps, Rng(3)), x, rtol=1e-9, atol=1e-9)
+
+
 def test_half_of_the_term_costs_an_order():
     denoise = ring(3, 1.0, 0.5).denoiser(EDM())
     eps = Rng(0).normal("start", torch.empty(16, 2, dtype=F64))
@@ -117,6 +140,7 @@ def test_weights_are_computed_with_the_times(monkeypatch):
     computed = []
     monkeypatch.setattr(multistep, "weigh_predictions", lambda *given: computed.append(given) or (1.0,) * len(given[0]))
     for sampler in samplers:
+        monkeypatch.setattr(sampler, "_ratios", None)
         times, state = sampler.times(), None
         assert len(computed) >= 5
         computed.clear()
