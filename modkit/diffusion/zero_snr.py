@@ -40,7 +40,7 @@ class ZeroTerminalSNR(Table):
         >>> from modkit.diffusion.schedules import Linear
         >>> alpha, _ = ZeroTerminalSNR(schedule=Linear).scales(torch.tensor([0.001, 0.5, 1.0]))
         >>> [f"{value:.4f}" for value in alpha.tolist()]
-        ['0.9999', '0.2759', '0.0000']
+        ['0.9999', '0.2757', '0.0000']
     """
 
     pure_noise = True

@@ -141,8 +141,8 @@ class Listed:
     Examples:
         >>> from modkit.diffusion.schedules import EDM
         >>> schedule = EDM(sigma_max=80.0)
-        >>> [Listed(schedule, levels=[40.0, 10.0])(steps).mul(80).tolist() for steps in (2, 3)]
-        [[40.0, 10.0, 0.0], [40.0, 20.0, 10.0, 0.0]]
+        >>> [f"{level:.3g}" for level in schedule.scales(Listed(schedule, levels=[40.0, 10.0])(3))[1].tolist()]
+        ['40', '20', '10', '0']
     """
 
     noise_levels = True

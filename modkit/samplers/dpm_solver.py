@@ -72,8 +72,7 @@ class DPMSolverPlusPlus(Multistep):
             raise ValueError(f"DPMSolverPlusPlus expects order 1, 2 or 3, got {order}")
         if not 0 <= eta <= 1:
             raise ValueError(f"DPMSolverPlusPlus expects eta in [0, 1], got {eta}")
-        self.order, self.eta, self.deterministic = order, eta, eta == 0
-        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
+        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), order=order, eta=eta, clip=clip)
 
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: tuple[Prediction, ...] | None, rng: Rng

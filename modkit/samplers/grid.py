@@ -92,7 +92,7 @@ class GridSampler:
         self.x = x
         self.bounds = self._find_bounds(clip)
         self._make_times = times.clone if isinstance(times, Tensor) else times
-        self.times()
+        GridSampler.times(self)  # a subclass may have its own, of what it sets afterwards
 
     def times(self) -> Tensor:
         """The times visited, `n`, float64 on the CPU, descending, the last 0."""

@@ -27,8 +27,10 @@ import torch
 from torch import Tensor
 
 from modkit.diffusion.gaussian import Scales, add_scaled, combine
+from modkit.kinds import Schedule
 from modkit.rng import Rng
-from modkit.samplers.grid import GridSampler
+from modkit.samplers.grid import Clip, GridSampler, StepGrid
+from modkit.types import TensorType
 
 __all__ = ["Multistep", "Prediction", "find_log_ratio", "weigh_predictions"]
 
@@ -43,16 +45,26 @@ class Prediction(NamedTuple):
 class Multistep(GridSampler):
     """Base class of solvers that keep their last predictions, the newest first; a subclass adds `step`.
 
-    It sets `order`, the most predictions that a step is made from, and `eta`.
+    Args:
+        schedule: The schedule.
+        x: Type of a sample.
+        times: What makes the times.
+        order: The most predictions that a step is made from.
+        eta: The rate of noise.
+        clip: What predictions of x_0 are clipped to.
     """
 
-    order: int
-    eta: float = 0.0
     corrects = False
     """Whether steps are also made from the prediction where they end."""
 
-    _ratios: tuple[float, ...] | None = None
-    _weights: dict[tuple[float, ...], tuple[float, ...]]
+    def __init__(
+        self, schedule: Schedule, x: TensorType, times: StepGrid, *, order: int, eta: float = 0.0, clip: Clip = True
+    ) -> None:
+        super().__init__(schedule, x, times, clip=clip)
+        self.order, self.eta = order, eta
+        self.deterministic = eta == 0
+        self._ratios: tuple[float, ...] = ()
+        self._weights: dict[tuple[float, ...], tuple[float, ...]] = {}
 
     def times(self) -> Tensor:
         """The times visited, `n`, float64 on the CPU, descending, the last 0; their weights are computed."""

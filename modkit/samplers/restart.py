@@ -54,7 +54,7 @@ class Restart:
         >>> schedule = EDM(sigma_max=80.0)
         >>> restart = Restart(schedule, TensorType((1,)), sampler=partial(DDIM, steps=9), low=0.1, high=3.0, repeats=2)
         >>> [f"{level:.2g}" for level in schedule.scales(restart.find_interval())[1].tolist()]
-        ['3.8', '1.4', '0.43', '0.11']
+        ['4.1', '1.5', '0.47', '0.12']
     """
 
     def __init__(

@@ -57,7 +57,6 @@ class UniPC(Multistep):
         1.00
     """
 
-    deterministic = True
     corrects = True
 
     def __init__(
@@ -72,8 +71,7 @@ class UniPC(Multistep):
     ) -> None:
         if order < 1:
             raise ValueError(f"UniPC expects order of at least 1, got {order}")
-        self.order = order
-        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
+        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), order=order, clip=clip)
 
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: _State | None, rng: Rng

@@ -140,7 +140,7 @@ def test_weights_are_computed_with_the_times(monkeypatch):
     computed = []
     monkeypatch.setattr(multistep, "weigh_predictions", lambda *given: computed.append(given) or (1.0,) * len(given[0]))
     for sampler in samplers:
-        monkeypatch.setattr(sampler, "_ratios", None)
+        monkeypatch.setattr(sampler, "_ratios", ())
         times, state = sampler.times(), None
         assert len(computed) >= 5
         computed.clear()
