@@ -10,6 +10,7 @@ from torch import Tensor
 
 from examples.mended.figure import Single, Value
 from examples.mended.mixture import Ring, draw_noise, measure_rmse, run
+from modkit import use
 from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear
 from modkit.kinds import Denoise, Sampler
 from modkit.models import Diffusion
@@ -84,13 +85,14 @@ def follow_from_bfloat16() -> Value:
 
 def ask_below_the_table() -> Value:
     """The lowest index of a table of 1000 that the network is asked for, where EDM's lowest level is given."""
-    schedule, asked = Linear(), list[int]()
+    asked = list[int]()
 
     def denoise(x_t: Tensor, t: Tensor) -> Denoised:
         asked.append(round(float(t) * 1000) - 1)
         return Denoised(torch.zeros_like(x_t))
 
-    run(Heun(schedule, _X, steps=18, sigma_min=0.002), denoise, draw_noise(1))
+    heun = use("heun", steps=18, sigma_min=0.002)  # the words of every version
+    run(Diffusion(_X, network="mlp", schedule="linear", sampler=heun).sampler, denoise, draw_noise(1))
     return min(asked)
 
 

@@ -1,5 +1,6 @@
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from modkit.diffusion.review import (
     review_scale,
 )
 from modkit.diffusion.time_sampling import LogNormal, Uniform
+from modkit.grids import Karras
 from modkit.kinds import Fact, Finding
 from modkit.samplers import DDIM, Heun
 from modkit.samplers.ddim import ddim_step
@@ -119,7 +121,7 @@ LOG_NORMAL = LogNormal(LATENT_EDM, LATENT)
             targets.Eps,
             LATENT_EDM,
             LogNormal(LATENT_EDM, LATENT),
-            Heun(LATENT_EDM, LATENT, steps=18, sigma_max=20.0),
+            Heun(LATENT_EDM, LATENT, steps=18, grid=partial(Karras, sigma_max=20.0)),
             False,
         ),
         (

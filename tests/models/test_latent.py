@@ -340,7 +340,7 @@ EDM = use(
     schedule="edm",
     times="log-normal",
     parametrization="edm",
-    sampler=use("heun", steps=3, sigma_min=None),
+    sampler=use("heun", steps=3, grid=use("karras", sigma_min=None)),
 )
 
 
