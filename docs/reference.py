@@ -29,6 +29,7 @@ MODULES = (
     *("modkit", "modkit.types", "modkit.kinds", "modkit.part", "modkit.rng", "modkit.errors", "modkit.models"),
     *("modkit.nn", "modkit.bijections", "modkit.bottlenecks", "modkit.conditioners", "modkit.decodings"),
     *(
+        "modkit.grids",
         "modkit.samplers",
         "modkit.augmentations",
         "modkit.losses",

@@ -12,17 +12,24 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from torch import Tensor
 
-from modkit.kinds import Denoise, Schedule, default
+from modkit.kinds import Denoise, Own, Schedule, default
 from modkit.rng import Rng
 from modkit.samplers.grid import Clip, GridSlot, StepGrid, move_spacing
 from modkit.samplers.multistep import Multistep, Prediction, find_log_ratio
 from modkit.types import TensorType
 
 __all__ = ["DPMSolverPlusPlus"]
+
+Rate: TypeAlias = Annotated[
+    float,
+    "Rate of fresh noise: 0 is deterministic, 1 the reversed forward process, as in DDIM; between them it is not "
+    "DDIM's share of the noise's deviation.",
+    Own,
+]
 
 
 class DPMSolverPlusPlus(Multistep):
@@ -36,8 +43,6 @@ class DPMSolverPlusPlus(Multistep):
     Args:
         steps: Number of steps, at most the table's length.
         order: 1 is DDIM; 2 and 3 extrapolate from as many predictions.
-        eta: Share of fresh noise: 0 is deterministic, 1 the reversed forward process, as in DDIM; between them it is
-            the rate of noise, not DDIM's share of its deviation.
 
     Raises:
         ValueError: If `steps`, `order` or `eta` is out of range, or `clip` malformed.
@@ -64,7 +69,7 @@ class DPMSolverPlusPlus(Multistep):
         *,
         steps: int = 20,
         order: Literal[1, 2, 3] = 2,
-        eta: float = 0.0,
+        eta: Rate = 0.0,
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:

@@ -4,7 +4,7 @@ r"""Euler's method on the probability flow, from noise to data.
     x_s = alpha_s x_0 + sigma_s eps        s < t, with the predicted x_0 and the eps that follows from it
 
 A sampler takes the schedule and the type of a sample. It provides the `times`, the `start` and the `step` from one time
-to the next (`modkit.kinds.Sampler`). `GridSampler` implements everything but the step, on the grid in its slot.
+to the next (`modkit.kinds.Sampler`). `GridSampler` implements everything but the step.
 
 Shape letters: b batch.
 """
@@ -12,8 +12,8 @@ Shape letters: b batch.
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.kinds import Denoise, Grid, Schedule, Slot, default
-from modkit.samplers.grid import GridSampler, StepGrid
+from modkit.kinds import Denoise, Schedule
+from modkit.samplers.grid import GridSampler, space_noise_levels
 
 __all__ = ["Euler"]
 
@@ -27,16 +27,13 @@ class Euler(GridSampler):
 
     Args:
         steps: Number of steps.
-        grid: Where it steps.
 
     Raises:
         ValueError: If `steps` is out of range.
     """
 
-    def __init__(
-        self, schedule: Schedule, x: TensorType, *, steps: int = 50, grid: Slot[Grid] = default("karras")
-    ) -> None:
-        super().__init__(schedule, x, StepGrid(grid, schedule, x, steps))
+    def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 50) -> None:
+        super().__init__(schedule, x, space_noise_levels(self, schedule, steps))
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Computes x_s from x_t, `b ...`, s < t; the last step has s = 0 and returns the predicted x_0."""

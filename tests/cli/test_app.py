@@ -187,8 +187,8 @@ def test_a_wrong_spec_is_status_2_and_nothing_is_written(command, arguments, mes
 
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_what_a_swap_dropped_is_said_beside_the_output(command):
-    text, said = run(command, "tiny.yaml", "model.sampler=dpm-solver++")
-    assert said == "modkit: swap model.sampler: dropped eta (unknown to dpm-solver++)\n"
+    text, said = run(command, "tiny.yaml", "model.sampler=unipc")
+    assert said == "modkit: swap model.sampler: dropped eta (unknown to unipc)\n"
     assert "dropped" not in text
 
 
@@ -320,8 +320,8 @@ def test_sample_takes_a_label_and_short_overrides(trained):
     full = ["model.sampler=dpm-solver++", "model.sampler.steps=5", "model.guidance.scale=3"]
     assert torch.equal(modkit.load(trained, full).sample(4, seed=0), solver)
     assert torch.equal(drawn("model.sampler=dpm-solver++", "model.sampler.steps=5", "model.guidance.scale=3"), solver)
-    _, said = run("sample", trained, "-n", 1, "--out", "x.npy", "sampler=dpm-solver++")
-    assert "modkit: swap model.sampler: dropped eta (unknown to dpm-solver++)\n" in said
+    _, said = run("sample", trained, "-n", 1, "--out", "x.npy", "sampler=unipc")
+    assert "modkit: swap model.sampler: dropped eta (unknown to unipc)\n" in said
 
 
 def test_sample_draws_a_grid_with_one_row_a_class(trained, here):

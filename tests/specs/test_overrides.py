@@ -61,7 +61,7 @@ def test_a_swap_comes_before_values_and_keeps_what_both_declare(spec, order):
     overrides = ["model.prior.sampler=dpm-solver++", "model.prior.sampler.steps=20"][::order]
     changed, notices = apply(spec, overrides)
     assert changed.at("model.prior.sampler") == use("dpm-solver++", steps=20)
-    assert notices == ["swap model.prior.sampler: dropped eta (unknown to dpm-solver++)"]
+    assert notices == ["swap model.prior.sampler: dropped eta (dpm-solver++ has a scale of its own)"]
 
 
 def test_a_swap_keeps_positions_of_what_it_keeps(spec):
