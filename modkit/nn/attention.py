@@ -3,8 +3,11 @@
     y = x + W_o softmax(Q K^T / sqrt(c / heads)) V        Q = W_q norm(x);  K, V from norm(x), or from the tokens
 
 Without tokens this is self-attention, with tokens cross-attention as in latent diffusion. Positions are flattened, so
-maps of any rank are accepted; `W_o` starts at zero. torch's fused kernel stores no n x n matrix. It can be
-differentiated only once, so gradient penalties do not work through it.
+maps of any rank are accepted; `W_o` starts at zero.
+
+torch's fused kernel stores no n x n matrix. It can be differentiated only once and only backward, so `attend` takes
+products in its place where a call is differentiated forward or transformed by `torch.func`, and `Penalties` asks for
+them where it differentiates twice.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n positions or tokens, d width of a token (in
 patterns of heads: of a head).
@@ -19,13 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modkit.nn.blocks import group_norm, zero_init
+from modkit.ops.kernel import is_transformed
 
-__all__ = ["Attention", "find_attention_levels"]
+__all__ = ["Attention", "attend", "find_attention_levels"]
 
 
 class Attention(nn.Module):
@@ -79,10 +85,33 @@ class Attention(nn.Module):
         query = rearrange(self.query(positions), "b n (heads d) -> b heads n d", heads=self.heads)
         tokens = positions if context is None else context.to(x.dtype).contiguous()
         key, value = rearrange(self.key_value(tokens), "b n (kv heads d) -> kv b heads n d", kv=2, heads=self.heads)
-        y = F.scaled_dot_product_attention(query, key, value)
+        y = attend(query, key, value)
         y = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         residual: Tensor = rearrange(y, "b n c -> b c n").reshape(x.shape)
         return x + residual
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, dropout: float = 0.0) -> Tensor:
+    """Computes `softmax(Q K^T / sqrt(d)) V`, by a fused kernel where nothing asks for forward-mode derivatives.
+
+    Args:
+        query: Q, `b heads n d`.
+        key: K, `b heads m d`.
+        value: V, `b heads m d`.
+        causal: Whether position i attends to positions up to i alone.
+        dropout: Probability of dropout of the attention weights.
+
+    Returns:
+        `b heads n d`.
+
+    Examples:
+        >>> attend(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 5, 4), torch.ones(1, 2, 5, 4)).shape
+        torch.Size([1, 2, 3, 4])
+    """
+    if not torch.compiler.is_compiling() and is_transformed():
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
 
 
 def find_attention_levels(owner: str, sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:

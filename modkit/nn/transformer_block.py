@@ -17,6 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkit.nn.attention import attend
+
 __all__ = ["Block", "KVCache"]
 
 
@@ -82,9 +84,8 @@ class Block(nn.Module):
         )
         if cache is not None:
             key, value = cache.extend(key, value)
-        y = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=causal and x.shape[1] > 1
-        )
+        dropout = self.dropout if self.training else 0.0
+        y = attend(query, key, value, causal=causal and x.shape[1] > 1, dropout=dropout)
         attended: Tensor = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         return attended
 

@@ -25,7 +25,18 @@ from packaging.version import Version
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["DEVICES", "KERNELS", "Choice", "Kernel", "choose", "has_triton", "list_ran", "read_mode", "use_device"]
+__all__ = [
+    "DEVICES",
+    "KERNELS",
+    "Choice",
+    "Kernel",
+    "choose",
+    "has_triton",
+    "is_transformed",
+    "list_ran",
+    "read_mode",
+    "use_device",
+]
 
 DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("cuda",)
 """The kinds of devices that kernels may run on: asking for others' takes time that small networks on a CPU notice."""
@@ -84,7 +95,7 @@ class Kernel:
         Raises:
             ValueError: If `MODKIT_OPS` has no valid value, or is `triton` and the kernel cannot run.
         """
-        if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        if is_transformed():
             kernel, reason = False, _TRANSFORMED
         else:
             kernel, smallest, reason = choose(self.name, x.device)
@@ -125,6 +136,16 @@ def has_triton(device: torch.device) -> bool:
     if device.type == "cuda":
         return _find_obstacle(device) is None
     return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1" and read_mode() == "triton"
+
+
+def is_transformed() -> bool:
+    """Returns whether a call is differentiated forward or transformed by `torch.func`, which few kernels know.
+
+    Examples:
+        >>> is_transformed(), torch.func.grad(lambda x: x * is_transformed())(torch.ones(())).item()
+        (False, 1.0)
+    """
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def use_device(x: Tensor) -> AbstractContextManager[object]:

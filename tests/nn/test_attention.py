@@ -1,8 +1,11 @@
+import math
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from modkit.nn.attention import Attention, find_attention_levels
+from modkit.nn.attention import Attention, attend, find_attention_levels
 from tests.nn.modules import Written, randomized
 
 
@@ -94,3 +97,24 @@ def test_attended():
     assert find_attention_levels("Net", sizes, [16, 4]) == [True, False, True]
     with pytest.raises(ValueError, match=r"Net expects attention at resolutions among \[16, 8, 4\], got \[5\]"):
         find_attention_levels("Net", sizes, [5])
+
+
+def attend_explicitly(query, key, value, *, causal):
+    scores = query @ key.mT / math.sqrt(query.shape[-1])
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -math.inf)
+    return scores.softmax(-1) @ value
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, by its jvp
+@pytest.mark.parametrize("causal", [False, True])
+def test_attend_and_its_derivatives_in_both_modes_are_the_equation_s(causal):
+    """The fault: the CPU's fused kernel has no forward mode, and torch raises."""
+    given = tuple(torch.randn(2, 3, 4, 5, dtype=torch.float64) for _ in range(3))
+    tangents = tuple(torch.randn_like(one) for one in given)
+    made, expected = (partial(function, causal=causal) for function in (attend, attend_explicitly))
+    torch.testing.assert_close(made(*given), expected(*given))
+    for one, other in zip(torch.func.jvp(made, given, tangents), torch.func.jvp(expected, given, tangents)):
+        torch.testing.assert_close(one, other)
+    slopes = [torch.func.grad(lambda *g, f=f: f(*g).sin().sum(), (0, 1, 2))(*given) for f in (made, expected)]
+    torch.testing.assert_close(*slopes)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkit.nn.attention import attend
 from modkit.nn.blocks import group_norm_32, zero_init
 
 __all__ = ["SpatialTransformer"]
@@ -83,7 +84,7 @@ class _Attention(nn.Module):
 
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         query, key, value = map(self._split, (self.query(h), self.key(context), self.value(context)))
-        y: Tensor = self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        y: Tensor = self.out(attend(query, key, value).transpose(1, 2).flatten(2))
         return y
 
     def _split(self, x: Tensor) -> Tensor:
