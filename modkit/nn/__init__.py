@@ -2,6 +2,7 @@
 
 from modkit.nn.conv import ConvDecoder, ConvEncoder
 from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
+from modkit.nn.dit import DiT
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
@@ -22,6 +23,7 @@ __all__ = [
     "DCGANDiscriminator",
     "DCGANEncoder",
     "DCGANGenerator",
+    "DiT",
     "MLPDecoder",
     "MLPDiscriminator",
     "MLPEncoder",

@@ -1,0 +1,123 @@
+r"""The diffusion transformer: a transformer over the patches of a signal, a picture or a volume.
+
+    h   = W [x, concat] + b + positions        a row for each patch; positions are fixed, see `patches`
+    h   = block_i(h, e, tokens)                for each block; e = SiLU(embedding of time, vector, noise and labels)
+    out = W_out ((1 + s) LN(h) + m)            (m, s) = W e + b; a patch for each row
+
+W_out is zero at first, and so are the blocks' residuals (adaLN-zero).
+
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n patches, d width.
+
+References:
+    Scalable Diffusion Models with Transformers (Peebles & Xie, 2023), https://arxiv.org/abs/2212.09748
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modkit.nn.blocks import get_map_size, init_xavier, zero_init
+from modkit.nn.dit_block import DiTBlock, Modulation, make_norm
+from modkit.nn.embeddings import CondEmbedding, MapJoin
+from modkit.nn.patches import choose_patch, count_patches, embed_positions, join_patches, split_patches
+from modkit.types import Cond, CondType, TensorType
+
+__all__ = ["DiT"]
+
+
+class DiT(nn.Module):
+    """A conditional transformer between signals, images or volumes of one size.
+
+    Args:
+        x: Type of the input: continuous maps.
+        out: Type of the output, of x's size; any number of channels.
+        cond: Type of the conditions. Time, vector, noise and labels modulate each block, tokens are attended to, and a
+            map is joined to x.
+        patch: Size of a patch along each axis, or one number for all; by default 2 along axes that 2 divides, and 1
+            along others.
+        width: Width of a position.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        dropout: Probability of dropout of what each residual adds.
+
+    Raises:
+        ValueError: If `x` is a vector or codes, `out` has another size, `patch` has another number of axes or does not
+            divide x's size, `heads` does not divide `width`, `width` is below twice the number of axes, `depth` is
+            below 1, or `dropout` is outside [0, 1).
+
+    Examples:
+        >>> import torch
+        >>> x = TensorType((3, 16, 16), range=(-1.0, 1.0))
+        >>> net = DiT(x, x, CondType(time=True, labels=10), patch=4, width=32, depth=1)
+        >>> cond = Cond(time=torch.tensor([0.1, 0.9]), labels=torch.tensor([3, 7]))
+        >>> net(torch.zeros(2, 3, 16, 16), cond).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        x: TensorType,
+        out: TensorType,
+        cond: CondType,
+        *,
+        patch: int | list[int] | None = None,
+        width: int = 128,
+        depth: int = 6,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        size = get_map_size("DiT", x)
+        if get_map_size("DiT", out) != size:
+            raise ValueError(f"DiT expects out of x's size {size}, got {out.shape[1:]}")
+        _check(len(size), width, depth, heads, dropout)
+        self.patch = choose_patch("DiT", size, patch)
+        self.grid = count_patches("DiT", size, self.patch)
+        self.join = MapJoin(x, cond.concat, width)
+        self.embedding = CondEmbedding(cond, width)
+        modulated = width if self.embedding.embeds else 0
+        context = cond.context[1] if cond.context else 0
+        self.patch_in = init_xavier(nn.Linear(self.join.channels * math.prod(self.patch), width))
+        self.register_buffer("positions", self._embed_positions(self.grid), persistent=False)
+        self.blocks = nn.ModuleList(
+            DiTBlock(width, heads=heads, embedding=modulated, context=context, dropout=dropout) for _ in range(depth)
+        )
+        self.norm = make_norm(width)
+        self.modulation = Modulation(2, width, modulated)
+        self.out = zero_init(nn.Linear(width, out.shape[0] * math.prod(self.patch)))
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The blocks."""
+        return list(self.blocks)
+
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size that the patch divides.
+
+        Raises:
+            ValueError: If a condition of the type `cond` is missing, or the patch does not divide the size.
+        """
+        grid = count_patches("DiT", x.shape[2:], self.patch)
+        positions = self.positions if grid == self.grid else self._embed_positions(grid)
+        h: Tensor = self.patch_in(split_patches(self.join(x, cond.concat), self.patch)) + positions
+        embedding = F.silu(self.embedding(cond, x))
+        for block in self.blocks:
+            h = block(h, embedding, cond.context)
+        shift, scale = self.modulation(embedding)
+        return join_patches(self.out(self.norm(h) * (1 + scale) + shift), self.patch, grid)
+
+    def _embed_positions(self, grid: tuple[int, ...]) -> Tensor:
+        weight = self.patch_in.weight
+        return embed_positions(grid, len(weight)).to(weight)
+
+
+def _check(rank: int, width: int, depth: int, heads: int, dropout: float) -> None:
+    if heads < 1 or width < 2 * rank or width % heads:
+        raise ValueError(f"DiT expects heads that divide a width of at least {2 * rank}, got {heads} and {width}")
+    if depth < 1 or not 0 <= dropout < 1:
+        raise ValueError(f"DiT expects depth of at least 1 and dropout in [0, 1), got {depth} and {dropout}")
