@@ -52,9 +52,10 @@ def check_equal(made, expected):
 
 
 def test_networks_have_units():
-    assert {"mlp network", "conv encoder", "conv decoder", "unet", "transformer", "ncsnpp", "ncsnpp discriminator"} <= {
-        *WITH_UNITS
-    }
+    assert {
+        *("mlp network", "conv encoder", "conv decoder", "unet", "dit", "transformer", "ncsnpp"),
+        "ncsnpp discriminator",
+    } <= {*WITH_UNITS}
 
 
 @pytest.mark.parametrize("name", WITH_UNITS)
