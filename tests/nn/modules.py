@@ -12,7 +12,6 @@ from modkit.types import Cond, CondType
 __all__ = [
     "Written",
     "batch_norm",
-    "check_forward_mode",
     "conditions",
     "convolve",
     "draw",
@@ -46,20 +45,6 @@ def randomized(module: nn.Module, scale: float, seed: int = 1) -> nn.Module:
 def draw(module: nn.Module, seed: int = 0, scale: float = 0.2) -> nn.Module:
     """The module in float64, drawn."""
     return randomized(module.double(), scale, seed)
-
-
-def check_forward_mode(net: nn.Module, x: Tensor, cond: Cond) -> None:
-    """Holds `torch.func.jvp` of a denoiser in x and time to central differences."""
-    v, w = torch.randn_like(x), torch.randn_like(cond.time)
-
-    def evaluate(x: Tensor, time: Tensor) -> Tensor:
-        return net(x, cond.at(time))
-
-    y, slope = torch.func.jvp(evaluate, (x, cond.time), (v, w))
-    with torch.no_grad():
-        torch.testing.assert_close(y, evaluate(x, cond.time))
-        ahead, behind = (evaluate(x + h * v, cond.time + h * w) for h in (1e-5, -1e-5))
-    torch.testing.assert_close(slope, (ahead - behind) / 2e-5, atol=1e-7, rtol=1e-6)
 
 
 def settle(module: nn.Module, *args: object) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 
 from modkit.nn.dit import DiT
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import check_forward_mode, conditions, draw
+from tests.nn.modules import conditions, draw
 from tests.refusals import refusals
 
 SMALL = {"width": 12, "depth": 2, "heads": 3}
@@ -125,12 +125,6 @@ def test_a_signal_is_an_image_of_width_one(rank):
     thin.positions, wide.positions = thin.positions * 0, wide.positions * 0
     y = thin(x.flatten(2), replace(cond, concat=cond.concat.flatten(2)))
     torch.testing.assert_close(wide(x, cond).flatten(2), y)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, by its jvp
-@pytest.mark.parametrize("size", [(6,), (4, 5), (2, 3, 2)])
-def test_forward_mode_equals_finite_differences(size):
-    check_forward_mode(*full(size))
 
 
 def test_dropout_is_off_in_eval_mode():

@@ -173,6 +173,22 @@ def test_gradients_reach_every_parameter(name):
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, by its jvp
+@pytest.mark.parametrize("name", sorted(IN_BATTERY))
+def test_forward_mode_equals_finite_differences(name):
+    """Along a line through all inputs, x, time and whatever else is continuous."""
+    module = draw(PARTS[name].make(), scale=PARTS[name].scale)
+
+    def evaluate(h: Tensor | float) -> Tensor:
+        return module(*inputs(name, lambda value: value + h * value.cos() if value.is_floating_point() else value))
+
+    at = torch.tensor(0.0, dtype=torch.float64)
+    y, slope = torch.func.jvp(evaluate, (at,), (at + 1,))
+    with torch.no_grad():
+        torch.testing.assert_close(y, evaluate(at))
+        torch.testing.assert_close(slope, (evaluate(1e-5) - evaluate(-1e-5)) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 def test_dtypes(name, dtype, tolerance):
     """Half-precision sums of a hundred small terms round to a few parts in a hundred; times stay as they are."""

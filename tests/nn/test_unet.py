@@ -7,7 +7,7 @@ from torch import nn
 
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import Written, check_forward_mode, conditions, narrow
+from tests.nn.modules import Written, conditions, narrow
 from tests.refusals import refusals
 
 SMALL = {"channels": [8, 16], "blocks": 1, "head_channels": 8, "embedding": 12}
@@ -119,12 +119,6 @@ def test_directional_derivative():
     with torch.no_grad():
         central = (net(x + 1e-5 * v, cond) - net(x - 1e-5 * v, cond)) / 2e-5
     torch.testing.assert_close((grad * v).sum(), (central * w).sum(), atol=1e-7, rtol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, by its jvp
-def test_forward_mode_equals_finite_differences():
-    net, x, cond = full((4, 5), attention=[5])
-    check_forward_mode(net, x, cond)
 
 
 X = TensorType((1, 8, 8))
