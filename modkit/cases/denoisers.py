@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import TRAINED, Case, Emitted, emit
+from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.cases.subject import Subject
 from modkit.diffusion.coefficients import send
 from modkit.diffusion.gaussian import add_noise, snr
 from modkit.diffusion.schedules import Cosine
-from modkit.kinds import Denoise
+from modkit.kinds import Denoise, NetworkExtras, read_extras
 from modkit.parts.registry import find
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -31,7 +31,16 @@ _TIME = CondType(time=True)
 
 
 def _play_network(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    return emit("out", part(probe.draw_tensor("x", types["x"]), probe.draw_cond(types["cond"])), types["out"])
+    x, cond = probe.draw_tensor("x", types["x"]), probe.draw_cond(types["cond"])
+    out = part(x, cond)
+    emitted = emit("out", out, types["out"])
+    extras = read_extras(part, NetworkExtras)
+    if extras.tap is None:
+        return emitted
+    told, maps = extras.tap(x, cond, list(extras.taps), {})
+    if not part.training and not torch.equal(told, out):
+        raise AssertionError("expected `tap` to return the output of a call, got another")
+    return emitted | emit_all(dict(maps), extras.taps)
 
 
 def _play_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

@@ -26,7 +26,7 @@ from modkit.optim.shards import gather_whole, is_shard
 
 __all__ = ["ShardedNetwork"]
 
-_METHODS = ("step", "judge", "styles", "synthesis")
+_METHODS = ("step", "judge", "styles", "synthesis", "tap")
 """What assemblies call of a network besides `forward`."""
 
 

@@ -5,7 +5,7 @@ x_t = alpha_t x_0 + sigma_t eps; t in [0, 1] is float64, 0 clean; s < t. Shape l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -57,10 +57,17 @@ class NetworkExtras:
             among processes and recomputed one by one.
         last_layer: Name of the parameter that produces its output, which a decoder must have: it is not divided, since
             weights of losses may ask for its gradient.
+        taps: Types of its inner maps by name, in the order in which they are computed.
+        tap: `tap(x, cond, read, add)` returns the output of a call and the maps that `read` names, `b c ...`, by name;
+            `add` has by name what is added to maps on the way.
     """
 
     units: Sequence[nn.Module] = ()
     last_layer: str | None = None
+    taps: Mapping[str, TensorType] = field(default_factory=dict)
+    tap: Callable[[Tensor, Cond, Collection[str], Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]] | None = (
+        None
+    )
 
 
 class Schedule(Protocol):

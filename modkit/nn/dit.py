@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +24,7 @@ from modkit.nn.blocks import get_map_size, init_xavier, zero_init
 from modkit.nn.dit_block import DiTBlock, Modulation, make_norm
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.patches import choose_patch, count_patches, embed_positions, join_patches, split_patches
+from modkit.nn.taps import Taps
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["DiT"]
@@ -76,7 +78,7 @@ class DiT(nn.Module):
         if get_map_size("DiT", out) != size:
             raise ValueError(f"DiT expects out of x's size {size}, got {out.shape[1:]}")
         _check(len(size), width, depth, heads, dropout)
-        self.patch = choose_patch("DiT", size, patch)
+        self.width, self.patch = width, choose_patch("DiT", size, patch)
         self.grid = count_patches("DiT", size, self.patch)
         self.join = MapJoin(x, cond.concat, width)
         self.embedding = CondEmbedding(cond, width)
@@ -96,24 +98,51 @@ class DiT(nn.Module):
         """The blocks."""
         return list(self.blocks)
 
+    @property
+    def taps(self) -> Mapping[str, TensorType]:
+        """The maps after each block, a position for each patch, by the blocks' names."""
+        return {f"blocks.{index}": TensorType((self.width, *self.grid)) for index in range(len(self.blocks))}
+
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size that the patch divides.
 
         Raises:
             ValueError: If a condition of the type `cond` is missing, or the patch does not divide the size.
         """
+        return self._evaluate(x, cond, Taps("DiT", (), (), {}))
+
+    def tap(
+        self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Evaluates the network, adding to inner maps; also returns those that are read.
+
+        Args:
+            x: The input, `b c h w`.
+            cond: The conditions.
+            read: Names of maps, among `taps`.
+            add: What is added to maps, by name, `b c h w`.
+
+        Raises:
+            ValueError: If there is no such map, or a condition of the type `cond` is missing.
+        """
+        taps = Taps("DiT", self.taps, read, add)
+        return self._evaluate(x, cond, taps), taps.maps
+
+    def _evaluate(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
         grid = count_patches("DiT", x.shape[2:], self.patch)
         positions = self.positions if grid == self.grid else self._embed_positions(grid)
         h: Tensor = self.patch_in(split_patches(self.join(x, cond.concat), self.patch)) + positions
         embedding = F.silu(self.embedding(cond, x))
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
             h = block(h, embedding, cond.context)
+            if (name := f"blocks.{index}") in taps:
+                one = (1,) * len(grid)
+                h = split_patches(taps(name, join_patches(h, one, grid)), one)
         shift, scale = self.modulation(embedding)
         return join_patches(self.out(self.norm(h) * (1 + scale) + shift), self.patch, grid)
 
     def _embed_positions(self, grid: tuple[int, ...]) -> Tensor:
-        weight = self.patch_in.weight
-        return embed_positions(grid, len(weight)).to(weight)
+        return embed_positions(grid, self.width).to(self.patch_in.weight)
 
 
 def _check(rank: int, width: int, depth: int, heads: int, dropout: float) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from modkit.nn.attention import find_attention_levels
 from modkit.nn.blocks import check_levels, conv, get_map_size, make_pyramid, zero_init
 from modkit.nn.embeddings import MapJoin
+from modkit.nn.taps import Taps
 from modkit.ops.group_norm import normalize_silu
 from modkit.types import Cond, CondType, TensorType
 
@@ -51,7 +52,8 @@ def check_pyramid(
 class UNetBody(nn.Module, ABC):
     """The U-Net, given factories of its units and resampling modules; the arguments not listed are those of `UNet`.
 
-    `downsamples` and `upsamples` tell for each module of `down` and `up` whether it resamples.
+    `downsamples` and `upsamples` tell for each module of `down` and `up` whether it resamples; `maps` has the types of
+    what the modules compute, by their names.
 
     Args:
         attends: Whether each level attends.
@@ -78,6 +80,8 @@ class UNetBody(nn.Module, ABC):
     ) -> None:
         super().__init__()
         rank, stem = len(x.shape) - 1, channels[0]
+        sizes = make_pyramid(x.shape[1:], len(channels))
+        self.maps: dict[str, TensorType] = {}
         self.join = MapJoin(x, cond.concat, stem)
         self.conv_in = conv(rank, self.join.channels, stem)
         self.down = nn.ModuleList()
@@ -86,23 +90,28 @@ class UNetBody(nn.Module, ABC):
         for level, wide in enumerate(channels):
             if level:
                 self.down.append(downsample(wide_in))
+                self.maps[f"down.{len(downsamples)}"] = TensorType((wide_in, *sizes[level]))
                 downsamples.append(True)
                 skips.append(wide_in)
             for _ in range(blocks):
                 self.down.append(unit(wide_in, wide, attends[level]))
+                self.maps[f"down.{len(downsamples)}"] = TensorType((wide, *sizes[level]))
                 downsamples.append(False)
                 wide_in = wide
                 skips.append(wide)
         self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
+        self.maps |= {f"middle.{index}": TensorType((wide_in, *sizes[-1])) for index in range(2)}
         self.up = nn.ModuleList()
         upsamples = list[bool]()
         for level, wide in reversed(list(enumerate(channels))):
             for _ in range(blocks + 1):
                 self.up.append(unit(wide_in + skips.pop(), wide, attends[level]))
+                self.maps[f"up.{len(upsamples)}"] = TensorType((wide, *sizes[level]))
                 upsamples.append(False)
                 wide_in = wide
             if level:
                 self.up.append(upsample(wide))
+                self.maps[f"up.{len(upsamples)}"] = TensorType((wide, *sizes[level - 1]))
                 upsamples.append(True)
         self.downsamples, self.upsamples = tuple(downsamples), tuple(upsamples)
         self.norm_out = norm(wide_in)
@@ -117,23 +126,28 @@ class UNetBody(nn.Module, ABC):
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples `h`, `b c h w`, by `module` or, given a `size`, upsamples it and crops to `size`."""
 
-    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None) -> Tensor:
+    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps | None = None) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given the vector that modulates its units, `b d`.
+
+        What the modules compute passes through `taps`, under the names of `maps`.
 
         Raises:
             ValueError: If a condition of the type `cond` is missing.
         """
         h = self.conv_in(self.join(x, cond.concat))
         skips = [h]
-        for module, resamples in zip(self.down, self.downsamples):
+        taps = taps or Taps(type(self).__name__, (), (), {})
+        for index, (module, resamples) in enumerate(zip(self.down, self.downsamples)):
             h = self.resample(module, h, embedding, None) if resamples else module(h, embedding, cond.context)
+            h = taps(f"down.{index}", h)
             skips.append(h)
-        for module in self.middle:
-            h = module(h, embedding, cond.context)
-        for module, resamples in zip(self.up, self.upsamples):
+        for index, module in enumerate(self.middle):
+            h = taps(f"middle.{index}", module(h, embedding, cond.context))
+        for index, (module, resamples) in enumerate(zip(self.up, self.upsamples)):
             if resamples:
                 h = self.resample(module, h, embedding, skips[-1].shape[2:])
             else:
                 h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)
+            h = taps(f"up.{index}", h)
         y: Tensor = self.conv_out(normalize_silu(self.norm_out, h))
         return y

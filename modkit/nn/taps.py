@@ -1,0 +1,51 @@
+"""Taps: the inner maps of a network, which are read and added to by name while it is evaluated.
+
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from torch import Tensor
+
+__all__ = ["Taps"]
+
+
+class Taps:
+    """What is read and added in one evaluation of a network.
+
+    Args:
+        owner: Name of the network, for error messages.
+        names: The network's taps.
+        read: Names of the maps to read, each with what is added to it.
+        add: Maps to add, by name, `b c h w`.
+
+    Raises:
+        ValueError: If the network has no such tap.
+
+    Examples:
+        >>> import torch
+        >>> taps = Taps("UNet", ["down.0", "down.1"], ["down.1"], {"down.0": torch.ones(1)})
+        >>> taps("down.0", torch.zeros(1)), taps("down.1", torch.zeros(1)), taps.maps
+        (tensor([1.]), tensor([0.]), {'down.1': tensor([0.])})
+    """
+
+    def __init__(self, owner: str, names: Iterable[str], read: Collection[str], add: Mapping[str, Tensor]) -> None:
+        known = list(names)
+        if unknown := [name for name in (*read, *add) if name not in known]:
+            raise ValueError(f"{owner} expects taps among {', '.join(known)}, got {', '.join(unknown)}")
+        self._read, self._add = read, add
+        self.maps: dict[str, Tensor] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether something happens at a tap."""
+        return name in self._read or name in self._add
+
+    def __call__(self, name: str, h: Tensor) -> Tensor:
+        """Returns the map with which the network goes on."""
+        if name in self._add:
+            h = h + self._add[name].to(h.dtype)
+        if name in self._read:
+            self.maps[name] = h
+        return h
