@@ -27,7 +27,7 @@ VERBS = set(
     replay report require reroot resample reset resize resolve restart restore resume review revise revive rewind
     round run sample save scale scan schedule score seed select send set settle share shift shorten show slice
     smooth sort space spill split spread squash start step stream stretch strip suggest sum swap sweep sync
-    synchronize synthesize tag take thin train transform translate traverse truncate try tune unpack unscale update
+    synchronize synthesize tag take tap thin train transform translate traverse truncate try tune unpack unscale update
     use vacate validate verify view wait walk warn warp watch weigh widen withdraw wrap write zero
     """.split()
 )

@@ -5,10 +5,10 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from modkit import TensorType, use
+from modkit import Cond, TensorType, use
 from modkit.engines import fsdp2
 from modkit.engines.fsdp2 import FSDP2Engine
-from modkit.models import Latent
+from modkit.models import Diffusion, Latent
 from modkit.optim.shards import is_shard
 from tests.refusals import check_refusal
 
@@ -63,6 +63,27 @@ def test_networks_are_divided_and_made_whole_again(engine):
         for name, one in model.named_parameters():
             assert torch.equal(one, weights[name])
         own = [*model.autoencoder.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("network", "last"),
+    [(use("unet", channels=[8], blocks=1), "conv_out"), (use("dit", width=8, depth=2, heads=2), "out")],
+    ids=["unet", "dit"],
+)
+def test_taps_of_a_divided_network_are_those_of_the_whole_one(engine, network, last):
+    """The fault: a method beside `forward` finds shards in the place of weights unless the engine knows it."""
+    model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network=network)
+    x, cond = torch.randn(2, 1, 8, 8), Cond(time=torch.tensor([0.2, 0.7]))
+    nn.init.normal_(model.network.get_parameter(f"{last}.weight"))
+    name = list(model.network.taps)[0]
+    y, maps = model.network.tap(x, cond, [name], {name: torch.ones(())})
+    engine.wrap("denoiser", nn.ModuleDict({"model": model}), [*model.parameters()])
+    for _ in range(2):
+        made, read = model.network.tap(x, cond, [name], {name: torch.ones(())})
+        (made.square().sum() + read[name].square().sum()).backward()
+        torch.testing.assert_close(made, y)
+        torch.testing.assert_close(read[name], maps[name])
+        assert all(is_shard(one) for one in model.network.parameters() if one.ndim)
 
 
 def test_a_player_that_has_no_turn_yet_is_not_held_to_its_gradients(engine):
