@@ -63,6 +63,7 @@ _GIVEN = {
     "x": "The type of a sample, a `TensorType`; for a model of several levels, a tuple of them.",
     "cond": "The conditions that come with each call, a `CondType`.",
     "fields": "The types of the fields that come with a sample, by name.",
+    "conditions": "The types of those fields that the model is conditioned on, by name.",
     "heads": "The widths of the outputs beside the logits that `judge` returns, by name; none by default.",
     "h": "The type of the encoder's features, or a tuple of them, coarsest first.",
     "z": "The type of the input: the latent, or a generator's noise.",

@@ -1,6 +1,4 @@
-"""Cases of the parts of diffusion models: networks, schedules, time sampling, parametrizations, grids, samplers,
-guidance.
-"""
+"""Cases of the parts of diffusion models, from networks and schedules to samplers and guidance."""
 
 from __future__ import annotations
 
@@ -62,6 +60,12 @@ def _play_times(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, 
     if not ((t > 0) & (t <= 1)).all():
         raise AssertionError(f"expected times in (0, 1], got {t.tolist()}")
     return {"t": _emit_exact(t)}
+
+
+def _play_coupling(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    x_0 = probe.draw_tensor("x_0", types["x"])
+    fields = {name: probe.draw_tensor(name, type) for name, type in types["fields"].items()}
+    return emit("eps", part(x_0, fields, probe.rng), replace(types["x"], range=None), learns=False)
 
 
 def _play_parametrization(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -174,6 +178,13 @@ def _make_schedule(name: str, x: TensorType = IMAGE) -> Mapping[str, Any]:
     return {"schedule": _build_part("schedule", name, x=x), "x": x}
 
 
+def _make_pairing(x: TensorType, **conditions: TensorType) -> Mapping[str, Any]:
+    """Types under which noise is paired with data that bring noise of their own, given these conditions."""
+    fields = {"labels": _LABELS, "noise": replace(x, range=None), **conditions}
+    return {"x": x, "cond": CondType(), "fields": fields, "conditions": conditions}
+
+
+_LABELS = TensorType((), classes=3)
 _INPUTS: dict[str, tuple[TensorType, CondType]] = {
     "2-D": (IMAGE, _TIME),
     "odd": (ODD, _TIME),
@@ -198,6 +209,17 @@ CASES = (
     ),
     Case("schedule", {"2-D": {"x": replace(IMAGE, std=1.0)}}, _play_schedule),
     Case("times", _SCHEDULES, _play_times, ("independence",)),
+    Case(
+        "coupling",
+        {
+            "2-D": _make_pairing(IMAGE),
+            "vector": _make_pairing(VECTOR),
+            "label condition": _make_pairing(IMAGE, labels=_LABELS),
+            "map beside": _make_pairing(IMAGE, map=IMAGE),
+            "enclosing model": _make_pairing(IMAGE) | {"cond": CondType(vector=4)},
+        },
+        _play_coupling,
+    ),
     Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
     Case("loss-weight", {"cosine": {}}, _play_loss_weight, ("independence",)),
     Case("grid", _SCHEDULES, _play_grid),

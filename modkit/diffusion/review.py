@@ -41,6 +41,8 @@ from modkit.diffusion.schedules import get_std
 from modkit.kinds import (
     Conditioner,
     ConditionerExtras,
+    Coupling,
+    CouplingExtras,
     Fact,
     Finding,
     Guidance,
@@ -61,6 +63,7 @@ __all__ = [
     "find_drift",
     "find_growth",
     "find_rarest",
+    "review_coupling",
     "review_drift",
     "review_growth",
     "review_guidance",
@@ -265,6 +268,18 @@ def review_drift(
             f"{_MOST_GROWTH:g}-fold"
         )
         yield Finding("parametrization", message, ("parametrization=v", "parametrization=edm"), refused=True)
+
+
+def review_coupling(coupling: Coupling, sampler: Sampler) -> Iterator[Note]:
+    """Finds samplers that draw noise in their steps where training paired the noise with the data."""
+    independent = read_extras(coupling, CouplingExtras).independent
+    if not independent and not read_extras(sampler, SamplerExtras).deterministic:
+        yield Finding(
+            "sampler",
+            "expected a sampler that draws no noise in its steps, since x_t is not normal given x_0 where training pairs "
+            f"noise with data; got {type(sampler).__name__} under {type(coupling).__name__}",
+            ("sampler.eta=0", "sampler.churn=0", "sampler=ddim", "coupling=independent"),
+        )
 
 
 def review_guidance(

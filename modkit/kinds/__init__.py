@@ -50,6 +50,8 @@ from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
 from modkit.kinds.denoisers import (
     Coefficients,
+    Coupling,
+    CouplingExtras,
     Denoise,
     Grid,
     GridExtras,
@@ -98,6 +100,8 @@ __all__ = [
     "Conditioner",
     "ConditionerExtras",
     "Corruption",
+    "Coupling",
+    "CouplingExtras",
     "Critic",
     "Data",
     "DataExtras",

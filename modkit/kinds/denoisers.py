@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Coefficients",
+    "Coupling",
+    "CouplingExtras",
     "Denoise",
     "Grid",
     "GridExtras",
@@ -106,6 +108,30 @@ class Times(Protocol):
     def __call__(self, num: int, rng: Rng) -> Tensor:
         """Draws `num` times, float64, on the CPU."""
         ...
+
+
+class Coupling(Protocol):
+    """Draws the noise that each sample is trained to come from."""
+
+    def __call__(self, x_0: Tensor, fields: Mapping[str, Tensor], rng: Rng) -> Tensor:
+        """Returns eps, with the shape, dtype and device of `x_0`, `b ...`; `fields` are those of the batch.
+
+        Over the whole data it is standard normal, and, where there are conditions, under each of them: samplers start
+        from such noise, whatever the condition. Samples on the meta device have no values to pair.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CouplingExtras:
+    """Optional members of a `Coupling`.
+
+    Args:
+        independent: Whether eps is independent of x_0, so that p(x_t | x_0) is normal, as samplers that draw noise in
+            their steps take it to be.
+    """
+
+    independent: bool = False
 
 
 class Parametrization(Protocol):

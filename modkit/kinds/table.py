@@ -51,6 +51,9 @@ KINDS: dict[str, Kind] = {
         Kind("decoding", "Decoding", ("codes",), "logits to codes", trained=False),
         Kind("schedule", "Schedule", ("x",), "signal and noise over time"),
         Kind("times", "Times", ("schedule", "x"), "times drawn in training"),
+        Kind(
+            "coupling", "Coupling", ("x", "cond", "fields", "conditions"), "noise paired with data", optional=("cond",)
+        ),
         Kind("parametrization", "Parametrization", ("schedule", "x"), "what a denoiser predicts"),
         Kind("loss-weight", "LossWeight", (), "weight of the denoising loss over time"),
         Kind("grid", "Grid", ("schedule", "x"), "where a sampler steps", trained=False),

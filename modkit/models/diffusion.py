@@ -3,7 +3,8 @@ r"""Diffusion: a network learns to remove noise, and a sampler removes it step b
     x_t = alpha_t x_0 + sigma_t eps,   minimise  w(t) |out(x_t, t) - target|^2,   eps ~ N(0, I)
 
 The parametrization sets what the network predicts, the schedule how much noise there is, `times` the times at which the
-network is trained, and the sampler how samples are drawn. Each can be replaced without changing the others.
+network is trained, the coupling the noise that it is trained with, and the sampler how samples are drawn. Each can be
+replaced without changing the others.
 
 References:
     Denoising Diffusion Probabilistic Models (Ho et al., 2020), alg. 1 and 2, https://arxiv.org/abs/2006.11239
@@ -22,7 +23,14 @@ from modkit import kinds
 from modkit.diffusion.coefficients import GridCoefficients, send
 from modkit.diffusion.gaussian import add_noise, snr
 from modkit.diffusion.guidance import ConditionSides, make_conditions
-from modkit.diffusion.review import review_drift, review_growth, review_guidance, review_levels, review_scale
+from modkit.diffusion.review import (
+    review_coupling,
+    review_drift,
+    review_growth,
+    review_guidance,
+    review_levels,
+    review_scale,
+)
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, check_draws, make_weights
@@ -46,6 +54,7 @@ class Diffusion(Model):
         network: The denoiser.
         schedule: Signal and noise over time.
         times: Distribution of the times in training.
+        coupling: Noise that each sample is trained with.
         parametrization: Target that the network predicts.
         loss_weight: Weight of the denoising loss over time.
         sampler: Steps from noise to data.
@@ -68,6 +77,7 @@ class Diffusion(Model):
         network: Slot[kinds.Network] = default("unet"),
         schedule: Slot[kinds.Schedule] = default("cosine"),
         times: Slot[kinds.Times] = default("uniform"),
+        coupling: Slot[kinds.Coupling] = default("independent"),
         parametrization: Slot[kinds.Parametrization] = default("v"),
         loss_weight: Slot[kinds.LossWeight] = default("simple"),
         sampler: Slot[kinds.Sampler] = default("ddim"),
@@ -84,6 +94,8 @@ class Diffusion(Model):
         self.loss_weight = loss_weight()
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
+        conditions = {name: one for name, one in (fields or {}).items() if name in self.reads}
+        self.coupling = coupling(x=x, cond=cond, fields=fields or {}, conditions=conditions)
         self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.sampler = sampler(schedule=self.schedule, x=x)
@@ -107,9 +119,9 @@ class Diffusion(Model):
         alpha_t, sigma_t, weight, *sent = send((*scales, weight, *computed.values()), x_0)
         coefficients = dict(zip(computed, sent))
 
-        eps = rng.normal("eps", x_0)
-        x_t = add_noise(x_0, eps, (alpha_t, sigma_t))
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
+        eps = self.coupling(x_0, batch.fields, rng)
+        x_t = add_noise(x_0, eps, (alpha_t, sigma_t))
         out = self._run_network(x_t, coefficients, cond)
         losses = self.parametrization.losses(out, x_0, eps, x_t, coefficients)
         losses["denoising"] = weight * losses["denoising"]
@@ -136,6 +148,7 @@ class Diffusion(Model):
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
         yield from review_drift(x, self.schedule, self.parametrization, self.times, self.sampler)
+        yield from review_coupling(self.coupling, self.sampler)
         yield from review_guidance(self.guidance, self.conditioner, x, self.sampler.times()[:-1].tolist())
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
@@ -155,6 +168,17 @@ class Diffusion(Model):
             return Denoised(x_0 if ends is None else x_0.clamp(*ends), v)
 
         return variational_bound(self.schedule, denoise, batch.tensor, len(check_draws(self, num)), rng, grain=grain)
+
+    def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
+        """An upper bound on -log p(x), see `bound`, by which joint training learns: its noise is independent of x.
+
+        Raises:
+            ValueError: If the coupling pairs noise with the data, which nothing would heed here.
+        """
+        if not read_extras(self.coupling, kinds.CouplingExtras).independent:
+            name = type(self.coupling).__name__
+            raise ValueError(f"Diffusion expects the coupling `independent` in joint training, got {name}")
+        return super().cross_entropy(batch, step)
 
     @property
     def differentiable(self) -> bool:

@@ -141,6 +141,11 @@ _PARTS = {
         ("uniform", "diffusion.time_sampling:Uniform", "Uniform over the schedule (Ho et al., 2020)"),
         ("log-normal", "diffusion.time_sampling:LogNormal", "Log-normal noise levels (Karras et al., 2022)"),
     ),
+    "coupling": (
+        ("independent", "diffusion.couplings:Independent", "Independent of the data (Ho et al., 2020)"),
+        ("optimal", "diffusion.couplings:Optimal", "Optimal transport of a batch (Tong et al., 2024)"),
+        ("pairs", "diffusion.couplings:Pairs", "Noise that comes with the data (Liu et al., 2023)"),
+    ),
     "loss-weight": (
         ("simple", "diffusion.loss_weights:Simple", "One at all times (Ho et al., 2020)"),
         ("min-snr", "diffusion.loss_weights:MinSNR", "Clamped signal to noise (Hang et al., 2023)"),
