@@ -178,7 +178,7 @@ def _make_schedule(name: str, x: TensorType = IMAGE) -> Mapping[str, Any]:
     return {"schedule": _build_part("schedule", name, x=x), "x": x}
 
 
-def _make_pairing(x: TensorType, **conditions: TensorType) -> Mapping[str, Any]:
+def _make_pairing(x: TensorType, **conditions: TensorType) -> dict[str, Any]:
     """Types under which noise is paired with data that bring noise of their own, given these conditions."""
     fields = {"labels": _LABELS, "noise": replace(x, range=None), **conditions}
     return {"x": x, "cond": CondType(), "fields": fields, "conditions": conditions}

@@ -276,8 +276,8 @@ def review_coupling(coupling: Coupling, sampler: Sampler) -> Iterator[Note]:
     if not independent and not read_extras(sampler, SamplerExtras).deterministic:
         yield Finding(
             "sampler",
-            "expected a sampler that draws no noise in its steps, since x_t is not normal given x_0 where training pairs "
-            f"noise with data; got {type(sampler).__name__} under {type(coupling).__name__}",
+            "expected a sampler that draws no noise in its steps, since training pairs noise with data, "
+            f"so that x_t is not normal given x_0; got {type(sampler).__name__} under {type(coupling).__name__}",
             ("sampler.eta=0", "sampler.churn=0", "sampler=ddim", "coupling=independent"),
         )
 

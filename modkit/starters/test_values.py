@@ -19,6 +19,7 @@ from modkit.starters.bijection import SinhArcsinh
 from modkit.starters.bottleneck import FixedWidth
 from modkit.starters.conditioner import OneHot
 from modkit.starters.corruption import LostPixels
+from modkit.starters.coupling import Nearest
 from modkit.starters.data import Checkerboard
 from modkit.starters.decoder import PatchDecoder
 from modkit.starters.decoding import MinP
@@ -221,6 +222,17 @@ def test_no_time_is_before_the_first_of_a_table() -> None:
     """A table of 4 times begins at 1/4."""
     times = LogitNormal(Cosine(num=4), mean=-2.0)(1000, Rng(0))
     assert float(times.min()) == 0.25
+
+
+def test_the_noise_is_the_nearest_of_the_draws() -> None:
+    """No other draw is nearer; a single one is independent noise."""
+    x_0 = torch.randn(50, 2, 3, generator=torch.Generator().manual_seed(0))
+    draws = torch.stack([Rng(0).at("draw", index).normal("eps", x_0) for index in range(3)])
+    eps = Nearest(num=3)(x_0, {}, Rng(0))
+    distances = (draws - x_0).flatten(2).norm(dim=2)
+    torch.testing.assert_close((eps - x_0).flatten(1).norm(dim=1), distances.amin(0))
+    assert torch.equal(Nearest(num=1)(x_0, {}, Rng(0)), draws[0])
+    assert Nearest(num=1).independent and not Nearest(num=3).independent
 
 
 def test_the_true_target_gives_x_0_back_and_costs_nothing() -> None:
