@@ -106,6 +106,10 @@ PLANTED = {
         diffusion(conditioner=UNDROPPED, guidance="cfg"),
         "refused", "model.guidance", "model.conditioner.drop=0.1",
     ),
+    "noise in the steps of a flow between pairs": (
+        diffusion(schedule="linear", coupling="optimal", sampler="ancestral"),
+        "warned", "model.sampler", "model.sampler=ddim",
+    ),
     # a denoising GAN
     "levels between the steps": (
         denoising_gan(sampler=use("heun", steps=8)),

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from modkit import build, use
+from modkit.diffusion.couplings import Optimal
 from modkit.rng import Rng
-from modkit.types import Batch, Cond
+from modkit.types import Batch, Cond, TensorType
 from tests.float64 import NoFloat64
 from tests.play import digits, spec, turn
 from tests.refusals import refusals
@@ -81,6 +82,20 @@ def test_the_loss_weight_multiplies_each_sample_s_denoising(name, shift):
     snr = (alpha / sigma).flatten() ** 2
     want = (snr.clamp(max=5) / (snr + shift) * (out - target).square().mean((1, 2, 3))).mean()
     torch.testing.assert_close(model.losses("denoiser", batch, turn("a"))["denoising"], want, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("conditions", [{}, LABEL], ids=["none", "label"])
+def test_the_noise_is_that_of_the_coupling_within_the_classes_that_the_model_is_conditioned_on(conditions):
+    model, batch = made(coupling="optimal", **conditions), digits(12, torch.float64)
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.losses("denoiser", batch, turn("a"))
+    types = {"labels": TensorType((), classes=10)} if conditions else {}
+    eps = Optimal(conditions=types)(batch.tensor, batch.fields, turn("a").rng)
+    t = model.times(12, turn("a").rng.at("times"))
+    alpha, sigma = (scale.view(-1, 1, 1, 1) for scale in model.schedule.scales(t))
+    torch.testing.assert_close(seen[0], alpha * batch.tensor + sigma * eps, rtol=1e-12, atol=0)
+    assert not torch.equal(eps, turn("a").rng.normal("eps", eps))
 
 
 def test_times_are_drawn_for_each_sample():

@@ -290,6 +290,11 @@ test_what_cannot_be_trained_jointly_is_refused = refusals(
     ),
     (use("autoencoder", encoder=NET, decoder=NET, bottleneck="lfq"), None, r"model\.prior: .*Autoencoder has none"),
     (use("latent", autoencoder=VAE_PRIOR, prior=VP), None, r"model\.prior: .*Latent has none"),
+    (
+        use("diffusion", network=NET, coupling="optimal"),
+        None,
+        r"model\.prior: .*Diffusion expects the coupling `independent` in joint training, got Optimal",
+    ),
     (VP, {**MLP, "bottleneck": "identity"}, f"{UNKNOWN}mod"),
     (VP, CODES, f"{UNKNOWN}.*: none"),
     (VP, {**MLP, "bottleneck": "lfq"}, f"{UNKNOWN}.*: none"),

@@ -68,6 +68,7 @@ UNFIT = {
     **{("flow", "conditioner", part): "the host's data have no maps" for part in ("encoded", "map")},
     ("latent", "bijection", "squeeze"): "the latents of the host are vectors",
     ("flow", "conditioner", "tokens"): "its networks do not attend",
+    ("latent", "coupling", "pairs"): "no data bring noise of a latent's shape",
     ("diffusion", "weight", "adaptive"): "a denoiser names no last layer",
 }
 """Parts that run in no host of a family that has a slot of their kind, and why."""

@@ -757,6 +757,33 @@ REFUSALS |= {
         )
     },
 }
+REFUSALS |= {
+    **{
+        f"{host} {path}.coupling=pairs": (
+            rf"{re.escape(path)}(\[0\])?\.coupling: the coupling pairs .*: Pairs expects a field 'masked' of noise, "
+            rf"continuous and of the shape of x, .*, got {found}"
+        )
+        for host, path, found in (
+            ("diffusion", "model", "data with the fields"),
+            ("diffusion-ring", "model", "data with the fields"),
+            ("latent-diffusion", "model.prior", "data with the fields"),
+            ("latent-vq", "model.prior", "data with the fields"),
+            ("latent-cascade", "model.prior.level", "data with the fields"),
+            ("latent-in-painting", "model.prior", "1×8×8 in"),
+        )
+    },
+    **{
+        f"{host} {path}.coupling=optimal": (
+            rf"{re.escape(path)}(\[1\])?\.coupling: the coupling optimal .*: Optimal expects conditions that are "
+            rf"classes, .*, got {found}, which hardly any two samples share"
+        )
+        for host, path, found in (
+            ("in-painting", "model", "the field 'masked' of .*"),
+            ("latent-in-painting", "model.prior", "the field 'masked' of .*"),
+            ("latent-cascade", "model.prior.level", "concat .* from an enclosing Model"),
+        )
+    },
+}
 _JOINT = "joint training expects a"
 REFUSALS |= (
     {
@@ -776,4 +803,5 @@ REFUSALS |= (
         )
         for part in ("denoising-gan", "gan", "latent", "sklearn/gaussian-mixture")
     }
+    | {"latent-joint model.prior.coupling=optimal": r"model\.prior: .* the coupling `independent` in joint training"}
 )
