@@ -140,6 +140,7 @@ _PARTS = {
     "times": (
         ("uniform", "diffusion.time_sampling:Uniform", "Uniform over the schedule (Ho et al., 2020)"),
         ("log-normal", "diffusion.time_sampling:LogNormal", "Log-normal noise levels (Karras et al., 2022)"),
+        ("low-discrepancy", "diffusion.low_discrepancy:LowDiscrepancy", "Spread over a batch (Kingma et al., 2021)"),
     ),
     "coupling": (
         ("independent", "diffusion.couplings:Independent", "Independent of the data (Ho et al., 2020)"),
