@@ -47,7 +47,7 @@ def measure(x, y):
 
 
 def sample(model, steps, num, **fields):
-    return model.with_parts(sampler=use("ddim", steps=steps, spacing="even")).sample(num, seed=0, **fields)
+    return model.with_parts(sampler=use("ddim", steps=steps, grid="even")).sample(num, seed=0, **fields)
 
 
 def measure_at_once(coupling, num=2048, **options):

@@ -192,6 +192,7 @@ SMALL = {
     ("grid", "even"): {"shift": 3.0},
     **{("sampler", name): {"steps": 4} for name in ("ancestral", "ddim", "dpm-solver++", "sde", "unipc")},
     ("sampler", "restart"): {"sampler": _DDIM, "low": 0.2, "high": 3.0},
+    ("times", "low-discrepancy"): {"times": "log-normal"},
     ("coupling", "pairs"): {"field": "masked"},
     ("conditioner", "label"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},
