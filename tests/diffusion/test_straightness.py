@@ -74,6 +74,5 @@ def test_optimal_pairs_of_256_are_straight_and_those_within_a_class_are_not_skew
     found = {f"at once, {one}": measure_at_once(one, **options) for one in ("independent", "optimal")}
     for name, coupling in (("independent", "independent"), ("blind", use(Blind)), ("within", "optimal")):
         found[f"classes, {name}"] = measure_within(coupling, **options)
-    print(found)
     assert found["at once, independent"] > 1.7 and found["at once, optimal"] < 0.4
     assert found["classes, independent"] < 0.06 and found["classes, within"] < 0.05 and found["classes, blind"] > 0.8
