@@ -5,7 +5,7 @@ r"""Couplings: which noise each sample is trained to come from.
 A denoiser learns the mean of all paths through x_t. If eps is independent of x_0 these cross, so the flow from noise to
 data bends and takes many steps; if each sample comes from noise near to it, the flow is nearly straight and takes few.
 
-Shape letters: b batch, n samples of one condition, d values of a sample.
+Shape letters: b batch, n samples of one condition.
 """
 
 from __future__ import annotations

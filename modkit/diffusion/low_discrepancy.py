@@ -75,14 +75,14 @@ class _Spread(Rng):
 
     def _spread(self, name: str, like: Tensor) -> Tensor:
         """Draws from (0, 1), `b ...`, float64; the columns have shifts of their own."""
-        one = torch.empty(1, *like.shape[1:], dtype=torch.float64)
+        one = torch.empty(1, *like.shape[1:], dtype=torch.float64, device="cpu")
         shift = self.replay().rows(-self._first).uniform(name, one) + 2**-25  # half a step of its grid: never 0
-        rows = torch.arange(self._first, self._first + len(like))
+        rows = torch.arange(self._first, self._first + len(like), device="cpu")
         spread: Tensor = (shift + _compute_radical_inverse(rows).view(-1, *[1] * (like.ndim - 1))) % 1
         return spread
 
 
 def _compute_radical_inverse(numbers: Tensor) -> Tensor:
     """Mirrors whole numbers below 2^32 at the binary point: float64 in [0, 1)."""
-    bits = torch.arange(32)
+    bits = torch.arange(32, device=numbers.device)
     return ((numbers[:, None] >> bits & 1) * 2.0 ** -(bits + 1).double()).sum(1)

@@ -5,7 +5,7 @@ r"""A coupling that gives each sample the nearest of several draws of noise.
 A coupling draws the noise that each sample is trained to come from (`modkit.kinds.Coupling`). This one looks at a
 sample alone, so that training does not depend on how a batch is split. The noise is only nearly normal over the data.
 
-Shape letters: k draws, b batch, d values of a sample.
+Shape letters: k draws, b batch.
 """
 
 from collections.abc import Mapping
