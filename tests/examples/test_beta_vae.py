@@ -62,7 +62,7 @@ def test_a_system_without_figures_is_refused():
 
 def test_betas_ascend_and_leave_out_other_systems():
     assert list(list_betas(DIGITS).values()) == [0.05, 0.1, 0.5, 1.0]
-    assert list(list_betas(SPRITES).values()) == [1.0, 2.0, 4.0, 8.0]
+    assert list(list_betas(SPRITES).values()) == [0.5, 1.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize(("plan", "name"), [("digits", "β = 1"), *(("sprites", name) for name in SPRITES.rivals)])

@@ -31,7 +31,7 @@ def test_own_parts_are_sorted_by_kind_and_have_bare_names_and_our_distribution()
     keys = [(entry.part.kind, entry.part.name) for entry in read.list_parts()]
     assert keys == sorted(keys) and len(keys) == len(set(keys)) and {kind for kind, _ in keys} <= set(KINDS)
     samplers = [entry.part.name for entry in read.list_parts("sampler") if "/" not in entry.part.name]
-    assert samplers == ["ancestral", "ddim", "dpm-solver++", "euler", "heun"]
+    assert samplers == "ancestral consistency ddim dpm-solver++ euler heun restart sde unipc".split()
 
 
 @pytest.mark.smoke

@@ -28,7 +28,6 @@ UNFIT = {
         for part in ("contractive", "decoder-gradient", "latent-norm")
     },
     **{(family, "regularizer", "feature-matching"): "it trains a generator" for family in ("autoencoder", "latent")},
-    ("denoising-gan", "regularizer", "feature-matching"): "the host's critic shows no maps",
     **{(family, "regularizer", "path-length"): "it penalises a generator" for family in ("autoencoder", "latent")},
     **{
         (family, "model", part): "the data are one tensor, and no codes"

@@ -113,7 +113,7 @@ def test_trials_that_differ_in_sampling_share_a_training(file, out, commands, co
         run = Run.open(out / "runs" / trial.run)
         assert run.finished
         assert f"seed: {trial.run[-1]}" in run.spec_text
-        assert "sampler: {use: ddim, steps: 2" in run.spec_text
+        assert "use: ddim\n    steps: 2\n" in run.spec_text
         assert len(read_reports(run.path)) == 3
         report = next(report for report in read_reports(run.path) if report.overrides == trial.sampling)
         assert report.settings == MEASURED
