@@ -24,11 +24,15 @@ __all__ = ["SYSTEMS", "Plan", "carry_out", "read_spec"]
 
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "VAE": (),
-    "IWAE-50": ("model.draws=50", "model.gradient=doubly-reparametrized"),
+    "IWAE-50": (  # it decodes 50 draws of each sample: in batches of 256, too few steps would fit
+        "model.draws=50",
+        "model.gradient=doubly-reparametrized",
+        "train.batch_size=64",
+    ),
     "IAF": (
-        "model.encoder.width=208",
-        "model.bottleneck.flow={use: chain, layers: [{use: autoregressive, width: 48}, "
-        "{use: autoregressive, width: 48, reverse: true}]}",
+        "model.encoder.width=200",
+        "model.bottleneck.flow={use: chain, layers: [{use: autoregressive, width: 64, depth: 1}, "
+        "{use: autoregressive, width: 64, depth: 1, reverse: true}]}",
     ),
     "ladder": (
         "model.encoder.width=80",
