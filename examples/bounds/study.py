@@ -22,13 +22,11 @@ from modkit.metrics import Bound
 
 __all__ = ["SYSTEMS", "Plan", "carry_out", "read_spec"]
 
+_SMALL = "train.batch_size=64"  # for systems of costly samples, of which too few batches of 256 would fit
+
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "VAE": (),
-    "IWAE-50": (  # it decodes 50 draws of each sample: in batches of 256, too few steps would fit
-        "model.draws=50",
-        "model.gradient=doubly-reparametrized",
-        "train.batch_size=64",
-    ),
+    "IWAE-50": ("model.draws=50", "model.gradient=doubly-reparametrized", _SMALL),
     "IAF": (
         "model.encoder.width=200",
         "model.bottleneck.flow={use: chain, layers: [{use: autoregressive, width: 64, depth: 1}, "
@@ -38,6 +36,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
         "model.encoder.width=80",
         "model.bottleneck={use: ladder, channels: 4, width: 64, groups: [4]}",
         "model.decoder.depth=1",
+        _SMALL,
     ),
 }
 """Overrides of the spec by system. All have as many weights, within a twentieth."""
