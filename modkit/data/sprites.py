@@ -116,7 +116,7 @@ def _order_pictures() -> Tensor:
 def _draw(shape: Tensor, scale: Tensor, orientation: Tensor, x: Tensor, y: Tensor, *, size: int) -> Tensor:
     """Draws pictures, `b size size` in [0, 1], float64, from the values of their factors, `b` each.
 
-    Only a window around each sprite is computed, a quarter of a picture: elsewhere there is nothing.
+    Only a window around each sprite is computed, half as wide as the picture and two pixels more on each side.
     """
     radius = (0.5 + 0.1 * scale.double()) / 4  # of the circle around the sprite, in sides of the picture
     angle = orientation.double() * (2 * math.pi / (_SIZES["orientation"] - 1))

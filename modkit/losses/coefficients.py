@@ -43,8 +43,7 @@ class Warmup:
         value: The final weight.
         steps: Number of steps over which the weight moves.
         start: The step at which it begins to move.
-        initial: The weight until then. Above `value`, the weight falls: a KL that is pressed hard at first aligns a
-            latent's dimensions with what matters most, and has room for the rest later.
+        initial: The weight until then; above `value`, the weight falls.
 
     Raises:
         ValueError: If `steps` is below 1 or `start` is negative.

@@ -69,6 +69,21 @@ def test_factors_do_what_they_say():
             assert float(whole.sum()) == pytest.approx(float(moved.sum()), rel=0.01)
 
 
+@pytest.mark.parametrize("size", [8, 9, 32, 50])
+def test_what_lies_outside_a_window_is_empty(size, monkeypatch):
+    gen = torch.Generator().manual_seed(0)
+    factors = [torch.randint(num, (200,), generator=gen) for num in (3, 6, 40, 32, 32)]
+    factors[3][:100], factors[4][:100] = torch.tensor([0, 31]).repeat(50), torch.tensor([0, 0, 31, 31]).repeat(25)
+    drawn = _draw(*factors, size=size)
+
+    def place_whole(middle, size):
+        pixels = torch.arange(size).expand(len(middle), size)
+        return pixels, (pixels.double() + 0.5) / size - middle[:, None]
+
+    monkeypatch.setattr("modkit.data.sprites._place_windows", place_whole)
+    assert torch.equal(_draw(*factors, size=size), drawn)
+
+
 def test_each_combination_of_factors_is_in_one_split_once():
     data = Sprites(size=8)
     assert sum(data.splits.values()) == 737_280
