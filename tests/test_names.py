@@ -52,7 +52,7 @@ TERMS = {
     "Protocol of FeatureExtractor and Data": "key",
     "Protocol of Likelihood": "mean nll out",
     "Protocol of Metric and MetricExtras": "given result",
-    "Protocol of Model": "bound cross_entropy losses players stages weights",
+    "Protocol of Model": "bound cross_entropy denoiser losses players stages weights",
     "Protocol of Generator's extras": "styles synthesis",
     "Protocol of Bottleneck's extras": "posterior posterior_entropy posterior_moments",
     "Protocol of Parametrization": "coefficients denoised error_scale inputs",

@@ -51,7 +51,7 @@ class GridCoefficients:
 
     Args:
         compute: Computes coefficients by name, `n` each, from times `n`, float64 on the CPU.
-        times: The times of the grid, `n`.
+        times: The times of the grid, `n`, if they are known.
 
     Examples:
         >>> grid = GridCoefficients(lambda t: {"square": t**2}, torch.tensor([1.0, 0.5], dtype=torch.float64))
@@ -59,10 +59,11 @@ class GridCoefficients:
         {'square': 0.25}
     """
 
-    def __init__(self, compute: Callable[[Tensor], Mapping[str, Tensor]], times: Tensor) -> None:
+    def __init__(self, compute: Callable[[Tensor], Mapping[str, Tensor]], times: Tensor | None = None) -> None:
         self._compute = compute
         self._known: dict[float, dict[str, float]] = {}
-        self._add(times)
+        if times is not None:
+            self._add(times)
 
     def at(self, t: Tensor) -> dict[str, float]:
         """Returns the coefficients at a scalar `t`, whether on the grid or not."""
@@ -70,6 +71,11 @@ class GridCoefficients:
         if time not in self._known:
             self._add(t[None])
         return self._known[time]
+
+    def send(self, t: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Sends the coefficients at a time for each sample, `b`, to the device of `x`; gradients flow to the times."""
+        computed = self._compute(t)
+        return dict(zip(computed, send(tuple(computed.values()), x)))
 
     def _add(self, times: Tensor) -> None:
         computed = self._compute(times)

@@ -21,6 +21,7 @@ __all__ = [
     "Coupling",
     "CouplingExtras",
     "Denoise",
+    "DenoiserExtras",
     "Grid",
     "GridExtras",
     "Guidance",
@@ -203,6 +204,21 @@ class Denoise(Protocol):
     def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Predicts x_0 from `x_t`; `t` is a float64 scalar on the CPU."""
         ...
+
+
+@dataclass(frozen=True)
+class DenoiserExtras:
+    """Optional members of a Model that denoises.
+
+    Args:
+        denoiser: `denoiser(fields, cond)` returns the denoiser under the conditions of `b` samples, given the data's
+            fields and what an enclosing Model gives, without guidance or clipping. It may also be called with a time
+            for each sample, `b`. Gradients flow through it.
+        schedule: The noise in x_t.
+    """
+
+    denoiser: Callable[[Mapping[str, Tensor], Cond], Denoise] | None = None
+    schedule: Schedule | None = None
 
 
 class Grid(Protocol):

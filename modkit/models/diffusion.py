@@ -127,6 +127,29 @@ class Diffusion(Model):
         losses["denoising"] = weight * losses["denoising"]
         return {name: loss.mean() for name, loss in losses.items()}
 
+    def denoiser(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> kinds.Denoise:
+        """The denoiser under fixed conditions, without guidance or clipping.
+
+        It is called with x_t, `b ...`, and a time, float64 on the CPU: a scalar, or one for each sample, `b`. Gradients
+        flow through x_t, the weights and the conditions, and through times that are `b`; `torch.no_grad()` is the
+        caller's.
+
+        Args:
+            fields: Those that the conditioner reads, `b` rows each; none is dropped or drawn.
+            cond: Conditions from an enclosing Model.
+
+        Examples:
+            >>> import torch
+            >>> model = Diffusion(TensorType((2,)), network="mlp")
+            >>> denoise = model.denoiser({})
+            >>> denoise(torch.zeros(3, 2), torch.tensor(0.5, dtype=torch.float64)).x_0.shape
+            torch.Size([3, 2])
+            >>> denoise(torch.zeros(3, 2), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)).x_0.shape
+            torch.Size([3, 2])
+        """
+        given = self.conditioner(fields, None).merge(cond)
+        return partial(self._predict, GridCoefficients(self._compute_coefficients), cond=given)
+
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; the conditioner draws missing fields.
 
@@ -157,14 +180,10 @@ class Diffusion(Model):
         The `num` draws are averaged, which makes the bound less noisy but not tighter. As in the samplers, predictions
         are clipped to the range of x if it has one. Guidance is not applied.
         """
-        cond = self.conditioner(batch.fields, None).merge(batch.cond)
-        ends = self.single.range
+        predict, ends = self.denoiser(batch.fields, batch.cond), self.single.range
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            computed = self._compute_coefficients(t)
-            coefficients = dict(zip(computed, send(tuple(computed.values()), x_t)))
-            out = self._run_network(x_t, coefficients, cond)
-            x_0, v = self.parametrization.denoised(out, x_t, coefficients)
+            x_0, v = predict(x_t, t)
             return Denoised(x_0 if ends is None else x_0.clamp(*ends), v)
 
         return variational_bound(self.schedule, denoise, batch.tensor, len(check_draws(self, num)), rng, grain=grain)
@@ -195,10 +214,9 @@ class Diffusion(Model):
 
     def _run_network(self, x_t: Tensor, coefficients: kinds.Coefficients, cond: Cond) -> Tensor:
         x_in, time = self.parametrization.inputs(x_t, coefficients)
-        return self.network(x_in, cond.at(time))
+        return self.network(x_in.to(self._floating), cond.at(time))
 
     def _predict(self, grid: GridCoefficients, x_t: Tensor, t: Tensor, cond: Cond) -> Denoised:
-        coefficients = grid.at(t)
-        x_in, time = self.parametrization.inputs(x_t, coefficients)
-        out = self.network(x_in.to(self._floating), cond.at(time))
+        coefficients = grid.send(t, x_t) if t.ndim else grid.at(t)
+        out = self._run_network(x_t, coefficients, cond)
         return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)

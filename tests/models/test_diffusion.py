@@ -273,3 +273,34 @@ def test_a_bfloat16_model_steps_in_float32_and_its_network_in_bfloat16(sampler):
     assert got.dtype == torch.bfloat16 and set(seen) == {torch.bfloat16}
     error = (got.float() - wide.sample(64, seed=0)).square().mean().sqrt()
     assert error < 0.02  # the network's rounding, 2^-9 of values up to 3
+
+
+@pytest.mark.parametrize("name", ["eps", "x0", "v", "edm", "flow", "eps-learned"])
+def test_its_denoiser_is_the_conditional_prediction_neither_guided_nor_clipped(name):
+    model, batch = made(parametrization=name, guidance=use("cfg", scale=3.0), **LABEL), digits(4, torch.float64)
+    x_t = (10 * batch.tensor).requires_grad_()
+    t = torch.tensor([0.2, 0.5, 0.9, 1.0], dtype=torch.float64, requires_grad=True)
+    denoise = model.denoiser(batch.fields)
+    coefficients = model.parametrization.coefficients(t, model.schedule.scales(t))
+    x_in, time = model.parametrization.inputs(x_t, coefficients)
+    cond = Cond(vector=model.conditioner.embedding(batch.fields["labels"]), time=time)
+    want = model.parametrization.denoised(model.network(x_in, cond), x_t, coefficients)
+    got = denoise(x_t, t)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    assert (got.x_0.abs() > 1).any()
+    for row in range(4):
+        one = model.denoiser({"labels": batch.fields["labels"][row : row + 1]})(x_t[row : row + 1], t[row].detach())
+        torch.testing.assert_close(one.x_0[0], got.x_0[row], rtol=1e-12, atol=1e-12)
+    reached = [x_t, t, model.network.weight, model.conditioner.embedding.weight]
+    for value in torch.autograd.grad(got.x_0.sum(), reached):
+        assert value.isfinite().all() and value.any()
+
+
+def test_its_denoiser_is_given_what_an_enclosing_model_gives():
+    model, batch = made(**LABEL), digits(2, torch.float64)
+    outer, t = Cond(vector=torch.ones(2, 3).double()), torch.tensor(0.5, dtype=torch.float64)
+    given = model.conditioner(batch.fields, None).merge(outer)
+    told = []
+    model.network.forward = lambda x, cond: told.append(cond) or x
+    model.denoiser(batch.fields, outer)(batch.tensor, t)
+    assert torch.equal(told[0].vector, given.vector)
