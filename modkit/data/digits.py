@@ -2,7 +2,8 @@
 
     x = resize(pixels / 8 - 1)        pixels 0..16, bilinear between pixel centres (`align_corners=False`)
 
-The split is fixed: stratified, with a fifth for testing, by scikit-learn's `train_test_split` with seed 0.
+The split is fixed: stratified, with a fifth for testing, by scikit-learn's `train_test_split` with seed 0; its rows are
+in `digits_split.txt`, those that train first.
 
 Shape letters: b batch, h w spatial.
 """
@@ -10,6 +11,8 @@ Shape letters: b batch, h w spatial.
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ __all__ = ["Digits"]
 
 _SIZE = 8
 _LARGEST = 256
+_TRAIN = 1437  # rows
 
 
 class Digits(InMemory):
@@ -52,7 +56,7 @@ class Digits(InMemory):
     def __init__(self, *, size: int = 16) -> None:
         if not 1 <= size <= _LARGEST:
             raise ValueError(f"Digits expects a size in [1, {_LARGEST}], got {size}")
-        images, labels, train, test = _split()
+        images, labels, train, test = _read()
         x = torch.from_numpy(images).float().view(-1, 1, _SIZE, _SIZE) / 8 - 1
         if size != _SIZE:
             x = interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
@@ -68,12 +72,20 @@ class Digits(InMemory):
 
 
 @cache
-def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels and labels, and the rows that train and test: scikit-learn reads them from text, so once a process."""
-    # imported here: it takes more than a second, and `modkit.data` is imported for any data set
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
-    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
+def _read() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels and labels, and the rows that train and test, once a process.
 
-    images, labels = load_digits(return_X_y=True)
-    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
-    return images, labels, train, test
+    Scikit-learn's file is read without scikit-learn, since to import it takes as long as to import torch.
+    """
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None  # a dependency
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if file.exists():
+        values = np.loadtxt(file, delimiter=",")
+        images, labels = values[:, :-1], values[:, -1].astype(np.int64)
+    else:  # of another version
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+
+        images, labels = load_digits(return_X_y=True)
+    rows = np.array(Path(__file__).with_name("digits_split.txt").read_text().split(), dtype=np.int64)
+    return images, labels, rows[:_TRAIN], rows[_TRAIN:]

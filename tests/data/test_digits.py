@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from modkit.data.digits import Digits
+from modkit.data.digits import Digits, _read
 from modkit.rng import Rng
 from modkit.types import TensorType
 from tests.data.reading import read_split as whole
@@ -70,5 +70,14 @@ def test_mistakes_are_named():
     check_refusal("Digits expects a size in \\[1, 256\\], got 0", Digits, size=0)
 
 
-def test_scikit_learn_is_imported_only_when_digits_are_read():
-    run_python("-c", "import sys, modkit.data, modkit.metrics; assert not {'sklearn', 'scipy'} & set(sys.modules)")
+def test_digits_are_read_without_scikit_learn_whose_import_takes_more_than_a_second():
+    script = "modkit.data.Digits(); assert not {'sklearn', 'scipy'} & set(sys.modules)"
+    run_python("-c", f"import sys, modkit.data, modkit.metrics; {script}")
+
+
+def test_scikit_learn_is_asked_where_its_file_is_not_there(monkeypatch):
+    here = _read()
+    monkeypatch.setattr("modkit.data.digits.Path.exists", lambda path: False)
+    for mine, theirs in zip(_read.__wrapped__(), here, strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)

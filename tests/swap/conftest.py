@@ -1,14 +1,8 @@
 """What every test of the swap matrix does with less of."""
 
-from functools import cache
-
 import pytest
-from sklearn.datasets import load_digits
 
-from modkit.data.digits import _split
-
-_FEW = tuple(array[:400] for array in load_digits(return_X_y=True))
-_split_few = cache(_split.__wrapped__)
+from modkit.data.digits import _read
 
 
 @pytest.fixture
@@ -21,5 +15,5 @@ def no_candidates(monkeypatch, pytestconfig):
 @pytest.fixture(autouse=True)
 def few_digits(monkeypatch):
     """A few digits: what parts are prepared with is most of the work."""
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **kwargs: _FEW)
-    monkeypatch.setattr("modkit.data.digits._split", _split_few)
+    images, labels, train, test = _read()
+    monkeypatch.setattr("modkit.data.digits._read", lambda: (images, labels, train[:320], test[:80]))
