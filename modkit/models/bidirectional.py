@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
+from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_loss_of_logits
 from modkit.losses.review import review_critic
 from modkit.models.given import call_generator, call_given, decode_noise, list_sources, make_styles
@@ -74,6 +75,8 @@ class Bidirectional(Model):
         discriminator: Tells real from fake pairs: it is given z beside x, as a map of constants (`concat`).
         adversarial: Losses of the two sides.
         regularizers: Penalties on the discriminator at real pairs, or on the generator, by the names of their terms.
+        augment: What the discriminator is shown of real and generated x; penalties on it, too. The encoder reads x
+            itself.
         conditioner: Computes the conditions of all networks from fields; it is trained with the generator.
         game: What teaches the encoder: `ali`, `veegan` or `infogan`.
         categories: Number of categories k of c; 0 for none.
@@ -106,6 +109,7 @@ class Bidirectional(Model):
         discriminator: Slot[kinds.Discriminator] = default("mlp"),
         adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
+        augment: Slot[kinds.Augmentation] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
         game: Literal["ali", "veegan", "infogan"] = "ali",
         categories: int = 0,
@@ -135,6 +139,8 @@ class Bidirectional(Model):
         self.discriminator = discriminator(
             x=x, cond=cond.merge(_make_pair_type(x, code) if self.game.pairs else CondType())
         )
+        self.augment = augment(x=x) if augment else None
+        self.augmenter = Augmenter(self.augment)
         self.adversarial = adversarial()
         sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
         self.penalties = Penalties(self, regularizers, sides)
@@ -143,7 +149,7 @@ class Bidirectional(Model):
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`, which is the encoder, too."""
         own = self.list_modules("generator", "encoder", "bottleneck", "classify", "conditioner")
-        judges = (*self.list_modules("discriminator"), *self.penalties.list_modules("discriminator"))
+        judges = (*self.list_modules("discriminator", "augment"), *self.penalties.list_modules("discriminator"))
         own = (*own, *self.penalties.list_modules("generator"))
         return Player("discriminator", judges), Player("generator", own, against=("discriminator",))
 
@@ -162,14 +168,18 @@ class Bidirectional(Model):
             fake = call_generator(self.generator, z, cond, rng)
             real_given = self._make_pair(x, cond, lambda: self._encode(x, cond, rng))
             fake_given = self._make_pair(x, cond, lambda: self._get_code(z))
-        real_logits, fake_logits = self.discriminator(x, real_given), self.discriminator(fake, fake_given)
-        played = Round(x, real_given, rng, critic=self.discriminator)
+        critic = self._show_critic(rng)
+        real_logits, fake_logits = critic(x, real_given), critic(fake, fake_given)
+        self.augmenter.observe(real_logits, step)
+        played = Round(x, real_given, rng, critic=critic)
         losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
         return losses | self.penalties.compute("discriminator", step, played)
 
     def update(self, player: str, step: Step) -> None:
-        """Updates the penalties that keep statistics."""
+        """Updates the strength of the augmentation, and the penalties that keep statistics."""
         self.penalties.update(player, step)
+        if player == "discriminator":
+            self.augmenter.update(step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
@@ -218,16 +228,21 @@ class Bidirectional(Model):
 
         losses: dict[str, Tensor] = {}
         if step.wants("adversarial"):
-            logits = self.discriminator(fake, self._make_pair(x, given, lambda: self._get_code(z)))
-            losses["adversarial"] = self._compute_adversarial(logits, lambda: self._judge_real(x, cond, rng))
+            critic = self._show_critic(rng)
+            logits = critic(fake, self._make_pair(x, given, lambda: self._get_code(z)))
+            losses["adversarial"] = self._compute_adversarial(logits, lambda: self._judge_real(critic, x, cond, rng))
         if self.game.reconstructs and step.wants("reconstruction"):
             losses["reconstruction"] = self._measure_reconstruction(fake, z, cond)
         played = Round(x, cond, rng, fake, z, generator=self.generator)
         return losses | self.penalties.compute("generator", step, played)
 
-    def _judge_real(self, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
+    def _show_critic(self, rng: Rng) -> kinds.Critic:
+        """The discriminator as it judges in one turn."""
+        return self.augmenter.show(self.discriminator, rng.at("augment"))
+
+    def _judge_real(self, critic: kinds.Critic, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
         """The logits of real pairs; gradients reach the encoder."""
-        return self.discriminator(x, self._make_pair(x, cond.map(Tensor.detach), lambda: self._encode(x, cond, rng)))
+        return critic(x, self._make_pair(x, cond.map(Tensor.detach), lambda: self._encode(x, cond, rng)))
 
     def _compute_adversarial(self, fake_logits: Tensor, judge_real: Callable[[], Tensor]) -> Tensor:
         """The loss of the generator and, in a game against the encoder, of the encoder: that of the other sign."""

@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modkit.losses import Relativistic
+from modkit.augmentations import ADA
+from modkit.losses import R1, Relativistic
 from modkit.models import Bidirectional, Diffusion, Latent
 from modkit.models.step import StepContext
 from modkit.nn.mlp import MLPEncoder
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, TensorType
+from tests.models.test_gan import Twice
 from tests.play import turn
 from tests.refusals import refusals
 
@@ -50,6 +52,22 @@ def test_ali_s_losses_are_those_of_equation_1(x):
     losses["adversarial"].backward()
     for module in (model.generator, model.encoder, model.bottleneck):
         assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("game", ["ali", "infogan"])
+def test_the_judge_is_shown_augmented_x_beside_the_code_of_x_itself(game):
+    options, batch = {"game": game, "regularizers": {"r1": R1}}, draw(6)
+    model, plain = make(**options, augment=Twice), make(**options)
+    plain.discriminator.register_forward_pre_hook(lambda _, given: (2 * given[0], *given[1:]))
+    for player in ("discriminator", "generator"):
+        found, expected = (one.losses(player, batch, turn("a", player)) for one in (model, plain))
+        assert found.keys() == expected.keys()
+        for name, loss in found.items():
+            torch.testing.assert_close(loss, expected[name])
+        model.update(player, turn("a"))
+    assert len(model.augment.seen) == model.augment.updates == 1
+    players = make(IMAGE, augment=ADA).players()
+    assert [one.modules.count("augment") for one in players] == [1, 0]
 
 
 def test_the_minimax_of_paired_losses_is_symmetric_in_the_two_sides():

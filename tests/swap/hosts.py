@@ -132,7 +132,7 @@ _MODELS = {
     "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
     "denoising": _autoencoder(input="noisy"),
     "conditional-vae": _autoencoder(**_CONV, **_LABEL),
-    "bidirectional": _bidirectional(**_ADVERSARIAL),
+    "bidirectional": _bidirectional(**_ADVERSARIAL, augment="diffaugment"),
 }
 _DATA = {
     **dict.fromkeys(("gan-ring", "diffusion-ring", "denoising-gan-ring"), _RING),
