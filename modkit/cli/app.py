@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,6 +222,11 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     help="FILE.png (a grid), .npy or .safetensors, or a new folder of numbered PNGs; samples/seed-SEED.png in the run "
     "by default.",
 )
+@click.option(
+    "--noise",
+    metavar="FILE.npy",
+    help="Also write the noise that each sample is made of, as --out FILE.npy does the samples: pairs for reflow.",
+)
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @click.option("--precision", type=PRECISION, default="float32", show_default=True, help="What the model computes in.")
 @click.option("--compile", is_flag=True, help="Compile the networks, which pays when many samples are drawn.")
@@ -247,6 +252,9 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"{name}.png"
     if path.suffix not in ("", ".png", ".npy", ".safetensors"):
         raise ValueError(f"--out expects a folder or a file ending in .png, .npy or .safetensors, got {path}")
+    noise = Path(options["noise"]) if options["noise"] else None
+    if noise and not (noise.suffix == path.suffix == ".npy" and noise != path and not grid):
+        raise ValueError(f"--noise expects a .npy file beside another of --out, and no --grid, got {noise} and {path}")
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"--out expects an empty or new folder, got {path}, which holds something")
     opened = Run.open(run)
@@ -264,18 +272,41 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
             given = {"seed": seed, "field": field, "batch_size": size, "precision": precision}
             x = sample_classes(model, loaded.fields, columns, engine, **given)
         else:
-            fields: dict[str, Any] = {"precision": precision, **({} if label is None else {"labels": label})}
-            x = share_rows(
-                lambda first, num: model.sample(num, seed=seed, first=first, **fields), num or 64, engine, size
-            )
+            fields: dict[str, Any] = {} if label is None else {"labels": label}
+            if noise:
+                _check_source(model, fields)
+
+            def draw(first: int, num: int) -> Value:
+                given = {"start_noise": _draw_noise(model, first, num, seed)} if noise else {}
+                return model.sample(num, seed=seed, first=first, precision=precision, **given, **fields)
+
+            x = share_rows(draw, num or 64, engine, size)
     if find_rank() > 0:
         return
     samples = Batch(x, {}).tensor.float().cpu().contiguous()
+    if noise:
+        _write(_draw_noise(model, 0, len(samples), seed).cpu(), model.single, noise, None)
     if options["out"]:
         _write(samples, model.single, path, columns)
     else:
         opened.write_picture(path.stem, draw_picture(samples, model.single, columns))
     echo(f"{len(samples)} samples: {path}")
+
+
+def _check_source(model: Model, fields: Mapping[str, Any]) -> None:
+    """Refuses samples that depend on more than their start noise and the fields that are given."""
+    if not model.sources:
+        raise ValueError("--noise expects a model whose samples are made of noise alone (sampler=ddim, sampler.eta=0)")
+    if drawn := [name for name in model.reads if name not in fields]:
+        raise ValueError(f"--noise expects all fields that the model reads, got no {', '.join(drawn)}")
+
+
+def _draw_noise(model: Model, first: int, num: int, seed: int) -> Tensor:
+    """Rows of the start noise of a seed."""
+    from modkit.rng import Rng
+
+    assert model.start_noise is not None, "a Model with sources starts from noise"
+    return Rng("start noise", seed).rows(first).normal("eps", model.allocate(num, model.start_noise))
 
 
 def _write(samples: Tensor, type: TensorType, path: Path, columns: int | None) -> None:

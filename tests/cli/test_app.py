@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import modkit
+from modkit import Run, use
 from modkit.cli.app import app
 from modkit.parts.registry import get_registry
 from tests.command import run
@@ -266,6 +267,31 @@ def test_sample_writes_pictures_and_numbers(trained, here):
         "expects an empty or new folder, got many/of/them"
         in run("sample", trained, "--out", "many/of/them", status=2)[1]
     )
+
+
+def test_samples_are_written_beside_their_noise_and_a_flow_trains_on_the_pairs(trained, here):
+    words = ("sample", trained, "sampler.eta=0", "-n", 5, "--seed", 3, "--label", 2)
+    run(*words, "--out", "x.npy", "--noise", "noise.npy", "--batch-size", 2)
+    x, noise = (torch.from_numpy(np.load(name)) for name in ("x.npy", "noise.npy"))
+    assert x.shape == noise.shape == (5, 1, 8, 8) and noise.unique().numel() == noise.numel()
+    model = modkit.load(trained).with_parts(sampler=use("ddim", steps=4, eta=0.0))
+    torch.testing.assert_close(model.sample(5, seed=0, start_noise=noise, labels=2), x, rtol=0, atol=1e-5)
+    pairs = ["data={use: array, path: x.npy, fields: {noise: noise.npy}, test: 0.2, bounds: [-1, 1]}"]
+    pairs += ["model.coupling=pairs", "model.conditioner=none", "model.guidance=none", "model.sampler.eta=0"]
+    run("train", "tiny.yaml", *pairs, "train.batch_size=2", "--out", "straight")
+    assert Run.open("straight").finished
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--out", "x.npy"], r"--noise expects a model whose samples are made of noise alone \(sampler=ddim"),
+    (["sampler.eta=0", "--out", "x.npy"], "--noise expects all fields that the model reads, got no labels"),
+    (["--out", "x.png"], "--noise expects a .npy file beside another of --out, and no --grid, got noise.npy and x.png"),
+    (["--out", "noise.npy"], "--noise expects a .npy file beside another of --out"),
+])  # fmt: skip
+def test_noise_is_written_where_samples_are_made_of_it_alone(words, message, trained, here):
+    before = sorted(os.listdir(here))
+    assert re.match(f"modkit: {message}", run("sample", trained, *words, "--noise", "noise.npy", status=2)[1])
+    assert sorted(os.listdir(here)) == before
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.safetensors", "x.png"])
