@@ -277,8 +277,8 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
                 _check_source(model, fields)
 
             def draw(first: int, num: int) -> Value:
-                given = {"start_noise": _draw_noise(model, first, num, seed)} if noise else {}
-                return model.sample(num, seed=seed, first=first, precision=precision, **given, **fields)
+                start = _draw_noise(model, first, num, seed) if noise else None
+                return model.sample(num, seed=seed, first=first, start_noise=start, precision=precision, **fields)
 
             x = share_rows(draw, num or 64, engine, size)
     if find_rank() > 0:
