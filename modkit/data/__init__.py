@@ -15,10 +15,11 @@ from modkit.data.spirals import Spirals
 from modkit.data.splits import read_samples
 from modkit.data.sprites import Sprites
 from modkit.data.stacked import Stacked
+from modkit.data.subset import Subset
 from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
     "Archive", "Array", "Binarized", "Checkerboard", "Corrupted", "Digits", "Drop", "FashionMNIST", "Grid",
     "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "Stacked",
-    "TorchvisionSet", "read_samples",
+    "Subset", "TorchvisionSet", "read_samples",
 ]  # fmt: skip

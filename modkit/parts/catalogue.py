@@ -236,6 +236,7 @@ _PARTS = {
         ("array", "data.array:Array", "Arrays of pictures, values or codes in .npy files"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
         ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
+        ("subset", "data.subset:Subset", "Data with some of the training samples"),
         ("stacked", "data.stacked:Stacked", "Three samples as channels: 1000 classes (Srivastava et al., 2017)"),
     ),
     "corruption": (

@@ -200,6 +200,7 @@ SMALL = {
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
     ("data", "corrupted"): {"data": _DIGITS},
     ("data", "binarized"): {"data": _DIGITS},
+    ("data", "subset"): {"data": _DIGITS, "num": 40},
     ("data", "stacked"): {"data": _DIGITS, "num": 40, "num_test": 40},
     ("features", "random-conv"): {"dim": 8},
     ("features", "classifier"): {"epochs": 1, "size": 8},

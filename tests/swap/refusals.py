@@ -12,7 +12,7 @@ _LATENT_HOSTS = ("diffusion", "gan", "flow", "vae", "in-painting", "autoregressi
 _FLAT = ("checkerboard", "grid", "ring", "spirals")  # data of vectors
 _PICTURES = (
     *("archive", "array", "binarized", "digits", "fashion-mnist", "hf/datasets", "image-folder", "sprites", "stacked"),
-    *("torchvision", "webdataset/stream"),
+    *("subset", "torchvision", "webdataset/stream"),
 )
 _CODES = {"autoregressive": "Autoregressive", "masked": "Masked"}
 _QUANTIZERS = ("fsq", "gumbel", "lfq", "residual-vq", "vq")
