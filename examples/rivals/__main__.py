@@ -1,0 +1,49 @@
+"""`python -m examples.rivals PART`: systems beside a baseline, trained for the same CPU time.
+
+    gans-digits    GANs beside DCGAN on digits 16×16: 3 seeds of 5 minutes
+    gans-fashion   the same on Fashion-MNIST 32×32
+    gans-few       DCGAN with and without ADA on 300 digits, compared with held-out ones
+    --only         systems by name; the baseline is always among them
+    --quick        one seed of half a minute
+
+One seed decides nothing. A study that was stopped resumes where it was, and goes on with more `--seeds`. Each part is
+kept in a folder of its own in `--out`, and fills its own place in the page. Fashion-MNIST has to be there: Debian's
+package `dataset-fashion-mnist`, or the files in `--data FOLDER`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from examples.rivals.plan import PLANS
+from examples.rivals.study import carry_out
+from examples.studies.command import make_parser, run_study
+from examples.studies.page import fill, page
+
+
+def main() -> None:
+    """Runs a part of the study, or resumes it."""
+    quick = "one seed of half a minute"
+    parser = make_parser("rivals", __doc__, quick=quick, page=partial(page, parts=PLANS))
+    parser.add_argument("part", choices=PLANS, help="the part to run")
+    parser.add_argument("--seeds", type=int, help="number of runs of each system")
+    parser.add_argument("--minutes", type=float, help="minutes of training of each run")
+    parser.add_argument("--only", nargs="+", metavar="SYSTEM", help="rivals to run")
+    parser.add_argument("--data", help="folder of Fashion-MNIST's files")
+    given = parser.parse_args()
+    plan = PLANS[given.part]
+    plan = replace(plan, seeds=given.seeds or plan.seeds, seconds=60 * given.minutes if given.minutes else plan.seconds)
+    if given.quick:
+        plan = replace(plan, seeds=1, seconds=30.0)
+    if given.only:
+        chosen = (next(iter(plan.systems)), *given.only)
+        plan = replace(plan, systems={name: words for name, words in plan.systems.items() if name in chosen})
+    if given.data:
+        plan = replace(plan, overrides=(f"data.root={given.data}",))
+    given.out /= given.part
+    run_study(given, plan, carry_out, partial(fill, part=given.part))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The plans of the study's parts: what is trained beside which baseline, and what samples are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from examples.studies.budget import Trial
+
+__all__ = ["FIGURES", "PLANS", "Plan"]
+
+FIGURES: Mapping[str, bool] = {
+    "FD": False,
+    "precision": True,
+    "coverage": True,
+    "FD (random-conv)": False,
+    "precision (random-conv)": True,
+    "coverage (random-conv)": True,
+}
+"""By the name of a figure, whether more of it is better. Those without a name of features are by the data's own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and measured.
+
+    Args:
+        part: The study's part.
+        systems: By system, its spec in `examples` and overrides of it; the first is the baseline.
+        seconds: CPU time of a run's training.
+        seeds: Number of runs a system.
+        num: Number of samples, and of real ones that they are compared with.
+        split: The split that these are read from.
+        trial: How the cost of a step is measured.
+        overrides: Of all specs.
+
+    Raises:
+        ValueError: If there is no rival, or a number is out of range.
+    """
+
+    part: str
+    systems: Mapping[str, tuple[str, ...]]
+    seconds: float = 300.0
+    seeds: int = 3
+    num: int = 1437
+    split: Literal["train", "test"] = "train"
+    trial: Trial = field(default_factory=Trial)
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.seeds < 1 or self.num < 2 or len(self.systems) < 2:
+            raise ValueError(
+                "Plan expects seconds above 0, a seed or more, num of at least 2 and a baseline with rivals, got "
+                f"{self.seconds}, {self.seeds}, {self.num} and {list(self.systems)}"
+            )
+
+
+_GANS = {"DCGAN": ("dcgan.yaml",), "R3GAN": ("rivals/r3gan.yaml",), "StyleGAN2": ("rivals/stylegan2.yaml",)}
+_FASHION = "data={use: fashion-mnist, size: 32}"
+_LARGER = {  # by as much as DCGAN, which has a stage more
+    "DCGAN": (_FASHION,),
+    "R3GAN": (_FASHION, "model.generator.channels=13", "model.discriminator.channels=13"),
+    "StyleGAN2": (_FASHION, "model.generator.channels=11", "model.discriminator.channels=9"),
+}
+_FEW = ("dcgan.yaml", "data={use: subset, data: {use: digits, size: 16}, num: 300}")
+
+PLANS = {
+    plan.part: plan
+    for plan in (
+        Plan("gans-digits", _GANS),
+        Plan("gans-fashion", {name: (*words, *_LARGER[name]) for name, words in _GANS.items()}, num=5000),
+        Plan("gans-few", {"DCGAN": _FEW, "ADA": (*_FEW, "model.augment=ada")}, num=360, split="test"),
+    )
+}

@@ -1,0 +1,76 @@
+"""The study: the systems of a part, trained for the same CPU time, and how near their samples are to real ones.
+
+    OUT/budget.json            cost of a step, which gives the steps that fit
+    OUT/figures/r3gan-0.json   what a run's samples score by two kinds of features, its weights and steps
+
+`examples.studies.comparison` has the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import modkit
+from examples.rivals.plan import Plan
+from examples.rivals.verdict import judge, report
+from examples.studies.budget import fit_budget
+from examples.studies.comparison import compare, make_slug
+from modkit import Rng, Run, Spec
+from modkit.building.session import open_run
+from modkit.data import read_samples
+from modkit.evaluation.extractors import choose_features, make_extractor
+from modkit.evaluation.scoring import prepare_extractor
+
+__all__ = ["carry_out", "read_spec"]
+
+_EXAMPLES = Path(__file__).parents[1]
+_METRICS = ["fd", "prdc"]
+
+
+def read_spec(system: str, plan: Plan) -> Spec:
+    """The spec of a system."""
+    file, *words = plan.systems[system]
+    quiet = "train.samples.every=1000000"
+    return modkit.load_spec(_EXAMPLES / file, [*words, quiet, *plan.overrides]).with_value("name", make_slug(system))
+
+
+def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
+    """Does what is not done yet, and writes `study.json` and `report.md`.
+
+    Args:
+        plan: What is to be done.
+        out: Where everything is kept.
+        say: Prints a line of progress.
+
+    Returns:
+        The report: table and verdict, Markdown.
+
+    Raises:
+        ValueError: If `out` holds a study of another plan.
+    """
+
+    def make_spec(system: str) -> Spec:
+        return fit_budget(read_spec(system, plan), plan.seconds, out / "budget.json", trial=plan.trial)
+
+    seeds = dict.fromkeys(plan.systems, plan.seeds)
+    return compare(plan, out, seeds, make_spec, partial(_measure, plan=plan), judge, report, say)
+
+
+def _measure(path: Path, plan: Plan) -> dict[str, float]:
+    """What samples score against real ones, which are always the same, and the run's weights and steps."""
+    run = Run.open(path)
+    model, data = modkit.load(run), open_run(run).data
+    order = Rng("rivals").uniform("real", torch.empty(data.splits[plan.split])).argsort()[: plan.num].tolist()
+    real = read_samples(data, plan.split, order, Rng(0)).tensor
+    fake = model.sample(len(real), seed=1)
+    own = prepare_extractor(make_extractor(choose_features(data), data.x), data)
+    figures: dict[str, float] = {}
+    for features, end in ((own, ""), ("random-conv", " (random-conv)")):
+        scores = modkit.evaluate(real=real, fake=fake, features=features, metrics=_METRICS).scores
+        figures |= {name.partition(" (")[0] + end: score.value for name, score in scores.items()}
+    weights = sum(one.numel() for one in model.parameters())
+    return {**figures, "weights": weights, "steps": run.read_metrics()[-1]["step"]}

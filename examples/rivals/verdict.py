@@ -1,0 +1,34 @@
+"""The verdict: which rivals are better than the baseline, by which figures.
+
+Pure functions of plain figures: nothing here trains or measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from examples.rivals.plan import FIGURES
+from examples.studies.mean import Claim, Rows, average, join_report, tabulate
+
+__all__ = ["judge", "report"]
+
+_BESIDE = ("weights", "steps")
+
+
+def judge(rows: Rows) -> Iterator[Claim]:
+    """What the figures say of each rival beside the baseline, which is the first system.
+
+    Args:
+        rows: Figures of each system by seed.
+    """
+    baseline, *rivals = rows
+    for rival in rivals:
+        for figure, more in FIGURES.items():
+            ours, theirs = (average(rows, name, figure) for name in (rival, baseline))
+            text = f"{rival} has {'more' if more else 'less'} {figure} than {baseline}, by more than both errors"
+            yield Claim(text, f"{ours} against {theirs}", ours.exceeds(theirs) if more else theirs.exceeds(ours))
+
+
+def report(rows: Rows) -> str:
+    """The table and the verdict, Markdown."""
+    return join_report([tabulate(rows, (*FIGURES, *_BESIDE))], judge(rows))

@@ -1,0 +1,67 @@
+"""The study of rivals: its judgement of made-up figures, its specs, and a run of it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import modkit
+from examples.rivals import study
+from examples.rivals.plan import FIGURES, PLANS, Plan
+from examples.rivals.study import carry_out, read_spec
+from examples.rivals.verdict import judge, report
+from examples.studies.page import insert
+from tests.files import write_fashion_mnist
+from tests.test_architecture import PACKAGE
+
+SMALL = ("train.batch_size=4", "train.samples.num=1", "train.device=cpu", "model.generator.channels=4")
+
+
+def make_rows(seeds=2, **figures):
+    """Figures of 10 with an error of 1; those of the rival are given."""
+    return {
+        name: [{one: means.get(one, 10.0) + shift for one in FIGURES} for shift in (-1, 1)[:seeds]]
+        for name, means in {"DCGAN": {}, "other": figures}.items()
+    }
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_rival_is_better_by_more_than_both_errors_in_the_figure_s_own_direction(figure):
+    better = 1 if FIGURES[figure] else -1
+    for apart, holds in ((2.1, True), (1.9, False), (-2.1, False)):
+        found = [claim.holds for claim in judge(make_rows(**{figure: 10 + better * apart}))]
+        assert found == [holds and one == figure for one in FIGURES]
+
+
+def test_one_seed_decides_nothing_and_the_report_has_all_systems():
+    assert {claim.holds for claim in judge(make_rows(seeds=1, FD=0.0))} == {None}
+    text = report(make_rows(FD=1.0))
+    assert text.count("**confirmed**") == 1 and "| other | 1 ± 1 | 10 ± 1 |" in text
+
+
+@pytest.mark.parametrize("part", PLANS)
+def test_the_page_of_the_study_has_a_place_for_each_part(part):
+    assert "new figures" in insert((PACKAGE.parent / "docs" / "rivals.md").read_text(), "new figures", part=part)
+
+
+@pytest.mark.parametrize("part", PLANS)
+def test_rivals_have_as_many_weights(part, tmp_path):
+    write_fashion_mnist(tmp_path / "data")
+    plan = replace(PLANS[part], overrides=(f"data.root={tmp_path / 'data'}",) if part == "gans-fashion" else ())
+    sizes = [sum(one.numel() for one in modkit.build(read_spec(name, plan)).parameters()) for name in plan.systems]
+    assert all(0.9 < size / sizes[0] < 1.1 for size in sizes)
+
+
+def test_a_part_is_trained_measured_and_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
+    plan = replace(PLANS["gans-few"], seeds=1, num=24, overrides=SMALL)
+    carry_out(plan, tmp_path, lambda line: None)
+    found = json.loads((tmp_path / "study.json").read_bytes())
+    assert set(found["rows"]) == {"DCGAN", "ADA"}
+    assert all(set(FIGURES) <= set(row) and row["steps"] == 2 for (row,) in found["rows"].values())
+    assert len(found["claims"]) == len(FIGURES)
+
+
+def test_a_plan_without_a_rival_is_refused():
+    with pytest.raises(ValueError, match="Plan expects seconds above 0, .* a baseline with rivals, got 300.0, 3, 1437"):
+        Plan("gans", {"DCGAN": ("dcgan.yaml",)})
