@@ -63,6 +63,9 @@ class NetworkExtras:
         taps: Types of its inner maps by name, in the order in which they are computed.
         tap: `tap(x, cond, read, add)` returns the output of a call and the maps that `read` names, `b c ...`, by name;
             `add` has by name what is added to maps on the way.
+        update: Called after each step of the player that owns the network, in every process, to change its weights
+            without gradients, such as to give them unit norm. Weights that are divided are so then: of the first
+            dimension, a process holds some rows.
     """
 
     units: Sequence[nn.Module] = ()
@@ -71,6 +74,7 @@ class NetworkExtras:
     tap: Callable[[Tensor, Cond, Collection[str], Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]] | None = (
         None
     )
+    update: Callable[[], None] | None = None
 
 
 class Schedule(Protocol):

@@ -3,6 +3,7 @@
 from modkit.nn.conv import ConvDecoder, ConvEncoder
 from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
 from modkit.nn.dit import DiT
+from modkit.nn.edm2_unet import EDM2UNet
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
@@ -24,6 +25,7 @@ __all__ = [
     "DCGANEncoder",
     "DCGANGenerator",
     "DiT",
+    "EDM2UNet",
     "MLPDecoder",
     "MLPDiscriminator",
     "MLPEncoder",

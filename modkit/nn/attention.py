@@ -31,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from modkit.nn.blocks import group_norm, zero_init
 from modkit.ops.kernel import is_transformed
 
-__all__ = ["Attention", "attend", "find_attention_levels"]
+__all__ = ["Attention", "attend", "count_heads", "find_attention_levels"]
 
 
 class Attention(nn.Module):
@@ -62,8 +62,7 @@ class Attention(nn.Module):
         normalize: Callable[[int], nn.GroupNorm] = group_norm,
     ) -> None:
         super().__init__()
-        heads = (n for n in range(2, channels + 1) if channels % n == 0 and channels // n >= head_channels)
-        self.heads = max(heads, default=1)
+        self.heads = count_heads(channels, head_channels)
         self.crosses = context is not None
         self.norm = normalize(channels)
         self.query = nn.Linear(channels, channels)
@@ -112,6 +111,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, d
         with sdpa_kernel(SDPBackend.MATH):
             return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+
+
+def count_heads(channels: int, head_channels: int) -> int:
+    """Counts the heads of at least `head_channels` channels that `channels` can be divided among, at least 1.
+
+    Examples:
+        >>> count_heads(96, 32), count_heads(96, 40), count_heads(16, 32)
+        (3, 2, 1)
+    """
+    return max((n for n in range(2, channels + 1) if channels % n == 0 and channels // n >= head_channels), default=1)
 
 
 def find_attention_levels(owner: str, sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:

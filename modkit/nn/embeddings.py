@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["CondEmbedding", "MapJoin", "resize_map", "sinusoidal_embedding"]
+__all__ = ["CondEmbedding", "MapJoin", "require_condition", "resize_map", "sinusoidal_embedding"]
 
 
 class CondEmbedding(nn.Module):
@@ -72,14 +72,14 @@ class CondEmbedding(nn.Module):
         """
         total = like.new_zeros(len(like), self.width)
         if self.time is not None:
-            waves = sinusoidal_embedding(_require("time", cond.time), self.width + self.width % 2)
+            waves = sinusoidal_embedding(require_condition("time", cond.time), self.width + self.width % 2)
             total = total + self.time(waves.to(like.dtype))
         if self.vector is not None:
-            total = total + self.vector(_require("vector", cond.vector).to(like.dtype))
+            total = total + self.vector(require_condition("vector", cond.vector).to(like.dtype))
         if self.noise is not None:
-            total = total + self.noise(_require("noise", cond.noise).to(like.dtype))
+            total = total + self.noise(require_condition("noise", cond.noise).to(like.dtype))
         if self.labels is not None:
-            total = total + self.labels(_require("labels", cond.labels))
+            total = total + self.labels(require_condition("labels", cond.labels))
         return total
 
 
@@ -126,7 +126,7 @@ class MapJoin(nn.Module):
         """
         if not self.joins:
             return x
-        concat = _require("concat", concat)
+        concat = require_condition("concat", concat)
         if self.codes is not None:
             concat = rearrange(self.codes(concat), "b ... c -> b c ...")
         return torch.cat([x, resize_map(concat, x.shape[2:]).to(x.dtype)], dim=1)
@@ -196,11 +196,16 @@ def check_context(owner: str, cond: CondType) -> None:
         raise ValueError(f"{owner} expects cond without context, got {cond}")
 
 
-def _make_mlp(size: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
+def require_condition(name: str, value: Tensor | None) -> Tensor:
+    """Returns the condition of a name, which must be there.
 
-
-def _require(name: str, value: Tensor | None) -> Tensor:
+    Raises:
+        ValueError: If it is None.
+    """
     if value is None:
         raise ValueError(f"the network expects a Cond with `{name}`, as its type says, got None")
     return value
+
+
+def _make_mlp(size: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))

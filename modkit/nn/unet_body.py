@@ -3,7 +3,7 @@ r"""The body of a U-Net, independent of its units and its resampling.
     down    conv_in([x, concat]); each level's units, then a downsampling; every result is kept as a skip
     middle  unit with attention, unit without
     up      each level's units over [h, skip], one more than down, then an upsampling
-    out     conv_out(SiLU(norm(h))), zero at first
+    out     conv_out(SiLU(norm(h))), zero at first; without a norm, conv_out(h)
 
 Sizes are rounded up on the way down and cropped to those of the skips on the way up, so maps of any size are accepted.
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +60,12 @@ class UNetBody(nn.Module, ABC):
         attends: Whether each level attends.
         unit: Creates a unit from the channels of its input, the channels of its output, and whether it attends. The
             unit is called with `b c h w`, the embedding and the context.
+        unit_up: Creates the units in the middle and on the way up, if they are others.
         downsample: Creates a module that halves each size from the number of channels; `resample` calls it.
         upsample: Creates a module that doubles each size from the number of channels; `resample` calls it.
-        norm: Creates the last norm from the number of channels.
+        norm: Creates the last norm from the number of channels; None if there is none.
+        conv_in: Creates the first layer from the channels of its input and of its output; by default, a convolution.
+        conv_out: Creates the last layer likewise; by default, a convolution that is zero at first.
     """
 
     def __init__(
@@ -76,14 +80,17 @@ class UNetBody(nn.Module, ABC):
         unit: Callable[[int, int, bool], nn.Module],
         downsample: Callable[[int], nn.Module],
         upsample: Callable[[int], nn.Module],
-        norm: Callable[[int], nn.GroupNorm],
+        norm: Callable[[int], nn.GroupNorm] | None,
+        unit_up: Callable[[int, int, bool], nn.Module] | None = None,
+        conv_in: Callable[[int, int], nn.Module] | None = None,
+        conv_out: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         rank, stem = len(x.shape) - 1, channels[0]
         sizes = make_pyramid(x.shape[1:], len(channels))
         self.maps: dict[str, TensorType] = {}
         self.join = MapJoin(x, cond.concat, stem)
-        self.conv_in = conv(rank, self.join.channels, stem)
+        self.conv_in = (conv_in or partial(conv, rank))(self.join.channels, stem)
         self.down = nn.ModuleList()
         downsamples = list[bool]()
         skips, wide_in = [stem], stem
@@ -99,6 +106,7 @@ class UNetBody(nn.Module, ABC):
                 downsamples.append(False)
                 wide_in = wide
                 skips.append(wide)
+        unit = unit_up or unit
         self.middle = nn.ModuleList([unit(wide_in, wide_in, True), unit(wide_in, wide_in, False)])
         self.maps |= {f"middle.{index}": TensorType((wide_in, *sizes[-1])) for index in range(2)}
         self.up = nn.ModuleList()
@@ -114,8 +122,8 @@ class UNetBody(nn.Module, ABC):
                 self.maps[f"up.{len(upsamples)}"] = TensorType((wide, *sizes[level - 1]))
                 upsamples.append(True)
         self.downsamples, self.upsamples = tuple(downsamples), tuple(upsamples)
-        self.norm_out = norm(wide_in)
-        self.conv_out = zero_init(conv(rank, wide_in, out.shape[0]))
+        self.norm_out = norm(wide_in) if norm else None
+        self.conv_out = conv_out(wide_in, out.shape[0]) if conv_out else zero_init(conv(rank, wide_in, out.shape[0]))
 
     @property
     def units(self) -> list[nn.Module]:
@@ -125,6 +133,10 @@ class UNetBody(nn.Module, ABC):
     @abstractmethod
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples `h`, `b c h w`, by `module` or, given a `size`, upsamples it and crops to `size`."""
+
+    def join_skip(self, h: Tensor, skip: Tensor) -> Tensor:
+        """Joins a skip to `h`, both `b c h w`, as further channels."""
+        return torch.cat([h, skip], dim=1)
 
     def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps | None = None) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given the vector that modulates its units, `b d`.
@@ -147,7 +159,7 @@ class UNetBody(nn.Module, ABC):
             if resamples:
                 h = self.resample(module, h, embedding, skips[-1].shape[2:])
             else:
-                h = module(torch.cat([h, skips.pop()], dim=1), embedding, cond.context)
+                h = module(self.join_skip(h, skips.pop()), embedding, cond.context)
             h = taps(f"up.{index}", h)
-        y: Tensor = self.conv_out(normalize_silu(self.norm_out, h))
+        y: Tensor = self.conv_out(h if self.norm_out is None else normalize_silu(self.norm_out, h))
         return y

@@ -125,6 +125,7 @@ _PARTS = {
     ),
     "network": (
         ("unet", "nn.unet:UNet", "U-Net with attention (Ho et al., 2020)"),
+        ("edm2-unet", "nn.edm2_unet:EDM2UNet", "U-Net that keeps magnitudes (Karras et al., 2024)"),
         ("dit", "nn.dit:DiT", "Transformer over patches (Peebles & Xie, 2023)"),
         ("ncsnpp", "nn.ncsnpp:NCSNpp", "NCSN++ with noise (Song et al., 2021)"),
         ("mlp", "nn.mlp_network:MLPNetwork", "Fully connected"),

@@ -15,11 +15,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import Engine, Slot, Step, Weight
+from modkit.kinds import Engine, NetworkExtras, Slot, Step, Weight, read_extras
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.nn.held import Held
+from modkit.nn.units import find_networks
 from modkit.optim.guard import Guard
 from modkit.optim.loss_scale import LossScale
 from modkit.precision import widen
@@ -58,6 +59,9 @@ class Participant:
         self.player, self.model = player, model
         self.modules = collect_modules(model, player)
         self.collect_parameters()
+        own = {id(module) for module in self.modules}
+        networks = [read_extras(one, NetworkExtras) for one in find_networks(model) if id(one) in own]
+        self._updates = [one.update for one in networks if one.update]
         self.others = Held(module for one in rivals for module in collect_modules(model, one))
         self.weights = model.weights(player.name)
         self._starts = {one.name: one.start for one in rivals}
@@ -113,7 +117,13 @@ class Participant:
 
     def update(self, index: int) -> None:
         """Updates what has no gradient, such as codebooks, after the optimizer's step."""
-        self.model.update(self.name, self._make_context(index, "update"))
+        self.update_within(self._make_context(index, "update"))
+
+    def update_within(self, step: StepContext) -> None:
+        """Updates, in the context of a step, what has no gradient: the player's networks that do so, and the model."""
+        for update in self._updates:
+            update()
+        self.model.update(self.name, step)
 
     def _make_context(self, index: int, *names: str) -> StepContext:
         seed, stage = self._key

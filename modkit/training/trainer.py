@@ -228,7 +228,7 @@ class Trainer:
             if (reason := state.step(self.engine)) is None:
                 rng = self._make_rng(self._cursor.stage, index, name, "update")
                 step = StepContext(rng, index, training=True, terms=self.settings.terms, exchange=self.engine)
-                self.model.update(name, step)
+                state.update_within(step)
             else:
                 complete = False
                 self.progress.note(f"step {self._cursor.step + 1}: {name} skips it, {reason}")

@@ -67,14 +67,18 @@ def test_networks_are_divided_and_made_whole_again(engine):
 
 @pytest.mark.parametrize(
     ("network", "last"),
-    [(use("unet", channels=[8], blocks=1), "conv_out"), (use("dit", width=8, depth=2, heads=2), "out")],
-    ids=["unet", "dit"],
+    [
+        (use("unet", channels=[8], blocks=1), "conv_out.weight"),
+        (use("edm2-unet", channels=[8], blocks=1), "conv_out.gain"),
+        (use("dit", width=8, depth=2, heads=2), "out.weight"),
+    ],
+    ids=["unet", "edm2-unet", "dit"],
 )
 def test_taps_of_a_divided_network_are_those_of_the_whole_one(engine, network, last):
     """The fault: a method beside `forward` finds shards in the place of weights unless the engine knows it."""
     model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network=network)
     x, cond = torch.randn(2, 1, 8, 8), Cond(time=torch.tensor([0.2, 0.7]))
-    nn.init.normal_(model.network.get_parameter(f"{last}.weight"))
+    nn.init.normal_(model.network.get_parameter(last))
     name = list(model.network.taps)[0]
     y, maps = model.network.tap(x, cond, [name], {name: torch.ones(())})
     engine.wrap("denoiser", nn.ModuleDict({"model": model}), [*model.parameters()])
@@ -84,6 +88,18 @@ def test_taps_of_a_divided_network_are_those_of_the_whole_one(engine, network, l
         torch.testing.assert_close(made, y)
         torch.testing.assert_close(read[name], maps[name])
         assert all(is_shard(one) for one in model.network.parameters() if one.ndim)
+
+
+def test_networks_update_weights_that_are_divided(engine):
+    model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network=use("edm2-unet", channels=[8], blocks=1))
+    losses, own = nn.ModuleDict({"model": model}), [*model.parameters()]
+    for one in own:
+        one.data *= 3
+    engine.wrap("denoiser", losses, own)
+    model.network.update()
+    engine.release("denoiser", losses)
+    for one in (one for one in model.parameters() if one.ndim):
+        torch.testing.assert_close(one.detach().flatten(1).square().mean(1), torch.ones(len(one)))
 
 
 def test_a_player_that_has_no_turn_yet_is_not_held_to_its_gradients(engine):

@@ -15,6 +15,7 @@ from modkit.nn.blocks import ResidualBlock
 from modkit.nn.conv import ConvDecoder, ConvEncoder
 from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
 from modkit.nn.dit import DiT
+from modkit.nn.edm2_unet import EDM2UNet
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from modkit.nn.mlp_network import MLPNetwork
@@ -124,6 +125,14 @@ PARTS = {
     "dit alone": Case(
         lambda: DiT(X, X, CondType(), patch=[1, 4], width=8, depth=2, heads=2), (normal(6, 2, 13, 16), CondType())
     ),
+    "edm2 unet": Case(
+        lambda: EDM2UNet(X, X, WIDE, channels=[8, 16], blocks=1, head_channels=8, embedding=12, attention=[16, 8]),
+        (normal(6, 2, 13, 16), WIDE),
+        1.0,
+    ),
+    "edm2 unet alone": Case(
+        lambda: EDM2UNet(X, X, CondType(), channels=[8, 16], blocks=1), (normal(6, 2, 13, 16), CondType()), 1.0
+    ),
     "unet alone": Case(lambda: UNet(X, X, CondType(), channels=[8, 16], blocks=1), (normal(6, 2, 13, 16), CondType())),
     "transformer": Case(lambda: Transformer(CODES, WIDE, True, width=8, depth=2, heads=2), (CODES_DRAWN, WIDE)),
     "transformer of masks": Case(
@@ -144,7 +153,7 @@ PARTS = {
 }
 
 IN_BATTERY = {
-    *("mlp network", "unet", "unet alone", "dit", "dit alone", "ncsnpp"),
+    *("mlp network", "unet", "unet alone", "edm2 unet", "edm2 unet alone", "dit", "dit alone", "ncsnpp"),
     *("residual block", "attention", "attention to tokens", "embedding"),
 }
 """Networks of denoisers, which the battery compiles, and what they consist of."""

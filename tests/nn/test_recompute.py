@@ -53,7 +53,7 @@ def check_equal(made, expected):
 
 def test_networks_have_units():
     assert {
-        *("mlp network", "conv encoder", "conv decoder", "unet", "dit", "transformer", "ncsnpp"),
+        *("mlp network", "conv encoder", "conv decoder", "unet", "edm2 unet", "dit", "transformer", "ncsnpp"),
         "ncsnpp discriminator",
     } <= {*WITH_UNITS}
 

@@ -5,6 +5,7 @@ import torch
 
 from modkit.kinds import NetworkExtras, read_extras
 from modkit.nn.dit import DiT
+from modkit.nn.edm2_unet import EDM2UNet
 from modkit.nn.unet import UNet
 from modkit.types import CondType, TensorType
 from tests.nn.modules import conditions, draw, normal
@@ -12,6 +13,7 @@ from tests.nn.modules import conditions, draw, normal
 COND = CondType(time=True, context=(2, 3))
 MAKE = {
     "unet": lambda x: UNet(x, x, COND, channels=[4, 8, 8], blocks=1, attention=[]),
+    "edm2-unet": lambda x: EDM2UNet(x, x, COND, channels=[8, 12], blocks=1),
     "dit": lambda x: DiT(x, x, COND, width=12, depth=3, heads=2),
 }
 

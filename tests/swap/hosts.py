@@ -187,6 +187,7 @@ SMALL = {
     ("generator", "stylegan2"): {"channels": 4, "style": 8},
     ("discriminator", "stylegan2"): {"channels": 4},
     ("network", "unet"): _UNET.params,
+    ("network", "edm2-unet"): _UNET.params,
     ("network", "dit"): {"width": 8, "depth": 1, "heads": 2},
     **{(kind, "mlp"): _MLP.params for kind in ("encoder", "decoder", "generator", "discriminator", "network")},
     ("grid", "even"): {"shift": 3.0},

@@ -293,7 +293,12 @@ _MAPS = {
             ),
             *(
                 (f"denoising-gan-ring model.{slot}={part}", f"model.{slot}", part, ".*", _RING)
-                for slot, part in (("network", "dit"), ("network", "ncsnpp"), ("network", "unet"))
+                for slot, part in (
+                    ("network", "dit"),
+                    ("network", "edm2-unet"),
+                    ("network", "ncsnpp"),
+                    ("network", "unet"),
+                )
                 + tuple(("discriminator", part) for part in _OF_MAPS)
             ),
             *(
@@ -306,11 +311,11 @@ _MAPS = {
             ),
             *(
                 (f"diffusion-ring model.network={one}", "model.network", one, rf"{_OUT}cond \(vector 8, time\)", _RING)
-                for one in ("dit", "ncsnpp", "unet")
+                for one in ("dit", "edm2-unet", "ncsnpp", "unet")
             ),
             *(
                 (f"latent-diffusion model.prior.network={one}", "model.prior.network", one, _OUT + ".*", _LATENT)
-                for one in ("dit", "ncsnpp", "unet")
+                for one in ("dit", "edm2-unet", "ncsnpp", "unet")
             ),
             *(
                 (f"latent-vae model.prior.encoder={part}", "model.prior.encoder", part, _POINT, _LATENT)
@@ -515,7 +520,7 @@ _FLOWS = {
     **{
         f"latent-flow {path}.network={one}": rf"{re.escape(path)}\.network\[0\]: .* expects continuous maps .*, got 1 "
         for path in _IN_FLOWS
-        for one in ("dit", "ncsnpp", "unet")
+        for one in ("dit", "edm2-unet", "ncsnpp", "unet")
     },
     **{
         f"latent-flow model.autoencoder.conditioner={part}": message

@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import build, use
+from modkit import build, players, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.errors import SpecError
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
 from modkit.models.player import Player
+from modkit.nn.edm2_unet import EDM2UNet
+from modkit.nn.magnitude import UnitConv
 from modkit.training.ownership import collect_modules
 from modkit.training.players import PlayerState, make_player_states, strip_scope, take_turn, weigh_losses
 from modkit.training.schedule import match_names, schedule_stages
-from tests.play import MLP, spec, turn
+from tests.play import MLP, spec, trainer, turn
 
 VQGAN = use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1), critic_start=3)
 LDM = use("latent", autoencoder=VQGAN, prior=use("diffusion", network=use("mlp", width=16, depth=1)))
@@ -190,3 +192,29 @@ def test_players_without_parameters_have_no_state():
     model.requires_grad_(False)
     model.encoder = model.decoder = model.bottleneck = nn.Identity()
     assert make_player_states(model, settings, stage, settings.engine(device="cpu")) == []
+
+
+EDM2 = use("diffusion", network=use("edm2-unet", channels=[4], blocks=1), sampler=use("ddim", steps=2))
+CONV = {name: use("conv", channels=[4], blocks=1) for name in ("encoder", "decoder")}
+
+
+def test_networks_are_updated_after_each_step_of_their_player_that_is_not_skipped(tmp_path, monkeypatch):
+    updates = []
+    monkeypatch.setattr(EDM2UNet, "update", lambda self: updates.append(self.conv_out.gain.item()))
+    ldm = use("latent", autoencoder=use("autoencoder", **CONV, bottleneck=use("gaussian", channels=2)), prior=EDM2)
+    with (one := trainer(spec(ldm, steps=3, accumulate=2, ema=0), tmp_path / "run")).run:
+        one.fit()
+    assert len({*updates, 0.0}) == 4 and updates[-1] == one.model.prior.network.conv_out.gain.item()
+    with (one := trainer(spec(EDM2, players={"*": {"skip": 1e-12}}), tmp_path / "skipped")).run:
+        one.fit()
+    assert len(updates) == 3
+
+
+def test_a_loop_of_ones_own_updates_networks(tmp_path):
+    model = build(spec(EDM2))
+    (player,) = players(model)
+    for parameter in player.parameters:
+        parameter.data.mul_(3)
+    player.update(0)
+    rows = [one.weight.detach().flatten(1) for one in model.modules() if isinstance(one, UnitConv)]
+    assert all(torch.allclose(one.square().mean(1), torch.ones(len(one))) for one in rows) and rows
