@@ -34,9 +34,9 @@ from torch.nn import functional as F
 from modkit.nn.attention import attend, count_heads
 from modkit.nn.blocks import Downsample, Upsample, broadcast
 from modkit.nn.embeddings import require_condition
-from modkit.nn.magnitude import UnitConv, activate, concatenate, force_unit_weights, mix, normalize
+from modkit.nn.magnitude import UnitConv, activate, concatenate, mix, normalize, normalize_weights
 from modkit.nn.taps import Taps
-from modkit.nn.unet_body import UNetBody, check_pyramid
+from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
 from modkit.precision import widen
 from modkit.types import Cond, CondType, TensorType
 
@@ -57,9 +57,11 @@ class EDM2UNet(UNetBody):
         out: Type of the output, of x's size; any number of channels.
         cond: Type of the conditions. Time, vector, noise and labels modulate each block, tokens are attended to, and a
             map is joined to x.
-        channels: Channels of each level, finest first; the resolution is halved between levels.
+        channels: Channels of each level, finest first; the resolution is halved between levels. Or one number, the
+            finest level's, of which the others have twice as many, down to a shortest side of 4 to 8.
         blocks: Residual blocks per level on the way down; there is one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends. By
+            default, those up to 16 if `channels` is a number, and none if it is a list.
         head_channels: Minimum number of channels of an attention head.
         embedding: Width of the embedding of the conditions; four times the first level's channels by default.
         dropout: Probability of dropout in each residual block.
@@ -84,16 +86,17 @@ class EDM2UNet(UNetBody):
         out: TensorType,
         cond: CondType,
         *,
-        channels: list[int] = [64, 128],  # noqa: B006
+        channels: int | list[int] = [64, 128],  # noqa: B006
         blocks: int = 2,
-        attention: list[int] = [],  # noqa: B006
+        attention: list[int] | None = None,
         head_channels: int = 64,
         embedding: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        attends = check_pyramid("EDM2UNet", x, out, channels, blocks, attention)
+        levels, resolutions = expand_levels("EDM2UNet", x, channels, attention)
+        attends = check_pyramid("EDM2UNet", x, out, levels, blocks, resolutions)
         rank, context = len(x.shape) - 1, cond.context[1] if cond.context else None
-        made = _Embedding(cond, channels[0], embedding or 4 * channels[0])
+        made = _Embedding(cond, levels[0], embedding or 4 * levels[0])
 
         def unit(wide_in: int, wide: int, attend: bool, down: bool = False) -> _Unit:
             block = _Block(rank, wide_in, wide, width=made.width if made.embeds else None, down=down, dropout=dropout)
@@ -103,7 +106,7 @@ class EDM2UNet(UNetBody):
             x,
             out,
             cond,
-            channels=channels,
+            channels=levels,
             blocks=blocks,
             attends=attends,
             unit=partial(unit, down=True),
@@ -149,7 +152,7 @@ class EDM2UNet(UNetBody):
 
     def update(self) -> None:
         """Gives its weights, which a step has lengthened, unit norm again; the function stays the same."""
-        force_unit_weights(self)
+        normalize_weights(self)
 
     def join_skip(self, h: Tensor, skip: Tensor) -> Tensor:
         """Joins a skip to `h`, both `b c h w`, each with the same weight."""

@@ -22,7 +22,7 @@ from modkit.nn.attention import Attention
 from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, group_norm
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.taps import Taps
-from modkit.nn.unet_body import UNetBody, check_pyramid
+from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["UNet"]
@@ -36,9 +36,11 @@ class UNet(UNetBody):
         out: Type of the output, of x's size; any number of channels.
         cond: Type of the conditions. Time, vector, noise and labels modulate each block, tokens are attended to, and a
             map is joined to x.
-        channels: Channels of each level, finest first; the resolution is halved between levels.
+        channels: Channels of each level, finest first; the resolution is halved between levels. Or one number, the
+            finest level's, of which the others have twice as many, down to a shortest side of 4 to 8.
         blocks: Residual blocks per level on the way down; there is one more on the way up.
-        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends.
+        attention: Resolutions (the largest side of a level's maps) at which to attend; the middle always attends. By
+            default, those up to 16 if `channels` is a number, and none if it is a list.
         head_channels: Minimum number of channels of an attention head.
         embedding: Width of the embedding of the conditions; four times the first level's channels by default.
         dropout: Probability of dropout in each residual block.
@@ -62,16 +64,17 @@ class UNet(UNetBody):
         out: TensorType,
         cond: CondType,
         *,
-        channels: list[int] = [64, 128],  # noqa: B006
+        channels: int | list[int] = [64, 128],  # noqa: B006
         blocks: int = 2,
-        attention: list[int] = [],  # noqa: B006
+        attention: list[int] | None = None,
         head_channels: int = 32,
         embedding: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        attends = check_pyramid("UNet", x, out, channels, blocks, attention)
+        levels, resolutions = expand_levels("UNet", x, channels, attention)
+        attends = check_pyramid("UNet", x, out, levels, blocks, resolutions)
         rank, context = len(x.shape) - 1, cond.context[1] if cond.context else None
-        made = CondEmbedding(cond, embedding or 4 * channels[0])
+        made = CondEmbedding(cond, embedding or 4 * levels[0])
         width = made.width if made.embeds else None
 
         def unit(wide_in: int, wide: int, attend: bool) -> _Unit:
@@ -82,7 +85,7 @@ class UNet(UNetBody):
             x,
             out,
             cond,
-            channels=channels,
+            channels=levels,
             blocks=blocks,
             attends=attends,
             unit=unit,

@@ -31,7 +31,41 @@ from modkit.nn.taps import Taps
 from modkit.ops.group_norm import normalize_silu
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["UNetBody", "check_pyramid"]
+__all__ = ["UNetBody", "check_pyramid", "expand_levels"]
+
+_COARSEST = 8  # at most, along the shortest side
+_ATTENDS = 16  # at most, along the longest side
+
+
+def expand_levels(
+    owner: str, x: TensorType, channels: int | Sequence[int], attention: Sequence[int] | None
+) -> tuple[list[int], list[int]]:
+    """Chooses the levels of a U-Net and the resolutions at which it attends, where the user leaves them to x's size.
+
+    Args:
+        owner: Name of the network, for error messages.
+        x: Type of the input.
+        channels: Channels of each level, finest first; or those of the finest one, of which the others have twice as
+            many, down to a shortest side of 4 to 8.
+        attention: The resolutions, or None: levels of a number of channels attend where their longest side is at most
+            16, others do not.
+
+    Raises:
+        ValueError: If `x` is no map.
+
+    Examples:
+        >>> expand_levels("UNet", TensorType((3, 32, 32)), 64, None)
+        ([64, 128, 128], [16, 8])
+        >>> expand_levels("UNet", TensorType((3, 32, 32)), [64, 128], None)
+        ([64, 128], [])
+    """
+    if not isinstance(channels, int):
+        return list(channels), list(attention or ())
+    sizes = [get_map_size(owner, x)]
+    while min(sizes[-1]) > _COARSEST:
+        sizes = make_pyramid(sizes[0], len(sizes) + 1)
+    small = [max(size) for size in sizes if max(size) <= _ATTENDS]
+    return [channels] + [2 * channels] * (len(sizes) - 1), small if attention is None else list(attention)
 
 
 def check_pyramid(

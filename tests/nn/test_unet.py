@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from modkit.nn.edm2_unet import EDM2UNet
 from modkit.nn.unet import UNet
 from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import Written, conditions, narrow
@@ -147,6 +148,24 @@ def test_coarser_codes_as_a_map():
     plain = UNet(TensorType((10, 7, 8)), x, CondType(), **SMALL).double()
     plain.load_state_dict({key: value for key, value in net.state_dict().items() if not key.startswith("join")})
     torch.testing.assert_close(net(values, Cond(concat=codes)), plain(torch.cat([values, embedded], dim=1), Cond()))
+
+
+@pytest.mark.parametrize("part", [UNet, EDM2UNet])
+@pytest.mark.parametrize(
+    ("size", "channels", "attention"),
+    [((32, 32), [8, 16, 16], [16, 8]), ((28, 20), [8, 16, 16], [14, 7]), ((8,), [8], [8]), ((5, 40, 6), [8], [])],
+    ids=str,
+)
+def test_levels_are_taken_from_the_size_where_channels_is_a_number(part, size, channels, attention):
+    x = TensorType((1, *size))
+    made, given = (
+        part(x, x, CondType(), blocks=1, **options)
+        for options in ({"channels": 8}, {"channels": channels, "attention": attention})
+    )
+    assert {key: value.shape for key, value in made.state_dict().items()} == {
+        key: value.shape for key, value in given.state_dict().items()
+    }
+    assert part(x, x, CondType(), channels=8, blocks=1, attention=[]).state_dict().keys() <= made.state_dict().keys()
 
 
 def test_tokens_are_a_set():
