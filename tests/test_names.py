@@ -71,7 +71,7 @@ TERMS = {
     """,
     "scores": "frechet_distance kernel_distance psnr sliced_wasserstein ssim wasserstein",
     "algorithms": "ddim_step kmeans minibatch_std rotation_trick straight_through variational_bound",
-    "parts, named as users select them": "adam adamw constant cosine dinov2 linear rmsprop sgd",
+    "parts, named as users select them": "adam adamw constant cosine dinov2 inverse_root linear rmsprop sgd",
     "layers, named as torch.nn's": "conv linear pointwise sinusoidal_embedding",
     "a method of torch's spectral norm": "power_method",
     # Names that users meet.

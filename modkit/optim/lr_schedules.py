@@ -4,9 +4,12 @@
     constant:  1
     linear:    1 - (1 - floor) u                           u = (k - warmup) / (steps - warmup), at most 1
     cosine:    floor + (1 - floor) (1 + cos(pi u)) / 2     (Loshchilov and Hutter, 2017, eq. 5)
+    inverse-root:  1 / sqrt(max(k / hold, 1))              (Karras et al., 2024, eq. 67), times that of a warmup
 
 References:
     SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov and Hutter, 2017), https://arxiv.org/abs/1608.03983
+    Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024),
+    https://arxiv.org/abs/2312.02696
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Annotated, TypeAlias
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-__all__ = ["constant", "cosine", "linear"]
+__all__ = ["constant", "cosine", "inverse_root", "linear"]
 
 Steps: TypeAlias = Annotated[int, "Number of steps over which the rate rises linearly."]
 Share: TypeAlias = Annotated[float, "Share of the rate at the end of the stage, in [0, 1]."]
@@ -51,6 +54,33 @@ def cosine(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share 
         [0.5]
     """
     return _make_schedule("cosine", optimizer, steps, warmup, floor, lambda u: (1 + math.cos(math.pi * u)) / 2)
+
+
+def inverse_root(
+    optimizer: Optimizer,
+    steps: int,
+    *,
+    warmup: Steps = 0,
+    hold: Annotated[int, "Number of steps before the rate falls, those of the warmup included."] = 1000,
+) -> LRScheduler:
+    """A rate that falls with the root of the number of steps, whatever the length of the stage, after a warmup.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Examples:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> schedule = inverse_root(optimizer, 5, hold=1)
+        >>> for _ in range(4):
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> schedule.get_last_lr()
+        [0.5]
+    """
+    if hold < 1 or warmup < 0:
+        raise ValueError(f"inverse-root expects hold >= 1 and warmup >= 0, got {hold} and {warmup}")
+    return LambdaLR(optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0) / math.sqrt(max(step / hold, 1.0)))
 
 
 def linear(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:

@@ -221,6 +221,7 @@ _PARTS = {
     "lr-schedule": (
         ("constant", "optim.lr_schedules:constant", "Constant after a warm-up"),
         ("cosine", "optim.lr_schedules:cosine", "Half a cosine (Loshchilov & Hutter, 2017)"),
+        ("inverse-root", "optim.lr_schedules:inverse_root", "Falls with the root of steps (Karras et al., 2024)"),
         ("linear", "optim.lr_schedules:linear", "Falls linearly"),
     ),
     "data": (

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from modkit.optim.lr_schedules import constant, cosine, linear
+from modkit.optim.lr_schedules import constant, cosine, inverse_root, linear
 from tests.refusals import check_refusal
 
 
@@ -47,12 +47,21 @@ def test_cosine():
     assert rates(cosine, 8, warmup=2, floor=0.1) == pytest.approx([0.5 / 3, 1 / 3, *tail])
 
 
+def test_inverse_root():
+    expected = [0.5 / math.sqrt(max(k / 4, 1)) for k in range(40)]
+    assert rates(inverse_root, 39, hold=4) == pytest.approx(expected, rel=1e-12)
+    assert expected[3:6] == [0.5, 0.5, 0.5 / math.sqrt(1.25)] and expected[36] == pytest.approx(0.5 / 3)
+    warm = [rate * min((k + 1) / 7, 1) for k, rate in enumerate(expected)]
+    assert rates(inverse_root, 39, hold=4, warmup=6) == pytest.approx(warm, rel=1e-12)
+    assert rates(inverse_root, 5, 40, hold=4) == pytest.approx(expected, rel=1e-12)  # the stage's length is no matter
+
+
 @pytest.mark.parametrize("make", [linear, cosine])
 def test_past_its_end_the_rate_stays(make):
     assert rates(make, 3, 6, floor=0.2)[3:] == pytest.approx([0.1, 0.1, 0.1])
 
 
-@pytest.mark.parametrize("make", [constant, linear, cosine])
+@pytest.mark.parametrize("make", [constant, linear, cosine, inverse_root])
 def test_a_stage_cut_short_may_end_in_its_warmup(make):
     assert rates(make, 2, warmup=9) == pytest.approx([0.05, 0.1, 0.15])
 
@@ -62,7 +71,7 @@ def test_cosine_agrees_with_torchs():
     assert rates(cosine, 10, floor=0.1) == pytest.approx(theirs, rel=1e-12)
 
 
-@pytest.mark.parametrize("make", [constant, linear, cosine])
+@pytest.mark.parametrize("make", [constant, linear, cosine, inverse_root])
 def test_each_group_keeps_its_own_rate(make):
     for high, low in follow(*begin(make, 10, (1.0, 0.1), warmup=3), 5):
         assert low == pytest.approx(high / 10, rel=1e-12)
@@ -82,3 +91,8 @@ def test_state_is_plain_numbers_and_restores():
 def test_mistakes_are_named(options):
     message = r"cosine expects steps >= 1, warmup >= 0, floor in \[0, 1\], got"
     check_refusal(message, begin, cosine, **{"steps": 5, **options})
+
+
+@pytest.mark.parametrize("options", [{"hold": 0}, {"warmup": -1}])
+def test_mistakes_of_inverse_root_are_named(options):
+    check_refusal("inverse-root expects hold >= 1 and warmup >= 0, got", begin, inverse_root, 5, **options)
