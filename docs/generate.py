@@ -286,7 +286,7 @@ def _slot(slot: SlotShape, folder: str) -> str:
 
 def _record(record: RecordShape) -> str:
     name = f"[{record.type.__name__}](#{record.type.__name__.lower()})"
-    name = f"`bool` or {name}" if record.switch else name
+    name = f"`{render(record.plain).replace(' | ', '` or `')}` or {name}" if record.plain is not None else name
     return {None: name, "list": f"list of {name}", "dict": f"{name}, by pattern"}[record.container]
 
 
@@ -296,7 +296,7 @@ def _default(found: Parameter) -> str:
         return "required"
     if isinstance(default, Default):
         return f"`{default.name}`"
-    if found.record and found.record.container is None and not found.record.switch:
+    if found.record and found.record.container is None and found.record.plain is None:
         return "its defaults"
     return f"`{json.dumps(default)}`"
 

@@ -47,6 +47,7 @@ _HOME = {
     "load": "building.session",
     "load_spec": "specs.load",
     "players": "training.players",
+    "rebuild_average": "publishing.average",
     "sample": "samplers.loop",
     "seeded": "building.compose",
     "spec_of": "building.compose",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from modkit.part import Part as Part
     from modkit.part import hookimpl as hookimpl
     from modkit.parts.registry import find as find
+    from modkit.publishing.average import rebuild_average as rebuild_average
     from modkit.rng import Rng as Rng
     from modkit.runs.run import Run as Run
     from modkit.samplers.loop import sample as sample

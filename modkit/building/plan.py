@@ -16,6 +16,7 @@ from modkit.building.pieces import find_run, move_refs, read_run_node
 from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
 from modkit.part import Local, Part
+from modkit.parts.annotation import render
 from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.parts.signature import Parameter, RecordShape, SlotShape, list_given_types, read_parameters, read_signature
 from modkit.parts.validation import validate
@@ -304,7 +305,7 @@ class _Planner:
         default = parameter.default
         if isinstance(default, Default) and parameter.slot:
             return self.plan_part(Node({}), parameter.slot.kind, path, default)
-        if parameter.record and not parameter.record.container and not parameter.record.switch:
+        if parameter.record and not parameter.record.container and parameter.record.plain is None:
             return self.plan_record(Node({}), parameter.record.type, path)
         return default  # type: ignore[no-any-return]
 
@@ -330,7 +331,11 @@ class _Planner:
         return self.plan_part(value, slot.kind, path, fallback)
 
     def _fill_record(self, value: Value, record: RecordShape, path: str) -> Argument:
-        return value if record.switch and isinstance(value, bool) else self.plan_record(value, record.type, path)
+        if record.plain is None or isinstance(value, Node):
+            return self.plan_record(value, record.type, path)
+        if validate(value, record.plain):
+            self.report(path, f"got {describe(value)}, expected {render(record.plain)} or a mapping")
+        return value
 
     def _fill_container(
         self, value: Value, container: str | None, path: str, make: Callable[[Value, str], Argument]

@@ -159,8 +159,8 @@ def _make_value(parameter: Parameter, implied: Collection[str]) -> _Schema:
         return _make_slot(parameter.slot, sorted(default.union(implied)))
     if parameter.record:
         held = _make_record(parameter.record.type)
-        if parameter.record.switch:
-            held = {"anyOf": [{"type": "boolean"}, held]}
+        if parameter.record.plain is not None:
+            held = {"anyOf": [*map(_make_plain, list_members(parameter.record.plain)), held]}
         return _wrap_container(held, parameter.record.container)
     return _make_plain(parameter.annotation)
 

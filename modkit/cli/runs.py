@@ -1,4 +1,4 @@
-"""The commands that deal with runs as they are: `modkit runs`, `modkit runs tag` and `modkit export`."""
+"""The commands that deal with runs as they are: `modkit runs`, `modkit runs tag`, `modkit export` and `modkit ema`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,21 @@ def export(run: str, out: str, format: str | None, checkpoint: str | None) -> No
     echo(f"exported: {export(Run.open(run), out, to=format, checkpoint=checkpoint)}")
 
 
-RUNS = (print_runs, export)
+@click.command("ema")
+@click.argument("run", shell_complete=complete_runs)
+@click.option("--std", type=float, required=True, help="Width of the average, as a share of the steps: 0.08.")
+@click.option("--out", metavar="DIR", help="The folder; RUN-std-STD by default.")
+@click.option("--step", type=click.IntRange(min=1), help="Step at whose weights it ends; the last kept by default.")
+@report_failures
+def rebuild_average(run: str, std: float, out: str | None, step: int | None) -> None:
+    """Export RUN's model with an average of its weights of any width, made of those kept by train.ema.every."""
+    from modkit.publishing.average import rebuild_average
+
+    made = rebuild_average(run, std, out, step=step)
+    echo(f"exported: {made.path}, the average of std {std:g} at step {made.step}, its profile to {made.error:.1g}")
+
+
+RUNS = (print_runs, export, rebuild_average)
 
 
 def _describe_runs(found: Sequence[Listed]) -> Iterator[Block]:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from modkit.optim.shards import get_local
 from modkit.precision import widen
 
-__all__ = ["UnitConv", "activate", "concatenate", "force_unit_weights", "mix", "normalize"]
+__all__ = ["UnitConv", "activate", "concatenate", "normalize_weights", "mix", "normalize"]
 
 _SILU = 0.596
 _TINY = 1e-4
@@ -70,7 +70,7 @@ class UnitConv(nn.Module):
 
 
 @torch.no_grad()
-def force_unit_weights(module: nn.Module) -> None:
+def normalize_weights(module: nn.Module) -> None:
     """Gives the rows of all unit convolutions in a module a magnitude of 1, which changes nothing that they compute."""
     weights = [one.weight for one in module.modules() if isinstance(one, UnitConv)]
     for weight in get_local(weights):  # of weights that are divided among processes, each has whole rows

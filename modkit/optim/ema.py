@@ -1,9 +1,6 @@
-r"""The exponential moving average of the weights, which sampling uses.
+r"""The moving average of the weights, which sampling uses.
 
-    avg <- decay avg + (1 - decay) w        over parameters
-
-The decay is warmed up: at update n it is min(decay, (1 + n) / (10 + n)). Otherwise, after few steps, the average would
-be mostly the initialisation.
+    avg <- beta_n avg + (1 - beta_n) w        over parameters, at update n; a profile gives beta
 
 Buffers are not averaged. Statistics of the weights, such as batch normalization's, are measured with the averages in
 place of the weights when they are next needed after an update.
@@ -18,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from modkit.optim.profiles import Profile
 from modkit.optim.shards import get_local
 from modkit.runs.slices import place
 
@@ -43,12 +41,13 @@ class Average:
     Args:
         model: The model.
         paths: Paths of the modules to average.
-        decay: Share of the average that is kept at each update, in [0, 1).
+        profile: Gives the share of the average that is kept at each update, counted from 1.
         statistics: Buffers of the model that are measured with the averages in place.
 
     Examples:
+        >>> from modkit.optim.profiles import Exponential
         >>> model = nn.ModuleDict({"net": nn.Linear(1, 1, bias=False)})
-        >>> average = Average(model, ["net"], decay=0.9)
+        >>> average = Average(model, ["net"], Exponential(0.9))
         >>> weight = model["net"].weight.data.add_(1)
         >>> average.update()  # its decay is 2 / 11
         >>> round(float(weight - average.state_dict()["net.weight"]), 4)
@@ -56,14 +55,15 @@ class Average:
     """
 
     def __init__(
-        self, model: nn.Module, paths: Iterable[str], decay: float, statistics: Measured | None = None
+        self, model: nn.Module, paths: Iterable[str], profile: Profile, statistics: Measured | None = None
     ) -> None:
-        self.decay = decay
+        self.profile = profile
         self.updates = 0
         self._statistics = statistics
         self._measured = 0  # the number of updates before the last measurement; at first, average and weights agree
         parameters = _name_parameters({path: model.get_submodule(path) for path in paths})
         self._buffers = statistics.buffers if statistics else {}
+        self._names = list(parameters)
         self._live = {**parameters, **self._buffers}
         self._average = {name: value.detach().clone() for name, value in self._live.items()}
         self._lists = [self._average[name] for name in parameters], list(parameters.values())
@@ -72,10 +72,14 @@ class Average:
     def update(self) -> None:
         """Updates the average with the current weights."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, live = self._lists
         if live:
-            torch._foreach_lerp_(get_local(average), get_local(live), 1 - decay)
+            torch._foreach_lerp_(get_local(average), get_local(live), 1 - self.profile(self.updates))
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The averages without their statistics, by their names in the model."""
+        return {name: self._average[name] for name in self._names}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages and their statistics, by their names in the model."""

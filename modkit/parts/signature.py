@@ -20,7 +20,8 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Own, Slot
@@ -72,12 +73,12 @@ class RecordShape:
     Args:
         type: The dataclass.
         container: `list` or `dict` if it holds several records, None for one record.
-        switch: Whether `true` or `false` may take the place of a record, as in `bool | Record`.
+        plain: Annotation of plain data that may take the place of a record, as `bool` in `bool | Record`, or None.
     """
 
     type: type[Any]
     container: Literal["list", "dict"] | None = None
-    switch: bool = False
+    plain: Any = None
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,10 @@ def _parse_record(annotation: Any) -> RecordShape | None:
     container: Literal["list", "dict"] | None = "list" if origin is list else "dict" if origin is dict else None
     members = list_members(args[-1] if container else annotation)
     held = [one for one in members if isinstance(one, type) and is_dataclass(one)]
-    switch = bool in members
-    return RecordShape(held[0], container, switch) if len(held) == 1 and len(members) == 1 + switch else None
+    others = [one for one in members if one in (bool, int, float, str, type(None))]
+    if len(held) != 1 or len(members) != 1 + len(others):
+        return None
+    return RecordShape(held[0], container, reduce(or_, others) if others else None)
 
 
 def _inspect(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -35,7 +35,7 @@ from modkit.specs.spec import Spec
 from modkit.specs.tree import Path as Place
 from modkit.types import Batch
 
-__all__ = ["export"]
+__all__ = ["export", "export_loaded"]
 
 _NUM = 16  # samples to draw if the run has no picture
 
@@ -62,15 +62,36 @@ def export(
         ValueError: If the folder is not empty, the layout is unknown or cannot represent this run.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    write = _write_portable if to is None else _find_exporter(to)
-    out = Path(out)
+    if to is None:
+        return _fill(Path(out), lambda folder: _write_portable(run, load_run(run, checkpoint=checkpoint), folder, {}))
+    write = _find_exporter(to)
+    return _fill(Path(out), lambda folder: write(run, folder, checkpoint=checkpoint))
+
+
+def export_loaded(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]) -> Path:
+    """Exports a model that was made from a run as `export` does a run's own, under the name of `made.checkpoint`.
+
+    Args:
+        run: The run.
+        made: The model, and what it was built from.
+        out: The folder, absent or empty.
+        origin: What the lock keeps of how it was made, plain JSON.
+
+    Raises:
+        ValueError: As `export`.
+    """
+    return _fill(out, lambda folder: _write_portable(run, made, folder, origin))
+
+
+def _fill(out: Path, write: Callable[[Path], None]) -> Path:
+    """Makes a folder with what `write` writes into it, or none."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"export expects a folder that is absent or empty, got {out}")
     make_folders(out.absolute().parent)
     temporary = make_temporary_path(out.absolute())
     temporary.mkdir()
     try:
-        write(run, temporary, checkpoint=checkpoint)
+        write(temporary)
         sync_tree(temporary)
         if out.exists():
             out.rmdir()
@@ -97,13 +118,12 @@ def _find_exporter(format: str) -> Callable[..., None]:
     return import_target(targets[format], f"format {format}")
 
 
-def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
+def _write_portable(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]) -> None:
     """Writes the layout that `modkit.load` reads: a run that holds weights, pictures, reports and a model card."""
-    made = load_run(run, checkpoint=checkpoint)
     name, model = made.checkpoint, made.model.eval()
     text = _make_portable(made).to_yaml()
     weights = model.state_dict()
-    exported = Run.export(out, text, _make_lock(run, made, text, weights), name, weights)
+    exported = Run.export(out, text, {**_make_lock(run, made, text, weights), **origin}, name, weights)
     reports = [report for report in read_reports(run.path) if report.checkpoint == name]
     for report in reports:
         report.save(out)

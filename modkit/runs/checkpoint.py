@@ -52,7 +52,7 @@ from modkit.runs.verified import read_data, read_limited, read_tensors
 
 __all__ = [
     "Checkpoint", "CheckpointError", "Latest", "find_latest", "list_names", "load", "prune", "read", "read_latest",
-    "recover", "save", "save_snapshot", "set_aside", "write",
+    "recover", "remove", "save", "save_snapshot", "set_aside", "write",
 ]  # fmt: skip
 
 _NAME = re.compile(r"(?!damaged-)[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -255,10 +255,14 @@ def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
     """
     if keep < 1:
         raise ValueError(f"prune expects to keep at least 1 checkpoint, got keep={keep}")
-    for name in list_names(directory)[:-keep]:
-        if name not in spare:
-            _remove(_find_folder(directory / name))
+    remove(directory, [name for name in list_names(directory)[:-keep] if name not in spare])
     _remove_frozen(directory)
+
+
+def remove(directory: Path, names: Collection[str]) -> None:
+    """Removes checkpoints by name."""
+    for name in names:
+        _remove(_find_folder(directory / name))
 
 
 def set_aside(directory: Path, path: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,11 @@ class Follower(Run):
         """Copies the slices of tensors that this process holds."""
         return take(checkpoint, memory, whole=False)
 
-    def save_snapshot(self, name: str, snapshot: Snapshot, patience: Patience) -> Path:
+    def save_snapshot(self, name: str, snapshot: Snapshot, patience: Patience, folder: Path | None = None) -> Path:
         """Writes the slices that this process holds, if there are any, into the checkpoint of the other process."""
-        return super().save_snapshot(name, snapshot, patience) if snapshot.rank else self.checkpoints / name
+        if snapshot.rank:
+            return super().save_snapshot(name, snapshot, patience, folder)
+        return (folder or self.checkpoints) / name
 
     def write_picture(self, name: str, grid: Tensor) -> Path:
         """Returns the path of the picture, which the other process writes."""
@@ -65,6 +68,9 @@ class Follower(Run):
         """Does nothing."""
 
     def prune(self, keep: int, kept: set[str]) -> None:
+        """Does nothing."""
+
+    def prune_averages(self, first: float = -math.inf, last: float = math.inf) -> None:
         """Does nothing."""
 
     def revise(self, spec: Any, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], step: int = 0) -> None:

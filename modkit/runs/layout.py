@@ -30,7 +30,7 @@ FIRST = "step-00000000"
 FROZEN = "frozen-"
 """Begin of the names of files that checkpoints share."""
 
-_OWN = ("checkpoints", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS, TAGS)
+_OWN = ("checkpoints", "averages", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS, TAGS)
 _WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|tags\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
 
 

@@ -10,6 +10,7 @@
         samples/*.png     pictures
         evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those with overrides
         checkpoints/      see `modkit.runs.checkpoint`
+        averages/         averages of the weights that are kept during training, in the same form
         .lock             held by the process that trains, see `modkit.runs.hold`
 
 A run written by `modkit export` holds the first two files, README.md, pictures, its reports and the files of one
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -274,6 +276,11 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def averages(self) -> Path:
+        """The folder of averages of the weights, kept like checkpoints; absent unless training keeps any."""
+        return self.path / "averages"
+
+    @property
     def kept(self) -> list[str]:
         """Names of the checkpoints in the run, in order."""
         return [str(self.lock["exported"])] if self.exported else store.list_names(self.checkpoints)
@@ -418,8 +425,8 @@ class Run:
         state = {**checkpoint.state, "metrics": self.mark()._asdict(), "run": self._id}
         return take(replace(checkpoint, state=state), memory)
 
-    def save_snapshot(self, name: str, snapshot: Snapshot, patience: Patience) -> Path:
-        """Writes a checkpoint of which a copy was taken.
+    def save_snapshot(self, name: str, snapshot: Snapshot, patience: Patience, folder: Path | None = None) -> Path:
+        """Writes a checkpoint of which a copy was taken into a folder, that of checkpoints by default.
 
         Returns:
             Its folder.
@@ -429,7 +436,7 @@ class Run:
             FileNotFoundError: As `save`.
         """
         try:
-            return store.save_snapshot(self.checkpoints, name, snapshot, patience)
+            return store.save_snapshot(folder or self.checkpoints, name, snapshot, patience)
         except FileNotFoundError:
             self._check_place()  # says what happened if the directory is gone
             raise
@@ -437,6 +444,11 @@ class Run:
     def prune(self, keep: int, kept: set[str]) -> None:
         """Deletes all checkpoints but the latest `keep` and those named in `kept`."""
         store.prune(self.checkpoints, keep, kept)
+
+    def prune_averages(self, first: float = -math.inf, last: float = math.inf) -> None:
+        """Deletes the averages of steps up to `first`, and of those after `last`."""
+        steps = {name: _read_step(name) for name in store.list_names(self.averages)}
+        store.remove(self.averages, [name for name, step in steps.items() if step <= first or step > last])
 
     def read_last(self, *, mapped: bool = False) -> Latest | None:
         """Reads the last intact checkpoint as a whole; returns None if there are no checkpoints.
@@ -454,7 +466,7 @@ class Run:
     def rewind(self, latest: Latest | None) -> dict[str, str]:
         """Returns the run to its last intact checkpoint, or to its start.
 
-        Later metrics are removed, and later checkpoints, which are damaged, are renamed.
+        Later metrics and averages are removed, and later checkpoints, which are damaged, are renamed.
 
         Returns:
             The new names of the damaged checkpoints by their old ones.
@@ -463,6 +475,7 @@ class Run:
             ValueError: If rows of the metrics before the checkpoint were lost or changed; nothing is changed then.
         """
         self.cut(_read_mark(latest) if latest else Mark())
+        self.prune_averages(last=_read_step(latest.path.name) if latest else 0)
         return store.set_aside(self.checkpoints, latest.path) if latest else {}
 
     def cut(self, mark: Mark = Mark()) -> None:  # noqa: B008
@@ -573,6 +586,12 @@ class Run:
             raise ValueError(
                 f"{self.path}: {wrong[0]} was changed after the export: its SHA-256 differs from the one in {STATE}"
             )
+
+
+def _read_step(name: str) -> float:
+    """Reads the step in the name of a checkpoint; infinity in any other name."""
+    step = name.removeprefix("step-")
+    return int(step) if step.isdecimal() else math.inf
 
 
 def _read_mark(latest: Latest) -> Mark:

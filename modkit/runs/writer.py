@@ -38,8 +38,13 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._future: Future[Path] = Future()
 
-    def start(self, name: str, checkpoint: Checkpoint) -> None:
+    def start(self, name: str, checkpoint: Checkpoint, folder: Path | None = None) -> None:
         """Copies a checkpoint and begins to write it; the former one must be finished.
+
+        Args:
+            name: Its name.
+            checkpoint: Its content.
+            folder: Where it is written, the folder of checkpoints by default.
 
         Raises:
             ValueError: If the name is not plain, a value is not a dense tensor, or the state is not plain JSON.
@@ -48,7 +53,9 @@ class Writer:
         assert self._thread is None
         snapshot = self._run.take_snapshot(checkpoint, self._memory)
         self._future = Future()
-        self._thread = threading.Thread(target=self._write, args=(name, snapshot), name="checkpoint", daemon=True)
+        self._thread = threading.Thread(
+            target=self._write, args=(name, snapshot, folder), name="checkpoint", daemon=True
+        )
         self._thread.start()
 
     def poll(self) -> Path | None:
@@ -82,8 +89,8 @@ class Writer:
         self.wait()
         self._memory.release()
 
-    def _write(self, name: str, snapshot: Snapshot) -> None:
+    def _write(self, name: str, snapshot: Snapshot, folder: Path | None) -> None:
         try:
-            self._future.set_result(self._run.save_snapshot(name, snapshot, self._patience))
+            self._future.set_result(self._run.save_snapshot(name, snapshot, self._patience, folder))
         except BaseException as error:
             self._future.set_exception(error)

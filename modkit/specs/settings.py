@@ -18,6 +18,7 @@ __all__ = [
     "Evaluation",
     "Every",
     "PlayerSettings",
+    "PowerAverage",
     "Samples",
     "Settings",
     "Stage",
@@ -33,6 +34,7 @@ _BOUNDS = (
     ("seed", 0, 2**31 - 1),
 )
 _MOST_SAMPLES = 2**16
+_LARGEST_STD = 12**-0.5  # of all steps, each counted alike
 
 
 @dataclass(frozen=True)
@@ -75,20 +77,39 @@ class Term:
 
 
 @dataclass(frozen=True)
+class PowerAverage:
+    """An average of the weights that grows longer as training goes on: weights count by a power of their step.
+
+    Its length is a share of the steps so far, as in EDM2 (Karras et al., 2024, section 3.1). Where averages are kept,
+    `modkit ema RUN --std S` makes an average of any length of them, after training.
+
+    Args:
+        std: Standard deviation of the steps in the average, divided by their number, in (0, 0.2887).
+        every: At every n-th step of the run, and at the end of the stage, averages are kept beside the checkpoints;
+            never by default.
+        kept: The `std` of the averages to keep, two or more; each takes the memory of the weights during training.
+    """
+
+    std: float = 0.1
+    every: int | None = None
+    kept: list[float] = field(default_factory=lambda: [0.05, 0.1])
+
+
+@dataclass(frozen=True)
 class Stage:
     """A stage of training: which players are trained, and for how long.
 
     Args:
         players: Patterns of the players.
         steps: Number of steps; `train.steps` by default.
-        ema: Decay of the exponential moving average of the weights, 0 for none; `train.ema` by default.
+        ema: Average of the weights, see `train.ema`, which is the default.
         cache: Number of views of each sample (crops, flips) whose part that the stage does not train is computed before
             it, once, and kept in the cache folder; epoch e sees view e mod `cache`. By default, nothing is.
     """
 
     players: list[str]
     steps: int | None = None
-    ema: float | None = None
+    ema: float | PowerAverage | None = None
     cache: int | None = None
 
 
@@ -228,7 +249,8 @@ class Settings:
         players: Settings of single players, by pattern: other learning rates, updates at every n-th step only.
         terms: When loss terms are computed, by pattern.
         steps: Steps of a stage that does not set its own.
-        ema: Decay of the exponential moving average of the weights, 0 for none, in a stage that does not set its own.
+        ema: Average of the weights, which samples are drawn with, in a stage that does not set its own: the decay of an
+            exponential moving average, 0 for none, or a mapping of `std`, `every` and `kept`.
         stages: The stages; by default those of the model.
         log: How often losses are logged.
         samples: Grids of samples.
@@ -260,7 +282,7 @@ class Settings:
     players: dict[str, PlayerSettings] = field(default_factory=dict)
     terms: dict[str, Term] = field(default_factory=dict)
     steps: int = 2000
-    ema: float = 0.999
+    ema: float | PowerAverage = 0.999
     stages: list[Stage] = field(default_factory=list)
     log: Every = field(default_factory=Every)
     samples: Samples = field(default_factory=Samples)
@@ -291,11 +313,25 @@ class Settings:
             if stage.steps is not None and stage.steps < 0:
                 raise ValueError(f"train.stages expects steps of at least 0, got {stage.steps}")
         for ema in (self.ema, *(stage.ema for stage in self.stages if stage.ema is not None)):
-            if not 0 <= ema < 1:
-                raise ValueError(f"train.ema expects a decay in [0, 1), got {ema}")
+            _check_average(ema)
         for every in (*(term.every for term in self.terms.values()), *(own.every for own in self.players.values())):
             if every is not None and every < 1:
                 raise ValueError(f"train expects `every` of at least 1, got {every}")
         for pattern, player in self.players.items():
             if player.skip is not None and not player.skip > 0:
                 raise ValueError(f"train.players.{pattern}.skip expects a norm above 0, got {player.skip:g}")
+
+
+def _check_average(ema: float | PowerAverage) -> None:
+    """Checks an average of the weights."""
+    if not isinstance(ema, PowerAverage):
+        if not 0 <= ema < 1:
+            raise ValueError(f"train.ema expects a decay in [0, 1), got {ema}")
+        return
+    for std in (ema.std, *ema.kept):
+        if not 0 < std < _LARGEST_STD:
+            raise ValueError(f"train.ema expects std of a profile in (0, {_LARGEST_STD:.4f}), got {std}")
+    if len(set(ema.kept)) < 2:
+        raise ValueError(f"train.ema expects the std of two averages to keep, or more, got {ema.kept}")
+    if ema.every is not None and ema.every < 1:
+        raise ValueError(f"train.ema expects every of at least 1, got {ema.every}")

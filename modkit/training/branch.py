@@ -2,8 +2,8 @@
 
     modkit branch RUN --from 3000 train.optimizer.lr=1e-4 --out DIR
 
-The branch has the weights, their average, and the position in its stage. Its learning rate is where its own schedule is
-at that step. An optimizer that is the same part keeps its moments under the new settings; another one begins anew.
+The branch has the weights, their averages, and the position in its stage. Its learning rate is where its own schedule
+is at that step. An optimizer that is the same part keeps its moments under the new settings; another one begins anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from modkit.building.provenance import verify
 from modkit.building.session import restore_std
 from modkit.engines.local import LocalEngine
 from modkit.models.model import Model
+from modkit.optim.averages import list_profiles
 from modkit.progress import Progress
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
@@ -147,10 +148,9 @@ def _adapt(begun: store.Checkpoint, path: Path, report: Report, make: Callable[[
             f"branch expects the players {', '.join(former)} in stage {cursor['stage']}, in which {path} lies, got "
             f"{', '.join(names)}"
         )
-    if stage.decay and "ema" not in begun.tensors:
-        begun.tensors["ema"] = begun.tensors["model"]  # the average begins with the weights
     cursor.update(best=None, best_name=None, watched=[], recent={})
-    kept = {group: tensors for group, tensors in begun.tensors.items() if not group.startswith("optimizer-")}
+    groups = ("model", *list_profiles(stage.ema))  # an average that is new begins with the weights
+    kept = {group: begun.tensors.get(group, begun.tensors["model"]) for group in groups}
     for player in players:
         names = name_parameters(model, player.optimizer)
         packed = _adapt_optimizer(find_packed(begun, player.name, names), names, player, cursor["index"])

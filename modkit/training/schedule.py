@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from modkit.models.condensing import check_condensed
 from modkit.models.model import Model
 from modkit.models.player import Player
-from modkit.specs.settings import PlayerSettings, Settings, Stage
+from modkit.specs.settings import PlayerSettings, PowerAverage, Settings, Stage
 from modkit.training.ownership import collect_modules
 
 __all__ = ["StageSchedule", "check_trainable", "match_names", "schedule_stages", "select_settings"]
@@ -22,13 +22,13 @@ class StageSchedule:
     Args:
         players: The players that play in it.
         steps: Number of steps.
-        decay: Decay of the average of the weights, 0 for no average.
+        ema: Average of the weights: a decay, 0 for no average, or that of a power function.
         cache: Number of views of each sample that are condensed before the stage, 0 for none.
     """
 
     players: tuple[Player, ...]
     steps: int
-    decay: float
+    ema: float | PowerAverage
     cache: int = 0
 
 

@@ -28,7 +28,7 @@ from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.nn.narrowed_weights import narrow_weights
 from modkit.ops.kernel import list_ran
-from modkit.optim.ema import Average
+from modkit.optim.averages import Averages
 from modkit.precision import AUTOCAST, use_precision, use_tf32, widen
 from modkit.progress import Progress
 from modkit.rng import Rng
@@ -172,12 +172,12 @@ class Trainer:
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)
         statistics = Statistics(self.model, states, cursor.stage, settings, self._reader, self.engine)
-        average = Average(self.model, [p for s in states for p in s.player.modules], stage.decay, statistics)
-        self._restore(states, average)
+        averages = Averages(self.model, [p for s in states for p in s.player.modules], stage.ema, statistics)
+        self._restore(states, averages)
         if prepared:
             if not states:  # no parameters to train: `prepare` was all of the training
-                self._save_picture(average)
-            self._save(states, average)
+                self._save_picture(averages)
+            self._save(states, averages)
             self._note_saved(self._writer.finish())  # before processes that load data are forked from this one
         self._interruption.check(f"at step {cursor.step}")
         frozen = find_frozen(self.model, stage.players)  # by now; an extractor may have been trained in `prepare`
@@ -189,26 +189,27 @@ class Trainer:
         for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
             self._note_saved(self._writer.poll())
             losses, complete = self._take_step(states, batch)
-            if average.decay and complete:
-                average.update()
-            cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, average.updates
+            if complete:
+                averages.update()
+            cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, averages.updates
             self.engine.announce(f"step {cursor.step}")
             last = cursor.index == stage.steps
             self._log(states, losses, last)
             if last or cursor.step % settings.samples.every == 0:
-                self._save_picture(average)
+                self._save_picture(averages)
             if self.scorer and (last or cursor.step % self.scorer.every == 0):
-                self._score(self.scorer, average)
+                self._score(self.scorer, averages)
+            if averages.every and (last or cursor.step % averages.every == 0):
+                self._keep(averages)
             due = last or cursor.step % settings.checkpoints.every == 0
             stop = self._interruption.is_asked() if last else self._interruption.poll()
             if due or stop:
-                self._save(states, average, due=due)
+                self._save(states, averages, due=due)
             if stop:
                 self._note_saved(self._writer.finish())
                 raise Stopped(f"stopped at step {cursor.step}")
         self._note_saved(self._writer.finish())
-        if average.decay:
-            average.copy_to_model()
+        averages.copy_to_model()
         for state in states:
             self.engine.release(state.name, state.losses)
         self._cursor.stage, self._cursor.index, self._cursor.averaged = cursor.stage + 1, 0, 0
@@ -342,11 +343,11 @@ class Trainer:
         self.callbacks.step_done(cursor.stage, cursor.step, values)
         self.progress.step(values)
 
-    def _save_picture(self, average: Average) -> None:
+    def _save_picture(self, averages: Averages) -> None:
         """Saves a grid of samples with the averaged weights, of reconstructions if the model cannot be sampled yet."""
         num, name = self.settings.samples.num, f"step-{self._cursor.step:08d}"
         precision = self.settings.precision
-        with self._use_average(average):
+        with self._use_average(averages):
             try:
                 x = share_rows(
                     lambda i, n: self.model.sample(n, seed=self.settings.seed, first=i, precision=precision),
@@ -369,10 +370,10 @@ class Trainer:
         self.run.write_picture(name, grid)
         self.callbacks.samples_ready(self._cursor.step, grid)
 
-    def _score(self, scorer: Scorer, average: Average) -> None:
+    def _score(self, scorer: Scorer, averages: Averages) -> None:
         """Scores samples with the averaged weights, unless the model cannot be sampled yet."""
         cursor = self._cursor
-        with self._use_average(average):
+        with self._use_average(averages):
             try:
                 self.model.sample(1, seed=self.settings.seed, precision=self.settings.precision)
             except ValueError as refusal:
@@ -388,12 +389,18 @@ class Trainer:
         self.progress.note(f"step {cursor.step}: " + ", ".join(f"{n} {value:.4g}" for n, value in values.items()))
 
     @contextmanager
-    def _use_average(self, average: Average) -> Iterator[None]:
-        applied = average.apply() if average.decay else nullcontext()
-        with applied, self.engine.join_weights(), evaluate_mode(self.model):
+    def _use_average(self, averages: Averages) -> Iterator[None]:
+        with averages.apply(), self.engine.join_weights(), evaluate_mode(self.model):
             yield
 
-    def _save(self, players: Sequence[PlayerState], average: Average, *, due: bool = True) -> None:
+    def _keep(self, averages: Averages) -> None:
+        """Begins to write averages of the weights, of which others can be made after training."""
+        self._note_saved(self._writer.finish())
+        state = {"stage": self._cursor.stage, "updates": averages.updates, "std": averages.widths}
+        name = f"step-{self._cursor.step:08d}"
+        self._writer.start(name, store.Checkpoint(averages.kept, state), self.run.averages)
+
+    def _save(self, players: Sequence[PlayerState], averages: Averages, *, due: bool = True) -> None:
         """Begins to write a checkpoint; only one that is due can become the best."""
         self._note_saved(self._writer.finish())
         cursor = self._cursor
@@ -403,10 +410,8 @@ class Trainer:
             mean, cursor.watched = sum(cursor.watched) / len(cursor.watched), []
             if cursor.best is None or mean < cursor.best:
                 cursor.best, cursor.best_name = mean, name
-        tensors: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict()}
+        tensors: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), **averages.state_dict()}
         states: dict[str, Any] = {}
-        if average.decay:
-            tensors["ema"] = average.state_dict()
         for player in players:
             packed = pack(player.optimizer, name_parameters(self.model, player.optimizer))
             tensors[name_group(player.name)] = dict(packed.tensors)
@@ -417,8 +422,10 @@ class Trainer:
         self._writer.start(name, store.Checkpoint(tensors, state, {"model": self._frozen}))
 
     def _note_saved(self, path: Path | None) -> None:
-        """Removes older checkpoints and tells of a new one, if there is one."""
-        if path:
+        """Removes what a new checkpoint, or new averages, make obsolete, and tells of the checkpoint."""
+        if path and path.parent == self.run.averages:
+            self.run.prune_averages(self._cursor.step - self._cursor.index)  # to those of this stage
+        elif path:
             self._prune()
             self.callbacks.checkpoint_saved(path)
 
@@ -426,15 +433,14 @@ class Trainer:
         best = self._cursor.best_name
         self.run.prune(self.settings.checkpoints.keep, {best} if best else set())
 
-    def _restore(self, players: Sequence[PlayerState], average: Average) -> None:
+    def _restore(self, players: Sequence[PlayerState], averages: Averages) -> None:
         """Restores optimizers, schedules and averages from a checkpoint inside this stage."""
         kept, self._restored = self._restored, None
         if kept is None or self._cursor.index == 0:
             return
         path, restored = kept
         with _explain_misfit(path):
-            if average.decay:
-                average.load_state_dict(restored.tensors["ema"], self._cursor.averaged)
+            averages.load_state_dict(restored.tensors, self._cursor.averaged)
             for player in players:
                 player.schedule.load_state_dict(restored.state["players"][player.name]["lr_schedule"])
                 if player.guard:

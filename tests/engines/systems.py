@@ -108,7 +108,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET)), {}),
     "vae, two stages": (
         use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),
-        {"stages": [{"players": ["autoencoder"], "steps": HALF}] * 2},
+        {"stages": [{"players": ["autoencoder"], "steps": HALF}] * 2, "ema": {"std": 0.2, "every": 2}},
     ),
     "dcgan": (use("gan", generator=DCGAN, discriminator=DCGAN, regularizers=R1), {"terms": LAZY}),
     "gan-r1, overflowing": (
@@ -237,8 +237,10 @@ def measure_difference(run: Path, other: Path) -> float:
     assert len(mine) == len(theirs) and [row.keys() for row in mine] == [row.keys() for row in theirs]
     found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
     last = max(path.name for path in (run / "checkpoints").iterdir())
-    for name in ("model", "ema"):
-        weights, same = (store.load(one / "checkpoints" / last).tensors[name] for one in (run, other))
+    kept = sorted(path.name for path in (run / "averages").glob("*"))
+    groups = [(f"checkpoints/{last}", name) for name in ("model", "ema")]
+    for place, name in groups + [(f"averages/{one}", f"ema-{std}") for one in kept for std in (0.05, 0.1)]:
+        weights, same = (store.load(one / place).tensors[name] for one in (run, other))
         assert weights.keys() == same.keys() and weights
         found += [float((weights[key].double() - same[key].double()).abs().max()) for key in weights]
     return max(found)

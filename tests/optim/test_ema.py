@@ -3,12 +3,13 @@ import torch
 from torch import nn
 
 from modkit.optim.ema import Average
+from modkit.optim.profiles import Exponential
 
 
 @pytest.mark.smoke
 def test_averages_follow_their_equation():
     model = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(2, 2)}).double()
-    average = Average(model, ["a"], 0.5)
+    average = Average(model, ["a"], Exponential(0.5))
     want = model["a"].weight.detach().clone()
     for n in range(1, 30):
         with torch.no_grad():
@@ -24,7 +25,7 @@ def test_averages_follow_their_equation():
 def test_applied_averages_stand_in_for_the_weights_and_leave_them_as_they_were():
     model = nn.Linear(1, 1)
     outer = nn.ModuleDict({"one": model})
-    average = Average(outer, ["one"], 0.9)
+    average = Average(outer, ["one"], Exponential(0.9))
     held = model.weight.item()
     with torch.no_grad():
         model.weight.add_(11.0)
@@ -43,7 +44,7 @@ def test_applied_averages_stand_in_for_the_weights_and_leave_them_as_they_were()
 def test_buffers_are_left_alone_and_shared_parameters_averaged_once():
     model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.BatchNorm1d(2)})
     model["b"].shared = model["a"]
-    average = Average(model, ["a", "b"], 0.5)
+    average = Average(model, ["a", "b"], Exponential(0.5))
     assert set(average.state_dict()) == {"a.weight", "a.bias", "b.weight", "b.bias"}
     model["b"].running_mean.fill_(7.0)
     with average.apply():
@@ -58,7 +59,7 @@ def test_it_goes_on_from_where_it_stood():
             average.update()
 
     models = [nn.Linear(1, 1, bias=False) for _ in range(2)]
-    first, second = (Average(nn.ModuleDict({"m": model}), ["m"], 0.99) for model in models)
+    first, second = (Average(nn.ModuleDict({"m": model}), ["m"], Exponential(0.99)) for model in models)
     moved(first, models[0], range(3))
     second.load_state_dict({name: value.clone() for name, value in first.state_dict().items()}, first.updates)
     for average, model in ((first, models[0]), (second, models[1])):
@@ -67,7 +68,7 @@ def test_it_goes_on_from_where_it_stood():
 
 
 def test_an_average_of_nothing():
-    average = Average(nn.ModuleDict(), [], 0.9)
+    average = Average(nn.ModuleDict(), [], Exponential(0.9))
     average.update()
     average.copy_to_model()
     assert average.state_dict() == {}
@@ -88,7 +89,7 @@ def make_doubled():
     model = nn.ModuleDict({"one": nn.Linear(1, 1, bias=False)}).double()
     model["one"].register_buffer("twice", torch.tensor([-1.0], dtype=torch.float64))
     statistics = Doubled(model)
-    return model["one"], statistics, Average(model, ["one"], 0.9, statistics)
+    return model["one"], statistics, Average(model, ["one"], Exponential(0.9), statistics)
 
 
 def test_statistics_are_measured_with_the_averages_once_an_update_and_go_where_the_averages_go():

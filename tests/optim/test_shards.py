@@ -6,6 +6,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from modkit.optim.ema import Average
 from modkit.optim.optimizers import sgd
+from modkit.optim.profiles import Exponential
 from modkit.optim.shards import gather_whole, get_local, is_shard
 
 
@@ -41,7 +42,7 @@ def test_an_average_of_whole_weights_and_shards(mesh):
     twin = torch.nn.Linear(2, 3)
     twin.load_state_dict(model.state_dict())
     model.weight = torch.nn.Parameter(divide(model.weight.detach(), mesh))
-    averages = [Average(torch.nn.ModuleDict({"net": net}), ["net"], decay=0.9) for net in (model, twin)]
+    averages = [Average(torch.nn.ModuleDict({"net": net}), ["net"], Exponential(0.9)) for net in (model, twin)]
     for average, net in zip(averages, (model, twin)):
         for parameter in get_local(net.parameters()):
             parameter.detach().add_(1)

@@ -291,7 +291,7 @@ def test_every_kind_has_a_slot(kind):
 
 @dataclass
 class Settings:
-    inner: Inner | None = None
+    inner: Inner | list[int] | None = None
 
 
 @dataclass
@@ -306,13 +306,15 @@ class Outer:
     one: Inner = field(default_factory=lambda: Inner(1.0))
     many: list[Inner] = field(default_factory=list)
     named: dict[str, Inner] = field(default_factory=dict)
+    either: float | Inner | None = None
 
 
 def test_records_are_read_as_parts_are_with_their_shapes():
     found = read_signature(Outer, (), "train")
     shapes = [None, RecordShape(Inner), RecordShape(Inner, "list"), RecordShape(Inner, "dict")]
+    shapes.append(RecordShape(Inner, None, float | None))
     assert [one.record for one in found.values()] == shapes
-    assert [one.default for one in found.values()] == [default("conv"), Inner(1.0), [], {}]
+    assert [one.default for one in found.values()] == [default("conv"), Inner(1.0), [], {}, None]
     assert (found["inner"].slot, found["inner"].help) == (SlotShape("encoder"), "Slot beside records.")
     assert list(read_signature(Inner, ("betas",), "train.one")) == ["lr"]
     with pytest.raises(ValueError, match="train, parameter 'inner': expected plain data or a slot, got Inner"):

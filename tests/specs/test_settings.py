@@ -55,6 +55,17 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
         ("{checkpoints: {keep: 0}}", 29, "train.checkpoints.keep", "expects at least 1, got 0"),
         ("{ema: 1}", 14, "train.ema", r"expects a decay in \[0, 1\), got 1"),
         ("{stages: [{players: ['*'], ema: -0.5}]}", 8, "train.ema", r"expects a decay in \[0, 1\), got -0.5"),
+        ("{ema: slow}", 14, "train.ema", r"got 'slow', expected float or a mapping"),
+        ("{ema: {width: 1}}", 15, "train.ema.width", "got an unknown key 'width', expected one of: std, every, kept"),
+        ("{ema: {std: .3}}", 14, "train.ema", r"expects std of a profile in \(0, 0.2887\), got 0.3"),
+        ("{ema: {kept: [.1]}}", 14, "train.ema", r"expects the std of two averages to keep, or more, got \[0.1\]"),
+        ("{ema: {every: 0}}", 14, "train.ema", "expects every of at least 1, got 0"),
+        (
+            "{stages: [{players: ['*'], ema: {std: 0}}]}",
+            8,
+            "train.ema",
+            r"expects std of a profile in \(0, 0.2887\), got 0",
+        ),
         ("{stages: [{players: ['*'], steps: -2}]}", 17, "train.stages", "expects steps of at least 0, got -2"),
         ("{terms: {adversarial: {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
         ("{players: {'*': {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
@@ -92,7 +103,7 @@ def test_how_networks_are_compiled_has_one_form(written, expected):
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        ("fast", "train.compile: got 'fast', expected a mapping"),
+        ("fast", "train.compile: got 'fast', expected bool or a mapping"),
         ("{mode: fast}", "train.compile.mode: expected 'default' | 'reduce-overhead' | "),
         ("{level: 3}", "train.compile.level: got an unknown key 'level', expected one of: backend, mode, dynamic"),
         ("{backend: eager, mode: max-autotune}", "compile expects a mode of inductor alone, got max-autotune of eager"),

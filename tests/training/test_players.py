@@ -71,7 +71,7 @@ def test_the_natural_game_is_the_model_s_own_with_the_settings_steps():
     model, settings = made(LDM, steps=7, ema=0.5)
     played = schedule_stages(model, settings)
     assert names(played) == [["autoencoder/autoencoder", "autoencoder/critic"], ["prior/denoiser"]]
-    assert [(stage.steps, stage.decay) for stage in played] == [(7, 0.5)] * 2
+    assert [(stage.steps, stage.ema) for stage in played] == [(7, 0.5)] * 2
 
 
 def test_stages_choose_players_by_pattern_in_the_model_s_order():
@@ -83,7 +83,7 @@ def test_stages_choose_players_by_pattern_in_the_model_s_order():
     played = schedule_stages(*made(LDM, steps=7, ema=0.5, stages=stages))
     everyone = ["autoencoder/autoencoder", "autoencoder/critic", "prior/denoiser"]
     assert names(played) == [[everyone[0], everyone[2]], [everyone[1]], everyone]
-    assert [(stage.steps, stage.decay) for stage in played] == [(3, 0.5), (7, 0), (0, 0.25)]
+    assert [(stage.steps, stage.ema) for stage in played] == [(3, 0.5), (7, 0), (0, 0.25)]
 
 
 def test_patterns_that_match_nobody_are_refused():

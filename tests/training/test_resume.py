@@ -87,7 +87,9 @@ SYSTEMS = {
     "vae": CONV_VAE,
     "gan": DCGAN,
     "ldm": LDM,
-    "ldm-gradient": vary(LDM, {"model.autoencoder.bottleneck.codebook": "gradient"}),
+    "ldm-gradient": vary(
+        LDM, {"model.autoencoder.bottleneck.codebook": "gradient", "train.ema": {"std": 0.2, "every": 2}}
+    ),
     "no-ema": vary(LDM, {"train.steps": 2, "train.ema": 0}),
     "workers": vary(VAE, {"train.steps": 3, "train.workers": 1}),
 }

@@ -14,6 +14,7 @@ from modkit.building.plan import plan
 from modkit.data.loader import read_in_order
 from modkit.engines.local import LocalEngine
 from modkit.optim.ema import Average
+from modkit.optim.profiles import Exponential
 from modkit.progress import Silent
 from modkit.rng import Rng
 from modkit.runs.run import Run
@@ -59,7 +60,7 @@ def find_waits(name: str, folder: Path) -> Iterator[str]:
     cursor = trainer._cursor
     for cursor.stage, stage in enumerate(trainer.stages):
         states = begin(trainer, stage)
-        average = Average(trainer.model, [path for state in states for path in state.player.modules], 0.9)
+        average = Average(trainer.model, [path for state in states for path in state.player.modules], Exponential(0.9))
         for cursor.index in {state.player.start for state in states}:
             seen = Waits()
             try:
