@@ -7,10 +7,10 @@ r"""EDM2's U-Net, whose layers preserve magnitudes, so that neither activations 
     attend   x <- mix(x, W_o softmax(Q K^T / sqrt(d)) V, .3)             the vectors of Q, K and V have magnitude 1
     out      g conv_out(h)                                               all gains g are zero at first
 
-All convolutions and matrices have rows of unit norm, sums and concatenations are weighted (see `magnitude`). The module
-before one that changes the size is a unit without attention. Skips, middle and sizes are those of every U-Net here, see
-`unet_body`. In the paper, waves have frequencies from N(0, 1), for times ln(sigma) / 4; here they are spread evenly
-on a logarithmic scale, from 2 to 1e-4 periods a unit of time, which suits these times and the indices of a table.
+All convolutions and matrices have rows of unit norm, and sums and concatenations are weighted (see `magnitude`). Where
+the size changes, means over windows or repeated values go through a block. Skips, middle and sizes are those of every
+U-Net here, see `unet_body`. In the paper, waves have frequencies from N(0, 1), for times ln(sigma) / 4; here they are
+spread evenly on a logarithmic scale, from 2 to 1e-4 periods a unit of time, for these times and the indices of a table.
 
 Shape letters: b batch, c channels, d width (in patterns of heads: of a head), h w spatial (one, two or three sizes), n
 positions or tokens.
@@ -49,8 +49,8 @@ _FASTEST, _SLOWEST = 2.0, 1e-4  # periods a unit of time
 class EDM2UNet(UNetBody):
     """A conditional network between signals, images or volumes of one size, as in EDM2.
 
-    It is trained best with a large learning rate that decays, such as `adamw` at 0.01 with `inverse-root`, and without
-    weight decay, since `update` keeps the length of its weights.
+    It is meant for a large learning rate that falls, such as `adam` at 0.01 with the schedule `inverse-root`: `update`
+    keeps the length of its weights, so that the rate says how far a step turns them. Weight decay would do nothing.
 
     Args:
         x: Type of the input: continuous maps, of about unit variance.
@@ -192,8 +192,9 @@ class _Embedding(nn.Module):
             terms.append(self.vector(require_condition("vector", cond.vector).to(like.dtype)))
         if self.noise is not None:
             terms.append(self.noise(require_condition("noise", cond.noise).to(like.dtype)))
-        if self.labels is not None:  # sqrt(N) one-hot vectors of length N have magnitude 1
-            terms.append(F.embedding(require_condition("labels", cond.labels), self.labels.normalize_rows().mT))
+        if self.labels is not None:  # a one-hot vector of length N times sqrt(N) has magnitude 1
+            table = self.labels.scale_rows(math.sqrt(self.labels.weight.shape[1])).mT
+            terms.append(F.embedding(require_condition("labels", cond.labels), table))
         if not terms:
             return like.new_zeros(len(like), self.width)
         return activate(torch.stack([term.to(like.dtype) for term in terms]).sum(0) / math.sqrt(len(terms)))

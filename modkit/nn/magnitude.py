@@ -3,7 +3,7 @@ r"""Layers that preserve magnitudes, as in EDM2: what has an expected magnitude 
     magnitude   M[x] = sqrt(mean of E[x_i^2])
     weights     y = g w_hat x,   w_hat_j = w_j / |w_j|          a row w_j for each output, over channels and kernel
     forced      w_j <- sqrt(N) w_j / |w_j|                      after each step; N inputs to an output
-    pixel norm  x / sqrt(mean of x_i^2 + 1e-4)              over channels
+    pixel norm  x / sqrt(mean of x_i^2 + 1e-4)                  over channels
     SiLU        silu(x) / .596                                  .596 = M[silu(z)], z ~ N(0, 1)
     sum         ((1 - t) a + t b) / sqrt((1 - t)^2 + t^2)
     cat         sqrt((N_a + N_b) / ((1 - t)^2 + t^2)) [(1 - t) a / sqrt(N_a), t b / sqrt(N_b)]
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from modkit.optim.shards import get_local
 from modkit.precision import widen
 
-__all__ = ["UnitConv", "activate", "concatenate", "normalize_weights", "mix", "normalize"]
+__all__ = ["UnitConv", "activate", "concatenate", "mix", "normalize", "normalize_weights"]
 
 _SILU = 0.596
 _TINY = 1e-4
@@ -58,15 +58,16 @@ class UnitConv(nn.Module):
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         """Maps `b channels h w` to `b out_channels h w`, times `gain`; of rank 0, `... channels`."""
-        weight = (self.normalize_rows() * (gain / math.sqrt(self.weight[0].numel()))).to(x.dtype)
+        weight = self.scale_rows(gain).to(x.dtype)
         if self.rank == 0:
             return F.linear(x, weight)
         convolve = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
         return convolve(x, weight, padding=self.kernel // 2)
 
-    def normalize_rows(self) -> Tensor:
-        """Its weight with rows of magnitude 1, at least in float32."""
-        return _divide(widen(self.weight), tuple(range(1, self.weight.ndim)))
+    def scale_rows(self, length: Tensor | float) -> Tensor:
+        """Its weight with rows of a length, at least in float32."""
+        weight = widen(self.weight)
+        return weight * (length / _measure_rows(weight))
 
 
 @torch.no_grad()
@@ -74,7 +75,7 @@ def normalize_weights(module: nn.Module) -> None:
     """Gives the rows of all unit convolutions in a module a magnitude of 1, which changes nothing that they compute."""
     weights = [one.weight for one in module.modules() if isinstance(one, UnitConv)]
     for weight in get_local(weights):  # of weights that are divided among processes, each has whole rows
-        weight.copy_(_divide(weight, tuple(range(1, weight.ndim))))
+        weight.mul_(math.sqrt(math.prod(weight.shape[1:])) / _measure_rows(weight))
 
 
 def normalize(x: Tensor, dim: int = 1) -> Tensor:
@@ -94,7 +95,8 @@ def mix(a: Tensor, b: Tensor, t: float) -> Tensor:
         >>> mix(torch.ones(1), torch.ones(1), 0.5)
         tensor([1.4142])
     """
-    return ((1 - t) * a + t * b) / math.hypot(1 - t, t)
+    norm = math.hypot(1 - t, t)
+    return torch.add((1 - t) / norm * a, b, alpha=t / norm)
 
 
 def concatenate(a: Tensor, b: Tensor) -> Tensor:
@@ -103,8 +105,7 @@ def concatenate(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([scale / math.sqrt(a.shape[1]) * a, scale / math.sqrt(b.shape[1]) * b], dim=1)
 
 
-def _divide(weight: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Divides by the magnitude over dimensions."""
-    norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True) / math.sqrt(math.prod(weight.shape[1:]))
-    made: Tensor = weight / norm.clamp(min=torch.finfo(weight.dtype).tiny)
-    return made
+def _measure_rows(weight: Tensor) -> Tensor:
+    """Computes the norms of the rows of a weight, to divide by."""
+    norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    return norm.clamp(min=torch.finfo(weight.dtype).tiny)

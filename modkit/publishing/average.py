@@ -108,7 +108,8 @@ def rebuild_average(
     number = _read_step(last.path)
     made = made._replace(checkpoint=f"{last.path.name}-std-{std:g}")
     origin = {"average": {"std": std, "step": number, "kept": len(traces), "error": fit.error}}
-    folder = Path(out) if out is not None else run.path.with_name(f"{run.path.name}-std-{std:g}")
+    beside = run.path.absolute()  # `.` has no name
+    folder = Path(out) if out is not None else beside.with_name(f"{beside.name}-std-{std:g}")
     return Rebuilt(export_loaded(run, made, folder, origin), number, fit.error)
 
 

@@ -63,13 +63,17 @@ def export(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if to is None:
-        return _fill(Path(out), lambda folder: _write_portable(run, load_run(run, checkpoint=checkpoint), folder, {}))
+        return _fill(
+            Path(out), lambda folder: _write(run, load_run(run, checkpoint=checkpoint), folder, {}, _drop_path)
+        )
     write = _find_exporter(to)
     return _fill(Path(out), lambda folder: write(run, folder, checkpoint=checkpoint))
 
 
 def export_loaded(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]) -> Path:
-    """Exports a model that was made from a run as `export` does a run's own, under the name of `made.checkpoint`.
+    """Exports a model that was made from a run as `export` does a run's own, but for use on this machine.
+
+    Paths in its spec stay as they are, those of data among them. It is named by `made.checkpoint`.
 
     Args:
         run: The run.
@@ -80,7 +84,7 @@ def export_loaded(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]) 
     Raises:
         ValueError: As `export`.
     """
-    return _fill(out, lambda folder: _write_portable(run, made, folder, origin))
+    return _fill(out, lambda folder: _write(run, made, folder, origin, lambda path, place: path))
 
 
 def _fill(out: Path, write: Callable[[Path], None]) -> Path:
@@ -118,10 +122,10 @@ def _find_exporter(format: str) -> Callable[..., None]:
     return import_target(targets[format], f"format {format}")
 
 
-def _write_portable(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]) -> None:
+def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change: Callable[[str, Place], str]) -> None:
     """Writes the layout that `modkit.load` reads: a run that holds weights, pictures, reports and a model card."""
     name, model = made.checkpoint, made.model.eval()
-    text = _make_portable(made).to_yaml()
+    text = _make_portable(made, change).to_yaml()
     weights = model.state_dict()
     exported = Run.export(out, text, {**_make_lock(run, made, text, weights), **origin}, name, weights)
     reports = [report for report in read_reports(run.path) if report.checkpoint == name]
@@ -133,28 +137,31 @@ def _write_portable(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]
     )
 
 
-def _make_portable(made: Loaded) -> Spec:
-    """Makes a run's spec independent of this machine: with the types of its data, and without its paths."""
+def _make_portable(made: Loaded, change: Callable[[str, Place], str]) -> Spec:
+    """Makes a run's spec independent of other runs and of its data, whose types it gets, with other absolute paths."""
     spec = made.plan.resolved
     tree = dict(spec.with_value("x", write_types(made.x, made.fields)).tree)
     for key, value in tree.items():
-        tree[key] = _remove_paths(value, (key,), key == "model")
+        tree[key] = _change_paths(value, (key,), change)
     return spec.with_tree(tree)
 
 
-def _remove_paths(value: Value, path: Place, strict: bool) -> Value:
-    """Removes the paths of this machine from a tree."""
+def _change_paths(value: Value, path: Place, change: Callable[[str, Place], str]) -> Value:
+    """Changes the absolute paths in a tree; pieces of other runs become pieces of this one."""
     if isinstance(value, Node):
         if value.use == "run":
-            part = _remove_paths(value["part"], path, strict)
+            part = _change_paths(value["part"], path, change)
             return Node({**value, "path": ".", "at": join(path), "part": part})
-        return Node({key: _remove_paths(item, (*path, key), strict) for key, item in value.items()})
+        return Node({key: _change_paths(item, (*path, key), change) for key, item in value.items()})
     if isinstance(value, tuple):
-        return tuple(_remove_paths(item, (*path, index), strict) for index, item in enumerate(value))
-    if not isinstance(value, str) or not os.path.isabs(value):
-        return value
-    if strict:
-        raise ValueError(f"export expects a model without absolute paths, got {value!r} at {join(path)}")
+        return tuple(_change_paths(item, (*path, index), change) for index, item in enumerate(value))
+    return change(value, path) if isinstance(value, str) and os.path.isabs(value) else value
+
+
+def _drop_path(value: str, place: Place) -> str:
+    """Returns the name alone of a file or folder of this machine, which a model must not have."""
+    if place[0] == "model":
+        raise ValueError(f"export expects a model without absolute paths, got {value!r} at {join(place)}")
     return Path(value).name or "."
 
 

@@ -94,11 +94,11 @@ def test_list_prints_every_part_or_those_of_a_kind():
 def test_show_prints_a_part_with_its_parameters():
     part = json.loads(run("show", "network", "unet", "--json")[0])
     (channels,) = [one for one in part["parameters"] if one["name"] == "channels"]
-    assert (channels["type"], channels["default"], channels["required"]) == ("list[int]", [64, 128], False)
+    assert (channels["type"], channels["default"], channels["required"]) == ("int | list[int]", [64, 128], False)
     text, _ = run("show", "network", "unet")
     assert text.startswith("network unet: ")
     (row,) = [line for line in text.splitlines() if line.startswith("channels ")]
-    assert row.split()[:4] == ["channels", "list[int]", "[64,", "128]"], "brackets are text, not styles"
+    assert row.split()[:6] == ["channels", "int", "|", "list[int]", "[64,", "128]"], "brackets are text, not styles"
     _, said = run("show", "network", "unte", status=2)
     assert said.startswith("modkit: no network is called 'unte'; did you mean 'unet'?; there are: ")
 

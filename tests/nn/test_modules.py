@@ -130,9 +130,6 @@ PARTS = {
         (normal(6, 2, 13, 16), WIDE),
         1.0,
     ),
-    "edm2 unet alone": Case(
-        lambda: EDM2UNet(X, X, CondType(), channels=[8, 16], blocks=1), (normal(6, 2, 13, 16), CondType()), 1.0
-    ),
     "unet alone": Case(lambda: UNet(X, X, CondType(), channels=[8, 16], blocks=1), (normal(6, 2, 13, 16), CondType())),
     "transformer": Case(lambda: Transformer(CODES, WIDE, True, width=8, depth=2, heads=2), (CODES_DRAWN, WIDE)),
     "transformer of masks": Case(
@@ -153,7 +150,7 @@ PARTS = {
 }
 
 IN_BATTERY = {
-    *("mlp network", "unet", "unet alone", "edm2 unet", "edm2 unet alone", "dit", "dit alone", "ncsnpp"),
+    *("mlp network", "unet", "unet alone", "edm2 unet", "dit", "dit alone", "ncsnpp"),
     *("residual block", "attention", "attention to tokens", "embedding"),
 }
 """Networks of denoisers, which the battery compiles, and what they consist of."""

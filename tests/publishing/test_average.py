@@ -9,6 +9,7 @@ from modkit import branch, load, rebuild_average, train, use
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from tests.command import run as run_command
+from tests.files import write_pictures
 from tests.play import VAE, spec
 from tests.refusals import check_refusal
 from tests.run_folders import contents
@@ -107,3 +108,11 @@ def test_a_branch_may_begin_to_keep_averages(tmp_path):
     first = store.load(begun.checkpoints / "step-00000002").tensors
     assert all(torch.equal(value, first["model"][name]) for name, value in first["ema-0.05"].items())
     assert rebuild_average(begun, 0.05, tmp_path / "out").error < 1e-6
+
+
+def test_paths_of_data_stay_so_that_it_can_be_measured(tmp_path):
+    write_pictures(tmp_path / "pictures")
+    data = use("image-folder", root=str(tmp_path / "pictures"), size=8)
+    made = train(spec(VAE, data, steps=2, batch_size=2, ema={"every": 1}), tmp_path / "run")
+    rebuilt = Run.open(rebuild_average(made, 0.1).path)
+    assert str(tmp_path / "pictures") in rebuilt.spec_text
