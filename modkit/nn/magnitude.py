@@ -107,5 +107,5 @@ def concatenate(a: Tensor, b: Tensor) -> Tensor:
 
 def _measure_rows(weight: Tensor) -> Tensor:
     """Computes the norms of the rows of a weight, to divide by."""
-    norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
     return norm.clamp(min=torch.finfo(weight.dtype).tiny)

@@ -126,7 +126,7 @@ PARTS = {
         lambda: DiT(X, X, CondType(), patch=[1, 4], width=8, depth=2, heads=2), (normal(6, 2, 13, 16), CondType())
     ),
     "edm2 unet": Case(
-        lambda: EDM2UNet(X, X, WIDE, channels=[8, 16], blocks=1, head_channels=8, embedding=12, attention=[16, 8]),
+        lambda: EDM2UNet(X, X, WIDE, channels=[8, 12], blocks=1, head_channels=4, embedding=12, attention=[8]),
         (normal(6, 2, 13, 16), WIDE),
         1.0,
     ),
