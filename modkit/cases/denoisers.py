@@ -147,7 +147,7 @@ class _Watched:
 
 
 def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    scales = {"cond": 0.5, "null": 0.25}
+    scales = {"cond": 0.5, "null": 0.25, "zero": 0.125}
 
     def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
         return tuple(Denoised(probe.watch(f"prediction {name}", x_t * scales[name])) for name in names)
@@ -234,5 +234,5 @@ CASES = (
         _play_sampler,
         ("independence",),
     ),
-    Case("guidance", {"2-D": {}}, _play_guidance, ("independence",)),
+    Case("guidance", {"2-D": partial(_make_schedule, "cosine")}, _play_guidance, ("independence",)),
 )

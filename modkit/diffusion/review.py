@@ -30,7 +30,7 @@ Shape letters: n draws or times.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,7 +79,8 @@ _LEAST_NEAR = 1e-4  # share of draws
 _MOST_GROWTH = 10.0
 _SELDOM = 0.99  # of draws stay below
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
-_PROBES = 16  # times at which guidance is tried
+_PROBES = 16  # times at which a network's input is computed
+_ASKED = 64  # times at which guidance is tried: an interval of noise levels may be short
 
 
 class Coverage(NamedTuple):
@@ -283,18 +284,30 @@ def review_coupling(coupling: Coupling, sampler: Sampler) -> Iterator[Note]:
 
 
 def review_guidance(
-    guidance: Guidance, conditioner: Conditioner, x: TensorType, times: Sequence[float]
+    guidance: Guidance,
+    conditioner: Conditioner,
+    x: TensorType,
+    times: Sequence[float],
+    sides: Collection[str] = ("cond", "null"),
 ) -> Iterator[Note]:
-    """Finds guidance that asks for predictions without conditions, where training never drops any.
+    """Finds guidance that asks for predictions which the model lacks, or without conditions that it never drops.
 
     Args:
         guidance: The guidance; it is called with predictions of ones.
         conditioner: The conditioner.
         x: Type of what the denoisers predict.
         times: Times at which the guidance is used.
+        sides: Names of the predictions that the model has.
     """
+    asked = _find_asked(guidance, x, times)
+    if absent := sorted(asked.difference(sides)):
+        message = (
+            f"expected guidance by predictions that the model has ({', '.join(sides)}), got {type(guidance).__name__}, "
+            f"which asks for `{'`, `'.join(absent)}`"
+        )
+        yield Finding("guidance", message, ("guidance=none",), refused=True)
     dropped = read_extras(conditioner, ConditionerExtras).drop
-    if dropped is None or dropped > 0 or not _uses_null(guidance, x, times):
+    if dropped is None or dropped > 0 or "null" not in asked:
         return
     given = conditioner.type
     droppable = any(one is not None for one in (given.vector, given.labels, given.context))
@@ -347,8 +360,8 @@ def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:
     return sigma / alpha
 
 
-def _uses_null(guidance: Guidance, x: TensorType, times: Sequence[float]) -> bool:
-    """Whether guidance calls the unconditional denoiser at one of the times."""
+def _find_asked(guidance: Guidance, x: TensorType, times: Sequence[float]) -> set[str]:
+    """Finds the sides that guidance asks for at some of the times."""
     asked: set[str] = set()
 
     def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
@@ -356,6 +369,6 @@ def _uses_null(guidance: Guidance, x: TensorType, times: Sequence[float]) -> boo
         return tuple(Denoised(torch.ones_like(x_t)) for _ in names)
 
     guided = guidance(ask)
-    for t in times[:: -(-len(times) // _PROBES)]:
+    for t in times[:: -(-len(times) // _ASKED)]:
         guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
-    return "null" in asked
+    return asked

@@ -282,7 +282,11 @@ class SamplerExtras:
 
 
 class Sides(Protocol):
-    """The predictions that guidance combines, by name: `cond` has the conditions, `null` has none."""
+    """The predictions that guidance combines, by name.
+
+    `cond` has the conditions, `null` has none, and `zero` is the x_0 of an output of zeros, for which the network is
+    not evaluated. Codes have the first two.
+    """
 
     def __call__(self, x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
         """Predicts x_0 on each of the sides named; those asked for together are computed in one batch if they can be.
@@ -293,7 +297,7 @@ class Sides(Protocol):
 
 
 class Guidance(Protocol):
-    """Combines a conditional and an unconditional denoiser into one."""
+    """Combines a conditional denoiser and another into one. Codes have no schedule."""
 
     def __call__(self, sides: Sides) -> Denoise:
         """Returns the guided denoiser; `none` never asks for `null`."""

@@ -58,7 +58,7 @@ KINDS: dict[str, Kind] = {
         Kind("loss-weight", "LossWeight", (), "weight of the denoising loss over time"),
         Kind("grid", "Grid", ("schedule", "x"), "where a sampler steps", trained=False),
         Kind("sampler", "Sampler", ("schedule", "x"), "steps from noise to data", trained=False),
-        Kind("guidance", "Guidance", (), "conditional and unconditional denoiser combined", trained=False),
+        Kind("guidance", "Guidance", ("schedule", "x"), "a conditional denoiser and another combined", trained=False),
         Kind("conditioner", "Conditioner", ("fields",), "fields to conditions"),
         Kind("adversarial", "Adversarial", (), "losses of an adversarial game"),
         Kind("augmentation", "Augmentation", ("x",), "samples changed before a critic judges them"),

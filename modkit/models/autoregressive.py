@@ -85,7 +85,7 @@ class Autoregressive(Model):
         told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
         self.sampler = make_decoding("Autoregressive", sampler, x, causal=True)
-        self.guidance = guidance()
+        self.guidance = guidance(x=x)
         self._weights = make_weights(weights)
 
     @classmethod

@@ -101,7 +101,7 @@ class Diffusion(Model):
         self.sampler = sampler(schedule=self.schedule, x=x)
         if read_extras(self.sampler, kinds.SamplerExtras).deterministic:
             self.sources = {"x_T": self.start_noise}
-        self.guidance = guidance()
+        self.guidance = guidance(schedule=self.schedule, x=x)
         defaults = read_extras(self.parametrization, kinds.ParametrizationExtras).weights
         self._weights = make_weights({**defaults, **(weights or {})})
 
@@ -158,7 +158,8 @@ class Diffusion(Model):
         conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         times = self.sampler.times()
         grid = GridCoefficients(self._compute_coefficients, times[:-1])
-        denoise = self.guidance(ConditionSides(partial(self._predict, grid), conds))
+        others = {"zero": partial(self._predict_zero, grid)}
+        denoise = self.guidance(ConditionSides(partial(self._predict, grid), conds, others))
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(draw_start(rng, "start", widen(like)), times[0])
         x = sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
@@ -172,7 +173,8 @@ class Diffusion(Model):
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
         yield from review_drift(x, self.schedule, self.parametrization, self.times, self.sampler)
         yield from review_coupling(self.coupling, self.sampler)
-        yield from review_guidance(self.guidance, self.conditioner, x, self.sampler.times()[:-1].tolist())
+        times = self.sampler.times()[:-1].tolist()
+        yield from review_guidance(self.guidance, self.conditioner, x, times, ("cond", "null", "zero"))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The variational bound of the ancestral chain over the whole schedule, for any sampler.
@@ -220,3 +222,7 @@ class Diffusion(Model):
         coefficients = grid.send(t, x_t) if t.ndim else grid.at(t)
         out = self._run_network(x_t, coefficients, cond)
         return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)
+
+    def _predict_zero(self, grid: GridCoefficients, x_t: Tensor, t: Tensor) -> Denoised:
+        zeros = x_t.new_zeros((len(x_t), *self.parametrization.out(self.single).shape))
+        return self.parametrization.denoised(zeros, x_t, grid.at(t))

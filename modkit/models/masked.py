@@ -75,7 +75,7 @@ class Masked(Model):
         self.reads = self.conditioner.reads
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
         self.sampler = make_decoding("Masked", sampler, x, causal=False)
-        self.guidance = guidance()
+        self.guidance = guidance(x=x)
         self._weights = make_weights(weights)
 
     @classmethod

@@ -3,8 +3,10 @@ import torch
 
 from modkit.conditioners import Label, Map, Several
 from modkit.diffusion.guidance import ClassifierFree, ConditionSides, NoGuidance, make_conditions
+from modkit.diffusion.schedules import VP
 from modkit.rng import Rng
 from modkit.types import Cond, Denoised, TensorType
+from tests.refusals import refusals
 
 T = torch.tensor(0.5, dtype=torch.float64)
 
@@ -96,3 +98,36 @@ def test_the_unconditional_side_keeps_maps_and_outer_conditions():
     for side in (given, null):
         assert side.concat is not None and torch.equal(side.concat, conditioner(fields, None).concat)
         assert side.context is outer.context
+
+
+def test_outside_of_the_interval_only_the_conditional_side_is_asked_for():
+    asked, schedule = [], VP()
+    sides = make_sides(asked, cond=lambda x_t, t: Denoised(2 * x_t), null=lambda x_t, t: Denoised(x_t))
+    times = schedule.time(torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0], dtype=torch.float64))
+    low, high = (float(sigma / alpha) for alpha, sigma in (schedule.scales(times[index]) for index in (1, 3)))
+    guided, x_t = ClassifierFree(schedule, scale=3.0, interval=[low, high])(sides), normal("x")
+    gains = [float((guided(x_t, t).x_0 / x_t).mean()) for t in times]
+    assert gains == pytest.approx([2, 2, 4, 4, 2])
+    assert asked == [("cond",), ("cond",), ("cond", "null"), ("cond", "null"), ("cond",)]
+
+
+def test_sides_of_other_denoisers_are_asked_for_beside_those_of_the_conditions():
+    x_t, conds = normal("x"), {"cond": Cond(vector=normal("c")), "null": Cond(vector=normal("n"))}
+    sides = ConditionSides(
+        lambda x_t, t, cond: Denoised(x_t + cond.vector), conds, {"zero": lambda x_t, t: Denoised(7 * x_t)}
+    )
+    cond, zero, null = sides(x_t, T, "cond", "zero", "null")
+    assert torch.equal(cond.x_0, x_t + normal("c")) and torch.equal(null.x_0, x_t + normal("n"))
+    assert torch.equal(zero.x_0, 7 * x_t)
+    with pytest.raises(ValueError, match="guidance expects sides among cond, null, zero, got guide"):
+        sides(x_t, T, "cond", "guide")
+
+
+test_mistakes_are_refused = refusals(
+    (lambda: ClassifierFree(VP(), interval=[0.5]), r"interval \[low, high\] with 0 <= low < high, got \[0.5\]"),
+    (lambda: ClassifierFree(VP(), interval=[2.0, 1.0]), r"0 <= low < high, got \[2.0, 1.0\]"),
+    (lambda: ClassifierFree(interval=[1.0, 2.0]), r"no interval without noise levels, as for codes, got \[1.0, 2.0\]"),
+    (lambda: ClassifierFree(rescale=1.5), r"rescale in \[0, 1\], and 0 for codes and single numbers, got 1.5"),
+    (lambda: ClassifierFree(x=TensorType((1,)), rescale=0.5), "got 0.5 for 1 unbounded"),
+    (lambda: ClassifierFree(x=TensorType((2, 2), classes=3), rescale=0.5), "got 0.5 for 2×2 codes of 3 classes"),
+)

@@ -304,3 +304,37 @@ def test_its_denoiser_is_given_what_an_enclosing_model_gives():
     model.network.forward = lambda x, cond: told.append(cond) or x
     model.denoiser(batch.fields, outer)(batch.tensor, t)
     assert torch.equal(told[0].vector, given.vector)
+
+
+class Wavy(nn.Module):
+    """out = sin((1 + sum of the vector) x + time), whose deviation depends on the conditions."""
+
+    def __init__(self, x, out, cond):
+        super().__init__()
+        self.copies = out.shape[0] // x.shape[0]
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, cond):
+        gain, time = (value.view(-1, 1, 1, 1).to(x) for value in (1 + cond.vector.sum(1), cond.time))
+        return torch.sin(self.scale * gain * x + time).repeat(1, self.copies, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["eps", "x0", "v", "edm", "flow", "eps-learned"])
+def test_rescaled_guidance_moves_the_deviation_of_what_the_network_predicts(name):
+    scale, phi, labels = 3.0, 0.7, torch.tensor([1, 2, 3])
+    guidance = use("cfg", scale=scale, rescale=phi)
+    model = made(network=use(Wavy), parametrization=name, guidance=guidance, **LABEL).eval()
+    steps, ratios = [], []
+    model.sample(3, seed=0, labels=labels, callback=steps.append)
+    for step, t in zip(steps, model.sampler.times()):
+        coefficients = model.parametrization.coefficients(t.expand(3), model.schedule.scales(t.expand(3)))
+        x_in, time = model.parametrization.inputs(step.x_t, coefficients)
+        vectors = model.conditioner.embedding(labels), model.conditioner.null(3).vector
+        cond, null = (model.network(x_in, Cond(vector=vector, time=time)) for vector in vectors)
+        guided = null + scale * (cond - null)
+        ratio = cond.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True)
+        out = phi * (ratio * guided) + (1 - phi) * guided
+        want = model.parametrization.denoised(out, step.x_t, coefficients).x_0
+        torch.testing.assert_close(step.x_0, want, rtol=1e-9, atol=1e-9)
+        ratios += ratio.flatten().tolist()
+    assert len(steps) == 4 and min(ratios) < 0.9

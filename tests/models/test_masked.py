@@ -139,4 +139,4 @@ def test_guidance_combines_logits_at_the_share_of_masked_codes(scale, calls):
     model.sample(2, seed=0, labels=3)
     embedding = model.conditioner.embedding.weight
     assert torch.equal(torch.stack(seen)[:, 0], embedding[[3, 10][:calls] * 2])
-    assert times == [1.0, math.floor(16 * math.cos(math.pi / 4)) / 16]
+    assert times[-2:] == [1.0, math.floor(16 * math.cos(math.pi / 4)) / 16]
