@@ -24,6 +24,7 @@ from modkit.building.builder import Factory, Site
 from modkit.building.call import Call, Given
 from modkit.building.checker import try_model
 from modkit.building.composition import Composition
+from modkit.building.exchange import exchange_weights
 from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, split
 from modkit.kinds import KINDS
@@ -32,6 +33,7 @@ from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, describe, freeze, name_part
+from modkit.specs.places import keep_outermost
 from modkit.specs.spec import Spec
 from modkit.types import CondType, TensorType
 
@@ -120,14 +122,15 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
     site = Site(plan(spec, typed=True), meta=False, weights=False)
     made: Model = site.build_model(composed.x, composed.fields, composed.cond)
     site.check()
-    made.to(model.device).load_state_dict(model.state_dict(keep_vars=True), assign=True)
-    return made.train(model.training)
+    weights = exchange_weights(model.state_dict(keep_vars=True), made, composed.plan.spec, site.plan)
+    made.load_state_dict(weights, assign=True)
+    return made.to(model.device).train(model.training)
 
 
 def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
     """Finds the path and the kind of a slot that only sampling uses, by its path or by a name that is its alone."""
     free = {path: call.part.kind for path, call in planned.calls.items() if not KINDS[call.part.kind].trained}
-    found = [path for path in free if name == path or split(path)[-1] == name]
+    found = [name] if name in free else keep_outermost(path for path in free if split(path)[-1] == name)
     if len(found) != 1:
         several = f"{len(found)} slots have this name" if found else "no slot that only sampling uses has this name"
         raise ValueError(f"with_parts got {name!r}, but {several}; expected one of: {', '.join(free) or 'none'}")

@@ -17,7 +17,7 @@ from modkit.cases.subject import Subject
 from modkit.diffusion.coefficients import send
 from modkit.diffusion.gaussian import add_noise, snr
 from modkit.diffusion.schedules import Cosine
-from modkit.kinds import Denoise, NetworkExtras, read_extras
+from modkit.kinds import Denoise, GuidanceExtras, NetworkExtras, read_extras
 from modkit.parts.registry import find
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -147,7 +147,8 @@ class _Watched:
 
 
 def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    scales = {"cond": 0.5, "null": 0.25, "zero": 0.125}
+    scales = {"cond": 0.5, "null": 0.25, "zero": 0.125, "perturbed": 0.375}
+    scales |= dict.fromkeys(read_extras(part, GuidanceExtras).sides, 0.75)
 
     def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
         return tuple(Denoised(probe.watch(f"prediction {name}", x_t * scales[name])) for name in names)
@@ -176,6 +177,10 @@ def _build_part(kind: str, name: str, **types: Any) -> Any:
 
 def _make_schedule(name: str, x: TensorType = IMAGE) -> Mapping[str, Any]:
     return {"schedule": _build_part("schedule", name, x=x), "x": x}
+
+
+def _make_guided(name: str) -> Mapping[str, Any]:
+    return {**_make_schedule(name), "cond": CondType(), "fields": {}, "conditions": {}}
 
 
 def _make_pairing(x: TensorType, **conditions: TensorType) -> dict[str, Any]:
@@ -234,5 +239,5 @@ CASES = (
         _play_sampler,
         ("independence",),
     ),
-    Case("guidance", {"2-D": partial(_make_schedule, "cosine")}, _play_guidance, ("independence",)),
+    Case("guidance", {"2-D": partial(_make_guided, "cosine")}, _play_guidance, ("independence",)),
 )

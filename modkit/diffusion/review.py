@@ -80,6 +80,7 @@ _MOST_GROWTH = 10.0
 _SELDOM = 0.99  # of draws stay below
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
 _PROBES = 16  # times at which a network's input is computed
+_UNNAMED = ", of a network that names its layers of self-attention"
 _ASKED = 64  # times at which guidance is tried: an interval of noise levels may be short
 
 
@@ -303,7 +304,7 @@ def review_guidance(
     if absent := sorted(asked.difference(sides)):
         message = (
             f"expected guidance by predictions that the model has ({', '.join(sides)}), got {type(guidance).__name__}, "
-            f"which asks for `{'`, `'.join(absent)}`"
+            f"which asks for `{'`, `'.join(absent)}`{_UNNAMED if 'perturbed' in absent else ''}"
         )
         yield Finding("guidance", message, ("guidance=none",), refused=True)
     dropped = read_extras(conditioner, ConditionerExtras).drop

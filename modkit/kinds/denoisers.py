@@ -25,6 +25,7 @@ __all__ = [
     "Grid",
     "GridExtras",
     "Guidance",
+    "GuidanceExtras",
     "LossWeight",
     "Network",
     "NetworkExtras",
@@ -61,6 +62,8 @@ class NetworkExtras:
         last_layer: Name of the parameter that produces its output, which a decoder must have: it is not divided, since
             weights of losses may ask for its gradient.
         taps: Types of its inner maps by name, in the order in which they are computed.
+        self_attention: Its layers of self-attention. While their attribute `identity` is true, each position attends to
+            itself alone.
         tap: `tap(x, cond, read, add)` returns the output of a call and the maps that `read` names, `b c ...`, by name;
             `add` has by name what is added to maps on the way.
         update: Called after each step of the player that owns the network, in every process, to change its weights
@@ -71,6 +74,7 @@ class NetworkExtras:
     units: Sequence[nn.Module] = ()
     last_layer: str | None = None
     taps: Mapping[str, TensorType] = field(default_factory=dict)
+    self_attention: Sequence[nn.Module] = ()
     tap: Callable[[Tensor, Cond, Collection[str], Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]] | None = (
         None
     )
@@ -284,8 +288,9 @@ class SamplerExtras:
 class Sides(Protocol):
     """The predictions that guidance combines, by name.
 
-    `cond` has the conditions, `null` has none, and `zero` is the x_0 of an output of zeros, for which the network is
-    not evaluated. Codes have the first two.
+    `cond` has the conditions, `null` has none. Codes have no others; of denoisers, `zero` is the x_0 of an output of
+    zeros, for which the network is not evaluated, `perturbed` that under the conditions with the maps of self-attention
+    replaced by the identity, where the network names its layers, and there are those that guidance brings.
     """
 
     def __call__(self, x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
@@ -297,8 +302,24 @@ class Sides(Protocol):
 
 
 class Guidance(Protocol):
-    """Combines a conditional denoiser and another into one. Codes have no schedule."""
+    """Combines a conditional denoiser and another into one.
+
+    It may be told the schedule, x, the data's fields, those of them that the model is conditioned on (`conditions`) and
+    what an enclosing Model gives (`cond`); of codes, x alone.
+    """
 
     def __call__(self, sides: Sides) -> Denoise:
         """Returns the guided denoiser; `none` never asks for `null`."""
         ...
+
+
+@dataclass(frozen=True)
+class GuidanceExtras:
+    """Optional members of a `Guidance`.
+
+    Args:
+        sides: Further predictions that it combines, by name: `sides[name](fields, cond)` returns a denoiser under the
+            conditions of a draw.
+    """
+
+    sides: Mapping[str, Callable[[Mapping[str, Tensor], Cond], Denoise]] = field(default_factory=dict)

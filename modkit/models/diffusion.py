@@ -35,6 +35,8 @@ from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.player import Player
+from modkit.nn.attention import attend_to_itself
+from modkit.nn.compiled import run_uncompiled
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -101,7 +103,7 @@ class Diffusion(Model):
         self.sampler = sampler(schedule=self.schedule, x=x)
         if read_extras(self.sampler, kinds.SamplerExtras).deterministic:
             self.sources = {"x_T": self.start_noise}
-        self.guidance = guidance(schedule=self.schedule, x=x)
+        self.guidance = guidance(schedule=self.schedule, x=x, cond=cond, fields=fields or {}, conditions=conditions)
         defaults = read_extras(self.parametrization, kinds.ParametrizationExtras).weights
         self._weights = make_weights({**defaults, **(weights or {})})
 
@@ -155,11 +157,9 @@ class Diffusion(Model):
 
         Samples are clamped to the range of x: not every sampler clips its predictions.
         """
-        conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
-        times = self.sampler.times()
+        times, fields = self.sampler.times(), self.complete(num, fields, rng)
         grid = GridCoefficients(self._compute_coefficients, times[:-1])
-        others = {"zero": partial(self._predict_zero, grid)}
-        denoise = self.guidance(ConditionSides(partial(self._predict, grid), conds, others))
+        denoise = self.guidance(self._make_sides(grid, num, fields, cond))
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(draw_start(rng, "start", widen(like)), times[0])
         x = sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
@@ -174,7 +174,7 @@ class Diffusion(Model):
         yield from review_drift(x, self.schedule, self.parametrization, self.times, self.sampler)
         yield from review_coupling(self.coupling, self.sampler)
         times = self.sampler.times()[:-1].tolist()
-        yield from review_guidance(self.guidance, self.conditioner, x, times, ("cond", "null", "zero"))
+        yield from review_guidance(self.guidance, self.conditioner, x, times, self._list_sides())
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The variational bound of the ancestral chain over the whole schedule, for any sampler.
@@ -222,6 +222,24 @@ class Diffusion(Model):
         coefficients = grid.send(t, x_t) if t.ndim else grid.at(t)
         out = self._run_network(x_t, coefficients, cond)
         return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)
+
+    def _list_sides(self) -> tuple[str, ...]:
+        perturbed = ("perturbed",) if read_extras(self.network, kinds.NetworkExtras).self_attention else ()
+        return ("cond", "null", "zero", *perturbed, *read_extras(self.guidance, kinds.GuidanceExtras).sides)
+
+    def _make_sides(self, grid: GridCoefficients, num: int, fields: Mapping[str, Tensor], cond: Cond) -> ConditionSides:
+        conds = make_conditions(self.conditioner, fields, num, cond)
+        others: dict[str, kinds.Denoise] = {"zero": partial(self._predict_zero, grid)}
+        if "perturbed" in self._list_sides():
+            others["perturbed"] = partial(self._predict_perturbed, grid, conds["cond"])
+        brought = read_extras(self.guidance, kinds.GuidanceExtras).sides
+        others |= {name: make(fields, cond) for name, make in brought.items()}
+        return ConditionSides(partial(self._predict, grid), conds, others)
+
+    def _predict_perturbed(self, grid: GridCoefficients, cond: Cond, x_t: Tensor, t: Tensor) -> Denoised:
+        layers = read_extras(self.network, kinds.NetworkExtras).self_attention
+        with run_uncompiled(), attend_to_itself(layers):  # what is compiled or captured knows of no perturbation
+            return self._predict(grid, x_t, t, cond)
 
     def _predict_zero(self, grid: GridCoefficients, x_t: Tensor, t: Tensor) -> Denoised:
         zeros = x_t.new_zeros((len(x_t), *self.parametrization.out(self.single).shape))

@@ -20,7 +20,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from einops import rearrange
@@ -31,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from modkit.nn.blocks import group_norm, zero_init
 from modkit.ops.kernel import is_transformed
 
-__all__ = ["Attention", "attend", "count_heads", "find_attention_levels"]
+__all__ = ["Attention", "attend", "attend_to_itself", "count_heads", "find_attention_levels"]
 
 
 class Attention(nn.Module):
@@ -52,6 +53,7 @@ class Attention(nn.Module):
     """
 
     heads: int
+    identity = False
 
     def __init__(
         self,
@@ -84,7 +86,7 @@ class Attention(nn.Module):
         query = rearrange(self.query(positions), "b n (heads d) -> b heads n d", heads=self.heads)
         tokens = positions if context is None else context.to(x.dtype).contiguous()
         key, value = rearrange(self.key_value(tokens), "b n (kv heads d) -> kv b heads n d", kv=2, heads=self.heads)
-        y = attend(query, key, value)
+        y = value if self.identity else attend(query, key, value)
         y = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         residual: Tensor = rearrange(y, "b n c -> b c n").reshape(x.shape)
         return x + residual
@@ -121,6 +123,28 @@ def count_heads(channels: int, head_channels: int) -> int:
         (3, 2, 1)
     """
     return max((n for n in range(2, channels + 1) if channels % n == 0 and channels // n >= head_channels), default=1)
+
+
+@contextmanager
+def attend_to_itself(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Replaces the maps of layers of self-attention by the identity within the context.
+
+    Examples:
+        >>> layer = Attention(32)
+        >>> with attend_to_itself([layer]):
+        ...     layer.identity
+        True
+        >>> layer.identity
+        False
+    """
+    layers = list(layers)
+    for layer in layers:
+        layer.identity = True  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.identity = False  # type: ignore[assignment]
 
 
 def find_attention_levels(owner: str, sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:

@@ -99,6 +99,11 @@ class DiT(nn.Module):
         return list(self.blocks)
 
     @property
+    def self_attention(self) -> list[nn.Module]:
+        """The blocks' layers of self-attention."""
+        return [block.get_submodule("attend") for block in self.blocks]
+
+    @property
     def taps(self) -> Mapping[str, TensorType]:
         """The maps after each block, a position for each patch, by the blocks' names."""
         return {f"blocks.{index}": TensorType((self.width, *self.grid)) for index in range(len(self.blocks))}

@@ -105,7 +105,9 @@ class Modulation(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Multi-head attention of positions to tokens of any width."""
+    """Multi-head attention of positions to tokens of any width, or to themselves."""
+
+    identity = False
 
     def __init__(self, width: int, context: int, heads: int) -> None:
         super().__init__()
@@ -117,7 +119,8 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         query = rearrange(self.query(x), "b n (heads d) -> b heads n d", heads=self.heads)
         key, value = rearrange(self.key_value(tokens), "b m (kv heads d) -> kv b heads m d", kv=2, heads=self.heads)
-        y: Tensor = self.out(rearrange(attend(query, key, value), "b heads n d -> b n (heads d)"))
+        attended = value if self.identity else attend(query, key, value)
+        y: Tensor = self.out(rearrange(attended, "b heads n d -> b n (heads d)"))
         return y
 
 

@@ -192,6 +192,8 @@ _PARTS = {
     "guidance": (
         ("none", "diffusion.guidance:NoGuidance", "The conditional denoiser as it is"),
         ("cfg", "diffusion.guidance:ClassifierFree", "Classifier-free (Ho & Salimans, 2022)"),
+        ("autoguidance", "models.autoguidance:AutoGuidance", "A worse version of the model (Karras et al., 2024)"),
+        ("perturbed", "diffusion.guidance:Perturbed", "Its own attention perturbed (Ahn et al., 2024)"),
     ),
     "prior-network": (("transformer", "nn.transformer:Transformer", "GPT-2's blocks (Esser et al., 2021)"),),
     "decoding": (

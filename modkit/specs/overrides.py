@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.parts.signature import SlotShape
 from modkit.specs.node import Node, Value, freeze
-from modkit.specs.places import Place, find_place, list_named, walk_slots
+from modkit.specs.places import Place, find_place, keep_outermost, list_named, walk_slots
 from modkit.specs.spec import TOP, Spec
 from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
@@ -102,7 +102,7 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
 
     Raises:
         SpecError: If the override is malformed or names another slot, or if the model does not have exactly one slot
-            of this name.
+            of this name, apart from those of parts beside it.
     """
     path, equals, value = override.partition("=")
     first, *rest = _parse_path(override, equals, Position("<override>", 1, 1))
@@ -111,7 +111,7 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
     if first not in names:
         message = f"got {join([first])}, expected one of {', '.join(sorted(names))} or a path from model"
         raise SpecError(Problem(path.strip(), message, hint=suggest(str(first), names)))
-    places = locate(spec, str(first))
+    places = keep_outermost(locate(spec, str(first)))
     if len(places) != 1:
         message = f"got a name that {len(places)} slots have, expected one of {', '.join(places)}"
         missing = f"the model has no such slot, expected one of: {', '.join(_list_present(spec, names))}"

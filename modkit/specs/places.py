@@ -16,7 +16,17 @@ from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value
 
-__all__ = ["Place", "find_known", "find_place", "get_part", "find_value", "list_named", "read_known", "walk_slots"]
+__all__ = [
+    "Place",
+    "find_known",
+    "find_place",
+    "find_value",
+    "get_part",
+    "keep_outermost",
+    "list_named",
+    "read_known",
+    "walk_slots",
+]
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,17 @@ def list_named(spec: Spec, name: str) -> list[Path]:
             if here is not None and here.shape.container is None:
                 found += [(*path, name)] if name in _read_inside(find_value(spec.tree, path), here) else []
     return found
+
+
+def keep_outermost(paths: Iterable[str]) -> list[str]:
+    """Keeps the slots of one name that lie in no part beside another of them: a guide's sampler is not the model's.
+
+    Examples:
+        >>> keep_outermost(["model.sampler", "model.guidance.guide.sampler"])
+        ['model.sampler']
+    """
+    owners = {path: path.rpartition(".")[0] for path in paths}
+    return [path for path in owners if not any(owners[path].startswith(f"{other}.") for other in owners.values())]
 
 
 def get_part(value: Value, place: Place) -> str | Part | None:

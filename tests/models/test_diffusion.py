@@ -7,10 +7,11 @@ from torch import nn
 
 from modkit import build, use
 from modkit.diffusion.couplings import Optimal
+from modkit.nn.attention import attend_to_itself
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, TensorType
 from tests.float64 import NoFloat64
-from tests.play import digits, spec, turn
+from tests.play import digits, shake, spec, turn
 from tests.refusals import refusals
 
 LABEL = {"conditioner": use("label", width=5, drop=0.5)}
@@ -338,3 +339,23 @@ def test_rescaled_guidance_moves_the_deviation_of_what_the_network_predicts(name
         torch.testing.assert_close(step.x_0, want, rtol=1e-9, atol=1e-9)
         ratios += ratio.flatten().tolist()
     assert len(steps) == 4 and min(ratios) < 0.9
+
+
+def test_perturbed_guidance_goes_away_from_the_network_that_attends_to_itself():
+    network, labels, steps = use("unet", channels=[8], blocks=1), torch.tensor([1, 2]), []
+    model = shake(made(network=network, guidance=use("perturbed", scale=3.0), **LABEL), 0.3)
+    model.sample(2, seed=0, labels=labels, callback=steps.append)
+    denoise = model.eval().denoiser({"labels": labels})
+    for step, t in zip(steps, model.sampler.times()):
+        with torch.no_grad(), attend_to_itself([model.network.middle[0].attend]):
+            perturbed = denoise(step.x_t, t).x_0
+        with torch.no_grad():
+            cond = denoise(step.x_t, t).x_0
+        torch.testing.assert_close(step.x_0, perturbed + 3 * (cond - perturbed), rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(perturbed, cond)
+
+
+def test_perturbed_guidance_is_refused_where_a_network_names_no_self_attention():
+    message = r"model has \(cond, null, zero\), got Perturbed, which asks for `perturbed`, of a network that names its"
+    with pytest.raises(ValueError, match=message):
+        made(guidance="perturbed")

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from modkit.nn.attention import Attention, attend, find_attention_levels
+import modkit
+from modkit.nn.attention import Attention, attend, attend_to_itself, find_attention_levels
+from modkit.types import Cond, CondType, TensorType
 from tests.nn.modules import Written, randomized
 
 
@@ -43,6 +45,29 @@ def test_attention_is_torch_s(width):
     other.out_proj.load_state_dict(attention.out.state_dict())
     y, _ = other(positions, source, source)
     torch.testing.assert_close(attention(x, context), x + y.mT.reshape(x.shape))
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_perturbed_self_attention_has_the_identity_for_a_map(name, monkeypatch):
+    """By brute force: products with maps that are written out, of which those between positions are the identity."""
+    x, tokens = TensorType((2, 4, 4)), 3
+    params = {"unet": {"channels": [8], "blocks": 1, "attention": [4]}, "dit": {"width": 8, "depth": 2, "heads": 2}}
+    net = modkit.find("network", name).load()(x, x, CondType(context=(tokens, 5)), **params[name])
+    net = randomized(net.double(), 0.5)
+    given = torch.randn(2, 2, 4, 4, dtype=torch.float64), Cond(context=torch.randn(2, tokens, 5, dtype=torch.float64))
+    before = net(*given)
+    with attend_to_itself(net.self_attention):
+        got = net(*given)
+
+    def attend_written(query, key, value):
+        weights = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
+        return (weights if key.shape[2] == tokens else torch.eye(key.shape[2]).to(key)) @ value
+
+    assert torch.equal(net(*given), before)
+    for module in ("attention", "dit_block"):
+        monkeypatch.setattr(f"modkit.nn.{module}.attend", attend_written)
+    torch.testing.assert_close(got, net(*given), rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(got, before)
 
 
 def test_new_attention_is_the_identity():

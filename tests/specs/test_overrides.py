@@ -317,6 +317,9 @@ def test_short_names_one_slot(spec):
     assert expand(spec, names, "sampler=ddim") == "model.prior.sampler=ddim"
     assert expand(spec, names, "guidance.scale=3") == "model.prior.guidance.scale=3"
     assert expand(spec, names, "model.prior.sampler=x") == "model.prior.sampler=x"
+    guided = Spec(model=use("diffusion", guidance="autoguidance"))
+    assert expand(guided, names, "sampler=ddim") == "model.sampler=ddim"
+    assert expand(guided, names, "guidance.scale=3") == "model.guidance.scale=3"
 
 
 test_wrong_short_names_are_refused = refusals(

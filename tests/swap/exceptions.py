@@ -65,6 +65,7 @@ UNFIT = {
     ("flow", "data", "corrupted"): "it reads no fields",
     ("flow", "bijection", "linear"): "the host's data have a single channel",
     **{("flow", "conditioner", part): "the host's data have no maps" for part in ("encoded", "map")},
+    ("latent", "guidance", "autoguidance"): "the guide has a schedule and conditions of its own",
     ("latent", "bijection", "squeeze"): "the latents of the host are vectors",
     ("flow", "conditioner", "tokens"): "its networks do not attend",
     ("latent", "coupling", "pairs"): "no data bring noise of a latent's shape",
@@ -95,12 +96,13 @@ SAME = {
 UNMOVED = {
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
     r"adversarial=(hinge|relativistic|wasserstein)": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
+    r"guidance=autoguidance": r"guidance\.guide\..*",
     r"denoising=(cyclical|warmup)": r"network\..*",
     r"^flow model\.weights\.nll=(cyclical|warmup)": r"bijection\..*",
 }
 """Parameters that may see no gradient in three steps.
 
 While no logit has passed a margin, the hinges of real and fake cancel in the last bias, as what they have in common
-does in a loss of their difference. A weight that grows from zero
+does in a loss of their difference. A guide is frozen. A weight that grows from zero
 lets the only loss through in two steps of the three, and a U-Net's inner layers wait for two zeros to move.
 """

@@ -191,6 +191,9 @@ SMALL = {
     ("network", "dit"): {"width": 8, "depth": 1, "heads": 2},
     **{(kind, "mlp"): _MLP.params for kind in ("encoder", "decoder", "generator", "discriminator", "network")},
     ("grid", "even"): {"shift": 3.0},
+    ("guidance", "autoguidance"): {
+        "guide": _diffusion(schedule="edm", parametrization="edm", times="log-normal", **_LABEL)
+    },
     **{("sampler", name): {"steps": 4} for name in ("ancestral", "ddim", "dpm-solver++", "sde", "unipc")},
     ("sampler", "restart"): {"sampler": _DDIM, "low": 0.2, "high": 3.0},
     ("times", "low-discrepancy"): {"times": "log-normal"},

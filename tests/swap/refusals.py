@@ -644,7 +644,32 @@ REFUSALS = {
         for part in ("denoising-gan", "diffusion", "gan", "latent", "sklearn/gaussian-mixture")
     },
 }
+_GUIDED = (
+    *(("diffusion", "model"), ("in-painting", "model"), ("latent-in-painting", "model.prior")),
+    *((f"latent-{host}", "model.prior") for host in ("diffusion", "joint", "vq")),
+    ("latent-cascade", "model.prior.level"),
+)
+"""Denoisers of other conditions, or another schedule, than the guide's, each with its path."""
+_UNGUIDED = (("latent-autoregressive", "model.prior"), ("latent-masked", "model.prior"))
 REFUSALS |= {
+    **{
+        f"{host} {path}.guidance=autoguidance": (
+            rf"{re.escape(path)}(\[0\])?\.guidance\.guide: AutoGuidance expects a guide under the model's condi"
+        )
+        for host, path in _GUIDED
+    },
+    **{
+        f"{host} {path}.guidance=autoguidance": (
+            rf"{re.escape(path)}\.guidance: .*: it requires `schedule`, which this slot does not provide"
+        )
+        for host, path in _UNGUIDED
+    },
+    **{
+        f"{host} {path}.guidance=perturbed": (
+            r"got Perturbed, which asks for `perturbed`, of a network that names its layers of self-attention"
+        )
+        for host, path in (("diffusion-ring", "model"), *_GUIDED[3:], *_UNGUIDED)
+    },
     **{
         f"{host} {path}.guidance=cfg": _no_null(path, conditioner)
         for host, path, conditioner in (

@@ -1,0 +1,110 @@
+r"""Autoguidance: a model guided by a worse version of itself.
+
+    x_0 = x_0_guide + s (x_0_cond - x_0_guide)
+
+The guide is the denoiser of another Model under the same conditions, with less capacity or less training. It errs where
+the model errs, only more, so that going away from it corrects errors, whereas going away from a denoiser without
+conditions also leaves what the conditions have in common.
+
+Shape letters: b batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from modkit.diffusion.guidance import extrapolate
+from modkit.kinds import Denoise, DenoiserExtras, Schedule, Sides, Slot, Unfit, default, read_extras
+from modkit.models.model import Model
+from modkit.types import Cond, CondType, TensorType
+
+__all__ = ["AutoGuidance"]
+
+_TIMES = 9  # at which two schedules are compared
+
+
+class AutoGuidance(nn.Module):
+    """Extrapolates from the prediction of a guide, another Model, to the conditional prediction.
+
+    The guide is usually a run's, `{use: run, path: runs/guide, at: model}`: a smaller network, trained for a shorter
+    time, or the same one early in its training. It is frozen, and no player trains it. A guide that is not trained, as
+    the default is, says nothing.
+
+    References:
+        Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), eq. 3 and section 4,
+        https://arxiv.org/abs/2406.02507
+
+    Args:
+        schedule: The noise in x_t.
+        x: Type of a sample.
+        cond: Conditions from an enclosing Model.
+        fields: The data's fields.
+        conditions: Types of the fields that the model is conditioned on, by name.
+        guide: A Model that denoises, under the same schedule and conditions.
+        scale: The s above; at 1 the guide is not called.
+
+    Raises:
+        Unfit: If the guide has no denoiser, another schedule, or other conditions.
+
+    Examples:
+        >>> from functools import partial
+        >>> from modkit import use
+        >>> from modkit.models import Diffusion
+        >>> x = TensorType((2,))
+        >>> guide = Diffusion(x, network=use("mlp", width=16))
+        >>> model = Diffusion(x, network="mlp", guidance=partial(AutoGuidance, guide=guide, scale=2.0))
+        >>> [player.modules for player in model.players()]
+        [('network',)]
+        >>> model.sample(2, seed=0).shape
+        torch.Size([2, 2])
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        x: TensorType,
+        cond: CondType = CondType(),
+        fields: Mapping[str, TensorType] | None = None,
+        conditions: Mapping[str, TensorType] | None = None,
+        *,
+        guide: Slot[Model] = default("diffusion"),
+        scale: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.guide = guide(x=x, cond=cond, fields=fields or {})
+        extras, name = read_extras(self.guide, DenoiserExtras), type(self.guide).__name__
+        if extras.denoiser is None or extras.schedule is None:
+            raise Unfit(
+                "guide", f"AutoGuidance expects a Model that denoises, got {name}; of a `latent`, take the prior"
+            )
+        if set(self.guide.reads) != set(conditions or {}):
+            got = f"{sorted(conditions or {})} and a guide that reads {sorted(self.guide.reads)}"
+            raise Unfit("guide", f"AutoGuidance expects a guide under the model's conditions, got {got}")
+        if not _are_same(schedule, extras.schedule):
+            got = f"{type(schedule).__name__} and {type(extras.schedule).__name__}"
+            raise Unfit("guide", f"AutoGuidance expects a guide with the noise of the model's schedule, got {got}")
+        self.guide.requires_grad_(False)
+        self.guide.frozen = True
+
+    @property
+    def sides(self) -> Mapping[str, Callable[[Mapping[str, Tensor], Cond], Denoise]]:
+        """The denoiser of the guide."""
+        denoiser = read_extras(self.guide, DenoiserExtras).denoiser
+        assert denoiser is not None, "checked where it was built"
+        return {"guide": denoiser}
+
+    def forward(self, sides: Sides) -> Denoise:
+        """Returns the guided denoiser."""
+        return extrapolate(sides, "guide", self.scale)
+
+
+def _are_same(one: Schedule, other: Schedule) -> bool:
+    """Whether two schedules have the same noise; taken to be so on the meta device, where it is unknown."""
+    num = one.num or _TIMES
+    times = torch.linspace(1, num, min(num, _TIMES), dtype=torch.float64, device="cpu").round() / num
+    mine, yours = (torch.stack(schedule.scales(times)) for schedule in (one, other))
+    return one.num == other.num and (mine.is_meta or yours.is_meta or torch.allclose(mine, yours))

@@ -1,0 +1,110 @@
+"""Autoguidance: its formula, what guides it accepts, and guides that come from runs."""
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+
+import modkit
+from modkit import TensorType, use
+from modkit.models import Diffusion
+from modkit.models.autoguidance import AutoGuidance
+from modkit.training.ownership import find_untrained
+from tests.play import spec, turn
+from tests.refusals import refusals
+
+X, FIELDS = TensorType((2,), std=1.0), {"labels": TensorType((), classes=3)}
+MLP = use("mlp", width=8, depth=1)
+LABEL = use("label", width=4)
+RING = use("ring", modes=3, num=64, num_test=8)
+
+
+def made(**parts):
+    own = {"network": MLP, "conditioner": LABEL, "sampler": use("ddim", steps=3)}
+    return Diffusion(X, fields=FIELDS, **{**own, **parts})
+
+
+def guided(guide, scale=2.5):
+    return partial(AutoGuidance, guide=guide, scale=scale)
+
+
+def test_it_goes_away_from_the_guide_s_prediction_under_the_same_conditions():
+    guide = made(network=use("mlp", width=4, depth=1), parametrization="eps")
+    model, labels, steps = made(guidance=guided(guide)).double(), torch.tensor([2, 0, 1]), []
+    model.sample(3, seed=0, labels=labels, callback=steps.append)
+    for step, t in zip(steps, model.sampler.times()):
+        good, bad = (one.denoiser({"labels": labels})(step.x_t, t).x_0 for one in (model, model.guidance.guide))
+        assert not torch.allclose(good, bad)
+        torch.testing.assert_close(step.x_0, bad + 2.5 * (good - bad), rtol=1e-12, atol=1e-12)
+    assert len(steps) == 3
+
+
+def test_at_scale_1_the_guide_is_not_called():
+    model = made(guidance=guided(made(), scale=1.0))
+    model.guidance.guide.network.forward = None
+    assert torch.equal(model.sample(2, seed=0), model.with_parts(guidance="none").sample(2, seed=0))
+
+
+def test_the_guide_is_frozen_and_belongs_to_no_player():
+    model = made(guidance=guided(made()))
+    names = {name for name, _ in model.named_parameters() if name.startswith("guidance.")}
+    assert names and names <= find_untrained(model, model.players())
+    assert not any(one.requires_grad for one in model.guidance.parameters())
+    batch = modkit.Batch(torch.zeros(2, 2), {"labels": torch.tensor([0, 1])})
+    sum(model.losses("denoiser", batch, turn("a")).values()).backward()
+    assert all(one.grad is None for one in model.guidance.parameters())
+
+
+test_guides_that_do_not_fit_are_refused = refusals(
+    (use("gan", generator=MLP, discriminator=MLP), "guide: AutoGuidance expects a Model that denoises, got GAN"),
+    (
+        use("diffusion", network=MLP),
+        r"expects a guide under the model's conditions, got \['labels'\] and a guide that reads \[\]",
+    ),
+    (
+        use("diffusion", network=MLP, conditioner=LABEL, schedule="linear"),
+        "guide with the noise of the model's schedule, got Cosine and Linear",
+    ),
+    of=lambda guide: made(guidance=guided(guide)),
+)
+
+
+def test_codes_have_no_schedule_for_it():
+    codes = TensorType((2, 2), classes=4)
+    with pytest.raises(modkit.SpecError, match="it requires `schedule`, which this slot does not provide"):
+        modkit.models.Masked(codes, guidance="autoguidance")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of a model, of two guides, and of a model that is trained with the first guide."""
+    folder = tmp_path_factory.mktemp("runs")
+    parts = {"network": MLP, "conditioner": LABEL, "sampler": use("ddim", steps=3)}
+    for seed, name in enumerate(("model", "guide", "other")):
+        modkit.train(spec(use("diffusion", **parts), RING, seed=seed), folder / name)
+    piece = {"use": "run", "path": str(folder / "guide")}
+    trained = use("diffusion", **parts, guidance=use("autoguidance", guide=piece, scale=2.5))
+    modkit.train(spec(trained, RING), folder / "guided")
+    return folder
+
+
+def draw(model, **parts):
+    return (model.with_parts(**parts) if parts else model).sample(4, seed=1, labels=[0, 1, 2, 0])
+
+
+def test_a_run_is_guided_by_another(runs):
+    override = f"model.guidance={{use: autoguidance, scale: 2.5, guide: {{use: run, path: {runs}/other}}}}"
+    got = draw(modkit.load(runs / "model", [override]))
+    want = draw(modkit.load(runs / "model"), guidance=guided(modkit.load(runs / "other")))
+    assert torch.equal(got, want) and not torch.equal(got, draw(modkit.load(runs / "model")))
+    assert torch.equal(draw(modkit.load(runs / "guided", [override])), want)  # trained by the same seed
+    assert torch.equal(draw(modkit.load(runs / "guided", ["model.guidance=none"])), draw(modkit.load(runs / "model")))
+
+
+def test_a_run_that_has_a_guide_loads_without_the_guide_s(runs, tmp_path):
+    want = draw(modkit.load(runs / "model"), guidance=guided(modkit.load(runs / "guide")))
+    shutil.copytree(runs / "guided", tmp_path / "guided")
+    shutil.move(runs / "guide", tmp_path / "elsewhere")
+    assert torch.equal(draw(modkit.load(tmp_path / "guided")), want)
+    assert not torch.equal(draw(modkit.load(tmp_path / "guided", ["model.guidance.scale=3"])), want)
