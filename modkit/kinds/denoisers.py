@@ -277,7 +277,7 @@ class SamplerExtras:
 
     Args:
         bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not, and
-            `range` if they are clipped to the range of x, if it has one.
+            `range` if they are clipped to the range of x, if it has one, at whatever threshold.
         deterministic: Whether a sample is a function of the noise that it starts from: the steps draw nothing.
     """
 

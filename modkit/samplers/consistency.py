@@ -12,7 +12,8 @@ from torch import Tensor
 from modkit.diffusion.gaussian import combine
 from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
-from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid
+from modkit.samplers.clipping import Clip
+from modkit.samplers.grid import GridSampler, GridSlot, StepGrid
 from modkit.types import TensorType
 
 __all__ = ["Consistency"]

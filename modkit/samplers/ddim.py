@@ -10,7 +10,8 @@ from torch import Tensor
 from modkit.diffusion.gaussian import Scales, add_scaled, combine, tau
 from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
-from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
+from modkit.samplers.clipping import Clip
+from modkit.samplers.grid import GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["DDIM", "ddim_step"]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from modkit.kinds import Denoise, Own, Schedule, default
 from modkit.rng import Rng
-from modkit.samplers.grid import Clip, GridSlot, StepGrid, move_spacing
+from modkit.samplers.clipping import Clip
+from modkit.samplers.grid import GridSlot, StepGrid, move_spacing
 from modkit.samplers.multistep import Multistep, Prediction, find_log_ratio
 from modkit.types import TensorType
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
+from modkit.samplers.clipping import Clip
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
+from modkit.samplers.grid import GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["Euler"]

@@ -8,7 +8,6 @@ Shape letters: n times.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
@@ -18,16 +17,12 @@ from modkit.diffusion.coefficients import GridCoefficients
 from modkit.grids.levels import space_noise_levels
 from modkit.kinds import Denoise, Grid, Schedule, Slot
 from modkit.parts.filling import fill_slot
+from modkit.samplers.clipping import Clip, find_bounds, make_clipping
 from modkit.types import Denoised, TensorType
 
-__all__ = ["Clip", "GridSampler", "GridSlot", "StepGrid", "move_spacing", "space_noise_levels"]
+__all__ = ["GridSampler", "GridSlot", "StepGrid", "move_spacing", "space_noise_levels"]
 
 _LEVELS = ("rho", "sigma_min", "sigma_max")
-
-Clip: TypeAlias = Annotated[
-    bool | list[float],
-    "What predictions of x_0 are clipped to: `[low, high]`; true is the range of x, if it has one; false is nothing.",
-]
 
 GridSlot: TypeAlias = Annotated[Slot[Grid], "Where it steps."]
 
@@ -68,10 +63,11 @@ class GridSampler:
         x: Type of a sample.
         times: The times visited, `n`, float64, descending, the last 0; or what makes them, such as a `StepGrid`, which
             is called whenever times are asked for.
-        clip: What predictions of x_0 are clipped to: true is the range of `x`, if it has one; false is nothing.
+        clip: What predictions of x_0 are clipped to: true is the range of `x`, if it has one; false is nothing; a
+            number in (0, 1), or `dynamic`, thresholds at a quantile, see `modkit.samplers.clipping`.
 
     Raises:
-        ValueError: If `clip` is neither a bool nor two finite numbers, the lower one first.
+        ValueError: If `clip` is malformed, or dynamic where `x` has no range.
 
     Examples:
         A sampler that returns the first prediction of x_0, in one step:
@@ -90,7 +86,8 @@ class GridSampler:
     ) -> None:
         self.schedule = schedule
         self.x = x
-        self.bounds = self._find_bounds(clip)
+        self.bounds = find_bounds(self, clip, x)
+        self._clip = None if self.bounds is None else make_clipping(clip, self.bounds)
         self._make_times = times.clone if isinstance(times, Tensor) else times
         GridSampler.times(self)  # a subclass may have its own, of what it sets afterwards
 
@@ -112,21 +109,11 @@ class GridSampler:
     def predict(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Denoised:
         """Calls the denoiser and clips its x_0 to `bounds`."""
         denoised = denoise(x_t, t)
-        if self.bounds is None:
-            return denoised
-        return Denoised(denoised.x_0.clamp(*self.bounds), denoised.v)
+        return denoised if self._clip is None else Denoised(self._clip(denoised.x_0), denoised.v)
 
     def _compute_scales(self, t: Tensor) -> dict[str, Tensor]:
         alpha, sigma = self.schedule.scales(t)
         return {"alpha": alpha, "sigma": sigma}
-
-    def _find_bounds(self, clip: Clip) -> tuple[float, float] | None:
-        if isinstance(clip, bool):
-            return self.x.range if clip else None
-        if len(clip) != 2 or not -math.inf < clip[0] < clip[1] < math.inf:
-            expected = "clip to be true, false or [low, high] with low < high"
-            raise ValueError(f"{type(self).__name__} expects {expected}, got {clip}")
-        return clip[0], clip[1]
 
 
 def move_spacing(params: Mapping[str, Any]) -> Mapping[str, Any]:

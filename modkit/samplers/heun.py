@@ -22,8 +22,9 @@ from torch import Tensor
 from modkit.diffusion.gaussian import combine
 from modkit.kinds import Denoise, GridExtras, Schedule, default, read_extras
 from modkit.rng import Rng
+from modkit.samplers.clipping import Clip
 from modkit.samplers.ddim import ddim_step
-from modkit.samplers.grid import Clip, GridSampler, GridSlot, StepGrid, move_spacing
+from modkit.samplers.grid import GridSampler, GridSlot, StepGrid, move_spacing
 from modkit.types import TensorType
 
 __all__ = ["Heun"]

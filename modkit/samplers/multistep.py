@@ -29,7 +29,8 @@ from torch import Tensor
 from modkit.diffusion.gaussian import Scales, add_scaled, combine
 from modkit.kinds import Schedule
 from modkit.rng import Rng
-from modkit.samplers.grid import Clip, GridSampler, StepGrid
+from modkit.samplers.clipping import Clip
+from modkit.samplers.grid import GridSampler, StepGrid
 from modkit.types import TensorType
 
 __all__ = ["Multistep", "Prediction", "find_log_ratio", "weigh_predictions"]

@@ -176,7 +176,11 @@ def test_heun_is_of_second_order_on_even_times_from_hardly_any_signal():
 
 @pytest.mark.parametrize("name", MORE)
 @pytest.mark.parametrize(
-    ("clip", "bounds", "end"), [(True, (-1, 1), 1), (False, None, 7), ([-3.0, 2.0], (-3, 2), 2), ([0, 5], (0, 5), 5)]
+    ("clip", "bounds", "end"),
+    [
+        *((True, (-1, 1), 1), (False, None, 7), ([-3.0, 2.0], (-3, 2), 2), ([0, 5], (0, 5), 5)),
+        *(("dynamic", (-1, 1), 1), (0.9, (-1, 1), 1)),
+    ],
 )
 def test_clipping_is_the_user_s_choice(name, clip, bounds, end):
     make = type(MORE[name](EDM(), X, 5))
@@ -334,8 +338,8 @@ test_errors_name_what_was_expected_and_received = refusals(
     (lambda: DPMSolverPlusPlus(Linear(), X, order=4), "DPMSolverPlusPlus expects order 1, 2 or 3, got 4"),
     (lambda: DPMSolverPlusPlus(Linear(), X, eta=2.0), r"DPMSolverPlusPlus expects eta in \[0, 1\], got 2.0"),
     (lambda: Heun(EDM(), X, churn=-1.0), "Heun expects churn and noise of at least 0, got -1.0 and 1.0"),
-    (lambda: DDIM(Linear(), X, clip=[1.0]), r"DDIM expects clip to be true, false or \[low, high\] .*, got \[1.0\]"),
-    (lambda: Heun(Linear(), X, clip=[1.0, -1.0]), r"Heun expects clip to be .* with low < high, got \[1.0, -1.0\]"),
+    (lambda: DDIM(Linear(), X, clip=[1.0]), r"DDIM expects clip to be true, false, \[low, high\] .*, got \[1.0\]"),
+    (lambda: Heun(Linear(), X, clip=[1.0, -1.0]), r"Heun expects clip to be .* with low < high, .*, got \[1.0, -1.0\]"),
     (lambda: Ancestral(Linear(), X, clip=[0.0, float("inf")]), r"Ancestral expects clip to be .*, got \[0.0, inf\]"),
 )
 
