@@ -83,10 +83,10 @@ class ConditionSides:
             known = ", ".join((*self._conds, *self._others))
             raise ValueError(f"guidance expects sides among {known}, got {', '.join(unknown)}")
         own = tuple(name for name in names if name in self._conds)
-        found = dict(zip(own, self._ask(x_t, t, own)))
+        found = dict(zip(own, self._evaluate(x_t, t, own)))
         return tuple(found[name] if name in found else self._others[name](x_t, t) for name in names)
 
-    def _ask(self, x_t: Tensor, t: Tensor, names: tuple[str, ...]) -> tuple[Denoised, ...]:
+    def _evaluate(self, x_t: Tensor, t: Tensor, names: tuple[str, ...]) -> tuple[Denoised, ...]:
         """Predicts x_0 on sides that differ in conditions."""
         cond = self._join(names) if len(names) > 1 else None
         if cond is None:
@@ -123,8 +123,7 @@ class ClassifierFree:
     A learned variance is taken from the conditional denoiser.
 
     Guidance may be limited to an `interval` of noise levels sigma_t / alpha_t, outside of which only the conditional
-    denoiser is called. With many noise levels above the interval, guidance costs less variety, and below it, it does
-    nothing.
+    denoiser is called: at higher levels guidance takes variety away, at lower ones it has hardly an effect.
 
     Large scales make what the network predicts larger than it ever was in training, and pictures too bright. `rescale`
     moves the standard deviation of the guided output towards that of the conditional one, sample by sample:

@@ -3,8 +3,8 @@ r"""Autoguidance: a model guided by a worse version of itself.
     x_0 = x_0_guide + s (x_0_cond - x_0_guide)
 
 The guide is the denoiser of another Model under the same conditions, with less capacity or less training. It errs where
-the model errs, only more, so that going away from it corrects errors, whereas going away from a denoiser without
-conditions also leaves what the conditions have in common.
+the model errs, only more, so that going away from it corrects errors. A denoiser without conditions also predicts
+something else, so that going away from it (`cfg`) changes the distribution as well.
 
 Shape letters: b batch.
 """
@@ -62,6 +62,8 @@ class AutoGuidance(nn.Module):
         torch.Size([2, 2])
     """
 
+    frozen = True
+
     def __init__(
         self,
         schedule: Schedule,
@@ -84,11 +86,9 @@ class AutoGuidance(nn.Module):
         if set(self.guide.reads) != set(conditions or {}):
             got = f"{sorted(conditions or {})} and a guide that reads {sorted(self.guide.reads)}"
             raise Unfit("guide", f"AutoGuidance expects a guide under the model's conditions, got {got}")
-        if not _are_same(schedule, extras.schedule):
+        if not _has_same_noise(schedule, extras.schedule):
             got = f"{type(schedule).__name__} and {type(extras.schedule).__name__}"
             raise Unfit("guide", f"AutoGuidance expects a guide with the noise of the model's schedule, got {got}")
-        self.guide.requires_grad_(False)
-        self.guide.frozen = True
 
     @property
     def sides(self) -> Mapping[str, Callable[[Mapping[str, Tensor], Cond], Denoise]]:
@@ -102,7 +102,7 @@ class AutoGuidance(nn.Module):
         return extrapolate(sides, "guide", self.scale)
 
 
-def _are_same(one: Schedule, other: Schedule) -> bool:
+def _has_same_noise(one: Schedule, other: Schedule) -> bool:
     """Whether two schedules have the same noise; taken to be so on the meta device, where it is unknown."""
     num = one.num or _TIMES
     times = torch.linspace(1, num, min(num, _TIMES), dtype=torch.float64, device="cpu").round() / num
