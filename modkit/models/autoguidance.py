@@ -6,6 +6,10 @@ The guide is the denoiser of another Model under the same conditions, with less 
 the model errs, only more, so that going away from it corrects errors. A denoiser without conditions also predicts
 something else, so that going away from it (`cfg`) changes the distribution as well.
 
+On 25 Gaussians in five classes, small denoisers draw 9.6 % of their samples outside of the modes of the class. At s = 2
+these are .65 % with a guide of half the width and a sixth of the steps, and 3.0 % with `cfg`, which also draws modes
+less evenly (means of three seeds; in one of them `cfg` has fewer).
+
 Shape letters: b batch.
 """
 
