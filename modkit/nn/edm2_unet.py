@@ -256,6 +256,8 @@ class _Block(nn.Module):
 class _Attention(nn.Module):
     """Cosine attention between the positions of a map, or from them to tokens of a width."""
 
+    identity = False
+
     def __init__(self, channels: int, context: int | None, head_channels: int) -> None:
         super().__init__()
         self.heads, self.crosses = count_heads(channels, head_channels), context is not None
@@ -268,7 +270,8 @@ class _Attention(nn.Module):
         tokens = require_condition("context", context).to(x.dtype) if self.crosses else positions
         query = rearrange(self.query(positions), "b n (heads d) -> b heads n d", heads=self.heads)
         key, value = rearrange(self.key_value(tokens), "b n (kv heads d) -> kv b heads n d", kv=2, heads=self.heads)
-        y = attend(*(normalize(one, dim=-1) for one in (query, key, value)))
+        query, key, value = (normalize(one, dim=-1) for one in (query, key, value))
+        y = value if self.identity else attend(query, key, value)
         y = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         return mix(x, rearrange(y, "b n c -> b c n").reshape(x.shape), _SHARE)
 

@@ -24,7 +24,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.attention import Attention, find_attention_levels
+from modkit.nn.attention import find_attention_levels
 from modkit.nn.blocks import check_levels, conv, get_map_size, make_pyramid, zero_init
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.taps import Taps
@@ -167,7 +167,7 @@ class UNetBody(nn.Module, ABC):
     @property
     def self_attention(self) -> list[nn.Module]:
         """The layers of self-attention."""
-        return [module for module in self.modules() if isinstance(module, Attention) and not module.crosses]
+        return [module for module in self.modules() if hasattr(module, "identity") and not module.crosses]
 
     @abstractmethod
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:

@@ -47,11 +47,12 @@ def test_attention_is_torch_s(width):
     torch.testing.assert_close(attention(x, context), x + y.mT.reshape(x.shape))
 
 
-@pytest.mark.parametrize("name", ["unet", "dit"])
+@pytest.mark.parametrize("name", ["unet", "dit", "edm2-unet"])
 def test_perturbed_self_attention_has_the_identity_for_a_map(name, monkeypatch):
     """By brute force: products with maps that are written out, of which those between positions are the identity."""
     x, tokens = TensorType((2, 4, 4)), 3
-    params = {"unet": {"channels": [8], "blocks": 1, "attention": [4]}, "dit": {"width": 8, "depth": 2, "heads": 2}}
+    unet = {"channels": [8], "blocks": 1, "attention": [4]}
+    params = {"unet": unet, "edm2-unet": unet, "dit": {"width": 8, "depth": 2, "heads": 2}}
     net = modkit.find("network", name).load()(x, x, CondType(context=(tokens, 5)), **params[name])
     net = randomized(net.double(), 0.5)
     given = torch.randn(2, 2, 4, 4, dtype=torch.float64), Cond(context=torch.randn(2, tokens, 5, dtype=torch.float64))
@@ -64,7 +65,7 @@ def test_perturbed_self_attention_has_the_identity_for_a_map(name, monkeypatch):
         return (weights if key.shape[2] == tokens else torch.eye(key.shape[2]).to(key)) @ value
 
     assert torch.equal(net(*given), before)
-    for module in ("attention", "dit_block"):
+    for module in ("attention", "dit_block", "edm2_unet"):
         monkeypatch.setattr(f"modkit.nn.{module}.attend", attend_written)
     torch.testing.assert_close(got, net(*given), rtol=1e-10, atol=1e-10)
     assert not torch.allclose(got, before)
