@@ -58,6 +58,7 @@ from modkit.kinds.denoisers import (
     GridExtras,
     Guidance,
     LossWeight,
+    LossWeightExtras,
     Network,
     NetworkExtras,
     Parametrization,
@@ -68,6 +69,7 @@ from modkit.kinds.denoisers import (
     ScheduleExtras,
     Sides,
     Times,
+    TimesExtras,
 )
 from modkit.kinds.extras import GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
@@ -138,6 +140,7 @@ __all__ = [
     "Logger",
     "LoggerExtras",
     "LossWeight",
+    "LossWeightExtras",
     "Metric",
     "MetricExtras",
     "Network",
@@ -164,6 +167,7 @@ __all__ = [
     "Slot",
     "Step",
     "Times",
+    "TimesExtras",
     "Unfit",
     "Weight",
     "default",

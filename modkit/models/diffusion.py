@@ -21,8 +21,9 @@ from torch import Tensor
 
 from modkit import kinds
 from modkit.diffusion.coefficients import GridCoefficients, send
-from modkit.diffusion.gaussian import add_noise, snr
+from modkit.diffusion.gaussian import add_noise, find_slope, snr
 from modkit.diffusion.guidance import ConditionSides, make_conditions
+from modkit.diffusion.loss_weights import check_likelihood
 from modkit.diffusion.review import (
     review_coupling,
     review_drift,
@@ -92,6 +93,7 @@ class Diffusion(Model):
         self.times = times(schedule=self.schedule, x=x)
         self.parametrization = parametrization(schedule=self.schedule, x=x)
         self.loss_weight = loss_weight()
+        check_likelihood(self.schedule, self.times, self.loss_weight)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         conditions = {name: one for name, one in (fields or {}).items() if name in self.reads}
@@ -107,16 +109,15 @@ class Diffusion(Model):
 
     def players(self) -> tuple[Player, ...]:
         """`denoiser`."""
-        return (Player("denoiser", self.list_modules("network", "conditioner", "parametrization")),)
+        owned = ("network", "conditioner", "parametrization", "schedule", "loss_weight")
+        return (Player("denoiser", self.list_modules(*owned)),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `denoising`, weighted over time, and any further losses of the parametrization."""
+        """Computes `denoising`, weighted over time, and any losses of parametrization, loss weight and schedule."""
         x_0, rng = batch.tensor, step.rng
-        t = self.times(len(x_0), rng.at("times"))
-        scales = self.schedule.scales(t)
+        t, scales = self._draw_times(x_0, rng.at("times"))
         computed = self.parametrization.coefficients(t, scales)
-        weight = self.loss_weight(snr(scales), self.parametrization.error_scale(computed))
-        alpha_t, sigma_t, weight, *sent = send((*scales, weight, *computed.values()), x_0)
+        alpha_t, sigma_t, weight, *sent = send((*scales, self._weigh(t, scales, computed), *computed.values()), x_0)
         coefficients = dict(zip(computed, sent))
 
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
@@ -125,6 +126,11 @@ class Diffusion(Model):
         out = self._run_network(x_t, coefficients, cond)
         losses = self.parametrization.losses(out, x_0, eps, x_t, coefficients)
         losses["denoising"] = weight * losses["denoising"]
+        if log_variance := read_extras(self.loss_weight, kinds.LossWeightExtras).log_variance:
+            u = log_variance(snr((alpha_t, sigma_t)).log())
+            losses |= {"denoising": (-u).exp() * losses["denoising"], "uncertainty": u}
+        if compute_own := read_extras(self.schedule, kinds.ScheduleExtras).losses:
+            losses |= compute_own(x_0, t, losses["denoising"])
         return {name: loss.mean() for name, loss in losses.items()}
 
     def denoiser(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> kinds.Denoise:
@@ -208,6 +214,21 @@ class Diffusion(Model):
         any schedule.
         """
         return True
+
+    def _draw_times(self, x_0: Tensor, rng: Rng) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Draws times and computes their scales; where these are learned, on the device of `x_0`."""
+        t = self.times(len(x_0), rng)
+        if learn := read_extras(self.schedule, kinds.ScheduleExtras).learn:
+            (t,) = send((t,), x_0)
+            return t, learn(t)
+        return t, self.schedule.scales(t)
+
+    def _weigh(self, t: Tensor, scales: tuple[Tensor, Tensor], computed: Mapping[str, Tensor]) -> Tensor:
+        weight = self.loss_weight(snr(scales), self.parametrization.error_scale(computed))
+        if read_extras(self.loss_weight, kinds.LossWeightExtras).likelihood:
+            learn = read_extras(self.schedule, kinds.ScheduleExtras).learn
+            weight = weight * find_slope(learn or self.schedule.scales, t, learns=bool(learn))
+        return weight
 
     def _compute_coefficients(self, t: Tensor) -> Mapping[str, Tensor]:
         return self.parametrization.coefficients(t, self.schedule.scales(t))
