@@ -289,6 +289,7 @@ _PARTS = {
         ("latent-usage", "metrics.latent_usage:LatentUsage", "KL a dimension, active units, aggregate KL"),
         ("disentanglement", "metrics.disentanglement:Disentanglement", "MIG, DCI, FactorVAE and β-VAE scores"),
         ("bound", "metrics.bound:Bound", "ELBO or importance-weighted, bits per dimension"),
+        ("log-likelihood", "metrics.log_likelihood:LogLikelihood", "log p(x), bits per dimension (Song et al., 2021)"),
         ("sharpness", "metrics.sharpness:Sharpness", "Fine detail beside the data's"),
         ("modes", "metrics.modes:ModeCoverage", "Modes covered (Srivastava et al., 2017)"),
         ("class-modes", "metrics.class_modes:ClassModes", "Classes found, and their shares (Lin et al., 2018)"),
