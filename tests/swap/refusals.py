@@ -680,7 +680,7 @@ REFUSALS |= {
         for part in ("eps", "eps-learned")
     },
     **{
-        f"diffusion-ring model.{swap}": r"model\.times: expected even times with the loss weight Likelihood, .* got LogNor"
+        f"diffusion-ring model.{swap}": r"model\.times: expected even times with the loss weight Likelihood, .* got Log"
         for swap in ("schedule=learned", "loss_weight=likelihood")
     },
     **{
