@@ -9,7 +9,7 @@ from examples.studies.mean import Claim, Rows, average, join_report, tabulate
 
 __all__ = ["claims", "report"]
 
-_COLUMNS = ("bound", "bits/dim", "sigma_min", "sigma_max", "steps")
+_COLUMNS = ("bound", "sigma_min", "sigma_max", "steps")
 
 
 def claims(rows: Rows) -> list[Claim]:

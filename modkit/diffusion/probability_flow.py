@@ -38,14 +38,14 @@ from modkit.kinds import Denoise, Schedule
 from modkit.precision import widen
 from modkit.rng import Rng
 
-__all__ = ["EXACT", "draw_signs", "flow_log_prob"]
+__all__ = ["EXACT", "draw_signs", "compute_log_prob"]
 
 EXACT = 64
 """Number of dimensions up to which the divergence is exact."""
 
 
 @torch.no_grad()
-def flow_log_prob(
+def compute_log_prob(
     schedule: Schedule,
     denoise: Denoise,
     x_0: Tensor,
@@ -78,7 +78,7 @@ def flow_log_prob(
         >>> schedule = EDM(sigma_max=1000.0)
         >>> def denoise(x_t, t):
         ...     return Denoised(x_t / (1 + schedule.scales(t)[1].item() ** 2))
-        >>> nats = flow_log_prob(schedule, denoise, torch.tensor([[0.0], [1.0]]), steps=2)
+        >>> nats = compute_log_prob(schedule, denoise, torch.tensor([[0.0], [1.0]]), steps=2)
         >>> [f"{one:.4f}" for one in nats.tolist()]  # -log(2 pi) / 2 = -.9189
         ['-0.9189', '-1.4189']
     """
@@ -91,10 +91,10 @@ def flow_log_prob(
     def move(z: Tensor, level: float) -> tuple[Tensor, Tensor]:
         """The velocity of z, and its divergence, at a logarithm of the noise level."""
         root, share = math.hypot(math.exp(level), std), 1 / (1 + math.exp(2 * level) / std**2)
-        x_0_hat, trace = _denoise_and_trace(schedule, denoise, root * z, math.exp(level), signs)
+        x_0_hat, trace = _predict_with_trace(schedule, denoise, root * z, math.exp(level), signs)
         return share * z - x_0_hat / root, share * numel - trace
 
-    x_0_hat, trace = _denoise_and_trace(schedule, denoise, y, low, signs)
+    x_0_hat, trace = _predict_with_trace(schedule, denoise, y, low, signs)
     above = (1 - grain**2 / 12 / low**2) / 2
     y, nats = y + above * (y - x_0_hat), above * (numel - trace)
     z = y / math.hypot(low, std)
@@ -121,7 +121,7 @@ def draw_signs(x: Tensor, num: int, rng: Rng) -> list[Tensor]:
     return [2 * rng.at(index).integers("sign", x, 0, 2).to(x) - 1 for index in range(num)]
 
 
-def _denoise_and_trace(
+def _predict_with_trace(
     schedule: Schedule, denoise: Denoise, y: Tensor, sigma: float, signs: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Predicts x_0 from y = x_t / alpha_t, and computes the trace of its Jacobian, `b`, float64."""
@@ -133,16 +133,16 @@ def _denoise_and_trace(
         flat = x_0_hat.flatten(1)
         if signs:
             sides = [sign.to(y).flatten(1) for sign in signs]
-            products = [(side * _pull(flat, y, side)).sum(1, dtype=torch.float64) for side in sides]
+            products = [(side * _compute_product(flat, y, side)).sum(1, dtype=torch.float64) for side in sides]
             trace = torch.stack(products).mean(0)
         else:
             rows = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
-            columns = [_pull(flat, y, row.expand_as(flat))[:, index] for index, row in enumerate(rows)]
+            columns = [_compute_product(flat, y, row.expand_as(flat))[:, index] for index, row in enumerate(rows)]
             trace = torch.stack(columns, 1).sum(1, dtype=torch.float64)
     return x_0_hat.detach(), trace
 
 
-def _pull(out: Tensor, y: Tensor, side: Tensor) -> Tensor:
+def _compute_product(out: Tensor, y: Tensor, side: Tensor) -> Tensor:
     """Computes side^T (d out / d y), `b d`."""
     (gradient,) = torch.autograd.grad(out, y, side, retain_graph=True)
     return gradient.flatten(1)

@@ -24,7 +24,7 @@ from modkit.diffusion.coefficients import GridCoefficients, send
 from modkit.diffusion.gaussian import add_noise, find_slope, snr
 from modkit.diffusion.guidance import ConditionSides, make_conditions
 from modkit.diffusion.loss_weights import check_likelihood
-from modkit.diffusion.probability_flow import EXACT, draw_signs, flow_log_prob
+from modkit.diffusion.probability_flow import EXACT, compute_log_prob, draw_signs
 from modkit.diffusion.review import (
     review_coupling,
     review_drift,
@@ -210,7 +210,7 @@ class Diffusion(Model):
         x_0, draws = batch.tensor, len(check_draws(self, num))
         signs = draw_signs(x_0, draws, rng) if self.single.numel > EXACT else ()
         denoise, std = self.denoiser(batch.fields, batch.cond), get_std(self.single)
-        return flow_log_prob(self.schedule, denoise, x_0, steps=steps, std=std, grain=grain, signs=signs)
+        return compute_log_prob(self.schedule, denoise, x_0, steps=steps, std=std, grain=grain, signs=signs)
 
     def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
         """An upper bound on -log p(x), see `bound`, by which joint training learns: its noise is independent of x.

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modkit import build, use
-from modkit.diffusion.probability_flow import draw_signs, flow_log_prob
+from modkit.diffusion.probability_flow import compute_log_prob, draw_signs
 from modkit.metrics import Bound, LogLikelihood
 from modkit.models import Flow
 from modkit.rng import Rng
@@ -20,7 +20,7 @@ def test_it_is_the_conditional_model_s_unclipped_and_without_guidance():
     got = model.log_prob(batch, 2, Rng(0), grain=0.1, steps=1)
     denoise = model.denoiser(batch.fields, batch.cond)
     std = model.event.std
-    want = flow_log_prob(model.schedule, denoise, batch.tensor, steps=1, std=std, grain=0.1)  # 64 dimensions: exact
+    want = compute_log_prob(model.schedule, denoise, batch.tensor, steps=1, std=std, grain=0.1)  # 64 dimensions: exact
     assert torch.equal(got, want) and not torch.equal(got, model.log_prob(batch, 2, Rng(0), steps=1))
     other = Batch(batch.x, {"labels": (batch.fields["labels"] + 1) % 10})
     assert not torch.equal(got, model.log_prob(other, 2, Rng(0), grain=0.1, steps=1))
@@ -34,7 +34,7 @@ def test_above_64_dimensions_signs_are_drawn_and_rows_are_the_same_in_any_batche
     parts = [model.log_prob(Batch(x[a:b], {}), 3, Rng(0).rows(a), steps=2) for a, b in ((0, 2), (2, 5))]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=0)
     signs = draw_signs(x, 3, Rng(0))
-    want = flow_log_prob(model.schedule, model.denoiser({}), x, steps=2, std=model.event.std, signs=signs)
+    want = compute_log_prob(model.schedule, model.denoiser({}), x, steps=2, std=model.event.std, signs=signs)
     torch.testing.assert_close(whole, want, rtol=1e-12, atol=0)
     assert not torch.equal(whole, model.log_prob(Batch(x, {}), 3, Rng(1), steps=2))
 
