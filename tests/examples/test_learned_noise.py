@@ -50,7 +50,7 @@ def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypat
     plan = Plan(seeds=1, draws=2, num=2, overrides=overrides)
     carry_out(plan, tmp_path / "whole", lambda text: None)
     whole = json.loads((tmp_path / "whole" / "study.json").read_bytes())
-    kills = {"train": 2, "save": 1, "run": "cosine-0", "score": "_measure", "scores": 1}
+    kills = {"train": 1, "save": 1, "run": "learned-0", "score": "_measure", "scores": 1}
     found = resume_after_kills(study, plan, tmp_path / "broken", **kills)
     assert found == whole and set(found["rows"]) == set(SYSTEMS)
 
