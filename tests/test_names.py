@@ -21,7 +21,7 @@ VERBS = set(
     extrapolate factor
     fail feed fill filter find finish fit flatten fold follow format forward freeze gate gather generate get group
     guide hash hide hold identify import index infer init insert inspect install integrate interpolate invert join
-    judge keep launch lay limit list load locate lock log make map mark match measure merge mirror mix move name
+    judge keep launch lay learn limit list load locate lock log make map mark match measure merge mirror mix move name
     narrow normalize note notify number observe open order override pack pad parametrize parse pass penalize perturb
     pin place plan play poll predict prefer prefix prepare print project prune queue quote raise rank read rebuild
     recompute reconstruct record recover reduce refuse register release reload remove render renew repeat replace

@@ -17,7 +17,7 @@ from modkit.cases.subject import Subject
 from modkit.diffusion.coefficients import send
 from modkit.diffusion.gaussian import add_noise, snr
 from modkit.diffusion.schedules import Cosine
-from modkit.kinds import Denoise, GuidanceExtras, NetworkExtras, read_extras
+from modkit.kinds import Denoise, GuidanceExtras, LossWeightExtras, NetworkExtras, ScheduleExtras, read_extras
 from modkit.parts.registry import find
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -52,7 +52,17 @@ def _play_schedule(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
             "expected alpha_t > 0, increasing sigma_t, and `time` to invert sigma_t / alpha_t, got at t = "
             f"{t.tolist()}: alpha {alpha.tolist()}, sigma {sigma.tolist()}, back {back.tolist()}"
         )
-    return {name: _emit_exact(value) for name, value in (("alpha", alpha), ("sigma", sigma), ("time", back))}
+    exact = {"alpha": alpha, "sigma": sigma, "time": back}
+    emitted = {name: _emit_exact(value.to(probe.device)) for name, value in exact.items()}
+    extras, x_0 = read_extras(part, ScheduleExtras), probe.draw_tensor("x_0", types["x"])
+    (sent,) = send((t,), x_0)
+    if extras.learn:
+        emitted |= {f"learned {name}": _emit_loss(value) for name, value in zip(exact, extras.learn(sent))}
+    if extras.losses:
+        denoising = probe.draw_tensor("denoising", TensorType(())).square().to(sent.dtype)
+        losses = extras.losses(x_0, sent, denoising)
+        emitted |= {f"loss {name}": _emit_loss(value) for name, value in losses.items()}
+    return emitted
 
 
 def _play_times(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -96,7 +106,10 @@ def _play_loss_weight(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     weight = part(snr(scales), probe.watch("error_scale", scales[1] ** 2))  # that of V
     if not (weight >= 0).all():
         raise AssertionError(f"expected weights of at least 0, got {weight.tolist()}")
-    return {"weight": _emit_exact(weight)}
+    emitted = {"weight": _emit_exact(weight.to(probe.device))}
+    if log_variance := read_extras(part, LossWeightExtras).log_variance:
+        emitted["u"] = _emit_loss(log_variance(send((snr(scales).log(),), probe.draw_tensor("x", IMAGE))[0]))
+    return emitted
 
 
 def _play_grid(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -171,6 +184,11 @@ def _emit_exact(value: Tensor) -> Emitted:
     return Emitted(value, TensorType(()), learns=False)
 
 
+def _emit_loss(value: Tensor) -> Emitted:
+    """Emits a number per sample, through which gradients flow to parameters."""
+    return Emitted(value, TensorType(()))
+
+
 def _build_part(kind: str, name: str, **types: Any) -> Any:
     return Subject(find(kind, name)).build(types)
 
@@ -212,7 +230,7 @@ CASES = (
         _play_network,
         (*TRAINED, "compile"),
     ),
-    Case("schedule", {"2-D": {"x": replace(IMAGE, std=1.0)}}, _play_schedule),
+    Case("schedule", {"2-D": {"x": replace(IMAGE, std=1.0)}}, _play_schedule, ("modules", "gradients")),
     Case("times", _SCHEDULES, _play_times, ("independence",)),
     Case(
         "coupling",
@@ -226,7 +244,7 @@ CASES = (
         _play_coupling,
     ),
     Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
-    Case("loss-weight", {"cosine": {}}, _play_loss_weight, ("independence",)),
+    Case("loss-weight", {"cosine": {}}, _play_loss_weight, TRAINED),
     Case("grid", _SCHEDULES, _play_grid),
     Case(
         "sampler",

@@ -93,13 +93,9 @@ def _make_values(part: Any, offset: int, model: Any = None) -> dict[str, Any]:
 
 
 def _build_model() -> Any:
-    params = {
-        "encoder": {"use": "mlp", "width": 8, "depth": 1},
-        "bottleneck": {"use": "gaussian", "channels": 2},
-        "decoder": {"use": "mlp", "width": 8, "depth": 1},
-        "likelihood": "gaussian",
-    }
-    return Subject(find("model", "autoencoder"), params).build({"x": IMAGE, "cond": CondType(), "fields": {}}).eval()
+    """Builds a model that has a bound, log p(x) and a source."""
+    params = {"bijection": {"use": "coupling", "network": {"use": "mlp", "width": 8, "depth": 1}}}
+    return Subject(find("model", "flow"), params).build({"x": IMAGE, "cond": CondType(), "fields": {}}).eval()
 
 
 def _select_rows(value: Any, rows: slice) -> Any:

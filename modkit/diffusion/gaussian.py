@@ -20,6 +20,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias, overload
 
 import torch
@@ -37,6 +38,7 @@ __all__ = [
     "broadcast",
     "combine",
     "compute_log_normal",
+    "find_slope",
     "gaussian_kl",
     "interpolate_logvar",
     "move",
@@ -192,6 +194,21 @@ def snr(scales_t: tuple[Tensor, Tensor]) -> Tensor:
     """Computes the signal-to-noise ratio `(alpha_t / sigma_t)^2`, infinite at t = 0."""
     alpha_t, sigma_t = scales_t
     return (alpha_t / sigma_t) ** 2
+
+
+def find_slope(scales: Callable[[Tensor], tuple[Tensor, Tensor]], t: Tensor, *, learns: bool = False) -> Tensor:
+    """Computes -d log SNR / dt at times `t`, `b`; gradients flow to what `scales` depends on if it learns.
+
+    Examples:
+        >>> from modkit.diffusion.schedules import Flow
+        >>> find_slope(Flow().scales, torch.tensor([0.5, 0.8]))  # 2 / (t (1 - t))
+        tensor([ 8.0000, 12.5000])
+    """
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        log_snr = snr(scales(t)).log().sum()
+        (slope,) = torch.autograd.grad(log_snr, t, create_graph=learns)
+    return -slope
 
 
 def posterior(x_t: Tensor, x_0: Tensor, scales_t: Scales, scales_s: Scales) -> Posterior:

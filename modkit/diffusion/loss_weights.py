@@ -12,7 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["MinSNR", "Simple"]
+from modkit.kinds import LossWeight, LossWeightExtras, Schedule, ScheduleExtras, Times, TimesExtras, Unfit, read_extras
+
+__all__ = ["Likelihood", "MinSNR", "Simple", "check_likelihood"]
 
 
 class Simple:
@@ -63,3 +65,50 @@ class MinSNR:
     def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:
         """The weight, `b`, in the dtype of `snr`."""
         return snr.clamp(max=self.gamma) * error_scale
+
+
+class Likelihood:
+    """Makes the denoising loss the diffusion term of the variational bound, in nats per value.
+
+        1/2 SNR(t) (-d log SNR / dt) |x_0 - x_0-hat|^2
+
+    Its mean over even times bounds -log p(x) together with the bound's two ends, which depend on no network; whichever
+    the schedule, only its ends matter to the mean. Where log SNR is far from linear in t, a few samples take most of
+    the loss: schedules `log-linear` and `learned` suit it. It equals `simple` where the network predicts eps and the
+    schedule is `log-linear`, but for a constant.
+
+    References:
+        Variational Diffusion Models (Kingma et al., 2021), eq. 17 and 18, https://arxiv.org/abs/2107.00630
+        Understanding Diffusion Objectives as the ELBO (Kingma and Gao, 2023), section 3,
+        https://arxiv.org/abs/2303.00848
+
+    Examples:
+        The weight on the error of eps, whose `error_scale` is 1 / SNR, for a unit of log SNR:
+
+        >>> snr = torch.tensor([100.0, 1.0])
+        >>> Likelihood()(snr, 1 / snr)
+        tensor([0.5000, 0.5000])
+    """
+
+    likelihood = True
+
+    def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:
+        """The weight of a unit of log SNR, `b`, in the dtype of `snr`."""
+        return snr * error_scale / 2
+
+
+def check_likelihood(schedule: Schedule, times: Times, loss_weight: LossWeight) -> None:
+    """Checks that a learned schedule is trained by the likelihood, and that the likelihood has even times.
+
+    Raises:
+        Unfit: If they do not fit.
+    """
+    likelihood, got = read_extras(loss_weight, LossWeightExtras).likelihood, type(loss_weight).__name__
+    if read_extras(schedule, ScheduleExtras).learn and not likelihood:
+        reason = "any other loss is least at the noise levels that are easiest"
+        raise Unfit(
+            "loss_weight", f"expected `likelihood` with the schedule {type(schedule).__name__}, got {got}: {reason}"
+        )
+    if likelihood and not read_extras(times, TimesExtras).even:
+        expected = f"even times with the loss weight {got}, such as `uniform` or `low-discrepancy`"
+        raise Unfit("times", f"expected {expected}, got {type(times).__name__}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.kinds import Schedule, Slot, Times, default
+from modkit.kinds import Schedule, Slot, Times, TimesExtras, default, read_extras
 from modkit.rng import Key, Rng
 from modkit.types import TensorType
 
@@ -47,6 +47,7 @@ class LowDiscrepancy:
         self, schedule: Schedule, x: TensorType | None = None, *, times: Slot[Times] = default("uniform")
     ) -> None:
         self.times = times(schedule=schedule, x=x)
+        self.even = read_extras(self.times, TimesExtras).even
 
     def __call__(self, num: int, rng: Rng) -> Tensor:
         """Draws `num` times, `b`, float64."""

@@ -27,7 +27,7 @@ from modkit.types import TensorType
 
 __all__ = [
     *("EDM", "LEAST_SIGNAL", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table"),
-    *("find_noise_range", "get_std", "scale_levels"),
+    *("choose_levels", "find_noise_range", "get_std", "scale_levels"),
 ]
 
 _CPU = torch.device("cpu")
@@ -172,7 +172,7 @@ class EDM:
     def __init__(
         self, x: TensorType | None = None, *, sigma_min: float | None = None, sigma_max: float | None = None
     ) -> None:
-        low, high = _choose_levels(x, sigma_min, sigma_max)
+        low, high = choose_levels(x, sigma_min, sigma_max)
         if not 0 < low < high:
             raise ValueError(f"EDM expects 0 < sigma_min < sigma_max, got {low} and {high}")
         self.sigma_min, self.sigma_max = low, high
@@ -288,7 +288,7 @@ class Flow:
     def __init__(
         self, x: TensorType | None = None, *, sigma_min: float | None = None, sigma_max: float | None = None
     ) -> None:
-        low, high = _choose_levels(x, sigma_min, sigma_max)
+        low, high = choose_levels(x, sigma_min, sigma_max)
         if not 0 < low < high < 1 / LEAST_SIGNAL:
             raise ValueError(f"Flow expects 0 < sigma_min < sigma_max < 2^24, got {low} and {high}")
         self.sigma_min, self.sigma_max = low, high
@@ -390,7 +390,8 @@ def scale_levels(x: TensorType | None) -> tuple[float, float]:
     return 0.004 * get_std(x), 160.0 * get_std(x)
 
 
-def _choose_levels(x: TensorType | None, low: float | None, high: float | None) -> tuple[float, float]:
+def choose_levels(x: TensorType | None, low: float | None, high: float | None) -> tuple[float, float]:
+    """Returns the lowest and the highest noise level; where one is None, it is that of `scale_levels`."""
     lowest, highest = scale_levels(x)
     return lowest if low is None else low, highest if high is None else high
 

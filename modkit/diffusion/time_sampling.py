@@ -30,6 +30,8 @@ class Uniform:
         tensor([0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
     """
 
+    even = True
+
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
 

@@ -59,6 +59,7 @@ from modkit.kinds.denoisers import (
     Guidance,
     GuidanceExtras,
     LossWeight,
+    LossWeightExtras,
     Network,
     NetworkExtras,
     Parametrization,
@@ -69,6 +70,7 @@ from modkit.kinds.denoisers import (
     ScheduleExtras,
     Sides,
     Times,
+    TimesExtras,
 )
 from modkit.kinds.extras import GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
@@ -140,6 +142,7 @@ __all__ = [
     "Logger",
     "LoggerExtras",
     "LossWeight",
+    "LossWeightExtras",
     "Metric",
     "MetricExtras",
     "Network",
@@ -166,6 +169,7 @@ __all__ = [
     "Slot",
     "Step",
     "Times",
+    "TimesExtras",
     "Unfit",
     "Weight",
     "default",

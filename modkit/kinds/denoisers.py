@@ -27,6 +27,7 @@ __all__ = [
     "Guidance",
     "GuidanceExtras",
     "LossWeight",
+    "LossWeightExtras",
     "Network",
     "NetworkExtras",
     "Parametrization",
@@ -37,6 +38,7 @@ __all__ = [
     "ScheduleExtras",
     "Sides",
     "Times",
+    "TimesExtras",
 ]
 
 
@@ -106,9 +108,15 @@ class ScheduleExtras:
     Args:
         pure_noise: Whether nothing is left of the signal at the last index of its table, where the noise therefore
             tells nothing of x_0.
+        learn: `learn(t)` returns what `scales(t)` does, in the dtype of `t` and with the gradients by which training
+            moves its parameters; `scales` has none. The loss weight is then one of the likelihood.
+        losses: `losses(x_0, t, denoising)` computes losses of its own by name, `b` each, of samples, their times and
+            their weighted denoising losses.
     """
 
     pure_noise: bool = False
+    learn: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    losses: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]] | None = None
 
 
 class Times(Protocol):
@@ -117,6 +125,17 @@ class Times(Protocol):
     def __call__(self, num: int, rng: Rng) -> Tensor:
         """Draws `num` times, float64, on the CPU."""
         ...
+
+
+@dataclass(frozen=True)
+class TimesExtras:
+    """Optional members of `Times`.
+
+    Args:
+        even: Whether they are uniform on (0, 1], or on the indices of a table.
+    """
+
+    even: bool = False
 
 
 class Coupling(Protocol):
@@ -201,9 +220,25 @@ class LossWeight(Protocol):
         """Computes the weight, `b`, in the dtype of `snr`.
 
         Given are the signal-to-noise ratio `(alpha_t / sigma_t)^2` of each sample and the parametrization's
-        `error_scale`, both `b`, float64, on the CPU: a weight on the error of x_0 is multiplied by the latter.
+        `error_scale`, both `b`, float64, on the CPU: a weight on the error of x_0 is multiplied by the latter. Of a
+        schedule that is learned, they are on the device and have gradients.
         """
         ...
+
+
+@dataclass(frozen=True)
+class LossWeightExtras:
+    """Optional members of a `LossWeight`.
+
+    Args:
+        likelihood: Whether it weighs a unit of log SNR, not of time, so that the loss is a term of the variational
+            bound. It is then multiplied by the slope of log SNR in t, and needs even times.
+        log_variance: `log_variance(log_snr)` computes u, `b`, by which a loss L becomes `exp(-u) L + u`, from the
+            logarithms of the signal-to-noise ratios, `b`, on the device. Gradients flow to its parameters.
+    """
+
+    likelihood: bool = False
+    log_variance: Callable[[Tensor], Tensor] | None = None
 
 
 class Denoise(Protocol):

@@ -12,6 +12,7 @@ from modkit.metrics.inception_score import InceptionScore
 from modkit.metrics.kernel import CMMD, MMD, KernelDistance
 from modkit.metrics.label_accuracy import LabelAccuracy
 from modkit.metrics.latent_usage import LatentUsage
+from modkit.metrics.log_likelihood import LogLikelihood
 from modkit.metrics.modes import ModeCoverage
 from modkit.metrics.path_length import PathLength
 from modkit.metrics.precision_recall import PRDC, DensityCoverage, PrecisionRecall
@@ -34,6 +35,7 @@ __all__ = [
     "KernelDistance",
     "LabelAccuracy",
     "LatentUsage",
+    "LogLikelihood",
     "MMD",
     "ModeCoverage",
     "PRDC",

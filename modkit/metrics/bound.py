@@ -97,8 +97,10 @@ class Bound(Streaming[Bounds]):
 
     def __init__(self, *, num: int = 1, seed: int = 0) -> None:
         if num < 1:
-            raise ValueError(f"Bound expects num of at least 1, got {num}")
+            raise ValueError(f"{type(self).__name__} expects num of at least 1, got {num}")
         self.num, self.seed = num, seed
+        self.settings: dict[str, Any] = {"num": num}
+        self.names = ("ELBO" if num == 1 else f"bound (num={num})", "bits/dim")
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Bounds:
         """Computes the moments of the bounds that `model` gives of a `batch` whose data have `levels`.
@@ -117,10 +119,15 @@ class Bound(Streaming[Bounds]):
         if grain:
             batch = replace(batch, x=_dequantize(batch.tensor, grain, rng))
         with evaluate_mode(model):
-            nats = model.bound(batch, self.num, rng.at("model"), grain=grain)
+            nats = self.compute_nats(model, batch, rng.at("model"), grain)
         if not bool(nats.isfinite().all()):
-            raise ValueError(f"Bound expects {type(model).__name__} to give finite bounds, got NaN or infinity")
+            expected = f"{type(model).__name__} to give finite bounds"
+            raise ValueError(f"{type(self).__name__} expects {expected}, got NaN or infinity")
         return Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel, model.discrete)
+
+    def compute_nats(self, model: Model, batch: Batch, rng: Rng, grain: float) -> Tensor:
+        """Computes what is averaged, nats per sample, `b`."""
+        return model.bound(batch, self.num, rng, grain=grain)
 
     def add(self, a: Bounds, b: Bounds) -> Bounds:
         """Merges moments.
@@ -140,9 +147,9 @@ class Bound(Streaming[Bounds]):
         nats, counts = float(moments.mean), {"real": moments.count}
         error = math.sqrt(float(moments.covariance()) / moments.count) if moments.count > 1 else None
         notes = () if levels is not None or discrete else (_NO_LEVELS,)
-        settings = {"num": self.num, "levels": levels}
+        settings = {**self.settings, "levels": levels}
         score = Score(nats, error, self.better, counts, seed=self.seed, settings=settings, warnings=notes)
-        name = "ELBO" if self.num == 1 else f"bound (num={self.num})"
+        name, bits_name = self.names
         if discrete:
             bits = -nats / (dim * math.log(2))
         elif levels is not None:
@@ -150,7 +157,7 @@ class Bound(Streaming[Bounds]):
         else:
             return {name: score}
         bits_error = None if error is None else error / (dim * math.log(2))
-        return {name: score, "bits/dim": replace(score, value=bits, error=bits_error, better="lower")}
+        return {name: score, bits_name: replace(score, value=bits, error=bits_error, better="lower")}
 
 
 def _dequantize(x: Tensor, grain: float, rng: Rng) -> Tensor:

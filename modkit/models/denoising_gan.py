@@ -107,6 +107,9 @@ class DenoisingGAN(Model):
         self.z = TensorType((z_dim,))
         self.steps = steps
         self.schedule = Even(schedule(x=x), steps)
+        if kinds.read_extras(self.schedule.schedule, kinds.ScheduleExtras).learn:
+            name = type(self.schedule.schedule).__name__
+            raise kinds.Unfit("schedule", f"expected one that is not trained, since no loss here could, got {name}")
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from modkit import kinds
 from modkit.diffusion.coefficients import GridCoefficients, send
-from modkit.diffusion.gaussian import add_noise, snr
+from modkit.diffusion.gaussian import add_noise, find_slope, snr
 from modkit.diffusion.guidance import ConditionSides, make_conditions
+from modkit.diffusion.loss_weights import check_likelihood
+from modkit.diffusion.probability_flow import EXACT, compute_log_prob, draw_signs
 from modkit.diffusion.review import (
     review_coupling,
     review_drift,
@@ -31,6 +33,7 @@ from modkit.diffusion.review import (
     review_levels,
     review_scale,
 )
+from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Weight, default, read_extras
 from modkit.models.model import Model, check_draws, make_weights
@@ -94,6 +97,7 @@ class Diffusion(Model):
         self.times = times(schedule=self.schedule, x=x)
         self.parametrization = parametrization(schedule=self.schedule, x=x)
         self.loss_weight = loss_weight()
+        check_likelihood(self.schedule, self.times, self.loss_weight)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         conditions = {name: one for name, one in (fields or {}).items() if name in self.reads}
@@ -109,16 +113,15 @@ class Diffusion(Model):
 
     def players(self) -> tuple[Player, ...]:
         """`denoiser`."""
-        return (Player("denoiser", self.list_modules("network", "conditioner", "parametrization")),)
+        owned = ("network", "conditioner", "parametrization", "schedule", "loss_weight")
+        return (Player("denoiser", self.list_modules(*owned)),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `denoising`, weighted over time, and any further losses of the parametrization."""
+        """Computes `denoising`, weighted over time, and any losses of parametrization, loss weight and schedule."""
         x_0, rng = batch.tensor, step.rng
-        t = self.times(len(x_0), rng.at("times"))
-        scales = self.schedule.scales(t)
+        t, scales = self._draw_times(x_0, rng.at("times"))
         computed = self.parametrization.coefficients(t, scales)
-        weight = self.loss_weight(snr(scales), self.parametrization.error_scale(computed))
-        alpha_t, sigma_t, weight, *sent = send((*scales, weight, *computed.values()), x_0)
+        alpha_t, sigma_t, weight, *sent = send((*scales, self._weigh(t, scales, computed), *computed.values()), x_0)
         coefficients = dict(zip(computed, sent))
 
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
@@ -127,6 +130,11 @@ class Diffusion(Model):
         out = self._run_network(x_t, coefficients, cond)
         losses = self.parametrization.losses(out, x_0, eps, x_t, coefficients)
         losses["denoising"] = weight * losses["denoising"]
+        if log_variance := read_extras(self.loss_weight, kinds.LossWeightExtras).log_variance:
+            u = log_variance(snr((alpha_t, sigma_t)).log())
+            losses |= {"denoising": (-u).exp() * losses["denoising"], "uncertainty": u}
+        if compute_own := read_extras(self.schedule, kinds.ScheduleExtras).losses:
+            losses |= compute_own(x_0, t, losses["denoising"])
         return {name: loss.mean() for name, loss in losses.items()}
 
     def denoiser(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> kinds.Denoise:
@@ -190,6 +198,22 @@ class Diffusion(Model):
 
         return variational_bound(self.schedule, denoise, batch.tensor, len(check_draws(self, num)), rng, grain=grain)
 
+    def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
+        """The density log p(x) by the probability flow, for any sampler, without gradients, clipping or guidance.
+
+        Its divergence is exact up to 64 dimensions, and above that the mean over `num` random signs.
+
+        Examples:
+            >>> import torch
+            >>> model = Diffusion(TensorType((2,), std=1.0), network="mlp")
+            >>> model.log_prob(Batch(torch.zeros(3, 2), {}), 1, Rng(0), steps=2).shape
+            torch.Size([3])
+        """
+        x_0, draws = batch.tensor, len(check_draws(self, num))
+        signs = draw_signs(x_0, draws, rng) if self.single.numel > EXACT else ()
+        denoise, std = self.denoiser(batch.fields, batch.cond), get_std(self.single)
+        return compute_log_prob(self.schedule, denoise, x_0, steps=steps, std=std, grain=grain, signs=signs)
+
     def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
         """An upper bound on -log p(x), see `bound`, by which joint training learns: its noise is independent of x.
 
@@ -210,6 +234,21 @@ class Diffusion(Model):
         any schedule.
         """
         return True
+
+    def _draw_times(self, x_0: Tensor, rng: Rng) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Draws times and computes their scales; where these are learned, on the device of `x_0`."""
+        t = self.times(len(x_0), rng)
+        if learn := read_extras(self.schedule, kinds.ScheduleExtras).learn:
+            (t,) = send((t,), x_0)
+            return t, learn(t)
+        return t, self.schedule.scales(t)
+
+    def _weigh(self, t: Tensor, scales: tuple[Tensor, Tensor], computed: Mapping[str, Tensor]) -> Tensor:
+        weight = self.loss_weight(snr(scales), self.parametrization.error_scale(computed))
+        if read_extras(self.loss_weight, kinds.LossWeightExtras).likelihood:
+            learn = read_extras(self.schedule, kinds.ScheduleExtras).learn
+            weight = weight * find_slope(learn or self.schedule.scales, t, learns=bool(learn))
+        return weight
 
     def _compute_coefficients(self, t: Tensor) -> Mapping[str, Tensor]:
         return self.parametrization.coefficients(t, self.schedule.scales(t))

@@ -261,6 +261,16 @@ class Latent(Model):
         latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
         return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
 
+    def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
+        """The bound by one draw of the latent and the prior's own log p, which is no bound if the prior has none.
+
+        Raises:
+            ValueError: If the autoencoder has no density of its latent, or the prior has no log p or has not been
+                prepared.
+        """
+        latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
+        return log_weight + self.prior.log_prob(replace(batch, x=latent), num, rng.at("prior"), steps=steps)
+
     @property
     def discrete(self) -> bool:
         """Whether the autoencoder's likelihood gives probabilities of x."""

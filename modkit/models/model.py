@@ -202,6 +202,23 @@ class Model(nn.Module, metaclass=Composing):
         """
         raise ValueError(f"{type(self).__name__} has no lower bound on log p(x)")
 
+    def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
+        """The density log p(x) given the conditions, in nats per sample, `b`, or an unbiased estimate of it.
+
+        In place of `bound`, it has no gap. A `latent` has the bound of its autoencoder, with the prior's log p in it.
+
+        Args:
+            batch: Samples x with their fields.
+            num: Number of draws per sample, at least 1, where it is an estimate: above 64 dimensions.
+            rng: Source of the draws.
+            grain: Width of the uniform noise that dequantized x. 0 if there is none.
+            steps: Number of steps where an ODE is solved.
+
+        Raises:
+            ValueError: If the Model has none, or `num` or `steps` is below 1.
+        """
+        raise ValueError(f"{type(self).__name__} has no log p(x) of its own; a bound may be there: `bound`")
+
     @property
     def discrete(self) -> bool:
         """Whether `bound` bounds the probability of x, which takes finitely many values, and not a density."""

@@ -136,6 +136,8 @@ _PARTS = {
         ("edm", "diffusion.schedules:EDM", "Unscaled data, growing noise (Karras et al., 2022)"),
         ("vp", "diffusion.schedules:VP", "Variance-preserving, linear rate (Song et al., 2021)"),
         ("flow", "diffusion.schedules:Flow", "A line from data to noise (Liu et al., 2023)"),
+        ("log-linear", "diffusion.log_snr:LogLinear", "Log SNR linear in t (Kingma et al., 2021)"),
+        ("learned", "diffusion.log_snr:Learned", "Learned log SNR (Kingma et al., 2021)"),
         ("zero-snr", "diffusion.zero_snr:ZeroTerminalSNR", "Any table, down to no signal (Lin et al., 2023)"),
     ),
     "times": (
@@ -151,6 +153,8 @@ _PARTS = {
     "loss-weight": (
         ("simple", "diffusion.loss_weights:Simple", "One at all times (Ho et al., 2020)"),
         ("min-snr", "diffusion.loss_weights:MinSNR", "Clamped signal to noise (Hang et al., 2023)"),
+        ("likelihood", "diffusion.loss_weights:Likelihood", "Terms of the variational bound (Kingma et al., 2021)"),
+        ("uncertainty", "diffusion.uncertainty:Uncertainty", "Another's, and a learned scale (Karras et al., 2024)"),
     ),
     "parametrization": (
         ("eps", "diffusion.parametrizations:Eps", "Predicts the noise (Ho et al., 2020)"),
@@ -287,6 +291,7 @@ _PARTS = {
         ("latent-usage", "metrics.latent_usage:LatentUsage", "KL a dimension, active units, aggregate KL"),
         ("disentanglement", "metrics.disentanglement:Disentanglement", "MIG, DCI, FactorVAE and β-VAE scores"),
         ("bound", "metrics.bound:Bound", "ELBO or importance-weighted, bits per dimension"),
+        ("log-likelihood", "metrics.log_likelihood:LogLikelihood", "log p(x), bits per dimension (Song et al., 2021)"),
         ("sharpness", "metrics.sharpness:Sharpness", "Fine detail beside the data's"),
         ("modes", "metrics.modes:ModeCoverage", "Modes covered (Srivastava et al., 2017)"),
         ("class-modes", "metrics.class_modes:ClassModes", "Classes found, and their shares (Lin et al., 2018)"),

@@ -88,7 +88,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "latent penalties": (LATENTS, {}),
     "vqgan": (use_coder(VQ, critic=CRITIC, critic_start=HALF), {}),
     "vqgan-adaptive": (use_coder(VQ, critic=CRITIC, critic_start=HALF, weights={"adversarial": use("adaptive")}), {}),
-    "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")), {}),
+    "ldm": (use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="learned")), {}),
     "ldm, cached": (
         use_latent(use("gaussian", channels=2), use("diffusion", network=MLP, schedule="edm")),
         {"stages": [{"players": ["autoencoder/*"], "steps": 3}, {"players": ["prior/*"], "steps": 7, "cache": 2}]},
@@ -99,7 +99,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     ),
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
     "path-length, ada": (FOLLOWED, {"terms": {"length": {"every": 2}}}),
-    "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
+    "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label", loss_weight="uncertainty"), {}),
     "flow": (use_latent(use("gaussian", channels=2, flow=use("chain", layers=["actnorm", COUPLING])), FLOW), {}),
     "ladder": (
         use("latent", autoencoder=use_coder(use("ladder", channels=2), rate=use("balanced", steps=HALF)), prior=FLOW),

@@ -10,7 +10,7 @@ from modkit.building.session import load_run, open_data
 from modkit.engines.local import LocalEngine
 from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
 from modkit.evaluation.report import Report
-from modkit.metrics import PathLength
+from modkit.metrics import LogLikelihood, PathLength
 from modkit.parts.registry import get_registry
 from tests.refusals import check_refusal
 from tests.swap.hosts import HOSTS
@@ -44,6 +44,10 @@ UNBOUNDED = {
     **dict.fromkeys(("latent-vq", "latent-cascade"), "'continuous' has no density"),
     "bidirectional": "Bidirectional has no lower bound",
 }
+WITHOUT_LOG_P = {
+    **dict.fromkeys(("vae", "critic", "aae", "vq-vae", "denoising", "conditional-vae", "latent-vae"), "Autoencoder"),
+    "latent-masked": "Masked",
+}
 WITHOUT_SOURCE = {"latent-autoregressive", "latent-masked", "latent-cascade", "denoising-gan", "denoising-gan-ring"}
 WITHOUT_PRIOR = {"vq-vae": "has no prior to sample from"}
 METRICS = [entry.part.name for entry in get_registry().list_parts("metric") if entry.part.name != "cost"]
@@ -53,6 +57,9 @@ OF_IMAGES = ("classifier:digits", "random-conv", "pixels")
 def refused(host, metric):
     if metric == "bound":
         return UNBOUNDED.get(host)
+    if metric == "log-likelihood":
+        name = WITHOUT_LOG_P.get(host)
+        return f"{name} has no log p" if name else UNBOUNDED.get(host, "").replace("lower bound", "log p") or None
     if metric == "path-length" and host in WITHOUT_SOURCE:
         return "PathLength expects a Model with sources"
     if (need := NEEDS.get(metric)) and host not in HAS[need]:
@@ -80,7 +87,8 @@ def runs(tmp_path_factory):
 def test_every_metric_scores_every_family_or_refuses_it(host, runs):
     reasons = {metric: refused(host.name, metric) for metric in METRICS}
     fits = [metric for metric, reason in reasons.items() if reason is None and metric != "precision-recall"]
-    fits = [PathLength(num=24) if metric == "path-length" else metric for metric in fits]
+    short = {"path-length": PathLength(num=24), "log-likelihood": LogLikelihood(steps=1)}
+    fits = [short.get(metric, metric) for metric in fits]
     report = evaluate_run(runs(host), features="pixels", metrics=fits, num=24)
     assert len(report.scores) >= len(fits) - 1
     for name, score in report.scores.items():

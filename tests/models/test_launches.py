@@ -37,7 +37,7 @@ def play(model, player, backward):
     return launches
 
 
-@pytest.mark.parametrize("weight", ["simple", "min-snr"])
+@pytest.mark.parametrize("weight", ["simple", "min-snr", "likelihood"])
 @pytest.mark.parametrize("name", ["eps", "x0", "v", "edm", "flow", "eps-learned"])
 def test_a_turn_of_diffusion_launches_at_most_20_kernels_and_copies_once(name, weight):
     model = diffusion(parametrization=name, loss_weight=weight)
@@ -45,6 +45,15 @@ def test_a_turn_of_diffusion_launches_at_most_20_kernels_and_copies_once(name, w
     assert 5 < launches.num <= 20 and launches.copies == 1
     both = play(model, "denoiser", backward=True)
     assert launches.num < both.num <= (36 if name == "eps-learned" else 20) and both.copies == 1
+
+
+@pytest.mark.parametrize("slots", [{"loss_weight": "uncertainty"}, {"schedule": "learned"}], ids=["weight", "schedule"])
+def test_nothing_waits_for_noise_that_is_learned(slots):
+    model = diffusion(**slots)
+    assert play(model, "denoiser", backward=True).copies <= 2
+    with Launches() as launches:
+        model.draw(2, {}, Cond(), Rng(0))
+    assert launches.copies == 0
 
 
 def test_a_turn_of_a_denoising_gan_launches_at_most_30_kernels_with_its_backward_pass():

@@ -6,6 +6,7 @@ _MAPS = ("encoded", "map", "tokens")
 
 UNFIT = {
     ("denoising-gan", "schedule", "edm"): "its even times all lie at pure noise",
+    ("denoising-gan", "schedule", "learned"): "no loss of the game trains one",
     ("autoencoder", "conditioner", "encoded"): "no host of the family has masked samples",
     ("autoencoder", "conditioner", "tokens"): "no encoder attends",
     ("denoising-gan", "data", "corrupted"): "x_t takes a map's place, so no host of the family reads one",
@@ -74,6 +75,7 @@ UNFIT = {
 """Parts that run in no host of a family that has a slot of their kind, and why."""
 
 SAME = {
+    r"^latent-(vq|cascade) .*\.loss_weight=uncertainty": "it is its base at first, and three steps change no code",
     r"^(?!diffusion-ring).*\.grid=trailing": "on a table it is what `auto` chooses",
     r"^diffusion-ring .*\.grid=auto": "without a table it chooses what the host has",
     r"^denoising-gan(-ring)? .*\.grid=(leading|linspace)": "as many steps as the table has indices visit all",

@@ -704,6 +704,14 @@ REFUSALS |= {
         )
         for part in ("eps", "eps-learned")
     },
+    **{
+        f"diffusion-ring model.{swap}": r"model\.times: expected even times with the loss weight Likelihood, .* got Log"
+        for swap in ("schedule=learned", "loss_weight=likelihood")
+    },
+    **{
+        f"{host} model.schedule=learned": r"model\.schedule: expected one that is not trained, since no loss here could"
+        for host in ("denoising-gan", "denoising-gan-ring")
+    },
     "diffusion-ring model.times=uniform": (
         r"model\.times: \d\.\d% of training's noise levels and \d+% of the sampler's are below the deviation of the "
         r"data; .* \(mend it with model\.times=log-normal\)"

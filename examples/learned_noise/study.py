@@ -1,0 +1,97 @@
+"""The study: diffusion models of one network under schedules that are learned or fixed, on the same budget.
+
+    OUT/budget.json             cost of a step, which gives the steps that fit
+    OUT/figures/learned-0.json  a run's bound on held-out pictures, the ends of its schedule and its steps
+
+`examples.studies.comparison` has the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import modkit
+from examples.learned_noise.verdict import claims, report
+from examples.studies.budget import Trial, fit_budget
+from examples.studies.comparison import compare
+from modkit import Run, Spec, evaluate_run
+from modkit.diffusion.schedules import find_noise_range
+from modkit.metrics import Bound
+
+__all__ = ["SYSTEMS", "Plan", "carry_out", "read_spec"]
+
+SYSTEMS: Mapping[str, tuple[str, ...]] = {
+    "log-linear": ("model.schedule=log-linear",),
+    "learned": (),
+    "cosine": ("model.schedule=cosine", "model.loss_weight=simple"),
+}
+"""Overrides of the spec by system: what the learned schedule starts as, and what a model has by default."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and measured.
+
+    Args:
+        seconds: CPU time of a run's training.
+        seeds: Number of runs a system.
+        draws: Number of draws of a bound.
+        num: Number of held-out pictures that it is measured on.
+        trial: How the cost of a step is measured.
+        overrides: Of all specs.
+    """
+
+    seconds: float = 180.0
+    seeds: int = 3
+    draws: int = 8
+    num: int = 1000
+    trial: Trial = field(default_factory=Trial)
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or min(self.seeds, self.draws) < 1 or self.num < 2:
+            raise ValueError(
+                f"Plan expects seconds above 0, a seed and a draw or more and num of at least 2, got {self.seconds}, "
+                f"{self.seeds}, {self.draws} and {self.num}"
+            )
+
+
+def read_spec(system: str, overrides: tuple[str, ...] = ()) -> Spec:
+    """The spec of a system."""
+    words = (*SYSTEMS[system], *overrides)
+    return modkit.load_spec(Path(__file__).parent / "noise.yaml", words).with_value("name", system)
+
+
+def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
+    """Does what is not done yet, and writes `study.json` and `report.md`.
+
+    Args:
+        plan: What is to be done.
+        out: Where everything is kept.
+        say: Prints a line of progress.
+
+    Returns:
+        The report: table and verdict, Markdown.
+
+    Raises:
+        ValueError: If `out` holds a study of another plan.
+    """
+
+    def make_spec(system: str) -> Spec:
+        spec = read_spec(system, plan.overrides)
+        return fit_budget(spec, plan.seconds, out / "budget.json", trial=plan.trial)
+
+    seeds, measure = dict.fromkeys(SYSTEMS, plan.seeds), partial(_measure, plan=plan)
+    return compare(plan, out, seeds, make_spec, measure, claims, report, say)
+
+
+def _measure(path: Path, plan: Plan) -> dict[str, float]:
+    """The bound of a run in nats per held-out picture, the ends of its schedule, and its steps."""
+    run = Run.open(path)
+    (bound,) = evaluate_run(run, metrics=[Bound(num=plan.draws)], num=plan.num, device="cpu").scores.values()
+    low, high = find_noise_range(modkit.load(run).schedule)
+    steps = run.read_metrics()[-1]["step"]
+    return {"bound": bound.value, "sigma_min": low, "sigma_max": high, "steps": steps}
