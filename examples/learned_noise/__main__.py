@@ -10,25 +10,17 @@ One seed decides nothing. A study that was stopped resumes where it was. Fashion
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from examples.learned_noise.study import Plan, carry_out
-from examples.studies.command import make_parser, run_study
+from examples.studies.command import add_sizes, make_parser, resize, run_study
 
 
 def main() -> None:
     """Runs the study, or resumes it."""
     parser = make_parser("learned_noise", __doc__, quick="one seed, half a minute of training each", full="five seeds")
-    parser.add_argument("--seeds", type=int, help="number of runs of each system")
-    parser.add_argument("--minutes", type=float, help="minutes of training of each run")
-    parser.add_argument("--data", help="folder of Fashion-MNIST's files")
+    add_sizes(parser)
     given = parser.parse_args()
-    plan = Plan(seconds=30.0, seeds=1, num=100) if given.quick else Plan(seeds=5) if given.full else Plan()
-    plan = replace(plan, seeds=given.seeds or plan.seeds)
-    if given.minutes:
-        plan = replace(plan, seconds=60 * given.minutes)
-    if given.data:
-        plan = replace(plan, overrides=(f"data.root={given.data}",))
+    quick = {"seconds": 30.0, "seeds": 1, "num": 100}
+    plan = resize(Plan(), given, quick=quick, full={"seeds": 5})
     run_study(given, plan, carry_out)
 
 

@@ -18,7 +18,7 @@ from functools import partial
 
 from examples.rivals.plan import PLANS
 from examples.rivals.study import carry_out
-from examples.studies.command import make_parser, run_study
+from examples.studies.command import add_sizes, make_parser, resize, run_study
 from examples.studies.page import fill, page
 
 
@@ -27,20 +27,13 @@ def main() -> None:
     quick = "one seed of half a minute"
     parser = make_parser("rivals", __doc__, quick=quick, page=partial(page, parts=PLANS))
     parser.add_argument("part", choices=PLANS, help="the part to run")
-    parser.add_argument("--seeds", type=int, help="number of runs of each system")
-    parser.add_argument("--minutes", type=float, help="minutes of training of each run")
+    add_sizes(parser)
     parser.add_argument("--only", nargs="+", metavar="SYSTEM", help="rivals to run")
-    parser.add_argument("--data", help="folder of Fashion-MNIST's files")
     given = parser.parse_args()
-    plan = PLANS[given.part]
-    plan = replace(plan, seeds=given.seeds or plan.seeds, seconds=60 * given.minutes if given.minutes else plan.seconds)
-    if given.quick:
-        plan = replace(plan, seeds=1, seconds=30.0)
+    plan = resize(PLANS[given.part], given, quick={"seeds": 1, "seconds": 30.0})
     if given.only:
         chosen = (next(iter(plan.systems)), *given.only)
         plan = replace(plan, systems={name: words for name, words in plan.systems.items() if name in chosen})
-    if given.data:
-        plan = replace(plan, overrides=(f"data.root={given.data}",))
     given.out /= given.part
     run_study(given, plan, carry_out, partial(fill, part=given.part))
 

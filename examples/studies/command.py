@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from examples.studies.page import fill, page
 
-__all__ = ["make_parser", "run_study"]
+__all__ = ["add_sizes", "make_parser", "resize", "run_study"]
 
 _Plan = TypeVar("_Plan")
 
@@ -35,6 +36,37 @@ def make_parser(
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="where everything is kept")
     parser.add_argument("--page", type=page, help="page whose part between the marks the tables replace")
     return parser
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Adds what a study of runs of equal time is sized by: `--seeds`, `--minutes` and `--data`, see `resize`."""
+    parser.add_argument("--seeds", type=int, help="number of runs of each system")
+    parser.add_argument("--minutes", type=float, help="minutes of training of each run")
+    parser.add_argument("--data", help="folder of Fashion-MNIST's files")
+
+
+def resize(
+    plan: _Plan,
+    given: argparse.Namespace,
+    *,
+    quick: Mapping[str, Any],
+    full: Mapping[str, Any] = {},
+    root: str = "data.root",
+) -> _Plan:
+    """A plan, a dataclass with `seeds`, `seconds` and `overrides`, of the size that was asked for.
+
+    Args:
+        plan: The plan.
+        given: The arguments.
+        quick: What `--quick` changes.
+        full: What `--full` changes.
+        root: Path in the spec of the data's folder.
+    """
+    changed = dict(quick) if given.quick else dict(full) if getattr(given, "full", False) else {}
+    changed |= {"seeds": given.seeds} if given.seeds else {}
+    changed |= {"seconds": 60 * given.minutes} if given.minutes else {}
+    changed |= {"overrides": (f"{root}={given.data}",)} if given.data else {}
+    return replace(plan, **changed)  # type: ignore[type-var]
 
 
 def run_study(

@@ -1,11 +1,14 @@
 """The study of rivals: its judgement of made-up figures, its specs, and a run of it."""
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import modkit
+from examples.rivals import __main__ as command
 from examples.rivals import study
 from examples.rivals.plan import FIGURES, PLANS, Plan
 from examples.rivals.study import carry_out, read_spec
@@ -60,6 +63,20 @@ def test_a_part_is_trained_measured_and_judged(tmp_path, monkeypatch):
     assert set(found["rows"]) == {"DCGAN", "ADA"}
     assert all(set(FIGURES) <= set(row) and row["steps"] == 2 for (row,) in found["rows"].values())
     assert len(found["claims"]) == len(FIGURES)
+
+
+@pytest.mark.parametrize(("words", "changed"), [
+    ([], {}),
+    (["--quick", "--seeds", "2"], {"seconds": 30.0, "seeds": 2}),
+    (["--minutes", "2", "--data", "there"], {"seconds": 120.0, "overrides": ("data.root=there",)}),
+    (["--only", "R3GAN"], {"systems": {name: PLANS["gans-digits"].systems[name] for name in ("DCGAN", "R3GAN")}}),
+])  # fmt: skip
+def test_the_command_sizes_the_plan(words, changed, monkeypatch):
+    plans = []
+    monkeypatch.setattr(command, "run_study", lambda given, plan, *_: plans.append((plan, given.out)))
+    monkeypatch.setattr(sys, "argv", ["rivals", "gans-digits", *words])
+    command.main()
+    assert plans == [(replace(PLANS["gans-digits"], **changed), Path("runs/rivals/gans-digits"))]
 
 
 def test_a_plan_without_a_rival_is_refused():
