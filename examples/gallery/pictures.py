@@ -56,7 +56,7 @@ def draw_example(model: Model, data: Data) -> Tensor:
         return _draw_grid(_make_bands(data, shown, partial(_reconstruct, model.coder)), data.x)
     if any(name in model.reads for name in shown):
         return _draw_grid(_make_bands(data, shown, partial(_sample_given, model)), data.x)
-    if [latent.shape for latent in model.latents.values()] == [(2,)]:
+    if [isinstance(latent, TensorType) and latent.shape for latent in model.latents.values()] == [(2,)]:
         return _draw_grid(_decode_plane(model), data.x)
     num = _COLUMNS * _ROWS
     read = data.read("test", range(num), Rng(0)).fields

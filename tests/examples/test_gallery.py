@@ -123,6 +123,13 @@ def test_a_latent_of_two_numbers_is_shown_whole(tmp_path, monkeypatch):
     assert float(cell(picture, 0, 0).double().mean()) > float(cell(picture, 9, 0).double().mean())  # the second up
 
 
+def test_samples_of_a_hierarchy_fill_the_picture(tmp_path):
+    model, data = show("ladder-vae", tmp_path)
+    picture = draw_example(model, data)
+    assert picture.shape == (1, 4 * SIDE + LINE, 10 * SIDE + LINE)
+    assert torch.equal(cell(picture, 1, 2), enlarge(model.sample(40, seed=0)[12]))
+
+
 def test_points_stand_beside_held_out_ones_on_the_same_axes(tmp_path, monkeypatch):
     model, data = show("ddgan-25-gaussians", tmp_path)
     monkeypatch.setattr(model, "sample", lambda num, *, seed: data.read("test", range(num), Rng(0)).tensor)
