@@ -52,6 +52,10 @@ def trained():
 
 ran = cache(trained)  # one that was trained before will do for the others
 
+def averaged():
+    changes = ["train.ema={std: 0.1, every: 1}", "train.steps=4"]
+    return modkit.train(modkit.load_spec("tiny.yaml", changes), f"run-{next(number)}")
+
 def composed():
     from modkit.models import GAN
 
@@ -92,6 +96,7 @@ calls = {
     "sweep": lambda: modkit.sweep("tiny.yaml", ["seed=0"], "sweep", metrics=["modes"]).failures,
     "draw_classes": lambda: draw_labelled().shape,
     "list_runs": lambda: [one.path for one in modkit.list_runs(ran().path)],
+    "rebuild_average": lambda: modkit.rebuild_average(averaged(), 0.08, f"average-{next(number)}").path,
     "evaluate_run": lambda: modkit.evaluate_run(ran(), metrics=["modes"]).scores["modes"].value,
     "evaluate": lambda: modkit.evaluate(real=POINTS, fake=POINTS + 1, features=None, metrics=["fd"]).counts,
 }

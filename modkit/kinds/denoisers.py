@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from modkit.types import Cond, Denoised, TensorType
 
@@ -21,7 +21,7 @@ __all__ = [
     "Coupling",
     "CouplingExtras",
     "Denoise",
-    "DenoiserExtras",
+    "Denoiser",
     "Grid",
     "GridExtras",
     "Guidance",
@@ -249,19 +249,19 @@ class Denoise(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class DenoiserExtras:
-    """Optional members of a Model that denoises.
+@runtime_checkable
+class Denoiser(Protocol):
+    """A Model that denoises. `.schedule` is the noise in x_t."""
 
-    Args:
-        denoiser: `denoiser(fields, cond)` returns the denoiser under the conditions of `b` samples, given the data's
-            fields and what an enclosing Model gives, without guidance or clipping. It may also be called with a time
-            for each sample, `b`. Gradients flow through it.
-        schedule: The noise in x_t.
-    """
+    schedule: Schedule
 
-    denoiser: Callable[[Mapping[str, Tensor], Cond], Denoise] | None = None
-    schedule: Schedule | None = None
+    def denoiser(self, fields: Mapping[str, Tensor], cond: Cond) -> Denoise:
+        """Returns the denoiser under the conditions of `b` samples, without guidance or clipping.
+
+        Given are the data's fields and what an enclosing Model gives. The denoiser may also be called with a time for
+        each sample, `b`. Gradients flow through it.
+        """
+        ...
 
 
 class Grid(Protocol):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.diffusion.guidance import extrapolate
-from modkit.kinds import Denoise, DenoiserExtras, Schedule, Sides, Slot, Unfit, default, read_extras
+from modkit.kinds import Denoise, Denoiser, Schedule, Sides, Slot, Unfit, default
 from modkit.models.model import Model
 from modkit.types import Cond, CondType, TensorType
 
@@ -82,24 +82,21 @@ class AutoGuidance(nn.Module):
         super().__init__()
         self.scale = scale
         self.guide = guide(x=x, cond=cond, fields=fields or {})
-        extras, name = read_extras(self.guide, DenoiserExtras), type(self.guide).__name__
-        if extras.denoiser is None or extras.schedule is None:
-            raise Unfit(
-                "guide", f"AutoGuidance expects a Model that denoises, got {name}; of a `latent`, take the prior"
-            )
+        if not isinstance(self.guide, Denoiser):
+            got = f"{type(self.guide).__name__}; of a `latent`, take the prior"
+            raise Unfit("guide", f"AutoGuidance expects a Model that denoises, got {got}")
         if set(self.guide.reads) != set(conditions or {}):
             got = f"{sorted(conditions or {})} and a guide that reads {sorted(self.guide.reads)}"
             raise Unfit("guide", f"AutoGuidance expects a guide under the model's conditions, got {got}")
-        if not _has_same_noise(schedule, extras.schedule):
-            got = f"{type(schedule).__name__} and {type(extras.schedule).__name__}"
+        if not _has_same_noise(schedule, self.guide.schedule):
+            got = f"{type(schedule).__name__} and {type(self.guide.schedule).__name__}"
             raise Unfit("guide", f"AutoGuidance expects a guide with the noise of the model's schedule, got {got}")
 
     @property
     def sides(self) -> Mapping[str, Callable[[Mapping[str, Tensor], Cond], Denoise]]:
         """The denoiser of the guide."""
-        denoiser = read_extras(self.guide, DenoiserExtras).denoiser
-        assert denoiser is not None, "checked where it was built"
-        return {"guide": denoiser}
+        assert isinstance(self.guide, Denoiser), "checked where it was built"
+        return {"guide": self.guide.denoiser}
 
     def forward(self, sides: Sides) -> Denoise:
         """Returns the guided denoiser."""

@@ -170,7 +170,7 @@ def test_a_run_keeps_the_deviation_of_the_data_it_was_trained_on(tmp_path, monke
     samples = load(run).sample(3, seed=0)
     other = load(run, ["data={use: binarized, data: {use: digits, size: 8}}"])
     assert other.parametrization.sigma_data == std and torch.equal(other.sample(3, seed=0), samples)
-    monkeypatch.setattr("modkit.data.digits._split", None)  # the data are gone
+    monkeypatch.setattr("modkit.data.digits._read", None)  # the data are gone
     loaded = load(run)
     assert loaded.parametrization.sigma_data == std and loaded.schedule.sigma_max == 160 * std
     assert torch.equal(loaded.sample(3, seed=0), samples)

@@ -124,7 +124,10 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vq-ema!features": (use_coder(VQ), {}),
     "path-length, ada!counts": (FOLLOWED, {"terms": {"length": {"every": 2}}}),
     "latent penalties!latents": (LATENTS, {}),
-    "labels!labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label"), {}),
+    "labels!labels": (
+        use("diffusion", network=MLP, schedule="edm", conditioner="label", loss_weight="uncertainty"),
+        {},
+    ),
     "vqgan-adaptive!": (use_coder(VQ, critic=CRITIC, critic_start=HALF, weights={"adversarial": use("adaptive")}), {}),
 }
 """The model of each system and its training settings; behind `!` is which exchange is left out.

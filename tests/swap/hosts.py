@@ -132,7 +132,7 @@ _MODELS = {
     "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
     "denoising": _autoencoder(input="noisy"),
     "conditional-vae": _autoencoder(**_CONV, **_LABEL),
-    "bidirectional": _bidirectional(**_ADVERSARIAL, augment="diffaugment"),
+    "bidirectional": _bidirectional(**_ADVERSARIAL),
 }
 _DATA = {
     **dict.fromkeys(("gan-ring", "diffusion-ring", "denoising-gan-ring"), _RING),
@@ -198,6 +198,7 @@ SMALL = {
     ("sampler", "restart"): {"sampler": _DDIM, "low": 0.2, "high": 3.0},
     ("times", "low-discrepancy"): {"times": "log-normal"},
     ("coupling", "pairs"): {"field": "masked"},
+    ("lr-schedule", "inverse-root"): {"hold": 1},
     ("conditioner", "label"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},
     ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV), "beside": ["mask"]},
