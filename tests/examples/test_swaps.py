@@ -55,7 +55,7 @@ def test_the_product_has_every_schedule_with_every_parametrization_and_sampler()
     cells = list(list_product("ldm"))
     own = [entry.part.name for kind in ("schedule", "parametrization", "sampler")
            for entry in get_registry().list_parts(kind) if "/" not in entry.part.name]  # fmt: skip
-    assert len(cells) == len(set(cells)) == 6 * 6 * 9 and len(own) == 21
+    assert len(cells) == len(set(cells)) == 8 * 6 * 9 and len(own) == 23
 
 
 def test_pairs_are_drawn_by_their_seed_from_slots_beside_each_other():
