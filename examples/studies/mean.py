@@ -47,8 +47,15 @@ class Mean:
         return self.value - other.value > self.error + other.error
 
     def __str__(self) -> str:
-        value = f"{self.value:,.0f}" if abs(self.value) >= 1000 else f"{self.value:.3g}"
+        value = f"{self.value:,.0f}" if abs(self.value) >= 1000 else f"{self.value:.{self._count_digits()}g}"
         return value if self.error is None else f"{value} ± {self.error:.2g}"
+
+    def _count_digits(self) -> int:
+        """Three digits of the value, or as many as it has down to the second of its error."""
+        if not self.error or not self.value or not math.isfinite(self.value):
+            return 3
+        first, last = (math.floor(math.log10(abs(one))) for one in (self.value, self.error))
+        return max(3, first - last + 2)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def test_a_mean_has_the_standard_error_of_its_seeds():
     assert mean.value == 3.0
     assert mean.error == pytest.approx((7.0 / 3) ** 0.5)
     assert Mean.of([2.0]).error is None
-    assert str(Mean(1.234567, 0.0456)) == "1.23 ± 0.046"
+    assert str(Mean(1.234567, 0.0456)) == "1.235 ± 0.046" and str(Mean(-10.75567, 0.011)) == "-10.756 ± 0.011"
+    assert str(Mean(1.234567, 0.456)) == "1.23 ± 0.46" and str(Mean(0.0, 0.1)) == "0 ± 0.1"
     assert str(Mean(2556068.0, None)) == "2,556,068"
 
 
