@@ -1,22 +1,20 @@
 """The study: diffusion models of one network under schedules that are learned or fixed, on the same budget.
 
-    OUT/budget.json             cost of a step, which gives the steps that fit
     OUT/figures/learned-0.json  a run's bound on held-out pictures, the ends of its schedule and its steps
 
-`examples.studies.comparison` has the rest.
+`examples.studies.timed` has the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import modkit
 from examples.learned_noise.verdict import claims, report
-from examples.studies.budget import Trial, fit_budget
-from examples.studies.comparison import compare
+from examples.studies.timed import TimedPlan, compare_timed
 from modkit import Run, Spec, evaluate_run
 from modkit.diffusion.schedules import find_noise_range
 from modkit.metrics import Bound
@@ -32,31 +30,12 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is trained and measured.
-
-    Args:
-        seconds: CPU time of a run's training.
-        seeds: Number of runs a system.
-        draws: Number of draws of a bound.
-        num: Number of held-out pictures that it is measured on.
-        trial: How the cost of a step is measured.
-        overrides: Of all specs.
-    """
+class Plan(TimedPlan):
+    """What is trained and measured, see `TimedPlan`."""
 
     seconds: float = 180.0
     seeds: int = 3
     draws: int = 8
-    num: int = 1000
-    trial: Trial = field(default_factory=Trial)
-    overrides: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0 or min(self.seeds, self.draws) < 1 or self.num < 2:
-            raise ValueError(
-                f"Plan expects seconds above 0, a seed and a draw or more and num of at least 2, got {self.seconds}, "
-                f"{self.seeds}, {self.draws} and {self.num}"
-            )
 
 
 def read_spec(system: str, overrides: tuple[str, ...] = ()) -> Spec:
@@ -79,13 +58,8 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Raises:
         ValueError: If `out` holds a study of another plan.
     """
-
-    def make_spec(system: str) -> Spec:
-        spec = read_spec(system, plan.overrides)
-        return fit_budget(spec, plan.seconds, out / "budget.json", trial=plan.trial)
-
-    seeds, measure = dict.fromkeys(SYSTEMS, plan.seeds), partial(_measure, plan=plan)
-    return compare(plan, out, seeds, make_spec, measure, claims, report, say)
+    read, measure = partial(read_spec, overrides=plan.overrides), partial(_measure, plan=plan)
+    return compare_timed(plan, out, SYSTEMS, read, measure, claims, report, say)
 
 
 def _measure(path: Path, plan: Plan) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """The study: the systems of a part, trained for the same CPU time, and how near their samples are to real ones.
 
-    OUT/budget.json            cost of a step, which gives the steps that fit
     OUT/figures/r3gan-0.json   what a run's samples score by two kinds of features, its weights and steps
 
-`examples.studies.comparison` has the rest.
+`examples.studies.timed` has the rest.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import torch
 import modkit
 from examples.rivals.plan import Plan
 from examples.rivals.verdict import judge, report
-from examples.studies.budget import fit_budget
-from examples.studies.comparison import compare, make_slug
+from examples.studies.comparison import make_slug
+from examples.studies.timed import compare_timed
 from modkit import Rng, Run, Spec
 from modkit.building.session import open_run
 from modkit.data import read_samples
@@ -52,12 +51,8 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     Raises:
         ValueError: If `out` holds a study of another plan.
     """
-
-    def make_spec(system: str) -> Spec:
-        return fit_budget(read_spec(system, plan), plan.seconds, out / "budget.json", trial=plan.trial)
-
-    seeds = dict.fromkeys(plan.systems, plan.seeds)
-    return compare(plan, out, seeds, make_spec, partial(_measure, plan=plan), judge, report, say)
+    read, measure = partial(read_spec, plan=plan), partial(_measure, plan=plan)
+    return compare_timed(plan, out, plan.systems, read, measure, judge, report, say)
 
 
 def _measure(path: Path, plan: Plan) -> dict[str, float]:

@@ -25,7 +25,7 @@ def judge(rows: Rows) -> Iterator[Claim]:
     for rival in rivals:
         for figure, more in FIGURES.items():
             ours, theirs = (average(rows, name, figure) for name in (rival, baseline))
-            text = f"{rival} has {'more' if more else 'less'} {figure} than {baseline}, by more than both errors"
+            text = f"{rival} has a {'higher' if more else 'lower'} {figure} than {baseline}, by more than both errors"
             yield Claim(text, f"{ours} against {theirs}", ours.exceeds(theirs) if more else theirs.exceeds(ours))
 
 

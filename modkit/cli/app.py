@@ -285,7 +285,7 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
         return
     samples = Batch(x, {}).tensor.float().cpu().contiguous()
     if noise:
-        _write(_draw_noise(model, 0, len(samples), seed).cpu(), model.single, noise, None)
+        _write(_draw_noise(model, 0, len(samples), seed).float().cpu(), model.single, noise, None)
     if options["out"]:
         _write(samples, model.single, path, columns)
     else:

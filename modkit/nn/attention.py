@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from modkit.nn.blocks import group_norm, zero_init
 from modkit.ops.kernel import is_transformed
 
-__all__ = ["Attention", "attend", "attend_to_itself", "count_heads", "find_attention_levels"]
+__all__ = ["Attention", "attend", "attend_to_itself", "count_heads", "find_attention_levels", "find_self_attention"]
 
 
 class Attention(nn.Module):
@@ -145,6 +145,16 @@ def attend_to_itself(layers: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.identity = False  # type: ignore[assignment]
+
+
+def find_self_attention(module: nn.Module) -> list[nn.Module]:
+    """Finds the layers in a module that attend from positions to each other, see `attend_to_itself`.
+
+    Examples:
+        >>> find_self_attention(nn.ModuleList([Attention(8), Attention(8, context=4), nn.Linear(8, 8)]))[0].crosses
+        False
+    """
+    return [one for one in module.modules() if hasattr(one, "identity") and not one.crosses]
 
 
 def find_attention_levels(owner: str, sizes: Sequence[Sequence[int]], resolutions: Sequence[int]) -> list[bool]:

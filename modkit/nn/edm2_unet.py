@@ -23,7 +23,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -35,7 +35,6 @@ from modkit.nn.attention import attend, count_heads
 from modkit.nn.blocks import Downsample, Upsample, broadcast
 from modkit.nn.embeddings import require_condition
 from modkit.nn.magnitude import UnitConv, activate, concatenate, mix, normalize, normalize_weights
-from modkit.nn.taps import Taps
 from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
 from modkit.precision import widen
 from modkit.types import Cond, CondType, TensorType
@@ -119,36 +118,6 @@ class EDM2UNet(UNetBody):
         )
         self.embedding = made
         self._halve, self._double = Downsample(rank, 0, learned=False), Upsample(rank, 0, learned=False)
-
-    @property
-    def taps(self) -> Mapping[str, TensorType]:
-        """The maps after each module on the way down, in the middle and on the way up, by the modules' names."""
-        return self.maps
-
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size.
-
-        Raises:
-            ValueError: If a condition of the type `cond` is missing.
-        """
-        return self.evaluate(x, cond, self.embedding(cond, x))
-
-    def tap(
-        self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Evaluates the network, adding to inner maps; also returns those that are read.
-
-        Args:
-            x: The input, `b c h w`.
-            cond: The conditions.
-            read: Names of maps, among `taps`.
-            add: What is added to maps, by name, `b c h w`.
-
-        Raises:
-            ValueError: If there is no such map, or a condition of the type `cond` is missing.
-        """
-        taps = Taps("EDM2UNet", self.taps, read, add)
-        return self.evaluate(x, cond, self.embedding(cond, x), taps), taps.maps
 
     def update(self) -> None:
         """Gives its weights, which a step has lengthened, unit norm again; the function stays the same."""

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.attention import find_attention_levels
+from modkit.nn.attention import find_attention_levels, find_self_attention
 from modkit.nn.blocks import check_levels, conv, crop, init_xavier, make_pyramid
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.mlp import squash
@@ -130,6 +130,11 @@ class Body(nn.Module):
     def units(self) -> list[nn.Module]:
         """The modules on the way down, in the middle and on the way up."""
         return [*self.down, *self.middle, *self.up]
+
+    @property
+    def self_attention(self) -> list[nn.Module]:
+        """The layers of self-attention."""
+        return find_self_attention(self)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size.

@@ -13,7 +13,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, group_norm
 from modkit.nn.embeddings import CondEmbedding
-from modkit.nn.taps import Taps
 from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import CondType, TensorType
 
 __all__ = ["UNet"]
 
@@ -51,6 +50,7 @@ class UNet(UNetBody):
 
     Examples:
         >>> import torch
+        >>> from modkit.types import Cond
         >>> x = TensorType((3, 16, 16), range=(-1.0, 1.0))
         >>> net = UNet(x, x, CondType(time=True, labels=10), channels=[8, 16], blocks=1, attention=[8])
         >>> cond = Cond(time=torch.tensor([0.1, 0.9]), labels=torch.tensor([3, 7]))
@@ -94,36 +94,6 @@ class UNet(UNetBody):
             norm=group_norm,
         )
         self.embedding = made
-
-    @property
-    def taps(self) -> Mapping[str, TensorType]:
-        """The maps after each module on the way down, in the middle and on the way up, by the modules' names."""
-        return self.maps
-
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size.
-
-        Raises:
-            ValueError: If a condition of the type `cond` is missing.
-        """
-        return self.evaluate(x, cond, self.embedding(cond, x))
-
-    def tap(
-        self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Evaluates the network, adding to inner maps; also returns those that are read.
-
-        Args:
-            x: The input, `b c h w`.
-            cond: The conditions.
-            read: Names of maps, among `taps`.
-            add: What is added to maps, by name, `b c h w`.
-
-        Raises:
-            ValueError: If there is no such map, or a condition of the type `cond` is missing.
-        """
-        taps = Taps("UNet", self.taps, read, add)
-        return self.evaluate(x, cond, self.embedding(cond, x), taps), taps.maps
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h`; the resampling modules are not modulated."""

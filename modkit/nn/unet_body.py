@@ -18,13 +18,13 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.attention import find_attention_levels
+from modkit.nn.attention import find_attention_levels, find_self_attention
 from modkit.nn.blocks import check_levels, conv, get_map_size, make_pyramid, zero_init
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.taps import Taps
@@ -88,7 +88,7 @@ class UNetBody(nn.Module, ABC):
     """The U-Net, given factories of its units and resampling modules; the arguments not listed are those of `UNet`.
 
     `downsamples` and `upsamples` tell for each module of `down` and `up` whether it resamples; `maps` has the types of
-    what the modules compute, by their names.
+    what the modules compute, by their names. A subclass sets the module `embedding`, or has an `embed` of its own.
 
     Args:
         attends: Whether each level attends.
@@ -101,6 +101,8 @@ class UNetBody(nn.Module, ABC):
         conv_in: Creates the first layer from the channels of its input and of its output; by default, a convolution.
         conv_out: Creates the last layer likewise; by default, a convolution that is zero at first.
     """
+
+    embedding: nn.Module
 
     def __init__(
         self,
@@ -160,6 +162,11 @@ class UNetBody(nn.Module, ABC):
         self.conv_out = conv_out(wide_in, out.shape[0]) if conv_out else zero_init(conv(rank, wide_in, out.shape[0]))
 
     @property
+    def taps(self) -> Mapping[str, TensorType]:
+        """The maps after each module on the way down, in the middle and on the way up, by the modules' names."""
+        return self.maps
+
+    @property
     def units(self) -> list[nn.Module]:
         """The modules on the way down, in the middle and on the way up."""
         return [*self.down, *self.middle, *self.up]
@@ -167,15 +174,45 @@ class UNetBody(nn.Module, ABC):
     @property
     def self_attention(self) -> list[nn.Module]:
         """The layers of self-attention."""
-        return [module for module in self.modules() if hasattr(module, "identity") and not module.crosses]
+        return find_self_attention(self)
 
     @abstractmethod
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples `h`, `b c h w`, by `module` or, given a `size`, upsamples it and crops to `size`."""
 
+    def embed(self, cond: Cond, x: Tensor) -> Tensor | None:
+        """Computes the vector that modulates the units, `b d`, by the module `embedding`."""
+        embedding: Tensor = self.embedding(cond, x)
+        return embedding
+
     def join_skip(self, h: Tensor, skip: Tensor) -> Tensor:
         """Joins a skip to `h`, both `b c h w`, as further channels."""
         return torch.cat([h, skip], dim=1)
+
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size.
+
+        Raises:
+            ValueError: If a condition of the type `cond` is missing.
+        """
+        return self.evaluate(x, cond, self.embed(cond, x))
+
+    def tap(
+        self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Evaluates the network, adding to inner maps; also returns those that are read.
+
+        Args:
+            x: The input, `b c h w`.
+            cond: The conditions.
+            read: Names of maps, among `taps`.
+            add: What is added to maps, by name, `b c h w`.
+
+        Raises:
+            ValueError: If there is no such map, or a condition of the type `cond` is missing.
+        """
+        taps = Taps(type(self).__name__, self.taps, read, add)
+        return self.evaluate(x, cond, self.embed(cond, x), taps), taps.maps
 
     def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps | None = None) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given the vector that modulates its units, `b d`.

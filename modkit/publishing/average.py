@@ -23,6 +23,7 @@ from modkit.engines.local import LocalEngine
 from modkit.optim.profiles import Power, Trace, fit_profile
 from modkit.publishing.export import export_loaded
 from modkit.runs import checkpoint as store
+from modkit.runs.layout import read_step
 from modkit.runs.run import Run
 from modkit.training.players import make_player_states, set_modes
 from modkit.training.reader import Reader
@@ -105,7 +106,7 @@ def rebuild_average(
         for name, value in weights.items():
             made.model.get_parameter(name).copy_(value)
     _measure(made, last)
-    number = _read_step(last.path)
+    number = int(read_step(last.path.name))
     made = made._replace(checkpoint=f"{last.path.name}-std-{std:g}")
     origin = {"average": {"std": std, "step": number, "kept": len(traces), "error": fit.error}}
     beside = run.path.absolute()  # `.` has no name
@@ -120,11 +121,11 @@ def _list_kept(run: Run, step: int | None) -> list[_Kept]:
         raise ValueError(
             f"{run.path} keeps no averages: train with train.ema={{std: 0.1, every: 500}} to keep them every 500 steps"
         )
-    steps = [_read_step(path) for path in paths]
+    steps = [int(read_step(path.name)) for path in paths]
     if step is not None and step not in steps:
         known = ", ".join(map(str, steps))
         raise ValueError(f"{run.path} keeps no averages of step {step}, expected one of: {known}")
-    states = [(path, store.load(path, ()).state) for path in paths if step is None or _read_step(path) <= step]
+    states = [(path, store.load(path, ()).state) for path in paths if step is None or read_step(path.name) <= step]
     return [_Kept(path, state["stage"], state["updates"], state["std"]) for path, state in states]
 
 
@@ -154,7 +155,3 @@ def _measure(made: Loaded, last: _Kept) -> None:
     statistics = Statistics(made.model, states, last.stage, settings, Reader(data, settings, engine), engine)
     with torch.no_grad():
         statistics.measure(last.updates - 1)
-
-
-def _read_step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -15,7 +16,8 @@ from modkit.runs.hold import LOCK as HELD
 
 __all__ = [
     "FIRST", "FROZEN", "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant",
-    "clear_temporary", "find_runs", "has_results", "make_directory", "refuse_links", "remove", "vacate",
+    "clear_temporary", "find_runs", "has_results", "make_directory", "read_step", "refuse_links", "remove",
+    "vacate",
 ]  # fmt: skip
 
 LOCK = "modkit.lock"
@@ -44,6 +46,17 @@ def find_runs(folder: Path) -> Iterator[Path]:
             folders.clear()
             yield Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def read_step(name: str) -> float:
+    """Reads the step in the name of a checkpoint; infinity in any other name.
+
+    Examples:
+        >>> read_step("step-00000012"), read_step("step-old")
+        (12, inf)
+    """
+    step = name.removeprefix("step-")
+    return int(step) if step.isdecimal() else math.inf
 
 
 def make_directory(path: Path) -> list[Path]:

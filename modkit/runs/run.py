@@ -51,6 +51,7 @@ from modkit.runs.layout import (
     clear_temporary,
     has_results,
     make_directory,
+    read_step,
     refuse_links,
     remove,
     vacate,
@@ -447,7 +448,7 @@ class Run:
 
     def prune_averages(self, first: float = -math.inf, last: float = math.inf) -> None:
         """Deletes the averages of steps up to `first`, and of those after `last`."""
-        steps = {name: _read_step(name) for name in store.list_names(self.averages)}
+        steps = {name: read_step(name) for name in store.list_names(self.averages)}
         store.remove(self.averages, [name for name, step in steps.items() if step <= first or step > last])
 
     def read_last(self, *, mapped: bool = False) -> Latest | None:
@@ -475,7 +476,7 @@ class Run:
             ValueError: If rows of the metrics before the checkpoint were lost or changed; nothing is changed then.
         """
         self.cut(_read_mark(latest) if latest else Mark())
-        self.prune_averages(last=_read_step(latest.path.name) if latest else 0)
+        self.prune_averages(last=read_step(latest.path.name) if latest else 0)
         return store.set_aside(self.checkpoints, latest.path) if latest else {}
 
     def cut(self, mark: Mark = Mark()) -> None:  # noqa: B008
@@ -586,12 +587,6 @@ class Run:
             raise ValueError(
                 f"{self.path}: {wrong[0]} was changed after the export: its SHA-256 differs from the one in {STATE}"
             )
-
-
-def _read_step(name: str) -> float:
-    """Reads the step in the name of a checkpoint; infinity in any other name."""
-    step = name.removeprefix("step-")
-    return int(step) if step.isdecimal() else math.inf
 
 
 def _read_mark(latest: Latest) -> Mark:

@@ -9,6 +9,7 @@ import modkit
 from examples.bounds import study
 from examples.bounds.study import SYSTEMS, Plan, carry_out, read_spec
 from examples.bounds.verdict import claims, report
+from examples.studies import timed
 from examples.studies.page import insert
 from tests.examples.killing import resume_after_kills
 from tests.files import write_fashion_mnist
@@ -60,7 +61,7 @@ def test_rivals_have_as_many_weights(tmp_path):
 
 
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
+    monkeypatch.setattr(timed, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
     write_fashion_mnist(tmp_path / "data")
     plan = replace(PLAN, overrides=(*SMALL, f"data.data.root={tmp_path / 'data'}"))
     told = []

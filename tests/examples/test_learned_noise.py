@@ -9,6 +9,7 @@ import modkit
 from examples.learned_noise import study
 from examples.learned_noise.study import SYSTEMS, Plan, carry_out, read_spec
 from examples.learned_noise.verdict import claims, report
+from examples.studies import timed
 from examples.studies.page import insert
 from tests.examples.killing import resume_after_kills
 from tests.files import write_fashion_mnist
@@ -43,7 +44,7 @@ def test_the_fixed_schedule_is_what_the_learned_one_starts_as(tmp_path):
 
 
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
+    monkeypatch.setattr(timed, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
     write_fashion_mnist(tmp_path / "data")
     small = ("data.size=4", "train.batch_size=4", "train.samples.num=1", "train.device=cpu")
     overrides = (*small, "train.checkpoints={every: 1, keep: 99}", f"data.root={tmp_path / 'data'}")

@@ -9,10 +9,10 @@ import pytest
 
 import modkit
 from examples.rivals import __main__ as command
-from examples.rivals import study
 from examples.rivals.plan import FIGURES, PLANS, Plan
 from examples.rivals.study import carry_out, read_spec
 from examples.rivals.verdict import judge, report
+from examples.studies import timed
 from examples.studies.page import insert
 from tests.files import write_fashion_mnist
 from tests.test_architecture import PACKAGE
@@ -56,7 +56,7 @@ def test_rivals_have_as_many_weights(part, tmp_path):
 
 
 def test_a_part_is_trained_measured_and_judged(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
+    monkeypatch.setattr(timed, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
     plan = replace(PLANS["gans-few"], seeds=1, num=24, overrides=SMALL)
     carry_out(plan, tmp_path, lambda line: None)
     found = json.loads((tmp_path / "study.json").read_bytes())

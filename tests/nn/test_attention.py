@@ -47,15 +47,17 @@ def test_attention_is_torch_s(width):
     torch.testing.assert_close(attention(x, context), x + y.mT.reshape(x.shape))
 
 
-@pytest.mark.parametrize("name", ["unet", "dit", "edm2-unet"])
+@pytest.mark.parametrize("name", ["unet", "dit", "edm2-unet", "ncsnpp"])
 def test_perturbed_self_attention_has_the_identity_for_a_map(name, monkeypatch):
     """By brute force: products with maps that are written out, of which those between positions are the identity."""
     x, tokens = TensorType((2, 4, 4)), 3
     unet = {"channels": [8], "blocks": 1, "attention": [4]}
-    params = {"unet": unet, "edm2-unet": unet, "dit": {"width": 8, "depth": 2, "heads": 2}}
-    net = modkit.find("network", name).load()(x, x, CondType(context=(tokens, 5)), **params[name])
+    params = {"unet": unet, "edm2-unet": unet, "ncsnpp": unet, "dit": {"width": 8, "depth": 2, "heads": 2}}
+    crosses = name != "ncsnpp"
+    net = modkit.find("network", name).load()(x, x, CondType(context=(tokens, 5) if crosses else None), **params[name])
     net = randomized(net.double(), 0.5)
-    given = torch.randn(2, 2, 4, 4, dtype=torch.float64), Cond(context=torch.randn(2, tokens, 5, dtype=torch.float64))
+    context = torch.randn(2, tokens, 5, dtype=torch.float64) if crosses else None
+    given = torch.randn(2, 2, 4, 4, dtype=torch.float64), Cond(context=context)
     before = net(*given)
     with attend_to_itself(net.self_attention):
         got = net(*given)

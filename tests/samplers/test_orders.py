@@ -185,3 +185,14 @@ def test_every_parametrization_leaves_the_flow_as_it_is(parametrization, schedul
 
     sampler = UNIPC_3(schedule, X, steps=12, grid=partial(LogSNR, sigma_max=80.0))
     torch.testing.assert_close(sample(sampler, convert, EPS), sample(sampler, denoise, EPS), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_solvers_of_third_order_converge_to_the_flow_on_every_grid(schedule, name):
+    """Even times on EDM's schedule are the slowest: their last step is from a level of 80 / n."""
+    mixture = gaussian([0.5, -0.3], [[0.4, 0.1], [0.1, 0.2]])
+    for solver in (THREE_M, UNIPC_3):
+        covs = [moments(solver(schedule, X, steps=steps, grid=GRIDS[name]), mixture)[1] for steps in (30, 120)]
+        few, many = (float((cov - mixture.covs[0]).abs().max()) for cov in covs)
+        assert many < 1e-3 or many < 0.95 * few

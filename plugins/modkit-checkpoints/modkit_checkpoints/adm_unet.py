@@ -123,20 +123,13 @@ class AdmUNet(UNetBody):
         )
         self.base, self.time, self.others = channels[0], time, others
 
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size.
-
-        Raises:
-            ValueError: If a condition of the type `cond` is missing.
-        """
-        return self.evaluate(x, cond, self._embed(cond, x))
-
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h`; a residual block is modulated."""
         y: Tensor = module(h, embedding, () if size is None else size)
         return y
 
-    def _embed(self, cond: Cond, x: Tensor) -> Tensor:
+    def embed(self, cond: Cond, x: Tensor) -> Tensor:
+        """Computes the vector that modulates the units, `b d`."""
         embedding: Tensor = self.others(cond, x)
         if self.time is None:
             return embedding

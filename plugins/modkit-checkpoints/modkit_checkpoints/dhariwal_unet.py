@@ -110,7 +110,12 @@ class DhariwalUNet(UNetBody):
         Raises:
             ValueError: If a condition of the type `cond` is missing.
         """
-        return self.evaluate(x, cond, self.embedding(cond, x, augment) if self.embedding.embeds else None)
+        return self.evaluate(x, cond, self.embed(cond, x, augment))
+
+    def embed(self, cond: Cond, x: Tensor, augment: Tensor | None = None) -> Tensor | None:
+        """Computes the vector that modulates the units, `b d`, or None if there is nothing to embed."""
+        embedding: Tensor | None = self.embedding(cond, x, augment) if self.embedding.embeds else None
+        return embedding
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h` by a block."""
