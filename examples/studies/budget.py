@@ -27,6 +27,7 @@ import modkit
 from modkit import Model, Spec
 from modkit.progress import Silent
 from modkit.runs.files import hash_data, replace_file
+from modkit.runs.hold import Hold
 
 __all__ = ["Trial", "fit_budget", "fit_steps", "measure_costs", "one_thread", "share_time", "stages", "time_sampling"]
 
@@ -57,6 +58,7 @@ def fit_budget(
 
     The trial's figures are kept in `file`, JSON, under the spec's name, and taken from there the next time: all seeds
     of a system, and a study that goes on after a kill, use the same steps. A spec that has changed is tried anew.
+    Of processes that share a file, one tries and the others wait.
 
     Args:
         spec: The spec; where `shares` is not given, the steps that it says give the stages' ratio.
@@ -68,13 +70,14 @@ def fit_budget(
     Raises:
         ValueError: If the shares are not one positive number a stage, or `file` holds anything else.
     """
-    kept = _read(file)
     digest = _digest(spec)
-    found = kept.get(spec.name)
-    if found is None or found["spec"] != digest:
-        found = {"spec": digest, "seconds a step": measure_costs(spec, trial or Trial())}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps({**kept, spec.name: found}, indent=1).encode())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Hold(file.parent, lambda: None):
+        kept = _read(file)
+        found = kept.get(spec.name)
+        if found is None or found["spec"] != digest:
+            found = {"spec": digest, "seconds a step": measure_costs(spec, trial or Trial())}
+            replace_file(file, json.dumps({**kept, spec.name: found}, indent=1).encode())
     return fit_steps(spec, seconds, found["seconds a step"], shares=shares)
 
 

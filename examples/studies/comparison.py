@@ -1,15 +1,18 @@
 """Comparisons: systems trained on several seeds, measured run by run, and judged by their means.
 
     OUT/plan.json                what the study was started with
-    OUT/runs/NAME-SEED           a run a system and seed
+    OUT/runs/NAME-SEED           a run of a system and seed
     OUT/figures/NAME-SEED.json   what is measured of it
-    OUT/study.json, report.md    all figures, and the tables with the verdict, anew after each seed
+    OUT/turns/NAME-SEED          held by the process whose turn that run is
+    OUT/study.json, report.md    all figures, and the tables with the verdict, anew after each run
 
 Everything is kept: a study that was stopped resumes where it was, and one with more seeds goes on from those there are.
+Processes with the same `OUT` share its runs: start the command as often as there are cores.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -20,6 +23,7 @@ from typing import Any
 from examples.studies.budget import one_thread
 from examples.studies.folder import check_plan, keep, train_run, write_report
 from examples.studies.mean import Claim, Rows
+from examples.studies.turns import take_turns
 from modkit import Spec
 from modkit.training.trainer import TrainingError
 
@@ -59,20 +63,20 @@ def compare(
     """
     settings = asdict(plan)
     check_plan({name: value for name, value in settings.items() if name != "seeds"}, out)
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in seeds}
-    text = ""
+    turns = [(name, seed) for seed in range(max(seeds.values())) for name, num in seeds.items() if seed < num]
+    runs = {locate_run(out, *turn).name: turn for turn in turns}
+
+    def take(run: str) -> None:
+        name, seed = runs[run]
+        say(f"training {run}")
+        spec = make_spec(name).with_value("train.seed", seed)
+        figures = keep(_locate_figures(out, run), partial(_run, spec, out / "runs" / run, measure, failed))
+        say(f"{run}: " + ", ".join(f"{figure} {value:,.6g}" for figure, value in figures.items()))
+        _write(out, settings, _read_rows(out, runs), claims, report)
+
     with one_thread():
-        for seed in range(max(seeds.values())):
-            for name in (name for name, runs in seeds.items() if seed < runs):
-                path = locate_run(out, name, seed)
-                say(f"training {path.name}")
-                run = partial(_run, make_spec(name).with_value("train.seed", seed), path, measure, failed)
-                figures = keep(out / "figures" / f"{path.name}.json", run)
-                say(f"{path.name}: " + ", ".join(f"{figure} {value:,.6g}" for figure, value in figures.items()))
-                rows[name].append(figures)
-            text = report(rows)
-            write_report(out, text, {"plan": settings, "rows": rows, "claims": list(map(asdict, claims(rows)))})
-    return text
+        take_turns(out / "turns", runs, take)
+    return report(_read_rows(out, runs))
 
 
 def locate_run(out: Path, system: str, seed: int) -> Path:
@@ -88,6 +92,28 @@ def make_slug(system: str) -> str:
         'beta-0.5'
     """
     return re.sub(r"[^\w.]+", "-", system.replace("β", "beta")).strip("-").lower()
+
+
+def _locate_figures(out: Path, run: str) -> Path:
+    return out / "figures" / f"{run}.json"
+
+
+def _read_rows(out: Path, runs: Mapping[str, tuple[str, int]]) -> Rows:
+    """The figures there are, of each system by seed."""
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name, _ in runs.values()}
+    for run, (name, _) in runs.items():
+        if (file := _locate_figures(out, run)).exists():
+            rows[name].append(json.loads(file.read_bytes()))
+    return rows
+
+
+def _write(
+    out: Path, settings: Any, rows: Rows, claims: Callable[[Rows], Iterable[Claim]], report: Callable[[Rows], str]
+) -> None:
+    """Writes the report, once there are figures of every system."""
+    if all(rows.values()):
+        figures = {"plan": settings, "rows": rows, "claims": list(map(asdict, claims(rows)))}
+        write_report(out, report(rows), figures)
 
 
 def _run(

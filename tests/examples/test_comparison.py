@@ -1,13 +1,18 @@
 """Comparisons of systems: more seeds, runs whose losses cease to be finite, means over seeds."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from examples.studies.comparison import compare
 from examples.studies.mean import join_report, tabulate
+from examples.studies.turns import take_turns
 from modkit import Spec, use
+from modkit.runs.hold import Hold
 from modkit.starters.model import Gaussian
 from modkit.training.trainer import TrainingError
 
@@ -56,6 +61,25 @@ def test_a_run_whose_losses_cease_to_be_finite_ends_the_study_or_has_the_figures
     text = carry_out(Plan(), tmp_path, [], rate=1e38, failed={"size": -7.0})
     assert "| tame | 0 |\n| wild | -7 |" in text
     assert json.loads((tmp_path / "figures" / "wild-0.json").read_bytes()) == {"size": -7.0}
+
+
+def test_processes_share_the_runs_of_a_study_and_all_report_the_whole(tmp_path):
+    told = [[], []]
+    with ThreadPoolExecutor(2) as pool:  # a folder is held by its descriptor, so that threads stand for processes
+        texts = list(pool.map(partial(carry_out, Plan(seeds=3), tmp_path), told))
+    assert texts[0] == texts[1] and "| tame | 1 ± 0.58 |" in texts[0]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["tame-0", "tame-1", "tame-2", "wild-0"]
+    started = [line for lines in told for line in lines if "holds no run yet" in line or line.startswith("training")]
+    assert {"training tame-0", "training wild-0"} <= set(started)
+
+
+def test_a_turn_that_another_process_left_undone_is_taken_when_it_ends(tmp_path):
+    done = []
+    (tmp_path / "b").mkdir()
+    other = Hold(tmp_path / "b", lambda: pytest.fail("nobody holds it yet"))
+    threading.Timer(0.3, other.release).start()
+    take_turns(tmp_path, ["a", "b", "c"], done.append)
+    assert done == ["a", "c", "b"]
 
 
 def test_figures_that_no_system_has_are_left_out_of_a_table():
