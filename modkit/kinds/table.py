@@ -54,6 +54,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "coupling", "Coupling", ("x", "cond", "fields", "conditions"), "noise paired with data", optional=("cond",)
         ),
+        Kind("alignment", "Alignment", ("x", "fields", "taps"), "a loss of a denoiser's inner map"),
         Kind("parametrization", "Parametrization", ("schedule", "x"), "what a denoiser predicts"),
         Kind("loss-weight", "LossWeight", (), "weight of the denoising loss over time"),
         Kind("grid", "Grid", ("schedule", "x"), "where a sampler steps", trained=False),
