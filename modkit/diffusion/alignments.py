@@ -3,11 +3,11 @@ r"""Alignments: an inner map of a denoiser is drawn to features of the clean sam
     loss = -mean_p cos(f(h_p), y_p),    f = W_3 SiLU(W_2 SiLU(W_1 h_p + b_1) + b_2) + b_3
 
 h is the map at a tap of the network, read while it denoises x_t, and p its positions. The projector f learns with the
-network, and nothing else uses it. y are the targets, features of x_0 through which no gradient flows. At a position, y_p
-is the mean of the features in the cells that the position covers, wholly or in part: a larger map of features is
-averaged to the size of h, and a smaller one, or a vector, is repeated.
+network, and nothing else uses it. The targets y are features of x_0, through which no gradient flows. y_p is the mean
+of the features in the cells that the position covers, wholly or in part: larger maps of features are averaged to the
+size of h, smaller ones and vectors are repeated.
 
-The loss weighs .5 in the paper, `weights: {alignment: 0.5}`, whose tap is the eighth of 28 blocks.
+In the paper the loss weighs .5, `weights: {alignment: 0.5}`, and the tap is the eighth of 28 blocks.
 
 Shape letters: b batch, c channels of the tap, d features, h w spatial (one, two or three sizes).
 
@@ -18,7 +18,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, TypeAlias
 
 import torch
@@ -37,14 +37,17 @@ __all__ = ["FeatureAlignment", "FieldAlignment"]
 Tap: TypeAlias = Annotated[str | None, "Name of the inner map, among the network's taps; by default, that at a third."]
 Width: TypeAlias = Annotated[int, "Width of the hidden layers of the projector."]
 
-_POOLS = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+_POOLS: tuple[Callable[..., Tensor], ...] = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 
 
 class FeatureAlignment(nn.Module):
     """Aligns with the features of an extractor: the last of its maps, or its vector if it gives no maps.
 
-    The extractor is frozen, and its weights are not saved. The paper's targets are patches of DINOv2: `{use: timm, model:
-    vit_large_patch14_dinov2.lvd142m, weights: FILE, maps: [23]}`.
+    The paper's targets are DINOv2's patches, such as `{use: timm, model: vit_large_patch14_dinov2.lvd142m, maps: [23],
+    weights: FILE}`. In a `latent`, x is no picture, and the features of pictures are computed beforehand: `field`.
+
+    The extractor is frozen, and its weights are not saved. A run is loaded without their file by
+    `modkit.load(run, ["model.alignment=null"])`.
 
     Args:
         x: Type of the data.
@@ -91,7 +94,7 @@ class FeatureAlignment(nn.Module):
 
 
 class FieldAlignment(nn.Module):
-    """Aligns with features that come with the data as a field, computed beforehand: with latents, too.
+    """Aligns with features that were computed beforehand and come with the data as a field, in a `latent`, too.
 
     They are those of the sample as it is stored, whatever augmentation makes of it.
 
@@ -105,7 +108,8 @@ class FieldAlignment(nn.Module):
             below 1.
 
     Examples:
-        >>> alignment = FieldAlignment({"dino": TensorType((6, 2, 2))}, {"blocks.0": TensorType((16, 4, 4))}, field="dino")
+        >>> y, h = TensorType((6, 2, 2)), TensorType((16, 4, 4))
+        >>> alignment = FieldAlignment({"dino": y}, {"blocks.0": h}, field="dino")
         >>> alignment(torch.zeros(3, 16, 4, 4), torch.zeros(3, 2, 8, 8), {"dino": torch.ones(3, 6, 2, 2)}).shape
         torch.Size([3])
     """
@@ -162,7 +166,7 @@ class Projector(nn.Module):
         )
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
-        """Computes the negative mean similarity, `b`, of the map `h`, `b c h w`, and the targets `y`, `b d h w` or `b d`."""
+        """Computes the negative mean similarity, `b`, of a map `b c h w` and targets `b d h w` or `b d`."""
         projected = self.layers(h.movedim(1, -1)).movedim(-1, 1)
         cosine = (normalize(projected) * normalize(_resize(y, h.shape[2:]))).sum(1)
         return -cosine.flatten(1).mean(1)

@@ -242,7 +242,7 @@ def test_a_map_that_holds_the_picture_costs_nothing() -> None:
     nn.init.ones_(alignment.predict.weight)
     nn.init.zeros_(alignment.predict.bias)  # type: ignore[arg-type]
     x_0 = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    h = x_0.unflatten(2, (2, 2)).unflatten(4, (2, 2)).mean((3, 5))
+    h = x_0.reshape(3, 1, 2, 2, 2, 2).mean((3, 5))
     torch.testing.assert_close(alignment(h, x_0, {}), torch.zeros(3))
     torch.testing.assert_close(alignment(h + 0.5, x_0, {}), torch.full((3,), 0.25))
 

@@ -10,9 +10,7 @@ import modkit
 from modkit import SpecError, build, use
 from modkit.diffusion.gaussian import add_noise
 from modkit.models.compiling import compile_networks
-from modkit.rng import Rng
 from modkit.specs.settings import Compilation, Term
-from modkit.types import Batch
 from tests.play import digits, shake, spec, state, trainer, turn
 from tests.refusals import check_refusal
 
@@ -67,9 +65,7 @@ def test_the_loss_is_that_of_the_map_which_the_network_makes_of_x_t(network, tap
 @pytest.mark.parametrize("more", [{}, {"loss_weight": "uncertainty"}, {"parametrization": "eps-learned"}], ids=str)
 def test_all_other_losses_and_the_samples_are_those_without(network, more):
     schedule = {"schedule": use("linear", num=20)}
-    bare, model = (
-        build(spec(diffusion(network, alignment=one, **more, **schedule))) for one in (None, RANDOM)
-    )
+    bare, model = (build(spec(diffusion(network, alignment=one, **more, **schedule))) for one in (None, RANDOM))
     assert set(model.state_dict()) - set(bare.state_dict()) == {
         f"alignment.projector.layers.{index}.{name}" for index in (0, 2, 4) for name in ("weight", "bias")
     }
@@ -90,7 +86,9 @@ def test_a_step_at_which_the_loss_is_not_due_taps_nothing():
 
 
 def test_the_gradient_reaches_the_network_up_to_the_tap_and_the_projector():
-    model = made(network=use("dit", width=8, depth=3, heads=2), alignment=use(RANDOM.use, **RANDOM.params, tap="blocks.1"))
+    model = made(
+        network=use("dit", width=8, depth=3, heads=2), alignment=use(RANDOM.use, **RANDOM.params, tap="blocks.1")
+    )
     loss = model.losses("denoiser", digits(5, torch.float64), turn())["alignment"]
     names = [name for name, one in model.named_parameters() if one.requires_grad]
     gradients = torch.autograd.grad(loss, [model.get_parameter(name) for name in names], allow_unused=True)
@@ -108,7 +106,9 @@ def test_training_raises_the_similarity_and_moves_no_extractor(tmp_path):
     game.fit()
     rows = [row["losses"]["denoiser/alignment"] for row in game.run.read_metrics()]
     assert rows[0] > -0.1 and sum(rows[-10:]) / 10 < -0.45
-    assert all(torch.equal(value, before[name]) for name, value in game.model.alignment.extractor.held.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in game.model.alignment.extractor.held.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("alignment", [RANDOM, use("field", width=8)], ids=["features", "field"])
@@ -120,6 +120,17 @@ def test_a_run_reloads_and_resumes(alignment, computed, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
     again = modkit.train(small, tmp_path / "run", resume=True).load_weights()
     assert all(torch.equal(value, weights[name]) for name, value in again.items())
+
+
+def test_a_run_is_loaded_without_its_alignment_and_no_other_part_that_is_left_out(tmp_path):
+    slots = {"alignment": RANDOM, "weights": {"alignment": 0.5}}
+    run = modkit.train(spec(diffusion(**slots), steps=1), tmp_path / "run")
+    bare = modkit.load(run, ["model.alignment=null"])
+    assert not [name for name in bare.state_dict() if "alignment" in name]
+    assert torch.equal(bare.sample(2, seed=0), modkit.load(run).sample(2, seed=0))
+    labelled = modkit.train(spec(diffusion(**slots, conditioner="label"), steps=1), tmp_path / "labelled")
+    with pytest.raises(ValueError, match="conditioner"):
+        modkit.load(labelled, ["model.alignment=null", "model.conditioner=none"])
 
 
 def test_a_latent_is_aligned_with_a_field_of_the_data_from_a_cache_too(computed, tmp_path):
@@ -148,7 +159,10 @@ def test_units_that_are_compiled_compute_the_same(network):
 
 def test_mistakes_are_refused_before_weights():
     for slots, message in (
-        ({"network": "mlp"}, r"model\.alignment: expected a network with taps, such as unet or dit, got model\.network"),
+        (
+            {"network": "mlp"},
+            r"model\.alignment: expected a network with taps, such as unet or dit, got model\.network",
+        ),
         ({"schedule": "learned", "loss_weight": "likelihood"}, r"expected a schedule that does not learn, got Learned"),
         ({"alignment": use("features", tap="down.9")}, r"model\.alignment: .* tap, one of .*up\.4; got 'down\.9'"),
         ({"alignment": use("field")}, r"model\.alignment: .* the data's field 'features', got fields \['labels'\]"),
@@ -163,4 +177,6 @@ def test_mistakes_are_refused_before_weights():
 def test_joint_training_refuses_an_alignment():
     prior = diffusion(alignment=RANDOM)
     joint = spec(use("latent", autoencoder=CODER, prior=prior, joint=True))
-    check_refusal("Diffusion expects no alignment in joint training, got FeatureAlignment", build, joint, error=SpecError)
+    check_refusal(
+        "Diffusion expects no alignment in joint training, got FeatureAlignment", build, joint, error=SpecError
+    )
