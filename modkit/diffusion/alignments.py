@@ -79,7 +79,7 @@ class FeatureAlignment(nn.Module):
         self.extractor: Apart[FeatureExtractor] = Apart(fill_slot("features", features, x=x))
         _check_trained(self.extractor.held)
         y = self._extract(torch.zeros(1, *x.shape))
-        self.projector = Projector("FeatureAlignment", taps[self.tap], TensorType(tuple(y.shape[1:])), width)
+        self.projector = _Projector("FeatureAlignment", taps[self.tap], TensorType(tuple(y.shape[1:])), width)
 
     def forward(self, h: Tensor, x_0: Tensor, fields: Mapping[str, Tensor]) -> Tensor:
         """Computes the loss, `b`, of the map `h`, `b c h w`, and of the features of `x_0`."""
@@ -127,7 +127,7 @@ class FieldAlignment(nn.Module):
         self.tap, self.field = _choose_tap("FieldAlignment", taps, tap), field
         if field not in fields:
             raise ValueError(f"FieldAlignment expects the data's field {field!r}, got fields {list(fields)}")
-        self.projector = Projector("FieldAlignment", taps[self.tap], fields[field], width)
+        self.projector = _Projector("FieldAlignment", taps[self.tap], fields[field], width)
 
     def forward(self, h: Tensor, x_0: Tensor, fields: Mapping[str, Tensor]) -> Tensor:
         """Computes the loss, `b`, of the map `h`, `b c h w`, and of the field.
@@ -141,7 +141,7 @@ class FieldAlignment(nn.Module):
         return loss
 
 
-class Projector(nn.Module):
+class _Projector(nn.Module):
     """The projector f of a map, and its distance from targets.
 
     Args:

@@ -12,7 +12,7 @@ from modkit.diffusion.gaussian import add_noise
 from modkit.models.compiling import compile_networks
 from modkit.specs.settings import Compilation, Term
 from tests.play import digits, shake, spec, state, trainer, turn
-from tests.refusals import check_refusal
+from tests.refusals import refusals
 
 UNET = use("unet", channels=[4, 8], blocks=1, attention=[])
 DIT = use("dit", width=8, depth=3, heads=2)
@@ -86,9 +86,7 @@ def test_a_step_at_which_the_loss_is_not_due_taps_nothing():
 
 
 def test_the_gradient_reaches_the_network_up_to_the_tap_and_the_projector():
-    model = made(
-        network=use("dit", width=8, depth=3, heads=2), alignment=use(RANDOM.use, **RANDOM.params, tap="blocks.1")
-    )
+    model = made(network=DIT, alignment=use("features", **RANDOM.params, tap="blocks.1"))
     loss = model.losses("denoiser", digits(5, torch.float64), turn())["alignment"]
     names = [name for name, one in model.named_parameters() if one.requires_grad]
     gradients = torch.autograd.grad(loss, [model.get_parameter(name) for name in names], allow_unused=True)
@@ -100,15 +98,14 @@ def test_the_gradient_reaches_the_network_up_to_the_tap_and_the_projector():
 
 
 def test_training_raises_the_similarity_and_moves_no_extractor(tmp_path):
-    slots = {"alignment": RANDOM, "weights": {"alignment": 0.5}}
-    game = trainer(spec(diffusion(**slots), steps=60, batch_size=32, optimizer=use("adamw", lr=1e-2)), tmp_path / "run")
-    before = state(game.model.alignment.extractor.held)
+    model = diffusion(alignment=RANDOM, weights={"alignment": 0.5})
+    game = trainer(spec(model, steps=60, batch_size=32, optimizer=use("adamw", lr=1e-2)), tmp_path / "run")
+    extractor = game.model.alignment.extractor.held
+    before = state(extractor)
     game.fit()
     rows = [row["losses"]["denoiser/alignment"] for row in game.run.read_metrics()]
     assert rows[0] > -0.1 and sum(rows[-10:]) / 10 < -0.45
-    assert all(
-        torch.equal(value, before[name]) for name, value in game.model.alignment.extractor.held.state_dict().items()
-    )
+    assert all(torch.equal(value, before[name]) for name, value in extractor.state_dict().items())
 
 
 @pytest.mark.parametrize("alignment", [RANDOM, use("field", width=8)], ids=["features", "field"])
@@ -157,26 +154,32 @@ def test_units_that_are_compiled_compute_the_same(network):
     assert called and all(torch.equal(losses[name], value) for name, value in plain.items())
 
 
-def test_mistakes_are_refused_before_weights():
-    for slots, message in (
-        (
-            {"network": "mlp"},
-            r"model\.alignment: expected a network with taps, such as unet or dit, got model\.network",
-        ),
-        ({"schedule": "learned", "loss_weight": "likelihood"}, r"expected a schedule that does not learn, got Learned"),
-        ({"alignment": use("features", tap="down.9")}, r"model\.alignment: .* tap, one of .*up\.4; got 'down\.9'"),
-        ({"alignment": use("field")}, r"model\.alignment: .* the data's field 'features', got fields \['labels'\]"),
-    ):
-        check_refusal(message, build, spec(diffusion(**{"alignment": RANDOM, **slots})), error=SpecError)
-    pictures = use("features", features=use("classifier", weights="digits"))
-    latent = use("latent", autoencoder=CODER, prior=diffusion(alignment=pictures))
-    message = r"model\.prior\.alignment\.features: .* Classifier expects images .*, got 4×4×4 unbounded; it is fed by"
-    check_refusal(message, build, spec(latent), error=SpecError)
-
-
-def test_joint_training_refuses_an_alignment():
-    prior = diffusion(alignment=RANDOM)
-    joint = spec(use("latent", autoencoder=CODER, prior=prior, joint=True))
-    check_refusal(
-        "Diffusion expects no alignment in joint training, got FeatureAlignment", build, joint, error=SpecError
-    )
+TAPS = r"taps \(down\.0 4×8×8 unbounded, .*, …, up\.4 4×8×8 unbounded\)"
+JOINT = use("latent", autoencoder=CODER, prior=diffusion(alignment=RANDOM), joint=True)
+PICTURES = use("features", features=use("classifier", weights="digits"))
+NO_PICTURE = r"Classifier expects images .*, got 4×4×4 unbounded; it is fed by the latent 'continuous'"
+test_mistakes = refusals(
+    (
+        diffusion("mlp", alignment=RANDOM),
+        r"model\.alignment: expected a network with taps, such as unet or dit, got model\.network",
+    ),
+    (
+        diffusion(alignment=RANDOM, schedule="learned"),
+        r"model\.alignment: expected a schedule that does not learn, got Learned, .* that are easiest to align",
+    ),
+    (
+        diffusion(alignment=use("features", tap="down.9")),
+        rf"model\.alignment: .*{TAPS}: FeatureAlignment expects tap, one of .*, up\.4; got 'down\.9'",
+    ),
+    (
+        diffusion(alignment="field"),
+        r"model\.alignment: .*: FieldAlignment expects the data's field 'features', got fields \['labels'\]",
+    ),
+    (
+        use("latent", autoencoder=CODER, prior=diffusion(alignment=PICTURES)),
+        rf"model\.prior\.alignment\.features: .*: {NO_PICTURE}",
+    ),
+    (JOINT, r"model\.prior: .*Diffusion expects no alignment in joint training, got FeatureAlignment"),
+    of=lambda model: build(spec(model)),
+    error=SpecError,
+)
