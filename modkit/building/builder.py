@@ -33,6 +33,8 @@ from modkit.types import CondType, Event, TensorType, split_levels
 
 __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta"]
 
+_SHOWN = 6  # entries of a mapping in a message, at most
+
 M = TypeVar("M", bound=nn.Module)
 
 MAX_REGISTRATIONS = 20_000
@@ -384,5 +386,7 @@ def _format_type(value: Any) -> str:
     if isinstance(value, CondType):
         return f"({value})" if value else ""
     if isinstance(value, Mapping):
-        return f"({', '.join(f'{name} {_format_type(item)}' for name, item in value.items())})" if value else ""
+        items = [f"{name} {_format_type(item)}" for name, item in value.items()]
+        shown = items if len(items) <= _SHOWN else [*items[: _SHOWN - 2], "…", items[-1]]
+        return f"({', '.join(shown)})" if items else ""
     return str(value) if isinstance(value, TensorType | str | int | float) else type(value).__name__

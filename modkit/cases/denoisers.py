@@ -78,6 +78,12 @@ def _play_coupling(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
     return emit("eps", part(x_0, fields, probe.rng), replace(types["x"], range=None), learns=False)
 
 
+def _play_alignment(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
+    h, x_0 = probe.draw_tensor("h", types["taps"][part.tap]), probe.draw_tensor("x_0", types["x"])
+    fields = {name: probe.draw_tensor(name, type) for name, type in types["fields"].items()}
+    return {"loss": _emit_loss(part(h, x_0, fields))}
+
+
 def _play_parametrization(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     schedule = types["schedule"]
     t = _spread_times(probe, schedule)
@@ -220,6 +226,7 @@ _INPUTS: dict[str, tuple[TensorType, CondType]] = {
     "map beside": (IMAGE, CondType(time=True, concat=TensorType((2, 8, 8)))),
     "noise": (IMAGE, CondType(time=True, noise=4)),
 }
+_TAPS = {"blocks.0": TensorType((5, 4, 4)), "blocks.1": TensorType((6, 2, 2))}
 _SCHEDULES = {name: partial(_make_schedule, name) for name in ("linear", "cosine", "edm", "flow")}
 
 
@@ -242,6 +249,20 @@ CASES = (
             "enclosing model": _make_pairing(IMAGE) | {"cond": CondType(vector=4)},
         },
         _play_coupling,
+    ),
+    Case(
+        "alignment",
+        {
+            "features": {"x": IMAGE, "fields": {"features": TensorType((7, 3, 3)), "labels": _LABELS}, "taps": _TAPS},
+            "vector of features": {"x": IMAGE, "fields": {"features": TensorType((7,))}, "taps": _TAPS},
+            "1-D": {
+                "x": SIGNAL,
+                "fields": {"features": TensorType((7, 3))},
+                "taps": {"blocks.0": TensorType((5, 6))},
+            },
+        },
+        _play_alignment,
+        TRAINED,
     ),
     Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
     Case("loss-weight", {"cosine": {}}, _play_loss_weight, TRAINED),

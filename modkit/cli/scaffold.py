@@ -65,6 +65,7 @@ STARTERS: dict[str, Starter] = {
     "schedule": Starter("rotation", "Rotation", "From data to noise at constant speed (Lu & Song, 2024)"),
     "times": Starter("logit-normal", "LogitNormal", "Mostly intermediate times (Esser et al., 2024)"),
     "coupling": Starter("nearest", "Nearest", "The nearest of a few draws (Li et al., 2025)"),
+    "alignment": Starter("supervised", "Supervised", "A linear layer predicts x_0 (Lee et al., 2015)"),
     "parametrization": Starter("flow", "Flow", "Predicts eps - x_0 (Liu et al., 2023)"),
     "loss-weight": Starter("p2", "P2", "Less weight at low noise (Choi et al., 2022)"),
     "grid": Starter("power", "Power", "More steps where there are data (Song et al., 2021)"),

@@ -49,6 +49,7 @@ from modkit.kinds.codes import Decoding, Predict, PriorNetwork
 from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
 from modkit.kinds.denoisers import (
+    Alignment,
     Coefficients,
     Coupling,
     CouplingExtras,
@@ -95,6 +96,7 @@ __all__ = [
     "AdversarialExtras",
     "Aggregate",
     "AggregateExtras",
+    "Alignment",
     "Augmentation",
     "AugmentationExtras",
     "Bijection",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modkit.rng import Rng
 
 __all__ = [
+    "Alignment",
     "Coefficients",
     "Coupling",
     "CouplingExtras",
@@ -160,6 +161,23 @@ class CouplingExtras:
     """
 
     independent: bool = False
+
+
+class Alignment(Protocol):
+    """A loss of an inner map of a denoiser, beside what is known of the clean sample.
+
+    `.tap` is the name of the map, one of the network's `taps`, whose types are given by name.
+    """
+
+    tap: str
+
+    def __call__(self, h: Tensor, x_0: Tensor, fields: Mapping[str, Tensor]) -> Tensor:
+        """Computes the loss, `b`, of the map `h`, `b c ...`, that the network made of `x_0`, `b ...`, under noise.
+
+        `fields` are those of the batch. Gradients flow to `h` and to its own parameters, which the denoiser's player
+        trains.
+        """
+        ...
 
 
 class Parametrization(Protocol):

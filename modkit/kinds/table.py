@@ -21,6 +21,8 @@ class Kind:
         given: Names of the types that the assembly passes to its parts; users cannot set them.
         summary: What its parts do.
         trained: Whether training depends on its parts; others may be swapped in a run.
+        spare: Whether a run can be loaded without its parts, in slots that may be empty: a trained model has no use for
+            them.
         optional: Those of `given` that a part need not declare even where they are not empty: the assembly finds out
             which of its parts take conditions.
     """
@@ -30,6 +32,7 @@ class Kind:
     given: tuple[str, ...]
     summary: str
     trained: bool = True
+    spare: bool = False
     optional: tuple[str, ...] = ()
 
 
@@ -54,6 +57,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "coupling", "Coupling", ("x", "cond", "fields", "conditions"), "noise paired with data", optional=("cond",)
         ),
+        Kind("alignment", "Alignment", ("x", "fields", "taps"), "a loss of a denoiser's inner map", spare=True),
         Kind("parametrization", "Parametrization", ("schedule", "x"), "what a denoiser predicts"),
         Kind("loss-weight", "LossWeight", (), "weight of the denoising loss over time"),
         Kind("grid", "Grid", ("schedule", "x"), "where a sampler steps", trained=False),

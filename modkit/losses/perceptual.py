@@ -14,13 +14,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modkit.kinds import FeatureExtractor, FeatureExtractorExtras, read_extras
+from modkit.nn.apart import Apart
 from modkit.precision import widen
 from modkit.types import Batch
 
@@ -32,9 +33,8 @@ _TINY = 1e-10
 class Perceptual(nn.Module):
     """The distance between the maps of one feature extractor.
 
-    The extractor measures and is not trained: it moves with this module from device to device, but is not a submodule,
-    so no player owns its weights, and they are neither averaged nor counted as parameters. They are saved only if its
-    `prepare` makes them (until then it has no key); all others can be restored from its seed, package or file.
+    The extractor measures and is not trained, see `Apart`. Its weights are saved only if its `prepare` makes them
+    (until then it has no key); all others can be restored from its seed, package or file.
 
     Args:
         features: The extractor; its gradients are turned off, and it is put in eval mode.
@@ -50,16 +50,14 @@ class Perceptual(nn.Module):
 
     def __init__(self, features: FeatureExtractor) -> None:
         super().__init__()
-        if isinstance(features, nn.Module):
-            features.requires_grad_(False).eval()
-        self._held = (features,)
+        self._apart = Apart(features)
         self._learns = _has_no_key(features)
         self._weighs = bool(read_extras(features, FeatureExtractorExtras).heads)
 
     @property
     def features(self) -> FeatureExtractor:
         """The extractor."""
-        return self._held[0]
+        return self._apart.held
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """The distance of each pair, `b`; gradients reach `fake` alone. Both are `b c h w` of the extractor's type.
@@ -81,13 +79,6 @@ class Perceptual(nn.Module):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Lets the extractor train or calibrate itself, once."""
         self.features.prepare(batches)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Perceptual:
-        """Moves the extractor to another device or precision along with this module."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if isinstance(self.features, nn.Module):
-            self.features._apply(fn)  # type: ignore[no-untyped-call]
-        return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination.update({prefix + name: value for name, value in self._make_state().items()})

@@ -14,7 +14,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -35,7 +35,7 @@ from modkit.diffusion.review import (
 )
 from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
-from modkit.kinds import Slot, Step, Weight, default, read_extras
+from modkit.kinds import Slot, Step, Unfit, Weight, default, read_extras
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.player import Player
 from modkit.nn.attention import attend_to_itself
@@ -65,7 +65,12 @@ class Diffusion(Model):
         sampler: Steps from noise to data.
         guidance: Combines the conditional and the unconditional denoiser in sampling.
         conditioner: Computes conditions from fields; it is trained with the network.
+        alignment: Draws an inner map of the network to features of the clean sample (REPA), by the loss `alignment`;
+            nothing by default. Sampling does not use it.
         weights: Weights of the losses by term (`denoising`); the default is the parametrization's, or else 1.
+
+    Raises:
+        ValueError: If there is an alignment, and the network has no taps or the schedule learns.
 
     Examples:
         >>> model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network="mlp")
@@ -88,6 +93,7 @@ class Diffusion(Model):
         sampler: Slot[kinds.Sampler] = default("ddim"),
         guidance: Slot[kinds.Guidance] = default("none"),
         conditioner: Slot[kinds.Conditioner] = default("none"),
+        alignment: Slot[kinds.Alignment] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
@@ -104,6 +110,9 @@ class Diffusion(Model):
         self.coupling = coupling(x=x, cond=cond, fields=fields or {}, conditions=conditions)
         self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
+        self.alignment: kinds.Alignment | None = None
+        if alignment:
+            self.alignment = alignment(x=x, fields=fields or {}, taps=self._find_taps(network.where))
         self.sampler = sampler(schedule=self.schedule, x=x)
         if read_extras(self.sampler, kinds.SamplerExtras).deterministic:
             self.sources = {"x_T": self.start_noise}
@@ -113,11 +122,14 @@ class Diffusion(Model):
 
     def players(self) -> tuple[Player, ...]:
         """`denoiser`."""
-        owned = ("network", "conditioner", "parametrization", "schedule", "loss_weight")
+        owned = ("network", "conditioner", "parametrization", "schedule", "loss_weight", "alignment")
         return (Player("denoiser", self.list_modules(*owned)),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `denoising`, weighted over time, and any losses of parametrization, loss weight and schedule."""
+        """Computes `denoising`, weighted over time, and `alignment`, if there is one.
+
+        Parametrization, loss weight and schedule may have losses besides.
+        """
         x_0, rng = batch.tensor, step.rng
         t, scales = self._draw_times(x_0, rng.at("times"))
         computed = self.parametrization.coefficients(t, scales)
@@ -127,7 +139,8 @@ class Diffusion(Model):
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         eps = self.coupling(x_0, batch.fields, rng)
         x_t = add_noise(x_0, eps, (alpha_t, sigma_t))
-        out = self._run_network(x_t, coefficients, cond)
+        aligned = self.alignment if step.wants("alignment") else None
+        out, maps = self._run_network(x_t, coefficients, cond, [aligned.tap] if aligned else [])
         losses = self.parametrization.losses(out, x_0, eps, x_t, coefficients)
         losses["denoising"] = weight * losses["denoising"]
         if log_variance := read_extras(self.loss_weight, kinds.LossWeightExtras).log_variance:
@@ -135,6 +148,8 @@ class Diffusion(Model):
             losses |= {"denoising": (-u).exp() * losses["denoising"], "uncertainty": u}
         if compute_own := read_extras(self.schedule, kinds.ScheduleExtras).losses:
             losses |= compute_own(x_0, t, losses["denoising"])
+        if aligned:
+            losses["alignment"] = aligned(maps[aligned.tap], x_0, batch.fields)
         return {name: loss.mean() for name, loss in losses.items()}
 
     def denoiser(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> kinds.Denoise:
@@ -218,8 +233,10 @@ class Diffusion(Model):
         """An upper bound on -log p(x), see `bound`, by which joint training learns: its noise is independent of x.
 
         Raises:
-            ValueError: If the coupling pairs noise with the data, which nothing would heed here.
+            ValueError: If the coupling pairs noise with the data, or there is an alignment: nothing would heed it here.
         """
+        if self.alignment:
+            raise ValueError(f"Diffusion expects no alignment in joint training, got {type(self.alignment).__name__}")
         if not read_extras(self.coupling, kinds.CouplingExtras).independent:
             name = type(self.coupling).__name__
             raise ValueError(f"Diffusion expects the coupling `independent` in joint training, got {name}")
@@ -234,6 +251,16 @@ class Diffusion(Model):
         any schedule.
         """
         return True
+
+    def _find_taps(self, where: str) -> Mapping[str, TensorType]:
+        """Finds the types of the inner maps of the network, which was declared at `where`."""
+        extras = read_extras(self.network, kinds.NetworkExtras)
+        if extras.tap is None:
+            raise Unfit("alignment", f"expected a network with taps, such as unet or dit, got {where}")
+        if read_extras(self.schedule, kinds.ScheduleExtras).learn:
+            got = f"{type(self.schedule).__name__}, which it would move to the noise levels that are easiest to align"
+            raise Unfit("alignment", f"expected a schedule that does not learn, got {got}")
+        return extras.taps
 
     def _draw_times(self, x_0: Tensor, rng: Rng) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Draws times and computes their scales; where these are learned, on the device of `x_0`."""
@@ -253,13 +280,21 @@ class Diffusion(Model):
     def _compute_coefficients(self, t: Tensor) -> Mapping[str, Tensor]:
         return self.parametrization.coefficients(t, self.schedule.scales(t))
 
-    def _run_network(self, x_t: Tensor, coefficients: kinds.Coefficients, cond: Cond) -> Tensor:
+    def _run_network(
+        self, x_t: Tensor, coefficients: kinds.Coefficients, cond: Cond, read: Sequence[str] = ()
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Evaluates the network; also returns the inner maps that `read` names."""
         x_in, time = self.parametrization.inputs(x_t, coefficients)
-        return self.network(x_in.to(self._floating), cond.at(time))
+        given = x_in.to(self._floating), cond.at(time)
+        if not read:
+            return self.network(*given), {}
+        tap = read_extras(self.network, kinds.NetworkExtras).tap
+        assert tap is not None, "checked where the alignment was built"
+        return tap(*given, read, {})
 
     def _predict(self, grid: GridCoefficients, x_t: Tensor, t: Tensor, cond: Cond) -> Denoised:
         coefficients = grid.send(t, x_t) if t.ndim else grid.at(t)
-        out = self._run_network(x_t, coefficients, cond)
+        out, _ = self._run_network(x_t, coefficients, cond)
         return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)
 
     def _list_sides(self) -> tuple[str, ...]:

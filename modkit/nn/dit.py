@@ -24,7 +24,7 @@ from modkit.nn.blocks import get_map_size, init_xavier, zero_init
 from modkit.nn.dit_block import DiTBlock, Modulation, make_norm
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.patches import choose_patch, count_patches, embed_positions, join_patches, split_patches
-from modkit.nn.taps import Taps
+from modkit.nn.taps import UNTAPPED, Taps
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["DiT"]
@@ -114,7 +114,7 @@ class DiT(nn.Module):
         Raises:
             ValueError: If a condition of the type `cond` is missing, or the patch does not divide the size.
         """
-        return self._evaluate(x, cond, Taps("DiT", (), (), {}))
+        return self.evaluate(x, cond)
 
     def tap(
         self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
@@ -130,10 +130,17 @@ class DiT(nn.Module):
         Raises:
             ValueError: If there is no such map, or a condition of the type `cond` is missing.
         """
-        taps = Taps("DiT", self.taps, read, add)
-        return self._evaluate(x, cond, taps), taps.maps
+        taps = Taps(type(self).__name__, self.taps, read, add)
+        return self.evaluate(x, cond, taps), taps.maps
 
-    def _evaluate(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
+    def evaluate(self, x: Tensor, cond: Cond, taps: Taps = UNTAPPED) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size that the patch divides.
+
+        What the blocks compute passes through `taps`, as maps.
+
+        Raises:
+            ValueError: If a condition of the type `cond` is missing, or the patch does not divide the size.
+        """
         grid = count_patches("DiT", x.shape[2:], self.patch)
         positions = self.positions if grid == self.grid else self._embed_positions(grid)
         h: Tensor = self.patch_in(split_patches(self.join(x, cond.concat), self.patch)) + positions

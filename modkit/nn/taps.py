@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-__all__ = ["Taps"]
+__all__ = ["UNTAPPED", "Taps"]
 
 
 class Taps:
@@ -49,3 +49,7 @@ class Taps:
         if name in self._read:
             self.maps[name] = h
         return h
+
+
+UNTAPPED = Taps("", (), (), {})
+"""Nothing is read or added."""

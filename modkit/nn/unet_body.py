@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from modkit.nn.attention import find_attention_levels, find_self_attention
 from modkit.nn.blocks import check_levels, conv, get_map_size, make_pyramid, zero_init
 from modkit.nn.embeddings import MapJoin
-from modkit.nn.taps import Taps
+from modkit.nn.taps import UNTAPPED, Taps
 from modkit.ops.group_norm import normalize_silu
 from modkit.types import Cond, CondType, TensorType
 
@@ -214,7 +214,7 @@ class UNetBody(nn.Module, ABC):
         taps = Taps(type(self).__name__, self.taps, read, add)
         return self.evaluate(x, cond, self.embed(cond, x), taps), taps.maps
 
-    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps | None = None) -> Tensor:
+    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps = UNTAPPED) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given the vector that modulates its units, `b d`.
 
         What the modules compute passes through `taps`, under the names of `maps`.
@@ -224,7 +224,6 @@ class UNetBody(nn.Module, ABC):
         """
         h = self.conv_in(self.join(x, cond.concat))
         skips = [h]
-        taps = taps or Taps(type(self).__name__, (), (), {})
         for index, (module, resamples) in enumerate(zip(self.down, self.downsamples)):
             h = self.resample(module, h, embedding, None) if resamples else module(h, embedding, cond.context)
             h = taps(f"down.{index}", h)

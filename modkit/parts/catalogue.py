@@ -150,6 +150,10 @@ _PARTS = {
         ("optimal", "diffusion.couplings:Optimal", "Optimal transport of a batch (Tong et al., 2024)"),
         ("pairs", "diffusion.couplings:Pairs", "Noise that comes with the data (Liu et al., 2023)"),
     ),
+    "alignment": (
+        ("features", "diffusion.alignments:FeatureAlignment", "With an extractor's features (Yu et al., 2025)"),
+        ("field", "diffusion.alignments:FieldAlignment", "With features that come with the data (Yu et al., 2025)"),
+    ),
     "loss-weight": (
         ("simple", "diffusion.loss_weights:Simple", "One at all times (Ho et al., 2020)"),
         ("min-snr", "diffusion.loss_weights:MinSNR", "Clamped signal to noise (Hang et al., 2023)"),

@@ -14,6 +14,7 @@ from modkit.diffusion.schedules import EDM, Cosine
 from modkit.kinds import Round
 from modkit.starters.adversarial import LeastSquares
 from modkit.starters.aggregate import Energy
+from modkit.starters.alignment import Supervised
 from modkit.starters.augmentation import InstanceNoise
 from modkit.starters.bijection import SinhArcsinh
 from modkit.starters.bottleneck import FixedWidth
@@ -233,6 +234,17 @@ def test_the_noise_is_the_nearest_of_the_draws() -> None:
     torch.testing.assert_close((eps - x_0).flatten(1).norm(dim=1), distances.amin(0))
     assert torch.equal(Nearest(num=1)(x_0, {}, Rng(0)), draws[0])
     assert Nearest(num=1).independent and not Nearest(num=3).independent
+
+
+def test_a_map_that_holds_the_picture_costs_nothing() -> None:
+    """The layer is the identity, and the map x_0 averaged over squares; a constant error costs its square."""
+    alignment = Supervised(TensorType((1, 4, 4)), {"blocks.0": TensorType((1, 2, 2))})
+    nn.init.ones_(alignment.predict.weight)
+    nn.init.zeros_(alignment.predict.bias)  # type: ignore[arg-type]
+    x_0 = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    h = x_0.reshape(3, 1, 2, 2, 2, 2).mean((3, 5))
+    torch.testing.assert_close(alignment(h, x_0, {}), torch.zeros(3))
+    torch.testing.assert_close(alignment(h + 0.5, x_0, {}), torch.full((3,), 0.25))
 
 
 def test_the_true_target_gives_x_0_back_and_costs_nothing() -> None:

@@ -78,6 +78,7 @@ DCGAN = use("dcgan", channels=4)
 COUPLING = use("coupling", network=MLP)
 FLOW = use("flow", bijection=use("chain", layers=["actnorm", "linear", COUPLING]))
 UNET = use("unet", channels=[8], blocks=1, attention=[])
+ALIGNMENT = use("features", features=use("random-conv", dim=8), width=16)
 SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vae": (use_coder(use("gaussian", channels=2)), {}),
     "gan-r1": (GAME, {"terms": LAZY, "clip": 1.0}),
@@ -105,7 +106,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
         use("latent", autoencoder=use_coder(use("ladder", channels=2), rate=use("balanced", steps=HALF)), prior=FLOW),
         {},
     ),
-    "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET)), {}),
+    "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET, alignment=ALIGNMENT)), {}),
     "vae, two stages": (
         use_coder(use("gaussian", channels=2), likelihood=use("gaussian", variance="shared")),
         {"stages": [{"players": ["autoencoder"], "steps": HALF}] * 2, "ema": {"std": 0.2, "every": 2}},

@@ -18,11 +18,16 @@ UNFIT = {
     },
     **{("autoencoder", "corruption", part): "the host reads what is noisy" for part in ("drop", "low-res", "mask")},
     **{
-        ("autoencoder", "features", name): "it asks for a file of weights"
+        (family, "features", name): "it asks for a file of weights"
+        for family in ("autoencoder", "diffusion")
         for name in ("clip", "dinov2", "inception", "lpips", "timm", "torchvision")
     },
     ("autoencoder", "features", "pixels"): "it gives no maps to compare",
-    ("autoencoder", "features", "stacked-classifier"): "the host's data have a single channel",
+    **{
+        (family, "features", "stacked-classifier"): "the host's data have a single channel"
+        for family in ("autoencoder", "diffusion")
+    },
+    ("diffusion", "features", "classifier"): "targets are of features that need no training",
     **{
         (family, "regularizer", part): "it penalises an autoencoder"
         for family in ("bidirectional", "denoising-gan", "gan")

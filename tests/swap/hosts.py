@@ -28,6 +28,7 @@ _TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
 _DDIM = use("ddim", steps=4)
 _COUPLING = use("coupling", network=_MLP)
 _CONSTANT = use("constant", value=0.5)
+_ALIGNMENT = use("features", features=use("random-conv", dim=8), width=8)
 
 
 def _autoencoder(**parts):
@@ -95,7 +96,7 @@ _MODELS = {
         schedule="edm", parametrization="edm", times="log-normal", sampler=use("heun", steps=4), **_LABEL, **_CFG
     ),
     "super-resolution-gan": _gan(conditioner="map"),
-    "in-painting": _diffusion(network=_UNET, conditioner=_SEVERAL, **_CFG),
+    "in-painting": _diffusion(network=_UNET, conditioner=_SEVERAL, alignment=_ALIGNMENT, **_CFG),
     "latent-in-painting": _latent(
         _autoencoder(**_CONV), _diffusion(network=_UNET, conditioner=_ENCODED, schedule="linear")
     ),
@@ -198,6 +199,8 @@ SMALL = {
     ("sampler", "restart"): {"sampler": _DDIM, "low": 0.2, "high": 3.0},
     ("times", "low-discrepancy"): {"times": "log-normal"},
     ("coupling", "pairs"): {"field": "masked"},
+    ("alignment", "features"): _ALIGNMENT.params,
+    ("alignment", "field"): {"field": "masked", "width": 8},
     ("lr-schedule", "inverse-root"): {"hold": 1},
     ("conditioner", "label"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},

@@ -589,11 +589,17 @@ REFUSALS = {
     **_CONDITIONS,
     **_MAPS,
     **{
-        f"critic model.features={name}": f"got no 'weights', which the features {name} requires"
-        for name in ("clip", "dinov2", "lpips", "timm", "torchvision")
+        f"{place}.features={name}": message
+        for place in ("critic model", "in-painting model.alignment")
+        for name, message in (
+            *(
+                (one, f"got no 'weights', which the features {one} requires")
+                for one in ("clip", "dinov2", "lpips", "timm", "torchvision")
+            ),
+            ("inception", "Inception expects"),
+            ("stacked-classifier", "StackedClassifier expects k.depth classes and channels by depth"),
+        )
     },
-    "critic model.features=inception": "Inception expects",
-    "critic model.features=stacked-classifier": "StackedClassifier expects k.depth classes and channels by depth",
     "critic model.features=pixels": "Perceptual expects features with maps, got pixels, which gives none",
     "diffusion-ring model.parametrization=eps": r"model\.parametrization: errors of one direction drift 16-fold",
     "diffusion-ring model.parametrization=eps-learned": (
@@ -821,6 +827,18 @@ REFUSALS |= {
             ("latent-cascade", "model.prior.level", "concat .* from an enclosing Model"),
         )
     },
+}
+REFUSALS |= {
+    **{
+        f"in-painting model.network={part}": (
+            rf"model\.alignment: expected a network with taps, .*, got model\.network \({part},"
+        )
+        for part in ("mlp", "ncsnpp")
+    },
+    "in-painting model.schedule=learned": r"model\.alignment: expected a schedule that does not learn, got Learned",
+    "in-painting model.alignment.features=classifier": (
+        r"model\.alignment: .* FeatureAlignment expects features that need no training, got classifier:data@untrained"
+    ),
 }
 _JOINT = "joint training expects a"
 REFUSALS |= (

@@ -23,6 +23,7 @@ FAILURES = {
 PARAMS = {f"{kind} {name}": params for (kind, name), params in SMALL.items() if "/" not in name}
 PARAMS["features stacked-classifier"] = {"depth": 1, "classes": 10}  # of one channel, as the host's data
 PARAMS["coupling pairs"] = {}  # the cases' data bring noise
+PARAMS["alignment field"] = {"width": 8}  # and features
 PARAMS["guidance autoguidance"] = {"guide": use("diffusion", network=use("mlp", width=8, depth=1))}
 PARAMS["metric disentanglement"] = {"trees": 2, "votes": 300, "draws": 8}
 
