@@ -119,7 +119,7 @@ def split_levels(event: Event) -> tuple[TensorType, ...]:
 
 @dataclass(frozen=True)
 class CondType:
-    """The conditions that a part receives; each is None (or False) if absent.
+    """The conditions that a part receives; each is None (or 0) if absent.
 
     Args:
         vector: Width of a vector per sample, `b vector` (FiLM, AdaLN).
@@ -127,7 +127,8 @@ class CondType:
         labels: Number of classes K, for parts that embed labels themselves. Labels are in [0, K]; K means no label.
         context: Number of tokens and their width, `b n d`, for cross-attention or a prefix.
         concat: Type of a map that is concatenated to x, `b c h w`.
-        time: Whether there is a time per sample, `b`.
+        time: Number of times per sample: one, `b`, for which True stands too, or several, `b time`. A flow map has
+            two, between which it goes.
 
     Examples:
         >>> cond = CondType(vector=64).merge(CondType(time=True))
@@ -142,14 +143,15 @@ class CondType:
     labels: int | None = None
     context: tuple[int, int] | None = None
     concat: TensorType | None = None
-    time: bool = False
+    time: int = 0
 
     def __bool__(self) -> bool:
         return any(bool(getattr(self, one.name)) for one in fields(self))
 
     def __str__(self) -> str:
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name))}
-        return ", ".join(name if value is True else f"{name} {value}" for name, value in given.items()) or "none"
+        named = [name if (name, value) == ("time", 1) else f"{name} {value}" for name, value in given.items()]
+        return ", ".join(named) or "none"
 
     def merge(self, other: CondType) -> CondType:
         """Returns the type of two merged `Cond`s: vectors and tokens are concatenated, the rest comes from either one.
@@ -209,7 +211,7 @@ class Cond:
         return Cond(**{f.name: None if (v := getattr(self, f.name)) is None else change(v) for f in fields(self)})
 
     def at(self, time: Tensor) -> Cond:
-        """Returns these conditions with another time, `b`."""
+        """Returns these conditions with another time, `b`, or several, `b n`."""
         return replace(self, time=time)
 
     @staticmethod

@@ -40,6 +40,7 @@ def test_condition_types_join_vectors_and_tokens_and_keep_the_rest():
     assert a.merge(b) == want
     assert CondType().merge(b) == b == b.merge(CondType())
     assert not CondType() and all((a, b, CondType(time=True), CondType(labels=1)))
+    assert CondType(time=True) == CondType(time=1) != CondType(time=2) and str(CondType(time=1)) == "time"
 
 
 test_conditions_that_cannot_be_joined_are_refused = refusals(
@@ -47,6 +48,7 @@ test_conditions_that_cannot_be_joined_are_refused = refusals(
     (CondType(labels=3), CondType(labels=3), "from one side only"),
     (CondType(concat=MAP), CondType(concat=MAP), "from one side only"),
     (CondType(time=True), CondType(time=True), "from one side only"),
+    (CondType(time=1), CondType(time=2), "expect `time` from one side only, got time and time 2"),
     (CondType(context=(1, 5)), CondType(context=(1, 6)), "expect one width, got 5 and 6"),
     of=CondType.merge,
 )

@@ -71,7 +71,7 @@ def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
 
 def _emit_cond(prefix: str, cond: Cond, type: CondType, *, learns: bool = True) -> dict[str, Emitted]:
     """Returns the conditions with their declared types."""
-    types = list_cond_types(type) | ({"time": TensorType(())} if type.time else {})
+    types = {name: replace(one, range=None) if name == "time" else one for name, one in list_cond_types(type).items()}
     found: dict[str, Emitted] = {}
     for one in fields_of(cond):
         value, expected = getattr(cond, one.name), types.get(one.name)

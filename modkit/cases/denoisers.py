@@ -225,6 +225,7 @@ _INPUTS: dict[str, tuple[TensorType, CondType]] = {
     "context": (IMAGE, CondType(time=True, context=(3, 4))),
     "map beside": (IMAGE, CondType(time=True, concat=TensorType((2, 8, 8)))),
     "noise": (IMAGE, CondType(time=True, noise=4)),
+    "two times": (IMAGE, CondType(time=2)),
 }
 _TAPS = {"blocks.0": TensorType((5, 4, 4)), "blocks.1": TensorType((6, 2, 2))}
 _SCHEDULES = {name: partial(_make_schedule, name) for name in ("linear", "cosine", "edm", "flow")}

@@ -47,6 +47,6 @@ def list_cond_types(type: CondType) -> dict[str, TensorType]:
         "labels": TensorType((), classes=type.labels + 1) if type.labels else None,
         "context": TensorType(type.context) if type.context else None,
         "concat": type.concat,
-        "time": TensorType((), range=(0.1, 0.9)) if type.time else None,
+        "time": TensorType((type.time,) if type.time > 1 else (), range=(0.1, 0.9)) if type.time else None,
     }
     return {name: one for name, one in types.items() if one is not None}

@@ -156,7 +156,7 @@ class Listed:
     def __call__(self, steps: int) -> Tensor:
         """The times of `steps` steps, `steps + 1`, float64 on the CPU, descending, the last 0."""
         check_steps(self, steps, self.schedule, of_table=False)
-        _check_reach(self, self.schedule, self.levels[-1], self.levels[0])
+        _check_reach(self, self.schedule, find_noise_range(self.schedule), self.levels[-1], self.levels[0])
         logs = torch.tensor(self.levels, dtype=torch.float64, device="cpu").log()
         if steps != len(logs):
             place = torch.linspace(0, len(logs) - 1, steps, dtype=torch.float64, device="cpu")
@@ -201,7 +201,7 @@ def space_noise_levels(
         raise ValueError(f"{name} expects rho above 0, got {rho}")
     if not 0 < low < high < float("inf"):
         raise ValueError(f"{name} expects 0 < sigma_min < sigma_max, got {low:g} and {high:g}")
-    _check_reach(owner, schedule, low, high)
+    _check_reach(owner, schedule, (first, last), low, high)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
     if math.isinf(rho):
         sigma = torch.exp(math.log(high) + ramp * math.log(low / high))
@@ -210,11 +210,11 @@ def space_noise_levels(
     return torch.cat([schedule.time(sigma), sigma.new_zeros(1)])
 
 
-def _check_reach(owner: object, schedule: Schedule, low: float, high: float) -> None:
-    """Checks that a table has levels."""
+def _check_reach(owner: object, schedule: Schedule, ends: tuple[float, float], low: float, high: float) -> None:
+    """Checks that a table, which has levels between two ends, has those from `low` to `high`."""
     if schedule.num is None:
         return
-    name, (first, last) = type(owner).__name__, find_noise_range(schedule)
+    name, (first, last) = type(owner).__name__, ends
     if high > last * (1 + 1e-9):
         raise ValueError(f"{name} expects sigma_max of at most {last:g}, the schedule's, got {high:g}")
     if low < first * (1 - 1e-9):

@@ -170,8 +170,9 @@ class DenoisingGAN(Model):
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""
         denoise = self._make_denoise(self.conditioner(self.complete(num, fields, rng), None).merge(cond), rng.at("z"))
         like = self.allocate(num, self.single)
-        x_t = self.sampler.start(draw_start(rng, "start", widen(like)), self.sampler.times()[0])
-        return sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+        times = self.sampler.times()
+        x_t = self.sampler.start(draw_start(rng, "start", widen(like)), times[0])
+        return sample(self.sampler, denoise, x_t, times=times, rng=rng).to(like.dtype)
 
     def review(self) -> Iterator[kinds.Note]:
         """The levels of its steps and of the sampler, and what the discriminator is made of."""

@@ -185,7 +185,7 @@ class Diffusion(Model):
         denoise = self.guidance(self._make_sides(grid, num, fields, cond))
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(draw_start(rng, "start", widen(like)), times[0])
-        x = sample(self.sampler, denoise, x_t, rng=rng).to(like.dtype)
+        x = sample(self.sampler, denoise, x_t, times=times, rng=rng).to(like.dtype)
         return x if self.single.range is None else x.clamp(*self.single.range)
 
     def review(self) -> Iterator[kinds.Note]:

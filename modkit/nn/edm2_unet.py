@@ -11,6 +11,7 @@ All convolutions and matrices have rows of unit norm, and sums and concatenation
 the size changes, means over windows or repeated values go through a block. Skips, middle and sizes are those of every
 U-Net here, see `unet_body`. In the paper, waves have frequencies from N(0, 1), for times ln(sigma) / 4; here they are
 spread evenly on a logarithmic scale, from 2 to 1e-4 periods a unit of time, for these times and the indices of a table.
+The waves of several times are concatenated.
 
 Shape letters: b batch, c channels, d width (in patterns of heads: of a head), h w spatial (one, two or three sizes), n
 positions or tokens.
@@ -33,7 +34,7 @@ from torch.nn import functional as F
 
 from modkit.nn.attention import attend, count_heads
 from modkit.nn.blocks import Downsample, Upsample, broadcast
-from modkit.nn.embeddings import require_condition
+from modkit.nn.embeddings import require_condition, require_times
 from modkit.nn.magnitude import UnitConv, activate, concatenate, mix, normalize, normalize_weights
 from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
 from modkit.precision import widen
@@ -145,7 +146,8 @@ class _Embedding(nn.Module):
         self.embeds = bool(cond.time or cond.vector or cond.noise or cond.labels)
         self.register_buffer("frequencies", torch.logspace(math.log10(_FASTEST), math.log10(_SLOWEST), waves))
         self.register_buffer("phases", torch.rand(waves))
-        self.time = UnitConv(0, waves, width) if cond.time else None
+        self.num_times = cond.time
+        self.time = UnitConv(0, cond.time * waves, width) if cond.time else None
         self.vector = UnitConv(0, cond.vector, width) if cond.vector else None
         self.noise = UnitConv(0, cond.noise, width) if cond.noise else None
         self.labels = UnitConv(0, cond.labels + 1, width) if cond.labels else None
@@ -154,9 +156,9 @@ class _Embedding(nn.Module):
         """Embeds `cond`, `b d`, in the dtype of `like`; zeros if there is nothing to embed."""
         terms = []
         if self.time is not None:
-            time = widen(require_condition("time", cond.time))[:, None]
+            time = widen(require_times(cond, self.num_times))[..., None]
             waves = math.sqrt(2) * torch.cos(2 * math.pi * (time * self.frequencies + self.phases))
-            terms.append(self.time(waves.to(like.dtype)))
+            terms.append(self.time(waves.flatten(1).to(like.dtype)))
         if self.vector is not None:
             terms.append(self.vector(require_condition("vector", cond.vector).to(like.dtype)))
         if self.noise is not None:

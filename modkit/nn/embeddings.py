@@ -3,8 +3,9 @@
     e = MLP(gamma(time)) + W vector + MLP(noise) + E[labels]
     gamma(t) = [sin(t w_0), ..., sin(t w_m), cos(t w_0), ..., cos(t w_m)]      w_i = 10000^(-i / m), from 1 to 1e-4
 
-The frequencies are those of DDPM and of EDM's DDPM++ networks. Networks that are modulated by e apply SiLU to it first.
-Tokens (`context`) are not embedded here; a network attends to them.
+The features of several times are concatenated, so that each has weights of its own in the first layer. The frequencies
+are those of DDPM and of EDM's DDPM++ networks. Networks that are modulated by e apply SiLU to it first. Tokens
+(`context`) are not embedded here; a network attends to them.
 
 Shape letters: b batch, c channels, d width, h w spatial (one, two or three sizes).
 
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["CondEmbedding", "MapJoin", "require_condition", "resize_map", "sinusoidal_embedding"]
+__all__ = ["CondEmbedding", "MapJoin", "require_condition", "require_times", "resize_map", "sinusoidal_embedding"]
 
 
 class CondEmbedding(nn.Module):
@@ -52,7 +53,8 @@ class CondEmbedding(nn.Module):
         super().__init__()
         self.width = width
         self.embeds = bool(cond.time or cond.vector or cond.noise or cond.labels)
-        self.time = _make_mlp(width + width % 2, width) if cond.time else None
+        self.num_times = cond.time
+        self.time = _make_mlp(cond.time * (width + width % 2), width) if cond.time else None
         self.vector = nn.Linear(cond.vector, width) if cond.vector else None
         self.noise = _make_mlp(cond.noise, width) if cond.noise else None
         self.labels = nn.Embedding(cond.labels + 1, width) if cond.labels else None
@@ -72,8 +74,8 @@ class CondEmbedding(nn.Module):
         """
         total = like.new_zeros(len(like), self.width)
         if self.time is not None:
-            waves = sinusoidal_embedding(require_condition("time", cond.time), self.width + self.width % 2)
-            total = total + self.time(waves.to(like.dtype))
+            waves = sinusoidal_embedding(require_times(cond, self.num_times), self.width + self.width % 2)
+            total = total + self.time(waves.flatten(1).to(like.dtype))
         if self.vector is not None:
             total = total + self.vector(require_condition("vector", cond.vector).to(like.dtype))
         if self.noise is not None:
@@ -205,6 +207,23 @@ def require_condition(name: str, value: Tensor | None) -> Tensor:
     if value is None:
         raise ValueError(f"the network expects a Cond with `{name}`, as its type says, got None")
     return value
+
+
+def require_times(cond: Cond, num: int) -> Tensor:
+    """Returns the times of `cond`: one of each sample, `b`, or several, `b num`.
+
+    Raises:
+        ValueError: If there are none, or another number of them.
+
+    Examples:
+        >>> require_times(Cond(time=torch.zeros(3, 2)), 2).shape
+        torch.Size([3, 2])
+    """
+    time = require_condition("time", cond.time)
+    if time.shape[1:] != ((num,) if num > 1 else ()):
+        expected = f"{num} times of each sample, `b {num}`" if num > 1 else "one time of each sample, `b`"
+        raise ValueError(f"the network expects {expected}, got the shape {tuple(time.shape)}")
+    return time
 
 
 def _make_mlp(size: int, width: int) -> nn.Sequential:

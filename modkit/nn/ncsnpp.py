@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.nn.blocks import check_levels, get_map_size, init_xavier
-from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, sinusoidal_embedding
+from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, require_times, sinusoidal_embedding
 from modkit.nn.ncsnpp_body import Body, Embedding
 from modkit.types import Cond, CondType, TensorType
 
@@ -112,17 +112,17 @@ class _Embedding(Embedding):
         self.channels = channels + channels % 2
         self.width = 4 * channels
         self.embeds = bool(cond.time or cond.vector or cond.labels)
-        self.time = _make_time_mlp(self.channels, self.width) if cond.time else None
-        self.rest = CondEmbedding(replace(cond, time=False, noise=None), self.width)
+        self.num_times = cond.time
+        self.time = _make_time_mlp(cond.time * self.channels, self.width) if cond.time else None
+        self.rest = CondEmbedding(replace(cond, time=0, noise=None), self.width)
 
     def forward(self, cond: Cond, x: Tensor) -> Tensor:
         """Computes the embedding, `b d`."""
         e: Tensor = self.rest(cond, x)
         if self.time is None:
             return e
-        if cond.time is None:
-            raise ValueError("NCSNpp expects a Cond with `time`, as its type says, got None")
-        e = e + self.time(sinusoidal_embedding(cond.time, self.channels).to(x.dtype))
+        waves = sinusoidal_embedding(require_times(cond, self.num_times), self.channels)
+        e = e + self.time(waves.flatten(1).to(x.dtype))
         return e
 
 

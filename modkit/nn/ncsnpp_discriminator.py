@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import broadcast, check_levels, conv, get_map_size, init_xavier
-from modkit.nn.embeddings import MapJoin, check_context, sinusoidal_embedding
+from modkit.nn.embeddings import MapJoin, check_context, require_times, sinusoidal_embedding
 from modkit.nn.fir import FIRDownsample
 from modkit.nn.heads import Heads
 from modkit.nn.minibatch_std import MinibatchStd
@@ -81,7 +81,7 @@ class NCSNppDiscriminator(nn.Module):
         check_context("NCSNppDiscriminator", cond)
         rank = len(get_map_size("NCSNppDiscriminator", x))
         self.join = MapJoin(x, cond.concat, channels[0])
-        self.time = _Time(embedding) if cond.time else None
+        self.time = _Time(cond.time, embedding) if cond.time else None
         self.conv_in = init_xavier(conv(rank, self.join.channels, channels[0], kernel=1))
         self.blocks = nn.ModuleList(
             _Block(rank, narrow, wide, width=embedding if cond.time else None, downsamples=first or index > 0)
@@ -91,7 +91,7 @@ class NCSNppDiscriminator(nn.Module):
         self.std = MinibatchStd(group=4)
         self.conv_out = init_xavier(conv(rank, last + 1, last), 1e-10)
         self.out = init_xavier(nn.Linear(last, 1))
-        self.projection = Projection(replace(cond, time=False), last)
+        self.projection = Projection(replace(cond, time=0), last)
         self.heads = Heads(heads, last)  # last, so that it moves no other draw
 
     @property
@@ -109,7 +109,7 @@ class NCSNppDiscriminator(nn.Module):
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
         """Computes the logits of `x`, the maps after each block, and the heads."""
-        time = None if self.time is None else self.time(cond.time, x)
+        time = None if self.time is None else self.time(cond, x)
         h, maps = self.conv_in(self.join(x, cond.concat)), []
         for block in self.blocks:
             h = block(h, time)
@@ -140,16 +140,15 @@ class _Block(nn.Module):
 
 
 class _Time(nn.Module):
-    """Embeds the time for the blocks."""
+    """Embeds the time, or several, for the blocks."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, num: int, width: int) -> None:
         super().__init__()
-        self.width = width + width % 2
+        self.num, self.width = num, width + width % 2
         self.layers = nn.Sequential(
-            init_xavier(nn.Linear(self.width, width)), nn.LeakyReLU(_SLOPE), init_xavier(nn.Linear(width, width))
+            init_xavier(nn.Linear(num * self.width, width)), nn.LeakyReLU(_SLOPE), init_xavier(nn.Linear(width, width))
         )
 
-    def forward(self, time: Tensor | None, x: Tensor) -> Tensor:
-        if time is None:
-            raise ValueError("NCSNppDiscriminator expects a Cond with `time`, as its type says, got None")
-        return F.leaky_relu(self.layers(sinusoidal_embedding(time, self.width).to(x.dtype)), _SLOPE)
+    def forward(self, cond: Cond, x: Tensor) -> Tensor:
+        waves = sinusoidal_embedding(require_times(cond, self.num), self.width)
+        return F.leaky_relu(self.layers(waves.flatten(1).to(x.dtype)), _SLOPE)

@@ -22,6 +22,7 @@ def sample(
     denoise: Denoise,
     x_t: Tensor,
     *,
+    times: Tensor | None = None,
     rng: Rng | None = None,
     seed: int | None = None,
     callback: Callback | None = None,
@@ -38,6 +39,8 @@ def sample(
         denoise: Predicts x_0: it is called as `denoise(x_t, t)`, with `t` a float64 scalar on the CPU, and returns a
             `Denoised`. It is given `x_t` in float32 at least.
         x_t: Noise at the first time, `b ...`: `sampler.start(eps, sampler.times()[0])` of standard normal `eps`.
+        times: The sampler's times, if it has been asked for them in this draw already: making a grid takes as long as
+            several steps. By default, it is asked here.
         rng: Source of the noise that the sampler adds; step `index` draws from `rng.at("sampler", index)`.
         seed: Seed of that noise, in place of `rng`; without either, the noise is different in each call.
         callback: Called with a `SamplingStep` after each step; by default, that of `rng` if it is a `Sampling`, which
@@ -74,7 +77,7 @@ def sample(
         rng = Sampling(rng, callback=callback)
     state: Any = None
     dtype, x_t = x_t.dtype, widen(x_t)
-    steps = list(pairwise(sampler.times()))
+    steps = list(pairwise(sampler.times() if times is None else times))
     for index, (t, s) in enumerate(steps):
         watched = _Watched(denoise)
         x_s, state = sampler.step(watched, x_t, t, s, state, rng.at("sampler", index))

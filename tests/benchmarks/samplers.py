@@ -55,15 +55,16 @@ def measure(name: str, *, rounds: int = 20, steps: int = 50) -> dict[str, float]
     def compute(t: Tensor) -> dict[str, Tensor]:
         return parametrization.coefficients(t, schedule.scales(t))
 
-    def run_whole() -> None:
-        grid = GridCoefficients(compute, sampler.times()[:-1])
+    def run_whole() -> None:  # as `Diffusion.draw` does
+        times = sampler.times()
+        grid = GridCoefficients(compute, times[:-1])
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             coefficients = grid.at(t)
             parametrization.inputs(x_t, coefficients)
             return parametrization.denoised(out, x_t, coefficients)
 
-        sample(sampler, denoise, x, rng=Rng(0))
+        sample(sampler, denoise, x, times=times, rng=Rng(0))
 
     peers = [theirs(beta_start=1e-4, beta_end=2e-2, beta_schedule="linear") for _ in range(rounds + 1)]
     for peer in peers:

@@ -1,9 +1,5 @@
 """A package of a stranger, on public names only: a game of three players, of data of which few have labels."""
 
-import ast
-import importlib
-import os
-import re
 from pathlib import Path
 
 import pytest
@@ -13,49 +9,24 @@ from torch import nn
 import modkit
 from modkit import Batch, Cond, CondType, Rng, StepContext, TensorType
 from modkit.data import Digits
-from modkit.parts.registry import get_registry
-from modkit.testing import find_subjects, make_battery
-from modkit.testing.battery import PartChecks
-from modkit.testing.checks import LONG
-from tests.plugin_factory import make_plugin
+from tests.examples.packages import check_package, find_flaws, install_package
 
 FOLDER = Path(__file__).parents[2] / "examples" / "triple_gan"
-STABLE = "modkit modkit.errors modkit.kinds modkit.models modkit.nn modkit.part modkit.rng modkit.samplers modkit.types"
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """The package, on the path as an installer leaves it."""
-    project = (FOLDER / "pyproject.toml").read_text()
-    name, module = re.search(r'\[project.entry-points.modkit\]\n(\w+) = "(\w+)"', project).groups()
-    site = tmp_path_factory.mktemp("site")
-    make_plugin(site, name, "", distribution="modkit-triple-gan", entry_points=f"[modkit]\n{name} = {module}\n")
-    with pytest.MonkeyPatch.context() as patch:
-        paths = [str(FOLDER), str(site)]
-        patch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
-        for path in paths:
-            patch.syspath_prepend(path)
-        get_registry.cache_clear()
-        yield importlib.import_module("triple_gan.parts")
-    get_registry.cache_clear()
+    with install_package(FOLDER, tmp_path_factory.mktemp("site")) as module:
+        yield module
 
 
 def test_it_is_short_and_imports_what_is_public():
-    files = sorted((FOLDER / "triple_gan").glob("*.py"))
-    assert sum(len(path.read_text().splitlines()) for path in files) <= 150
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module.startswith("modkit"):
-                assert node.module in STABLE.split()
-                assert {one.name for one in node.names} <= {*importlib.import_module(node.module).__all__, "kinds"}
+    check_package(FOLDER)
 
 
 @pytest.mark.parametrize("kind", ["model", "data"])
 def test_a_part_passes_the_battery(parts, kind):
-    (subject,) = (one for one in find_subjects("triple") if one.part.kind == kind)
-    checks = [one for one in make_battery([subject]) if isinstance(one.trial, PartChecks) and one.name not in LONG]
-    assert {"builds", "emits", "isolation", "plays", "signature"} <= {one.name for one in checks}
-    assert not [flaw for flaw in (one.trial.find_flaw(one.name) for one in checks) if flaw is not None]
+    assert not find_flaws("triple", kind)
 
 
 class OneHot(nn.Module):

@@ -157,5 +157,5 @@ test_what_does_not_fit_is_refused = refusals(
 def test_a_missing_condition_is_named():
     net = NCSNpp(X, OUT, CondType(noise=5, time=True), **TINY).double()
     for given, name in ((Cond(time=torch.zeros(2)), "noise"), (Cond(noise=normal(2, 5)), "time")):
-        with pytest.raises(ValueError, match=f"NCSNpp expects a Cond with `{name}`"):
+        with pytest.raises(ValueError, match=f"expects a Cond with `{name}`"):
             net(normal(2, *X.shape), given)

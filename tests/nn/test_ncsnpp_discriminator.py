@@ -80,6 +80,6 @@ test_what_does_not_fit_is_refused = refusals(
     (lambda: NCSNppDiscriminator(X, TIMED, embedding=0), r"NCSNppDiscriminator expects embedding of at least 1, got 0"),
     (
         lambda: NCSNppDiscriminator(X, TIMED)(torch.zeros(1, 1, 8, 8), Cond(concat=torch.zeros(1, 1, 8, 8))),
-        r"NCSNppDiscriminator expects a Cond with `time`",
+        r"the network expects a Cond with `time`",
     ),
 )

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 import modkit
+from modkit import use
 from modkit.diffusion.schedules import Cosine, Linear
+from modkit.models import DenoisingGAN, Diffusion
 from modkit.rng import Rng
 from modkit.samplers import DDIM, Ancestral, sample
 from modkit.types import Denoised, TensorType
@@ -39,6 +41,22 @@ def test_steps_times_states_and_draws():
         x = 0.5 * x + Rng(7).at("sampler", index).normal("eps", x) + index + 1
     assert torch.equal(got, x) and seen == [1.0, 0.5, 0.25]
     assert modkit.sample is sample
+
+
+def test_a_draw_asks_for_the_times_once(monkeypatch):
+    asked, ask = [], Recorder.times
+    monkeypatch.setattr(Recorder, "times", lambda sampler: asked.append(1) or ask(sampler))
+
+    def denoise(x_t, t):
+        return Denoised(0.5 * x_t)
+
+    given = sample(Recorder(), denoise, START, times=ask(Recorder()), seed=3)
+    assert not asked and torch.equal(given, sample(Recorder(), denoise, START, seed=3)) and len(asked) == 1
+    x, slots = TensorType((2,)), {"network": use("mlp", width=4, depth=1), "sampler": lambda schedule, x: Recorder()}
+    models = Diffusion(x, **slots), DenoisingGAN(x, **slots, z_dim=2, discriminator=use("mlp", width=4, depth=1))
+    for num, model in enumerate(models, start=2):
+        model.sample(3, seed=0)
+        assert len(asked) == num
 
 
 def test_a_seed_gives_the_noise_and_without_one_it_is_fresh():

@@ -86,14 +86,15 @@ class AdmBlock(nn.Module):
 
 
 def embed_time(time: Tensor, width: int) -> Tensor:
-    """Computes cosines, then sines, of `time`, `b`, at frequencies `10000^(-2 i / width)`: `b width`, at least float32.
+    """Computes cosines, then sines, of `time`, `...`, at frequencies `10000^(-2 i / width)`.
 
-    The order of operations is the authors': at t = 999 another order differs by 1e-5 in float32.
+    The result is `... width`, at least float32. The order of operations is the authors': at t = 999 another order
+    differs by 1e-5 in float32.
     """
     time = time if time.dtype == torch.float64 else time.float()
     half = width // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=time.dtype, device=time.device) / half)
-    angles = time[:, None] * frequencies
+    angles = time[..., None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

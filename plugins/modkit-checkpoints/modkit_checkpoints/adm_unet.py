@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import Downsample, ResidualBlock, Upsample
-from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.embeddings import CondEmbedding, require_times
 from modkit.nn.unet_body import UNetBody, check_pyramid
 from modkit.types import Cond, CondType, TensorType
 from modkit_checkpoints.adm_blocks import AdmBlock, Direction, embed_time, make_norm, make_resampler
@@ -90,8 +90,8 @@ class AdmUNet(UNetBody):
             got = f"{heads}, {head_channels} and {depth}"
             raise ValueError(f"AdmUNet expects heads, head_channels and depth of at least 1, got {got}")
         rank, width = len(x.shape) - 1, 4 * channels[0]
-        time = _make_time_layers(channels[0], width) if cond.time else None
-        others = CondEmbedding(replace(cond, time=False), width)
+        time = _make_time_layers(cond.time * channels[0], width) if cond.time else None
+        others = CondEmbedding(replace(cond, time=0), width)
         context = cond.context[1] if cond.context else None
         embeds = width if cond.time or others.embeds else None
 
@@ -121,7 +121,7 @@ class AdmUNet(UNetBody):
             upsample=partial(resampler, "up"),
             norm=make_norm,
         )
-        self.base, self.time, self.others = channels[0], time, others
+        self.base, self.num_times, self.time, self.others = channels[0], cond.time, time, others
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h`; a residual block is modulated."""
@@ -133,9 +133,8 @@ class AdmUNet(UNetBody):
         embedding: Tensor = self.others(cond, x)
         if self.time is None:
             return embedding
-        if cond.time is None:
-            raise ValueError("AdmUNet expects a Cond with `time`, as its type says, got None")
-        time: Tensor = self.time(embed_time(cond.time, self.base).to(x.dtype))
+        waves = embed_time(require_times(cond, self.num_times), self.base).flatten(1)
+        time: Tensor = self.time(waves.to(x.dtype))
         return time + embedding
 
 

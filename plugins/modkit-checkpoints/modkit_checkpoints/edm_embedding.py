@@ -2,8 +2,8 @@ r"""The embedding of the time, labels and augmentation labels in EDM's two U-Net
 
     e = W_1 SiLU(W_0 (g(time) + A a + E_early)) + E_late
 
-g holds sines and cosines of the time, a the augmentation labels (no term if none are given), and E the other conditions
-(`CondEmbedding`), which SongUNet adds early and DhariwalUNet late.
+g holds sines and cosines of the time (of several, concatenated), a the augmentation labels (no term if none are given),
+and E the other conditions (`CondEmbedding`), which SongUNet adds early and DhariwalUNet late.
 
 Shape letters: b batch, n frequencies, a augmentation labels, d width.
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.nn.blocks import init_xavier
-from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.embeddings import CondEmbedding, require_times
 from modkit.nn.ncsnpp_body import Embedding
 from modkit.types import Cond, CondType
 
@@ -49,10 +49,10 @@ class Fourier(nn.Module):
         self.register_buffer("frequencies", 2 * math.pi * _SCALE * torch.randn(features // 2))
 
     def forward(self, time: Tensor) -> Tensor:
-        """Computes features `b 2n` of times `b`, at least float32."""
+        """Computes features `... 2n` of times `...`, at least float32."""
         time = time if time.dtype == torch.float64 else time.float()
-        angles = time[:, None] * self.frequencies.to(time.dtype)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
+        angles = time[..., None] * self.frequencies.to(time.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class Mapping(Embedding):
@@ -62,7 +62,7 @@ class Mapping(Embedding):
         cond: The conditions; a map is left to the network.
         features: Number of features of the time, even.
         width: Width of the vector.
-        waves: Computes the `features` features of times, `b`.
+        waves: Computes the `features` features of each time.
         late: Whether the other conditions are added after the layers; otherwise before.
         augment: Number of augmentation labels.
 
@@ -84,12 +84,12 @@ class Mapping(Embedding):
         if features < 2 or features % 2 or width < 1 or augment < 0:
             got = f"{features}, {width} and {augment}"
             raise ValueError(f"Mapping expects an even number of features, width >= 1 and augment >= 0, got {got}")
-        self.features, self.width, self.late, self.has_time = features, width, late, cond.time
+        self.features, self.width, self.late, self.num_times = max(cond.time, 1) * features, width, late, cond.time
         self.waves = waves
-        self.rest = CondEmbedding(replace(cond, time=False), width if late else features)
-        self.augment = init_xavier(nn.Linear(augment, features, bias=False)) if augment else None
-        layered = cond.time or augment > 0 or (self.rest.embeds and not late)
-        self.layers = _make_layers(features, width) if layered else None
+        self.rest = CondEmbedding(replace(cond, time=0), width if late else self.features)
+        self.augment = init_xavier(nn.Linear(augment, self.features, bias=False)) if augment else None
+        layered = cond.time > 0 or augment > 0 or (self.rest.embeds and not late)
+        self.layers = _make_layers(self.features, width) if layered else None
         self.embeds = layered or self.rest.embeds
 
     def forward(self, cond: Cond, x: Tensor, augment: Tensor | None = None) -> Tensor:
@@ -102,10 +102,8 @@ class Mapping(Embedding):
         if self.layers is None:
             return rest
         h = x.new_zeros(len(x), self.features) if self.late else rest
-        if self.has_time:
-            if cond.time is None:
-                raise ValueError("Mapping expects a Cond with `time`, as its type says, got None")
-            h = h + self.waves(cond.time).to(x.dtype)
+        if self.num_times:
+            h = h + self.waves(require_times(cond, self.num_times)).flatten(1).to(x.dtype)
         if augment is not None:
             if self.augment is None:
                 raise ValueError("Mapping expects no augmentation labels, since it was built for none, got some")

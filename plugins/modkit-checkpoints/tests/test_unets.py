@@ -85,6 +85,23 @@ def test_signals_and_volumes_without_conditions(part, options, shape):
 
 
 @pytest.mark.parametrize("part, options", PARTS)
+def test_of_two_times_the_first_is_that_of_one_and_both_matter(part, options):
+    one, two = (randomize(part(X, OUT, CondType(vector=3, time=num), **{**SMALL, **options})) for num in (1, 2))
+    x, cond = normal(3, *X.shape), Cond(vector=normal(3, 3, seed=1), time=normal(3, 2, seed=2))
+    for column in torch.eye(2, dtype=torch.float64):
+        assert not torch.allclose(two(x, cond), two(x, cond.at(cond.time + column)))
+    with pytest.raises(ValueError, match=r"expects 2 times of each sample, `b 2`, got the shape \(3,\)"):
+        two(x, cond.at(cond.time[:, 0]))
+    state = one.state_dict()
+    for name, value in two.state_dict().items():
+        blank = torch.zeros_like(value)
+        blank[tuple(map(slice, state[name].shape))] = state[name]
+        state[name] = blank
+    two.load_state_dict(state)
+    torch.testing.assert_close(two(x, cond), one(x, cond.at(cond.time[:, 0])))
+
+
+@pytest.mark.parametrize("part, options", PARTS)
 def test_dtypes_and_the_state_survive_a_file(part, options):
     one, two = (make(part, options) for _ in range(2))
     two.load_state_dict(load(save(one.state_dict())))
@@ -206,12 +223,12 @@ def test_what_does_not_fit_is_refused(part, types, options, message):
 
 def test_missing_conditions_and_labels_of_no_augmentation_are_named():
     net = AdmUNet(X, X, CondType(time=True, context=(2, 3)))
-    with pytest.raises(ValueError, match="AdmUNet expects a Cond with `time`"):
+    with pytest.raises(ValueError, match="the network expects a Cond with `time`"):
         net(torch.zeros(1, *X.shape), Cond(context=torch.zeros(1, 2, 3)))
     with pytest.raises(ValueError, match="AdmUNet expects a Cond with `context`"):
         net(torch.zeros(1, *X.shape), Cond(time=torch.zeros(1)))
     mapping = Mapping(CondType(time=True), 8, 8, waves=Fourier(8), late=True)
-    with pytest.raises(ValueError, match="Mapping expects a Cond with `time`"):
+    with pytest.raises(ValueError, match="the network expects a Cond with `time`"):
         mapping(Cond(), torch.zeros(2, 1))
     with pytest.raises(ValueError, match="no augmentation labels"):
         mapping(Cond(time=torch.zeros(2)), torch.zeros(2, 1), torch.zeros(2, 2))

@@ -54,6 +54,8 @@ class Network(Configured):
         if odd := [name for name in given if name not in self.takes]:
             expected = f"no conditions but time, {', '.join(self.takes)}"
             raise ValueError(f"{self.owner} expects {expected}, got {', '.join(odd)}: {cond}")
+        if cond.time > 1:
+            raise ValueError(f"{self.owner} expects one time at most, got {cond.time}: {cond}")
 
     def _make_config(self, size: tuple[int, int]) -> dict[str, Any]:
         """Returns the configuration with the size of x."""

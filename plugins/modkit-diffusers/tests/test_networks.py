@@ -133,6 +133,7 @@ def test_a_map_is_further_channels_repeated_to_size(part, name, params, config):
         (UNet2D, TensorType((1, 6, 7)), CondType(), {}, "UNet2D expects sides that 2 divides, for 1 halvings, got 6×7"),
         (UNet2D, TensorType((2, 12)), CondType(), {}, r"UNet2D expects x as continuous maps \(c, h, w\), got 2×12"),
         (UNet2D, X, CondType(noise=4), {}, "UNet2D expects no conditions but time, vector, labels, concat, got noise"),
+        (UNet2D, X, CondType(time=2), {}, "UNet2D expects one time at most, got 2: time 2"),
         (UNet2D, X, CondType(vector=4, labels=3), {}, "UNet2D expects a vector or labels, got both"),
         (UNet2D, X, CondType(), {"norm_num_groups": 5}, r"norm_num_groups 5 divides, got \[32, 64\]"),
         (UNet2D, X, CondType(), {"attention_head_dim": 7}, r"attention_head_dim 7 divides, got \[64, 64\]"),
