@@ -30,6 +30,7 @@ import torch
 from einops import einsum
 from torch import Tensor, nn
 
+from modkit.augmentations.affine import make_matrix, make_shift, make_turn
 from modkit.augmentations.warp import warp
 from modkit.kinds import Step
 from modkit.precision import widen
@@ -123,10 +124,9 @@ class ADA(nn.Module):
         mirrored = self._draw_choice("flip", x, rng, 2)
         turns = self._draw_choice("turns", x, rng, 4)
         right, down = (self._gate(name, (2 * _uniform(name, x, rng) - 1) / 8, 0.0, rng) for name in ("right", "down"))
-        flip = _make_matrix([[1 - 2 * mirrored, 0, 0], [0, 1, 0], [0, 0, 1]], x)
+        flip = make_matrix([[1 - 2 * mirrored, 0, 0], [0, 1, 0], [0, 0, 1]], x)
         cos, sin = (turns == 0).to(x) - (turns == 2).to(x), (turns == 1).to(x) - (turns == 3).to(x)
-        turn = _make_matrix([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], x)
-        return flip @ turn @ _make_shift((right * w).round(), (down * h).round(), x)
+        return flip @ make_turn(cos, sin, x) @ make_shift((right * w).round(), (down * h).round(), x)
 
     def _draw_geometry(self, x: Tensor, rng: Rng) -> Tensor:
         """Draws maps of the result's pixels to the image's."""
@@ -134,16 +134,15 @@ class ADA(nn.Module):
         scale = self._gate("scale", torch.exp2(0.2 * _normal("scale", x, rng)), 1.0, rng)
         stretch = self._gate("stretch", torch.exp2(0.2 * _normal("stretch", x, rng)), 1.0, rng)
         right, down = (self._gate(name, _normal(name, x, rng) / 8, 0.0, rng) for name in ("right", "down"))
-        scaled = _make_matrix([[1 / scale, 0, 0], [0, 1 / scale, 0], [0, 0, 1]], x)
-        stretched = _make_matrix([[1 / stretch, 0, 0], [0, stretch, 0], [0, 0, 1]], x)
+        scaled = make_matrix([[1 / scale, 0, 0], [0, 1 / scale, 0], [0, 0, 1]], x)
+        stretched = make_matrix([[1 / stretch, 0, 0], [0, stretch, 0], [0, 0, 1]], x)
         before, after = (self._draw_turn(name, x, rng) for name in ("before", "after"))
-        return scaled @ before @ stretched @ after @ _make_shift(right * w, down * h, x)
+        return scaled @ before @ stretched @ after @ make_shift(right * w, down * h, x)
 
     def _draw_turn(self, name: str, x: Tensor, rng: Rng) -> Tensor:
         angle = math.pi * (2 * _uniform(name, x, rng) - 1)
         angle = self._gate(name, angle, 0.0, rng, 1 - (1 - self.p).sqrt())  # so that one of the two is made with p
-        cos, sin = angle.cos(), angle.sin()
-        return _make_matrix([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], x)
+        return make_turn(angle.cos(), angle.sin(), x)
 
     def _change_color(self, x: Tensor, rng: Rng) -> Tensor:
         wide = (widen(x) - self.middle) / self.unit
@@ -180,13 +179,3 @@ def _uniform(name: str, x: Tensor, rng: Rng) -> Tensor:
 
 def _normal(name: str, x: Tensor, rng: Rng) -> Tensor:
     return rng.normal(name, x.new_empty(len(x)))
-
-
-def _make_matrix(rows: list[list[Tensor | int]], x: Tensor) -> Tensor:
-    """Makes a matrix for each image, `b 3 3`, of entries `b` and numbers."""
-    one = x.new_ones(len(x))
-    return torch.stack([torch.stack([value * one for value in row], 1) for row in rows], 1)
-
-
-def _make_shift(right: Tensor, down: Tensor, x: Tensor) -> Tensor:
-    return _make_matrix([[1, 0, -right], [0, 1, -down], [0, 0, 1]], x)

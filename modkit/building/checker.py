@@ -260,7 +260,8 @@ def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
     if slot is None:
         expected = f"data without them, or a model with a conditioner, which {type(model).__name__} does not have"
     elif len(unread) == len(conditions):
-        expected = f"a conditioner that reads them, such as {slot}=map"
+        maps = data is not None and all(len(data.fields[name].shape) > 1 for name in unread)
+        expected = f"a conditioner that reads them, such as {slot}={'map' if maps else 'vector'}"
     else:
         expected = "the conditioner to read them, too"
     message = f"the model leaves fields unread that these data have for it to read: {', '.join(unread)}"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modkit.data.splits import read_samples
+from modkit.data.splits import find_plain, read_samples
 from modkit.kinds import Data
 from modkit.rng import Rng
 
@@ -59,7 +59,8 @@ def find_nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
 
 
 def read_batches(data: Data, split: str = "train", size: int = 256, most: int | None = None) -> Iterable[Tensor]:
-    """Reads a split batch by batch in its order, at most `most` samples of it."""
+    """Reads a split batch by batch in its order, at most `most` samples of it, without augmentation."""
+    data = find_plain(data)
     count = data.splits[split] if most is None else min(most, data.splits[split])
     for start in range(0, count, size):
         yield read_samples(data, split, range(start, min(start + size, count)), Rng(0, "compare", start)).tensor

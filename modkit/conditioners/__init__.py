@@ -10,5 +10,6 @@ from modkit.conditioners.maps import Map
 from modkit.conditioners.none import NoConditioner
 from modkit.conditioners.several import Several
 from modkit.conditioners.tokens import Tokens
+from modkit.conditioners.vector import Vector
 
-__all__ = ["Encoded", "Label", "Map", "NoConditioner", "Several", "Tokens"]
+__all__ = ["Encoded", "Label", "Map", "NoConditioner", "Several", "Tokens", "Vector"]

@@ -2,6 +2,7 @@
 
 from modkit.data.archive import Archive
 from modkit.data.array import Array
+from modkit.data.augmented import Augmented
 from modkit.data.binarized import Binarized
 from modkit.data.checkerboard import Checkerboard
 from modkit.data.corrupted import Corrupted
@@ -19,7 +20,7 @@ from modkit.data.subset import Subset
 from modkit.data.torchvision_sets import TorchvisionSet
 
 __all__ = [
-    "Archive", "Array", "Binarized", "Checkerboard", "Corrupted", "Digits", "Drop", "FashionMNIST", "Grid",
-    "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "Stacked",
+    "Archive", "Array", "Augmented", "Binarized", "Checkerboard", "Corrupted", "Digits", "Drop", "FashionMNIST",
+    "Grid", "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "Stacked",
     "Subset", "TorchvisionSet", "read_samples",
 ]  # fmt: skip

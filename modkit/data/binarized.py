@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from modkit.data.moments import measure_std
-from modkit.data.splits import check_indexed, hash_contents, read_samples
+from modkit.data.splits import check_indexed, hash_contents, read_samples, strip
 from modkit.kinds import Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -62,6 +62,11 @@ class Binarized:
     def key(self) -> str:
         """Hash of the data and of how they are binarized."""
         return hash_contents("binarized", self.data.key, self.drawn)
+
+    @property
+    def plain(self) -> Data | None:
+        """The same of the data as they are without augmentation, or None if they have none."""
+        return strip(self)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices`.

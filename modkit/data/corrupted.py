@@ -10,12 +10,10 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from modkit.data.splits import check_indexed, hash_contents, read_samples
+from modkit.data.each import Each
+from modkit.data.splits import check_indexed, hash_contents, read_samples, strip
 from modkit.kinds import Corruption, Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -52,15 +50,21 @@ class Corrupted:
             raise ValueError(f"Corrupted expects a corruption whose fields differ from the data's, got {clash} in both")
         self.x = self.data.x
         self.fields = {**self.data.fields, **self.corruption.fields}
-        self.conditions = tuple(self.corruption.fields)
+        extras = read_extras(self.data, DataExtras)
+        self.conditions = (*extras.conditions, *self.corruption.fields)
         self.splits = self.data.splits
         self.levels = self.data.levels
-        self.factors = read_extras(self.data, DataExtras).factors
+        self.factors = extras.factors
 
     @property
     def key(self) -> str:
         """Hash of the data and the corruption."""
         return hash_contents("corrupted", self.data.key, self.corruption.key)
+
+    @property
+    def plain(self) -> Data | None:
+        """The same of the data as they are without augmentation, or None if they have none."""
+        return strip(self)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices` with all fields.
@@ -69,35 +73,6 @@ class Corrupted:
             ValueError: If there is no such split.
         """
         batch = read_samples(self.data, split, indices, rng)
-        each = _Each([rng.at("corruption", int(index)) for index in indices])
+        each = Each([rng.at("corruption", int(index)) for index in indices])
         made = self.corruption(batch.tensor, each)
         return Batch(batch.x, {**batch.fields, **made}, batch.cond)
-
-
-class _Each(Rng):
-    """A source with one source per row, so that a sample's draws depend on its index and not on its row."""
-
-    def __init__(self, sources: Sequence[Rng]) -> None:
-        super().__init__()
-        self._sources = sources
-
-    def at(self, *names: int | str) -> Rng:
-        return _Each([one.at(*names) for one in self._sources])
-
-    def rows(self, first: int) -> Rng:
-        return _Each(self._sources[first:])
-
-    def normal(self, name: str, like: Tensor) -> Tensor:
-        return self._draw_rows(like, lambda rng, row: rng.normal(name, row))
-
-    def uniform(self, name: str, like: Tensor) -> Tensor:
-        return self._draw_rows(like, lambda rng, row: rng.uniform(name, row))
-
-    def integers(self, name: str, like: Tensor, low: int, high: int) -> Tensor:
-        return self._draw_rows(like, lambda rng, row: rng.integers(name, row, low, high))
-
-    def make_generators(self, num: int) -> list[torch.Generator]:
-        return [one.make_generators(1)[0] for one in self._sources[:num]]
-
-    def _draw_rows(self, like: Tensor, draw: Callable[[Rng, Tensor], Tensor]) -> Tensor:
-        return torch.cat([draw(rng, like[row : row + 1]) for row, rng in enumerate(self._sources[: len(like)])])

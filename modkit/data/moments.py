@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modkit.data.loader import read_in_order
-from modkit.data.splits import is_stream, read_samples
+from modkit.data.splits import find_plain, is_stream, read_samples
 from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -75,7 +75,7 @@ class Moments:
 def measure_std(data: Data, num: int = 1024) -> float | None:
     """Measures the standard deviation of a data set's values, over at most `num` evenly spaced training samples.
 
-    Of a stream, they are the first of a pass, in whole batches.
+    Of a stream, they are the first of a pass, in whole batches. Augmentation (`DataExtras.plain`) is left out.
 
     It is rounded to six digits, so that it is the same on every machine, and None if there are no training samples or
     all their values are equal.
@@ -85,7 +85,7 @@ def measure_std(data: Data, num: int = 1024) -> float | None:
         >>> measure_std(Tensors(torch.tensor([[1.0], [5.0]]), {}, x=TensorType((1,)), fields={}))
         2.0
     """
-    taken = min(data.splits.get("train", 0), num)
+    data, taken = find_plain(data), min(data.splits.get("train", 0), num)
     moments = Moments()
     for batch in _read_some(data, taken):
         moments.add(batch.tensor)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,11 +19,22 @@ __all__ = [
     "check_indexed",
     "check_split",
     "concatenate_batches",
+    "find_plain",
     "finish_batch",
     "hash_contents",
     "is_stream",
     "read_samples",
+    "strip",
 ]
+
+
+class Made(Protocol):
+    """A data set made of another one."""
+
+    data: Data
+
+
+T = TypeVar("T", bound=Made)
 
 
 class InMemory:
@@ -105,6 +118,22 @@ def read_samples(data: Data, split: str, indices: Sequence[int], rng: Rng) -> Ba
         torch.Size([2, 2])
     """
     return finish_batch(data, data.read(split, indices, rng))
+
+
+def find_plain(data: Data) -> Data:
+    """Returns data without augmentation (`DataExtras.plain`); most are that."""
+    plain = read_extras(data, DataExtras).plain
+    return data if plain is None else plain
+
+
+def strip(made: T) -> T | None:
+    """Returns a data set made of another one, `made.data`, as it is of that one's `plain`; None if it has none."""
+    plain = read_extras(made.data, DataExtras).plain
+    if plain is None:
+        return None
+    stripped = copy(made)
+    stripped.data = plain
+    return stripped
 
 
 def hash_contents(*pieces: bytes | str | int | float | bool) -> str:

@@ -61,6 +61,8 @@ class Stacked:
         self.data, self.depth, self.seed = data(), depth, seed
         check_indexed(self.data, "Stacked")
         x, labels = self.data.x, self.data.fields.get("labels")
+        if lost := read_extras(self.data, DataExtras).conditions:
+            raise ValueError(f"Stacked expects data without fields that models have to read, got {list(lost)}")
         if min(depth, num, num_test) < 1:
             raise ValueError(f"Stacked expects depth, num and num_test of at least 1, got {depth}, {num}, {num_test}")
         if len(x.shape) < 2 or labels is None or labels.classes is None or labels.shape:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modkit.data.moments import measure_std
-from modkit.data.splits import check_indexed, check_split, hash_contents, read_samples
+from modkit.data.splits import check_indexed, check_split, hash_contents, read_samples, strip
 from modkit.kinds import Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -64,6 +64,11 @@ class Subset:
     def key(self) -> str:
         """Hash of the data and of which samples are chosen."""
         return hash_contents("subset", self.data.key, self.splits["train"], self.seed)
+
+    @property
+    def plain(self) -> Data | None:
+        """The same of the data as they are without augmentation, or None if they have none."""
+        return strip(self)
 
     def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
         """Reads the samples at `indices`.

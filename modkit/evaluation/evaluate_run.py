@@ -19,6 +19,7 @@ import torch
 
 from modkit.building.session import Loaded, Opened, load_run, open_data
 from modkit.data.loader import draw_permutation
+from modkit.data.splits import find_plain
 from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
 from modkit.evaluation.extractors import choose_features, make_extractor
@@ -150,6 +151,7 @@ def measure_run(
         ValueError: Under the conditions of `evaluate_run`.
     """
     metrics, where = options.metrics, engine.device
+    found = found._replace(data=find_plain(found.data))
     model = loaded.model.to(where).eval()
     precision = options.precision or (found.evaluation.precision if found.evaluation else "float32")
     check_precision(precision, where, model)
@@ -200,6 +202,7 @@ def make_watch(found: Opened, seed: int, precision: Precision = "float32") -> Sc
     Raises:
         ValueError: If there are too few training images, or a metric requires anything else.
     """
+    found = found._replace(data=find_plain(found.data))
     settings = found.evaluation.watch if found.evaluation else Watching()
     if settings.every is None:
         return None

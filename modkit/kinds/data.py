@@ -62,6 +62,9 @@ class DataExtras:
             draws, row by row. With it, `read` may return bytes, a quarter of what floats take on the way from the
             processes that read.
         read_fields: `read_fields(split, indices)` reads the fields without the samples, if they depend on no draw.
+        plain: The same data without augmentation, of the same types and splits, for data that tell how samples are
+            changed: the fields that say so are those of samples as they are. Conditioners are prepared with its fields,
+            and samples are compared with its pictures.
         stream: For data that cannot be read by index, whose `read` then raises ValueError. `stream(split, part, parts,
             rng)` reads one pass over share `part` of `parts` disjoint shares of a split, in an order drawn from `rng`,
             which is the same for all shares. It yields batches of any number of rows, as `read` would return them.
@@ -75,6 +78,7 @@ class DataExtras:
     factors: tuple[str, ...] = ()
     finish: Callable[[Batch], Batch] | None = None
     read_fields: Callable[[str, Sequence[int]], Mapping[str, Tensor]] | None = None
+    plain: Data | None = None
     stream: Callable[[str, int, int, Rng], Iterator[Batch]] | None = None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modkit.data.fields import Fields
 from modkit.data.loader import Loader, View, read_shuffled
-from modkit.data.splits import is_stream
+from modkit.data.splits import find_plain, is_stream
 from modkit.kinds import Data, Engine
 from modkit.models.passes import Passes, SharedPasses
 from modkit.rng import Rng
@@ -66,6 +66,8 @@ class Reader:
     def start_passes(self, player: str, check: Callable[[], None] = lambda: None) -> Passes[Batch]:
         """Returns the data for one player's `prepare`: each iteration is a new pass in a new order.
 
+        Fields that are read alone are those of the data without augmentation.
+
         Args:
             player: The player's name.
             check: Called before each batch, in all processes together; what it raises ends the pass.
@@ -82,7 +84,8 @@ class Reader:
                 yield min(size, left), self.place(batch)
                 left -= size
 
-        fields = None if is_stream(self._data) else SharedPasses(partial(start, Fields(self._data), 0), engine)
+        alone = None if is_stream(self._data) else Fields(find_plain(self._data))
+        fields = None if alone is None else SharedPasses(partial(start, alone, 0), engine)
         num = self._data.splits["train"]
         return SharedPasses(partial(start, self._data, self._settings.workers), engine, fields, num)
 

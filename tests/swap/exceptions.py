@@ -7,6 +7,14 @@ _MAPS = ("encoded", "map", "tokens")
 UNFIT = {
     ("denoising-gan", "schedule", "edm"): "its even times all lie at pure noise",
     ("denoising-gan", "schedule", "learned"): "no loss of the game trains one",
+    **{
+        (family, "data", "augmented"): "no host of the family reads how its samples are changed"
+        for family in ("autoencoder", "bidirectional", "denoising-gan", "flow", "gan", "latent")
+    },
+    **{
+        (family, "conditioner", "vector"): "no host of the family has fields of real values"
+        for family in ("bidirectional", "denoising-gan", "flow")
+    },
     ("autoencoder", "conditioner", "encoded"): "no host of the family has masked samples",
     ("autoencoder", "conditioner", "tokens"): "no encoder attends",
     ("denoising-gan", "data", "corrupted"): "x_t takes a map's place, so no host of the family reads one",
@@ -86,7 +94,6 @@ SAME = {
     r"^denoising-gan(-ring)? .*\.grid=(leading|linspace)": "as many steps as the table has indices visit all",
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
     r"^latent-flow model\.autoencoder\.rate=balanced": "beside a flow there is one KL, and one group is balanced",
-    r"^denoising data\.data=corrupted": "nothing reads what the inner corruption makes",
     r" train\.loggers=": "a logger watches and draws nothing",
     r"^(?!aae ).*\.latent_adversarial=": "there is no critic of latents to play against",
     r"^(vae|vq-vae|aae|denoising|conditional-vae) model\.adversarial=": "there is no critic to play against",

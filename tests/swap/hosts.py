@@ -134,12 +134,14 @@ _MODELS = {
     "denoising": _autoencoder(input="noisy"),
     "conditional-vae": _autoencoder(**_CONV, **_LABEL),
     "bidirectional": _bidirectional(**_ADVERSARIAL),
+    "augmented": _diffusion(conditioner=use("vector", width=8)),
 }
 _DATA = {
     **dict.fromkeys(("gan-ring", "diffusion-ring", "denoising-gan-ring"), _RING),
     **dict.fromkeys(("in-painting", "latent-in-painting"), use("corrupted", data=_DIGITS, corruption="mask")),
     "super-resolution-gan": use("corrupted", data=_DIGITS, corruption="low-res"),
     "denoising": use("corrupted", data=_DIGITS, corruption="noise"),
+    "augmented": use("augmented", data=_DIGITS),
 }
 """Data other than digits."""
 
@@ -203,9 +205,11 @@ SMALL = {
     ("alignment", "field"): {"field": "masked", "width": 8},
     ("lr-schedule", "inverse-root"): {"hold": 1},
     ("conditioner", "label"): {"width": 8},
+    ("conditioner", "vector"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},
     ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV), "beside": ["mask"]},
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
+    ("data", "augmented"): {"data": _DIGITS},
     ("data", "corrupted"): {"data": _DIGITS},
     ("data", "binarized"): {"data": _DIGITS},
     ("data", "subset"): {"data": _DIGITS, "num": 40},

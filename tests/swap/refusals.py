@@ -69,18 +69,26 @@ def _before_last_layer(term):
 
 def _no_fields(path, part, expected):
     """A conditioner stands where the data have no field that it reads."""
-    told = r"\((labels scalar codes of \d+ classes(, (low_res|noisy|dropped) 1×.*)?|shape scalar .*)\)"
+    told = (
+        r"\((labels scalar codes of \d+ classes(, (low_res|noisy|dropped) 1×.*|, augmentation 9 .*)?|shape scalar .*)\)"
+    )
     return rf"{re.escape(path)}: the conditioner {part} cannot be built from fields {told}: {expected}"
 
 
 def _no_masked(path):
     return _no_fields(
-        path, "encoded", r"Encoded expects the data's field 'masked', got fields \['(dropped|labels|orientation)'"
+        path,
+        "encoded",
+        r"Encoded expects the data's field 'masked', got fields \['(augmentation|dropped|labels|orientation)'",
     )
 
 
 def _no_maps(path):
     return _no_fields(path, "map", r"Map expects one or more maps among the data's fields \(.*\), got \[\]")
+
+
+def _no_values(path):
+    return _no_fields(path, "vector", r"Vector expects continuous fields among the data's .*, each once, got \[\]")
 
 
 def _no_tokens(path, part, received):
@@ -367,6 +375,7 @@ _PLAIN = (
 _NESTED = ("diffusion", "joint", "gan", "flow", "vq", "autoregressive", "masked", "cascade", "vae")
 _NO_MAP = ("label", "none", "several")
 _UNCONDITIONAL = ("latent", "sklearn/gaussian-mixture")
+_OF_CORRUPTED = ("super-resolution-gan", "in-painting", "latent-in-painting", "denoising")
 _CONDITIONS = {
     **{
         f"{host}=denoising-gan": "conditions expect `concat` from one side only, got"
@@ -413,12 +422,13 @@ _CONDITIONS = {
             ("super-resolution-gan", _no_maps("model.conditioner")),
             ("in-painting", _no_maps("model.conditioner.parts.maps")),
             ("latent-in-painting", _no_masked("model.prior.conditioner")),
+            ("augmented", _no_values("model.conditioner")),
         )
         for data in (*_PICTURES, *_FLAT)
     },
     **{
         f"{host} data.data=webdataset/stream": "Corrupted expects data that can be read by index, got Stream, a stream"
-        for host in ("super-resolution-gan", "in-painting", "latent-in-painting", "denoising")
+        for host in _OF_CORRUPTED
     },
     **{
         f"latent-in-painting data.corruption={part}": _no_masked("model.prior.conditioner")
@@ -443,6 +453,14 @@ _CONDITIONS = {
                     f"latent-in-painting model={part}"
                     for part in ("autoencoder", "bidirectional", "denoising-gan", "diffusion", "flow", "gan")
                 ),
+                "denoising data.data=corrupted",
+            ),
+            "augmentation": (
+                "bidirectional data=augmented",
+                *(f"{host} data=augmented" for host in (*_PLAIN, *(f"latent-{prior}" for prior in _NESTED))),
+                *(f"{host} data.data=augmented" for host in _OF_CORRUPTED),
+                *(f"augmented model.conditioner={part}" for part in _NO_MAP),
+                "augmented model=sklearn/gaussian-mixture",
             ),
             "noisy": (
                 "denoising model=bidirectional",
@@ -651,7 +669,8 @@ REFUSALS = {
     },
 }
 _GUIDED = (
-    *(("diffusion", "model"), ("in-painting", "model"), ("latent-in-painting", "model.prior")),
+    *((host, "model") for host in ("augmented", "diffusion", "in-painting")),
+    ("latent-in-painting", "model.prior"),
     *((f"latent-{host}", "model.prior") for host in ("diffusion", "joint", "vq")),
     ("latent-cascade", "model.prior.level"),
 )
@@ -674,7 +693,7 @@ REFUSALS |= {
         f"{host} {path}.guidance=perturbed": (
             r"got Perturbed, which asks for `perturbed`, of a network that names its layers of self-attention"
         )
-        for host, path in (("diffusion-ring", "model"), *_GUIDED[3:], *_UNGUIDED)
+        for host, path in (("augmented", "model"), ("diffusion-ring", "model"), *_GUIDED[4:], *_UNGUIDED)
     },
     **{
         f"{host} {path}.guidance=cfg": _no_null(path, conditioner)
@@ -779,14 +798,14 @@ REFUSALS |= {
         f"latent-in-painting model.autoencoder.conditioner={part}": (
             r"model\.prior\.conditioner: .*: Encoded expects an autoencoder that reads no fields, got one that reads"
         )
-        for part in ("encoded", "label", "map", "several")
+        for part in ("encoded", "label", "map", "several", "vector")
     },
     **{f"denoising model={part}": _no_codes("model", part) for part in _CODES},
     "denoising model=cascade": _no_hierarchy("model", "model cascade", "Cascade"),
     **{
         f"denoising {swap}": r"model\.input: expected one of the data's fields: .*; got 'noisy'"
         for swap in (
-            *(f"data={data}" for data in (*_PICTURES, *_FLAT)),
+            *(f"data={data}" for data in ("augmented", *_PICTURES, *_FLAT)),
             *(f"data.corruption={part}" for part in ("drop", "low-res", "mask")),
         )
     },
@@ -810,6 +829,7 @@ REFUSALS |= {
         for host, path, found in (
             ("diffusion", "model", "data with the fields"),
             ("diffusion-ring", "model", "data with the fields"),
+            ("augmented", "model", "data with the fields"),
             ("latent-diffusion", "model.prior", "data with the fields"),
             ("latent-vq", "model.prior", "data with the fields"),
             ("latent-cascade", "model.prior.level", "data with the fields"),
@@ -822,6 +842,7 @@ REFUSALS |= {
             rf"classes, .*, got {found}, which hardly any two samples share"
         )
         for host, path, found in (
+            ("augmented", "model", "the field 'augmentation' of .*"),
             ("in-painting", "model", "the field 'masked' of .*"),
             ("latent-in-painting", "model.prior", "the field 'masked' of .*"),
             ("latent-cascade", "model.prior.level", "concat .* from an enclosing Model"),
@@ -839,6 +860,33 @@ REFUSALS |= {
     "in-painting model.alignment.features=classifier": (
         r"model\.alignment: .* FeatureAlignment expects features that need no training, got classifier:data@untrained"
     ),
+    **{
+        f"{host} {path}=vector": _no_values(path)
+        for host, path in (
+            *_UNFED,
+            *((host, f"{path}.conditioner") for host, path, _ in _CODERS if host not in _OF_CORRUPTED),
+            ("latent-flow", "model.autoencoder.conditioner"),
+            ("bidirectional", "model.conditioner"),
+        )
+    },
+    "latent-cascade model.prior.level.conditioner=vector": _no_values("model.prior.level[0].conditioner"),
+    "super-resolution-gan data=augmented": _no_maps("model.conditioner"),
+    "in-painting data=augmented": _no_maps("model.conditioner.parts.maps"),
+    "latent-in-painting data=augmented": _no_masked("model.prior.conditioner"),
+    "augmented model.conditioner=encoded": _no_masked("model.conditioner"),
+    "augmented model.conditioner=map": _no_maps("model.conditioner"),
+    "augmented model.conditioner=tokens": _no_tokens("model.", "network mlp", _NO_CONTEXT),
+    **{f"augmented model={part}": _no_codes("model", part) for part in _CODES},
+    "augmented model=cascade": _no_hierarchy("model", "model cascade", "Cascade"),
+    **{
+        f"augmented data.data={data}": rf"data: the data augmented .*: Augmented expects {why}"
+        for data, why in (
+            *((data, r"continuous pictures \(c, h, w\), got 2 unbounded") for data in _FLAT),
+            ("augmented", "data without a field 'augmentation' .*, got {'augmentation'"),
+            ("corrupted", "data .* without maps, which would not be changed as pictures are, got {'masked'"),
+            ("webdataset/stream", "data that can be read by index, got Stream, a stream"),
+        )
+    },
 }
 _JOINT = "joint training expects a"
 REFUSALS |= (
