@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from examples.studies.budget import Trial
 
 __all__ = ["DIGITS", "PLANS", "SPRITES", "Plan", "list_betas"]
-
-_EXAMPLES = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -18,7 +15,7 @@ class Plan:
     """What is trained and measured.
 
     Args:
-        spec: The spec's file, with β = 1.
+        spec: The spec's file, in `examples`.
         systems: Overrides of the spec by the name of a system.
         rivals: Systems that should be more disentangled than `VAE`.
         seconds: CPU time of a run's training; None for as many steps as the spec says.
@@ -62,11 +59,11 @@ def _let_fall(initial: float, value: float, steps: int) -> str:
 
 
 DIGITS = Plan(
-    str(_EXAMPLES / "beta_vae" / "digits.yaml"),
+    "beta_vae/digits.yaml",
     {f"β = {beta:g}": _set_beta(beta) for beta in (1.0, 0.5, 0.1, 0.05)},
 )
 SPRITES = Plan(
-    str(_EXAMPLES / "beta-vae-sprites.yaml"),
+    "beta-vae-sprites.yaml",
     {
         "VAE": _set_beta(1),
         "FactorVAE": (

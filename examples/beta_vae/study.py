@@ -30,6 +30,7 @@ from modkit.models.step import StepContext
 
 __all__ = ["carry_out"]
 
+_EXAMPLES = Path(__file__).parents[1]
 _MOST = 10_000  # samples that are measured
 _TERMS = {"rate": "kl", "distortion": "nll"}
 
@@ -51,7 +52,8 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
     betas, rivals = list_betas(plan), plan.rivals
 
     def make_spec(name: str) -> Spec:
-        spec = modkit.load_spec(plan.spec, (*plan.overrides, *plan.systems[name])).with_value("name", make_slug(name))
+        spec = modkit.load_spec(_EXAMPLES / plan.spec, (*plan.overrides, *plan.systems[name]))
+        spec = spec.with_value("name", make_slug(name))
         if plan.seconds is None:
             return spec
         return fit_budget(spec, plan.seconds, out / "budget.json", trial=plan.trial)

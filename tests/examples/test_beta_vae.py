@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ PLAN = replace(
     seeds=2,
     overrides=(*SMALL, "data.size=8"),
 )
+EXAMPLES = Path(command.__file__).parents[1]
 BETAS = {"low": 0.1, "VAE": 1.0, "high": 4.0}
 
 
@@ -68,7 +70,7 @@ def test_betas_ascend_and_leave_out_other_systems():
 @pytest.mark.parametrize(("plan", "name"), [("digits", "β = 1"), *(("sprites", name) for name in SPRITES.rivals)])
 def test_every_system_fits_together(plan, name):
     plan = PLANS[plan]
-    report = modkit.check(modkit.load_spec(plan.spec, (*SMALL[:2], *plan.systems[name])))
+    report = modkit.check(modkit.load_spec(EXAMPLES / plan.spec, (*SMALL[:2], *plan.systems[name])))
     assert report.unchecked == {} and not [note for note in report.findings if note.refused]
 
 
