@@ -247,11 +247,7 @@ _PARTS = {
         ("image-folder", "data.image_folder:ImageFolder", "Pictures in a folder"),
         ("archive", "data.archive:Archive", "Pictures in .zip or .tar archives"),
         ("array", "data.array:Array", "Arrays of pictures, values or codes in .npy files"),
-        (
-            "augmented",
-            "data.augmented:Augmented",
-            "Augmented pictures, the parameters as a field (Karras et al., 2022)",
-        ),
+        ("augmented", "data.augmented:Augmented", "Augmented pictures, with the parameters (Karras et al., 2022)"),
         ("corrupted", "data.corrupted:Corrupted", "Data with a corruption's fields"),
         ("binarized", "data.binarized:Binarized", "Data of two values, for `bernoulli`"),
         ("subset", "data.subset:Subset", "Data with some of the training samples"),
