@@ -139,7 +139,7 @@ class Diffusion(Model):
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         eps = self.coupling(x_0, batch.fields, rng)
         x_t = add_noise(x_0, eps, (alpha_t, sigma_t))
-        aligned = self.alignment if step.wants("alignment") else None
+        aligned = self.alignment if self.alignment and step.wants("alignment") else None
         out, maps = self._run_network(x_t, coefficients, cond, [aligned.tap] if aligned else [])
         losses = self.parametrization.losses(out, x_0, eps, x_t, coefficients)
         losses["denoising"] = weight * losses["denoising"]
