@@ -67,7 +67,7 @@ SPRITES = Plan(
     {
         "VAE": _set_beta(1),
         "FactorVAE": (
-            f"model.weights={{kl: 1, adversarial/latent-critic: {_let_fall(35, 5, 24000)}}}",
+            f"model.weights={{kl: {_let_fall(4, 1, 8000)}, adversarial/latent-critic: {_let_fall(35, 5, 24000)}}}",
             "model.latent_critic={use: mlp, width: 256}",
             "model.latent_adversarial=density-ratio",
             "model.latent_against=shuffled",
