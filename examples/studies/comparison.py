@@ -66,11 +66,13 @@ def compare(
     turns = [(name, seed) for seed in range(max(seeds.values())) for name, num in seeds.items() if seed < num]
     runs = {locate_run(out, *turn).name: turn for turn in turns}
 
-    def take(run: str) -> None:
+    def carry_out(run: str) -> dict[str, float]:
         name, seed = runs[run]
+        return _run(make_spec(name).with_value("train.seed", seed), out / "runs" / run, measure, failed)
+
+    def take(run: str) -> None:
         say(f"training {run}")
-        spec = make_spec(name).with_value("train.seed", seed)
-        figures = keep(_locate_figures(out, run), partial(_run, spec, out / "runs" / run, measure, failed))
+        figures = keep(_locate_figures(out, run), partial(carry_out, run))
         say(f"{run}: " + ", ".join(f"{figure} {value:,.6g}" for figure, value in figures.items()))
         _write(out, settings, _read_rows(out, runs), claims, report)
 
