@@ -24,6 +24,7 @@ class Plan:
         metrics: What is measured.
         num: Number of held-out samples that it is measured on, None for all up to 10,000.
         trial: How the cost of a step is measured.
+        plane: Whether to draw the latents, which have two dimensions, and the decoded plane.
         overrides: Of all specs.
     """
 
@@ -36,6 +37,7 @@ class Plan:
     metrics: tuple[str, ...] = ("latent-usage", "reconstruction")
     num: int | None = None
     trial: Trial = field(default_factory=Trial)
+    plane: bool = False
     overrides: tuple[str, ...] = ()
 
 
@@ -61,6 +63,7 @@ def _let_fall(initial: float, value: float, steps: int) -> str:
 DIGITS = Plan(
     "beta_vae/digits.yaml",
     {f"β = {beta:g}": _set_beta(beta) for beta in (1.0, 0.5, 0.1, 0.05)},
+    plane=True,
 )
 SPRITES = Plan(
     "beta-vae-sprites.yaml",

@@ -68,7 +68,8 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
         partial(report, betas=betas, rivals=rivals),
         say,
     )
-    _draw_latents(plan, out)
+    if plan.plane:
+        _draw_latents(plan, out)
     return text
 
 
@@ -102,8 +103,6 @@ def _draw_latents(plan: Plan, out: Path) -> None:
     for name in plan.systems:
         run = Run.open(locate_run(out, name, 0))
         data, space = open_run(run).data, find_space(modkit.load(run))
-        if space.type.numel != 2:
-            return
         found = encode_split(space, data)
         panels[name] = Points(found.latents.flatten(1), _read_classes(found.fields, find_classes(data)))
         save_grid(out / "planes" / f"{make_slug(name)}.png", decode_plane(space, 16), space.x, 16)
