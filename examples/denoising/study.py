@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -34,7 +35,7 @@ _HERE = Path(__file__).parent
 _SIZE = 8
 _DIGITS = use("digits", size=_SIZE)
 _HALF = use("mask", regions=["half"])
-_SYSTEMS = {
+_SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     PLAIN: {"data": _DIGITS},
     **{
         TRAINED[f"noise {level:g}"]: {
