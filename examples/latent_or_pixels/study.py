@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -165,7 +166,7 @@ def _read_pictures(data: Data, split: str, num: int) -> Tensor:
 def _classifier(plan: Plan, data: Data, out: Path) -> FeatureExtractor:
     """A classifier of the data at their own size, trained once."""
     file = out / "classifier.safetensors"
-    settings = {"name": "fashion-mnist", "size": data.x.shape[-1], "epochs": plan.epochs}
+    settings: dict[str, Any] = {"name": "fashion-mnist", "size": data.x.shape[-1], "epochs": plan.epochs}
     if not file.exists():
         made = Classifier(data.x, **settings)
         made.prepare(list(read_in_order(data, "train", 500, Rng(0))))

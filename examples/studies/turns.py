@@ -16,7 +16,7 @@ from modkit.runs.hold import Hold
 __all__ = ["keep_in_turns", "take_turns", "train_in_turns"]
 
 
-def take_turns(folder: Path, names: Iterable[str], do: Callable[[str], None]) -> None:
+def take_turns(folder: Path, names: Iterable[str], do: Callable[[str], object]) -> None:
     """Does all pieces; what other processes are at is left for the end, when they are waited for.
 
     Args:
