@@ -18,7 +18,7 @@ FAMILY_FREE = (
 )  # fmt: skip
 TORCH_FREE = (
     "version", "errors", "escapes", "blocks", "types", "part", "kinds", "kinds.*", "runs.ranks", "parts.*", "specs.*",
-    "building.call", "building.pieces", "building.plan",
+    "building.call", "building.pieces", "building.plan", "building.planner",
     "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (

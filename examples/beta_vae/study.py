@@ -36,19 +36,7 @@ _TERMS = {"rate": "kl", "distortion": "nll"}
 
 
 def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
-    """Does what is not done yet, and writes `study.json` and `report.md`.
-
-    Args:
-        plan: What is to be done.
-        out: Where everything is kept.
-        say: Prints a line of progress.
-
-    Returns:
-        The report: tables and verdict, Markdown.
-
-    Raises:
-        ValueError: If `out` holds a study of another plan.
-    """
+    """Does what is not done yet, and returns the report, see `examples.studies.command.run_study`."""
     betas, rivals = list_betas(plan), plan.rivals
 
     def make_spec(name: str) -> Spec:

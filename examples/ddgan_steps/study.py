@@ -4,16 +4,17 @@
     OUT/runs/ddgan-4-0            a run a system and seed (T = 4, seed 0); ddpm-0
     OUT/figures/ddgan-4-0-00001000.json   what a checkpoint's samples score; ddpm-16-0-…: DDPM at 16 steps
     OUT/figures/floor.json        what held-out images score
-    OUT/speed/0.json              seconds for 1,000 samples
+    OUT/speed-8.json              seconds for 1,000 samples, of DDPM in 8 steps
     OUT/study.json, report.md     all figures, and the tables with the verdict
 
-Everything is kept: a study that was stopped resumes where it was. DDPM is sampled in 1, 2, 4, … steps until it is
-no worse than DDGAN at T = 4. Speed comes last, when nothing else runs, in CPU time of one thread.
+Everything is kept: a study that was stopped resumes where it was, and processes with the same `OUT` share its runs and
+their scores. DDPM is sampled in 1, 2, 4, … steps until it is no worse than DDGAN at T = 4. Speed comes last, when
+nothing else runs, in CPU time of one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,8 @@ from torch import Tensor
 import modkit
 from examples.ddgan_steps.verdict import COLUMNS, Rows, no_worse, recall_claim, report, speed_claim
 from examples.studies.budget import one_thread, time_sampling
-from examples.studies.folder import check_plan, keep, train_run, write_report
+from examples.studies.folder import check_plan, write_report
+from examples.studies.turns import keep_in_turns, train_in_turns
 from modkit import Rng, Spec
 from modkit.data import Digits
 
@@ -72,29 +74,14 @@ class Plan:
 
 
 def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
-    """Does what is not done yet, and writes `study.json` and `report.md`.
-
-    Args:
-        plan: What is to be done.
-        out: Where everything is kept.
-        say: Prints a line of progress.
-
-    Returns:
-        The report: tables and verdict, Markdown.
-
-    Raises:
-        ValueError: If `out` holds a study of another plan.
-    """
+    """Does what is not done yet, and returns the report, see `examples.studies.command.run_study`."""
     check_plan(asdict(plan), out)
     study = _Study(plan, out, say)
     with one_thread():
         study.train()
-        chains = {
-            steps: {update: study.rows(f"ddgan-{steps}", update) for update in plan.checkpoints}
-            for steps in plan.chains
-        }
+        chains = {steps: study.rows(f"ddgan-{steps}", plan.checkpoints) for steps in plan.chains}
         ddpm = study.ddpm(chains[4][plan.updates])
-        floor = keep(out / "figures" / "floor.json", study.floor)
+        floor = study.floor()
         seconds = study.seconds(max(ddpm))
     text = report(chains, ddpm, seconds, floor)
     claims = recall_claim(chains), speed_claim(chains[4][plan.updates], ddpm, seconds)
@@ -111,19 +98,16 @@ class _Study:
 
     def train(self) -> None:
         """Trains what is not trained, seeds outermost."""
-        for seed in range(self.plan.seeds):
-            for name in (*(f"ddgan-{steps}" for steps in self.plan.chains), "ddpm"):
-                path = self.out / "runs" / f"{name}-{seed}"
-                self.say(f"training {path.name}")
-                if (spent := train_run(self._spec(name, seed), path)) is not None:
-                    self.say(f"trained {path.name}: {spent:.0f} s of CPU time")
+        names = (*(f"ddgan-{steps}" for steps in self.plan.chains), "ddpm")
+        specs = {f"{name}-{seed}": self._spec(name, seed) for seed in range(self.plan.seeds) for name in names}
+        train_in_turns(self.out, specs, self.say)
 
     def ddpm(self, ddgan: Rows) -> dict[int, Rows]:
         """DDPM's rows by number of steps, until they are no worse than DDGAN's; all, where one seed cannot tell."""
         found: dict[int, Rows] = {}
         steps = 1
         while steps <= self.plan.most:
-            found[steps] = self.rows("ddpm", self.plan.updates, steps)
+            found[steps] = self.rows("ddpm", [self.plan.updates], steps)[self.plan.updates]
             if no_worse(found[steps], ddgan):
                 break
             steps *= 2
@@ -131,31 +115,28 @@ class _Study:
 
     def floor(self) -> dict[str, float]:
         """What real images that are not the reference's score against it, as many as there are."""
-        real, others = self._real()
-        count = min(len(real), len(others))
-        return _scores(real[:count], others[:count])
+        found: dict[str, float] = keep_in_turns(self.out, {"figures/floor": self._measure_floor})["figures/floor"]
+        return found
 
     def seconds(self, steps: int) -> dict[str, list[float]]:
         """For 1,000 samples of DDGAN at T = 4 and of DDPM at so many steps, by seed."""
-        runs, rows = self.out / "runs", []
-        for seed in range(self.plan.seeds):
-            models = {
-                "ddgan": modkit.load(runs / f"ddgan-4-{seed}"),
-                "ddpm": modkit.load(runs / f"ddpm-{seed}", [f"model.sampler.steps={steps}"]),
-            }
-            clock = partial(time_sampling, models, self.plan.num, rounds=self.plan.rounds, batch_size=_BATCH)
-            rows.append(keep(self.out / "speed" / f"{seed}-{steps}.json", clock))
-        return {name: [row[name] for row in rows] for name in ("ddgan", "ddpm")}
+        name = f"speed-{steps}"
+        found: dict[str, list[float]] = keep_in_turns(self.out, {name: partial(self._time, steps)})[name]
+        return found
 
-    def rows(self, name: str, update: int, steps: int | None = None) -> Rows:
-        """What the samples of a checkpoint score, by seed."""
-        title = name if steps is None else f"{name}-{steps}"
-        rows = []
-        for seed in range(self.plan.seeds):
-            path = self.out / "figures" / f"{title}-{seed}-{update:08d}.json"
-            rows.append(keep(path, partial(self._measure, name, seed, update, steps)))
-            self.say(f"{path.stem}: " + ", ".join(f"{key} {value:.3g}" for key, value in rows[-1].items()))
-        return rows
+    def rows(self, name: str, updates: Sequence[int], steps: int | None = None) -> dict[int, Rows]:
+        """What the samples of checkpoints score, by update, then by seed."""
+        title, seeds = name if steps is None else f"{name}-{steps}", range(self.plan.seeds)
+        files = {update: [f"figures/{title}-{seed}-{update:08d}" for seed in seeds] for update in updates}
+        found = keep_in_turns(
+            self.out,
+            {
+                file: partial(self._measure, file, name, seed, update, steps)
+                for update, by_seed in files.items()
+                for seed, file in enumerate(by_seed)
+            },
+        )
+        return {update: [found[file] for file in by_seed] for update, by_seed in files.items()}
 
     def _spec(self, name: str, seed: int) -> Spec:
         family, _, steps = name.partition("-")
@@ -164,13 +145,30 @@ class _Study:
         chain = [f"model.steps={steps}"] if steps else []
         return modkit.load_spec(_HERE / f"{family}.yaml", [*given, *chain, f"train.seed={seed}"])
 
-    def _measure(self, name: str, seed: int, update: int, steps: int | None) -> dict[str, float]:
+    def _measure(self, file: str, name: str, seed: int, update: int, steps: int | None) -> dict[str, float]:
         """Scores of a checkpoint's samples against training images, always the same."""
         overrides = [] if steps is None else [f"model.sampler.steps={steps}"]
         model = modkit.load(self.out / "runs" / f"{name}-{seed}", overrides, checkpoint=f"step-{update:08d}")
         (real, _), x = self._real(), model.sample(self.plan.num, seed=seed, batch_size=_BATCH)
         assert isinstance(x, Tensor)
-        return _scores(real, x)
+        scores = _scores(real, x)
+        self.say(f"{file}: " + ", ".join(f"{key} {value:.3g}" for key, value in scores.items()))
+        return scores
+
+    def _measure_floor(self) -> dict[str, float]:
+        real, others = self._real()
+        count = min(len(real), len(others))
+        return _scores(real[:count], others[:count])
+
+    def _time(self, steps: int) -> dict[str, list[float]]:
+        runs, rows = self.out / "runs", []
+        for seed in range(self.plan.seeds):
+            models = {
+                "ddgan": modkit.load(runs / f"ddgan-4-{seed}"),
+                "ddpm": modkit.load(runs / f"ddpm-{seed}", [f"model.sampler.steps={steps}"]),
+            }
+            rows.append(time_sampling(models, self.plan.num, rounds=self.plan.rounds, batch_size=_BATCH))
+        return {name: [row[name] for row in rows] for name in ("ddgan", "ddpm")}
 
     def _real(self) -> tuple[Tensor, Tensor]:
         """So many training images, always the same, and all real images that are not among them."""

@@ -13,62 +13,62 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
-from examples.studies.mean import Claim, Mean, join_report, table
+from examples.studies.mean import Claim, Mean, Rows, average, join_report, table
 
-__all__ = ["LEVELS", "Errors", "judge", "report"]
-
-Errors: TypeAlias = dict[str, dict[str, float]]
-"""Mean squared errors by what was read, then by what was made of it."""
+__all__ = ["HIDDEN", "LEVELS", "PLAIN", "TRAINED", "judge", "report"]
 
 LEVELS = (0.25, 0.5, 1.0)
 """Standard deviations of the noise, of pixels in [-1, 1]."""
 
-_HIDDEN = "hidden half"
-_COLUMNS = ("input", "mean digit", "plain", "trained")
+HIDDEN = "hidden half"
+PLAIN = "plain"
+TRAINED = {**{f"noise {level:g}": f"denoising-{level:g}" for level in LEVELS}, HIDDEN: "painting"}
+"""By what is read, the system that was trained on it."""
+
+_COLUMNS = ("input", "mean digit", PLAIN, "trained")
 
 
-def judge(errors: Sequence[Errors]) -> tuple[Claim, Claim]:
+def judge(rows: Rows) -> tuple[Claim, Claim]:
     """Judges denoising at every level, and in-painting.
 
     Args:
-        errors: Those of each seed.
+        rows: Errors of each system by seed: of the plain one by what was read, of the others by what was made of it.
     """
     noisy = [f"noise {level:g}" for level in LEVELS]
     return (
         _compare(
-            "At each level, the denoised error is below the noisy input's and the plain autoencoder's", errors, noisy
+            "At each level, the denoised error is below the noisy input's and the plain autoencoder's", rows, noisy
         ),
-        _compare(
-            "Of a hidden half, the error is below the mean digit's and the plain autoencoder's", errors, [_HIDDEN]
-        ),
+        _compare("Of a hidden half, the error is below the mean digit's and the plain autoencoder's", rows, [HIDDEN]),
     )
 
 
-def report(errors: Sequence[Errors]) -> str:
+def report(rows: Rows) -> str:
     """The table and the verdict, Markdown.
 
     Args:
-        errors: Those of each seed.
+        rows: Those that `judge` takes.
     """
-    rows = [
-        (read, *(str(_average(errors, read, made)) if made in errors[0][read] else "" for made in _COLUMNS))
-        for read in errors[0]
-    ]
-    return join_report([table(["read", *_COLUMNS], rows)], judge(errors))
+    found = {read: _average(rows, read) for read in ("clean", *TRAINED)}
+    cells = [(read, *(str(row.get(made, "")) for made in _COLUMNS)) for read, row in found.items()]
+    return join_report([table(["read", *_COLUMNS], cells)], judge(rows))
 
 
-def _compare(text: str, errors: Sequence[Errors], inputs: Sequence[str]) -> Claim:
+def _compare(text: str, rows: Rows, inputs: Sequence[str]) -> Claim:
     figures: list[str] = []
     holds: list[bool | None] = []
     for read in inputs:
-        ours = _average(errors, read, "trained")
-        others = {made: _average(errors, read, made) for made in errors[0][read] if made != "trained"}
+        others = _average(rows, read)
+        ours = others.pop("trained")
         figures.append(f"{read}: {ours} against {' and '.join(map(str, others.values()))}")
         holds += [other.exceeds(ours) for other in others.values()]
     return Claim(text, "; ".join(figures), None if None in holds else all(holds))
 
 
-def _average(errors: Sequence[Errors], read: str, made: str) -> Mean:
-    return Mean.of([one[read][made] for one in errors])
+def _average(rows: Rows, read: str) -> dict[str, Mean]:
+    """The errors of what was read, by what was made of it, in the order of the columns."""
+    system = TRAINED.get(read)
+    errors = {made: average(rows, system, made) for made in rows[system][0]} if system else {}
+    errors[PLAIN] = average(rows, PLAIN, read)
+    return {made: errors[made] for made in _COLUMNS if made in errors}

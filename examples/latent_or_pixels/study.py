@@ -4,10 +4,11 @@
     OUT/runs/latent-0          a run a system and seed
     OUT/classifier.safetensors what the pictures are compared by
     OUT/pictures/latent-0.npy  samples; reconstructions-0.npy, held-out.npy beside them
-    OUT/figures/latent-0.json  what they score;  OUT/speed/0.json what sampling costs
+    OUT/figures/latent-0.json  what they score, and what the run costs;  OUT/speed.json what sampling costs
     OUT/study.json, report.md  all figures, and the tables with the verdict
 
-Everything is kept: a study that was stopped resumes where it was. Speed comes last, when nothing else runs.
+Everything is kept: a study that was stopped resumes where it was, and processes with the same `OUT` share its runs and
+their scores. Speed comes last, when nothing else runs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,8 @@ from torch import Tensor, nn
 import modkit
 from examples.latent_or_pixels.verdict import claims, report
 from examples.studies.budget import Trial, fit_budget, one_thread, time_sampling
-from examples.studies.folder import check_plan, keep, train_run, write_report
+from examples.studies.folder import check_plan, write_report
+from examples.studies.turns import keep_in_turns, take_turns, train_in_turns
 from modkit import Model, Rng, Run, Spec
 from modkit.building.session import open_run
 from modkit.data.loader import read_in_order
@@ -70,35 +73,25 @@ class Plan:
 
 
 def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
-    """Does what is not done yet, and writes `study.json` and `report.md`.
-
-    Args:
-        plan: What is to be done.
-        out: Where everything is kept.
-        say: Prints a line of progress.
-
-    Returns:
-        The report: tables and verdict, Markdown.
-
-    Raises:
-        ValueError: If `out` holds a study of another plan.
-    """
+    """Does what is not done yet, and returns the report, see `examples.studies.command.run_study`."""
     check_plan(asdict(plan), out)
-    specs, runs = _fit_specs(plan, out), out / "runs"
+    specs, seeds = _fit_specs(plan, out), range(plan.seeds)
     with one_thread():
-        for seed in range(plan.seeds):
-            for system in SYSTEMS:
-                say(f"training {system}-{seed}")
-                train_run(specs[system].with_value("train.seed", seed), runs / f"{system}-{seed}")
-        rows, beside = _score(plan, out, say)
-        for seed in range(plan.seeds):
-            models = {system: modkit.load(runs / f"{system}-{seed}") for system in SYSTEMS}
-            clock = partial(time_sampling, models, plan.batch, rounds=plan.rounds, batch_size=plan.batch)
-            for system, spent in keep(out / "speed" / f"{seed}.json", clock).items():
-                rows[system][seed]["samples/s"] = plan.batch / spent
+        runs = {f"{name}-{seed}": specs[name].with_value("train.seed", seed) for seed in seeds for name in SYSTEMS}
+        train_in_turns(out, runs, say)
+        figures = _score(plan, out, say)
+        speed = keep_in_turns(out, {"speed": partial(_time, plan, out)})["speed"]
+    rows = {
+        name: [{**figures[f"{name}-{seed}"], "samples/s": plan.batch / speed[name][seed]} for seed in seeds]
+        for name in SYSTEMS
+    }
+    beside = {
+        "its first stage's reconstructions": [figures[f"reconstructions-{seed}"] for seed in seeds],
+        "held-out pictures": [figures["held-out"]],
+    }
     text = report(rows, beside)
-    figures = {"rows": rows, "beside": beside, "claims": list(map(asdict, claims(rows)))}
-    write_report(out, text, {"plan": asdict(plan), **figures})
+    found = {"rows": rows, "beside": beside, "claims": list(map(asdict, claims(rows)))}
+    write_report(out, text, {"plan": asdict(plan), **found})
     return text
 
 
@@ -113,38 +106,44 @@ def _fit_specs(plan: Plan, out: Path) -> dict[str, Spec]:
     return specs
 
 
-def _score(
-    plan: Plan, out: Path, say: Callable[[str], None]
-) -> tuple[dict[str, list[dict[str, float]]], dict[str, list[dict[str, float]]]]:
-    """Figures of samples by system and seed, and of held-out pictures and their reconstructions."""
+def _score(plan: Plan, out: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    """Figures of samples by run, of held-out pictures and their reconstructions."""
     data = open_run(Run.open(out / "runs" / "pixels-0")).data
     reference, held = (_read_pictures(data, split, plan.num) for split in ("train", "test"))
+    take_turns(out / "turns", ["classifier"], lambda _: _classifier(plan, data, out))
     classifier = _classifier(plan, data, out)
 
     def score(name: str, draw: Callable[[], Tensor]) -> dict[str, float]:
         say(f"scoring {name}")
-        file = out / "pictures" / f"{name}.npy"
-        found: dict[str, float] = keep(
-            out / "figures" / f"{name}.json", lambda: _compare(reference, _drawn(file, draw), classifier)
-        )
-        return found
+        return _compare(reference, _drawn(out / "pictures" / f"{name}.npy", draw), classifier)
 
-    rows: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
-    reconstructed = []
+    def measure(run: str) -> dict[str, float]:
+        path = out / "runs" / run
+        model, clock = modkit.load(path), path / "cpu-seconds.json"
+        costs = {"parameters": sum(one.numel() for one in model.parameters()), "NFE": _count_evaluations(model)}
+        costs |= json.loads(clock.read_bytes()) if clock.exists() else {}
+        return {**costs, **score(run, partial(_sample, model, plan.num))}
+
+    def reconstruct(seed: int) -> dict[str, float]:
+        model = modkit.load(out / "runs" / f"latent-{seed}")
+        return score(f"reconstructions-{seed}", partial(_reconstruct, model, held))
+
+    tasks: dict[str, Callable[[], dict[str, float]]] = {}
     for seed in range(plan.seeds):
-        for system in SYSTEMS:
-            path = out / "runs" / f"{system}-{seed}"
-            model, clock = modkit.load(path), path / "cpu-seconds.json"
-            costs = {"parameters": sum(one.numel() for one in model.parameters()), "NFE": _count_evaluations(model)}
-            costs |= json.loads(clock.read_bytes()) if clock.exists() else {}
-            rows[system].append({**costs, **score(path.name, partial(_sample, model, plan.num))})
-            if system == "latent":
-                reconstructed.append(score(f"reconstructions-{seed}", partial(_reconstruct, model, held)))
-    beside = {
-        "its first stage's reconstructions": reconstructed,
-        "held-out pictures": [score("held-out", lambda: held)],
-    }
-    return rows, beside
+        tasks |= {f"{system}-{seed}": partial(measure, f"{system}-{seed}") for system in SYSTEMS}
+        tasks[f"reconstructions-{seed}"] = partial(reconstruct, seed)
+    tasks["held-out"] = partial(score, "held-out", lambda: held)
+    found = keep_in_turns(out, {f"figures/{name}": task for name, task in tasks.items()})
+    return {name: found[f"figures/{name}"] for name in tasks}
+
+
+def _time(plan: Plan, out: Path) -> dict[str, list[float]]:
+    """CPU seconds of a batch of samples of each system, by seed."""
+    rows = []
+    for seed in range(plan.seeds):
+        models = {system: modkit.load(out / "runs" / f"{system}-{seed}") for system in SYSTEMS}
+        rows.append(time_sampling(models, plan.batch, rounds=plan.rounds, batch_size=plan.batch))
+    return {system: [row[system] for row in rows] for system in SYSTEMS}
 
 
 def _compare(reference: Tensor, pictures: Tensor, classifier: FeatureExtractor) -> dict[str, float]:
@@ -167,7 +166,7 @@ def _read_pictures(data: Data, split: str, num: int) -> Tensor:
 def _classifier(plan: Plan, data: Data, out: Path) -> FeatureExtractor:
     """A classifier of the data at their own size, trained once."""
     file = out / "classifier.safetensors"
-    settings = {"name": "fashion-mnist", "size": data.x.shape[-1], "epochs": plan.epochs}
+    settings: dict[str, Any] = {"name": "fashion-mnist", "size": data.x.shape[-1], "epochs": plan.epochs}
     if not file.exists():
         made = Classifier(data.x, **settings)
         made.prepare(list(read_in_order(data, "train", 500, Rng(0))))

@@ -45,19 +45,7 @@ def read_spec(system: str, overrides: tuple[str, ...] = ()) -> Spec:
 
 
 def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
-    """Does what is not done yet, and writes `study.json` and `report.md`.
-
-    Args:
-        plan: What is to be done.
-        out: Where everything is kept.
-        say: Prints a line of progress.
-
-    Returns:
-        The report: table and verdict, Markdown.
-
-    Raises:
-        ValueError: If `out` holds a study of another plan.
-    """
+    """Does what is not done yet, and returns the report, see `examples.studies.command.run_study`."""
     read, measure = partial(read_spec, overrides=plan.overrides), partial(_measure, plan=plan)
     return compare_timed(plan, out, SYSTEMS, read, measure, claims, report, say)
 

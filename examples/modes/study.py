@@ -30,19 +30,7 @@ _LEAST = _WATCHED // 100  # of them, in a mode that is found
 
 
 def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
-    """Does what is not done yet, and writes `study.json` and `report.md`.
-
-    Args:
-        plan: What is to be done.
-        out: Where everything is kept.
-        say: Prints a line of progress.
-
-    Returns:
-        The report: tables and verdict, Markdown.
-
-    Raises:
-        ValueError: If `out` holds a study of another plan.
-    """
+    """Does what is not done yet, and returns the report, see `examples.studies.command.run_study`."""
     return compare(
         plan,
         out,

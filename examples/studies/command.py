@@ -75,7 +75,18 @@ def run_study(
     carry_out: Callable[[_Plan, Path, Callable[[str], None]], str],
     fill: Callable[[Path, str], None] = fill,
 ) -> None:
-    """Runs a study or resumes it, prints its report, and fills the page where one is given."""
+    """Runs a study or resumes it, prints its report, and fills the page where one is given.
+
+    Args:
+        given: The arguments.
+        plan: The plan, a dataclass.
+        carry_out: Does what is not done yet of a plan, keeps everything in a folder, says lines of progress, writes
+            `study.json` and `report.md`, and returns the report: tables and verdict, Markdown.
+        fill: Fills a page.
+
+    Raises:
+        ValueError: If the folder holds a study of another plan.
+    """
     text = carry_out(plan, given.out, lambda line: print(line, flush=True))
     print(text)
     if given.page:

@@ -1,8 +1,7 @@
 """The check of a whole model before any weight exists: the types of all parts, all players' losses, all decodings.
 
-Modules are built on the meta device, where tensors have shapes but no values. The output of each part is compared with
-the type that the part declares, and an error is reported at the part that it comes from. The declared type of a part
-that cannot run without values is trusted, and the part is reported as unchecked.
+Modules are built on the meta device, where tensors have shapes but no values, and tried there, see
+`modkit.building.trial`.
 
 Types say whether parts fit, the models' own review (`modkit.building.review`) whether they suit each other. `examine`
 reports both; `check` also refuses what the review refuses.
@@ -11,18 +10,15 @@ reports both; `check` also refuses what the review refuses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modkit.building.builder import Built, Failed, Site, copy_to_meta
 from modkit.building.candidates import suggest_candidates
-from modkit.building.mentions import drop_leftovers, find_unknown, find_weight
-from modkit.building.meta_cache import MetaCache
+from modkit.building.mentions import drop_leftovers, find_unknown
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
 from modkit.building.review import (
@@ -33,36 +29,25 @@ from modkit.building.review import (
     review_processes,
     verify_overrides,
 )
+from modkit.building.trial import EMITS, Trial, try_model
 from modkit.data.moments import find_type
 from modkit.data.splits import is_stream
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
 from modkit.kinds import Data, DataExtras, EngineExtras, Fact, Finding, Note, read_extras
-from modkit.models.given import pass_fields
 from modkit.models.model import Model
-from modkit.models.player import Player
-from modkit.models.step import StepContext
 from modkit.precision import check_precision
-from modkit.rng import Rng
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec, require_spec
-from modkit.training.players import make_player_states, weigh_losses
+from modkit.training.players import make_player_states
 from modkit.training.schedule import StageSchedule, schedule_stages
-from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
+from modkit.types import Event, TensorType, split_levels
 
-__all__ = ["Port", "Report", "Trial", "check", "check_composed", "examine", "try_model"]
+__all__ = ["Port", "Report", "check", "check_composed", "examine"]
 
 _Made = TypeVar("_Made")
-
-_EMITS: dict[str, Callable[[Built], Event]] = {
-    "encoder": lambda built: built.value.h,
-    "decoder": lambda built: built.types["x"],
-    "generator": lambda built: built.types["x"],
-    "network": lambda built: built.types["out"],
-}
-"""The declared type of the output of a part, by kind."""
 
 
 def check(spec: Spec) -> Report:
@@ -233,22 +218,6 @@ def _verify(report: Report) -> Report:
     return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))
 
 
-def try_model(
-    site: Site, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
-) -> tuple[Model, Trial]:
-    """Builds the model of a site and runs its losses and decodings; problems are recorded by the site.
-
-    Raises:
-        SpecError: If a part cannot be built.
-    """
-    model: Model = site.build_model(x, fields, cond)
-    site.check()
-    trial = Trial(site, model, x, fields, cond)
-    with MetaCache():
-        trial.run()
-    return model, trial
-
-
 def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
     """Checks that the model reads the fields that its data have for it to read."""
     conditions = read_extras(data, DataExtras).conditions
@@ -313,95 +282,6 @@ def _check_precision(site: Site, model: Model, settings: Settings) -> None:
         site.fail("train.precision", str(error))
 
 
-class _Emission(Exception):
-    """The output of a part differs from the type that it declares."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(message)
-        self.path = path
-
-
-@dataclass(frozen=True)
-class _Probe(StepContext):
-    """A step at which every term is wanted, that remembers which were asked for."""
-
-    asked: list[str] = field(default_factory=list)
-
-    def wants(self, term: str) -> bool:
-        self.asked.append(f"{self.scope}{term}")
-        return True
-
-
-class Trial:
-    """Runs the losses and decodings of a model on the meta device, and records problems at the parts they come from."""
-
-    def __init__(
-        self, site: Site, model: Model, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
-    ) -> None:
-        self.site, self.model = site, model
-        self.terms: dict[str, tuple[str, ...]] = {}
-        self.unchecked: dict[str, str] = {}
-        given = _make_blank_cond(cond) if cond else Cond()
-        self._batch = Batch(_make_blank_event(x), {name: _make_blank(type) for name, type in fields.items()}, given)
-        self._paths = {id(b.value): path for path, b in site.built.items() if isinstance(b.value, nn.Module)}
-
-    def run(self) -> None:
-        """Runs each player's losses and the decoding of each latent."""
-        self.model.eval()
-        for built in self.site.built.values():
-            if built.call.part.kind in _EMITS and isinstance(built.value, nn.Module):
-                built.value.register_forward_hook(_make_output_hook(built))
-        for player in self.model.list_active_players():
-            probe = _Probe(Rng("check", player.name))
-            losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
-            self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))
-            for name, loss in losses.items():
-                if loss.shape != ():
-                    self.site.fail(
-                        "model", f"the loss {name} of {player.name} expects a scalar, got {tuple(loss.shape)}"
-                    )
-            self._weigh(player, losses)
-        nested = self._batch.cond != Cond()  # an enclosing Model with conditions draws and bounds, but decodes nothing
-        given = pass_fields(self.model, self._batch.fields)
-        for name, event in self.model.latents.items() if not nested else ():
-            self._attempt(partial(self.model.decode, _make_blank_event(event), name, **given))
-
-    def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
-        """Checks that each weight, on its own, can weight its loss."""
-        last_layer = self.model.get_parameter(player.last_layer) if player.last_layer else None
-        for name, weight in self.model.weights(player.name).items():
-            if name in losses and all(loss.shape == () for loss in losses.values()):
-                try:
-                    weigh_losses(losses, {name: weight}, StepContext(Rng("check", player.name)), last_layer)
-                except ValueError as error:
-                    self.site.fail(
-                        find_weight(self.model, weight, name), f"it cannot weigh a loss of {player.name}: {error}"
-                    )
-
-    def _attempt(self, run: Callable[[], Any]) -> Any:
-        try:
-            return run()
-        except _Emission as error:
-            self.site.fail(error.path, str(error))
-        except Exception as error:
-            path = self._find_culprit(error.__traceback__)
-            if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
-                self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            else:
-                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                self.site.refuse(path, f"it cannot run on its types: {kind}{error}")
-        return None
-
-    def _find_culprit(self, trace: TracebackType | None) -> str:
-        """Finds the path of the innermost part in a traceback."""
-        path = "model"
-        while trace is not None:
-            owner = trace.tb_frame.f_locals.get("self")
-            path = self._paths.get(id(owner), path)
-            trace = trace.tb_next
-        return path
-
-
 def _try_settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
     try:
         return make()
@@ -420,58 +300,13 @@ def _schedule(site: Site, model: Model, settings: Settings) -> tuple[StageSchedu
         return ()
 
 
-def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        said = _EMITS[built.call.part.kind](built)
-        emitted = [tuple(value.shape[1:]) for value in _list_tensors(output)]
-        expected = [type.shape for type in split_levels(said)]
-        if emitted != expected:
-            told = ", ".join(f"{name} {value}" for name, value in built.types.items() if value != CondType())
-            raise _Emission(
-                built.call.path,
-                f"the {built.call.part}, built from {told}, declares an output of {_format_shapes(expected)}, got "
-                f"{_format_shapes(emitted)}",
-            )
-
-    return hook
-
-
-def _list_tensors(value: Any) -> tuple[Tensor, ...]:
-    return tuple(value) if isinstance(value, tuple) else (value,)
-
-
-def _format_shapes(shapes: Iterable[tuple[int, ...]]) -> str:
-    return ", ".join("×".join(map(str, shape)) or "a scalar" for shape in shapes)
-
-
-def _make_blank(type: TensorType) -> Tensor:
-    dtype = torch.float32 if type.classes is None else torch.int64
-    return torch.empty((2, *type.shape), dtype=dtype, device="meta")
-
-
-def _make_blank_event(event: Event) -> Value:
-    return tuple(map(_make_blank, event)) if isinstance(event, tuple) else _make_blank(event)
-
-
-def _make_blank_cond(cond: CondType) -> Cond:
-    """Makes conditions of a type without values, except for the time, which a Model adds itself."""
-    types = {
-        "vector": cond.vector and TensorType((cond.vector,)),
-        "noise": cond.noise and TensorType((cond.noise,)),
-        "labels": cond.labels and TensorType((), classes=cond.labels + 1),
-        "context": cond.context and TensorType(cond.context),
-        "concat": cond.concat,
-    }
-    return Cond(**{name: _make_blank(type) for name, type in types.items() if type})
-
-
 def _make_port(built: Built) -> Port:
     types = {name: _format_event(value) for name, value in built.types.items() if isinstance(value, TensorType | tuple)}
     cond = built.types.get("cond")
     if cond:
         types["cond"] = str(cond)
     kind, value = built.call.part.kind, built.value
-    emits = _format_event(_EMITS[kind](built)) if kind in _EMITS else ""
+    emits = _format_event(EMITS[kind](built)) if kind in EMITS else ""
     if kind in ("bottleneck", "model"):
         emits = "; ".join(f"{name} {_format_event(event)}" for name, event in value.latents.items())
     parameters = sum(p.numel() for p in value.parameters()) if isinstance(value, nn.Module) else 0

@@ -22,10 +22,10 @@ import torch
 
 from modkit.building.builder import Factory, Site
 from modkit.building.call import Call, Given
-from modkit.building.checker import try_model
 from modkit.building.composition import Composition
 from modkit.building.exchange import exchange_weights
 from modkit.building.plan import Plan, plan
+from modkit.building.trial import try_model
 from modkit.errors import Problem, SpecError, split
 from modkit.kinds import KINDS
 from modkit.models.model import Model

@@ -1,30 +1,23 @@
 """The plan: a spec with all short forms and defaults expanded and all keywords checked, before anything is built.
 
-The planner compares a spec's tree with the signatures of the parts that it names. The result is a tree of calls, from
-which the builder makes objects and a run writes its resolved spec. All problems are collected, each with its position.
+It holds a tree of calls, which `modkit.building.planner` makes, and from which the builder makes objects and a run
+writes its resolved spec.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, write_record
-from modkit.building.pieces import find_run, move_refs, read_run_node
-from modkit.errors import Problem, SpecError, join, split, suggest
-from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
-from modkit.part import Local, Part
-from modkit.parts.annotation import render
-from modkit.parts.registry import Entry, Registry, get_registry
-from modkit.parts.signature import Parameter, RecordShape, SlotShape, list_given_types, read_parameters, read_signature
-from modkit.parts.validation import validate
+from modkit.building.call import Call, Record, write_record
+from modkit.building.planner import Planner
+from modkit.errors import Problem, SpecError
+from modkit.parts.registry import Entry, get_registry
 from modkit.specs.event import write_types
-from modkit.specs.implied import derive_defaults
-from modkit.specs.node import Node, Value, describe
+from modkit.specs.node import Node, Value
 from modkit.specs.references import resolve
-from modkit.specs.settings import Evaluation, Settings
+from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.types import TensorType
 
@@ -109,7 +102,7 @@ def plan(spec: Spec, *, typed: bool = False) -> Plan:
         SpecError: With every problem found.
     """
     spec = resolve(spec)
-    planner = _Planner(spec, get_registry())
+    planner = Planner(spec, get_registry())
     model = planner.plan_part(spec.model, "model", "model", None)
     data, settings, evaluation = planner.plan_surroundings()
     planner.check_refs()
@@ -137,7 +130,7 @@ def plan_training(planned: Plan, spec: Spec) -> Plan:
     spec = replace(spec, model=planned.spec.model)
     root = planned.model.path
     kept = {path: call for path, call in planned.calls.items() if path.startswith(root)}
-    planner = _Planner(spec, get_registry(), calls=kept)
+    planner = Planner(spec, get_registry(), calls=kept)
     data, settings, evaluation = planner.plan_surroundings()
     if planner.problems:
         raise SpecError(planner.problems)
@@ -157,250 +150,10 @@ def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
         SpecError: With every problem found.
     """
     spec = Spec(name=kind, model=Node({"use": "autoencoder"}), train=Node({"seed": seed}))
-    planner = _Planner(spec, get_registry())
+    planner = Planner(spec, get_registry())
     part = planner.plan_part(node, kind, kind, None)
     settings = planner.plan_record(spec.train or Node({}), Settings, "train")
     planner.check_refs()
     if planner.problems or not isinstance(part, Call):
         raise SpecError(planner.problems or Problem(kind, "got a reference, expected a part"))
     return Plan(spec, None, part, settings, None, planner.calls, tuple(planner.entries.values()))
-
-
-@dataclass
-class _Planner:
-    """Walks a spec's tree and compares it with signatures."""
-
-    spec: Spec
-    registry: Registry
-    problems: list[Problem] = field(default_factory=list)
-    calls: dict[str, Call] = field(default_factory=dict)
-    refs: list[tuple[Ref, str]] = field(default_factory=list)
-    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
-    given: dict[int, str] = field(default_factory=dict)
-
-    def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
-        """Adds a problem."""
-        self.problems.append(Problem(path, message, self.spec.find_position(path, key=key), hint))
-
-    def plan_surroundings(self) -> tuple[Call | None, Record, Record | None]:
-        """Plans everything but the model: data, training and evaluation."""
-        spec = self.spec
-        data = self.plan_part(spec.data, "data", "data", None) if spec.data is not None else None
-        settings = self.plan_record(spec.train or Node({}), Settings, "train")
-        evaluation = None if spec.evaluate is None else self.plan_record(spec.evaluate, Evaluation, "evaluate")
-        if isinstance(data, Ref):
-            self.report("data", "got a reference, expected a part")
-        if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
-            self.report("name", f"got {describe(spec.name)}, expected a plain name, as of a file")
-        return data if isinstance(data, Call) else None, settings, evaluation
-
-    def plan_part(self, value: Value, kind: str, path: str, fallback: Default | None) -> Call | Ref | None:
-        """Plans a part, given by its node or bare name; returns None after a problem."""
-        if isinstance(value, str):
-            value = Node({"use": value})
-        if not isinstance(value, Node):
-            self.report(path, f"got {describe(value)}, expected a {kind}: its name, or a mapping with `use`")
-            return None
-        if value.ref is not None:
-            ref = Ref(path, value.ref)
-            self.refs.append((ref, kind))
-            return ref
-        if value.use == "run":
-            return self._plan_trained(value, kind, path)
-        if isinstance(value.use, Given):
-            return self._plan_given(value.use, kind, path)
-        if fallback and "use" not in value:
-            value = Node({"use": fallback.name, **fallback.params, **value})
-        part = self._find(value.get("use"), kind, path)
-        return self._make_call(part, value, path) if part else None
-
-    def plan_record(self, value: Value, type: type[Any], path: str) -> Record:
-        """Plans a group of settings."""
-        if not isinstance(value, Node):
-            self.report(path, f"got {describe(value)}, expected a mapping")
-            value = Node({})
-        declared = read_signature(type, (), path)
-        return Record(type, self._plan_arguments(value, declared, (), path))
-
-    def check_refs(self) -> None:
-        """Checks that every reference leads to a part of its slot's kind."""
-        for ref, kind in self.refs:
-            call = self.calls.get(ref.target)
-            if call is None:
-                self.report(
-                    ref.path, f"got a ref to {ref.target}, expected the path of a part", suggest(ref.target, self.calls)
-                )
-            elif call.part.kind != kind:
-                self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
-
-    def _find(self, use: Any, kind: str, path: str) -> Part | None:
-        if use is None:
-            names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
-            self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
-        elif callable(use):
-            return Local.wrap(kind, use)
-        elif not isinstance(use, str):
-            self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}")
-        elif use.startswith(LOCAL):
-            local = use.removeprefix(LOCAL)
-            self.report(path, f"got the local {local}, which cannot be loaded by name, expected a registered {kind}")
-        else:
-            try:
-                entry = self.registry.find_entry(kind, use)
-            except ValueError as error:
-                self.report(path, str(error))
-            else:
-                self.entries[kind, entry.part.name] = entry
-                return entry.part
-        return None
-
-    def _make_call(self, part: Part, node: Node, path: str, trained: Trained | None = None) -> Call | None:
-        try:
-            declared, taken = read_parameters(part), frozenset(list_given_types(part))
-        except Exception as error:  # a plug-in's target may fail to import in any way
-            self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}")
-            return None
-        try:
-            node = _expand(part, node)
-        except ValueError as error:
-            self.report(path, f"the {part} cannot be used: {error}")
-            return None
-        given = KINDS[part.kind].given
-        blank = frozenset(name for name, parameter in declared.items() if parameter.default is None)
-        call = Call(path, part, self._plan_arguments(node, declared, given, path, part), taken, trained, blank)
-        self.calls[path] = call
-        return call
-
-    def _plan_arguments(
-        self,
-        node: Node,
-        declared: Mapping[str, Parameter],
-        given: tuple[str, ...],
-        path: str,
-        owner: Part | None = None,
-    ) -> dict[str, Argument]:
-        for key in node.params if owner else node:
-            if key in given:
-                self.report(
-                    _join(path, key), f"got {key!r}, which the slot of the {owner} provides; leave it out", key=True
-                )
-            elif key not in declared:
-                names = ", ".join(declared) or "none"
-                message = f"got an unknown key {key!r}, expected one of: {names}"
-                self.report(_join(path, key), message, suggest(key, declared), key=True)
-        arguments: dict[str, Argument] = {}
-        kind = owner.kind if owner else None
-        derived = derive_defaults(declared, node, kind, lambda name, reason: self.report(_join(path, name), reason))
-        for name, parameter in derived.items():
-            place = _join(path, name)
-            if name in node:
-                arguments[name] = self._plan_argument(node[name], parameter, place)
-            elif parameter.default is MISSING:
-                self.report(path, f"got no {name!r}, which the {owner} requires: {parameter.help}")
-            else:
-                arguments[name] = self._plan_default(parameter, place)
-        return arguments
-
-    def _plan_default(self, parameter: Parameter, path: str) -> Argument:
-        default = parameter.default
-        if isinstance(default, Default) and parameter.slot:
-            return self.plan_part(Node({}), parameter.slot.kind, path, default)
-        if parameter.record and not parameter.record.container and parameter.record.plain is None:
-            return self.plan_record(Node({}), parameter.record.type, path)
-        return default  # type: ignore[no-any-return]
-
-    def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Argument:
-        if parameter.record:
-            record = parameter.record
-            return self._fill_container(value, record.container, path, lambda v, p: self._fill_record(v, record, p))
-        slot = parameter.slot
-        if slot is None:
-            if reason := validate(value, parameter.annotation):
-                self.report(path, reason)
-            return value
-        if value is None and slot.optional:
-            return None
-        fallback = parameter.default if isinstance(parameter.default, Default) else None
-        return self._fill_container(value, slot.container, path, lambda v, p: self._fill_slot(v, slot, p, fallback))
-
-    def _fill_slot(self, value: Value, slot: SlotShape, path: str, fallback: Default | None) -> Argument:
-        if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
-            if reason := validate(value, float):
-                self.report(path, reason)
-            return value
-        return self.plan_part(value, slot.kind, path, fallback)
-
-    def _fill_record(self, value: Value, record: RecordShape, path: str) -> Argument:
-        if record.plain is None or isinstance(value, Node):
-            return self.plan_record(value, record.type, path)
-        if validate(value, record.plain):
-            self.report(path, f"got {describe(value)}, expected {render(record.plain)} or a mapping")
-        return value
-
-    def _fill_container(
-        self, value: Value, container: str | None, path: str, make: Callable[[Value, str], Argument]
-    ) -> Argument:
-        if container == "list":
-            if isinstance(value, tuple):
-                return [make(item, f"{path}[{index}]") for index, item in enumerate(value)]
-            self.report(path, f"got {describe(value)}, expected a list")
-        elif container == "dict":
-            if isinstance(value, Node):
-                return {key: make(item, _join(path, key)) for key, item in value.items()}
-            self.report(path, f"got {describe(value)}, expected a mapping")
-        else:
-            return make(value, path)
-        return None
-
-    def _plan_given(self, given: Given, kind: str, path: str) -> Call | Ref:
-        """Plans a part given as an object, with the parts it was composed of; its second place is a reference."""
-        if id(given.value) in self.given:
-            ref = Ref(path, self.given[id(given.value)])
-            self.refs.append((ref, kind))
-            return ref
-        self.given[id(given.value)] = path
-        composed: Plan | None = getattr(getattr(given.value, "composition", None), "plan", None)
-        if composed is None:
-            part = Local.wrap(kind, given)
-            self.calls[path] = Call(path, part, {}, frozenset(), given=given)
-        else:
-            inner = [reroot(call, composed.model.path, path) for call in composed.calls.values()]
-            self.calls.update({call.path: call for call in inner})
-            self.calls[path] = replace(self.calls[path], given=given)
-            self.entries.update({(entry.part.kind, entry.part.name): entry for entry in composed.entries})
-        return self.calls[path]
-
-    def _plan_trained(self, node: Node, kind: str, path: str) -> Call | None:
-        known = {"use": str, "path": str, "at": str, "train": bool, "part": Node}
-        before = len(self.problems)
-        for key, value in node.items():
-            if key not in known:
-                self.report(_join(path, key), f"got an unknown key {key!r}, expected path, at, train", key=True)
-            elif not isinstance(value, known[key]):
-                self.report(_join(path, key), f"got {describe(value)}, expected {known[key].__name__}")
-        if "path" not in node:
-            self.report(path, "got no `path`, expected the directory of a run")
-        if len(self.problems) > before:
-            return None
-        trained = Trained(str(node["path"]), str(node.get("at", "model")), bool(node.get("train", False)))
-        try:
-            inner = node["part"] if "part" in node else read_run_node(find_run(trained.path, self.spec), trained.at)
-            inner = move_refs(inner, trained.at, path)
-        except (ValueError, OSError) as error:
-            self.report(path, f"the run cannot be used: {error}")
-            return None
-        if not isinstance(inner, Node):
-            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a {kind}")
-            return None
-        part = self._find(inner.get("use"), kind, path)
-        return self._make_call(part, inner, path, trained) if part else None
-
-
-def _expand(part: Part, node: Node) -> Node:
-    """Expands the keywords of a node, if its part defines how."""
-    expand = read_extras(part.load(), PretrainedExtras).expand_params
-    return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
-
-
-def _join(path: str, key: str) -> str:
-    return join((*split(path), key))

@@ -9,7 +9,6 @@ Shape letters: b batch, and the event's own.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -24,6 +23,7 @@ from modkit.models.composing import Composing
 from modkit.models.given import pass_fields
 from modkit.models.passes import select_fields
 from modkit.models.player import Player
+from modkit.models.request import check_start_noise, choose_seed, expand_field
 from modkit.nn.graphs import find_capture, replay_networks
 from modkit.nn.narrowed_weights import narrow_weights
 from modkit.nn.units import find_networks
@@ -423,10 +423,11 @@ class Model(nn.Module, metaclass=Composing):
         size = 256 if batch_size is None else batch_size
         if num < 1 or size < 1 or first < 0:
             raise ValueError(f"sample expects num >= 1, batch_size >= 1 and first >= 0, got {num}, {size} and {first}")
-        rows = {name: self._expand_field(name, value, num) for name, value in fields.items()}
-        self._check_start_noise(start_noise, num)
+        like = torch.empty(0, dtype=self._floating, device=self.device)
+        rows = {name: expand_field(name, value, num, self.reads, like) for name, value in fields.items()}
+        check_start_noise(self, self.start_noise, start_noise, num)
         check_precision(precision, self.device, self)
-        source = Rng("sample", _choose_seed(seed, generator)).rows(first)
+        source = Rng("sample", choose_seed(seed, generator)).rows(first)
         rng = Sampling(source, start_noise=start_noise, callback=callback)
         drawn = []
         narrowed = narrow_weights(self.modules(), AUTOCAST.get(precision))
@@ -474,34 +475,3 @@ class Model(nn.Module, metaclass=Composing):
     def _restore_type(self, x: Tensor, precision: str) -> Tensor:
         """Converts what autocast has narrowed to the type of the weights."""
         return x.to(self._floating) if precision in AUTOCAST and x.is_floating_point() else x
-
-    def _check_start_noise(self, noise: Tensor | None, num: int) -> None:
-        if noise is None:
-            return
-        if self.start_noise is None:
-            raise ValueError(f"{type(self).__name__} starts from no noise of its own, got start_noise; expected none")
-        expected = (num, *self.start_noise.shape)
-        if noise.shape != expected or not noise.is_floating_point():
-            received = f"{noise.dtype} of shape {tuple(noise.shape)}"
-            raise ValueError(f"sample expects start_noise of floats of shape {expected}, got {received}")
-
-    def _expand_field(self, name: str, value: int | Sequence[int] | Tensor, num: int) -> Tensor:
-        if name not in self.reads:
-            known = ", ".join(self.reads) or "none: the model is unconditional"
-            raise ValueError(f"sample got the field {name!r}, expected one of: {known}")
-        tensor = torch.as_tensor(value, device=self.device)
-        tensor = tensor.to(self._floating) if tensor.is_floating_point() else tensor
-        tensor = tensor.expand(num) if tensor.ndim == 0 else tensor
-        if len(tensor) != num:
-            raise ValueError(f"sample expects one value of {name!r} for each of {num} samples, got {len(tensor)}")
-        return tensor
-
-
-def _choose_seed(seed: int | None, generator: torch.Generator | None) -> int:
-    if seed is not None and generator is not None:
-        raise ValueError("sample expects a seed or a generator, got both")
-    if seed is not None:
-        return seed
-    if generator is None:
-        return secrets.randbits(62)
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

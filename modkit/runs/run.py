@@ -23,28 +23,26 @@ number may read it.
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from modkit.runs import checkpoint as store
-from modkit.runs.checkpoint import Checkpoint, CheckpointError, Latest
-from modkit.runs.files import hash_data, make_own_folder, read_regular, replace_file, write_file
+from modkit.runs.checkpoint import Checkpoint, Latest
+from modkit.runs.exported import check_exported, write_exported
+from modkit.runs.files import hash_data, make_own_folder, read_regular, replace_file
 from modkit.runs.hold import Hold
 from modkit.runs.layout import (
     FIRST,
     LOCK,
     METRICS,
     SPEC,
-    STATE,
     STATUS,
     TIMING,
     check_vacant,
@@ -61,23 +59,15 @@ from modkit.runs.parts import Patience
 from modkit.runs.pictures import encode_png
 from modkit.runs.rows import Mark, Rows
 from modkit.runs.snapshot import Memory, Snapshot, take
+from modkit.runs.weights import WeightReader, Weights
 
-__all__ = ["Run", "Weights"]
+__all__ = ["Run"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_WEIGHTS = ("model", "ema")
-_logger = logging.getLogger(__name__)
 
 
 class _HasYaml(Protocol):
     def to_yaml(self) -> str: ...
-
-
-class Weights(NamedTuple):
-    """The weights of a checkpoint, averaged if the stage keeps an average, and the checkpoint's name."""
-
-    checkpoint: str
-    tensors: dict[str, Tensor]
 
 
 class Run:
@@ -106,6 +96,7 @@ class Run:
         self.spec_text = spec_text
         self.lock = lock
         self._metrics, self._timing = Rows(path / METRICS), Rows(path / TIMING)
+        self._weights = WeightReader(path, lock)
         self._held: Hold | None = None
         self._made: list[Path] = []  # folders that were made for it
 
@@ -213,11 +204,7 @@ class Run:
             ValueError: If a tensor is not dense.
         """
         lock = {**lock, "exported": checkpoint}
-        files = {LOCK: encode(lock), SPEC: spec_text.encode()}
-        for name, data in files.items():
-            write_file(path / name, data)
-        hashes = {name: hash_data(data) for name, data in files.items()}
-        store.write(path, Checkpoint({"model": dict(weights)}, {"sha256": hashes}))
+        write_exported(path, spec_text, lock, weights)
         return cls(path, spec_text, lock)
 
     @classmethod
@@ -240,7 +227,7 @@ class Run:
             raise ValueError(f"Run.open found a damaged {name} in {path}: {error}") from error
         run = cls(path, text, lock)
         if run.exported:
-            run._check_exported()
+            check_exported(path)
         elif "spec" in lock and hash_data(text) not in (lock["spec"], lock.get("former")):
             raise ValueError(
                 f"{path / SPEC} was changed after the run was made: its SHA-256 differs from the one in {LOCK}; "
@@ -284,7 +271,7 @@ class Run:
     @property
     def kept(self) -> list[str]:
         """Names of the checkpoints in the run, in order."""
-        return [str(self.lock["exported"])] if self.exported else store.list_names(self.checkpoints)
+        return self._weights.list_names()
 
     def find_checkpoint(self, name: str | None = None) -> Path:
         """Finds the path of a checkpoint: the last intact one, the `best`, or the one with this name.
@@ -292,8 +279,7 @@ class Run:
         Raises:
             ValueError: If there is no such checkpoint.
         """
-        kept = self.find_checkpoint_name(name)
-        return self.path if self.exported else self.checkpoints / kept
+        return self._weights.find(name)
 
     def find_checkpoint_name(self, name: str | None = None) -> str:
         """Finds the name of a checkpoint: the last intact one, the `best`, or the one with this name.
@@ -301,22 +287,7 @@ class Run:
         Raises:
             ValueError: If there is no such checkpoint.
         """
-        if name is None and not self.exported:
-            return self._read_latest(_WEIGHTS).path.name
-        kept = self.kept
-        if name is None:
-            return kept[0]
-        best: object = name
-        if name == "best" and not self.exported:
-            latest = self._read_latest(())
-            try:
-                best = latest.checkpoint.state["cursor"]["best_name"]
-            except (KeyError, TypeError) as error:
-                raise ValueError(f"{latest.path} does not state which checkpoint is the best") from error
-        if best not in kept:
-            reason = "no score was watched during training" if best is None else f"available: {', '.join(kept)}"
-            raise ValueError(f"{self.path} has no checkpoint {name!r}; {reason}")
-        return str(best)
+        return self._weights.find_name(name)
 
     def read_weights(self, checkpoint: str | None = None) -> Weights:
         """Reads the weights of a checkpoint (see `find_checkpoint`), averaged if the stage keeps an average.
@@ -328,20 +299,7 @@ class Run:
             ValueError: If there is no such checkpoint, or it is damaged.
             OSError: If a file cannot be opened or read.
         """
-        if self.exported:
-            name, kept = self.find_checkpoint_name(checkpoint), self._read_exported()
-        elif checkpoint is None:
-            path, kept, faults = self._read_latest(_WEIGHTS)
-            name = path.name
-            if faults:
-                listed = ", ".join(f"{other} is damaged ({fault})" for other, fault in faults.items())
-                _logger.warning("%s: %s; the older checkpoint %s is used instead", self.path, listed, name)
-        else:
-            name, kept = self._read_named(checkpoint)
-        tensors = dict(kept.tensors["model"])
-        for key, average in kept.tensors.get("ema", {}).items():
-            tensors[key].copy_(average)  # in place, since a shared tensor has several names
-        return Weights(name, tensors)
+        return self._weights.read(checkpoint)
 
     def load_weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
         """Loads the tensors of `read_weights`.
@@ -548,45 +506,6 @@ class Run:
         """Checks that what is written to a held directory ends in it."""
         if self._held:
             self._held.check()
-
-    def _read_latest(self, groups: Collection[str]) -> Latest:
-        """Reads groups of tensors of the last checkpoint in which they are intact."""
-        try:
-            latest = store.read_latest(self.checkpoints, groups, self._id)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path} has no intact checkpoint: {error}") from error
-        if latest is None:
-            raise ValueError(f"{self.path} has no checkpoint yet")
-        return latest
-
-    def _read_named(self, checkpoint: str) -> tuple[str, Checkpoint]:
-        """Reads the weights of the best checkpoint, or of one with a name."""
-        while True:
-            name = self.find_checkpoint_name(checkpoint)
-            try:
-                return name, store.load(self.checkpoints / name, _WEIGHTS, self._id)
-            except CheckpointError:
-                if self.find_checkpoint_name(checkpoint) == name:
-                    raise
-
-    def _read_exported(self) -> Checkpoint:
-        """Reads the only checkpoint of an exported run."""
-        try:
-            return store.read(self.path)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {error}") from error
-
-    def _check_exported(self) -> None:
-        """Checks spec and lock against their hashes in the state, whose own hash is in the manifest."""
-        try:
-            hashes = json.loads(read_regular(self.path / STATE))["sha256"]
-            wrong = [name for name in (LOCK, SPEC) if hashes[name] != hash_data(read_regular(self.path / name))]
-        except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{self.path}: {STATE} is damaged or missing: {error!r}") from error
-        if wrong:
-            raise ValueError(
-                f"{self.path}: {wrong[0]} was changed after the export: its SHA-256 differs from the one in {STATE}"
-            )
 
 
 def _read_mark(latest: Latest) -> Mark:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from examples.denoising.study import Plan, carry_out
-from examples.denoising.verdict import LEVELS, judge, report
+from examples.denoising.verdict import LEVELS, TRAINED, judge, report
 from examples.studies.page import insert
 
 ROOT = Path(__file__).parents[2]
@@ -16,13 +16,16 @@ HIDDEN = {"input": 0.9, "mean digit": 0.5, "plain": 0.6, "trained": 0.4}
 
 
 def errors(num=3, **changes):
-    """Errors of so many seeds, .01 apart where changed figures are not."""
-    rows = {"clean": {"plain": 0.1}, **{f"noise {level:g}": NOISY for level in LEVELS}, "hidden half": HIDDEN}
-    rows |= {read: {**rows[read], **change} for read, change in changes.items()}
-    return [
-        {read: {made: value + 0.01 * seed for made, value in row.items()} for read, row in rows.items()}
-        for seed in range(num)
-    ]
+    """Errors of each system on so many seeds, .01 apart where changed figures are not."""
+    reads = {"clean": {"plain": 0.1}, **{f"noise {level:g}": NOISY for level in LEVELS}, "hidden half": HIDDEN}
+    reads |= {read: {**reads[read], **change} for read, change in changes.items()}
+    rows = {"plain": {read: row["plain"] for read, row in reads.items()}}
+    for read, system in TRAINED.items():
+        rows[system] = {made: value for made, value in reads[read].items() if made != "plain"}
+    return {
+        system: [{made: value + 0.01 * seed for made, value in row.items()} for seed in range(num)]
+        for system, row in rows.items()
+    }
 
 
 @pytest.mark.parametrize(("changes", "holds"), [
@@ -54,16 +57,20 @@ def test_the_page_of_the_study_has_the_marks():
 def test_a_small_study_measures_every_input_and_is_resumed(tmp_path):
     said = []
     text = carry_out(PLAN, tmp_path, said.append)
-    assert [line.split()[1] for line in said] == [
-        f"{name}-{seed}:"
+    assert [line.split()[1] for line in said if line.startswith("training")] == [
+        f"{name}-{seed}"
         for seed in (0, 1)
         for name in ("plain", "denoising-0.25", "denoising-0.5", "denoising-1", "painting")
     ]
-    found = json.loads((tmp_path / "study.json").read_bytes())["errors"]
-    assert set(found[0]) == {"clean", "noise 0.25", "noise 0.5", "noise 1", "hidden half"} and found[0] != found[1]
+    found = json.loads((tmp_path / "study.json").read_bytes())["rows"]
+    assert set(found["plain"][0]) == {"clean", "noise 0.25", "noise 0.5", "noise 1", "hidden half"}
+    assert found["plain"][0] != found["plain"][1] and set(found["painting"][0]) == {"input", "mean digit", "trained"}
     for level in LEVELS:
-        assert found[0][f"noise {level:g}"]["input"] == pytest.approx(level**2, rel=0.05)  # of 23,040 pixels
+        read = found[f"denoising-{level:g}"][0]
+        assert read["input"] == pytest.approx(level**2, rel=0.05) and read["trained"] > 0  # of 23,040 pixels
     (tmp_path / "report.md").unlink()
-    assert carry_out(PLAN, tmp_path, said.append) == text and len(said) == 10
-    with pytest.raises(ValueError, match="to hold a study of the same plan, got one with another seeds"):
-        carry_out(Plan(updates=2, overrides=PLAN.overrides), tmp_path)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert carry_out(PLAN, tmp_path, said.append) == text and (tmp_path / "report.md").read_text() == text
+    assert kept and kept == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    with pytest.raises(ValueError, match="to hold a study of the same plan, got one with another updates"):
+        carry_out(Plan(updates=3, overrides=PLAN.overrides), tmp_path)
