@@ -137,7 +137,7 @@ class ClassifierFree:
         Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), eq. 6 with s = 1 + w,
         https://arxiv.org/abs/2207.12598
         Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models
-        (Kynkäänniemi et al., 2024), eq. 5, https://arxiv.org/abs/2404.07724
+        (Kynkäänniemi et al., 2024), eq. 5 and 6, https://arxiv.org/abs/2404.07724
         Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2023), eq. 15 and 16,
         https://arxiv.org/abs/2305.08891
 
