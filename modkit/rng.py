@@ -36,6 +36,8 @@ class Rng:
     Args:
         *key: The seed, then names and whole numbers.
         first: Global number of the first row drawn here.
+        source: A source to be the same as, with one record of what was drawn, in place of `key` and `first`: for
+            subclasses that draw from another source in their own way. They override `_derive`, which makes children.
 
     Examples:
         >>> rng, x = Rng(0).at("sampler"), torch.empty(4, 2)
@@ -47,10 +49,15 @@ class Rng:
         ValueError: From a draw, if its name was drawn before for the same rows.
     """
 
-    def __init__(self, *key: int | str, first: int = 0) -> None:
-        self._key: Key = _check_names(key)
-        self._first = first
-        self._drawn: set[tuple[Key, int]] = set()
+    def __init__(self, *key: int | str, first: int = 0, source: Rng | None = None) -> None:
+        self._key: Key = source._key if source else _check_names(key)
+        self._first: int = source._first if source else first
+        self._drawn: set[tuple[Key, int]] = source._drawn if source else set()
+
+    @property
+    def first(self) -> int:
+        """The global number of the first row drawn here."""
+        return self._first
 
     def __repr__(self) -> str:
         return f"Rng({', '.join(map(repr, self._key))}, first={self._first})"

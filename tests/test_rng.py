@@ -134,6 +134,15 @@ def test_one_name_is_drawn_once_through_whatever_children():
     drawn(Rng(0), (2, 2))
 
 
+def test_a_source_of_another_is_the_same_and_has_one_record_with_it():
+    rng = Rng(0).at("a").rows(2)
+    same = Rng(source=rng)
+    assert (same.first, rng.first, Rng(0, first=5).first, repr(same)) == (2, 2, 5, repr(rng))
+    assert torch.equal(drawn(same, (2, 2)), drawn(rng.replay(), (2, 2)))
+    with pytest.raises(ValueError, match="expects each name to be drawn once, got 'x' a second time"):
+        rng.uniform("x", torch.empty(2, 2))
+
+
 def test_on_meta_tensors_draws_have_a_form_alone():
     rng = Rng(0)
     assert rng.normal("m", torch.empty(3, 2, device="meta")).shape == (3, 2)

@@ -16,7 +16,7 @@ distribution, and M is a function of the parameters.
 Shape letters: b batch, g changes, d parameters.
 
 References:
-    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.2, table 6,
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.2,
     https://arxiv.org/abs/2206.00364
 """
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
 from modkit.building.composition import Composition
+from modkit.building.exchange import drop_spare
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
@@ -260,7 +261,7 @@ class Site:
             module.frozen = True  # type: ignore[assignment]
         if self.weights:
             folder = find_run(call.trained.path, self.plan.spec)
-            module.load_state_dict(read_piece(folder, call.trained.at))
+            module.load_state_dict(drop_spare(read_piece(folder, call.trained.at), self.plan, call.path))
 
     def _record(self, record: Record) -> Any:
         return record.type(**{name: self.convert_argument(value) for name, value in record.arguments.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from modkit.building.pieces import find_run, read_piece
@@ -10,33 +10,37 @@ from modkit.building.plan import Plan
 from modkit.errors import SpecError
 from modkit.kinds import KINDS
 from modkit.parts.signature import read_parameters
+from modkit.runs.layout import read_step
 from modkit.specs.node import Value
 from modkit.specs.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["exchange_weights"]
+    from modkit.runs.run import Run
+
+__all__ = ["drop_sampling", "drop_spare", "exchange_weights", "list_revised"]
 
 
-def exchange_weights(weights: Mapping[str, Tensor], model: nn.Module, before: Spec, planned: Plan) -> dict[str, Tensor]:
+def exchange_weights(
+    weights: Mapping[str, Tensor], model: nn.Module, before: Spec, planned: Plan, revised: Collection[str] = ()
+) -> dict[str, Tensor]:
     """Returns a model's weights with those of pieces, or of objects, that were put into slots which only sampling uses.
 
     Weights of what was in these slots before are left out, and so are those of what only training uses, where its slot
-    has been emptied. Everything else stays as it is, whether it fits or not.
+    is empty. Everything else stays as it is, whether it fits or not.
 
     Args:
         weights: The weights that were trained, by their names in the model.
         model: The model as it is built now.
         before: The spec that the weights were trained with.
         planned: The plan of the model.
+        revised: Further paths at which the spec has changed since.
     """
-    state = model.state_dict(keep_vars=True)
-    free = [path for path, call in planned.calls.items() if not KINDS[call.part.kind].trained]
-    left = [*free, *_list_empty(planned)]
-    kept = {key: value for key, value in weights.items() if key in state or not _is_inside(f"model.{key}", left)}
+    state, kept = model.state_dict(keep_vars=True), dict(weights)
+    free = _list_free(planned)
     for path, call in planned.calls.items():
-        if not _is_inside(path, free) or _find(before, path) == _find(planned.spec, path):
+        if not _is_inside(path, free) or (_find(before, path) == _find(planned.spec, path) and not _has(revised, path)):
             continue
         prefix = path.partition(".")[2]
         if call.trained:
@@ -44,7 +48,32 @@ def exchange_weights(weights: Mapping[str, Tensor], model: nn.Module, before: Sp
             kept |= {f"{prefix}.{key}": value for key, value in piece.items()}
         elif call.given:
             kept |= {key: value for key, value in state.items() if _is_inside(key, [prefix])}
-    return kept
+    left = [*free, *_list_empty(planned)]
+    return {key: value for key, value in kept.items() if key in state or not _is_inside(f"model.{key}", left)}
+
+
+def drop_spare(weights: Mapping[str, Tensor], planned: Plan, path: str) -> dict[str, Tensor]:
+    """Returns the weights of the part at a path without those of what only training uses, where its slot is empty."""
+    empty = list(_list_empty(planned))
+    return {key: value for key, value in weights.items() if not _is_inside(f"{path}.{key}", empty)}
+
+
+def list_revised(run: Run, checkpoint: str) -> list[str]:
+    """Lists the paths at which a run's spec was changed after a checkpoint was written."""
+    revisions = run.lock.get("revisions", [])[: -1 if run.half_revised else None]
+    since = [one for one in revisions if one["step"] >= read_step(checkpoint)]
+    return [change["path"] for one in since for change in one["changes"]]
+
+
+def drop_sampling(keys: Iterable[str], planned: Plan) -> list[str]:
+    """Returns the names of weights without those in slots which only sampling uses."""
+    free = _list_free(planned)
+    return [key for key in keys if not _is_inside(f"model.{key}", free)]
+
+
+def _list_free(planned: Plan) -> list[str]:
+    """Lists the slots which only sampling uses."""
+    return [path for path, call in planned.calls.items() if not KINDS[call.part.kind].trained]
 
 
 def _list_empty(planned: Plan) -> Iterator[str]:
@@ -53,6 +82,11 @@ def _list_empty(planned: Plan) -> Iterator[str]:
         for name, parameter in read_parameters(call.part).items():
             if parameter.slot and KINDS[parameter.slot.kind].spare and call.arguments.get(name) is None:
                 yield f"{path}.{name}"
+
+
+def _has(changed: Collection[str], path: str) -> bool:
+    """Whether a path has changed, by itself, in what is inside it or with what it is in."""
+    return any(one == path or _is_inside(one, [path]) or _is_inside(path, [one]) for one in changed)
 
 
 def _is_inside(path: str, outer: Collection[str]) -> bool:

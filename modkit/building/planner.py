@@ -49,6 +49,7 @@ class Planner:
     refs: list[tuple[Ref, str]] = field(default_factory=list)
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
     given: dict[int, str] = field(default_factory=dict)
+    frozen: bool = False
 
     def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
         """Adds a problem."""
@@ -190,7 +191,7 @@ class Planner:
             if reason := validate(value, parameter.annotation):
                 self.report(path, reason)
             return value
-        if value is None and slot.optional:
+        if slot.optional and (value is None or (self.frozen and KINDS[slot.kind].spare)):
             return None
         fallback = parameter.default if isinstance(parameter.default, Default) else None
         return self._fill_container(value, slot.container, path, lambda v, p: self._fill_slot(v, slot, p, fallback))
@@ -265,7 +266,11 @@ class Planner:
             self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a {kind}")
             return None
         part = self._find(inner.get("use"), kind, path)
-        return self._make_call(part, inner, path, trained) if part else None
+        outside, self.frozen = self.frozen, self.frozen or not trained.train  # what is frozen needs nothing of training
+        try:
+            return self._make_call(part, inner, path, trained) if part else None
+        finally:
+            self.frozen = outside
 
 
 def _expand(part: Part, node: Node) -> Node:

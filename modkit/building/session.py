@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.checker import Report, check
-from modkit.building.exchange import exchange_weights
+from modkit.building.exchange import exchange_weights, list_revised
 from modkit.building.migration import load_current, load_current_spec
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
@@ -170,7 +170,7 @@ def load_run(
         x, fields = _find_types(run, site, mine.spec)
         model: Model = site.build_model(x, fields)
         site.check()
-    weights = exchange_weights(mine.weights, model, mine.spec, site.plan)
+    weights = exchange_weights(mine.weights, model, mine.spec, site.plan, list_revised(run, mine.checkpoint))
     _load_weights(run, model, weights, ", ".join(overrides) or "the spec given")
     notes = (note for note in review_model(model) if isinstance(note, Finding))
     show_warnings((replace(finding, overrides=()) for finding in notes), str(run.path))  # it is trained already

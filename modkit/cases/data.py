@@ -15,6 +15,7 @@ from modkit.cases.probe import Probe
 from modkit.cases.shapes import FIELDS, IMAGE, ODD, list_cond_types
 from modkit.data.splits import finish_batch, is_stream
 from modkit.data.stream import StreamReader
+from modkit.kinds import ConditionerExtras, read_extras
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -61,7 +62,10 @@ def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     many = Probe(_MANY, dtype=probe.dtype)
     part.prepare([Batch(torch.zeros(_MANY, 1), {name: many.draw_tensor(name, known[name]) for name in part.reads})])
     found = _emit_cond("", part(fields, probe.rng.at("drop") if probe.training else None), part.type)
-    null = _emit_cond("null ", part.null(probe.num), replace(part.type, concat=None), learns=False)
+    without = replace(part.type, concat=None)
+    null = _emit_cond("null ", part.null(probe.num), without, learns=False)
+    if hide := read_extras(part, ConditionerExtras).hide:
+        null |= _emit_cond("hidden ", hide(fields, probe.num), without, learns=False)
     drawn = part.draw(probe.num, probe.rng.at("draw"))
     if set(drawn) != set(part.reads):
         raise AssertionError(f"expected `draw` to return {list(part.reads)}, got {list(drawn)}")

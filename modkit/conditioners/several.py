@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -17,8 +18,9 @@ class Several(nn.Module):
     """Combines the conditions of several conditioners.
 
     Vectors and tokens are concatenated; a map, labels or noise may come from only one conditioner. Each drops its
-    conditions independently. A field that several conditioners read is drawn by the first of them; fields that
-    different conditioners draw need not belong to the same sample.
+    conditions independently. What a conditioner never drops (`drop: 0`) guidance keeps on its unconditional side, as it
+    keeps maps: a null that was not trained is not used. A field that several conditioners read is drawn by the first of
+    them; fields that different conditioners draw need not belong to the same sample.
 
     Args:
         parts: The conditioners by name, in the order in which their conditions are joined.
@@ -77,6 +79,20 @@ class Several(nn.Module):
         cond = Cond()
         for part in self._parts.values():
             cond = cond.merge(part.null(num))
+        return cond
+
+    def hide(self, fields: Mapping[str, Tensor], num: int) -> Cond:
+        """Computes null conditions, but for conditioners that never drop theirs: these keep what the fields say."""
+        cond = Cond()
+        for part in self._parts.values():
+            extras = read_extras(part, ConditionerExtras)
+            if extras.hide:
+                hidden = extras.hide(fields, num)
+            elif extras.drop == 0 and replace(part.type, concat=None):
+                hidden = part(fields, None)
+            else:
+                hidden = part.null(num)
+            cond = cond.merge(replace(hidden, concat=None))
         return cond
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:

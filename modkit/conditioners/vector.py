@@ -29,9 +29,6 @@ _CONSTANT = 1e-6  # a deviation, relative to the mean, that float32 cannot tell 
 class Vector(Drawing):
     """An embedding of real values, such as measurements or the parameters of an augmentation; and one of no values.
 
-    Where nothing is dropped (`drop: 0`), an embedding of no values is not trained, and guidance has that of the mean in
-    its place. Of the parameters of `augmented` this is zero: conditioners are prepared with pictures as they are.
-
     References:
         Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), algorithm 1, https://arxiv.org/abs/2207.12598
 
@@ -99,8 +96,8 @@ class Vector(Drawing):
         return Cond(vector=self.embed(torch.cat([values * (1 - none), none], 1)))
 
     def null(self, num: int) -> Cond:
-        """Returns the vector of no values, or of the mean if none are ever dropped, `num d`."""
-        none = torch.cat([torch.zeros_like(self.mean), self.mean.new_full((1,), float(self.drop > 0))])
+        """Returns the vector of no values, `num d`."""
+        none = torch.cat([torch.zeros_like(self.mean), self.mean.new_ones(1)])
         return Cond(vector=self.embed(none).expand(num, -1))
 
     def prepare(self, batches: Iterable[Batch]) -> None:

@@ -40,7 +40,7 @@ class Augmented:
     and what comes in from outside is mirrored.
 
     References:
-        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.2, table 6,
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.2,
         https://arxiv.org/abs/2206.00364
 
     Args:

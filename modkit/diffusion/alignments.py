@@ -13,7 +13,7 @@ Shape letters: b batch, c channels of the tap, d features, h w spatial (one, two
 
 References:
     Representation Alignment for Generation: Training Diffusion Transformers Is Easier Than You Think (Yu et al., 2025),
-    section 3, https://arxiv.org/abs/2410.06940
+    section 3.3, https://arxiv.org/abs/2410.06940
 """
 
 from __future__ import annotations

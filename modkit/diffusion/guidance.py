@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modkit.diffusion.coefficients import GridCoefficients
 from modkit.diffusion.gaussian import broadcast
-from modkit.kinds import Conditioner, Denoise, Schedule, Sides
+from modkit.kinds import Conditioner, ConditionerExtras, Denoise, Schedule, Sides, read_extras
 from modkit.types import Cond, Denoised, TensorType
 
 __all__ = ["ClassifierFree", "ConditionSides", "NoGuidance", "Perturbed", "extrapolate", "make_conditions"]
@@ -36,10 +36,11 @@ def make_conditions(conditioner: Conditioner, fields: Mapping[str, Tensor], num:
         cond: Conditions from an enclosing Model, which both denoisers receive.
 
     Returns:
-        The conditions by side: those of `cond`, and those of `null`, which keep maps only.
+        The conditions by side: those of `cond`, and those of `null`, which keep maps and what is never dropped beside
+        conditions that are.
     """
-    given = conditioner(fields, None)
-    null = replace(conditioner.null(num), concat=given.concat)
+    given, hide = conditioner(fields, None), read_extras(conditioner, ConditionerExtras).hide
+    null = replace(hide(fields, num) if hide else conditioner.null(num), concat=given.concat)
     return {"cond": given.merge(cond), "null": null.merge(cond)}
 
 
@@ -137,7 +138,7 @@ class ClassifierFree:
         Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), eq. 6 with s = 1 + w,
         https://arxiv.org/abs/2207.12598
         Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models
-        (Kynkäänniemi et al., 2024), eq. 5, https://arxiv.org/abs/2404.07724
+        (Kynkäänniemi et al., 2024), eq. 5 and 6, https://arxiv.org/abs/2404.07724
         Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al., 2023), eq. 15 and 16,
         https://arxiv.org/abs/2305.08891
 

@@ -58,8 +58,7 @@ class _Spread(Rng):
     """A source whose draws are spread evenly over the rows of each name."""
 
     def __init__(self, rng: Rng) -> None:
-        super().__init__(*rng._key, first=rng._first)
-        self._drawn = rng._drawn
+        super().__init__(source=rng)
 
     def _derive(self, key: Key, first: int) -> Rng:
         return _Spread(super()._derive(key, first))
@@ -77,8 +76,8 @@ class _Spread(Rng):
     def _spread(self, name: str, like: Tensor) -> Tensor:
         """Draws from (0, 1), `b ...`, float64; the columns have shifts of their own."""
         one = torch.empty(1, *like.shape[1:], dtype=torch.float64, device="cpu")
-        shift = self.replay().rows(-self._first).uniform(name, one) + 2**-25  # half a step of its grid: never 0
-        rows = torch.arange(self._first, self._first + len(like), device="cpu")
+        shift = self.replay().rows(-self.first).uniform(name, one) + 2**-25  # half a step of its grid: never 0
+        rows = torch.arange(self.first, self.first + len(like), device="cpu")
         spread: Tensor = (shift + _compute_radical_inverse(rows).view(-1, *[1] * (like.ndim - 1))) % 1
         return spread
 

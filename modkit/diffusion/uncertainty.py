@@ -28,7 +28,7 @@ class Uncertainty(nn.Module):
     its place. u is 0 before training, where the weight is that of `base`.
 
     References:
-        Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024), eq. 14 and 15,
+        Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024), eq. 21,
         https://arxiv.org/abs/2312.02696
         Multi-Task Learning Using Uncertainty to Weigh Losses (Kendall et al., 2018), eq. 7,
         https://arxiv.org/abs/1705.07115

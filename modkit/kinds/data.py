@@ -127,7 +127,10 @@ class ConditionerExtras:
             either all given or all drawn.
         drop: Probability with which conditions are replaced by null conditions in training, 0.0 if they never are (maps
             are kept), or None if it is unknown. Guidance that calls the unconditional denoiser is refused with 0.0.
+        hide: `hide(fields, num)` returns the conditions of guidance's unconditional side, without maps, if some of the
+            null conditions are not used in training, and what the fields say is kept in their place.
     """
 
     together: tuple[tuple[str, ...], ...] = ()
     drop: float | None = None
+    hide: Callable[[Mapping[str, Tensor], int], Cond] | None = None

@@ -110,18 +110,18 @@ class Bound(Streaming[Bounds]):
                 with levels lie outside [-1, 1].
         """
         if bool((indices.diff() != 1).any()):
-            raise ValueError(f"Bound expects consecutive indices, got {indices.tolist()}")
+            raise ValueError(f"{type(self).__name__} expects consecutive indices, got {indices.tolist()}")
         model: Model = values["model"]
         levels: int | None = values["levels"]
         batch: Batch = values["batch"].to(model.device)
         rng = Rng(self.seed, "bound").rows(int(indices[0]))
         grain = 0.0 if levels is None or model.discrete else 2 / (levels - 1)
         if grain:
-            batch = replace(batch, x=_dequantize(batch.tensor, grain, rng))
+            batch = replace(batch, x=self._dequantize(batch.tensor, grain, rng))
         with evaluate_mode(model):
             nats = self.compute_nats(model, batch, rng.at("model"), grain)
         if not bool(nats.isfinite().all()):
-            expected = f"{type(model).__name__} to give finite bounds"
+            expected = f"a finite {self.names[0]} of {type(model).__name__}"
             raise ValueError(f"{type(self).__name__} expects {expected}, got NaN or infinity")
         return Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel, model.discrete)
 
@@ -136,9 +136,8 @@ class Bound(Streaming[Bounds]):
             ValueError: If the levels or dimensions of the data differ.
         """
         if a[1:] != b[1:]:
-            raise ValueError(
-                f"Bound expects all data to have the same levels and dimensions, got {a[1:3]} and {b[1:3]}"
-            )
+            expected = "all data to have the same levels and dimensions"
+            raise ValueError(f"{type(self).__name__} expects {expected}, got {a[1:3]} and {b[1:3]}")
         return a._replace(moments=a.moments.merge(b.moments))
 
     def result(self, state: dict[str, Bounds], rng: Rng) -> dict[str, Score]:
@@ -159,8 +158,8 @@ class Bound(Streaming[Bounds]):
         bits_error = None if error is None else error / (dim * math.log(2))
         return {name: score, bits_name: replace(score, value=bits, error=bits_error, better="lower")}
 
-
-def _dequantize(x: Tensor, grain: float, rng: Rng) -> Tensor:
-    if not bool((x.abs() <= 1 + _OUTSIDE).all()):
-        raise ValueError(f"Bound expects data with levels in [-1, 1], got values up to {float(x.abs().max()):g}")
-    return x + grain * (rng.uniform("dequantise", x) - 0.5)
+    def _dequantize(self, x: Tensor, grain: float, rng: Rng) -> Tensor:
+        if not bool((x.abs() <= 1 + _OUTSIDE).all()):
+            expected = "data with levels in [-1, 1]"
+            raise ValueError(f"{type(self).__name__} expects {expected}, got values up to {float(x.abs().max()):g}")
+        return x + grain * (rng.uniform("dequantise", x) - 0.5)

@@ -2,7 +2,8 @@
 
 The compiler makes another variant of a module's code for each combination of what it depends on: whether gradients are
 taken, of which parameters, the mode, types, and sizes. Modules that are built alike, such as the blocks of a
-transformer, share their variants. The size of the batch makes no variant (except for batches of one sample).
+transformer, share their variants. The size of the batch makes no variant (except for batches of one sample). What is
+differentiated forward, or transformed by `torch.func`, runs uncompiled: the compiler would give up its code for good.
 
 Shape letters: b batch.
 """
@@ -13,6 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -20,6 +22,7 @@ import torch
 from torch import nn
 
 from modkit.nn.arguments import find_tensors
+from modkit.ops.kernel import is_transformed
 from modkit.specs.settings import Compilation
 
 __all__ = ["VARIANTS", "compile_modules", "is_paused", "restore_module", "run_uncompiled"]
@@ -33,7 +36,8 @@ _logger = logging.getLogger(__name__)
 def compile_modules(modules: Iterable[nn.Module], name: str, how: Compilation) -> None:
     """Compiles modules in place, each by itself; they are compiled when they are first called.
 
-    Where the compiler gives up, a module runs uncompiled, and a warning names it.
+    Where the compiler gives up, or a call is differentiated forward, a module runs uncompiled, and a warning names it
+    and says why.
 
     Args:
         modules: The modules.
@@ -58,13 +62,14 @@ def compile_modules(modules: Iterable[nn.Module], name: str, how: Compilation) -
         )
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, VARIANTS)
     shared: dict[Hashable, Callable[..., Any]] = {}
+    warn = _make_warning(name)
     for module in modules:
         key = type(module), tuple((name, one.shape) for name, one in module.named_parameters())
         if key not in shared:
             mode = None if how.mode == "default" else how.mode
             dynamic = how.dynamic or False  # None is torch's for sizes that are found to change: one after the other
             shared[key] = torch.compile(_make_call(name), backend=how.backend, mode=mode, dynamic=dynamic)
-        module.forward = _Compiled(module.forward, shared[key], marks=how.dynamic is None)
+        module.forward = _Compiled(module.forward, shared[key], warn, marks=how.dynamic is None)
 
 
 def restore_module(module: nn.Module) -> None:
@@ -102,17 +107,36 @@ class _Compiled:
 
     pauses = 0
 
-    def __init__(self, original: Callable[..., Any], call: Callable[..., Any], *, marks: bool) -> None:
-        self.original, self._call, self._marks = original, call, marks
+    def __init__(
+        self, original: Callable[..., Any], call: Callable[..., Any], warn: Callable[[], None], *, marks: bool
+    ) -> None:
+        self.original, self._call, self._warn, self._marks = original, call, warn, marks
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         if self.pauses:
+            return self.original(*given, **named)
+        if is_transformed():
+            self._warn()
             return self.original(*given, **named)
         if self._marks:
             for tensor in find_tensors((given, tuple(named.values()))):
                 if tensor.ndim and len(tensor) > 1:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return self._call(self.original, *given, **named)
+
+
+def _make_warning(name: str) -> Callable[[], None]:
+    """Makes the warning, logged once, that a network is called where nothing is compiled."""
+
+    @cache
+    def warn() -> None:
+        _logger.warning(
+            "%s runs uncompiled where it is differentiated forward (torch.func.jvp) or transformed by torch.func: "
+            "torch's compiler compiles nothing there",
+            name,
+        )
+
+    return warn
 
 
 def _make_call(name: str) -> Callable[..., Any]:

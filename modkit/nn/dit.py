@@ -15,7 +15,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,13 +24,13 @@ from modkit.nn.blocks import get_map_size, init_xavier, zero_init
 from modkit.nn.dit_block import DiTBlock, Modulation, make_norm
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.patches import choose_patch, count_patches, embed_positions, join_patches, split_patches
-from modkit.nn.taps import UNTAPPED, Taps
+from modkit.nn.taps import Tapped, Taps
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["DiT"]
 
 
-class DiT(nn.Module):
+class DiT(Tapped):
     """A conditional transformer between signals, images or volumes of one size.
 
     Args:
@@ -108,32 +108,7 @@ class DiT(nn.Module):
         """The maps after each block, a position for each patch, by the blocks' names."""
         return {f"blocks.{index}": TensorType((self.width, *self.grid)) for index in range(len(self.blocks))}
 
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size that the patch divides.
-
-        Raises:
-            ValueError: If a condition of the type `cond` is missing, or the patch does not divide the size.
-        """
-        return self.evaluate(x, cond)
-
-    def tap(
-        self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Evaluates the network, adding to inner maps; also returns those that are read.
-
-        Args:
-            x: The input, `b c h w`.
-            cond: The conditions.
-            read: Names of maps, among `taps`.
-            add: What is added to maps, by name, `b c h w`.
-
-        Raises:
-            ValueError: If there is no such map, or a condition of the type `cond` is missing.
-        """
-        taps = Taps(type(self).__name__, self.taps, read, add)
-        return self.evaluate(x, cond, taps), taps.maps
-
-    def evaluate(self, x: Tensor, cond: Cond, taps: Taps = UNTAPPED) -> Tensor:
+    def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size that the patch divides.
 
         What the blocks compute passes through `taps`, as maps.

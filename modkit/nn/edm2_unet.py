@@ -17,8 +17,8 @@ Shape letters: b batch, c channels, d width (in patterns of heads: of a head), h
 positions or tokens.
 
 References:
-    Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024), sections 2 and B, config G,
-    https://arxiv.org/abs/2312.02696
+    Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2024), section 2 and appendix B,
+    config G, https://arxiv.org/abs/2312.02696
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Shape letters: b batch, c channels, d width, h w spatial (one, two or three size
 
 References:
     Denoising Diffusion Probabilistic Models (Ho et al., 2020), appendix B, https://arxiv.org/abs/2006.11239
-    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.1,
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F,
     https://arxiv.org/abs/2206.00364
 """
 

@@ -13,7 +13,7 @@ Shape letters: b batch, c channels, d width, h w spatial (one, two or three size
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from modkit.nn.blocks import check_levels, conv, crop, init_xavier, make_pyramid
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.mlp import squash
 from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output, Path, Unit
+from modkit.nn.taps import UNTAPPED, Tapped, Taps
 from modkit.types import Cond, TensorType
 
 __all__ = ["Body", "Embedding"]
@@ -43,7 +44,7 @@ class Embedding(nn.Module, ABC):
         """Computes the vector, `b width`, in the dtype of `x`, `b ...`."""
 
 
-class Body(nn.Module):
+class Body(Tapped):
     """The U-Net, given the modules that embed its conditions; the arguments not listed are those of `NCSNpp`.
 
     Args:
@@ -85,7 +86,8 @@ class Body(nn.Module):
         owner, rank = type(self).__name__, len(size)
         check_levels(owner, channels, blocks)
         _check(owner, stem, {"progressive_input": progressive_input, "progressive": progressive})
-        attends = find_attention_levels(owner, make_pyramid(size, len(channels)), attention)
+        sizes = make_pyramid(size, len(channels))
+        attends = find_attention_levels(owner, sizes, attention)
 
         self.out = out
         self.embedding = embedding
@@ -95,6 +97,7 @@ class Body(nn.Module):
         def block(wide_in: int, wide: int, resample: Literal["down", "up"] | None = None) -> Block:
             return Block(rank, wide_in, wide, width=width, style=style, resample=resample, fir=fir, dropout=dropout)
 
+        self.maps: dict[str, TensorType] = {}
         self.join = join
         self.conv_in = init_xavier(conv(rank, join.channels, stem))
         self.down = nn.ModuleList()
@@ -104,19 +107,23 @@ class Body(nn.Module):
                 halving = block(wide_in, wide_in, "down")
                 path = progressive_input
                 self.down.append(DownsampleBlock(halving, rank, side, wide_in, path=path, fir=fir, strided=strided))
+                self.maps[f"down.{len(self.down) - 1}"] = TensorType((wide_in, *sizes[level]))
                 side = wide_in if path == "residual" else side
                 skips.append(wide_in)
             for _ in range(blocks):
                 self.down.append(Unit(block(wide_in, wide), wide, attends[level]))
+                self.maps[f"down.{len(self.down) - 1}"] = TensorType((wide, *sizes[level]))
                 wide_in = wide
                 skips.append(wide)
         self.middle = nn.ModuleList([Unit(block(wide, wide), wide, True), Unit(block(wide, wide), wide, False)])
+        self.maps |= {f"middle.{index}": TensorType((wide, *sizes[-1])) for index in range(2)}
         self.up = nn.ModuleList()
         coarser = None
         for level, wide in reversed(list(enumerate(channels))):
             for index in range(blocks + 1):
                 attend = attends[level] and index == blocks
                 self.up.append(Unit(block(wide_in + skips.pop(), wide), wide, attend))
+                self.maps[f"up.{len(self.up) - 1}"] = TensorType((wide, *sizes[level]))
                 wide_in = wide
             if progressive == "skip" or (progressive == "residual" and len(channels) > 1):
                 share = out.shape[0] if progressive == "skip" else wide
@@ -124,7 +131,13 @@ class Body(nn.Module):
                 coarser = share
             if level:
                 self.up.append(block(wide, wide, "up"))
+                self.maps[f"up.{len(self.up) - 1}"] = TensorType((wide, *sizes[level - 1]))
         self.head = None if progressive == "skip" else Head(rank, wide_in, out.shape[0])
+
+    @property
+    def taps(self) -> Mapping[str, TensorType]:
+        """The maps after each block on the way down, in the middle and on the way up, by the modules' names."""
+        return self.maps
 
     @property
     def units(self) -> list[nn.Module]:
@@ -136,36 +149,41 @@ class Body(nn.Module):
         """The layers of self-attention."""
         return find_self_attention(self)
 
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size.
+    def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size, given conditions alone."""
+        return self.evaluate(x, cond, self.embedding(cond, x) if self.embedding.embeds else None, taps)
+
+    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps = UNTAPPED) -> Tensor:
+        """Evaluates the network at `x`, given the vector that is added in each block, `b width`.
+
+        What the blocks compute passes through `taps`, under the names of `maps`; progressive paths do not.
 
         Raises:
             ValueError: If a condition of the type `cond` is missing.
         """
-        return self.evaluate(x, cond, self.embedding(cond, x) if self.embedding.embeds else None)
-
-    def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None) -> Tensor:
-        """Evaluates the network at `x`, given the vector that is added in each block, `b width`."""
         style = None if self.mapping is None else self.mapping(cond.noise, x)
         side = self.join(x, cond.concat)
         h = self.conv_in(side)
         skips = [h]
-        for module in self.down:
+        for index, module in enumerate(self.down):
             if isinstance(module, DownsampleBlock):
                 h, side = module(h, side, embedding, style)
             else:
                 h = module(h, embedding, style)
+            h = taps(f"down.{index}", h)
             skips.append(h)
-        for module in self.middle:
-            h = module(h, embedding, style)
+        for index, module in enumerate(self.middle):
+            h = taps(f"middle.{index}", module(h, embedding, style))
         y = h
-        for module in self.up:
+        for index, module in enumerate(self.up):
+            if isinstance(module, Output):
+                h, y = module(h, y)
+                continue
             if isinstance(module, Unit):
                 h = module(torch.cat([h, skips.pop()], dim=1), embedding, style)
-            elif isinstance(module, Output):
-                h, y = module(h, y)
             else:
                 h = crop(module(h, embedding, style), skips[-1].shape[2:])
+            h = taps(f"up.{index}", h)
         raw: Tensor = y if self.head is None else self.head(h)
         return squash(raw, self.out)
 

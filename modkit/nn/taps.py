@@ -5,11 +5,14 @@ Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["UNTAPPED", "Taps"]
+from modkit.types import Cond, TensorType
+
+__all__ = ["UNTAPPED", "Tapped", "Taps"]
 
 
 class Taps:
@@ -53,3 +56,41 @@ class Taps:
 
 UNTAPPED = Taps("", (), (), {})
 """Nothing is read or added."""
+
+
+class Tapped(nn.Module, ABC):
+    """A network whose inner maps can be read and added to: a subclass names them, and passes them through `Taps`."""
+
+    @property
+    @abstractmethod
+    def taps(self) -> Mapping[str, TensorType]:
+        """Types of the inner maps, by name, in the order in which they are computed."""
+
+    @abstractmethod
+    def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
+        """Evaluates the network at `x`, `b c h w`, and passes its inner maps through `taps`."""
+
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size that its levels or patches allow.
+
+        Raises:
+            ValueError: If a condition of the type `cond` is missing, or the size does not fit.
+        """
+        return self.run(x, cond, UNTAPPED)
+
+    def tap(
+        self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Evaluates the network, adding to inner maps; also returns those that are read.
+
+        Args:
+            x: The input, `b c h w`.
+            cond: The conditions.
+            read: Names of maps, among `taps`.
+            add: What is added to maps, by name, `b c h w`.
+
+        Raises:
+            ValueError: If there is no such map, or a condition of the type `cond` is missing.
+        """
+        taps = Taps(type(self).__name__, self.taps, read, add)
+        return self.run(x, cond, taps), taps.maps

@@ -17,8 +17,8 @@ References:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from modkit.nn.attention import find_attention_levels, find_self_attention
 from modkit.nn.blocks import check_levels, conv, get_map_size, make_pyramid, zero_init
 from modkit.nn.embeddings import MapJoin
-from modkit.nn.taps import UNTAPPED, Taps
+from modkit.nn.taps import UNTAPPED, Tapped, Taps
 from modkit.ops.group_norm import normalize_silu
 from modkit.types import Cond, CondType, TensorType
 
@@ -84,7 +84,7 @@ def check_pyramid(
     return find_attention_levels(owner, make_pyramid(size, len(channels)), attention)
 
 
-class UNetBody(nn.Module, ABC):
+class UNetBody(Tapped):
     """The U-Net, given factories of its units and resampling modules; the arguments not listed are those of `UNet`.
 
     `downsamples` and `upsamples` tell for each module of `down` and `up` whether it resamples; `maps` has the types of
@@ -189,30 +189,9 @@ class UNetBody(nn.Module, ABC):
         """Joins a skip to `h`, both `b c h w`, as further channels."""
         return torch.cat([h, skip], dim=1)
 
-    def forward(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size.
-
-        Raises:
-            ValueError: If a condition of the type `cond` is missing.
-        """
-        return self.evaluate(x, cond, self.embed(cond, x))
-
-    def tap(
-        self, x: Tensor, cond: Cond, read: Collection[str], add: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Evaluates the network, adding to inner maps; also returns those that are read.
-
-        Args:
-            x: The input, `b c h w`.
-            cond: The conditions.
-            read: Names of maps, among `taps`.
-            add: What is added to maps, by name, `b c h w`.
-
-        Raises:
-            ValueError: If there is no such map, or a condition of the type `cond` is missing.
-        """
-        taps = Taps(type(self).__name__, self.taps, read, add)
-        return self.evaluate(x, cond, self.embed(cond, x), taps), taps.maps
+    def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
+        """Evaluates the network at `x`, `b c h w` of any size, given conditions alone."""
+        return self.evaluate(x, cond, self.embed(cond, x), taps)
 
     def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps = UNTAPPED) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given the vector that modulates its units, `b d`.

@@ -80,7 +80,7 @@ def inverse_root(
     """
     if hold < 1 or warmup < 0:
         raise ValueError(f"inverse-root expects hold >= 1 and warmup >= 0, got {hold} and {warmup}")
-    return LambdaLR(optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0) / math.sqrt(max(step / hold, 1.0)))
+    return _add_warmup(optimizer, warmup, lambda step: 1 / math.sqrt(max(step / hold, 1.0)))
 
 
 def linear(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:
@@ -100,9 +100,11 @@ def _make_schedule(
         raise ValueError(f"{name} expects steps >= 1, warmup >= 0, floor in [0, 1], got {steps}, {warmup}, {floor}")
 
     def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        u = min((step - warmup) / max(steps - warmup, 1), 1.0)
+        u = min(max(step - warmup, 0) / max(steps - warmup, 1), 1.0)
         return floor + (1 - floor) * shape(u)
 
-    return LambdaLR(optimizer, factor)
+    return _add_warmup(optimizer, warmup, factor)
+
+
+def _add_warmup(optimizer: Optimizer, warmup: int, factor: Callable[[int], float]) -> LRScheduler:
+    return LambdaLR(optimizer, lambda step: min((step + 1) / (warmup + 1), 1.0) * factor(step))

@@ -64,9 +64,8 @@ class Sampling(Rng):
     """
 
     def __init__(self, rng: Rng, *, start_noise: Tensor | None = None, callback: Callback | None = None) -> None:
-        super().__init__(*rng._key, first=rng._first)
-        self._drawn = rng._drawn
-        self._start = None if start_noise is None else _StartNoise(start_noise, rng._first)
+        super().__init__(source=rng)
+        self._start = None if start_noise is None else _StartNoise(start_noise, rng.first)
         self.callback = callback
 
     @property
@@ -97,11 +96,11 @@ def draw_start(rng: Rng, name: str, like: Tensor) -> Tensor:
     A Model that starts from it states its type in `start_noise`.
     """
     if isinstance(rng, Sampling) and rng._start is not None:
-        return rng._start.read(rng._first, like)
+        return rng._start.read(rng.first, like)
     return rng.normal(name, like)
 
 
 def report_step(rng: Rng, index: int, num: int, x_t: Tensor, x_0: Tensor | None = None) -> None:
     """Reports a step to the callback of the caller, if there is one; see `SamplingStep`."""
     if isinstance(rng, Sampling) and rng.callback is not None:
-        rng.callback(SamplingStep(index, num, x_t, x_0, rng._first))
+        rng.callback(SamplingStep(index, num, x_t, x_0, rng.first))

@@ -22,7 +22,7 @@ class Interval:
 
     References:
         Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models
-        (Kynkäänniemi et al., 2024), eq. 5, https://arxiv.org/abs/2404.07724
+        (Kynkäänniemi et al., 2024), eq. 5 and 6, https://arxiv.org/abs/2404.07724
 
     Args:
         scale: Guidance scale; 1 gives the conditional prediction, 0 the unconditional one.

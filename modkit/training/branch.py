@@ -9,13 +9,14 @@ is at that step. An optimizer that is the same part keeps its moments under the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 
 from modkit.building.builder import Site
 from modkit.building.checker import Report, check
+from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
 from modkit.building.migration import load_current_spec
 from modkit.building.provenance import verify
 from modkit.building.session import restore_std
@@ -26,6 +27,7 @@ from modkit.progress import Progress
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
+from modkit.specs.spec import Spec
 from modkit.training.changes import Written
 from modkit.training.cursor import Cursor
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
@@ -79,7 +81,8 @@ def branch(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     verify(run)
-    spec, notices = apply(load_current_spec(run), overrides)
+    former = load_current_spec(run)
+    spec, notices = apply(former, overrides)
     for notice in notices:
         _logger.warning("%s", notice)
     report = check(spec)
@@ -94,7 +97,7 @@ def branch(
 
     try:
         Cursor.read(begun.state["cursor"])
-        _adapt(begun, path, report, make)
+        _adapt(begun, path, report, make, former, list_revised(run, path.name))
     except (AttributeError, KeyError, TypeError) as error:  # of a state that is not of training
         raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
     return execute(
@@ -124,19 +127,28 @@ def _read(run: Run, step: int | None) -> store.Latest:
     return latest
 
 
-def _adapt(begun: store.Checkpoint, path: Path, report: Report, make: Callable[[Site], Model]) -> None:
+def _adapt(
+    begun: store.Checkpoint,
+    path: Path,
+    report: Report,
+    make: Callable[[Site], Model],
+    before: Spec,
+    revised: Collection[str],
+) -> None:
     """Changes a checkpoint in place to what training by the report's spec would have written there.
 
     Raises:
         ValueError: If its weights do not fit the model, or its stage does not exist or has other players.
     """
     found, wanted = begun.tensors["model"], report.state
-    if odd := [key for key in {**found, **wanted} if key not in found or tuple(found[key].shape) != wanted.get(key)]:
+    misfits = (key for key in {**found, **wanted} if key not in found or tuple(found[key].shape) != wanted.get(key))
+    if odd := drop_sampling(misfits, report.plan):
         raise ValueError(f"branch expects a spec that keeps the weights of {path}, got others at {', '.join(odd[:8])}")
     site = Site(report.plan, meta=False)
     settings = site.make_settings()
     model = make(site)
     site.check()
+    begun.tensors = {**begun.tensors, "model": exchange_weights(found, model, before, report.plan, revised)}
     cursor, stages = begun.state["cursor"], schedule_stages(model, settings)
     if cursor["stage"] >= len(stages):
         raise ValueError(f"branch expects a spec with stage {cursor['stage']}, in which {path} lies, got {len(stages)}")

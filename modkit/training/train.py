@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
+from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
 from modkit.building.migration import find_due, load_current, read_spec
+from modkit.building.plan import Plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
@@ -42,7 +45,7 @@ from modkit.specs.overrides import apply
 from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
-from modkit.training.changes import Written, find_changes, update_spec
+from modkit.training.changes import Change, Written, find_changes, update_spec
 from modkit.training.interruption import Stopped
 from modkit.training.schedule import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
@@ -202,7 +205,7 @@ def execute(
                 callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
                 shown = Silent() if engine.rank or progress is None else progress
                 trainer = Trainer(model, report.data, settings, engine, run, callbacks, shown, watch)
-                step = trainer.resume()
+                step = trainer.resume(partial(_exchange, model, before, report.plan, changes) if before else None)
                 if changes or run.half_revised:
                     run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
                 trainer.fit()
@@ -320,12 +323,21 @@ def _open_resumable(path: Path, locked: bool) -> Run:
 
 
 def _check_state(run: Run, report: Checked) -> None:
-    """Refuses weights that do not fit the model, though its spec is the same."""
+    """Refuses weights that do not fit the model, though what trains is the same."""
     then, now = run.lock.get("state"), {key: list(shape) for key, shape in report.state.items()}
-    if then is not None and then != now:
-        changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    if then is None:
+        return
+    if changed := drop_sampling((key for key in {**then, **now} if then.get(key) != now.get(key)), report.plan):
         reasons = "; ".join(suggest_remedies(run, keys=changed))
         raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
+
+
+def _exchange(
+    model: Model, run: Run, planned: Plan, changes: Sequence[Change], checkpoint: str, weights: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Returns a checkpoint's weights with those of what has been put into slots for sampling since."""
+    revised = [*list_revised(run, checkpoint), *(change.path for change in changes)]
+    return exchange_weights(weights, model, planned.spec, planned, revised)
 
 
 def _warn_of_threads(run: Run) -> None:

@@ -129,8 +129,11 @@ class Trainer:
             raise failure from error
         self.callbacks.run_finished(None)
 
-    def resume(self) -> int:
+    def resume(self, exchange: Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None) -> int:
         """Resumes from the run's last intact checkpoint, if there is one; `fit` begins with it.
+
+        Args:
+            exchange: Computes the model's weights from a checkpoint's name and weights; by default they are the same.
 
         Returns:
             The step at which training begins.
@@ -145,7 +148,8 @@ class Trainer:
         if latest:
             restored = latest.checkpoint
             with _explain_misfit(latest.path):
-                self.model.load_state_dict(restored.tensors["model"])
+                weights = restored.tensors["model"]
+                self.model.load_state_dict(exchange(latest.path.name, weights) if exchange else weights)
                 self._cursor = Cursor.read(restored.state["cursor"])
                 self._losses.update({name: float(loss) for name, loss in self._cursor.recent.items()})
                 if self._cursor.stage > len(self.stages):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -6,6 +8,7 @@ from modkit import use
 from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
+from modkit.diffusion.guidance import make_conditions
 from modkit.kinds import ConditionerExtras, read_extras
 from modkit.models.diffusion import Diffusion
 from modkit.rng import Rng
@@ -42,6 +45,24 @@ def test_types_and_values_are_merged_in_order():
     null = part.null(5)
     assert torch.equal(null.vector, torch.cat([a.null(5).vector, d.null(5).vector], 1))
     assert torch.equal(null.context, b.null(5).context) and null.concat is None
+
+
+def test_guidance_keeps_what_is_never_dropped():
+    """The fault: it had the null of a conditioner with `drop: 0` beside others, which nothing had trained."""
+    kept = {"words": partial(Tokens, field="caption", width=8, depth=1, drop=0.0), "other": partial(Label, drop=0.0)}
+    part = Several(FIELDS, parts={"a": LABEL, **kept, "c": Map, "in": partial(Several, parts={"d": LABEL, **kept})})
+    part, given = part.eval(), fields(5)
+    cond, null = make_conditions(part, given, 5, Cond()).values()
+    a, words, other, inner = (part.parts[name] for name in ("a", "words", "other", "in"))
+    vectors = [a.null(5), other(given, None), inner.parts["d"].null(5), inner.parts["other"](given, None)]
+    assert torch.equal(null.vector, torch.cat([one.vector for one in vectors], 1))
+    tokens = [one(given, None).context for one in (words, inner.parts["words"])]
+    assert torch.equal(null.context, torch.cat(tokens, 1)) and torch.equal(null.context, cond.context)
+    assert torch.equal(null.concat, given["mask"])
+    loss = null.vector.square().sum() + null.context.square().sum()
+    loss.backward()
+    for one in (words, other):
+        assert one.embedding.weight.grad.any() and not one.embedding.weight.grad[-1].any()  # the last stands for none
 
 
 def test_each_drops_by_itself():

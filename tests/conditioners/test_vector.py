@@ -98,12 +98,6 @@ def test_rows_are_dropped_with_their_probability_and_by_row():
         torch.testing.assert_close(part(given, Rng(1)).vector, want)
 
 
-def test_where_nothing_is_dropped_the_null_is_the_mean():
-    part = prepare(width=4, drop=0.0)
-    mean = {"age": part.mean[:1], "pose": part.mean[1:7].reshape(1, 2, 3), "same": part.mean[7:][None]}
-    torch.testing.assert_close(part.null(2).vector, part(mean, None).vector.expand(2, -1))
-
-
 def test_gradients_reach_every_weight_without_drops():
     part = prepare(width=4)
     part(draw(9), None).vector.pow(2).sum().backward()

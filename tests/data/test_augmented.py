@@ -23,6 +23,7 @@ from modkit.data.fields import Fields
 from modkit.data.loader import Loader
 from modkit.data.objects import Tensors
 from modkit.data.splits import find_plain
+from modkit.diffusion.guidance import make_conditions
 from modkit.engines import LocalEngine
 from modkit.evaluation.evaluate_run import Options, measure_run
 from modkit.kinds import DataExtras, read_extras
@@ -32,7 +33,7 @@ from modkit.optim.optimizers import adamw
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
 from modkit.training.reader import Reader
-from modkit.types import TensorType
+from modkit.types import Cond, TensorType
 from tests.files import write_pictures
 from tests.refusals import refusals
 
@@ -186,8 +187,10 @@ def test_guidance_by_labels_is_away_from_the_plain_data_too(tmp_path):
     run = modkit.train(spec(use("several", parts=parts), guidance=use("cfg", scale=2.0)), tmp_path / "run")
     model = modkit.load(run)
     part = model.conditioner.parts["augmentation"]
-    plain = part({"augmentation": torch.zeros(2, 9)}, None).vector
-    torch.testing.assert_close(model.conditioner.null(2).vector[:, 4:], plain)
+    fields = model.complete(2, {}, Rng(0))
+    assert not fields["augmentation"].any()
+    null = make_conditions(model.conditioner, fields, 2, Cond())["null"].vector
+    torch.testing.assert_close(null[:, 4:], part(fields, None).vector)
     assert model.sample(2, seed=0).isfinite().all()
 
 

@@ -71,8 +71,9 @@ def test_networks_are_divided_and_made_whole_again(engine):
         (use("unet", channels=[8], blocks=1), "conv_out.weight"),
         (use("edm2-unet", channels=[8], blocks=1), "conv_out.gain"),
         (use("dit", width=8, depth=2, heads=2), "out.weight"),
+        (use("ncsnpp", channels=[8], blocks=1), "head.conv.weight"),
     ],
-    ids=["unet", "edm2-unet", "dit"],
+    ids=["unet", "edm2-unet", "dit", "ncsnpp"],
 )
 def test_taps_of_a_divided_network_are_those_of_the_whole_one(engine, network, last):
     """The fault: a method beside `forward` finds shards in the place of weights unless the engine knows it."""

@@ -6,6 +6,8 @@ from torch.distributions import Normal
 
 from modkit import build, use
 from modkit.metrics.bound import Bound, bits_per_dim
+from modkit.metrics.log_likelihood import LogLikelihood
+from modkit.models.flow import Flow
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -139,7 +141,15 @@ test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: scored(Standard.assemble(1), torch.full((2, 1), 1.5), 256), r"in \[-1, 1\], got values up to 1.5"),
     (
         lambda: scored(Standard.assemble(1), torch.full((2, 1), math.nan), None),
-        "Standard to give finite bounds, got NaN",
+        "Bound expects a finite ELBO of Standard, got NaN",
+    ),
+    (
+        lambda: scored(Flow(TensorType((2,))), torch.full((2, 2), math.nan), None, metric=LogLikelihood()),
+        "LogLikelihood expects a finite log-likelihood of Flow, got NaN",
+    ),
+    (
+        lambda: scored(Flow(TensorType((2,))), torch.full((2, 2), 1.5), 256, metric=LogLikelihood()),
+        r"LogLikelihood expects data with levels in \[-1, 1\], got values up to 1.5",
     ),
     (lambda: Bound().result({}, Rng(0)), "samples of 'real', got none"),
     (lambda: update(Bound(), {}, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),

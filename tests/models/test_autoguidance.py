@@ -8,8 +8,10 @@ import torch
 
 import modkit
 from modkit import TensorType, use
+from modkit.features.classifier import DIGITS
 from modkit.models import Diffusion
 from modkit.models.autoguidance import AutoGuidance
+from modkit.runs.run import Run
 from modkit.training.ownership import collect_modules, find_untrained
 from tests.play import spec, turn
 from tests.refusals import refusals
@@ -108,3 +110,56 @@ def test_a_run_that_has_a_guide_loads_without_the_guide_s(runs, tmp_path):
     shutil.move(runs / "guide", tmp_path / "elsewhere")
     assert torch.equal(draw(modkit.load(tmp_path / "guided")), want)
     assert not torch.equal(draw(modkit.load(tmp_path / "guided", ["model.guidance.scale=3"])), want)
+
+
+def set_guide(folder, name):
+    return f"model.guidance={{use: autoguidance, scale: 2.5, guide: {{use: run, path: {folder / name}}}}}"
+
+
+def go_on(run, *overrides):
+    return modkit.train(modkit.Spec.from_yaml(Run.open(run).spec_text), run, overrides=overrides, resume=True)
+
+
+@pytest.mark.parametrize("name", ["model", "guided"])
+@pytest.mark.parametrize("steps", [8, 4])
+def test_a_run_goes_on_with_another_guide(runs, tmp_path, name, steps):
+    """The fault: a guide that was new was refused, and one in the place of another had the weights of the former."""
+    shutil.copytree(runs / name, tmp_path / "run")
+    keep = "train.checkpoints.keep=9"
+    run = go_on(tmp_path / "run", set_guide(runs, "other"), f"train.steps={steps}", keep)
+    guide = guided(modkit.load(runs / "other"))
+    assert torch.equal(draw(modkit.load(run)), draw(modkit.load(run), guidance=guide))
+    before = modkit.load(run, checkpoint="step-00000004")  # written when the guide was another
+    assert torch.equal(draw(before), draw(modkit.load(runs / "model"), guidance=guide))
+    again = modkit.load(go_on(run.path, "train.steps=12"))
+    assert torch.equal(draw(again), draw(again, guidance=guide))
+
+
+def test_a_run_goes_on_without_its_guide(runs, tmp_path):
+    shutil.copytree(runs / "guided", tmp_path / "run")
+    model = modkit.load(go_on(tmp_path / "run", "model.guidance=none", "train.steps=8"))
+    assert not [key for key in model.state_dict() if key.startswith("guidance.")]
+
+
+@pytest.mark.parametrize("name", ["model", "guided"])
+def test_a_branch_may_have_another_guide(runs, tmp_path, name):
+    model = modkit.load(modkit.branch(runs / name, tmp_path / "branch", [set_guide(runs, "other"), "train.steps=8"]))
+    assert torch.equal(draw(model), draw(model, guidance=guided(modkit.load(runs / "other"))))
+
+
+def test_a_guide_needs_nothing_of_its_alignment(tmp_path):
+    """The fault: a guide was loaded with the extractor that had aligned it, whose file had to be there."""
+    shutil.copy(DIGITS, tmp_path / "digits.safetensors")
+    features = use("classifier", weights=str(tmp_path / "digits.safetensors"))
+    parts = {"network": use("unet", channels=[4], blocks=1), "sampler": use("ddim", steps=2)}
+    aligned = use("diffusion", **parts, alignment=use("features", features=features, width=4))
+    guide = modkit.train(spec(aligned, steps=1), tmp_path / "guide")
+    (tmp_path / "digits.safetensors").unlink()
+    guidance = use("autoguidance", guide=use("run", path=str(guide.path)))
+    run = modkit.train(spec(use("diffusion", **parts, guidance=guidance), steps=1), tmp_path / "run")
+    model = modkit.load(run)
+    assert model.guidance.guide.alignment is None
+    weights = guide.load_weights()
+    assert all(torch.equal(one, weights[key]) for key, one in model.guidance.guide.state_dict().items())
+    put = modkit.load(run, [set_guide(tmp_path, "guide")])
+    assert put.guidance.guide.alignment is None and put.guidance.scale == 2.5

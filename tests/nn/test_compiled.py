@@ -89,6 +89,23 @@ def test_a_module_with_more_variants_than_the_limit_runs_uncompiled_and_is_named
     assert [len(one) for one in outputs] == [2, 3, 4, 5]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, by its jvp
+def test_what_is_differentiated_forward_runs_uncompiled_and_says_so(caplog):
+    """The fault: the warning spoke of too many variants, and calls without a tangent ran uncompiled from then on."""
+    module = Scaled(2)
+    compile_modules([module], "a network", COUNTING)
+    x, cond = torch.ones(3, 2), Cond(vector=torch.ones(3, 2))
+    want = Scaled.forward(module, 2 * x, cond) - Scaled.forward(module, x, cond)
+    for _ in range(2):
+        _, slope = torch.func.jvp(lambda x: module(x, cond), (x,), (x,))
+        torch.testing.assert_close(slope, want)
+    (record,) = [one for one in caplog.records if one.name == compiled.__name__]
+    assert "a network runs uncompiled where it is differentiated forward (torch.func.jvp)" in record.message
+    assert not GRAPHS
+    evaluate(module, 3)
+    assert GRAPHS["made"] == 1
+
+
 def test_uncompiled_for_a_while(caplog):
     module = Scaled(2)
     compile_modules([module], "a network", COUNTING)

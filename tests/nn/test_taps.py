@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from modkit.kinds import NetworkExtras, read_extras
+from modkit.nn.blocks import crop
 from modkit.nn.dit import DiT
 from modkit.nn.edm2_unet import EDM2UNet
+from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.unet import UNet
 from modkit.types import CondType, TensorType
 from tests.nn.modules import conditions, draw, normal
@@ -15,7 +17,14 @@ MAKE = {
     "unet": lambda x: UNet(x, x, COND, channels=[4, 8, 8], blocks=1, attention=[]),
     "edm2-unet": lambda x: EDM2UNet(x, x, COND, channels=[8, 12], blocks=1),
     "dit": lambda x: DiT(x, x, COND, width=12, depth=3, heads=2),
+    "ncsnpp": lambda x: make_ncsnpp(x, "residual", "none"),
+    "ncsnpp-skip": lambda x: make_ncsnpp(x, "skip", "skip"),
+    "ncsnpp-residual": lambda x: make_ncsnpp(x, "none", "residual"),
 }
+
+
+def make_ncsnpp(x, before, after):
+    return NCSNpp(x, x, CondType(time=True), channels=[8, 8], blocks=1, progressive_input=before, progressive=after)
 
 
 @pytest.fixture(params=[(name, size) for name in MAKE for size in ((6,), (7, 6), (3, 2, 4))], ids=str)
@@ -36,7 +45,8 @@ def test_maps_are_what_modules_compute_and_have_their_types(given):
     assert list(maps) == list(taps) == list(made)
     for name, one in maps.items():
         assert one.shape[1:] == taps[name].shape
-        assert torch.equal(one.flatten(2), made[name].mT if isinstance(net, DiT) else made[name].flatten(2))
+        h = made[name][0] if isinstance(made[name], tuple) else made[name]  # beside a progressive path
+        assert torch.equal(one.flatten(2), h.mT if isinstance(net, DiT) else crop(h, one.shape[2:]).flatten(2))
 
 
 def test_what_is_added_moves_the_output_as_its_gradient_says(given):

@@ -850,12 +850,7 @@ REFUSALS |= {
     },
 }
 REFUSALS |= {
-    **{
-        f"in-painting model.network={part}": (
-            rf"model\.alignment: expected a network with taps, .*, got model\.network \({part},"
-        )
-        for part in ("mlp", "ncsnpp")
-    },
+    "in-painting model.network=mlp": r"model\.alignment: expected a network with taps, .*, got model\.network \(mlp,",
     "in-painting model.schedule=learned": r"model\.alignment: expected a schedule that does not learn, got Learned",
     "in-painting model.alignment.features=classifier": (
         r"model\.alignment: .* FeatureAlignment expects features that need no training, got classifier:data@untrained"

@@ -9,7 +9,7 @@ Shape letters: b batch, c channels, a augmentation labels, n frequencies, h w sp
 
 References:
     Diffusion Models Beat GANs on Image Synthesis (Dhariwal & Nichol, 2021), https://arxiv.org/abs/2105.05233
-    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.3,
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F,
     https://arxiv.org/abs/2206.00364
 """
 

@@ -10,7 +10,7 @@ Shape letters: b batch, c channels, a augmentation labels, d width, h w spatial 
 References:
     Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021), appendix H,
     https://arxiv.org/abs/2011.13456
-    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F.2,
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F,
     https://arxiv.org/abs/2206.00364
 """
 
