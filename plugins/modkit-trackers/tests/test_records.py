@@ -43,7 +43,7 @@ try:
     modkit.train(spec, "run", evaluate=False)
 except KeyboardInterrupt:
     Callbacks.step_done = notify
-time.sleep(1.1)  # W&B names its folders by the second and the run
+time.sleep(1.1 if sys.argv[1] == "trackers/wandb" else 0)  # which names its folders by the second and the run
 modkit.train(spec, "run", resume=True, evaluate=False)
 """
 
