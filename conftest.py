@@ -91,11 +91,23 @@ def no_new_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_passes() -> Iterator[None]:
+    """Statistics of averaged weights are measured on few batches; `tests/training/test_statistics.py` has them all."""
+    from tests.passes import FEW
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modkit.training.statistics.PASSES", FEW)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """torch's global generator starts each test alike."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+    """torch's global generators start each test alike."""
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed formats a stack trace for each other kind of device
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,15 @@ import modkit.comparison
 import modkit.evaluation.evaluate_run
 import modkit.metrics.memory
 import modkit.sweeps.sweep
+import modkit.training.statistics
 from modkit import check, use
+from tests.passes import FEW
 from tests.play import spec
 from tests.sampling import sample_here
 
 torch.set_num_threads(1)
 modkit.metrics.memory._measure_in_child = sample_here  # as in `conftest.py`
+modkit.training.statistics.PASSES = FEW
 check(spec(use("diffusion", network="mlp", sampler=use("ddim", steps=2))))
 PIL.Image.init()
 os.fsync = lambda file: None  # nobody cuts the power

@@ -31,9 +31,12 @@ import sys, warnings
 from functools import cache
 warnings.simplefilter("error")
 import modkit
+import modkit.sweeps.sweep
 import torch
 from modkit.part import Part
+from tests.sweeps.forks import Child
 
+modkit.sweeps.sweep._launch = Child
 POINTS = torch.arange(12.0).view(6, 2) ** 2
 SMALL = {"width": 8, "depth": 1}
 TEXT = '''

@@ -203,9 +203,8 @@ class Site:
         given = {name: types[name] for name in takes}
         arguments = {name: self.convert_argument(value) for name, value in call.arguments.items()}
         make = target.assemble if isinstance(target, Composing) else target
-        device = torch.device("meta" if self.meta and _makes_module(target) else "cpu")
         self._begun.add(call.path)
-        with self._seed(call.path), device, _Modules():
+        with self._seed(call.path), _use_device("meta" if self.meta and _makes_module(target) else "cpu"), _Modules():
             value = make(**given, **arguments)
         if isinstance(value, nn.Module):
             self._mark(call, value)
@@ -321,6 +320,11 @@ class Factory:
 
 def _has_noise_levels(plan: Plan) -> bool:
     return any(call.part.kind == "schedule" for call in plan.calls.values())
+
+
+def _use_device(name: str) -> AbstractContextManager[object]:
+    """Makes tensors on a device; where they are made there already, nothing stands in the way of torch's functions."""
+    return nullcontext() if torch.get_default_device().type == name else torch.device(name)
 
 
 class _Modules:

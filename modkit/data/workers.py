@@ -96,6 +96,8 @@ def _unpack(received: Iterator[Batch | _Failure]) -> Iterator[Batch]:
             yield batch
     except (ConnectionError, EOFError) as error:  # torch notices otherwise, but not always first
         raise ChildProcessError(_ENDED) from error
+    finally:
+        del received  # ends the workers: collected as garbage with an error's traceback, torch waits 5 s for each
 
 
 def _keep(batch: Batch | _Failure) -> Batch | _Failure:

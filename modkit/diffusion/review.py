@@ -60,6 +60,7 @@ from modkit.types import Denoised, TensorType
 __all__ = [
     "Coverage",
     "Growth",
+    "draw_times",
     "find_drift",
     "find_growth",
     "find_rarest",
@@ -97,6 +98,11 @@ class Growth(NamedTuple):
     factor: float
     t: float
     s: float
+
+
+def draw_times(times: Times) -> Tensor:
+    """Draws as many times as a review looks at, `n`, always the same."""
+    return times(_DRAWS, Rng("review"))
 
 
 def find_rarest(drawn: Tensor, asked: Tensor) -> Coverage | None:
@@ -182,7 +188,7 @@ def find_drift(
 
 
 def review_levels(
-    x: TensorType, schedule: Schedule, times: Times, sampler: Sampler, path: str, overrides: tuple[str, ...]
+    x: TensorType, schedule: Schedule, drawn: Tensor, sampler: Sampler, path: str, overrides: tuple[str, ...]
 ) -> Iterator[Note]:
     """Reviews the noise levels that training visits beside those that the sampler asks for.
 
@@ -191,12 +197,12 @@ def review_levels(
     Args:
         x: Type of the data.
         schedule: The schedule.
-        times: The times of training.
+        drawn: Times drawn in training (`draw_times`), `n`.
         sampler: The sampler.
         path: Path of the part that is to blame where a level is not trained.
         overrides: Overrides that may mend it.
     """
-    drawn, asked = times(_DRAWS, Rng("review")), sampler.times()[:-1]
+    asked = sampler.times()[:-1]
     if drawn.is_meta or asked.is_meta:
         return
     deviation = get_std(x)
@@ -255,10 +261,10 @@ def review_growth(
 
 
 def review_drift(
-    x: TensorType, schedule: Schedule, parametrization: Parametrization, times: Times, sampler: Sampler
+    x: TensorType, schedule: Schedule, parametrization: Parametrization, drawn: Tensor, sampler: Sampler
 ) -> Iterator[Note]:
     """Reviews how far errors drift at levels that training seldom visits, if no single step lets them grow as far."""
-    drawn, growth = times(_DRAWS, Rng("review")), find_growth(schedule, parametrization, sampler.times())
+    growth = find_growth(schedule, parametrization, sampler.times())
     if drawn.is_meta or growth is None or growth.factor > _MOST_GROWTH or _is_clipped(x, sampler):
         return
     most = float(_find_levels(schedule, drawn.cpu()).quantile(_SELDOM))

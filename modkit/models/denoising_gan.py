@@ -28,7 +28,7 @@ from torch import Tensor
 from modkit import kinds
 from modkit.diffusion.coefficients import expand_time, send
 from modkit.diffusion.gaussian import add_noise, add_scaled, combine, weigh_posterior
-from modkit.diffusion.review import review_levels
+from modkit.diffusion.review import draw_times, review_levels
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Round, Slot, Step, Weight, default
@@ -176,8 +176,8 @@ class DenoisingGAN(Model):
 
     def review(self) -> Iterator[kinds.Note]:
         """The levels of its steps and of the sampler, and what the discriminator is made of."""
-        mends = ("sampler={use: ancestral, steps: null}",)
-        yield from review_levels(self.single, self.schedule, Uniform(self.schedule), self.sampler, "sampler", mends)
+        drawn, mends = draw_times(Uniform(self.schedule)), ("sampler={use: ancestral, steps: null}",)
+        yield from review_levels(self.single, self.schedule, drawn, self.sampler, "sampler", mends)
         yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
         alpha, sigma = self.schedule.scales(torch.tensor(1 / self.steps, dtype=torch.float64))
         lowest = float(sigma / alpha) / get_std(self.single)

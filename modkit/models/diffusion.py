@@ -26,6 +26,7 @@ from modkit.diffusion.guidance import ConditionSides, make_conditions
 from modkit.diffusion.loss_weights import check_likelihood
 from modkit.diffusion.probability_flow import EXACT, compute_log_prob, draw_signs
 from modkit.diffusion.review import (
+    draw_times,
     review_coupling,
     review_drift,
     review_growth,
@@ -191,10 +192,11 @@ class Diffusion(Model):
     def review(self) -> Iterator[kinds.Note]:
         """Levels of training and sampler, the scale of inputs, the growth of errors, and guidance without a null."""
         x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null")
-        yield from review_levels(x, self.schedule, self.times, self.sampler, "times", mends)
+        drawn = draw_times(self.times)
+        yield from review_levels(x, self.schedule, drawn, self.sampler, "times", mends)
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
-        yield from review_drift(x, self.schedule, self.parametrization, self.times, self.sampler)
+        yield from review_drift(x, self.schedule, self.parametrization, drawn, self.sampler)
         yield from review_coupling(self.coupling, self.sampler)
         times = self.sampler.times()[:-1].tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, times, self._list_sides())

@@ -138,7 +138,7 @@ def read_signature(target: Callable[..., Any], given: Sequence[str], owner: obje
     Raises:
         ValueError: If the signature is not valid; the message names the owner and the parameter.
     """
-    return dict(_read_cached(target, getattr(_get_function(target), "__code__", None), tuple(given), owner))
+    return dict(_read_cached(target, _get_code(target), tuple(given), owner))
 
 
 @lru_cache(maxsize=1024)
@@ -226,6 +226,13 @@ def _parse_record(annotation: Any) -> RecordShape | None:
 
 
 def _inspect(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return _inspect_cached(owner, target, _get_code(target))
+
+
+@lru_cache(maxsize=1024)
+def _inspect_cached(
+    owner: object, target: Callable[..., Any], code: types.CodeType | None
+) -> dict[str, inspect.Parameter]:
     if getattr(_get_function(target), "__module__", None) in _EMPTY_INIT or _find_definer(target) in _EMPTY_INIT:
         return {}
     try:
@@ -246,6 +253,10 @@ def _get_function(target: Callable[..., Any]) -> Callable[..., Any]:
         return target
     init: Callable[..., Any] = inspect.getattr_static(target, "__init__")
     return init if inspect.isfunction(init) else target.__new__
+
+
+def _get_code(target: Callable[..., Any]) -> types.CodeType | None:
+    return getattr(_get_function(target), "__code__", None)
 
 
 def _find_definer(target: Callable[..., Any]) -> str | None:

@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from modkit.cli import failures
 from modkit.data.digits import Digits
@@ -82,6 +83,8 @@ def test_a_worker_that_is_killed_ends_training_with_a_message(tmp_path, monkeypa
         return read(self, *arguments)
 
     monkeypatch.setattr(Digits, "read", kill)
+    looks = _MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(looks, "__defaults__", (0.1,))  # torch looks for its processes every 5 s
     _, err = run("train", "tiny.yaml", "train.workers=1", "--out", "run", status=1)
     assert "a process that reads data has ended" in err and "Traceback" not in err
 

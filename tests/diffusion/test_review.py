@@ -10,6 +10,7 @@ from modkit.diffusion import parametrizations as targets
 from modkit.diffusion import schedules
 from modkit.diffusion.guidance import ClassifierFree, NoGuidance
 from modkit.diffusion.review import (
+    draw_times,
     find_drift,
     find_growth,
     find_rarest,
@@ -137,7 +138,7 @@ LOG_NORMAL = LogNormal(LATENT_EDM, LATENT)
     ],
 )
 def test_eps_is_refused_where_it_drifts_at_levels_that_training_seldom_visits(part, schedule, times, sampler, refused):
-    found = find(review_drift(LATENT, schedule, part(schedule), times, sampler))
+    found = find(review_drift(LATENT, schedule, part(schedule), draw_times(times), sampler))
     assert [(one.path, one.refused) for one in found] == [("parametrization", True)] * refused
 
 
@@ -191,7 +192,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_pairings_have_nothing_to_object_to(name):
     x, schedule, times, sampler = PUBLISHED[name]
-    notes = list(review_levels(x, schedule, times(schedule), sampler(schedule, x), "times", ()))
+    notes = list(review_levels(x, schedule, draw_times(times(schedule)), sampler(schedule, x), "times", ()))
     assert not find(notes) and "noise levels in deviations of the data" in say(notes)
 
 
@@ -220,16 +221,16 @@ def test_published_pairings_have_nothing_to_object_to(name):
 @pytest.mark.parametrize("steps", [4, 18, 20])
 def test_levels_that_training_does_not_visit_are_refused(x, schedule, times, message, steps):
     sampler = Heun(schedule, x, steps=steps)
-    (found,) = find(review_levels(x, schedule, times, sampler, "times", ("times=uniform",)))
+    (found,) = find(review_levels(x, schedule, draw_times(times), sampler, "times", ("times=uniform",)))
     assert (found.path, found.overrides, found.refused) == ("times", ("times=uniform",), True)
     assert re.search(message, found.message)
 
 
 def test_a_few_steps_are_trained_at_their_own_levels_alone():
     chain = schedules.Even(schedules.VP(), 4)
-    own, between = DDIM(chain, PICTURE, steps=4), Heun(chain, PICTURE)
-    assert not find(review_levels(PICTURE, chain, Uniform(chain), own, "sampler", ()))
-    assert find(review_levels(PICTURE, chain, Uniform(chain), between, "sampler", ()))[0].refused
+    own, between, drawn = DDIM(chain, PICTURE, steps=4), Heun(chain, PICTURE), draw_times(Uniform(chain))
+    assert not find(review_levels(PICTURE, chain, drawn, own, "sampler", ()))
+    assert find(review_levels(PICTURE, chain, drawn, between, "sampler", ()))[0].refused
 
 
 def test_the_deviation_of_the_networks_input_is_that_of_its_scaling():

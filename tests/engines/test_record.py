@@ -31,7 +31,8 @@ def test_the_other_process_names_the_one_at_fault_and_its_step(tmp_path, faults)
         assert store.load(last).state["cursor"]["step"] == 10
 
 
-def test_those_that_wait_are_not_blamed():
+def test_those_that_wait_are_not_blamed(monkeypatch):
+    monkeypatch.setattr("modkit.engines.record._PATIENCE", 0.2)
     keep = HashStore()
     first, second, third = (Record(keep, rank, 3, period=0) for rank in range(3))
     second.announce("step 5")

@@ -26,7 +26,7 @@ from modkit.runs.checkpoint import (
     save,
     set_aside,
 )
-from tests.processes import run_python
+from tests.forks import fork_python
 
 KILLED = """
 import json, os, shutil, sys
@@ -106,7 +106,7 @@ def refuse(path: Path, message: str):
 
 
 def test_a_kill_before_every_system_call_leaves_a_whole_checkpoint(tmp_path):
-    killed = json.loads(run_python("-c", KILLED, tmp_path).stdout)
+    killed = json.loads(fork_python("-c", KILLED, tmp_path, cwd=tmp_path).stdout)
     assert list(killed) == ["add", "replace", "remove", "mend"], killed
     assert min(killed.values()) >= 4 and killed["add"] >= 15, killed
 

@@ -1,6 +1,6 @@
 import json
 
-from tests.processes import run_python
+from tests.forks import fork_python
 
 KILLED = """
 import fcntl, json, os, sys
@@ -82,5 +82,5 @@ print(json.dumps(counts))
 
 
 def test_a_kill_of_one_of_two_writers_before_any_of_its_calls_leaves_whole_checkpoints(tmp_path):
-    first, second = json.loads(run_python("-c", KILLED, tmp_path).stdout)
+    first, second = json.loads(fork_python("-c", KILLED, tmp_path, cwd=tmp_path).stdout)
     assert first >= 15 and second >= 8, (first, second)

@@ -11,7 +11,7 @@ from modkit.runs.checkpoint import Checkpoint, list_names, load, save
 from modkit.runs.files import hash_data
 from modkit.runs.rows import Mark
 from modkit.runs.run import Run
-from tests.processes import run_python
+from tests.forks import fork_python
 
 LOCK = {"format": 1, "parts": []}
 SPEC = SimpleNamespace(to_yaml=lambda: "name: ü\nmodel: 1\n")
@@ -92,7 +92,7 @@ def run(tmp_path):
 
 
 def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_path):
-    killed = json.loads(run_python("-c", KILLED, tmp_path).stdout)
+    killed = json.loads(fork_python("-c", KILLED, tmp_path, cwd=tmp_path).stdout)
     assert list(killed) == ["make", "replace", "cut", "draw"] and min(killed.values()) >= 4, killed
 
 

@@ -24,7 +24,8 @@ from modkit.parts.signature import read_parameters, read_signature
 from modkit.specs.load import load_spec
 from modkit.specs.settings import Checkpoints, Every, PlayerSettings, Samples, Settings, Stage, Term
 from modkit.specs.yaml import parse
-from tests.processes import READ_PEAK, run_python
+from tests.forks import fork_python
+from tests.processes import READ_PEAK
 
 EXAMPLES = Path(modkit.__file__).parents[1] / "examples"
 RECORDS = (Settings, PlayerSettings, Term, Stage, Every, Samples, Checkpoints)
@@ -470,7 +471,8 @@ def test_absurd_sizes_are_refused_in_bounded_time_and_memory(tmp_path_factory):
     files = sorted(os.listdir())
     sound = tmp_path_factory.mktemp("sound") / "spec.yaml"
     sound.write_text(SMALL[0])
-    *rows, (_, peak, _) = map(json.loads, run_python("-c", ABSURD_RUN, sound, *files).stdout.splitlines())
+    done = fork_python("-c", ABSURD_RUN, sound, *files, cwd=Path.cwd())
+    *rows, (_, peak, _) = map(json.loads, done.stdout.splitlines())
     print(f"slowest {max(seconds for _, seconds, _ in rows):.2f} s of CPU, peak {peak / 2**10:.0f} MB")
     for file, seconds, outcome in rows:
         path, _ = ABSURD[int(file.removesuffix(".yaml"))]

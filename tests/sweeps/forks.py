@@ -46,12 +46,12 @@ def start_sweep(arguments: dict[str, Any], fatal: int | None = None, whole: bool
 
 def _sweep(arguments: dict[str, Any]) -> None:
     os.setpgrp()
-    modkit.sweeps.sweep._launch = _Child  # type: ignore[assignment]
+    modkit.sweeps.sweep._launch = Child  # type: ignore[assignment]
     modkit.comparison.compare = _list  # type: ignore[assignment]
     sys.exit(bool(modkit.sweeps.sweep.sweep(**arguments).failures))
 
 
-class _Child:
+class Child:
     """A fork that is the command line, as `subprocess.Popen` shows a process; it holds the lock by itself."""
 
     def __init__(self, arguments: Sequence[str], stderr: IO[bytes], lock: int, *_: Any) -> None:

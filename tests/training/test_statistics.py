@@ -31,6 +31,12 @@ KEPT = {"ema": 0.5, "steps": 4, "checkpoints": {"every": 1, "keep": 9}}
 SGD = {"optimizer": use("sgd", lr=0.5, momentum=0.0)}
 
 
+@pytest.fixture(autouse=True)
+def all_passes(monkeypatch):
+    """As many as a user's training makes."""
+    monkeypatch.setattr("modkit.training.statistics.PASSES", PASSES)
+
+
 def begin(model, path, engine=None, **settings):
     """A trainer, the states of its first stage and their statistics."""
     one = trainer(spec(model, **settings), path)

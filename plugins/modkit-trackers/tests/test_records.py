@@ -1,6 +1,6 @@
 """What each tracker's own library reads back of a run that is interrupted after step 3 and resumed from step 2.
 
-Each test trains in a process of its own: the libraries read their settings as they are imported.
+Each test trains in a fork and reads in another process: the libraries read their settings as they are imported.
 """
 
 import json
@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+
+from tests.forks import Fork
 
 TRAIN = """
 import sys
@@ -41,7 +43,7 @@ try:
     modkit.train(spec, "run", evaluate=False)
 except KeyboardInterrupt:
     Callbacks.step_done = notify
-time.sleep(1.1)  # W&B names its folders by the second and the run
+time.sleep(1.1 if sys.argv[1] == "trackers/wandb" else 0)  # which names its folders by the second and the run
 modkit.train(spec, "run", resume=True, evaluate=False)
 """
 
@@ -60,16 +62,13 @@ def record(tmp_path):
         "TRACKIO_DIR": str(tmp_path / "trackio"),
     }
 
-    def run(program, *arguments):
-        command = [sys.executable, "-c", program, *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
-
     def train_and_read(tracker, program):
         if not find_spec(tracker):
             pytest.skip(f"{tracker} is not installed")
-        trained = run(TRAIN, f"trackers/{tracker}")
+        trained = Fork("-c", TRAIN, f"trackers/{tracker}", cwd=tmp_path, environment=settings).end()
         assert trained.returncode == 0 and "is not called again" not in trained.stderr, trained.stderr
-        read = run(program)
+        command = [sys.executable, "-c", program]
+        read = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True)
         assert read.returncode == 0, read.stderr
         rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
         losses = {row["step"]: row["losses"]["autoencoder/nll"] for row in rows if "losses" in row}
