@@ -57,7 +57,7 @@ class Plain:
     groups: int = 8
     lr: float = 1e-3
     warmup: int = 500
-    batch_size: int = 32
+    batch_size: int = 16
 
     def make_network(self, channels: int, size: int) -> UNet2DModel:
         """Makes the network of pictures of so many channels and of a size; the lowest level but one attends."""
@@ -110,7 +110,7 @@ class Loop:
         self._rates.step()
         self._average.step(self.network.parameters())
         self._optimizer.zero_grad()
-        return float(loss)
+        return loss.item()
 
     def use_average(self) -> None:
         """Gives the network the averaged weights."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from examples.recipes.plain import Plain
 from examples.studies.budget import Trial
 
-__all__ = ["BASELINE", "FLOOR", "LATENT", "RECIPES", "Plan"]
+__all__ = ["AVERAGED", "BASELINE", "FLOOR", "LATENT", "RECIPES", "Plan"]
 
 BASELINE = "diffusers"
 FLOOR = "training pictures"
@@ -17,6 +16,8 @@ LATENT = "latent-"
 """The names of recipes in latents begin with it."""
 RECIPES = ("unet", "dit", "edm2-unet", "latent-unet", "latent-dit", "latent-edm2-unet")
 """Each is a spec beside this file."""
+AVERAGED = ("edm2-unet", "latent-edm2-unet")
+"""Those with an average of the weights whose length is chosen after training."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Plan:
         seconds: CPU time of a run's training.
         reserve: The part of it that is left in latents for what is no step: measuring their scale.
         seeds: Number of runs a system.
-        num: Number of samples, and of held-out pictures that they are compared with.
+        num: Number of samples, and of held-out pictures that they are compared with; half as many choose an average.
         evaluations: How often the network is evaluated for a sample.
-        averages: By recipe, the length of the average of the weights that is made after training, as a share of it.
+        lengths: Lengths of the average of the weights, as shares of training, among which one is chosen afterwards.
+        chosen_on: Seed of the run on which it is, which is not one of those that are judged.
         plain: The baseline.
         trial: How the cost of a step is measured.
         overrides: Of all specs.
@@ -43,14 +45,19 @@ class Plan:
     seeds: int = 3
     num: int = 2000
     evaluations: int = 32
-    averages: Mapping[str, float] = field(default_factory=lambda: {"edm2-unet": 0.1, "latent-edm2-unet": 0.1})
+    lengths: tuple[float, ...] = (0.05, 0.08, 0.12, 0.16, 0.2)
+    chosen_on: int = 10
     plain: Plain = field(default_factory=Plain)
     trial: Trial = field(default_factory=Trial)
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.reserve < self.seconds or min(self.seeds, self.evaluations) < 1 or self.num < 2:
+        if not 0 <= self.reserve < self.seconds or min(self.seeds, self.evaluations) < 1 or self.num < 4:
             raise ValueError(
-                "Plan expects seconds above the reserve, a seed and an evaluation or more and num of at least 2, got "
+                "Plan expects seconds above the reserve, a seed and an evaluation or more and num of at least 4, got "
                 f"{self.seconds}, {self.reserve}, {self.seeds}, {self.evaluations} and {self.num}"
+            )
+        if self.seeds > self.chosen_on:
+            raise ValueError(
+                f"Plan expects seeds below {self.chosen_on}, on which averages are chosen, got {self.seeds}"
             )

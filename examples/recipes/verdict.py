@@ -15,7 +15,7 @@ __all__ = ["FEATURES", "FIGURES", "judge", "report"]
 FEATURES = ("", " (random-conv)")
 """How the figures end that are by the data's own features, and by others."""
 FIGURES = ("FD", "precision", "recall", "coverage")
-_BESIDE = ("weights", "steps", "CPU s", "CPU s a sample")
+_BESIDE = ("weights", "steps", "CPU s", "average", "CPU s a sample")
 
 
 def judge(rows: Rows) -> Iterator[Claim]:

@@ -12,7 +12,7 @@ import modkit
 from examples.recipes import __main__ as command
 from examples.recipes import plain, study
 from examples.recipes.plain import Loop, Plain, Sampling
-from examples.recipes.plan import BASELINE, FLOOR, LATENT, RECIPES, Plan
+from examples.recipes.plan import AVERAGED, BASELINE, FLOOR, LATENT, RECIPES, Plan
 from examples.recipes.study import carry_out, read_spec
 from examples.recipes.verdict import judge, report
 from examples.studies.budget import Trial
@@ -119,6 +119,10 @@ def test_recipes_and_the_plain_loop_are_trained_measured_and_judged(tmp_path, mo
     assert all(row["FD"] > 0 and row["FD (random-conv)"] > 0 and row["CPU s a sample"] > 0 for row in runs)
     assert all(row["steps"] >= 1 and row["weights"] > 1000 for row in runs)
     assert len(found["claims"]) == 2 * len(RECIPES)
+    for recipe in AVERAGED:
+        tried = json.loads((tmp_path / "averages" / recipe / "lengths.json").read_bytes())
+        assert [std for _, std in tried] == [0.1, 0.15]
+        assert found["rows"][recipe][0]["average"] == min(tried)[1]
     told = []
     carry_out(plan, tmp_path, told.append, recipes=["unet"])
     assert [line.partition(":")[0] for line in told if ":" in line] == ["training-pictures-0", "diffusers-0", "unet-0"]
@@ -141,3 +145,8 @@ def test_the_command_sizes_the_plan(words, changed, recipes, monkeypatch):
 def test_a_plan_without_time_beside_the_reserve_is_refused():
     with pytest.raises(ValueError, match="Plan expects seconds above the reserve, .* got 30.0, 40.0, 3, 32 and 2000"):
         Plan(30.0)
+
+
+def test_averages_are_not_chosen_on_a_seed_that_is_judged():
+    with pytest.raises(ValueError, match="Plan expects seeds below 10, on which averages are chosen, got 11"):
+        Plan(seeds=11)
