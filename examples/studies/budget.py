@@ -114,7 +114,8 @@ def keep_costs(file: Path, name: str, digest: str, measure: Callable[[], Sequenc
         if found is None or found["spec"] != digest:
             found = {"spec": digest, "seconds a step": measure()}
             replace_file(file, json.dumps({**kept, name: found}, indent=1).encode())
-    return found["seconds a step"]
+    costs: list[float] = found["seconds a step"]
+    return costs
 
 
 def fit_steps(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequence[float] | None = None) -> Spec:

@@ -12,7 +12,7 @@ import modkit
 from examples.recipes import __main__ as command
 from examples.recipes import plain, study
 from examples.recipes.plain import Loop, Plain, Sampling
-from examples.recipes.plan import AVERAGED, BASELINE, FLOOR, LATENT, RECIPES, Plan
+from examples.recipes.plan import BASELINE, FLOOR, LATENT, RECIPES, Plan
 from examples.recipes.study import carry_out, read_spec
 from examples.recipes.verdict import judge, report
 from examples.studies.budget import Trial
@@ -103,29 +103,29 @@ def test_a_loop_whose_losses_cease_to_be_finite_is_no_run(tmp_path):
 def test_recipes_and_the_plain_loop_are_trained_measured_and_judged(tmp_path, monkeypatch):
     def read_small(recipe, plan):
         at = "model.prior" if recipe.startswith(LATENT) else "model"
-        small = {"unet": "channels=[8, 16]", "edm2-unet": "channels=[8, 16]", "dit": "width=16"}
-        network = small[recipe.removeprefix(LATENT)]
-        return read_spec(recipe, replace(plan, overrides=(*plan.overrides, f"{at}.network.{network}")))
+        small = "width=16" if recipe.endswith("dit") else "channels=[8, 16]"
+        return read_spec(recipe, replace(plan, overrides=(*plan.overrides, f"{at}.network.{small}")))
 
     monkeypatch.setattr(study, "read_spec", read_small)
+    trial = Trial(1, 1, 0.0, 1)
     words = ("data={use: digits, size: 16}", "train.batch_size=8", "train.samples.num=1", "train.device=cpu")
     plan = Plan(
-        0.2, reserve=0.0, seeds=1, num=24, evaluations=2, plain=SMALL, trial=Trial(1, 1, 0.0, 1), overrides=words
+        0.2, 0.0, seeds=1, num=24, evaluations=2, lengths=(0.1, 0.15), plain=SMALL, trial=trial, overrides=words
     )
-    carry_out(plan, tmp_path, lambda line: None)
+    carry_out(plan, tmp_path, lambda line: None, recipes=["dit", "latent-edm2-unet"])
     found = json.loads((tmp_path / "study.json").read_bytes())
-    assert list(found["rows"]) == [FLOOR, BASELINE, *RECIPES]
-    runs = [found["rows"][name][0] for name in (BASELINE, *RECIPES)]
-    assert all(row["FD"] > 0 and row["FD (random-conv)"] > 0 and row["CPU s a sample"] > 0 for row in runs)
-    assert all(row["steps"] >= 1 and row["weights"] > 1000 for row in runs)
-    assert len(found["claims"]) == 2 * len(RECIPES)
-    for recipe in AVERAGED:
-        tried = json.loads((tmp_path / "averages" / recipe / "lengths.json").read_bytes())
-        assert [std for _, std in tried] == [0.1, 0.15]
-        assert found["rows"][recipe][0]["average"] == min(tried)[1]
+    assert list(found["rows"]) == [FLOOR, BASELINE, "dit", "latent-edm2-unet"]
+    _, plain_row, dit, latent = (rows[0] for rows in found["rows"].values())
+    for row in (plain_row, dit, latent):
+        assert row["FD"] > 0 and row["FD (random-conv)"] > 0 and row["CPU s a sample"] > 0
+        assert row["steps"] >= 1 and row["weights"] > 1000
+    assert len(found["claims"]) == 4
+    (tried,) = (json.loads(file.read_bytes()) for file in tmp_path.glob("averages/*/lengths.json"))
+    assert [std for _, std in tried] == [0.1, 0.15]
+    assert latent["average"] == min(tried)[1] and "average" not in dit
     told = []
-    carry_out(plan, tmp_path, told.append, recipes=["unet"])
-    assert [line.partition(":")[0] for line in told if ":" in line] == ["training-pictures-0", "diffusers-0", "unet-0"]
+    carry_out(plan, tmp_path, told.append, recipes=["dit"])
+    assert [line.partition(":")[0] for line in told if ":" in line] == ["training-pictures-0", "diffusers-0", "dit-0"]
 
 
 @pytest.mark.parametrize(("words", "changed", "recipes"), [
