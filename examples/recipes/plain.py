@@ -135,7 +135,7 @@ class Sampling:
         self._evaluations = evaluations
 
     @classmethod
-    def load(cls, path: Path, plain: Plain, shape: torch.Size, evaluations: int) -> Sampling:
+    def load(cls, path: Path, plain: Plain, shape: tuple[int, ...], evaluations: int) -> Sampling:
         """Loads the network of a run, of pictures `c h w`."""
         network = plain.make_network(*shape[:2])
         network.load_state_dict(load_file(path / "unet.safetensors"))

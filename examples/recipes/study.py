@@ -119,7 +119,7 @@ def _choose_average(spec: Spec, folder: Path, plan: Plan, data: Data) -> float:
 
         def score(std: float) -> float:
             model = _load_average(Run.open(folder / "run"), std)
-            return _score(real, model.sample(num, seed=2, batch_size=_BATCH), data)["FD"]
+            return _score(real, _draw(model, num, seed=2), data)["FD"]
 
         found = keep(folder / "lengths.json", lambda: [[score(std), std] for std in plan.lengths])
     return float(min(found)[1])
@@ -135,7 +135,7 @@ def _measure(path: Path, plan: Plan, data: Data, choose: Callable[[str], float])
         model, costs = _open_plain(path, plan, data)
     else:
         model, costs = _open_run(path, choose(system) if system in AVERAGED else None)
-    figures = _score(real, model.sample(plan.num, seed=1, batch_size=_BATCH), data)
+    figures = _score(real, _draw(model, plan.num, seed=1), data)
     seconds = time_sampling({system: model}, _TIMED, rounds=3, batch_size=_TIMED)[system] / _TIMED
     return {**figures, **costs, "CPU s a sample": seconds}
 
@@ -162,6 +162,12 @@ def _open_run(path: Path, std: float | None) -> tuple[Sampling | Model, dict[str
 def _load_average(run: Run, std: float) -> Model:
     with tempfile.TemporaryDirectory() as folder:
         return modkit.load(modkit.rebuild_average(run, std, Path(folder) / "average").path)
+
+
+def _draw(model: Sampling | Model, num: int, seed: int) -> Tensor:
+    x = model.sample(num, seed=seed, batch_size=_BATCH)
+    assert isinstance(x, Tensor)
+    return x
 
 
 def _score(real: Tensor, fake: Tensor, data: Data) -> dict[str, float]:

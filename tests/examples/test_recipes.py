@@ -73,7 +73,7 @@ def test_the_plain_loop_repeats_a_run_by_its_seed_and_leaves_a_finished_one_alon
         state = torch.get_rng_state()
         plain.train(SMALL, draw_pictures(), 3, seed, tmp_path / name)
         assert torch.equal(torch.get_rng_state(), state)
-        sampling = Sampling.load(tmp_path / name, SMALL, torch.Size([1, 16, 16]), 4)
+        sampling = Sampling.load(tmp_path / name, SMALL, (1, 16, 16), 4)
         drawn[name] = sampling.sample(5, seed=2, batch_size=3)
     assert torch.equal(drawn["one"], drawn["same"]) and not torch.equal(drawn["one"], drawn["other"])
     assert drawn["one"].shape == (5, 1, 16, 16) and drawn["one"].abs().max() <= 1
