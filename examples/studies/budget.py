@@ -16,20 +16,33 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 import modkit
-from modkit import Model, Spec
+from modkit import Spec
 from modkit.progress import Silent
 from modkit.runs.files import hash_data, replace_file
 from modkit.runs.hold import Hold
 
-__all__ = ["Trial", "fit_budget", "fit_steps", "measure_costs", "one_thread", "share_time", "stages", "time_sampling"]
+__all__ = [
+    "Draws",
+    "Trial",
+    "fit_budget",
+    "fit_steps",
+    "keep_costs",
+    "measure_costs",
+    "one_thread",
+    "share_time",
+    "stages",
+    "time_sampling",
+    "time_step",
+]
 
 _LONG = 10**6  # steps of a trial's stage, which is stopped long before
 
@@ -51,6 +64,14 @@ class Trial:
     rounds: int = 3
 
 
+class Draws(Protocol):
+    """What draws samples, such as a Model."""
+
+    def sample(self, num: int, *, seed: int, batch_size: int) -> object:
+        """Draws so many samples by a seed, in batches."""
+        ...
+
+
 def fit_budget(
     spec: Spec, seconds: float, file: Path, *, shares: Sequence[float] | None = None, trial: Trial | None = None
 ) -> Spec:
@@ -70,15 +91,31 @@ def fit_budget(
     Raises:
         ValueError: If the shares are not one positive number a stage, or `file` holds anything else.
     """
-    digest = _digest(spec)
+    cost = keep_costs(file, spec.name, _digest(spec), lambda: measure_costs(spec, trial or Trial()))
+    return fit_steps(spec, seconds, cost, shares=shares)
+
+
+def keep_costs(file: Path, name: str, digest: str, measure: Callable[[], Sequence[float]]) -> list[float]:
+    """The CPU time of a step of each stage of a system, measured where `file` has none of it; see `fit_budget`.
+
+    Args:
+        file: Where the figures of all systems are kept.
+        name: The system's name.
+        digest: Tells it from what it was when it was measured.
+        measure: Measures it.
+
+    Raises:
+        ValueError: If `file` holds anything else.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with Hold(file.parent, lambda: None):
         kept = _read(file)
-        found = kept.get(spec.name)
+        found = kept.get(name)
         if found is None or found["spec"] != digest:
-            found = {"spec": digest, "seconds a step": measure_costs(spec, trial or Trial())}
-            replace_file(file, json.dumps({**kept, spec.name: found}, indent=1).encode())
-    return fit_steps(spec, seconds, found["seconds a step"], shares=shares)
+            found = {"spec": digest, "seconds a step": measure()}
+            replace_file(file, json.dumps({**kept, name: found}, indent=1).encode())
+    costs: list[float] = found["seconds a step"]
+    return costs
 
 
 def fit_steps(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequence[float] | None = None) -> Spec:
@@ -133,6 +170,21 @@ def measure_costs(spec: Spec, trial: Trial) -> list[float]:
     return found
 
 
+def time_step(step: Callable[[], object], trial: Trial) -> float:
+    """The CPU time of a step of a training that has no spec, in seconds, measured now.
+
+    Args:
+        step: Takes a step.
+        trial: How to measure.
+    """
+    clock = _Clock(trial)
+    with one_thread(), suppress(_Enough):
+        while True:
+            step()
+            clock.step(None)
+    return min(clock.rounds)
+
+
 def stages(spec: Spec) -> list[dict[str, object]]:
     """The stages of a spec as plain data, each with its `players` and `steps`: the model's own where it names none."""
     train = spec.train or {}
@@ -152,7 +204,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def time_sampling(models: Mapping[str, Model], num: int, *, rounds: int, batch_size: int) -> dict[str, float]:
+def time_sampling(models: Mapping[str, Draws], num: int, *, rounds: int, batch_size: int) -> dict[str, float]:
     """Medians of the CPU seconds that `num` samples take; the models take turns, and a first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for number in range(rounds + 1):
@@ -212,7 +264,7 @@ def _digest(spec: Spec) -> str:
     return hash_data(same.with_value("train.steps", 1).to_yaml())
 
 
-def _read(file: Path) -> dict[str, dict[str, object]]:
+def _read(file: Path) -> dict[str, dict[str, Any]]:
     if not file.exists():
         return {}
     try:

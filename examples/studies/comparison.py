@@ -41,6 +41,7 @@ def compare(
     say: Callable[[str], None] = print,
     *,
     failed: Mapping[str, float] | None = None,
+    beside: Mapping[str, Callable[[int, Path], object]] = {},
 ) -> str:
     """Trains and measures what is not measured yet, seeds outermost, and writes `study.json` and `report.md`.
 
@@ -54,6 +55,8 @@ def compare(
         report: Makes the report of the figures, Markdown.
         say: Prints a line of progress.
         failed: Figures of a run whose losses cease to be finite; by default, the study ends with such a run.
+        beside: By the name of a system that has no spec, what trains a run of a seed in a folder. It is called again
+            for a run that was stopped, or is not measured yet.
 
     Returns:
         The report.
@@ -66,9 +69,15 @@ def compare(
     turns = [(name, seed) for seed in range(max(seeds.values())) for name, num in seeds.items() if seed < num]
     runs = {locate_run(out, *turn).name: turn for turn in turns}
 
+    def train(path: Path) -> None:
+        name, seed = runs[path.name]
+        if name in beside:
+            beside[name](seed, path)
+        else:
+            train_run(make_spec(name).with_value("train.seed", seed), path)
+
     def carry_out(run: str) -> dict[str, float]:
-        name, seed = runs[run]
-        return _run(make_spec(name).with_value("train.seed", seed), out / "runs" / run, measure, failed)
+        return _run(train, out / "runs" / run, measure, failed)
 
     def take(run: str) -> None:
         say(f"training {run}")
@@ -119,10 +128,13 @@ def _write(
 
 
 def _run(
-    spec: Spec, path: Path, measure: Callable[[Path], dict[str, float]], failed: Mapping[str, float] | None
+    train: Callable[[Path], None],
+    path: Path,
+    measure: Callable[[Path], dict[str, float]],
+    failed: Mapping[str, float] | None,
 ) -> dict[str, float]:
     try:
-        train_run(spec, path)
+        train(path)
     except TrainingError:
         if failed is None:
             raise

@@ -2,10 +2,11 @@ import json
 import time
 
 import pytest
+import torch
 
 import modkit
 from examples.studies import budget
-from examples.studies.budget import Trial, fit_budget, fit_steps, measure_costs, stages
+from examples.studies.budget import Trial, fit_budget, fit_steps, measure_costs, stages, time_step
 from modkit import Spec, use
 from modkit.training.trainer import Trainer
 from tests.refusals import refusals
@@ -85,6 +86,20 @@ def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):
     monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", slow)
     (found,) = measure_costs(ONE, SHORT)
     assert busy < found < idle
+
+
+def test_the_step_of_a_training_without_a_spec_is_timed_after_a_warm_up():
+    taken = []
+
+    def step():
+        taken.append(torch.get_num_threads())
+        end = time.process_time() + (0.1 if len(taken) < 3 else 0.01)
+        time.sleep(0.02)
+        while time.process_time() < end:
+            pass
+
+    assert 0.01 <= time_step(step, Trial(warmup=1, steps=2, seconds=0.0, rounds=3)) < 0.02
+    assert taken == [1] * (1 + 2 * 3)
 
 
 def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):

@@ -65,6 +65,36 @@ def test_a_run_whose_losses_cease_to_be_finite_ends_the_study_or_has_the_figures
     assert json.loads((tmp_path / "figures" / "wild-0.json").read_bytes()) == {"size": -7.0}
 
 
+def test_a_system_without_a_spec_is_trained_by_a_function_which_a_stopped_run_calls_again(tmp_path):
+    calls, told = [], []
+
+    def train(seed, path):
+        calls.append((seed, path.name))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        path.mkdir(parents=True)
+
+    def carry_out():
+        def refuse(name):
+            raise AssertionError(name)
+
+        def measure(path):
+            return {"size": float(path.is_dir())}
+
+        def report(rows):
+            return tabulate(rows, ["size"])
+
+        seeds = {"A loop": 2}
+        return compare(
+            Plan(), tmp_path, seeds, refuse, measure, lambda rows: [], report, told.append, beside={"A loop": train}
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out()
+    assert "| A loop | 1 ± 0 |" in carry_out() == carry_out()
+    assert calls == [(0, "a-loop-0"), (0, "a-loop-0"), (1, "a-loop-1")]
+
+
 def test_processes_share_the_runs_of_a_study_and_all_report_the_whole(tmp_path):
     told, measured = [[], []], []
     with ThreadPoolExecutor(2) as pool:  # a folder is held by its descriptor, so that threads stand for processes
