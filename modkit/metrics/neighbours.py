@@ -4,8 +4,9 @@ r"""Exact nearest neighbours of features: radii, and how many samples lie within
 
 The joint mean is subtracted first, because e grows with the norms. Products are computed in tiles, as lower bounds of
 the squared distances. If e leaves a comparison undecided, the sum of squared differences in float64 decides it. So the
-counts are those of float64, and memory is linear in n. Everything is also computed within halves of the samples, for
-errors.
+counts are those of float64. Everything is also computed within halves of the samples, for errors.
+
+Memory is linear in n: tables past a limit are in mapped files, and tiles have fewer rows, the more columns they have.
 
 On a GPU, tiles are computed there, within a budget of its memory; all else is as on the CPU, where the samples stay. So
 counts and radii are the same.
@@ -26,11 +27,13 @@ import torch
 from torch import Tensor
 
 from modkit.metrics.halves import assign_sides
+from modkit.metrics.mapped import allocate
 from modkit.precision import use_precision
 
 __all__ = ["Balls", "Comparison", "Hits", "Points", "count_hits", "prepare_points", "compute_radii"]
 
 _ROWS, _COLUMNS = 1024, 4096  # of a tile
+_TILE = 2**26  # numbers in a tile that has all columns
 _EXACT = 2**20  # numbers in float64 at once
 _PAIR = 32  # bytes that a pair in a tile may take with its indices
 _DEVICES = ("cuda",)  # whose products, without TF32, are known to keep the bound
@@ -174,8 +177,8 @@ def _read_budget(device: torch.device) -> int:
 
 def _count_rows(device: torch.device, columns: int) -> int:
     """The rows of a tile of so many columns; on a device, half of its budget holds the tile."""
-    most = _ROWS // 2
-    return most if device.type == "cpu" else max(1, min(most, _read_budget(device) // (2 * _PAIR * max(1, columns))))
+    numbers = _TILE if device.type == "cpu" else _read_budget(device) // (2 * _PAIR)
+    return max(1, min(_ROWS // 2, numbers // max(1, columns)))
 
 
 def _prepare(values: Tensor, indices: Tensor, mean: Tensor, shift: int, device: torch.device) -> Points:
@@ -183,7 +186,7 @@ def _prepare(values: Tensor, indices: Tensor, mean: Tensor, shift: int, device: 
     full = device.type != "cpu" or torch.get_float32_matmul_precision() == "highest"
     dtype = torch.float32 if full else torch.float64
     n, d = values.shape
-    left, right = torch.empty(n, d + 2, dtype=dtype), torch.empty(n, d + 2, dtype=dtype)
+    left, right = allocate(n, d + 2, dtype), allocate(n, d + 2, dtype)
     norms = torch.empty(n, dtype=torch.float64)
     made = Points(values, assign_sides(indices), left, right, norms, 4.0**shift, device)
     for first in range(0, n, _ROWS):

@@ -1,20 +1,18 @@
 """Metrics that store features by the sample's index, so that the order of arrival never changes a result.
 
-Rows are float32, O(n d). Up to a limit they are in memory; beyond it they are in memory-mapped temporary files in
-`TMPDIR`, which are unlinked at once, so that a killed process leaves nothing behind.
+Rows are float32, O(n d). Up to a limit they are in memory; beyond it they are in memory-mapped temporary files.
 
 Shape letters: b batch, n samples, d features.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from modkit.metrics.mapped import LIMIT, allocate, count_bytes
 from modkit.metrics.streaming import Streaming
 
 __all__ = ["StoredMetric", "Rows", "Store", "Stores"]
@@ -43,7 +41,7 @@ class Store:
                 [5.]]))
     """
 
-    def __init__(self, dim: int, *, limit: int = 2**30) -> None:
+    def __init__(self, dim: int, *, limit: int = LIMIT) -> None:
         if dim < 1:
             raise ValueError(f"Store expects dim of at least 1, got {dim}")
         self.dim, self.limit = dim, limit
@@ -106,7 +104,7 @@ class Store:
 
     def _gather(self, blocks: list[Tensor], place: Tensor) -> Tensor:
         """Concatenates the rows of `blocks`, each row at its `place`."""
-        values = self._allocate(len(place))
+        values = allocate(len(place), self.dim, limit=self.limit)
         first = 0
         for block in blocks:
             values[place[first : first + len(block)]] = block
@@ -114,26 +112,16 @@ class Store:
         return values
 
     def _replace(self, indices: Tensor, values: Tensor) -> None:
-        fits = self._count_bytes(len(indices)) <= self.limit
+        fits = count_bytes(len(indices), self.dim) <= self.limit
         self._blocks, self._mapped = ([(indices, values)], []) if fits else ([], [(indices, values)])
 
     def _spill(self) -> None:
         """Moves the rows in memory to a mapped file once they exceed the limit."""
         num = sum(len(indices) for indices, _ in self._blocks)
-        if self._count_bytes(num) > self.limit:
+        if count_bytes(num, self.dim) > self.limit:
             indices = torch.cat([indices for indices, _ in self._blocks])
             self._mapped.append((indices, self._gather([values for _, values in self._blocks], torch.arange(num))))
             self._blocks = []
-
-    def _allocate(self, num: int) -> Tensor:
-        """Allocates `num` rows, in memory or mapped."""
-        if self._count_bytes(num) <= self.limit:
-            return torch.empty(num, self.dim)
-        with tempfile.TemporaryFile() as file:
-            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(num, self.dim)))
-
-    def _count_bytes(self, num: int) -> int:
-        return num * self.dim * 4
 
 
 Stores = dict[str, Store]

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 import modkit.metrics.neighbours as neighbours
 from modkit.metrics.copying import Copying
 from modkit.metrics.halves import SPLITS, assign_sides
+from modkit.metrics.mapped import allocate
 from modkit.metrics.neighbours import Balls, compute_radii, count_hits, prepare_points
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.precision_recall import PRDC
@@ -92,6 +94,16 @@ def test_tiles_and_parts_of_rows_change_nothing(monkeypatch):
     for name, value in (("_ROWS", 16), ("_COLUMNS", 7), ("_EXACT", 64)):
         monkeypatch.setattr(neighbours, name, value)
     check_equal(balls_and_hits(made(real=x, fake=y), [3], "<="), (balls, found))
+
+
+def test_mapped_tables_and_tiles_of_few_rows_change_nothing(monkeypatch):
+    x, y = CASES["ties"](70, 4)
+    expected = balls_and_hits(made(real=x, fake=y), [3], "<=")
+    monkeypatch.setattr(neighbours, "allocate", partial(allocate, limit=0))
+    monkeypatch.setattr(neighbours, "_TILE", 300)
+    assert neighbours._count_rows(torch.device("cpu"), 70) == 4
+    assert neighbours._count_rows(torch.device("cpu"), 1000) == 1
+    check_equal(balls_and_hits(made(real=x, fake=y), [3], "<="), expected)
 
 
 @pytest.mark.parametrize("case, d", [("normal", 2), ("ties", 2), ("ties", 6), ("near ties", 2), ("outlier", 2)])

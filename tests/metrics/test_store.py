@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-import modkit.metrics.store as store_module
+import modkit.metrics.mapped as mapped
 from modkit.metrics.store import Store, StoredMetric
 from modkit.rng import Rng
 from tests.metrics.streams import shuffled
@@ -55,9 +55,7 @@ def test_an_empty_store_has_no_rows():
 
 def test_rows_lie_in_files_only_past_the_limit(monkeypatch):
     made = []
-    monkeypatch.setattr(
-        store_module.np, "memmap", lambda *a, **k: made.append(k["shape"]) or np.empty(k["shape"], "f4")
-    )
+    monkeypatch.setattr(mapped.np, "memmap", lambda *a, **k: made.append(k["shape"]) or np.empty(k["shape"], "f4"))
     filled(range(N), split=4).sort()
     assert made == []
     filled(range(N), split=4, limit=100).sort()
