@@ -76,7 +76,7 @@ SPRITES = Plan(
             "model.latent_against=shuffled",
             "train.players.latent-critic.optimizer={use: adam, lr: 1e-3, betas: [0.5, 0.9]}",
         ),
-        "β-VAE": (),
+        "β-VAE": (),  # the spec as it stands, whose β falls from 14 to 2
         "β-TCVAE": (
             f"model.weights={{kl: 1, tc: {_let_fall(5, 0.5, 8000)}}}",
             "model.aggregates={tc: total-correlation}",

@@ -86,7 +86,7 @@ def prepare_points(device: torch.device | str = "cpu", /, **sets: tuple[Tensor, 
     if len({shape[1:] for shape in shapes.values()}) > 1 or any(len(shape) != 2 for shape in shapes.values()):
         raise ValueError(f"neighbours expect sets of shapes (n, d) with one d, got {shapes}")
     for name, (_, values) in sets.items():
-        if not bool(torch.isfinite(values).all()):
+        if not all(bool(torch.isfinite(part).all()) for part in torch.split(values, _ROWS)):
             raise ValueError(f"neighbours expect finite values, got NaN or infinity in {name!r}")
     total = sum(len(values) for _, values in sets.values())
     mean = torch.stack([_sum_rows(values) for _, values in sets.values()]).sum(0) / max(total, 1)
