@@ -8,8 +8,9 @@ r"""The study: each cell's training, its scores on two extractors, and its verdi
     OUT/study.json, report.md  everything, and the tables
 
 Every file is written once, so a study that was stopped resumes where it was. Cells are independent processes. Of an
-earlier study, made elsewhere or before a change of the code, those cells are kept whose spec has stayed the same; on a
-slower machine, `pace` gives the other cells as many steps as they would have had there.
+earlier study, made elsewhere or before a change of the code, those cells are kept whose spec is written as it was: take
+out those that a change of code or of a default concerns. On a slower machine, `pace` gives the other cells as many steps
+as they would have had there.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from examples.studies.pool import make_pool
 from examples.swaps.cells import BASES, EXAMPLES, Cell, draw_pairs, list_product, list_single, make_base
 from examples.swaps.report import make_report
 from modkit import Rng
-from modkit.building.plan import plan as make_plan
 from modkit.data import Digits
 from modkit.errors import SpecError
 from modkit.features import Classifier, RandomConv
@@ -138,10 +138,10 @@ def _take_known(cells: Sequence[Cell], plan: Plan, out: Path) -> None:
 
 
 def _make_key(cell: Cell, plan: Plan) -> str | None:
-    """Makes a hash of what a cell trains and how it is sampled; None if its spec is refused."""
+    """Makes a hash of what a cell trains, as written, and how it is sampled; None if its spec is refused."""
     try:
         spec = cell.spec.with_value("train.seed", plan.seed)
-        text, shares = make_plan(spec).resolved.to_yaml(), share_time(len(stages(spec)))
+        text, shares = spec.to_yaml(), share_time(len(stages(spec)))
     except (SpecError, ValueError):
         return None
     return hash_data("\n".join([text, *cell.sampling, f"{plan.seconds} s {shares}"]))
