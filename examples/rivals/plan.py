@@ -56,10 +56,16 @@ class Plan:
             )
 
 
-_GANS = {"DCGAN": ("dcgan.yaml",), "R3GAN": ("rivals/r3gan.yaml",), "StyleGAN2": ("rivals/stylegan2.yaml",)}
+_GANS = {
+    "DCGAN": ("dcgan.yaml",),
+    "AC-GAN": ("rivals/ac-gan.yaml",),
+    "R3GAN": ("rivals/r3gan.yaml",),
+    "StyleGAN2": ("rivals/stylegan2.yaml",),
+}
 _FASHION = "data={use: fashion-mnist, size: 32}"
 _LARGER = {  # by as much as DCGAN, which has a stage more
     "DCGAN": (_FASHION,),
+    "AC-GAN": (_FASHION, "model.generator.channels=28", "model.discriminator.channels=30"),
     "R3GAN": (_FASHION, "model.generator.channels=13", "model.discriminator.channels=13"),
     "StyleGAN2": (_FASHION, "model.generator.channels=11", "model.discriminator.channels=9"),
 }

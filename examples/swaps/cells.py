@@ -41,16 +41,21 @@ _EVALUATIONS = {"heun": 2}
 
 _UNET, _DIFFUSERS = "channels: [16, 32]", "block_out_channels: [16, 32], layers_per_block: 1"
 _MLP = "{use: mlp, width: 256, depth: 3}"
+_DENSE = "channels: 16, blocks: 1, expansion: 1, groups: 1"
 
 _SIZES = {
     ("network", "unet"): _UNET,
     ("network", "ncsnpp"): _UNET,
+    ("network", "dit"): "width: 64, depth: 4",
+    ("network", "edm2-unet"): _UNET,
     ("network", "checkpoints/adm-unet"): "channels: [64, 64]",
     ("network", "checkpoints/dhariwal-unet"): _UNET,
     ("network", "checkpoints/song-unet"): _UNET,
     ("network", "diffusers/unet-2d"): _DIFFUSERS,
     ("network", "diffusers/unet-2d-condition"): _DIFFUSERS,
     ("discriminator", "ncsnpp"): _UNET,
+    **{(kind, "r3gan"): _DENSE for kind in ("generator", "discriminator")},
+    **{(kind, name): "channels: 16" for kind in ("generator", "discriminator") for name in ("resnet", "stylegan2")},
     ("bottleneck", "residual-vq"): "depth: 2",  # a prior of codes takes as many times the steps
     ("bottleneck", "quantizers/residual-vq"): "depth: 2",
     ("bottleneck", "quantizers/grouped-residual-vq"): "depth: 1",
