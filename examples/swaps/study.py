@@ -9,8 +9,8 @@ r"""The study: each cell's training, its scores on two extractors, and its verdi
 
 Every file is written once, so a study that was stopped resumes where it was. Cells are independent processes. Of an
 earlier study, made elsewhere or before a change of the code, those cells are kept whose spec is written as it was: take
-out those that a change of code or of a default concerns. On a slower machine, `pace` gives the other cells as many steps
-as they would have had there.
+out those that a change of code or of a default concerns. On a slower machine, `pace` gives the other cells as many
+steps as they would have had there.
 """
 
 from __future__ import annotations
