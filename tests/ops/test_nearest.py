@@ -33,14 +33,15 @@ def test_no_vector_is_lost_at_chunk_borders(monkeypatch, rows):
     assert torch.equal(find_nearest(codes[order], codes), order)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("width", [16, 2**10])
 @pytest.mark.parametrize("num_codes", [2, 5, 16, 33, 256])
-def test_exact_ties_go_to_the_lowest_index(monkeypatch, num_codes, width):
+def test_exact_ties_go_to_the_lowest_index(monkeypatch, num_codes, width, dtype):
     monkeypatch.setattr(nearest, "_CPU", (2**22, width))
     generator = torch.Generator().manual_seed(num_codes)
-    codes = torch.randn(num_codes, 7, generator=generator)
+    codes = torch.randn(num_codes, 7, generator=generator, dtype=dtype)
     codes[-1] = codes[num_codes // 2] = codes[0]
-    z = codes[0] + 1e-2 * torch.randn(300, 7, generator=generator)
+    z = codes[0] + 1e-2 * torch.randn(300, 7, generator=generator, dtype=dtype)
     assert torch.equal(find_nearest(z, codes), torch.zeros(300, dtype=torch.int64))
     middle = torch.zeros(1, 2)  # half-way between whole numbers, where every product is exact
     assert find_nearest(middle, torch.tensor([[3.0, 0], [0, 1], [-1, 0], [0, -1]])).item() == 1
