@@ -58,7 +58,7 @@ class Plan:
 
 _GANS = {
     "DCGAN": ("dcgan.yaml",),
-    "AC-GAN": ("rivals/ac-gan.yaml",),
+    "AC-GAN": ("ac-gan.yaml", "model.generator.channels=24", "model.discriminator.channels=26"),
     "R3GAN": ("rivals/r3gan.yaml",),
     "StyleGAN2": ("rivals/stylegan2.yaml",),
 }
