@@ -12,6 +12,7 @@ from torch import Tensor
 from modkit import Spec, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
+from modkit.kinds import Engine
 from modkit.models.model import Model
 from modkit.models.step import StepContext
 from modkit.progress import Progress, Silent
@@ -51,12 +52,14 @@ def turn(*key: int | str, **options: Any) -> StepContext:
     return StepContext(Rng("turn", *key), **{"training": True, **options})
 
 
-def trainer(spec: Spec, path: Path, loggers: Any = (), progress: Progress | None = None) -> Trainer:
+def trainer(
+    spec: Spec, path: Path, loggers: Any = (), progress: Progress | None = None, engine: Engine | None = None
+) -> Trainer:
     """What would train a spec, whose parts may be local classes, into a run at `path`, or go on with it."""
     site = Site(plan(spec), meta=False)
     data, settings = site.make_data(), site.make_settings()
     model: Model = site.build_model(data.x, data.fields)
-    engine = settings.engine(device=settings.device)
+    engine = engine or settings.engine(device=settings.device)
     site.check()
     begun = (path / "modkit.lock").exists()
     run = Run.open(path) if begun else Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})

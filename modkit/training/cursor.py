@@ -23,6 +23,14 @@ class Cursor:
     watched: list[float] = field(default_factory=list)
     recent: dict[str, float] = field(default_factory=dict)
 
+    def judge(self, name: str) -> None:
+        """Makes the checkpoint of this name the best, if what was watched since the last one has the lowest mean."""
+        if not self.watched:
+            return
+        mean, self.watched = sum(self.watched) / len(self.watched), []
+        if self.best is None or mean < self.best:
+            self.best, self.best_name = mean, name
+
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> Cursor:
         """Reads the position that a checkpoint stores.

@@ -8,7 +8,7 @@ import modkit
 from examples.studies import budget
 from examples.studies.budget import Trial, fit_budget, fit_steps, measure_costs, stages, time_step
 from modkit import Spec, use
-from modkit.training.trainer import Trainer
+from modkit.training.turns import Turns
 from tests.refusals import refusals
 
 MLP = use("mlp", width=8)
@@ -76,14 +76,14 @@ def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):
         while time.process_time() < end:
             pass
 
-    step = Trainer._take_step
+    take = Turns.take
 
-    def slow(self, table, batch):
+    def slow(*turn):
         time.sleep(idle)
         work(busy)
-        return step(self, table, batch)
+        return take(*turn)
 
-    monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", slow)
+    monkeypatch.setattr(Turns, "take", slow)
     (found,) = measure_costs(ONE, SHORT)
     assert busy < found < idle
 
@@ -104,14 +104,14 @@ def test_the_step_of_a_training_without_a_spec_is_timed_after_a_warm_up():
 
 def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
     played = []
-    step = Trainer._take_step
+    take = Turns.take
 
-    def noted(self, table, batch):
-        losses, complete = step(self, table, batch)
+    def noted(*turn):
+        losses, complete = take(*turn)
         played.append(sorted(name.rpartition("/")[0] for name in losses))
         return losses, complete
 
-    monkeypatch.setattr("modkit.training.trainer.Trainer._take_step", noted)
+    monkeypatch.setattr(Turns, "take", noted)
     assert len(measure_costs(TWO, SHORT)) == 2
     assert {name for names in played for name in names} == {"autoencoder/autoencoder", "prior/denoiser"}
     assert len(played) == 2 * (1 + 2 * 2)

@@ -45,8 +45,8 @@ def begin_with(monkeypatch, value, patience):
 
 
 def train(path, wrong=(), model=VQGAN, progress=None, **settings):
-    one = trainer(spec(model, **{**EVERY, "precision": "fp16", **settings}), path, progress=progress)
-    one.engine = Planting("cpu", wrong)
+    settings = {**EVERY, "precision": "fp16", **settings}
+    one = trainer(spec(model, **settings), path, progress=progress, engine=Planting("cpu", wrong))
     with one.run:
         one.fit()
     return one

@@ -9,7 +9,7 @@ import pytest
 from modkit.engines.local import LocalEngine
 from modkit.training import interruption
 from modkit.training.interruption import SIGNALS, Interruption, Stopped
-from modkit.training.trainer import Trainer
+from modkit.training.saver import Saver
 from tests.command import run
 from tests.play import VAE, spec
 
@@ -60,8 +60,8 @@ def test_the_command_shown_resumes_a_branch_that_was_stopped_before_its_first_st
     words = ["branch", tmp_path / "run", "train.optimizer.lr=1e-4", "train.steps=6", "--out"]
     run(*words, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        restore = Trainer._restore
-        patch.setattr(Trainer, "_restore", lambda *given: signal.raise_signal(signal.SIGTERM) or restore(*given))
+        restore = Saver.restore
+        patch.setattr(Saver, "restore", lambda *given: signal.raise_signal(signal.SIGTERM) or restore(*given))
         _, told = run(*words, out)
     said, shown = told.splitlines()[-1].split("; resume with: ")
     assert said == "modkit: stopped at step 4"

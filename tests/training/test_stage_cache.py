@@ -22,7 +22,7 @@ from modkit.training import stored_view
 from modkit.training.reader import Reader
 from modkit.training.stage_cache import StageCache
 from modkit.training.stored_view import ViewWriter
-from modkit.training.trainer import Trainer
+from modkit.training.turns import Turns
 from modkit.types import Batch
 from tests.play import LINEAR, MLP, spec, state, trainer
 
@@ -258,14 +258,14 @@ def test_a_run_resumed_inside_the_stage_reads_the_same_views_or_computes_them_ag
     whole = fit(SYSTEMS["gaussian"], tmp_path / "whole", 2, 2)
     for name in ("kept", "deleted"):
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            step = Trainer._take_step
+            take = Turns.take
 
-            def interrupt(one, states, batch, step=step):
-                if one._cursor.step == 7:
+            def interrupt(one, states, batch, cursor, take=take):
+                if cursor.step == 7:
                     raise KeyboardInterrupt
-                return step(one, states, batch)
+                return take(one, states, batch, cursor)
 
-            patch.setattr(Trainer, "_take_step", interrupt)
+            patch.setattr(Turns, "take", interrupt)
             fit(SYSTEMS["gaussian"], tmp_path / name, 2, 2, **often)
         if name == "deleted":
             shutil.rmtree(folder)

@@ -9,7 +9,8 @@ import modkit
 from modkit.cli.app import app
 from modkit.runs.layout import FIRST
 from modkit.training import train as module
-from modkit.training.trainer import Trainer, TrainingError
+from modkit.training.trainer import TrainingError
+from modkit.training.turns import Turns
 from tests.files import write_pictures
 
 MLP = {"use": "mlp", "width": 8}
@@ -25,14 +26,14 @@ def make_spec(**changes):
 
 def fail_at(monkeypatch, step, error):
     """Lets a step of training fail."""
-    take = Trainer._take_step
+    take = Turns.take
 
-    def take_or_fail(self, states, batch):
-        if self._cursor.step == step:
+    def take_or_fail(self, states, batch, cursor):
+        if cursor.step == step:
             raise error
-        return take(self, states, batch)
+        return take(self, states, batch, cursor)
 
-    monkeypatch.setattr(Trainer, "_take_step", take_or_fail)
+    monkeypatch.setattr(Turns, "take", take_or_fail)
 
 
 @pytest.fixture

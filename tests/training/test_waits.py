@@ -18,7 +18,7 @@ from modkit.optim.profiles import Exponential
 from modkit.progress import Silent
 from modkit.rng import Rng
 from modkit.runs.run import Run
-from modkit.training import trainer as module
+from modkit.training import turns as module
 from modkit.training.callbacks import Callbacks
 from modkit.training.players import PlayerState, make_player_states, set_modes
 from modkit.training.schedule import StageSchedule
@@ -65,7 +65,7 @@ def find_waits(name: str, folder: Path) -> Iterator[str]:
             seen = Waits()
             try:
                 with seen:
-                    losses, _ = trainer._take_step(states, batch)
+                    losses, _ = trainer._turns.take(states, batch, cursor)
                     average.update()
             except RuntimeError as error:
                 if not seen.found:  # else a value was read, which meta tensors refuse
@@ -91,7 +91,7 @@ def test_no_step_of_an_example_waits(name, tmp_path):
 def test_a_logged_step_copies_once(tmp_path):
     trainer, batch = make_trainer("vae-2d", tmp_path)
     states = begin(trainer, trainer.stages[0])
-    losses, _ = trainer._take_step(states, batch)
+    losses, _ = trainer._turns.take(states, batch, trainer._cursor)
     trainer._losses.update(losses)
     with Waits() as seen, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
         trainer._losses.read(states)
