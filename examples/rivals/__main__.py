@@ -13,7 +13,6 @@ package `dataset-fashion-mnist`, or the files in `--data FOLDER`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from examples.rivals.plan import PLANS
@@ -28,12 +27,8 @@ def main() -> None:
     parser = make_parser("rivals", __doc__, quick=quick, page=partial(page, parts=PLANS))
     parser.add_argument("part", choices=PLANS, help="the part to run")
     add_sizes(parser)
-    parser.add_argument("--only", nargs="+", metavar="SYSTEM", help="rivals to run")
     given = parser.parse_args()
     plan = resize(PLANS[given.part], given, quick={"seeds": 1, "seconds": 30.0})
-    if given.only:
-        chosen = (next(iter(plan.systems)), *given.only)
-        plan = replace(plan, systems={name: words for name, words in plan.systems.items() if name in chosen})
     given.out /= given.part
     run_study(given, plan, carry_out, partial(fill, part=given.part))
 

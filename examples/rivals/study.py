@@ -1,6 +1,6 @@
 """The study: the systems of a part, trained for the same CPU time, and how near their samples are to real ones.
 
-    OUT/figures/r3gan-0.json   what a run's samples score by two kinds of features, its weights and steps
+    OUT/figures/ac-gan-0.json  what a run's samples score by two kinds of features, its weights and steps
 
 `examples.studies.timed` has the rest.
 """

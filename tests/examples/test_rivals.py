@@ -69,7 +69,6 @@ def test_a_part_is_trained_measured_and_judged(tmp_path, monkeypatch):
     ([], {}),
     (["--quick", "--seeds", "2"], {"seconds": 30.0, "seeds": 2}),
     (["--minutes", "2", "--data", "there"], {"seconds": 120.0, "overrides": ("data.root=there",)}),
-    (["--only", "R3GAN"], {"systems": {name: PLANS["gans-digits"].systems[name] for name in ("DCGAN", "R3GAN")}}),
 ])  # fmt: skip
 def test_the_command_sizes_the_plan(words, changed, monkeypatch):
     plans = []
