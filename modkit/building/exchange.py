@@ -60,8 +60,7 @@ def drop_spare(weights: Mapping[str, Tensor], planned: Plan, path: str) -> dict[
 
 def list_revised(run: Run, checkpoint: str) -> list[str]:
     """Lists the paths at which a run's spec was changed after a checkpoint was written."""
-    revisions = run.lock.get("revisions", [])[: -1 if run.half_revised else None]
-    since = [one for one in revisions if one["step"] >= read_step(checkpoint)]
+    since = [one for one in run.revisions if one["step"] >= read_step(checkpoint)]
     return [change["path"] for one in since for change in one["changes"]]
 
 

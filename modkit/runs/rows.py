@@ -30,6 +30,25 @@ class Mark(NamedTuple):
     size: int = 0
     sha256: str | None = None
 
+    @classmethod
+    def read(cls, kept: object, where: Path) -> Mark:
+        """Reads a mark from JSON: its fields, or in older runs its size.
+
+        Args:
+            kept: What was read.
+            where: Where it was read, for the message.
+
+        Raises:
+            ValueError: If it is no mark.
+        """
+        try:
+            mark = cls(**kept) if isinstance(kept, dict) else cls(kept)  # type: ignore[arg-type]
+        except TypeError:
+            mark = cls(-1)
+        if type(mark.size) is not int or mark.size < 0 or not isinstance(mark.sha256, str | None):
+            raise ValueError(f"{where}: expected a mark of the metrics, got {kept!r}")
+        return mark
+
 
 class Rows:
     """A file of rows, which is created when the first one is appended. No link is followed in its place.

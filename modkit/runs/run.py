@@ -36,7 +36,7 @@ from torch import Tensor
 from modkit.runs import checkpoint as store
 from modkit.runs.checkpoint import Checkpoint, Latest
 from modkit.runs.exported import check_exported, write_exported
-from modkit.runs.files import hash_data, make_own_folder, read_regular, replace_file
+from modkit.runs.files import make_own_folder, read_regular, replace_file
 from modkit.runs.hold import Hold
 from modkit.runs.layout import (
     FIRST,
@@ -57,6 +57,7 @@ from modkit.runs.layout import (
 from modkit.runs.lock import decode, encode
 from modkit.runs.parts import Patience
 from modkit.runs.pictures import encode_png
+from modkit.runs.revision import check_spec, is_half_revised, list_revisions, revise_lock
 from modkit.runs.rows import Mark, Rows
 from modkit.runs.snapshot import Memory, Snapshot, take
 from modkit.runs.weights import WeightReader, Weights
@@ -156,11 +157,7 @@ class Run:
     def revise(
         self, spec: _HasYaml, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], step: int = 0
     ) -> None:
-        """Replaces the spec of a run that goes on with a changed one.
-
-        The lock keeps the changes as `revisions`, each with the step from which it holds, and the rows of parts that
-        are new. It is written first and names both specs by their hashes, so that a kill leaves either. A revision
-        that was cut off so is taken out of the lock, since it never took effect.
+        """Replaces the spec of a run that goes on with a changed one, see `modkit.runs.revision`.
 
         Args:
             spec: The resolved spec.
@@ -173,16 +170,7 @@ class Run:
         """
         self._check_place()
         text = spec.to_yaml()
-        known = {(row["kind"], row["name"]): row for row in self.lock["parts"]}
-        parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in lock["parts"]]
-        revisions = self.lock.get("revisions", [])[: -1 if self.half_revised else None]
-        made = {
-            **self.lock,
-            "spec": hash_data(text),
-            "former": hash_data(self.spec_text),
-            "parts": parts,
-            "revisions": [*revisions, *([{"step": step, "changes": list(changes)}] if changes else [])],
-        }
+        made = revise_lock(self.lock, self.spec_text, lock, text, changes, step)
         replace_file(self.path / LOCK, encode(made))
         replace_file(self.path / SPEC, text.encode())
         self.lock, self.spec_text = made, text
@@ -228,11 +216,8 @@ class Run:
         run = cls(path, text, lock)
         if run.exported:
             check_exported(path)
-        elif "spec" in lock and hash_data(text) not in (lock["spec"], lock.get("former")):
-            raise ValueError(
-                f"{path / SPEC} was changed after the run was made: its SHA-256 differs from the one in {LOCK}; "
-                "restore the file, and give changes as overrides"
-            )
+        else:
+            check_spec(lock, text, path)
         return run
 
     def hold(self) -> Run:
@@ -251,7 +236,12 @@ class Run:
     @property
     def half_revised(self) -> bool:
         """Whether `revise` was cut off: the lock is of a spec that was not written."""
-        return "spec" in self.lock and self.lock["spec"] != hash_data(self.spec_text)
+        return is_half_revised(self.lock, self.spec_text)
+
+    @property
+    def revisions(self) -> list[dict[str, Any]]:
+        """The revisions that took effect: each has the step from which it holds, and its changes."""
+        return list_revisions(self.lock, self.spec_text)
 
     @property
     def exported(self) -> bool:
@@ -433,7 +423,7 @@ class Run:
         Raises:
             ValueError: If rows of the metrics before the checkpoint were lost or changed; nothing is changed then.
         """
-        self.cut(_read_mark(latest) if latest else Mark())
+        self.cut(Mark.read(latest.checkpoint.state.get("metrics"), latest.path) if latest else Mark())
         self.prune_averages(last=read_step(latest.path.name) if latest else 0)
         return store.set_aside(self.checkpoints, latest.path) if latest else {}
 
@@ -506,15 +496,3 @@ class Run:
         """Checks that what is written to a held directory ends in it."""
         if self._held:
             self._held.check()
-
-
-def _read_mark(latest: Latest) -> Mark:
-    """Reads the mark of the metrics that a checkpoint keeps."""
-    kept = latest.checkpoint.state.get("metrics")
-    try:
-        mark = Mark(**kept) if isinstance(kept, dict) else Mark(kept)  # type: ignore[arg-type]  # a number in older runs
-    except TypeError as error:
-        raise ValueError(f"{latest.path}: expected a mark of the metrics, got {kept!r}") from error
-    if type(mark.size) is not int or not isinstance(mark.sha256, str | None):
-        raise ValueError(f"{latest.path}: expected a mark of the metrics, got {kept!r}")
-    return mark
