@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import modkit
-from modkit import Event, Latents, Rng, Spec, Step, TensorType, use
+from modkit import Latents, Rng, Spec, Step, TensorType, use
 
 
 class Sphere(nn.Module):
     """Vectors of unit length; what a prior makes is projected back."""
 
-    def __init__(self, h: Event, *, channels: int = 16) -> None:
+    def __init__(self, h: TensorType, *, channels: int = 16) -> None:
         super().__init__()
         self.latents = {"continuous": TensorType((channels,))}
         self.project = nn.Linear(h.numel, channels)

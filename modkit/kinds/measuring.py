@@ -83,9 +83,20 @@ class Metric(Protocol):
     stand in it, too.
     """
 
-    needs: tuple[str, ...]
-    sets: tuple[str, ...]
-    better: Literal["lower", "higher"] | None
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the values that it is given."""
+        ...
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets that it compares."""
+        ...
+
+    @property
+    def better(self) -> Literal["lower", "higher"] | None:
+        """Which scores are better."""
+        ...
 
     def init(self) -> Any:
         """Returns an empty state."""

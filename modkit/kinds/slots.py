@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Default", "Own", "Slot", "Unfit", "default"]
+__all__ = ["Default", "Factory", "Own", "Slot", "Unfit", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
 
-class Slot(Protocol[P_co]):
+class Factory(Protocol[P_co]):
     """A factory of a part of one kind, which the assembly calls with the part's types.
 
     `.where` says where the part was declared, for messages.
@@ -32,13 +32,21 @@ class Slot(Protocol[P_co]):
         """For a Model: the reason it cannot model `event`, or None."""
         ...
 
-    def repeat(self, num: int) -> Sequence[Slot[P_co]]:
+    def repeat(self, num: int) -> Sequence[Factory[P_co]]:
         """Returns `num` factories of separate parts; the assembly keeps part i under the attribute `NAME[i]`."""
         ...
 
-    def name_source(self, source: str) -> Slot[P_co]:
+    def name_source(self, source: str) -> Factory[P_co]:
         """Returns the same factory with messages that name `source` as the origin of types that do not fit."""
         ...
+
+
+if TYPE_CHECKING:
+    # What an assembly receives in a slot, or what its caller gives: a name, `use(…)`, a class, a `functools.partial`.
+    Slot: TypeAlias = Factory[P_co] | Any
+else:
+    Slot = Factory
+    Slot.__name__ = Slot.__qualname__ = "Slot"  # as messages have it
 
 
 class Unfit(ValueError):

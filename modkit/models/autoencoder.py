@@ -151,8 +151,8 @@ class Autoencoder(Model):
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
         self.input, self.inputs = input, (input,) if input else ()
-        self.encoder = encoder(x=find_input(x, fields or {}, input), cond=cond)
-        self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
+        self.encoder: kinds.Encoder = encoder(x=find_input(x, fields or {}, input), cond=cond)
+        self.bottleneck: kinds.Bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
         latents = self.bottleneck.latents
         self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
         self.moments, self.start_noise = self._q.extras.moments, self._q.extras.start_noise

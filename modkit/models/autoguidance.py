@@ -82,11 +82,12 @@ class AutoGuidance(nn.Module):
         super().__init__()
         self.scale = scale
         self.guide = guide(x=x, cond=cond, fields=fields or {})
+        reads = sorted(self.guide.reads)
         if not isinstance(self.guide, Denoiser):
             got = f"{type(self.guide).__name__}; of a `latent`, take the prior"
             raise Unfit("guide", f"AutoGuidance expects a Model that denoises, got {got}")
-        if set(self.guide.reads) != set(conditions or {}):
-            got = f"{sorted(conditions or {})} and a guide that reads {sorted(self.guide.reads)}"
+        if reads != sorted(conditions or {}):
+            got = f"{sorted(conditions or {})} and a guide that reads {reads}"
             raise Unfit("guide", f"AutoGuidance expects a guide under the model's conditions, got {got}")
         if not _has_same_noise(schedule, self.guide.schedule):
             got = f"{type(schedule).__name__} and {type(self.guide.schedule).__name__}"

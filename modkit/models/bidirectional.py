@@ -125,7 +125,7 @@ class Bidirectional(Model):
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
         self.encoder = encoder(x=x, cond=cond)
-        self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
+        self.bottleneck: kinds.Bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
         self.width = _check_prior(self.bottleneck, bottleneck.where)
         h = self.encoder.h
         assert isinstance(h, TensorType), "a vector of a bottleneck comes from a vector"

@@ -102,7 +102,7 @@ class Diffusion(Model):
         self.start_noise = TensorType(x.shape, std=1.0)
         self.schedule = schedule(x=x)
         self.times = times(schedule=self.schedule, x=x)
-        self.parametrization = parametrization(schedule=self.schedule, x=x)
+        self.parametrization: kinds.Parametrization = parametrization(schedule=self.schedule, x=x)
         self.loss_weight = loss_weight()
         check_likelihood(self.schedule, self.times, self.loss_weight)
         self.conditioner = conditioner(fields=fields or {})

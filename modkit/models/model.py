@@ -392,7 +392,7 @@ class Model(nn.Module, metaclass=Composing):
         callback: Callback | None = None,
         precision: Precision = "float32",
         **fields: int | Sequence[int] | Tensor,
-    ) -> Value:
+    ) -> Tensor | Any:  # a tensor where the event is one, and a tuple of tensors otherwise
         """Draws `num` samples, in eval mode and without gradients.
 
         Sample i of a seed has the same noise on any device and for any batch size.

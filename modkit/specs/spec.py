@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.escapes import escape_controls
@@ -65,6 +65,20 @@ class Spec:
     x: Node | None = None
     source: Source = field(default_factory=Source, compare=False, repr=False)
     before: Spec | None = field(default=None, compare=False, repr=False)
+
+    if TYPE_CHECKING:  # what is given, from which the nodes above are made
+
+        def __init__(
+            self,
+            model: Mapping[str, Any] | str,
+            name: str = ...,
+            data: Mapping[str, Any] | str | None = ...,
+            train: Mapping[str, Any] | None = ...,
+            evaluate: Mapping[str, Any] | None = ...,
+            x: Mapping[str, Any] | None = ...,
+            source: Source = ...,
+            before: Spec | None = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
