@@ -56,8 +56,8 @@ class MeanFlow(Model):
             expected = "same in [0, 1], std above 0, power of at least 0 and steps of at least 1"
             raise ValueError(f"MeanFlow expects {expected}, got {same}, {std}, {power} and {steps}")
         self.event, self.same, self.mean, self.std, self.power, self.steps = x, same, mean, std, power, steps
-        self.start_noise = TensorType(x.shape, std=1.0)
-        self.sources = {"noise": self.start_noise}
+        self.noise = self.start_noise = TensorType(x.shape, std=1.0)
+        self.sources = {"noise": self.noise}
         self.conditioner = conditioner(fields=dict(fields))
         self.reads = self.conditioner.reads
         given = cond.merge(self.conditioner.type)
@@ -78,9 +78,9 @@ class MeanFlow(Model):
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Steps from noise to samples; the conditioner draws missing fields."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
-        z = draw_start(rng, "start", self.allocate(num, self.start_noise))
+        z = draw_start(rng, "start", self.allocate(num, self.noise))
         for t, r in pairwise(torch.linspace(1, 0, self.steps + 1).tolist()):
-            z = z - (t - r) * self.predict(z, *(z.new_full((num,), time) for time in (r, t)), cond)
+            z = z - (t - r) * self.predict(z, z.new_full((num,), r), z.new_full((num,), t), cond)
         return z if self.single.range is None else z.clamp(*self.single.range)
 
     def predict(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -102,5 +102,6 @@ class MeanFlow(Model):
         def predict(z: Tensor, t: Tensor) -> Tensor:
             return self.predict(z, r, t, cond)
 
-        u, slope = torch.func.jvp(predict, (z, t), (v, torch.ones_like(t)))
-        return u - (v - span * slope).detach()
+        u, slope = torch.func.jvp(predict, (z, t), (v, torch.ones_like(t)))[:2]
+        error: Tensor = u - (v - span * slope).detach()
+        return error
