@@ -62,10 +62,10 @@ def _pack(file: str, num: int, batch_size: int) -> tuple[str, ...]:
 
 def _list_pacgan() -> Iterator[tuple[str, tuple[str, ...]]]:
     systems = {
-        "GAN": _pack("modes/pacgan.yaml", 1, 100),
+        "GAN": _pack("pacgan-grid.yaml", 1, 100),
         "ALI": ("modes/ali.yaml",),
-        "PacGAN2": _pack("modes/pacgan.yaml", 2, 100),
-        "PacGAN4": _pack("modes/pacgan.yaml", 4, 100),
+        "PacGAN2": _pack("pacgan-grid.yaml", 2, 100),
+        "PacGAN4": _pack("pacgan-grid.yaml", 4, 100),
     }
     for data, override in {
         "grid": "data={use: grid, std: .05}",

@@ -80,8 +80,7 @@ def prepare_extractor(extractor: FeatureExtractor | None, data: Data) -> Feature
     if not isinstance(extractor, nn.Module) or _is_ready(extractor):
         return extractor
     cache = ReferenceCache()
-    described = f"{type(extractor).__qualname__} {extractor.label} {extractor}"
-    entry = Reference(data.key, "train", described, "as read", data.splits["train"], "weights")
+    entry = Reference(data.key, "train", _describe(extractor), "as read", data.splits["train"], "weights")
 
     def compute() -> Mapping[str, Tensor]:
         extractor.prepare(read_in_order(data, "train", 256, Rng(0, "features")))
@@ -181,6 +180,18 @@ def score(
 
 def _flatten(places: Places) -> Iterator[tuple[str, str, str]]:
     return ((name, side, place) for name, at in places.items() for side, place in at.items())
+
+
+def _describe(extractor: FeatureExtractor) -> str:
+    """What the weights depend on beside the data: the structure, and the plain values that the modules were made with."""
+    assert isinstance(extractor, nn.Module)
+    values = {
+        f"{path}.{name}": value
+        for path, module in extractor.named_modules()
+        for name, value in sorted(vars(module).items())
+        if name != "training" and isinstance(value, bool | int | float | str)
+    }
+    return f"{type(extractor).__qualname__} {extractor.label} {extractor} {values}"
 
 
 def _is_ready(extractor: FeatureExtractor) -> bool:

@@ -247,6 +247,15 @@ def test_a_classifier_is_trained_for_each_content(tmp_path, monkeypatch):
     assert keys[0] != keys[1]
 
 
+def test_a_classifier_is_trained_for_each_of_its_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    data = ImageFolder(root=str(write_bitmaps(tmp_path / "d", range(6))), size=8, channels=1, test=0.0)
+    settings = [{}, {"seed": 1}, {"epochs": 2}, {"size": 12}, {}]
+    made = [Classifier(data.x, classes=2, **{"epochs": 1, **given}) for given in settings]
+    keys = [prepare_extractor(one, data).key() for one in made]
+    assert keys[0] == keys[-1] and len(set(keys)) == 4
+
+
 class Counted(nn.Module):
     """Features that count how often their weights are computed."""
 
