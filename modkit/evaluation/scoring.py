@@ -183,7 +183,7 @@ def _flatten(places: Places) -> Iterator[tuple[str, str, str]]:
 
 
 def _describe(extractor: FeatureExtractor) -> str:
-    """What the weights depend on beside the data: the structure, and the plain values that the modules were made with."""
+    """What weights depend on beside the data: the structure, and the plain values that modules were made with."""
     assert isinstance(extractor, nn.Module)
     values = {
         f"{path}.{name}": value
