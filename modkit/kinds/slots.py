@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Default", "Factory", "Own", "Slot", "Unfit", "default"]
+__all__ = ["Default", "Own", "Slot", "Unfit", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
