@@ -20,7 +20,7 @@ from examples.studies.comparison import make_slug
 from examples.studies.timed import compare_timed
 from modkit import Rng, Run, Spec
 from modkit.building.session import open_run
-from modkit.data import Subset, read_samples
+from modkit.data import read_samples
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.scoring import prepare_extractor
 
@@ -50,8 +50,7 @@ def _measure(path: Path, plan: Plan) -> dict[str, float]:
     order = Rng("rivals").uniform("real", torch.empty(data.splits[plan.split])).argsort()[: plan.num].tolist()
     real = read_samples(data, plan.split, order, Rng(0)).tensor
     fake = model.sample(len(real), seed=1)
-    whole = data.data if isinstance(data, Subset) else data  # a classifier of few pictures knows them by heart
-    own = prepare_extractor(make_extractor(choose_features(whole), whole.x), whole)
+    own = prepare_extractor(make_extractor(choose_features(data), data.x), data)
     figures: dict[str, float] = {}
     for features, end in ((own, ""), ("random-conv", " (random-conv)")):
         scores = modkit.evaluate(real=real, fake=fake, features=features, metrics=_METRICS).scores
