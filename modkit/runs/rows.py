@@ -41,13 +41,11 @@ class Mark(NamedTuple):
         Raises:
             ValueError: If it is no mark.
         """
-        try:
-            mark = cls(**kept) if isinstance(kept, dict) else cls(kept)  # type: ignore[arg-type]
-        except TypeError:
-            mark = cls(-1)
-        if type(mark.size) is not int or mark.size < 0 or not isinstance(mark.sha256, str | None):
+        fields = kept if isinstance(kept, dict) else {"size": kept}
+        size, sha256 = fields.get("size", 0), fields.get("sha256")
+        if not fields.keys() <= {"size", "sha256"} or type(size) is not int or not isinstance(sha256, str | None):
             raise ValueError(f"{where}: expected a mark of the metrics, got {kept!r}")
-        return mark
+        return cls(size, sha256)
 
 
 class Rows:

@@ -93,8 +93,9 @@ class Turns:
         scale = state.guard.begin() if state.guard else 1.0
         for part in range(settings.accumulate):
             first = engine.rank * len(batch) + part * size
+            rng = self._make_rng(state.name, cursor).rows(first)
             step = StepContext(
-                rng := self._make_rng(state.name, cursor).rows(first),
+                rng,
                 cursor.index,
                 training=True,
                 terms=settings.terms,
