@@ -132,7 +132,7 @@ class Rng:
         Their previous states return at the end of the `with` block.
         """
         generators = [torch.default_generator]
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if torch.cuda.is_initialized():
             generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
         states = [generator.get_state() for generator in generators]
         try:

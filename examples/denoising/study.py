@@ -107,7 +107,7 @@ def _measure(path: Path) -> dict[str, float]:
 def _read(corruption: Callable[..., object] | None, seed: int) -> Batch:
     """The held-out digits, with what a corruption makes of them."""
     digits = partial(Digits, size=_SIZE)
-    data = Corrupted(data=digits, corruption=corruption) if corruption else digits()  # type: ignore[arg-type]
+    data = Corrupted(data=digits, corruption=corruption) if corruption else digits()
     return data.read("test", range(data.splits["test"]), Rng(seed, "held out"))
 
 

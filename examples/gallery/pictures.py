@@ -18,6 +18,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def draw_example(model: Model, data: Data) -> Tensor:
         return _draw_grid(_decode_plane(model), data.x)
     num = _COLUMNS * _ROWS
     read = data.read("test", range(num), Rng(0)).fields
-    fields = {name: _cycle_classes(data.fields[name], read[name]) for name in model.reads}
+    fields: dict[str, Any] = {name: _cycle_classes(data.fields[name], read[name]) for name in model.reads}
     x = model.sample(num, seed=0, **fields)
     assert isinstance(x, Tensor)
     return _draw_grid(x, data.x)
@@ -112,7 +113,8 @@ def _make_bands(data: Data, shown: Sequence[str], make: Callable[[Batch], Tensor
 
 
 def _sample_given(model: Model, held: Batch) -> Tensor:
-    x = model.sample(len(held), seed=0, **{name: held.fields[name] for name in model.reads})
+    fields: dict[str, Any] = {name: held.fields[name] for name in model.reads}
+    x = model.sample(len(held), seed=0, **fields)
     assert isinstance(x, Tensor)
     return x
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import modkit
 from examples.learned_noise.verdict import claims, report
@@ -54,6 +55,7 @@ def _measure(path: Path, plan: Plan) -> dict[str, float]:
     """The bound of a run in nats per held-out picture, the ends of its schedule, and its steps."""
     run = Run.open(path)
     (bound,) = evaluate_run(run, metrics=[Bound(num=plan.draws)], num=plan.num, device="cpu").scores.values()
-    low, high = find_noise_range(modkit.load(run).schedule)
+    model: Any = modkit.load(run)
+    low, high = find_noise_range(model.schedule)
     steps = run.read_metrics()[-1]["step"]
     return {"bound": bound.value, "sigma_min": low, "sigma_max": high, "steps": steps}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def reach_conditioner() -> Value:
     The other way, through the generator's own input, is cut.
     """
     with seeded(0):
-        model = GAN(
+        model: Any = GAN(
             TensorType((1, 16, 16), (-1, 1)),
             fields={"labels": TensorType((), classes=10)},
             generator=_DCGAN,
@@ -71,8 +72,8 @@ def leave_norm_out() -> Value:
 
 def set_activation() -> Value:
     """The paper's networks of D2GAN: `activation` and `init_std` of `mlp` are new."""
-    options = {"width": 16, "depth": 1, "activation": "relu", "init_std": 0.01}
-    model = build(make_spec(use("gan", generator=use("mlp", **options), discriminator=use("mlp", **options)), "ring"))
+    mlp = use("mlp", width=16, depth=1, activation="relu", init_std=0.01)
+    model: Any = build(make_spec(use("gan", generator=mlp, discriminator=mlp), "ring"))
     return f"accepted, {type(model.generator.hidden[1]).__name__}"
 
 
@@ -92,8 +93,13 @@ def compare_statistics() -> Value:
         for _ in range(200):
             oracle(torch.randn(64, 8, generator=generator), Cond())
     kept = [module for module in stored.modules() if isinstance(module, nn.BatchNorm2d)]
-    logs = [(a.running_var / b.running_var).log().abs() for a, b in zip(kept, norms, strict=True)]
+    logs = [(_get_variance(a) / _get_variance(b)).log().abs() for a, b in zip(kept, norms, strict=True)]
     return float(torch.cat(logs).mean())
+
+
+def _get_variance(norm: nn.BatchNorm2d) -> Tensor:
+    assert norm.running_var is not None
+    return norm.running_var
 
 
 def _detach(cond: Cond) -> Cond:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,7 +31,8 @@ def draw_edm_levels() -> Value:
 def read_latent_levels() -> Value:
     """Of a latent under EDM's parts: the median training level, the ends of the schedule, `sigma_data`."""
     parts = {"schedule": "edm", "times": "log-normal", "parametrization": "edm", "sampler": "heun"}
-    prior = build(make_spec(use("latent", autoencoder=MLP, prior=use("diffusion", network=SMALL, **parts)))).prior
+    model: Any = build(make_spec(use("latent", autoencoder=MLP, prior=use("diffusion", network=SMALL, **parts))))
+    prior = model.prior
     return [float(_draw(prior).median()), *find_noise_range(prior.schedule), prior.parametrization.sigma_data]
 
 
@@ -38,8 +41,10 @@ def count_float64() -> Value:
     parts = {"schedule": "cosine", "parametrization": "v", "sampler": use("ddim", steps=3)}
     model = build(make_spec(use("diffusion", network=SMALL, **parts))).to("meta")
     batch = Batch(torch.empty(2, 1, 8, 8, device="meta"), {})
-    with _Count() as count:
-        sum(model.losses("denoiser", batch, make_step()).values()).backward()
+    count = _Count()
+    with count:
+        losses = model.losses("denoiser", batch, make_step())
+        torch.stack(list(losses.values())).sum().backward()
         model.draw(2, {}, Cond(), Rng(0))
     return count.found
 
@@ -48,10 +53,10 @@ class _Count(TorchDispatchMode):
     """Counts the tensors in float64 that operations return elsewhere than on the CPU."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.found = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: int = 0
 
-    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> object:
         result = func(*args, **(kwargs or {}))
         leaves = (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.device.type != "cpu")
         self.found += sum(leaf.dtype == torch.float64 for leaf in leaves)

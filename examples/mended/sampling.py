@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def amplify_error() -> Value:
 
     Its input is scaled to unit variance. The composition names a schedule and a sampler, as the README's spec does.
     """
-    model = Diffusion(_X, network="mlp", schedule="cosine", sampler="ddim")
+    model: Any = Diffusion(_X, network="mlp", schedule="cosine", sampler="ddim")
 
     def read_second_input(first: float) -> Tensor:
         seen: list[Tensor] = []

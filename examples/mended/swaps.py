@@ -7,7 +7,7 @@ from typing import Any
 
 from examples.mended.figure import Value
 from examples.mended.toy import MLP, SMALL, make_spec
-from modkit import Model, Spec, build, check, use
+from modkit import Spec, build, check, use
 from modkit.specs.overrides import apply
 
 __all__ = [
@@ -27,7 +27,7 @@ _LDM = use("latent", autoencoder=_CODER, prior=use("diffusion", network=SMALL, *
 
 def swap_prior() -> Value:
     """Of `model.prior=denoising-gan` on latent diffusion: its sampler and schedule, and a sample's evaluations."""
-    model = build(_swap("model.prior=denoising-gan", "model.prior.network=mlp", "model.prior.discriminator=mlp"))
+    model: Any = build(_swap("model.prior=denoising-gan", "model.prior.network=mlp", "model.prior.discriminator=mlp"))
     prior = model.prior
     count = _count_calls(prior)
     schedule = type(getattr(prior.schedule, "schedule", prior.schedule)).__name__
@@ -73,7 +73,7 @@ def _accept(spec: Spec) -> str:
     return "accepted"
 
 
-def _count_calls(model: Model) -> int:
+def _count_calls(model: Any) -> int:
     calls: list[Sequence[object]] = []
     hook = model.network.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
     model.sample(1, seed=0)

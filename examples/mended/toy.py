@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import modkit
-from modkit import Model, Spec, use
+from modkit import Spec, use
 from modkit.models.step import StepContext
 from modkit.progress import Silent
 from modkit.rng import Rng
@@ -27,8 +27,8 @@ def make_spec(model: Any, data: Any = None, **train: Any) -> Spec:
     return Spec(name="toy", data=data or use("digits", size=8), model=model, train=settings)
 
 
-def train(spec: Spec) -> Model:
-    """A model, trained in a folder that is gone afterwards."""
+def train(spec: Spec) -> Any:
+    """A Model of any class, trained in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         run = modkit.train(spec, Path(folder) / "run", evaluate=False, progress=Silent())
         return modkit.load(run)

@@ -18,12 +18,13 @@ from examples.modes.plan import Plan
 from examples.modes.verdict import judge, report
 from examples.studies.comparison import compare, make_slug
 from modkit import Run, Spec, evaluate_run
+from modkit.kinds import Metric
 from modkit.metrics import ClassModes, ModeCoverage
 
 __all__ = ["carry_out"]
 
 _EXAMPLES = Path(__file__).parents[1]
-_METRICS = {"modes": ModeCoverage, "class-modes": partial(ClassModes, shares="equal")}
+_METRICS: dict[str, Callable[[], Metric]] = {"modes": ModeCoverage, "class-modes": partial(ClassModes, shares="equal")}
 _FAILED = {"classes": 1.0, "class KL": math.log(1000)}  # as if all samples were of one class
 _WATCHED = 2500  # samples that modes are counted on during training
 _LEAST = _WATCHED // 100  # of them, in a mode that is found

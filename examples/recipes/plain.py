@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
@@ -59,7 +60,7 @@ class Plain:
     warmup: int = 500
     batch_size: int = 16
 
-    def make_network(self, channels: int, size: int) -> UNet2DModel:
+    def make_network(self, channels: int, size: int) -> Any:
         """Makes the network of pictures of so many channels and of a size; the lowest level but one attends."""
         levels = len(self.channels)
         down, up = ["DownBlock2D"] * levels, ["UpBlock2D"] * levels
@@ -94,7 +95,7 @@ class Loop:
         self._optimizer = torch.optim.AdamW(weights, plain.lr, betas=(0.95, 0.999), weight_decay=1e-6)
         self._rates = get_scheduler("cosine", self._optimizer, num_warmup_steps=plain.warmup, num_training_steps=steps)
         self._average = EMAModel(weights, decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
-        self._noise = DDPMScheduler(num_train_timesteps=1000)
+        self._noise: Any = DDPMScheduler(num_train_timesteps=1000)
         self._generator = torch.Generator().manual_seed(seed)
         self._batches = self._draw_batches(pictures, plain.batch_size)
 
@@ -130,7 +131,7 @@ class Sampling:
         evaluations: How often it is evaluated for a sample.
     """
 
-    def __init__(self, network: UNet2DModel, evaluations: int) -> None:
+    def __init__(self, network: Any, evaluations: int) -> None:
         self.network = network.eval()
         self._evaluations = evaluations
 
@@ -145,7 +146,8 @@ class Sampling:
     def sample(self, num: int, *, seed: int, batch_size: int = 250) -> Tensor:
         """Draws samples, `b c h w`, in [-1, 1], in batches."""
         config, rng = self.network.config, torch.Generator().manual_seed(seed)
-        scheduler = DDIMScheduler.from_config(DDPMScheduler(num_train_timesteps=1000).config)
+        training: Any = DDPMScheduler(num_train_timesteps=1000)
+        scheduler = DDIMScheduler.from_config(training.config)
         scheduler.set_timesteps(self._evaluations)
         drawn = []
         for first in range(0, num, batch_size):

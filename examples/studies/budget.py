@@ -185,12 +185,12 @@ def time_step(step: Callable[[], object], trial: Trial) -> float:
     return min(clock.rounds)
 
 
-def stages(spec: Spec) -> list[dict[str, object]]:
+def stages(spec: Spec) -> list[dict[str, Any]]:
     """The stages of a spec as plain data, each with its `players` and `steps`: the model's own where it names none."""
-    train = spec.train or {}
+    train: Any = spec.train or {}
     usual = train.get("steps", 2000)
     written = train.get("stages") or [{"players": list(patterns)} for patterns in modkit.build(spec).stages()]
-    return [{"steps": usual, **stage} for stage in written]  # type: ignore[dict-item]
+    return [{"steps": usual, **stage} for stage in written]
 
 
 @contextmanager
@@ -250,7 +250,8 @@ def _quiet(spec: Spec) -> Spec:
     """A spec that writes nothing while its steps are timed, and whose players all start at once."""
     for place in ("samples", "checkpoints", "log"):
         spec = spec.with_value(f"train.{place}.every", _LONG)
-    written = dict(spec.at("train").get("players") or {})  # type: ignore[union-attr]
+    train: Any = spec.train or {}
+    written = dict(train.get("players") or {})
     everyone = "*"
     while everyone in written:
         everyone += "*"

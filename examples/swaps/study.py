@@ -206,7 +206,7 @@ def _split_real(num: int, size: int) -> tuple[Tensor, Tensor]:
 
 def _score(real: Tensor, fake: Tensor, out: Path) -> dict[str, Mapping[str, float]]:
     """Scores samples on each extractor: values, and the standard error of FD."""
-    made = {}
+    made: dict[str, Mapping[str, float]] = {}
     for name, extractor in _make_extractors(real.shape[-1], out).items():
         report = modkit.evaluate(real=real, fake=fake, features=extractor, metrics=["fd", "prdc"], k=5)
         scores = {key.split(" (")[0]: score for key, score in report.scores.items()}

@@ -25,7 +25,7 @@ class _Unknown(Exception):
     """An argument or a result is something else than tensors on the meta device and plain values."""
 
 
-class MetaCache(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MetaCache(TorchDispatchMode):
     """While it is entered, an operation on the meta device that was done before gives new tensors of the same shapes.
 
     Operations that write, or whose results share memory with their arguments, are done each time, as are those that

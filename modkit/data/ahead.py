@@ -29,7 +29,7 @@ def read_ahead(batches: Iterator[Batch], device: torch.device | str) -> Generato
         [0.0, 2.0]
     """
     on_cuda = torch.device(device).type == "cuda"
-    stream = torch.cuda.Stream(device) if on_cuda else None  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream(device) if on_cuda else None
 
     def take() -> tuple[Batch, torch.cuda.Event | None] | None:
         batch = next(batches, None)

@@ -58,7 +58,7 @@ def count_operations(work: Callable[[], object]) -> Operations:
     return Operations(counter.get_total_flops(), tuple(uncounted), tuple(custom))
 
 
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Seen(TorchDispatchMode):
     """Records every operator that runs."""
 
     def __init__(self) -> None:

@@ -121,9 +121,7 @@ class ImportanceWeights:
         log_weights = log_weights.reshape(-1, self.draws)
         if self.doubly and isinstance(latent, Tensor) and latent.requires_grad:
             share = log_weights.detach().softmax(1).flatten().to(latent.dtype)
-            latent.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: torch.einsum("b,b...->b...", share, gradient)
-            )
+            latent.register_hook(lambda gradient: torch.einsum("b,b...->b...", share, gradient))
         return log_weights.logsumexp(1) - math.log(self.draws)
 
     def _refuse(self, source: str, expected: str, received: str) -> None:

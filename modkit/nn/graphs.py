@@ -54,7 +54,7 @@ class CudaCapture:
     def __call__(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         """Captures on a stream of its own; other threads may use the card meanwhile."""
         graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         torch.cuda.synchronize()
         gc.disable()  # what it frees may end a capture
         try:

@@ -38,7 +38,7 @@ def recompute(module: nn.Module) -> None:
         return
     compute = _compute
     if any(True for _ in module.buffers()):  # the compiler knows no contexts; it still compiles what is called inside
-        compute = torch.compiler.disable(_compute_with_buffers, recursive=False)  # type: ignore[no-untyped-call]
+        compute = torch.compiler.disable(_compute_with_buffers, recursive=False)
     module.forward = partial(compute, module, module.forward)  # hooks run around it, and once
 
 

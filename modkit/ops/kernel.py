@@ -155,7 +155,7 @@ def use_device(x: Tensor) -> AbstractContextManager[object]:
         >>> with use_device(torch.zeros(1)):
         ...     pass
     """
-    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
+    return torch.cuda.device_of(x)
 
 
 def list_ran() -> dict[str, list[str]]:

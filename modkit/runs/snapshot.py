@@ -78,7 +78,7 @@ class Memory:
             self.release()
             self._data = torch.empty(size, dtype=torch.uint8)
             if lock:
-                status = int(torch.cuda.cudart().cudaHostRegister(self._data.data_ptr(), size, _PORTABLE))  # type: ignore[no-untyped-call]
+                status = int(torch.cuda.cudart().cudaHostRegister(self._data.data_ptr(), size, _PORTABLE))
                 if status:
                     raise MemoryError(f"{size} bytes of memory cannot be page-locked for a checkpoint: error {status}")
                 self._locked = True
@@ -87,7 +87,7 @@ class Memory:
     def release(self) -> None:
         """Frees the memory."""
         if self._locked:
-            torch.cuda.cudart().cudaHostUnregister(self._data.data_ptr())  # type: ignore[no-untyped-call]
+            torch.cuda.cudart().cudaHostUnregister(self._data.data_ptr())
         self._data, self._locked = torch.empty(0, dtype=torch.uint8), False
 
 

@@ -53,7 +53,7 @@ def test_its_bound_is_its_log_density() -> None:
     """It agrees with torch.distributions."""
     model = Gaussian(TensorType((2, 3)), CondType(), std=0.5)
     x = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
-    expected = Normal(0.0, 0.5).log_prob(x).flatten(1).sum(1)  # type: ignore[no-untyped-call]
+    expected = Normal(0.0, 0.5).log_prob(x).flatten(1).sum(1)
     torch.testing.assert_close(model.bound(Batch(x, {}), 1, Rng(0)), expected)
 
 
@@ -105,7 +105,7 @@ def test_a_position_makes_its_own_patch() -> None:
 def test_its_nll_is_that_of_the_gaussian() -> None:
     """It agrees with torch.distributions, summed over a sample."""
     x, out = torch.randn(2, 3, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = -Normal(out, 0.2).log_prob(x).flatten(1).sum(1)  # type: ignore[no-untyped-call]
+    expected = -Normal(out, 0.2).log_prob(x).flatten(1).sum(1)
     torch.testing.assert_close(FixedGaussian(TensorType((1, 4, 4)), std=0.2).nll(out, x), expected)
 
 
@@ -161,7 +161,7 @@ def test_its_logits_are_those_of_a_mixture() -> None:
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     normal = torch.distributions.MultivariateNormal(critic.prototypes, torch.eye(2))
     mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(logits=critic.weights), normal)
-    density = mixture.log_prob(critic.features(x))  # type: ignore[no-untyped-call]
+    density = mixture.log_prob(critic.features(x))
     logits = critic(x, Cond())
     torch.testing.assert_close(logits - logits[0], density - density[0])
 

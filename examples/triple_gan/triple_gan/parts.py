@@ -8,7 +8,8 @@ p_c pairs samples with the classes that C gives them. The optimum of D is p / (p
 al., 2017, eq. 3 and 4, lemma 3.1, https://arxiv.org/abs/1703.02291). Shape letters: b batch, k classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,11 +66,10 @@ class TripleGAN(Model):
         self.start_noise = TensorType((z_dim,), std=1.0)
         self.sources = {"z": self.start_noise}
         self.generator = generator(z=self.start_noise, x=x, cond=self.conditioner.type)
-        self.encoder = classifier(x=x, cond=CondType())
-        self.classifier = nn.Linear(self.encoder.h.numel, classes)
+        self.encoder: Any = classifier(x=x, cond=CondType())
+        self.classifier: Callable[[Tensor], Tensor] = nn.Linear(cast(TensorType, self.encoder.h).numel, classes)
         self.discriminator = discriminator(x=x, cond=self.conditioner.type)
-        self.adversarial = adversarial()
-        self._weights = make_weights({"pseudo": 0.1} | (weights or {}))
+        self.adversarial, self._weights = adversarial(), make_weights({"pseudo": 0.1} | (weights or {}))
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, `classifier` and `generator`."""
@@ -105,7 +105,7 @@ class TripleGAN(Model):
         return self.conditioner({self.reads[0]: y}, None)
 
     def _generate(self, cond: Cond, rng: Rng, num: int) -> Tensor:
-        return call_generator(self.generator, draw_start(rng, "z", self.allocate(num, self.start_noise)), cond, rng)
+        return call_generator(self.generator, draw_start(rng, "z", self.allocate(num, self.sources["z"])), cond, rng)
 
     def _compute_classifier_losses(self, x: Tensor, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
         every = torch.arange(self.classes, device=x.device).repeat(len(x))
