@@ -29,6 +29,9 @@ __all__ = ["Consistency"]
 class Consistency:
     """The squared change of logits by an augmentation, at real and at generated samples.
 
+    The weights are the papers', for critics with spectral norm. Beside R1 they may hold a critic back altogether: the
+    `dcgan` of digits then has forty times the FD of R1 alone, and with weights of 1 still seven times.
+
     Args:
         x: Type of the data.
         augment: The augmentation T, of constant strength.
