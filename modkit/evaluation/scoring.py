@@ -189,9 +189,15 @@ def _describe(extractor: FeatureExtractor) -> str:
         f"{path}.{name}": value
         for path, module in extractor.named_modules()
         for name, value in sorted(vars(module).items())
-        if name != "training" and isinstance(value, bool | int | float | str)
+        if name != "training" and _is_plain(value)
     }
     return f"{type(extractor).__qualname__} {extractor.label} {extractor} {values}"
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str)
 
 
 def _is_ready(extractor: FeatureExtractor) -> bool:

@@ -276,6 +276,24 @@ class Counted(nn.Module):
         self.scale.fill_(float(next(iter(batches)).tensor.mean()))
 
 
+class Banded(Counted):
+    """Features whose weights depend on a list."""
+
+    def __init__(self, bands):
+        super().__init__()
+        self.bands = bands
+
+    def prepare(self, batches):
+        self.scale.fill_(sum(map(sum, self.bands)))
+
+
+def test_features_are_prepared_for_each_of_their_lists(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    data = ImageFolder(root=str(write_bitmaps(tmp_path / "d", range(6))), size=8, channels=1, test=0.0)
+    keys = [prepare_extractor(Banded(bands), data).key() for bands in ([(1, 2)], [(1, 3)], [(1, 2)])]
+    assert keys[0] == keys[2] != keys[1]
+
+
 waiting = Semaphore(0)
 
 
