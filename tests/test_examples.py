@@ -57,6 +57,13 @@ def test_there_is_an_example_of_each_system():
     assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
 
 
+def test_the_readme_of_the_folder_names_what_is_there():
+    links = re.findall(r"\]\(([^)#]+)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
+    assert [link for link in links if not (EXAMPLES / link).exists()] == []
+    folders = [path for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert {path.name for path in (*SCRIPTS, *folders)} <= set(links)
+
+
 @pytest.mark.parametrize("path", [*SPECS, *SCRIPTS], ids=lambda path: path.name)
 def test_no_example_is_over_40_lines(path):
     lines = path.read_text().splitlines()
