@@ -283,6 +283,7 @@ class Flow:
         "parametrization": "flow",
         "sampler": {"use": "dpm-solver++", "grid": "even"},
     }
+    straight = True
     num: int | None = None
 
     def __init__(

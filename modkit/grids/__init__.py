@@ -3,7 +3,7 @@
 A grid is told the schedule, and makes the times of any number of steps.
 """
 
-from modkit.grids.auto import choose_grid
+from modkit.grids.auto import choose_continuous, choose_grid
 from modkit.grids.even import Even
 from modkit.grids.indices import Leading, Linspace, Trailing
 from modkit.grids.levels import Karras, Listed, LogSNR, space_noise_levels
@@ -17,5 +17,6 @@ __all__ = [
     "LogSNR",
     "Trailing",
     "choose_grid",
+    "choose_continuous",
     "space_noise_levels",
 ]

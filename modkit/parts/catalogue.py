@@ -173,7 +173,8 @@ _PARTS = {
         ("flow", "diffusion.parametrizations:Flow", "Predicts eps - x_0 (Lipman et al., 2023)"),
     ),
     "grid": (
-        ("auto", "grids.auto:choose_grid", "`trailing` on a table, `karras` without one"),
+        ("auto", "grids.auto:choose_grid", "`trailing` on a table, `continuous` without one"),
+        ("continuous", "grids.auto:choose_continuous", "`even` on a straight schedule, `karras` elsewhere"),
         ("trailing", "grids.indices:Trailing", "A table's indices, down from the last (Lin et al., 2023)"),
         ("leading", "grids.indices:Leading", "A table's indices, up from the first (Song et al., 2021)"),
         ("linspace", "grids.indices:Linspace", "A table's indices, with both ends (Nichol & Dhariwal, 2021)"),

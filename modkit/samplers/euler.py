@@ -52,7 +52,7 @@ class Euler(GridSampler):
         x: TensorType,
         *,
         steps: int = 50,
-        grid: GridSlot = default("karras"),
+        grid: GridSlot = default("continuous"),
         clip: Clip = True,
     ) -> None:
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)

@@ -77,7 +77,7 @@ class Heun(GridSampler):
         churn_min: float = 0.0,
         churn_max: float | None = None,
         noise: float = 1.0,
-        grid: GridSlot = default("karras"),
+        grid: GridSlot = default("continuous"),
         clip: Clip = True,
     ) -> None:
         if churn < 0 or noise < 0:

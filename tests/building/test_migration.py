@@ -433,7 +433,7 @@ def test_a_run_made_before_grids_were_parts_does_what_it_did(name, before, tmp_p
     run = train(spec(prior, steps=1), tmp_path / "run")
     assert read_spec(run) == Spec.from_yaml(run.spec_text) and read_spec(run).model["sampler"]["grid"].use in (
         "auto",
-        "karras",
+        "continuous",
     )
 
     text = read_spec(run).with_value("model.sampler", use(name, steps=5, **before)).to_yaml()

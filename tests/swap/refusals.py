@@ -752,7 +752,8 @@ REFUSALS |= {
     **{
         f"{host} model.sampler.grid={part}": r"model\.sampler: the sampler asks for the noise level .*"
         for host, part in (
-            *(("denoising-gan", "karras"), ("denoising-gan-ring", "karras"), ("denoising-gan-ring", "log-snr")),
+            *((host, part) for host in ("denoising-gan", "denoising-gan-ring") for part in ("continuous", "karras")),
+            ("denoising-gan-ring", "log-snr"),
         )
     },
     **{
