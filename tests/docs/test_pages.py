@@ -1,13 +1,10 @@
 """Every code block of the documentation and README.md is carried out, in order; `reader` says how."""
 
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
 import modkit
-from modkit.parts.registry import get_registry
 from tests.docs.blocks import ROOT, blocks, pages
 from tests.docs.here import Here
 from tests.docs.reader import Reader
@@ -37,15 +34,6 @@ EXTRAS = {
 }
 
 GRANTED = {"README.md": what_readme_takes_for_granted}
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path):
-    yield
-    get_registry.cache_clear()
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if page not in INSTALLING])
