@@ -71,7 +71,7 @@ UNFIT = {
     },
     **{
         ("denoising-gan", "grid", part): "its few steps are trained at levels of their own"
-        for part in ("karras", "list")
+        for part in ("continuous", "karras", "list")
     },
     ("denoising-gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
     ("gan", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
@@ -88,7 +88,6 @@ UNFIT = {
 """Parts that run in no host of a family that has a slot of their kind, and why."""
 
 SAME = {
-    r"^latent-(vq|cascade) .*\.loss_weight=uncertainty": "it is its base at first, and three steps change no code",
     r"^(?!diffusion-ring).*\.grid=trailing": "on a table it is what `auto` chooses",
     r"^diffusion-ring .*\.grid=(auto|continuous)": "without a table it chooses what the host has",
     r"^denoising-gan(-ring)? .*\.grid=(leading|linspace)": "as many steps as the table has indices visit all",
