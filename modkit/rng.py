@@ -26,6 +26,7 @@ from modkit.ops.noise import Law, draw_noise
 __all__ = ["Rng"]
 
 Key = tuple[int | str, ...]
+_PLAIN = frozenset((int, str))
 
 
 class Rng:
@@ -169,6 +170,8 @@ class Rng:
 
 
 def _check_names(names: tuple[int | str, ...]) -> Key:
+    if _PLAIN.issuperset(map(type, names)):
+        return names
     return tuple(name if isinstance(name, str) else operator.index(name) for name in names)
 
 

@@ -88,9 +88,12 @@ class Affine(ABC):
             coefficients: Those of its time, numbers or `b`.
 
         Returns:
-            `(x_in, time)`, `b ...` and `b`; the time is at least float32, which represents every index of a table.
+            `(x_in, time)`, `b ...` and `b`; the time is at least float32, which represents every index of a table. If
+            the scale is the number 1, as for samplers of a schedule that preserves variance, x_in is `x_t` itself.
         """
-        return broadcast(coefficients["to_input"], x_t) * x_t, expand_time(coefficients["time"], x_t)
+        scale, time = coefficients["to_input"], expand_time(coefficients["time"], x_t)
+        same = isinstance(scale, float) and math.isclose(scale, 1.0, rel_tol=1e-15)
+        return x_t if same else broadcast(scale, x_t) * x_t, time
 
     def denoised(self, out: Tensor, x_t: Tensor, coefficients: Coefficients) -> Denoised:
         """The prediction of x_0 that follows from the network's output `out`."""

@@ -295,3 +295,12 @@ def test_for_unit_deviation_edm_s_target_is_minus_v_where_variance_is_preserved(
     scales = schedule.scales(t)
     for mine, theirs in zip(edm.compute_target_scales(*scales), v.compute_target_scales(*scales)):
         torch.testing.assert_close(mine, -theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_a_scale_of_one_leaves_the_input_alone():
+    """Within rounding, as `1 / sqrt(alpha^2 + sigma^2)` is where a schedule preserves variance; by tensors it is used."""
+    part, x = Eps(schedules.Linear()), torch.randn(2, 3)
+    assert part.inputs(x, {"to_input": 1 - 2**-53, "time": 5.0})[0] is x
+    for scale in (0.5, torch.ones(2, dtype=torch.float64)):
+        x_in, _ = part.inputs(x, {"to_input": scale, "time": 5.0})
+        assert x_in is not x and torch.equal(x_in, x * float(torch.as_tensor(scale).flatten()[0]))
