@@ -298,7 +298,7 @@ def test_for_unit_deviation_edm_s_target_is_minus_v_where_variance_is_preserved(
 
 
 def test_a_scale_of_one_leaves_the_input_alone():
-    """Within rounding, as `1 / sqrt(alpha^2 + sigma^2)` is where a schedule preserves variance; by tensors it is used."""
+    """Within rounding, as `1 / sqrt(alpha^2 + sigma^2)` is where a schedule preserves variance; tensors scale it."""
     part, x = Eps(schedules.Linear()), torch.randn(2, 3)
     assert part.inputs(x, {"to_input": 1 - 2**-53, "time": 5.0})[0] is x
     for scale in (0.5, torch.ones(2, dtype=torch.float64)):
