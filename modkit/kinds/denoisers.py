@@ -109,8 +109,8 @@ class ScheduleExtras:
     Args:
         pure_noise: Whether nothing is left of the signal at the last index of its table, where the noise therefore
             tells nothing of x_0.
-        straight: Whether signal and noise change in proportion to t, so that the flow from noise to data bends little,
-            and samplers step evenly in it.
+        straight: Whether signal and noise are linear in t, so that samplers that name no grid step evenly in t: the
+            flow from noise to data bends little there.
         learn: `learn(t)` returns what `scales(t)` does, in the dtype of `t` and with the gradients by which training
             moves its parameters; `scales` has none. The loss weight is then one of the likelihood.
         losses: `losses(x_0, t, denoising)` computes losses of its own by name, `b` each, of samples, their times and

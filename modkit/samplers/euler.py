@@ -3,7 +3,7 @@ r"""Euler's method on the probability-flow equation of u = x_t / alpha_t.
     du / dsigma = (u - x_0(u; sigma)) / sigma = eps_hat,    sigma = sigma_t / alpha_t
 
 A step in u, multiplied by alpha_s, is `alpha_s x_0 + sigma_s eps_hat` in x: DDIM's step with eta = 0. The samplers
-differ in their default grid, which is one of noise levels here.
+differ in their default grid, which may leave a table's indices here.
 
 Shape letters: b batch.
 """
@@ -23,7 +23,7 @@ __all__ = ["Euler"]
 
 
 class Euler(GridSampler):
-    """Euler's method, by default over EDM's noise levels: first order, one evaluation per step, deterministic.
+    """Euler's method, by default on the grid `continuous`: first order, one evaluation per step, deterministic.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 4 and 5,

@@ -82,7 +82,8 @@ def test_stochastic_solvers_make_a_mixtures_moments_within_three_standard_errors
     mixture, schedule, num = ring(3, 1.0, 0.5), Flow(), 4000
     mean, cov = mixture.moments()
     eps = Rng(1).normal("start", torch.empty(num, 2, dtype=F64))
-    x = sample(STOCHASTIC[name](schedule, X, steps=200), mixture.denoiser(schedule), eps, Rng(2))
+    steps = 200 if name == "sde sigma" else 100  # the more noise, the larger the error of first order
+    x = sample(STOCHASTIC[name](schedule, X, steps=steps), mixture.denoiser(schedule), eps, Rng(2))
     assert ((x.mean(0) - mean).abs() < 3 * (cov.diagonal() / num).sqrt()).all()
     products = torch.einsum("bi,bj->bij", x - mean, x - mean)
     assert ((products.mean(0) - cov).abs() < 3 * products.std(0) / math.sqrt(num)).all()
