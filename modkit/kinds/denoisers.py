@@ -51,7 +51,7 @@ class Network(Protocol):
     """A conditional map from x to `out`, such as a denoiser."""
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
-        """Evaluates the network."""
+        """Evaluates the network. It must not write to `x`, which may be the x_t of a sampler."""
         ...
 
 
