@@ -31,6 +31,7 @@ from modkit.diffusion.review import (
     review_drift,
     review_growth,
     review_guidance,
+    review_last_step,
     review_levels,
     review_scale,
 )
@@ -190,13 +191,14 @@ class Diffusion(Model):
         return x if self.single.range is None else x.clamp(*self.single.range)
 
     def review(self) -> Iterator[kinds.Note]:
-        """Levels of training and sampler, the scale of inputs, the growth of errors, and guidance without a null."""
+        """Levels of training and sampler, the scale of inputs, errors that grow, the last step, pairs and guidance."""
         x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null")
         drawn = draw_times(self.times)
         yield from review_levels(x, self.schedule, drawn, self.sampler, "times", mends)
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
         yield from review_drift(x, self.schedule, self.parametrization, drawn, self.sampler)
+        yield from review_last_step(x, self.schedule, self.sampler)
         yield from review_coupling(self.coupling, self.sampler)
         times = self.sampler.times()[:-1].tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, times, self._list_sides())

@@ -17,11 +17,12 @@ from modkit.diffusion.review import (
     review_drift,
     review_growth,
     review_guidance,
+    review_last_step,
     review_levels,
     review_scale,
 )
 from modkit.diffusion.time_sampling import LogNormal, Uniform
-from modkit.grids import Karras
+from modkit.grids import Even, Karras
 from modkit.kinds import Fact, Finding
 from modkit.samplers import DDIM, Heun
 from modkit.samplers.ddim import ddim_step
@@ -153,6 +154,24 @@ class Silent:
 def test_a_sampler_that_states_no_bounds_clips_to_the_range(x, refused):
     part = TABLES["cosine"]
     assert bool(find(review_growth(x, part, targets.Eps(part), Silent()))) is refused
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid", "steps", "last"),
+    [
+        (LATENT_EDM, Even, 8, 20),
+        (LATENT_EDM, Even, 7, None),
+        (LATENT_EDM, Even, 80, None),
+        (LATENT_EDM, Karras, 8, None),
+        (schedules.Flow(), partial(Even, shift=12.0), 8, None),
+        (schedules.Flow(), partial(Even, shift=30.0), 8, 4.29),
+    ],
+)
+def test_the_last_of_many_steps_begins_where_there_are_data(schedule, grid, steps, last):
+    """The level is what the grid says: 160 / 8 deviations, and s t / (1 - t) at t = 1 / 8 under a shift s."""
+    found = find(review_last_step(LATENT, schedule, DDIM(schedule, LATENT, steps=steps, grid=grid)))
+    assert [note.refused for note in found] == ([] if last is None else [True])
+    assert all(f"the last of {steps} steps begins at {last} deviations" in note.message for note in found)
 
 
 def test_coverage_is_the_share_of_draws_within_a_factor():
