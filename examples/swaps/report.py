@@ -1,4 +1,4 @@
-r"""The report of the swap matrix: a table for each slot, and the count of cells by verdict.
+r"""The report of the swap matrix: the count of cells by verdict, a table for each slot, and the reasons.
 
     worse:  FD - floor > 3 max(FD_base - floor, 2 error_base)      on either extractor
 
@@ -9,7 +9,8 @@ before the defects were mended that made them worse, or refused without need.
 from __future__ import annotations
 
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from examples.swaps.cells import BASES, Cell
 __all__ = ["judge", "make_report", "read_notes"]
 
 _FACTOR = 3
+_VERDICTS = "fine", "explained", "refused", "worse", "failed"
+_OVERRIDE = re.compile(r"(, )?<override \d+>:\d+:\d+(: )?")  # which of a cell's swaps it is
 _TITLES = {"product": "schedule × parametrization × sampler", "pair": "two at once"}
 
 Row = Mapping[str, Any]
@@ -44,18 +47,16 @@ def make_report(found: Mapping[Cell, Row], floor: Mapping[str, Row], seconds: fl
     """
     explained, mended = read_notes("explained"), read_notes("mended")
     verdicts = {cell: judge(cell, found, floor, explained) for cell in found}
-    distinct = {cell.name: verdict for cell, verdict in verdicts.items()}  # a product repeats what is swapped alone
-    count = Counter(distinct.values())
-    summary = ", ".join(f"{number} {verdict}" for verdict, number in count.most_common())
+    distinct = {cell.name: verdict for cell, verdict in verdicts.items()}
     repaired = {name: why for name, why in mended.items() if distinct.get(name) in ("fine", "refused")}
-    parts = [f"{len(distinct)} cells of {seconds:g} s: {summary}; {len(repaired)} were mended."]
+    parts = [f"{len(distinct)} cells of {seconds:g} s; {len(repaired)} were mended.", _count(verdicts)]
     parts += [f"Floor at {size}×{size}: {_format(row)}." for size, row in floor.items()]
     parts += list(_make_tables(found, verdicts))
-    rows = {cell.name: row for cell, row in found.items()}
-    reasons = [(name, explained.get(name) or _get_reason(row)) for name, row in rows.items()]
-    parts += ["## Refusals and explanations", "\n".join(f"- `{name}`: {why}" for name, why in reasons if why)]
-    if repaired:
-        parts += ["## Mended", "\n".join(f"- `{name}`: {why}" for name, why in repaired.items())]
+    flaws = {cell.name: row["failed"] for cell, row in found.items() if verdicts[cell] == "failed"}
+    reasons = {cell.name: _OVERRIDE.sub("", row["refused"]) for cell, row in found.items() if "refused" in row}
+    causes = {name: explained[name] for name, verdict in distinct.items() if verdict == "explained"}
+    for title, notes in {"Failed": flaws, "Refused": reasons, "Explained": causes, "Mended": repaired}.items():
+        parts += [f"## {title}", _list_reasons(notes)] if notes else []
     return "\n\n".join(parts)
 
 
@@ -63,6 +64,23 @@ def read_notes(what: str) -> dict[str, str]:
     """Reads `explained.json` or `mended.json`: sentences by the names of cells."""
     file = Path(__file__).parent / f"{what}.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def _count(verdicts: Mapping[Cell, str]) -> str:
+    """A table of the numbers of cells by base and verdict."""
+    cells = {cell.name: cell for cell in verdicts}.values()  # a product repeats what is swapped alone
+    counts = Counter((base, verdicts[cell]) for cell in cells for base in (cell.base, "all"))
+    columns = [one for one in _VERDICTS if counts["all", one]]
+    bases = [*dict.fromkeys(cell.base for cell in cells), "all"]
+    return table(["base", *columns], [[base, *(str(counts[base, one]) for one in columns)] for base in bases])
+
+
+def _list_reasons(notes: Mapping[str, str]) -> str:
+    """Lists the cells of each reason."""
+    cells = defaultdict[str, list[str]](list)
+    for name, why in notes.items():
+        cells[why].append(f"`{name}`")
+    return "\n".join(f"- {', '.join(names)}: {why}" for why, names in cells.items())
 
 
 def _make_tables(found: Mapping[Cell, Row], verdicts: Mapping[Cell, str]) -> Iterator[str]:

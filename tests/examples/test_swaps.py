@@ -81,7 +81,21 @@ def test_the_verdict_compares_with_the_base_above_the_floor(row, verdict):
     assert judge(PREDICTS, found, FLOOR, {}) == verdict
     excused = judge(PREDICTS, found, FLOOR, {PREDICTS.name: "measured"})
     assert excused == ("explained" if verdict in ("worse", "failed") else verdict)
-    assert f"{1 + (verdict == 'fine')} {verdict}" in make_report(found, FLOOR, 60.0)
+    head, counts = (
+        ("| base | fine |", "| all | 2 |") if verdict == "fine" else (f"| fine | {verdict} |", "| all | 1 | 1 |")
+    )
+    report = make_report(found, FLOOR, 60.0)
+    assert head in report and counts in report
+
+
+def test_the_report_lists_the_cells_of_each_reason():
+    """Which swap of a cell is to blame does not tell reasons apart."""
+    cells = [Cell("ldm", (Swap("model.prior", "model", part),)) for part in ("flow", "masked", "cascade")]
+    why = [f"<override {number}>:1:9: model.prior: no (diffusion, <override {number}>:1:9)" for number in (1, 2)]
+    rows = [{"refused": why[0]}, {"refused": why[1]}, {"failed": "samples are not finite"}]
+    report = make_report({BASE: make_row(0.35), **dict(zip(cells, rows))}, FLOOR, 60.0)
+    assert f"## Refused\n\n- `{cells[0].name}`, `{cells[1].name}`: model.prior: no (diffusion)" in report
+    assert f"## Failed\n\n- `{cells[2].name}`: samples are not finite" in report
 
 
 def test_a_study_resumes_and_reports_every_cell(tmp_path, monkeypatch):
