@@ -41,6 +41,7 @@ from modkit.models.passes import map_batches, select_fields
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.models.posterior import Posterior, get_last
+from modkit.models.prior_review import explain_undrawn
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
@@ -268,6 +269,10 @@ class Autoencoder(Model):
         """Draws from the likelihood, given draws from the bottleneck's prior."""
         cond = self._compute_cond(self.complete(num, fields, rng), cond)
         return self._p.draw(self.bottleneck.sample(num, rng.at("bottleneck")), cond, rng)
+
+    def explain_undrawn(self) -> str | None:
+        """Returns the reason of a bottleneck without a prior."""
+        return explain_undrawn(self.bottleneck)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.

@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.kinds import Slot, Step, Unfit, Weight, default
+from modkit.kinds import Note, Slot, Step, Unfit, Weight, default
 from modkit.models.model import Model
 from modkit.models.passes import Passes, select_fields
 from modkit.models.player import Player, prefix_player
+from modkit.models.prior_review import review_priors
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType
 
@@ -146,6 +147,10 @@ class Cascade(Model):
                 raise ValueError(f"Cascade expects {type(model).__name__} to draw one level, got {len(value)}")
             drawn.append(value)
         return tuple(drawn)
+
+    def review(self) -> Iterator[Note]:
+        """Whether the Models of its levels can draw."""
+        yield from review_priors(dict(zip(self._names, self._levels)))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The sum of the bounds of the levels, each given the upper level of the data.

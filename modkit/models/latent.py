@@ -38,6 +38,7 @@ from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model
 from modkit.models.passes import Passes, map_batches, select_fields
 from modkit.models.player import Player, prefix_player
+from modkit.models.prior_review import review_priors
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
@@ -287,9 +288,10 @@ class Latent(Model):
         return self.prior.cross_entropy(replace(batch, x=latent), step.at("prior")) - log_weight
 
     def review(self) -> Iterator[Note]:
-        """The scale of the latent that the prior is given."""
+        """The scale of the latent that the prior is given, and whether the prior can draw."""
         if scale := self.scale.describe():
             yield Fact("", f"the prior is given the latent {self.at!r}, scaled {scale}")
+        yield from review_priors({"prior": self.prior})
 
     def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Draws through both: from the autoencoder's posterior, then from the prior's."""

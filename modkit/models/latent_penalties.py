@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from modkit.kinds import Aggregate, AggregateExtras, Bottleneck, BottleneckExtras, Slot, Step, Unfit, read_extras
 from modkit.models.passes import count_samples
+from modkit.models.prior_review import explain_undrawn
 from modkit.precision import disable_autocast, widen
-from modkit.rng import Rng
 from modkit.types import Batch, LatentBatch, Value
 
 __all__ = ["LatentPenalties", "check_prior"]
@@ -97,11 +97,9 @@ def check_prior(needing: str, bottleneck: Bottleneck, slot: Slot[Bottleneck]) ->
     Raises:
         Unfit: If it has none; the message names the place `needing` it.
     """
-    try:
-        bottleneck.sample(1, Rng(0))
-    except ValueError as error:
+    if reason := explain_undrawn(bottleneck):
         expected = "a bottleneck with a prior to draw from, such as `deterministic` or `gaussian`"
-        raise Unfit("bottleneck", f"{needing} expects {expected}, got {slot.where}: {error}") from error
+        raise Unfit("bottleneck", f"{needing} expects {expected}, got {slot.where}: {reason}")
 
 
 def _flatten(z: Value) -> Tensor:

@@ -169,6 +169,10 @@ class Model(nn.Module, metaclass=Composing):
         """
         raise NotImplementedError
 
+    def explain_undrawn(self) -> str | None:
+        """Returns why the Model cannot draw, however it is trained, or None; one that draws by it is then refused."""
+        return None
+
     def review(self) -> Iterable[Note]:
         """States facts about its parts, and findings where they do not suit each other, with paths relative to it.
 

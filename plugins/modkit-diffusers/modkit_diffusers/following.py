@@ -18,6 +18,7 @@ from modkit.kinds import Schedule
 __all__ = ["Following", "follow_chain", "follow_line", "is_line"]
 
 _TIMESTEPS = 1000  # diffusers' own, for schedules without a table
+_CLOSE = 0.05  # relative difference of alpha_t: diffusers rounds betas, and near 1 little is left of 1 - beta
 
 
 class Following(NamedTuple):
@@ -38,7 +39,8 @@ def follow_chain(name: str, schedule: Schedule) -> Following:
     """Follows a schedule that preserves variance, by the betas of its chain.
 
     Raises:
-        ValueError: If the schedule does not preserve variance. The message names the scheduler.
+        ValueError: If the schedule does not preserve variance, or its betas come too near to 1 for diffusers' float32.
+            The message names the scheduler.
     """
     num = schedule.num or _TIMESTEPS
     alpha, sigma = schedule.scales(torch.arange(num + 1, dtype=torch.float64) / num)
@@ -49,6 +51,14 @@ def follow_chain(name: str, schedule: Schedule) -> Following:
             f"{name} expects a schedule of alpha_t^2 + sigma_t^2 = 1, got {type(schedule).__name__}, where it is {ends}"
         )
     betas = 1 - (alpha[1:] / alpha[:-1]) ** 2
+    rounded = torch.sqrt(torch.cumprod(1 - betas.float(), 0)).double()
+    far = (rounded - alpha[1:]).abs() > _CLOSE * alpha[1:]
+    if far.any():
+        index = int(far.int().argmax())
+        raise ValueError(
+            f"{name} expects betas that float32 tells from 1, got {type(schedule).__name__}, whose alpha_t at t = "
+            f"{(index + 1) / num:.3g} is {float(alpha[index + 1]):.3g}, and {float(rounded[index]):.3g} in float32"
+        )
     return Following(num, 1, {"num_train_timesteps": num, "trained_betas": betas.tolist()})
 
 

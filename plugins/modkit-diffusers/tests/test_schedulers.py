@@ -352,6 +352,7 @@ MANY = {"steps": 200, "use_karras_sigmas": True}
         ("ddim", EDM(), {}, r"DDIMScheduler expects a schedule of alpha_t\^2 \+ sigma_t\^2 = 1, got EDM, where"),
         ("euler", Line(), {}, r"EulerDiscreteScheduler expects .* = 1, got Flow, where it is 0.5\d* to 1"),
         ("pndm", Even(Line(), 4), {}, r"PNDMScheduler expects .* = 1, got Even, where it is 0.5 to 1"),
+        ("unipc", Even(Cosine(), 4), {"steps": 4}, r"expects betas that float32 tells from 1, got Even, .* in float32"),
         ("dpm-solver++", EDM(), {}, r"DPMSolverMultistepScheduler expects .* = 1, got EDM, where"),
         ("flow-euler", Cosine(), {}, r"FlowMatchEulerDiscreteScheduler expects the schedule flow, .* got Cosine"),
         ("flow-euler", Line(), {"shift": 0.0}, "FlowMatchEulerDiscreteScheduler expects shift above 0, got 0.0"),
