@@ -115,8 +115,7 @@ class Flow(Model):
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Maps noise to data; the conditioner draws missing fields. Samples are clamped to the range of x."""
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
-        x = self.bijection.inverse(draw_start(rng, "base", self.allocate(num, self.single)), cond)
-        return x if self.single.range is None else x.clamp(*self.single.range)
+        return self._invert(draw_start(rng, "base", self.allocate(num, self.single)), cond)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The exact log p(x), without draws; x that was dequantized is a sample of the density."""
@@ -156,10 +155,14 @@ class Flow(Model):
         return x[0] if isinstance(x, tuple) else self.condense(x, fields=fields)[0]
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Maps noise to x; nothing is drawn."""
+        """Maps noise to x, which is clamped to its range; nothing is drawn."""
         if isinstance(latent, tuple):
             raise ValueError(f"Flow expects one tensor, got a hierarchy of {len(latent)} levels")
-        return self.bijection.inverse(latent, self.conditioner(fields, None))
+        return self._invert(latent, self.conditioner(fields, None))
+
+    def _invert(self, z: Tensor, cond: Cond) -> Tensor:
+        x = self.bijection.inverse(z, cond)
+        return x if self.single.range is None else x.clamp(*self.single.range)
 
     def _make_cond(self, batch: Batch) -> Cond:
         return self.conditioner(batch.fields, None).merge(batch.cond)

@@ -183,3 +183,9 @@ test_refusals = refusals(
         "continuous: Flow expects one tensor, got a hierarchy of 2 levels",
     ),
 )
+
+
+def test_what_it_decodes_is_in_the_range_of_x():
+    """Untrained, it is the identity, so that noise beyond the range is cut, and the rest comes back."""
+    model, z = Flow(TensorType((2,), range=(-1.0, 1.0))), torch.tensor([[0.5, 3.0], [-2.0, -0.5]])
+    assert model.decode(z, "base").tolist() == model.decode_source(z, "base").tolist() == [[0.5, 1.0], [-1.0, -0.5]]
