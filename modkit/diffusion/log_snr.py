@@ -37,6 +37,10 @@ _EVEN = 0.1  # share of the times that stay spread evenly, so that no loss is di
 class LogLinear:
     """Log SNR falls linearly in t, so that noise levels sigma_t / alpha_t are spread evenly in their logarithm.
 
+    It implies log-normal times: even ones, which the likelihood needs, spend half of training where there is next to no
+    noise or next to no data. A model of digits has an FD of .34 with the former after as much time as .74 with the
+    latter.
+
     References:
         Variational Diffusion Models (Kingma et al., 2021), appendix D, https://arxiv.org/abs/2107.00630
 
@@ -56,6 +60,7 @@ class LogLinear:
         ['0.1', '1', '100']
     """
 
+    implies = {"times": "log-normal"}
     num: int | None = None
 
     def __init__(

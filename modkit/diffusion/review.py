@@ -29,6 +29,10 @@ begin at 2 deviations at most; fewer are for networks that are trained to take t
 them .004, draw latents of digits at an FD of .41. Even steps in t draw them at 15 where the last step begins at 8.9
 deviations (18 steps), at 9.2 from 4.4, 3.2 from 2.2, 1.0 from 1.1, and .58 from .56 (288 steps).
 
+**Weight.** A unit error of the network costs its weight in the loss. The likelihood weighs an error of eps by half the
+range of log SNR, 10 to 20, and one of v or EDM's target by less; but one of x_0 by SNR, which is 31,000 on average on
+log-linear levels. Such a network would have to copy its input to a thousandth: its FD is 20 where that of v is 1.6.
+
 Shape letters: n draws or times.
 """
 
@@ -70,12 +74,14 @@ __all__ = [
     "find_growth",
     "find_rarest",
     "review_coupling",
+    "review_distilled",
     "review_drift",
     "review_growth",
     "review_guidance",
     "review_last_step",
     "review_levels",
     "review_scale",
+    "review_weight",
 ]
 
 _DRAWS = 2**15
@@ -86,6 +92,7 @@ _LEAST_NEAR = 1e-4  # share of draws
 _MOST_GROWTH = 10.0
 _MOST_LAST = 2.0  # deviations of the data
 _FEW = 8  # steps below which networks are trained to take long ones
+_MOST_WEIGHT = 1000.0  # mean over draws
 _SELDOM = 0.99  # of draws stay below
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
 _PROBES = 16  # times at which a network's input is computed
@@ -296,6 +303,26 @@ def review_last_step(x: TensorType, schedule: Schedule, sampler: Sampler) -> Ite
             f"at a mean of many; expected at most {_MOST_LAST:g}"
         )
         yield Finding("sampler", message, ("sampler.grid=continuous", "sampler.grid=trailing"), refused=True)
+
+
+def review_distilled(sampler: Sampler) -> Iterator[Note]:
+    """Finds samplers for networks that are trained to predict where a path ends, which denoising does not teach."""
+    if read_extras(sampler, SamplerExtras).distilled:
+        message = (
+            f"expected a sampler for networks that are trained to denoise, got {type(sampler).__name__}, which takes "
+            "each prediction for the end of a path, where theirs is a mean"
+        )
+        yield Finding("sampler", message, ("sampler=ddim", "sampler.sampler=heun"), refused=True)
+
+
+def review_weight(weight: Tensor) -> Iterator[Note]:
+    """Finds weights, `n`, one a draw, by which a unit error of the network costs too much."""
+    if not weight.is_meta and (mean := float(weight.mean())) > _MOST_WEIGHT:
+        message = (
+            f"a unit error of the network costs {mean:,.0f} on average, and {float(weight.max()):,.0f} at most; "
+            f"expected at most {_MOST_WEIGHT:,.0f} on average"
+        )
+        yield Finding("parametrization", message, ("parametrization=v", "loss_weight=min-snr"), refused=True)
 
 
 def review_coupling(coupling: Coupling, sampler: Sampler) -> Iterator[Note]:

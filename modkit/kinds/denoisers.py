@@ -335,10 +335,13 @@ class SamplerExtras:
         bounds: The lowest and the highest value to which predictions of x_0 are clipped; None if they are not, and
             `range` if they are clipped to the range of x, if it has one, at whatever threshold.
         deterministic: Whether a sample is a function of the noise that it starts from: the steps draw nothing.
+        distilled: Whether it takes each prediction for the end of a path, so that it is for networks that are trained
+            to predict that, as in distillation; others predict a mean.
     """
 
     bounds: tuple[float, float] | Literal["range"] | None = "range"
     deterministic: bool = False
+    distilled: bool = False
 
 
 class Sides(Protocol):

