@@ -2,8 +2,8 @@ r"""The report of the swap matrix: the count of cells by verdict, a table for ea
 
     worse:  FD - floor > 3 max(FD_base - floor, 2 error_base)      on either extractor
 
-A cell that is worse is a defect unless `explained.json` holds its measured cause. `mended.json` tells what cells were
-before the defects were mended that made them worse, or refused without need.
+A cell that is worse is a defect unless `explained.json` holds its measured cause, by its name or a pattern of names.
+`mended.json` tells what cells were before the defects were mended that made them worse, or refused without need.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def judge(cell: Cell, found: Mapping[Cell, Row], floor: Mapping[str, Row], expla
     if "refused" in row:
         return "refused"
     worse = "failed" if "failed" in row else "worse" if _is_worse(row, found[Cell(cell.base)], floor) else "fine"
-    return "explained" if worse != "fine" and cell.name in explained else worse
+    return "explained" if worse != "fine" and _find_cause(cell.name, explained) else worse
 
 
 def make_report(found: Mapping[Cell, Row], floor: Mapping[str, Row], seconds: float) -> str:
@@ -54,16 +55,21 @@ def make_report(found: Mapping[Cell, Row], floor: Mapping[str, Row], seconds: fl
     parts += list(_make_tables(found, verdicts))
     flaws = {cell.name: row["failed"] for cell, row in found.items() if verdicts[cell] == "failed"}
     reasons = {cell.name: _OVERRIDE.sub("", row["refused"]) for cell, row in found.items() if "refused" in row}
-    causes = {name: explained[name] for name, verdict in distinct.items() if verdict == "explained"}
+    causes = {name: _find_cause(name, explained) for name, verdict in distinct.items() if verdict == "explained"}
     for title, notes in {"Failed": flaws, "Refused": reasons, "Explained": causes, "Mended": repaired}.items():
         parts += [f"## {title}", _list_reasons(notes)] if notes else []
     return "\n\n".join(parts)
 
 
 def read_notes(what: str) -> dict[str, str]:
-    """Reads `explained.json` or `mended.json`: sentences by the names of cells."""
+    """Reads `explained.json` or `mended.json`: sentences by names of cells, or patterns of these."""
     file = Path(__file__).parent / f"{what}.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def _find_cause(name: str, explained: Mapping[str, str]) -> str:
+    """The cause that the first pattern of a cell's name gives, or nothing."""
+    return next((why for pattern, why in explained.items() if fnmatchcase(name, pattern)), "")
 
 
 def _count(verdicts: Mapping[Cell, str]) -> str:
