@@ -86,8 +86,8 @@ def list_implied(declared: Mapping[str, Parameter]) -> Iterator[tuple[Part, dict
     Examples:
         >>> from modkit import find
         >>> [str(part) for part, _ in list_implied(read_parameters(find("model", "diffusion")))]
-        ['schedule edm', 'schedule flow', 'schedule learned', 'parametrization eps', 'parametrization eps-learned',
-         'parametrization x0']
+        ['schedule edm', 'schedule flow', 'schedule learned', 'schedule log-linear', 'parametrization eps',
+         'parametrization eps-learned', 'parametrization x0']
     """
     for parameter in declared.values():
         for entry in get_registry().list_parts(parameter.slot.kind) if parameter.slot else ():
