@@ -126,3 +126,16 @@ def test_a_study_resumes_and_reports_every_cell(tmp_path, monkeypatch):
     assert all("ddim" in line for line in said[1:]) and (tmp_path / "other" / "runs").exists()
     assert carry_out(replace(few, known=tmp_path / "other" / "study.json"), tmp_path / "third", said.append) == again
     assert not (tmp_path / "third" / "runs").exists()
+
+
+def test_what_is_found_after_the_check_is_a_failure(tmp_path, monkeypatch):
+    """A refusal comes before anything is trained."""
+
+    def train(*given):
+        raise ValueError("no prior to sample from")
+
+    monkeypatch.setattr(study, "fit_budget", lambda spec, *given, **options: spec)
+    monkeypatch.setattr(study, "train_run", train)
+    assert study._run_cell(BASE, Plan(seconds=0.3, num=32), tmp_path) == {
+        "failed": "ValueError: no prior to sample from"
+    }
