@@ -29,9 +29,10 @@ begin at 2 deviations at most; fewer are for networks that are trained to take t
 them .004, draw latents of digits at an FD of .41. Even steps in t draw them at 15 where the last step begins at 8.9
 deviations (18 steps), at 9.2 from 4.4, 3.2 from 2.2, 1.0 from 1.1, and .58 from .56 (288 steps).
 
-**Weight.** A unit error of the network costs its weight in the loss. The likelihood weighs an error of eps by half the
-range of log SNR, 10 to 20, and one of v or EDM's target by less; but one of x_0 by SNR, which is 31,000 on average on
-log-linear levels. Such a network would have to copy its input to a thousandth: its FD is 20 where that of v is 1.6.
+**Weight.** The output of a network that predicts nothing is wrong by 1, but by no more than a deviation of the data in
+x_0, and its loss is the weight of that. The likelihood weighs an error of eps by half the range of log SNR, 10 to 20,
+and one of v or EDM's target by less; but one of x_0 by SNR, which is 31,000 on average on log-linear levels. Such a
+network would have to copy its input to a thousandth: its FD is 20 where that of v is 1.6.
 
 Shape letters: n draws or times.
 """
@@ -315,11 +316,20 @@ def review_distilled(sampler: Sampler) -> Iterator[Note]:
         yield Finding("sampler", message, ("sampler=ddim", "sampler.sampler=heun"), refused=True)
 
 
-def review_weight(weight: Tensor) -> Iterator[Note]:
-    """Finds weights, `n`, one a draw, by which a unit error of the network costs too much."""
-    if not weight.is_meta and (mean := float(weight.mean())) > _MOST_WEIGHT:
+def review_weight(x: TensorType, weight: Tensor, error_scale: Tensor) -> Iterator[Note]:
+    """Reviews the loss of a network that predicts nothing.
+
+    Args:
+        x: Type of the data.
+        weight: Weights of the loss, `n`, one a draw.
+        error_scale: Squared errors of x_0 for a unit error of the network's output, `n`.
+    """
+    if weight.is_meta or error_scale.is_meta:
+        return
+    cost = weight * (get_std(x) ** 2 / error_scale).clamp_max(1)
+    if (mean := float(cost.mean())) > _MOST_WEIGHT:
         message = (
-            f"a unit error of the network costs {mean:,.0f} on average, and {float(weight.max()):,.0f} at most; "
+            f"a network that predicts nothing has a loss of {mean:,.0f} on average, {float(cost.max()):,.0f} at most; "
             f"expected at most {_MOST_WEIGHT:,.0f} on average"
         )
         yield Finding("parametrization", message, ("parametrization=v", "loss_weight=min-snr"), refused=True)

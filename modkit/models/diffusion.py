@@ -202,7 +202,10 @@ class Diffusion(Model):
         yield from review_drift(x, self.schedule, self.parametrization, drawn, self.sampler)
         yield from review_last_step(x, self.schedule, self.sampler)
         yield from review_distilled(self.sampler)
-        yield from review_weight(self._weigh_draws(drawn).detach())
+        scales = self.schedule.scales(drawn)
+        computed = self.parametrization.coefficients(drawn, scales)
+        weight, error_scale = self._weigh(drawn, scales, computed), self.parametrization.error_scale(computed)
+        yield from review_weight(x, weight.detach(), error_scale)
         yield from review_coupling(self.coupling, self.sampler)
         times = self.sampler.times()[:-1].tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, times, self._list_sides())
@@ -284,11 +287,6 @@ class Diffusion(Model):
             learn = read_extras(self.schedule, kinds.ScheduleExtras).learn
             weight = weight * find_slope(learn or self.schedule.scales, t, learns=bool(learn))
         return weight
-
-    def _weigh_draws(self, t: Tensor) -> Tensor:
-        """The weights of the loss at times that training draws, `n`."""
-        scales = self.schedule.scales(t)
-        return self._weigh(t, scales, self.parametrization.coefficients(t, scales))
 
     def _compute_coefficients(self, t: Tensor) -> Mapping[str, Tensor]:
         return self.parametrization.coefficients(t, self.schedule.scales(t))

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -186,14 +187,15 @@ def test_samplers_of_distilled_networks_are_not_for_denoisers():
     assert not find(review_distilled(Heun(EDM, PICTURE)))
 
 
+@pytest.mark.parametrize("std", [1.0, 0.01])
 @pytest.mark.parametrize(("part", "refused"), [(targets.X0, True), (targets.V, False)])
-def test_the_likelihood_of_a_network_that_predicts_x_0_is_refused(part, refused):
+def test_the_likelihood_of_a_network_that_predicts_x_0_is_refused(part, refused, std):
     """Between levels a and b it weighs x_0 by 1/2 SNR times 2 ln(b/a), on average (a^-2 - b^-2) / 2."""
-    schedule = partial(LearnedSchedule, sigma_min=0.01, sigma_max=100.0)
-    model = Diffusion(LATENT, network="mlp", schedule=schedule, parametrization=part)
-    found = [note for note in find(model.review()) if "unit error" in note.message]
+    schedule = partial(LearnedSchedule, sigma_min=0.01 * std, sigma_max=100.0 * std)
+    model = Diffusion(replace(LATENT, std=std), network="mlp", schedule=schedule, parametrization=part)
+    found = [note for note in find(model.review()) if "predicts nothing" in note.message]
     assert [(note.path, note.refused) for note in found] == [("parametrization", True)] * refused
-    assert all("costs 5,0" in note.message for note in found)
+    assert all("a loss of 5,0" in note.message for note in found)
 
 
 def test_coverage_is_the_share_of_draws_within_a_factor():
