@@ -15,6 +15,7 @@ UNFIT = {
         (family, "conditioner", "vector"): "no host of the family has fields of real values"
         for family in ("bidirectional", "denoising-gan", "flow")
     },
+    **{(family, "sampler", "consistency"): "it is for distilled networks" for family in ("diffusion", "latent")},
     ("autoencoder", "conditioner", "encoded"): "no host of the family has masked samples",
     ("autoencoder", "conditioner", "tokens"): "no encoder attends",
     ("denoising-gan", "data", "corrupted"): "x_t takes a map's place, so no host of the family reads one",

@@ -632,6 +632,16 @@ REFUSALS = {
         r"model\.parametrization: the parametrization eps-learned cannot be built from schedule EDM: "
         "EpsLearned expects a schedule with a table of 2 or more, got num None"
     ),
+    **{
+        f"latent-vae model.prior.bottleneck={part}": rf"model\.prior: expected a Model that can draw, .*: {name} has no"
+        for part, name in (
+            ("fsq", "FiniteScalarQuantizer"),
+            ("identity", "Identity"),
+            ("lfq", "LookupFreeQuantizer"),
+            ("residual-vq", "ResidualQuantizer"),
+            ("vq", "VectorQuantizer"),
+        )
+    },
     "latent-vae model.prior.likelihood=bernoulli": (
         r"model\.prior\.likelihood: the likelihood bernoulli cannot be built from x 2 unbounded: "
         rf"Bernoulli expects x with a range, whose ends are its two values, got 2 unbounded; it is fed by {_LATENT}"
