@@ -24,11 +24,6 @@ the steps from there, here relative to the deviation of what follows. Where the 
 from the first level to the last of them: 16 on EDM's grid, where a minute's training has an FD of 2.9, and 1.3 if
 the grid begins at an eighth of its level; it is .3 where the network predicts v or EDM's target.
 
-**Last step.** It ends at the network's x_0, the mean of the data that its noise leaves possible. From 8 steps on it may
-begin at 2 deviations at most; fewer are for networks that are trained to take them. EDM's own 18 levels, the last of
-them .004, draw latents of digits at an FD of .41. Even steps in t draw them at 15 where the last step begins at 8.9
-deviations (18 steps), at 9.2 from 4.4, 3.2 from 2.2, 1.0 from 1.1, and .58 from .56 (288 steps).
-
 **Weight.** The output of a network that predicts nothing is wrong by 1, but by no more than a deviation of the data in
 x_0, and its loss is the weight of that. The likelihood weighs an error of eps by half the range of log SNR, 10 to 20,
 and one of v or EDM's target by less; but one of x_0 by SNR, which is 31,000 on average on log-linear levels. Such a
@@ -40,7 +35,7 @@ Shape letters: n draws or times.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -49,13 +44,8 @@ from torch import Tensor
 from modkit.diffusion.gaussian import broadcast
 from modkit.diffusion.schedules import get_std
 from modkit.kinds import (
-    Conditioner,
-    ConditionerExtras,
-    Coupling,
-    CouplingExtras,
     Fact,
     Finding,
-    Guidance,
     Note,
     Parametrization,
     Sampler,
@@ -65,7 +55,7 @@ from modkit.kinds import (
     read_extras,
 )
 from modkit.rng import Rng
-from modkit.types import Denoised, TensorType
+from modkit.types import TensorType
 
 __all__ = [
     "Coverage",
@@ -74,12 +64,8 @@ __all__ = [
     "find_drift",
     "find_growth",
     "find_rarest",
-    "review_coupling",
-    "review_distilled",
     "review_drift",
     "review_growth",
-    "review_guidance",
-    "review_last_step",
     "review_levels",
     "review_scale",
     "review_weight",
@@ -91,14 +77,10 @@ _NARROW, _WIDE = 0.25, 10.0  # deviations of the data
 _NEAR = 0.25  # in ln sigma
 _LEAST_NEAR = 1e-4  # share of draws
 _MOST_GROWTH = 10.0
-_MOST_LAST = 2.0  # deviations of the data
-_FEW = 8  # steps below which networks are trained to take long ones
 _MOST_WEIGHT = 1000.0  # mean over draws
 _SELDOM = 0.99  # of draws stay below
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
 _PROBES = 16  # times at which a network's input is computed
-_UNNAMED = ", of a network that names its layers of self-attention"
-_ASKED = 64  # times at which guidance is tried: an interval of noise levels may be short
 
 
 class Coverage(NamedTuple):
@@ -294,28 +276,6 @@ def review_drift(
         yield Finding("parametrization", message, ("parametrization=v", "parametrization=edm"), refused=True)
 
 
-def review_last_step(x: TensorType, schedule: Schedule, sampler: Sampler) -> Iterator[Note]:
-    """Finds samplers of many steps whose last one begins where there is mostly noise, and ends at a mean."""
-    times = sampler.times()
-    last = _find_levels(schedule, times[-2:-1]) / get_std(x)
-    if not last.is_meta and len(times) > _FEW and last > _MOST_LAST:
-        message = (
-            f"the last of {len(times) - 1} steps begins at {float(last):.3g} deviations of the data, so that it ends "
-            f"at a mean of many; expected at most {_MOST_LAST:g}"
-        )
-        yield Finding("sampler", message, ("sampler.grid=continuous", "sampler.grid=trailing"), refused=True)
-
-
-def review_distilled(sampler: Sampler) -> Iterator[Note]:
-    """Finds samplers for networks that are trained to predict where a path ends, which denoising does not teach."""
-    if read_extras(sampler, SamplerExtras).distilled:
-        message = (
-            f"expected a sampler for networks that are trained to denoise, got {type(sampler).__name__}, which takes "
-            "each prediction for the end of a path, where theirs is a mean"
-        )
-        yield Finding("sampler", message, ("sampler=ddim", "sampler.sampler=heun"), refused=True)
-
-
 def review_weight(x: TensorType, weight: Tensor, error_scale: Tensor) -> Iterator[Note]:
     """Reviews the loss of a network that predicts nothing.
 
@@ -333,56 +293,6 @@ def review_weight(x: TensorType, weight: Tensor, error_scale: Tensor) -> Iterato
             f"expected at most {_MOST_WEIGHT:,.0f} on average"
         )
         yield Finding("parametrization", message, ("parametrization=v", "loss_weight=min-snr"), refused=True)
-
-
-def review_coupling(coupling: Coupling, sampler: Sampler) -> Iterator[Note]:
-    """Finds samplers that draw noise in their steps where training paired the noise with the data."""
-    independent = read_extras(coupling, CouplingExtras).independent
-    if not independent and not read_extras(sampler, SamplerExtras).deterministic:
-        yield Finding(
-            "sampler",
-            "expected a sampler that draws no noise in its steps, since training pairs noise with data, "
-            f"so that x_t is not normal given x_0; got {type(sampler).__name__} under {type(coupling).__name__}",
-            ("sampler.eta=0", "sampler.churn=0", "sampler=ddim", "coupling=independent"),
-        )
-
-
-def review_guidance(
-    guidance: Guidance,
-    conditioner: Conditioner,
-    x: TensorType,
-    times: Sequence[float],
-    sides: Collection[str] = ("cond", "null"),
-) -> Iterator[Note]:
-    """Finds guidance that asks for predictions which the model lacks, or without conditions that it never drops.
-
-    Args:
-        guidance: The guidance; it is called with predictions of ones.
-        conditioner: The conditioner.
-        x: Type of what the denoisers predict.
-        times: Times at which the guidance is used.
-        sides: Names of the predictions that the model has.
-    """
-    asked = _find_asked(guidance, x, times)
-    if absent := sorted(asked.difference(sides)):
-        message = (
-            f"expected guidance by predictions that the model has ({', '.join(sides)}), got {type(guidance).__name__}, "
-            f"which asks for `{'`, `'.join(absent)}`{_UNNAMED if 'perturbed' in absent else ''}"
-        )
-        yield Finding("guidance", message, ("guidance=none",), refused=True)
-    dropped = read_extras(conditioner, ConditionerExtras).drop
-    if dropped is None or dropped > 0 or "null" not in asked:
-        return
-    given = conditioner.type
-    droppable = any(one is not None for one in (given.vector, given.labels, given.context))
-    reason = "never drops its conditions in training" if droppable else "has no conditions that training could drop"
-    yield Finding(
-        "guidance",
-        f"expected a model that is also trained without conditions, which {type(guidance).__name__} asks for; got "
-        f"{type(conditioner).__name__}, which {reason}",
-        (*(("conditioner.drop=0.1",) if droppable else ()), "guidance=none"),
-        refused=True,
-    )
 
 
 def _compute_errors(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Tensor | None:
@@ -422,17 +332,3 @@ def _find_levels(schedule: Schedule, t: Tensor) -> Tensor:
     """The noise levels sigma_t / alpha_t, `n`, float64."""
     alpha, sigma = schedule.scales(t)
     return sigma / alpha
-
-
-def _find_asked(guidance: Guidance, x: TensorType, times: Sequence[float]) -> set[str]:
-    """Finds the sides that guidance asks for at some of the times."""
-    asked: set[str] = set()
-
-    def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
-        asked.update(names)
-        return tuple(Denoised(torch.ones_like(x_t)) for _ in names)
-
-    guided = guidance(ask)
-    for t in times[:: -(-len(times) // _ASKED)]:
-        guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
-    return asked

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.decodings.windows import Windows
 from modkit.diffusion.guidance import make_conditions
-from modkit.diffusion.review import review_guidance
+from modkit.diffusion.sampler_review import review_guidance
 from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNetwork, Slot, Step, Weight, default
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.player import Player

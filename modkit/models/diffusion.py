@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.diffusion.coefficients import GridCoefficients, send
@@ -27,16 +27,13 @@ from modkit.diffusion.loss_weights import check_likelihood
 from modkit.diffusion.probability_flow import EXACT, compute_log_prob, draw_signs
 from modkit.diffusion.review import (
     draw_times,
-    review_coupling,
-    review_distilled,
     review_drift,
     review_growth,
-    review_guidance,
-    review_last_step,
     review_levels,
     review_scale,
     review_weight,
 )
+from modkit.diffusion.sampler_review import review_coupling, review_distilled, review_guidance, review_last_step
 from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Unfit, Weight, default, read_extras
@@ -202,10 +199,7 @@ class Diffusion(Model):
         yield from review_drift(x, self.schedule, self.parametrization, drawn, self.sampler)
         yield from review_last_step(x, self.schedule, self.sampler)
         yield from review_distilled(self.sampler)
-        scales = self.schedule.scales(drawn)
-        computed = self.parametrization.coefficients(drawn, scales)
-        weight, error_scale = self._weigh(drawn, scales, computed), self.parametrization.error_scale(computed)
-        yield from review_weight(x, weight.detach(), error_scale)
+        yield from self._review_weight(drawn)
         yield from review_coupling(self.coupling, self.sampler)
         times = self.sampler.times()[:-1].tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, times, self._list_sides())
@@ -287,6 +281,15 @@ class Diffusion(Model):
             learn = read_extras(self.schedule, kinds.ScheduleExtras).learn
             weight = weight * find_slope(learn or self.schedule.scales, t, learns=bool(learn))
         return weight
+
+    def _review_weight(self, t: Tensor) -> Iterator[kinds.Note]:
+        """Reviews the weights at times that training draws, `n`, unless they are learned and have no values yet."""
+        if isinstance(self.loss_weight, nn.Module) and any(one.is_meta for one in self.loss_weight.parameters()):
+            return
+        scales = self.schedule.scales(t)
+        computed = self.parametrization.coefficients(t, scales)
+        weight, error_scale = self._weigh(t, scales, computed), self.parametrization.error_scale(computed)
+        yield from review_weight(self.single, weight.detach(), error_scale)
 
     def _compute_coefficients(self, t: Tensor) -> Mapping[str, Tensor]:
         return self.parametrization.coefficients(t, self.schedule.scales(t))

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from modkit import CondType, TensorType
+from modkit import CondType, Spec, TensorType, check, use
 from modkit.diffusion import parametrizations as targets
 from modkit.diffusion import schedules
 from modkit.diffusion.guidance import ClassifierFree, NoGuidance
@@ -16,14 +16,12 @@ from modkit.diffusion.review import (
     find_drift,
     find_growth,
     find_rarest,
-    review_distilled,
     review_drift,
     review_growth,
-    review_guidance,
-    review_last_step,
     review_levels,
     review_scale,
 )
+from modkit.diffusion.sampler_review import review_distilled, review_guidance, review_last_step
 from modkit.diffusion.time_sampling import LogNormal, Uniform
 from modkit.grids import Even, Karras
 from modkit.kinds import Fact, Finding
@@ -196,6 +194,24 @@ def test_the_likelihood_of_a_network_that_predicts_x_0_is_refused(part, refused,
     found = [note for note in find(model.review()) if "predicts nothing" in note.message]
     assert [(note.path, note.refused) for note in found] == [("parametrization", True)] * refused
     assert all("a loss of 5,0" in note.message for note in found)
+
+
+def test_a_loss_weight_that_is_learned_is_reviewed_once_it_has_values():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(1, 1)
+            torch.nn.init.zeros_(self.net.weight)
+            torch.nn.init.constant_(self.net.bias, 10.0)
+
+        def forward(self, snr, error_scale):
+            return error_scale * self.net(snr.log()[:, None].float())[:, 0].exp()
+
+    network = use("mlp", width=4, depth=1)
+    spec = Spec(data=use("digits", size=8), model=use("diffusion", network=network, loss_weight=use(Net)))
+    assert not [note for note in check(spec).findings if "predicts nothing" in note.message]
+    model = Diffusion(LATENT, network=network, parametrization="x0", loss_weight=Net)
+    assert [note.path for note in find(model.review()) if "predicts nothing" in note.message] == ["parametrization"]
 
 
 def test_coverage_is_the_share_of_draws_within_a_factor():
