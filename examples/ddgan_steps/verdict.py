@@ -1,7 +1,6 @@
 r"""The verdict: what the figures of all seeds say of the paper's claims, and the tables that show them.
 
     mean and its standard error over seeds: m, s = std / sqrt(n)
-    recall:  m_{T=4} - m_{T=1} > s_{T=4} + s_{T=1}, at every checkpoint
     no worse:  FD:  m_DDPM - m_DDGAN <= sqrt(s_DDPM^2 + s_DDGAN^2);  recall: the same of -m
 
 Pure functions of plain figures: nothing here trains or measures.
@@ -17,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from examples.studies.mean import Claim, Mean, join_report, table
+from examples.studies.mean import Claim, Mean, join_report, judge_all, table
 
 __all__ = ["COLUMNS", "Rows", "no_worse", "recall_claim", "report", "speed_claim"]
 
@@ -51,9 +50,8 @@ def recall_claim(chains: Mapping[int, Mapping[int, Rows]]) -> Claim:
         many, one = (Mean.of([row["recall"] for row in each]) for each in (rows, chains[1][update]))
         figures.append(f"{many} against {one} at {update:,}")
         holds.append(many.exceeds(one))
-    verdict = None if None in holds else all(holds)
     text = "Recall is higher at T = 4 than at T = 1 by more than both standard errors together, at each checkpoint"
-    return Claim(text, "; ".join(figures), verdict)
+    return Claim(text, "; ".join(figures), judge_all(holds))
 
 
 def speed_claim(ddgan: Rows, ddpm: Mapping[int, Rows], seconds: Mapping[str, Sequence[float]]) -> Claim:

@@ -1,8 +1,5 @@
 """The verdict: whether training on corrupted inputs removes noise and fills in what is hidden, and the table.
 
-    mean and its standard error over seeds: m, s = std / sqrt(n)
-    lower:  m_other - m_ours > s_other + s_ours
-
 Pure functions of plain figures: nothing here trains or measures.
 
 References:
@@ -14,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from examples.studies.mean import Claim, Mean, Rows, average, join_report, table
+from examples.studies.mean import Claim, Mean, Rows, average, join_report, judge_all, table
 
 __all__ = ["HIDDEN", "LEVELS", "PLAIN", "TRAINED", "judge", "report"]
 
@@ -63,7 +60,7 @@ def _compare(text: str, rows: Rows, inputs: Sequence[str]) -> Claim:
         ours = others.pop("trained")
         figures.append(f"{read}: {ours} against {' and '.join(map(str, others.values()))}")
         holds += [other.exceeds(ours) for other in others.values()]
-    return Claim(text, "; ".join(figures), None if None in holds else all(holds))
+    return Claim(text, "; ".join(figures), judge_all(holds))
 
 
 def _average(rows: Rows, read: str) -> dict[str, Mean]:

@@ -12,7 +12,8 @@ from examples.studies.mean import Claim, Rows, average, join_report, tabulate
 
 __all__ = ["judge", "report"]
 
-_BESIDE = ("weights", "steps")
+_SCORES = ("FD", "precision", "recall", "coverage")
+_FEATURES = ("", " (random-conv)")
 
 
 def judge(rows: Rows) -> Iterator[Claim]:
@@ -30,5 +31,6 @@ def judge(rows: Rows) -> Iterator[Claim]:
 
 
 def report(rows: Rows) -> str:
-    """The table and the verdict, Markdown."""
-    return join_report([tabulate(rows, (*FIGURES, *_BESIDE))], judge(rows))
+    """The tables and the verdict, Markdown."""
+    tables = [tabulate(rows, [f"{score}{features}" for score in _SCORES]) for features in _FEATURES]
+    return join_report([*tables, tabulate(rows, ("weights", "steps"))], judge(rows))

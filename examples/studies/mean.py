@@ -1,4 +1,8 @@
-"""What seeds say together: a mean with its standard error, and a claim that such figures confirm or contradict."""
+"""What seeds say together: a mean with its standard error, and a claim that such figures confirm or contradict.
+
+One mean is above another if it is by more than both standard errors together, below if the reverse holds, and otherwise
+the seeds do not tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-__all__ = ["Claim", "Mean", "Rows", "average", "join_report", "table", "tabulate"]
+__all__ = ["VERDICTS", "Claim", "Mean", "Rows", "Verdict", "average", "join_report", "judge_all", "table", "tabulate"]
 
 Rows: TypeAlias = Mapping[str, Sequence[Mapping[str, float]]]
 """By system, a row of figures a seed."""
+
+Verdict: TypeAlias = Literal["confirmed", "contradicted", "undecided"]
+VERDICTS: dict[bool | None, Verdict] = {True: "confirmed", False: "contradicted", None: "undecided"}
+"""By whether a claim holds."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,11 @@ class Mean:
         return Mean(min(self.value, limit), self.error)
 
     def exceeds(self, other: Mean) -> bool | None:
-        """Whether it is above another by more than both standard errors together; None where one seed cannot tell."""
+        """Whether it is above another; None if the seeds do not tell them apart, as a single one never does."""
         if self.error is None or other.error is None:
             return None
-        return self.value - other.value > self.error + other.error
+        apart = self.value - other.value
+        return apart > 0 if abs(apart) > self.error + other.error else None
 
     def __str__(self) -> str:
         value = f"{self.value:,.0f}" if abs(self.value) >= 1000 else f"{self.value:.{self._count_digits()}g}"
@@ -65,16 +74,26 @@ class Claim:
     Args:
         text: The claim.
         figures: The figures it is judged by.
-        holds: Whether it is confirmed; None where one seed cannot tell.
+        holds: Whether it is confirmed or contradicted; None where the seeds decide neither.
     """
 
     text: str
     figures: str
     holds: bool | None
 
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict in a word."""
+        return VERDICTS[self.holds]
+
     def __str__(self) -> str:
-        verdict = {True: "confirmed", False: "contradicted", None: "undecided by a single seed"}[self.holds]
-        return f"{self.text}: **{verdict}** ({self.figures})"
+        return f"{self.text}: **{self.verdict}** ({self.figures})"
+
+
+def judge_all(parts: Iterable[bool | None]) -> bool | None:
+    """Whether a claim of several parts holds: contradicted if one part is, confirmed if all are, else undecided."""
+    found = set(parts)
+    return False if False in found else None if None in found else True
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:

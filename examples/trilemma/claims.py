@@ -7,36 +7,25 @@
     slow     3 times its samples a second are below the GAN's
     quality  its Fréchet distance is below the VAE's
 
-One figure is above another if it is by more than both standard errors together, below if the reverse holds, and else
-they are not told apart. A claim whose parts all hold is confirmed, one of which any part is reversed is contradicted,
-and any other is undecided.
+`examples.studies.mean` says when one figure is above another, and what a claim of several parts comes to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from examples.studies.mean import Mean
+from examples.studies.mean import VERDICTS, Claim, Mean, Verdict, judge_all
 
-__all__ = ["CLAIMS", "Figures", "Finding", "Part", "Verdict", "above", "findings", "judge"]
+__all__ = ["CLAIMS", "Figures", "Finding", "above", "findings", "judge"]
 
-Verdict: TypeAlias = Literal["confirmed", "contradicted", "undecided"]
 FASTER = 3.0
 """How many times faster is fast: what a latent prior has to reach beside diffusion in pixels."""
 
 
 Figures: TypeAlias = Mapping[str, Mapping[str, Mean]]
 """By row, then by score: `FD`, `coverage`, `sharpness`, `samples/s`."""
-
-
-class Part(NamedTuple):
-    """One comparison of a claim: what it says, how it came out, and the two figures."""
-
-    says: str
-    verdict: Verdict
-    figures: tuple[Mean, Mean]
 
 
 @dataclass(frozen=True)
@@ -49,22 +38,20 @@ class Finding:
     """
 
     claim: str
-    parts: tuple[Part, ...]
+    parts: tuple[Claim, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """Confirmed if all parts are, contradicted if one is, else undecided."""
-        found = {part.verdict for part in self.parts}
-        return "contradicted" if "contradicted" in found else "undecided" if "undecided" in found else "confirmed"
+        """The verdict on all parts together."""
+        return VERDICTS[judge_all(part.holds for part in self.parts)]
 
 
-Compare: TypeAlias = Callable[[Figures], Part]
+Compare: TypeAlias = Callable[[Figures], Claim]
 
 
-def above(says: str, a: Mean, b: Mean) -> Part:
+def above(says: str, a: Mean, b: Mean) -> Claim:
     """The comparison that says `a` is above `b`."""
-    verdict: Verdict = "confirmed" if a.exceeds(b) else "contradicted" if b.exceeds(a) else "undecided"
-    return Part(says, verdict, (a, b))
+    return Claim(says, f"{a} and {b}", a.exceeds(b))
 
 
 def _covers(row: str) -> Compare:
@@ -72,7 +59,7 @@ def _covers(row: str) -> Compare:
 
 
 def _sharper(row: str, other: str = "vae") -> Compare:
-    def compare(figures: Figures) -> Part:
+    def compare(figures: Figures) -> Claim:
         a, b = (figures[one]["sharpness"].at_most(1.0) for one in (row, other))
         return above(f"sharpness: {row} above {other}", a, b)
 
@@ -88,7 +75,7 @@ def _closer(row: str) -> Compare:
     return lambda f: above(f"FD: vae above {row}", f["vae"]["FD"], f[row]["FD"])
 
 
-def _blurs(figures: Figures) -> Part:
+def _blurs(figures: Figures) -> Claim:
     return above("sharpness: data above vae", Mean(1.0, 0.0), figures["vae"]["sharpness"])
 
 

@@ -114,7 +114,7 @@ def _claims(found: Figures) -> str:
     """The table of claims."""
     rows = []
     for one in findings(found):
-        parts = "; ".join(f"{part.says}: {part.figures[0]} and {part.figures[1]}, {part.verdict}" for part in one.parts)
+        parts = "; ".join(f"{part.text}: {part.figures}, {part.verdict}" for part in one.parts)
         rows.append([one.claim, f"**{one.verdict}**", parts])
     return table(["claim", "verdict", "figures"], rows, words=3)
 

@@ -49,7 +49,7 @@ def test_the_claims_hold_where_the_means_follow_beta():
 
 
 @pytest.mark.parametrize(
-    ("mig", "holds"), [(0.31, True), (0.29, False)]
+    ("mig", "holds"), [(0.31, True), (0.29, None), (-0.11, False)]
 )  # errors of .1 each, at means apart by mig - .1
 def test_a_rival_is_above_by_more_than_both_errors(mig, holds):
     rows = make_rows(VAE=[row(5, 2, 0.0), row(5, 2, 0.2)], rival=[row(5, 2, mig - 0.1), row(5, 2, mig + 0.1)])

@@ -30,10 +30,10 @@ def errors(num=3, **changes):
 
 @pytest.mark.parametrize(("changes", "holds"), [
     ({}, (True, True)),
-    ({"noise 0.5": {"trained": 0.189}}, (False, True)),  # the errors are .00577 each
+    ({"noise 0.5": {"trained": 0.189}}, (None, True)),  # the errors are .00577 each
     ({"noise 0.5": {"trained": 0.188}}, (True, True)),
-    ({"noise 1": {"input": 0.1}}, (False, True)),
-    ({"hidden half": {"mean digit": 0.4}}, (True, False)),
+    ({"noise 1": {"input": 0.05}}, (False, True)),
+    ({"hidden half": {"mean digit": 0.3}}, (True, False)),
 ])  # fmt: skip
 def test_errors_are_lower_by_more_than_both_standard_errors(changes, holds):
     assert tuple(claim.holds for claim in judge(errors(**changes))) == holds

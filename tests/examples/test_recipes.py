@@ -39,8 +39,9 @@ def make_rows(seeds=2, **figures):
 
 
 def test_a_recipe_is_better_if_its_distance_is_lower_by_more_than_both_errors_in_either_features():
-    assert [claim.holds for claim in judge(make_rows(FD=7.9))] == [True, False]
-    assert [claim.holds for claim in judge(make_rows(**{"FD (random-conv)": 8.1}))] == [False, False]
+    assert [claim.holds for claim in judge(make_rows(FD=7.9))] == [True, None]
+    assert [claim.holds for claim in judge(make_rows(**{"FD (random-conv)": 8.1}))] == [None, None]
+    assert [claim.holds for claim in judge(make_rows(**{"FD (random-conv)": 12.1}))] == [None, False]
     assert {claim.holds for claim in judge(make_rows(seeds=1, FD=0.0))} == {None}
     text = report(make_rows(FD=1.0))
     assert text.count("**confirmed**") == 1 and "| unet | 1 ± 1 |" in text and f"| {FLOOR} | 10 ± 1 |" in text

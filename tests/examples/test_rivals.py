@@ -31,9 +31,9 @@ def make_rows(seeds=2, **figures):
 @pytest.mark.parametrize("figure", FIGURES)
 def test_a_rival_is_better_by_more_than_both_errors_in_the_figure_s_own_direction(figure):
     better = 1 if FIGURES[figure] else -1
-    for apart, holds in ((2.1, True), (1.9, False), (-2.1, False)):
+    for apart, holds in ((2.1, True), (1.9, None), (-1.9, None), (-2.1, False)):
         found = [claim.holds for claim in judge(make_rows(**{figure: 10 + better * apart}))]
-        assert found == [holds and one == figure for one in FIGURES]
+        assert found == [holds if one == figure else None for one in FIGURES]
 
 
 def test_one_seed_decides_nothing_and_the_report_has_all_systems():

@@ -62,7 +62,7 @@ def test_all_are_confirmed_where_all_is_as_said():
 def test_one_reversed_part_contradicts(claim, change, part):
     found = judge(claim, made_up(**change))
     assert found.verdict == "contradicted"
-    assert [one.says for one in found.parts if one.verdict == "contradicted"] == [part]
+    assert [one.text for one in found.parts if one.verdict == "contradicted"] == [part]
 
 
 @pytest.mark.parametrize(
