@@ -94,7 +94,7 @@ class Optimal:
         with torch.no_grad(), disable_autocast(x_0.device):
             gain = widen(x_0).flatten(1) @ widen(eps).flatten(1).T
         gain = gain.cpu().nan_to_num()  # samples that are not finite are reported with their loss
-        order = torch.arange(len(x_0))
+        order = torch.arange(len(x_0), device="cpu")
         for rows in _group([fields[name] for name in self.names], len(x_0)):
             order[rows] = rows[_assign(gain[rows][:, rows])]
         return eps[order.to(eps.device)]
@@ -147,12 +147,12 @@ class Pairs:
 def _group(classes: list[Tensor], num: int) -> list[Tensor]:
     """The rows of each combination of classes, `n` each, on the CPU."""
     if not classes:
-        return [torch.arange(num)]
+        return [torch.arange(num, device="cpu")]
     columns = torch.cat([one.reshape(num, -1).cpu() for one in classes], dim=1)
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, key in enumerate(columns.tolist()):
         groups.setdefault(tuple(key), []).append(row)
-    return [torch.tensor(rows) for rows in groups.values()]
+    return [torch.tensor(rows, device="cpu") for rows in groups.values()]
 
 
 def _assign(gain: Tensor) -> Tensor:

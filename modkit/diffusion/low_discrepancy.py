@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Schedule, Slot, Times, TimesExtras, default, read_extras
+from modkit.parts.filling import fill_slot
 from modkit.rng import Key, Rng
 from modkit.types import TensorType
 
@@ -38,7 +39,7 @@ class LowDiscrepancy:
     Examples:
         >>> from modkit.diffusion.schedules import Cosine
         >>> from modkit.diffusion.time_sampling import Uniform
-        >>> t = LowDiscrepancy(Cosine(num=4), times=lambda schedule, x: Uniform(schedule))(4, Rng(0))
+        >>> t = LowDiscrepancy(Cosine(num=4), times=Uniform)(4, Rng(0))
         >>> t.sort().values
         tensor([0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
     """
@@ -46,7 +47,7 @@ class LowDiscrepancy:
     def __init__(
         self, schedule: Schedule, x: TensorType | None = None, *, times: Slot[Times] = default("uniform")
     ) -> None:
-        self.times = times(schedule=schedule, x=x)
+        self.times: Times = fill_slot("times", times, schedule=schedule, x=x)
         self.even = read_extras(self.times, TimesExtras).even
 
     def __call__(self, num: int, rng: Rng) -> Tensor:

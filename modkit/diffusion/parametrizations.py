@@ -29,6 +29,7 @@ from modkit.diffusion.coefficients import expand_time
 from modkit.diffusion.gaussian import broadcast, combine, weigh_posterior
 from modkit.diffusion.schedules import get_std
 from modkit.kinds import Coefficients, Schedule, ScheduleExtras, read_extras
+from modkit.precision import widen
 from modkit.types import Denoised, TensorType
 
 __all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "Flow", "V"]
@@ -389,6 +390,7 @@ class EpsLearned(Eps):
         return {"denoising": _average(error), "bound": self._compute_bound(error.detach(), u, coefficients)}
 
     def _compute_bound(self, error: Tensor, u: Tensor, coefficients: Mapping[str, Tensor]) -> Tensor:
+        u = widen(u)  # of which an exponential is taken
         to_log_ratio, to_distance, variance, offset = (
             broadcast(coefficients[name], u) for name in ("to_log_ratio", "to_distance", "variance", "offset")
         )

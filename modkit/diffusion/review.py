@@ -205,7 +205,7 @@ def review_levels(
         return
     deviation = get_std(x)
     drawn, asked = (_find_levels(schedule, t) / deviation for t in (drawn.cpu(), asked.cpu()))
-    ends = torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64)
+    ends = torch.tensor([0.01, 0.5, 0.99], dtype=torch.float64, device="cpu")
     quantiles = ", ".join(f"{value:.3g}" for value in drawn.quantile(ends).tolist())
     unit = f"{deviation:.3g}, assumed" if x.std is None else f"{deviation:.3g}"
     grid = f"{len(asked)} from {asked.max():.3g} to {asked.min():.3g}"
@@ -249,7 +249,7 @@ def review_growth(
     step = f"in the step from t = {growth.t:.3g} to {growth.s:.3g}"
     tail = ", before x_0 is clipped" if clipped else ""
     factor = f"{growth.factor:,.0f}" if growth.factor > 100 else f"{growth.factor:.3g}"
-    yield Fact("", f"an error of the network grows at most {factor}-fold, {step}{tail}")
+    yield Fact("", f"an error of the network is multiplied by at most {factor}, {step}{tail}")
     if growth.factor > _MOST_GROWTH and not clipped:
         message = (
             f"an error of the network grows {factor}-fold {step}, and x_0 is not clipped; expected at most "

@@ -1,4 +1,8 @@
-"""Review of a sampler before training: how it ends, whose networks it is for, and what its guidance asks for.
+"""Review of a sampler before training: its ends, whose networks it is for, and what its guidance asks for.
+
+**First step.** Samples start as noise without signal, whatever their first level is. Published grids begin at 80 to 160
+deviations of the data, the lowest at 14.6. Where the data are N(1, .5^2) and the denoiser is exact, 50 steps of DDIM
+draw a mean of .989 from 157 deviations, .645 from 1.3 and .474 from .81.
 
 **Last step.** It ends at the network's x_0, the mean of the data that its noise leaves possible. From 8 steps on it may
 begin at 2 deviations at most; fewer are for networks that are trained to take them. EDM's own 18 levels, the last of
@@ -31,23 +35,33 @@ from modkit.kinds import (
 )
 from modkit.types import Denoised, TensorType
 
-__all__ = ["review_coupling", "review_distilled", "review_guidance", "review_last_step"]
+__all__ = ["review_coupling", "review_distilled", "review_ends", "review_guidance"]
 
-_MOST_LAST = 2.0  # deviations of the data
+_LEAST_FIRST = 4.0  # deviations of the data
+_MOST_LAST = 2.0  # likewise
 _FEW = 8  # steps below which networks are trained to take long ones
-_UNNAMED = ", of a network that names its layers of self-attention"
+_UNNAMED = ": only a network that lists its layers of self-attention offers it"
 _ASKED = 64  # times at which guidance is tried: an interval of noise levels may be short
 
 
-def review_last_step(x: TensorType, schedule: Schedule, sampler: Sampler) -> Iterator[Note]:
-    """Finds samplers of many steps whose last one begins where there is mostly noise, and ends at a mean."""
+def review_ends(x: TensorType, schedule: Schedule, sampler: Sampler) -> Iterator[Note]:
+    """Finds samplers that start where signal is left, and those of many steps whose last one ends at a mean."""
     times = sampler.times()
-    alpha, sigma = schedule.scales(times[-2:-1])
-    last = sigma / alpha / get_std(x)
-    if not last.is_meta and len(times) > _FEW and last > _MOST_LAST:
+    alpha, sigma = schedule.scales(times[[0, -2]])
+    levels = sigma / alpha / get_std(x)
+    if levels.is_meta:
+        return
+    first, last = levels.tolist()
+    if first < _LEAST_FIRST:
         message = (
-            f"the last of {len(times) - 1} steps begins at {float(last):.3g} deviations of the data, so that it ends "
-            f"at a mean of many; expected at most {_MOST_LAST:g}"
+            f"samples start as noise without signal, but the first step expects noise of {first:.3g} deviations of the "
+            f"data beside it; expected {_LEAST_FIRST:g} deviations or more"
+        )
+        yield Finding("sampler", message, ("sampler.grid=trailing", "schedule.num=1000"), refused=True)
+    if len(times) > _FEW and last > _MOST_LAST:
+        message = (
+            f"the last of {len(times) - 1} steps begins at {last:.3g} deviations of the data, so that samples are "
+            f"averages of many data points; expected at most {_MOST_LAST:g} deviations"
         )
         yield Finding("sampler", message, ("sampler.grid=continuous", "sampler.grid=trailing"), refused=True)
 
@@ -93,8 +107,8 @@ def review_guidance(
     asked = _find_asked(guidance, x, times)
     if absent := sorted(asked.difference(sides)):
         message = (
-            f"expected guidance by predictions that the model has ({', '.join(sides)}), got {type(guidance).__name__}, "
-            f"which asks for `{'`, `'.join(absent)}`{_UNNAMED if 'perturbed' in absent else ''}"
+            f"expected guidance that combines predictions which the model offers ({', '.join(sides)}), got "
+            f"{type(guidance).__name__}, which needs `{'`, `'.join(absent)}`{_UNNAMED if 'perturbed' in absent else ''}"
         )
         yield Finding("guidance", message, ("guidance=none",), refused=True)
     dropped = read_extras(conditioner, ConditionerExtras).drop

@@ -57,7 +57,10 @@ class Table:
     def __init__(self, betas: Tensor) -> None:
         betas = betas.detach().to("cpu", torch.float64)
         if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f"{type(self).__name__} expects a list of betas in (0, 1), got {betas.tolist()}")
+            got: object = betas.tolist()
+            if betas.ndim == 1 and len(betas):
+                got = f"{len(betas)} from {betas.min():g} to {betas.max():g}"
+            raise ValueError(f"{type(self).__name__} expects a list of betas in (0, 1), got {got}")
         self.num = len(betas)
         self.betas = betas
         log_ac = torch.log1p(-betas).cumsum(0)
@@ -94,8 +97,9 @@ class Linear(Table):
 
     Args:
         num: Length of the table.
-        beta_start: First variance.
-        beta_end: Last variance.
+        beta_start: First variance; by default .1 / num, the paper's 1e-4 of 1000 steps, so that tables of any length
+            have the same noise.
+        beta_end: Last variance; by default 20 / num, the paper's .02, but at most .999.
 
     Raises:
         ValueError: If `num` is outside [1, 100000] or a variance outside (0, 1).
@@ -106,9 +110,11 @@ class Linear(Table):
         tensor([9.9990e-01, 4.0358e-05], dtype=torch.float64)
     """
 
-    def __init__(self, *, num: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> None:
+    def __init__(self, *, num: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> None:
         _check_num(self, num)
-        super().__init__(torch.linspace(beta_start, beta_end, num, dtype=torch.float64, device=_CPU))
+        start = 0.1 / num if beta_start is None else beta_start
+        end = min(20 / num, 0.999) if beta_end is None else beta_end
+        super().__init__(torch.linspace(start, end, num, dtype=torch.float64, device=_CPU))
 
 
 class Cosine(Table):

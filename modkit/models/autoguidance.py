@@ -90,7 +90,7 @@ class AutoGuidance(nn.Module):
             got = f"{sorted(conditions or {})} and a guide that reads {reads}"
             raise Unfit("guide", f"AutoGuidance expects a guide under the model's conditions, got {got}")
         if not _has_same_noise(schedule, self.guide.schedule):
-            got = f"{type(schedule).__name__} and {type(self.guide.schedule).__name__}"
+            got = " and ".join(map(_describe, (schedule, self.guide.schedule)))
             raise Unfit("guide", f"AutoGuidance expects a guide with the noise of the model's schedule, got {got}")
 
     @property
@@ -102,6 +102,12 @@ class AutoGuidance(nn.Module):
     def forward(self, sides: Sides) -> Denoise:
         """Returns the guided denoiser."""
         return extrapolate(sides, "guide", self.scale)
+
+
+def _describe(schedule: Schedule) -> str:
+    alpha, sigma = schedule.scales(torch.ones((), dtype=torch.float64, device="cpu"))
+    table = f" of {schedule.num} steps" if schedule.num else ""
+    return f"{type(schedule).__name__}{table} with a noise level of {float(sigma / alpha):.4g} at t = 1"
 
 
 def _has_same_noise(one: Schedule, other: Schedule) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from modkit import kinds
@@ -33,7 +34,7 @@ from modkit.diffusion.review import (
     review_scale,
     review_weight,
 )
-from modkit.diffusion.sampler_review import review_coupling, review_distilled, review_guidance, review_last_step
+from modkit.diffusion.sampler_review import review_coupling, review_distilled, review_ends, review_guidance
 from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Unfit, Weight, default, read_extras
@@ -190,14 +191,14 @@ class Diffusion(Model):
         return x if self.single.range is None else x.clamp(*self.single.range)
 
     def review(self) -> Iterator[kinds.Note]:
-        """Levels, inputs, errors that grow or weigh too much, how the sampler ends, its noise, and guidance."""
+        """Levels, inputs, errors that grow or weigh too much, the sampler's ends and its noise, and guidance."""
         x, mends = self.single, ("times=log-normal", "times=uniform", "times.mean=null")
         drawn = draw_times(self.times)
         yield from review_levels(x, self.schedule, drawn, self.sampler, "times", mends)
         yield from review_scale(x, self.schedule, self.parametrization, self.sampler)
         yield from review_growth(x, self.schedule, self.parametrization, self.sampler)
         yield from review_drift(x, self.schedule, self.parametrization, drawn, self.sampler)
-        yield from review_last_step(x, self.schedule, self.sampler)
+        yield from review_ends(x, self.schedule, self.sampler)
         yield from review_distilled(self.sampler)
         yield from self._review_weight(drawn)
         yield from review_coupling(self.coupling, self.sampler)
@@ -306,7 +307,8 @@ class Diffusion(Model):
         assert tap is not None, "checked where the alignment was built"
         return tap(*given, read, {})
 
-    def _predict(self, grid: GridCoefficients, x_t: Tensor, t: Tensor, cond: Cond) -> Denoised:
+    def _predict(self, grid: GridCoefficients, x_t: Tensor, t: Tensor | float, cond: Cond) -> Denoised:
+        t = torch.as_tensor(t, dtype=torch.float64)
         coefficients = grid.send(t, x_t) if t.ndim else grid.at(t)
         out, _ = self._run_network(x_t, coefficients, cond)
         return self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)

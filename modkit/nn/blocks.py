@@ -141,7 +141,7 @@ class Downsample(nn.Module):
         if learned:
             self.conv = conv(rank, channels, channels, stride=2, padding=1 if padding == "both" else 0)
         else:
-            self.conv = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[rank - 1](2, ceil_mode=True)
+            self.conv = _Average(rank)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to half its size."""
@@ -149,6 +149,17 @@ class Downsample(nn.Module):
             x = F.pad(x, [width for length in reversed(x.shape[2:]) for width in (length % 2, 1)])
         y: Tensor = self.conv(x)
         return y
+
+
+class _Average(nn.Module):
+    """Averages windows 2 wide, of a size of 1 alone."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self._average = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank - 1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._average(x, [min(2, size) for size in x.shape[2:]], stride=2, ceil_mode=True)
 
 
 class Upsample(nn.Module):

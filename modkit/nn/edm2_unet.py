@@ -24,7 +24,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -151,6 +151,15 @@ class _Embedding(nn.Module):
         self.vector = UnitConv(0, cond.vector, width) if cond.vector else None
         self.noise = UnitConv(0, cond.noise, width) if cond.noise else None
         self.labels = UnitConv(0, cond.labels + 1, width) if cond.labels else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Embedding:
+        waves = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, wave in waves.items():
+            moved = self.get_buffer(name)
+            if wave is not None and moved.dtype.itemsize < 4:  # bfloat16 cannot represent times such as 999
+                self._buffers[name] = wave.to(moved.device)
+        return self
 
     def forward(self, cond: Cond, like: Tensor) -> Tensor:
         """Embeds `cond`, `b d`, in the dtype of `like`; zeros if there is nothing to embed."""

@@ -75,6 +75,8 @@ class Restart:
             raise ValueError(f"Restart expects repeats of at least 0, got {repeats}")
         self.schedule, self.repeats = schedule, repeats
         self.sampler: Sampler = fill_slot("sampler", sampler, schedule=schedule, x=x)
+        inner: tuple[str, ...] = self.sampler._key if isinstance(self.sampler, Restart) else ()
+        self._key: tuple[str, ...] = ("restart", *inner)  # intervals that end together draw noise of their own
         extras = read_extras(self.sampler, SamplerExtras)
         self.bounds, self.distilled = extras.bounds, extras.distilled
         self.deterministic = extras.deterministic and repeats == 0
@@ -109,7 +111,7 @@ class Restart:
         """Returns x_s; where the interval ends, after going through it again."""
         x_s, state = self.sampler.step(denoise, x_t, t, s, state, rng)
         for index in range(self.repeats if s == self._interval[-1] else 0):
-            again, state = rng.at("restart", index), None
+            again, state = rng.at(*self._key, index), None
             x_s = combine(self._back[0], x_s, self._back[1], again.normal("eps", x_s))
             for number, (t, s) in enumerate(pairwise(self._interval)):
                 x_s, state = self.sampler.step(denoise, x_s, t, s, state, again.at(number))

@@ -9,10 +9,11 @@ is at that step. An optimizer that is the same part keeps its moments under the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from modkit.building.builder import Site
 from modkit.building.checker import Report, check
@@ -100,6 +101,10 @@ def branch(
         _adapt(begun, path, report, make, former, list_revised(run, path.name))
     except (AttributeError, KeyError, TypeError) as error:  # of a state that is not of training
         raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
+    if not _count_left(begun.state["cursor"], report, steps):
+        _logger.warning(
+            "%s is at the end of training, so the branch trains no step; name an earlier step or more", path
+        )
     return execute(
         report,
         make,
@@ -125,6 +130,12 @@ def _read(run: Run, step: int | None) -> store.Latest:
     if latest is None:
         raise ValueError(f"branch expects a run with a checkpoint, got {run.path} without one")
     return latest
+
+
+def _count_left(cursor: Mapping[str, Any], report: Report, most: int | None) -> int:
+    """Counts the steps that are left of training after a checkpoint."""
+    lengths = [stage.steps if most is None else min(stage.steps, most) for stage in report.stages[cursor["stage"] :]]
+    return max(0, lengths[0] - int(cursor["index"])) + sum(lengths[1:])
 
 
 def _adapt(

@@ -321,7 +321,7 @@ def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
     assert said == "" and "no problems found" in text
     assert "model: the prior is given the latent 'continuous', scaled to mean 0 and deviation 1" in text
     assert "model.prior: noise levels in deviations of the data" in text
-    assert "model.prior: an error of the network grows at most " in text
+    assert "model.prior: an error of the network is multiplied by at most " in text
     text, said = command("check", "ldm.yaml", "model.prior.guidance=cfg", status=2)
     assert "1 problem found" in text
     assert said.startswith("modkit: <override 1>:1:22: model.prior.guidance: expected a model that is also trained")

@@ -21,9 +21,9 @@ from modkit.diffusion.review import (
     review_levels,
     review_scale,
 )
-from modkit.diffusion.sampler_review import review_distilled, review_guidance, review_last_step
+from modkit.diffusion.sampler_review import review_distilled, review_ends, review_guidance
 from modkit.diffusion.time_sampling import LogNormal, Uniform
-from modkit.grids import Even, Karras
+from modkit.grids import Even, Karras, Leading, Trailing
 from modkit.kinds import Fact, Finding
 from modkit.models import Diffusion
 from modkit.samplers import DDIM, Consistency, Heun, Restart
@@ -171,9 +171,26 @@ def test_a_sampler_that_states_no_bounds_clips_to_the_range(x, refused):
 )
 def test_the_last_of_many_steps_begins_where_there_are_data(schedule, grid, steps, last):
     """The level is what the grid says: 160 / 8 deviations, and s t / (1 - t) at t = 1 / 8 under a shift s."""
-    found = find(review_last_step(LATENT, schedule, DDIM(schedule, LATENT, steps=steps, grid=grid)))
+    found = find(review_ends(LATENT, schedule, DDIM(schedule, LATENT, steps=steps, grid=grid)))
     assert [note.refused for note in found] == ([] if last is None else [True])
     assert all(f"the last of {steps} steps begins at {last} deviations" in note.message for note in found)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid", "steps", "first"),
+    [
+        (schedules.Linear(num=50, beta_start=1e-4, beta_end=0.02), Trailing, 50, 0.811),
+        (TABLES["cosine"], Leading, 500, None),
+        (TABLES["cosine"], Leading, 501, 1.02),
+        (LATENT_EDM, partial(Karras, sigma_max=3.9), 18, 3.9),
+        (LATENT_EDM, partial(Karras, sigma_max=4.1), 18, None),
+    ],
+)
+def test_samples_start_where_no_signal_is_left(schedule, grid, steps, first):
+    """The level is sigma_t / alpha_t at the grid's first time, for 50 betas (1 / prod(1 - beta) - 1)^1/2."""
+    found = find(review_ends(LATENT, schedule, DDIM(schedule, LATENT, steps=steps, grid=grid)))
+    assert [note.refused for note in found] == ([] if first is None else [True])
+    assert all(f"expects noise of {first} deviations" in note.message for note in found)
 
 
 def test_samplers_of_distilled_networks_are_not_for_denoisers():

@@ -42,6 +42,15 @@ def test_cosine_table_holds_the_published_values():
     assert float(cosine.alphas_cumprod[499]) == pytest.approx(0.49384359, rel=1e-8)
 
 
+@pytest.mark.parametrize("num", [20, 50, 100, 400, 4000])
+def test_linear_tables_of_any_length_end_where_no_signal_is_left(num):
+    """The variances add up to 10.05, or more where the last is clipped, so that ac is at most e^-10.05."""
+    betas = Linear(num=num).betas
+    assert betas[0] == 0.1 / num and betas[-1] == min(20 / num, 0.999)
+    assert betas.sum() == pytest.approx(10.05, rel=1e-3) and Linear(num=num).alphas_cumprod[-1] < 5e-5
+    assert torch.equal(Linear().betas, torch.linspace(1e-4, 2e-2, 1000, dtype=F64))
+
+
 @pytest.mark.parametrize("name", ["linear", "cosine", "short"])
 def test_scales_are_the_tables_at_its_indices(name):
     table = SCHEDULES[name]
@@ -178,7 +187,7 @@ def test_find_noise_range_of_a_schedule_that_states_no_levels():
 test_errors_name_what_was_expected_and_received = refusals(
     (lambda: Linear(num=0), "Linear expects num in \\[1, 100000\\], got 0"),
     (lambda: Cosine(num=-1), "Cosine expects num in \\[1, 100000\\], got -1"),
-    (lambda: Linear(beta_end=1.0, num=2), r"Linear expects a list of betas in \(0, 1\), got \[0.0001, 1.0\]"),
+    (lambda: Linear(beta_end=1.0, num=2), r"Linear expects a list of betas in \(0, 1\), got 2 from 0.05 to 1$"),
     (lambda: Table(torch.zeros(0)), r"Table expects a list of betas in \(0, 1\), got \[\]"),
     (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "EDM expects 0 < sigma_min < sigma_max, got 2.0 and 1.0"),
     (lambda: Flow(sigma_min=0.0), "Flow expects 0 < sigma_min < sigma_max < 2\\^24, got 0.0 and 80.0"),

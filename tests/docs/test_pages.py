@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import modkit
 from tests.docs.blocks import ROOT, blocks, pages
 from tests.docs.here import Here
 from tests.docs.reader import Reader
@@ -14,13 +13,12 @@ INSTALLING = ("docs/tutorials/first-part.md", "docs/tutorials/ship-a-plugin.md")
 
 
 def what_readme_takes_for_granted(folder):
-    """Folders of pictures, and a run of a conditional model."""
+    """Folders of pictures."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 16), dtype=np.uint8)
     for name in ("DIR", "photos"):
         (folder / name).mkdir()
         for index, picture in enumerate(pixels):
             Image.fromarray(picture).save(folder / name / f"{index}.png")
-    modkit.train(modkit.load_spec(ROOT / "examples" / "ldm-class.yaml"), folder / "runs" / "ldm-class", steps=2)
 
 
 EXTRAS = {

@@ -173,9 +173,9 @@ def test_labels_not_given_are_drawn_from_the_data_s():
 
 def test_samples_stay_in_the_range_whatever_the_sampler_clips():
     """The fault: samplers that do not clip left it, and `evaluate` refused the samples."""
-    model = made(sampler=use("ddim", steps=4, clip=False), parametrization="v").float()
+    model = made(sampler=use("ddim", steps=4, clip=False), parametrization="x0").float()
     x, (low, high) = model.sample(64, seed=0), model.single.range
-    assert x.min() == low and x.max() <= high  # below it without the clamp
+    assert x.min() == low and x.max() == high  # beyond them without the clamp
 
 
 @pytest.mark.parametrize("sampler", [use("ddim", steps=4), use("ancestral", steps=4)], ids=["ddim", "ancestral"])
@@ -355,7 +355,14 @@ def test_perturbed_guidance_goes_away_from_the_network_that_attends_to_itself():
         assert not torch.allclose(perturbed, cond)
 
 
+def test_denoisers_take_times_as_numbers():
+    model, x_t = made(), torch.randn(2, *made().single.shape)
+    with torch.no_grad():
+        expected = model.denoiser({})(x_t, torch.tensor(0.3, dtype=torch.float64)).x_0
+        assert torch.equal(model.denoiser({})(x_t, 0.3).x_0, expected)
+
+
 def test_perturbed_guidance_is_refused_where_a_network_names_no_self_attention():
-    message = r"model has \(cond, null, zero\), got Perturbed, which asks for `perturbed`, of a network that names its"
+    message = r"model offers \(cond, null, zero\), got Perturbed, which needs `perturbed`: only a network that lists"
     with pytest.raises(ValueError, match=message):
         made(guidance="perturbed")

@@ -101,6 +101,16 @@ def test_halving_rounds_up_and_doubling_crops(size):
     torch.testing.assert_close(up(y, (size,)), F.conv1d(repeated, up.conv.weight, up.conv.bias, padding=1))
 
 
+@pytest.mark.parametrize("size", [(1,), (1, 3), (1, 4, 5), (1, 1, 1)])
+def test_averaging_halves_maps_of_any_size(size):
+    """Windows 2 wide, which a last odd position has to itself."""
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = x
+    for axis in range(2, x.ndim):
+        expected = torch.stack([one.mean(axis) for one in expected.split(2, axis)], axis)
+    torch.testing.assert_close(Downsample(len(size), 3, learned=False)(x), expected)
+
+
 def test_pyramid():
     assert make_pyramid((7, 16), 4) == [(7, 16), (4, 8), (2, 4), (1, 2)]
 

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -157,6 +158,17 @@ def stretch(net: nn.Module) -> list[UnitConv]:
         lengths = torch.logspace(-3, 3, len(one.weight), dtype=torch.float64)
         one.weight.data *= lengths[(..., *[None] * (one.weight.ndim - 1))]
     return layers
+
+
+def test_times_of_a_table_keep_their_waves_in_bfloat16():
+    """A rounded frequency would turn the wave of t = 999 by up to 999 / 256 / 2 of its turns."""
+    net = EDM2UNet(TensorType((1, 4)), TensorType((1, 4)), CondType(time=1), channels=[8], blocks=1)
+    time, like = torch.tensor([999.0, 501.0, 3.0]), torch.zeros(3, 1)
+    expected = net.embedding(Cond(time=time), like)
+    for narrow in (copy.deepcopy(net).bfloat16(), copy.deepcopy(net).half()):
+        got = narrow.embedding(Cond(time=time), like.to(next(narrow.parameters()).dtype))
+        assert (got - expected).norm() < 0.02 * expected.norm()
+        assert torch.equal(narrow.to("cpu", torch.float64).embedding.frequencies.float(), net.embedding.frequencies)
 
 
 def test_the_lengths_of_weights_change_nothing_and_updates_make_them_one():

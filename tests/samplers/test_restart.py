@@ -52,6 +52,23 @@ def test_the_interval_is_repeated_from_fresh_noise():
     torch.testing.assert_close(got, step(x, 0.3, 0.0), rtol=1e-10, atol=1e-10)
 
 
+def test_intervals_that_end_together_draw_noise_of_their_own():
+    inner = partial(Restart, sampler=Plain, low=0.2, high=3.0)
+    outer = Restart(EDM(), X, sampler=inner, low=0.2, high=10.0)
+    drawn = []
+
+    class Source(Rng):
+        def _derive(self, key, first):
+            return Source(source=super()._derive(key, first))
+
+        def normal(self, name, like):
+            drawn.append(super().normal(name, like))
+            return drawn[-1]
+
+    sample(outer, denoiser(EDM()), EPS, Source(source=Rng(1)))
+    assert len(drawn) == 3 and len({float(one.sum()) for one in drawn}) == 3
+
+
 @pytest.mark.parametrize("inner", [DDIM, DPMSolverPlusPlus, partial(DPMSolverPlusPlus, order=3, eta=1.0)])
 def test_without_repeats_it_is_the_sampler(inner):
     restart = Restart(Linear(), X, sampler=partial(inner, steps=12), repeats=0)

@@ -709,7 +709,7 @@ REFUSALS |= {
     },
     **{
         f"{host} {path}.guidance=perturbed": (
-            r"got Perturbed, which asks for `perturbed`, of a network that names its layers of self-attention"
+            r"got Perturbed, which needs `perturbed`: only a network that lists its layers of self-attention offers it"
         )
         for host, path in (("augmented", "model"), ("diffusion-ring", "model"), *_GUIDED[4:], *_UNGUIDED)
     },

@@ -56,6 +56,14 @@ def test_the_learning_rate_follows_the_new_schedule_at_that_step(run: Run, tmp_p
     assert made.find_checkpoint_name() == "step-00000008"
 
 
+def test_a_branch_that_has_nothing_to_train_says_so(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    branch(run, tmp_path / "more", ["train.steps=5"])
+    branch(run, tmp_path / "earlier", step=2)
+    assert "trains no step" not in caplog.text
+    branch(run, tmp_path / "same", ["train.optimizer.lr=1.0"])
+    assert "step-00000004 is at the end of training, so the branch trains no step" in caplog.text
+
+
 def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = branch(run, tmp_path / "branch", ["train.optimizer=sgd", "train.batch_size=8"], step=2)
     assert store.load(made.checkpoints / "step-00000002").tensors["optimizer-denoiser"] == {}
