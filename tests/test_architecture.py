@@ -189,7 +189,7 @@ def test_required_packages_are_used():
 
 def test_optional_members_of_parts_are_read_by_their_records():
     """Only the builder's marks on modules and members of other packages' objects are read with a default."""
-    marks = {"origin", "frozen", "composition", "plan", "kind"}
+    marks = {"origin", "frozen", "trained", "composition", "plan", "kind"}
     others = {
         "strerror",
         "O_BINARY",

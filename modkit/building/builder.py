@@ -30,6 +30,7 @@ from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
 from modkit.runs.files import expand_home
 from modkit.specs.settings import Evaluation, Settings
+from modkit.training.ownership import mark_trained
 from modkit.types import CondType, Event, TensorType, split_levels
 
 __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta"]
@@ -261,6 +262,7 @@ class Site:
         if self.weights:
             folder = find_run(call.trained.path, self.plan.spec)
             module.load_state_dict(drop_spare(read_piece(folder, call.trained.at), self.plan, call.path))
+            mark_trained(module.modules())
 
     def _record(self, record: Record) -> Any:
         return record.type(**{name: self.convert_argument(value) for name, value in record.arguments.items()})

@@ -134,9 +134,12 @@ class AdversarialExtras:
     Args:
         paired: Whether its losses compare each fake with a real sample. `generator` is then given the logits of as many
             real samples, too, and no gradients reach these.
+        boundary: The logit at which its discriminator takes a sample for real as for fake; None if a constant added to
+            all logits changes no loss.
     """
 
     paired: bool = False
+    boundary: float | None = 0.0
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from modkit.latent_space.space import Space
 
 __all__ = ["Projection", "measure_in_features", "measure_squares", "project"]
 
+_BATCH = 256  # samples whose distance is taken at once
+
 Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -120,7 +122,9 @@ def _choose_starts(
     """Draws so many latents for each sample, and returns the nearest."""
     drawn = space.draw(len(x) * starts, seed=seed)
     decoded = space.decode(drawn, {name: value.repeat_interleave(starts, 0) for name, value in fields.items()})
+    samples = x.to(decoded).repeat_interleave(starts, 0)
     with torch.no_grad():
-        found = distance(decoded.to(space.device), x.to(space.device, decoded.dtype).repeat_interleave(starts, 0))
+        pairs = zip(decoded.split(_BATCH), samples.split(_BATCH), strict=True)
+        found = torch.cat([distance(one.to(space.device), other.to(space.device)) for one, other in pairs])
     nearest = found.view(len(x), starts).argmin(1).cpu() + torch.arange(len(x)) * starts
     return drawn[nearest]

@@ -8,6 +8,8 @@ Shape letters: b batch, h w patches.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -120,6 +122,8 @@ class LeastSquares:
         (tensor(0.5000), tensor(4.))
     """
 
+    boundary = 0.5
+
     def generator(self, fake_logits: Tensor) -> Tensor:
         """(D(fake) - 1)^2 / 2, a scalar."""
         return (widen(fake_logits) - 1).square().mean() / 2
@@ -145,6 +149,8 @@ class Wasserstein:
         >>> Wasserstein().generator(fake), Wasserstein().discriminator(real, fake)
         (tensor(-2.), tensor(-1.))
     """
+
+    boundary = None
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """-D(fake), a scalar."""
@@ -175,6 +181,7 @@ class Relativistic:
     """
 
     paired = True
+    boundary = None
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
         """-log sigmoid(D(fake) - D(real)), a scalar."""
@@ -235,6 +242,7 @@ class KL:
 
     def __init__(self, *, alpha: float = 1.0) -> None:
         self._weight = _check_weight("KL", "alpha", alpha)
+        self.boundary = math.log(math.expm1(alpha))  # where D = alpha
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """-D(fake), a scalar."""
@@ -271,6 +279,7 @@ class ReverseKL:
 
     def __init__(self, *, beta: float = 1.0) -> None:
         self._weight = _check_weight("ReverseKL", "beta", beta)
+        self.boundary = math.log(math.expm1(beta))  # where D = beta
 
     def generator(self, fake_logits: Tensor) -> Tensor:
         """`beta log D(fake)`, a scalar."""

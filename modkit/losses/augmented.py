@@ -11,7 +11,17 @@ from itertools import count
 
 from torch import Tensor
 
-from modkit.kinds import Augmentation, AugmentationExtras, Critic, DiscriminatorExtras, Step, read_extras
+from modkit.kinds import (
+    Adversarial,
+    AdversarialExtras,
+    Augmentation,
+    AugmentationExtras,
+    Critic,
+    DiscriminatorExtras,
+    Step,
+    Unfit,
+    read_extras,
+)
 from modkit.rng import Rng
 from modkit.types import Cond, Judgement
 
@@ -23,18 +33,30 @@ class Augmenter:
 
     Args:
         augment: The augmentation.
+        adversarial: The losses of the first critic.
+
+    Raises:
+        Unfit: If the augmentation follows the signs of logits, which these losses leave open.
 
     Examples:
         >>> import torch
+        >>> from modkit.losses import Hinge
         >>> critic = lambda x, cond: x.sum(1)
-        >>> Augmenter(lambda x, rng: -x).show(critic, Rng(0))(torch.ones(2, 3), Cond())
+        >>> Augmenter(lambda x, rng: -x, Hinge()).show(critic, Rng(0))(torch.ones(2, 3), Cond())
         tensor([-3., -3.])
-        >>> Augmenter(None).show(critic, Rng(0)) is critic
+        >>> Augmenter(None, Hinge()).show(critic, Rng(0)) is critic
         True
     """
 
-    def __init__(self, augment: Augmentation | None) -> None:
+    def __init__(self, augment: Augmentation | None, adversarial: Adversarial) -> None:
         self._augment, self._extras = augment, read_extras(augment, AugmentationExtras)
+        self._boundary = read_extras(adversarial, AdversarialExtras).boundary
+        if self._extras.observe and self._boundary is None:
+            raise Unfit(
+                "augment",
+                f"{type(augment).__name__} expects losses under which the sign of a logit tells real from fake, got "
+                f"{type(adversarial).__name__}, which leaves a constant of logits open; take `diffaugment`",
+            )
 
     def show(self, critic: Critic, rng: Rng, *, pairs: bool = False) -> Critic:
         """Returns a critic as it is played against in one turn, see `AugmentedCritic`."""
@@ -42,8 +64,8 @@ class Augmenter:
 
     def observe(self, real_logits: Tensor, step: Step) -> None:
         """Tells an augmentation whose strength follows the game the critic's logits of real samples, in training."""
-        if self._extras.observe and step.training:
-            self._extras.observe(real_logits)
+        if self._extras.observe and step.training and self._boundary is not None:
+            self._extras.observe(real_logits - self._boundary)
 
     def update(self, step: Step) -> None:
         """Updates the strength after a turn of the critic."""

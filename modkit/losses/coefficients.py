@@ -115,7 +115,8 @@ class Adaptive:
 
         weight = value * clamp(|grad_last sum against| / (|grad_last term| + tiny), 0, max)
 
-    The gradients are those of the whole batch, averaged over processes before their norms are taken.
+    The gradients are those of a microbatch, averaged over processes before their norms are taken; so the weight depends
+    on `train.accumulate`, but not on the number of processes.
 
     References:
         Taming Transformers for High-Resolution Image Synthesis (Esser et al., 2021), eq. 7,

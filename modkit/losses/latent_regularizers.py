@@ -139,7 +139,7 @@ def measure_jacobian(function: Callable[[Tensor], Value], x: Value, probes: int,
         rng: Source of the directions.
 
     Raises:
-        ValueError: If the exact norm would take more than 256 backward passes.
+        ValueError: If the exact norm would take more than 256 backward passes, or no gradients reach x.
 
     Examples:
         >>> from modkit import Rng
@@ -159,8 +159,18 @@ def measure_jacobian(function: Callable[[Tensor], Value], x: Value, probes: int,
             rows = [(2 * rng.integers(f"probe {i}", out, 0, 2) - 1).to(out.dtype) for i in range(probes)]
         else:
             rows = list(torch.eye(size, dtype=out.dtype, device=out.device)[:, None].expand(-1, len(out), -1))
-        squares = [_flatten(torch.autograd.grad(out, given, row, create_graph=True)).square().sum(1) for row in rows]
+        squares = [_flatten(_compute_product(out, given, row)).square().sum(1) for row in rows]
         return torch.stack(squares).sum(0) / (probes or 1)
+
+
+def _compute_product(out: Tensor, given: tuple[Tensor, ...], row: Tensor) -> tuple[Tensor, ...]:
+    """The product of a row with the Jacobian of `out`, each part of the shape of one of `given`."""
+    none = [None] * len(given)
+    grads = torch.autograd.grad(out, given, row, create_graph=True, allow_unused=True) if out.requires_grad else none
+    found = tuple(one for one in grads if one is not None)
+    if len(found) < len(given):
+        raise ValueError("the norm of a Jacobian expects outputs that are differentiable in x, got constant ones")
+    return found
 
 
 def _flatten(value: Value) -> Tensor:

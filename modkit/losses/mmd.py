@@ -31,7 +31,8 @@ from modkit.types import LatentBatch
 __all__ = ["MMD", "Gather"]
 
 Gather: TypeAlias = Annotated[
-    bool, "Whether several processes compute it of all latents, as one process would, or each of its own."
+    bool,
+    "Whether it is computed over the latents of all processes, as one process would, or by each process over its own.",
 ]
 
 _KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"imq": lambda r: 1 / (1 + r), "rbf": lambda r: torch.exp(-r)}
@@ -42,8 +43,8 @@ class MMD:
     """The maximum mean discrepancy between q(z) and the prior (WAE, InfoVAE), by its unbiased estimate.
 
     Args:
-        kernel: `imq` (inverse multiquadratic, as WAE's) is felt by latents far away, `rbf` (Gaussian, as InfoVAE's) is
-            not.
+        kernel: `imq` (inverse multiquadratic, as WAE's) has heavy tails and still gives latents far from the prior a
+            gradient; `rbf` (Gaussian, as InfoVAE's) gives them almost none.
         scales: Scales s over which kernels are added up. By default those of WAE's authors, .1 to 10, for `imq` and 1
             for `rbf`; InfoVAE's authors have d / 2.
 

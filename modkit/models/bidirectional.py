@@ -11,8 +11,9 @@ r"""Bidirectional GANs: a generator and an encoder against a judge of pairs (x, 
 
     reconstruction = E |z_c - F(G(z))|^2 - E log q(c | G(z))
 
-The posterior of z_c is that of the bottleneck: with noise (`gaussian`, ALI) or without (`deterministic`, BiGAN). The
-optimum of D on pairs is log p(x) q(z | x) - log p(z) p(x | z), so that at the end of the game F inverts G.
+The posterior of z_c is that of the bottleneck: in `ali` with noise (`gaussian`, ALI) or without (`deterministic`,
+BiGAN). In the other games it is the bottleneck's mean, since nothing trains its variance. The optimum of D on pairs is
+log p(x) q(z | x) - log p(z) p(x | z), so that at the end of the game F inverts G.
 
 Shape letters: b batch, d encoded values, k categories.
 
@@ -75,8 +76,8 @@ class Bidirectional(Model):
         discriminator: Tells real from fake pairs: it is given z beside x, as a map of constants (`concat`).
         adversarial: Losses of the two sides.
         regularizers: Penalties on the discriminator at real pairs, or on the generator, by the names of their terms.
-        augment: What the discriminator is shown of real and generated x; penalties on it, too. The encoder reads x
-            itself.
+        augment: Changes the real and generated x that the discriminator sees, also in its penalties; the encoder reads
+            x unchanged.
         conditioner: Computes the conditions of all networks from fields; it is trained with the generator.
         game: What teaches the encoder: `ali`, `veegan` or `infogan`.
         categories: Number of categories k of c; 0 for none.
@@ -140,8 +141,8 @@ class Bidirectional(Model):
             x=x, cond=cond.merge(_make_pair_type(x, code) if self.game.pairs else CondType())
         )
         self.augment = augment(x=x) if augment else None
-        self.augmenter = Augmenter(self.augment)
         self.adversarial = adversarial()
+        self.augmenter = Augmenter(self.augment, self.adversarial)
         sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
         self.penalties = Penalties(self, regularizers, sides)
         self._weights = make_weights(weights)
@@ -207,7 +208,7 @@ class Bidirectional(Model):
         return decode_noise(self.generator, source, cond, name)
 
     def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
-        """Encodes `x` to z_c and the probabilities of the categories, or draws both."""
+        """Encodes `x` to z_c and the probabilities of the categories, or draws both; z_c in `ali` only."""
         return self._encode(Batch(x, {}).tensor, self.conditioner(fields, None), rng)
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
@@ -245,12 +246,14 @@ class Bidirectional(Model):
         return critic(x, self._make_pair(x, cond.map(Tensor.detach), lambda: self._encode(x, cond, rng)))
 
     def _compute_adversarial(self, fake_logits: Tensor, judge_real: Callable[[], Tensor]) -> Tensor:
-        """The loss of the generator and, in a game against the encoder, of the encoder: that of the other sign."""
+        """The loss of the generator and, in a game against the encoder, of the encoder: that of mirrored logits."""
         if self.game.reconstructs:
             return compute_loss_of_logits(self.adversarial, fake_logits, judge_real)
         real_logits = judge_real()
         loss = compute_loss_of_logits(self.adversarial, fake_logits, lambda: real_logits)
-        return loss + compute_loss_of_logits(self.adversarial, -real_logits, lambda: -fake_logits)
+        boundary = read_extras(self.adversarial, kinds.AdversarialExtras).boundary
+        fake, real = (2 * (boundary or 0.0) - logits for logits in (real_logits, fake_logits))
+        return loss + compute_loss_of_logits(self.adversarial, fake, lambda: real)
 
     def _measure_reconstruction(self, fake: Tensor, z: Tensor, cond: Cond) -> Tensor:
         """-log q(z_c, c | G(z)) of unit scale, but for a constant and the half, in nats per sample."""
@@ -265,7 +268,9 @@ class Bidirectional(Model):
     def _encode(self, x: Tensor, cond: Cond, rng: Rng | None) -> Tensor:
         h = call_given(self.encoder, x, cond)
         rng = None if rng is None else rng.at("encoder")
-        step = None if rng is None else StepContext(rng.at("bottleneck"), training=self.training)
+        step = None
+        if rng is not None and not self.game.reconstructs:
+            step = StepContext(rng.at("bottleneck"), training=self.training)
         code = [Batch(self.bottleneck(h, step).values[self._last], {}).tensor]
         if self.classify is not None:
             p = self.classify(h).softmax(1)

@@ -59,7 +59,7 @@ class CriticGame:
         if game not in _RULES:
             raise ValueError(f"Autoencoder expects critic_game of {list(_RULES)}, got {game!r}")
         self._critic, self._adversarial, self._penalties = critic, adversarial, penalties
-        self._augmenter = Augmenter(augment)
+        self._augmenter = Augmenter(augment, adversarial)
         self._list_fakes, self.compares_features = _RULES[game]
 
     def compute_autoencoder_loss(self, round: Round, bottleneck: Bottleneck) -> Tensor:

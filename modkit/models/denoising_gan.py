@@ -116,9 +116,9 @@ class DenoisingGAN(Model):
         self.network = network(x=x, out=x, cond=cond.merge(CondType(noise=z_dim, time=True)))
         self.discriminator = discriminator(x=x, cond=cond.merge(CondType(concat=x, time=True)))
         self.augment = augment(x=x) if augment else None
-        self.augmenter = Augmenter(self.augment)
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.adversarial = adversarial()
+        self.augmenter = Augmenter(self.augment, self.adversarial)
         offers = ("fake", "z", "critic", "generator")
         self.penalties = Penalties(self, regularizers, {"discriminator": offers, "generator": offers})
         self._weights = make_weights(weights)

@@ -87,7 +87,8 @@ class Flow(Model):
         self.bijection = bijection(x=x, cond=cond.merge(self.conditioner.type))
         if not cond:  # which those who encode do not have
             self.latents = self.sources
-            self.condensers = self.list_modules("bijection", "conditioner")
+            if not self.grain:  # otherwise latents are drawn
+                self.condensers = self.list_modules("bijection", "conditioner")
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -147,12 +148,14 @@ class Flow(Model):
         return y, log_det
 
     def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
-        """Maps x to noise."""
-        return (self.bijection(x, self.conditioner(fields, None))[0],)
+        """Maps x to noise, if it is not dequantized."""
+        return super().condense(x, name) if self.grain else (self.bijection(x, self.conditioner(fields, None))[0],)
 
     def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
-        """Maps `x` to noise; nothing is drawn."""
-        return x[0] if isinstance(x, tuple) else self.condense(x, fields=fields)[0]
+        """Maps `x` to noise; nothing is drawn but, given an rng, the noise that dequantizes x of `levels`."""
+        if isinstance(x, tuple):
+            return x[0]
+        return self.bijection(x if rng is None else self._dequantize(x, rng), self.conditioner(fields, None))[0]
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Maps noise to x, which is clamped to its range; nothing is drawn."""

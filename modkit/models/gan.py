@@ -117,7 +117,6 @@ class GAN(Model):
         self.discriminators = nn.ModuleDict(several)  # type: ignore[arg-type]
         self.discriminator = None if discriminators else discriminator(**types)
         self.augment = augment(x=x) if augment else None
-        self.augmenter = Augmenter(self.augment)
         own = {name: make() for name, make in (adversarials or {}).items()}
         if "generator" in self.discriminators or own.keys() - self.discriminators.keys():
             received = f"the discriminators {list(self.discriminators)} and losses of {list(own)}"
@@ -125,6 +124,7 @@ class GAN(Model):
                 f"GAN expects losses by the discriminators' names, none of them `generator`, got {received}"
             )
         self.adversarials = {name: own.get(name) or adversarial() for name in self.critics}
+        self.augmenter = Augmenter(self.augment, next(iter(self.adversarials.values())))
         offers = ("fake", "z", "generator")
         judged = (*offers, "critic")
         sides = {"discriminator": judged, "generator": judged if self.discriminator else offers}

@@ -68,7 +68,7 @@ class ImportanceWeights:
         if any(level.classes is not None for level in split_levels(event)):
             self._refuse(source, "whose draws pass gradients on", f"whose first latent, {self._name!r}, is codes")
         if self.doubly and extras.posterior_moments is None:
-            self._refuse(source, "whose posterior is a diagonal Gaussian, for its second reparametrization", "another")
+            self._refuse(source, "whose posterior is a diagonal Gaussian, as `gaussian` without a flow has", "another")
 
     def check_alone(self, game: str, others: object) -> None:
         """Checks that no other part of an autoencoder needs what these weights do not leave.

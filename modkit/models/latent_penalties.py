@@ -69,8 +69,8 @@ class LatentPenalties(nn.Module):
         if not due:
             return {}
         flat = _flatten(z)
+        given = self._collect(flat, h, bottleneck, step, {one for name in due for one in self._reads[name]})
         with disable_autocast(flat.device):
-            given = self._collect(flat, h, bottleneck, step, {one for name in due for one in self._reads[name]})
             gathered = {name: step.training and read_extras(p, AggregateExtras).gather for name, p in due.items()}
             every = _gather(given, step) if any(gathered.values()) else given
             return {

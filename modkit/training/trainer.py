@@ -30,7 +30,7 @@ from modkit.training.cursor import Cursor
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Interruption, Stopped
 from modkit.training.loss_record import LossRecord
-from modkit.training.ownership import find_frozen
+from modkit.training.ownership import collect_modules, find_frozen, is_trained, mark_trained
 from modkit.training.players import PlayerState, make_player_states, set_modes
 from modkit.training.preview import Preview
 from modkit.training.reader import Reader
@@ -202,13 +202,16 @@ class Trainer:
         )
 
     def _prepare(self, stage: StageSchedule) -> bool:
-        """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
-        new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
-        for name in new:
-            batches = self._reader.start_passes(name, self._enter(f"the preparation of {name}"))
-            with self.engine.join_weights(), evaluate_mode(self.model):
-                self.model.prepare(name, batches, Rng(self.settings.seed, "train", "prepare", name))
+        """Prepares the new players of a stage that are not trained yet; returns whether there were new ones."""
+        new = [player for player in stage.players if player.name not in self._cursor.prepared]
+        for player in new:
+            name = player.name
+            if not is_trained(self.model, player):
+                batches = self._reader.start_passes(name, self._enter(f"the preparation of {name}"))
+                with self.engine.join_weights(), evaluate_mode(self.model):
+                    self.model.prepare(name, batches, Rng(self.settings.seed, "train", "prepare", name))
             self._cursor.prepared.append(name)
+        mark_trained(one for player in stage.players for one in collect_modules(self.model, player))
         return bool(new)
 
     def _enter(self, place: str) -> Callable[[], None]:

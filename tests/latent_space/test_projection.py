@@ -46,6 +46,18 @@ def test_without_steps_it_is_the_nearest_of_the_draws():
     assert torch.equal(found.latents, drawn[torch.arange(2), nearest])
 
 
+def test_distances_are_taken_in_batches():
+    space, sizes = make_linear(torch.eye(2)), []
+
+    def distance(made, x):
+        sizes.append(len(made))
+        return (made - x).square().mean(1)
+
+    x = Rng(0).normal("x", torch.empty(9, 2))
+    found = project(space, x, steps=0, starts=100, distance=distance)
+    assert max(sizes) <= 256 and torch.equal(found.latents, project(space, x, steps=0, starts=100).latents)
+
+
 def test_projections_come_nearer_with_steps_in_pixels_and_in_features():
     torch.manual_seed(0)
     space = find_space(GAN(X, **NETWORKS, z_dim=8))

@@ -1,6 +1,20 @@
+import pytest
 import torch
 
-from modkit import Rng, StepContext
+from modkit import Rng, StepContext, TensorType
+from modkit.augmentations import ADA, DiffAugment
+from modkit.kinds import AdversarialExtras, Unfit, read_extras
+from modkit.losses import (
+    KL,
+    DensityRatio,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Relativistic,
+    ReverseKL,
+    Wasserstein,
+)
 from modkit.losses.augmented import AugmentedCritic, Augmenter
 from modkit.types import Cond
 
@@ -36,8 +50,31 @@ def test_only_what_is_made_in_training_is_observed():
 
     augment = Counts()
     for step in (StepContext(Rng(0), training=True), StepContext(Rng(0))):
-        Augmenter(augment).observe(torch.zeros(2), step)
-    Augmenter(augment).update(step)
-    Augmenter(None).observe(torch.zeros(2), step)
-    Augmenter(None).update(step)
+        Augmenter(augment, Hinge()).observe(torch.zeros(2), step)
+    Augmenter(augment, Hinge()).update(step)
+    Augmenter(None, Hinge()).observe(torch.zeros(2), step)
+    Augmenter(None, Hinge()).update(step)
     assert (augment.seen, augment.updates) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [NonSaturating(), Minimax(), DensityRatio(), Hinge(), LeastSquares(), KL(alpha=0.3), KL(), ReverseKL(beta=0.5)],
+    ids=lambda losses: type(losses).__name__,
+)
+def test_logits_are_observed_from_the_boundary_where_real_and_fake_are_equally_likely(losses):
+    """There, a logit of both is a critic's optimum."""
+    boundary = torch.tensor(read_extras(losses, AdversarialExtras).boundary, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(losses.discriminator(boundary[None], boundary[None]), boundary)
+    assert abs(float(slope)) < 1e-12
+    augment = ADA(TensorType((1, 4, 4)))
+    logits = boundary.detach() + torch.tensor([-0.1, 0.1, 0.2])
+    Augmenter(augment, losses).observe(logits, StepContext(Rng(0), training=True))
+    assert augment.turn.tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("losses", [Wasserstein(), Relativistic()], ids=lambda losses: type(losses).__name__)
+def test_an_augmentation_that_follows_signs_is_refused_where_losses_leave_them_open(losses):
+    with pytest.raises(Unfit, match=f"ADA expects losses under which the sign .*, got {type(losses).__name__}"):
+        Augmenter(ADA(TensorType((1, 4, 4))), losses)
+    assert Augmenter(DiffAugment(TensorType((1, 4, 4))), losses)

@@ -127,6 +127,14 @@ test_refuses = refusals(
 )
 
 
+@pytest.mark.parametrize("probes", [0, 2])
+def test_outputs_that_do_not_follow_x_are_refused(probes):
+    weight = torch.ones(2, requires_grad=True)
+    for constant in (lambda x: weight.expand(len(x), 2), lambda x: torch.zeros(len(x), 2)):
+        with pytest.raises(ValueError, match="expects outputs that are differentiable in x, got constant ones"):
+            measure_jacobian(constant, torch.zeros(3, 2), probes, Rng(0))
+
+
 def test_a_contractive_penalty_that_would_take_too_long_is_refused_at_the_check():
     with pytest.raises(ValueError, match="expects at most 256 outputs, got 400"):
         build(spec(use("autoencoder", **MLP, bottleneck=use("gaussian", channels=400), regularizers=PENALTIES))).losses(

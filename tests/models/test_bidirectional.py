@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from modkit.augmentations import ADA
-from modkit.losses import R1, Relativistic
+from modkit.kinds import AdversarialExtras, read_extras
+from modkit.losses import R1, Hinge, LeastSquares, NonSaturating, Relativistic
 from modkit.models import Bidirectional, Diffusion, Latent
 from modkit.models.step import StepContext
 from modkit.nn.mlp import MLPEncoder
@@ -79,6 +80,22 @@ def test_the_minimax_of_paired_losses_is_symmetric_in_the_two_sides():
     real = model.discriminator(batch.tensor, pair(batch.tensor, code))
     loss = model.losses("generator", batch, turn("a"))["adversarial"]
     torch.testing.assert_close(loss, 2 * F.softplus(real - fake).mean())
+
+
+@pytest.mark.parametrize("losses", [LeastSquares, NonSaturating, Hinge], ids=lambda losses: losses.__name__)
+def test_where_the_judge_is_undecided_both_sides_of_ali_are_pushed_alike(losses):
+    model, boundary = make(adversarial=losses), read_extras(losses(), AdversarialExtras).boundary
+    fake, real = (torch.full((4,), boundary, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    pushed = torch.autograd.grad(model._compute_adversarial(fake, lambda: real), (fake, real))
+    torch.testing.assert_close(pushed[0], -pushed[1])
+    assert (pushed[0] < 0).all()
+
+
+@pytest.mark.parametrize("game", ["veegan", "infogan"])
+def test_without_a_loss_of_its_variance_the_posterior_is_its_mean(game):
+    model, batch = make(game=game), draw(6)
+    assert torch.equal(model.encode(batch.tensor, "z", Rng(0)), model.encode(batch.tensor, "z"))
+    assert not torch.equal(make().encode(batch.tensor, "z", Rng(0)), make().encode(batch.tensor, "z"))
 
 
 def test_veegan_s_encoder_learns_by_the_reconstruction_alone_which_trains_both():

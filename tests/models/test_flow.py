@@ -189,3 +189,13 @@ def test_what_it_decodes_is_in_the_range_of_x():
     """Untrained, it is the identity, so that noise beyond the range is cut, and the rest comes back."""
     model, z = Flow(TensorType((2,), range=(-1.0, 1.0))), torch.tensor([[0.5, 3.0], [-2.0, -0.5]])
     assert model.decode(z, "base").tolist() == model.decode_source(z, "base").tolist() == [[0.5, 1.0], [-1.0, -0.5]]
+
+
+def test_latents_of_grey_levels_are_drawn_and_never_condensed():
+    """The prior of a second stage would otherwise be fitted to the images of a few points."""
+    x = TensorType((2,), range=(0.0, 1.0))
+    model, points = Flow(x, bijection="actnorm", levels=2), torch.tensor([[0.0, 1.0]]).repeat(50, 1)
+    means, draws = model.encode(points, "base"), model.encode(points, "base", Rng(0))
+    assert len(means.unique(dim=0)) == 1 and len(draws.unique(dim=0)) == 50
+    assert (draws - means).abs().max() <= 0.5 and (draws - means).mean().abs() < 0.2
+    assert model.condensers is None and Flow(x, bijection="actnorm").condensers == ("bijection",)

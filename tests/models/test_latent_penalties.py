@@ -94,6 +94,18 @@ def test_training_counts_its_samples_and_keeps_their_number(tmp_path):
     torch.testing.assert_close(losses["tc"], expected / 64, rtol=1e-10, atol=1e-15)
 
 
+@pytest.mark.parametrize("name", ["total-correlation", "mutual-information", "dimension-wise-kl", "dip", "mmd"])
+def test_penalties_of_narrow_features_are_computed_in_float32(name):
+    model, batch = build(spec(use("autoencoder", **MLP, bottleneck=GAUSSIAN, aggregates={"kept": name}))), digits(8)
+    if hasattr(model.aggregates, "num_samples"):
+        model.aggregates.num_samples.fill_(100)
+    expected = model.losses("autoencoder", batch, turn("a"))["kept"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.losses("autoencoder", batch, turn("a"))["kept"]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.2, atol=0.02)
+
+
 def test_beta_tcvae_is_a_vae_with_the_total_correlation_at_beta_minus_one():
     """Chen et al., eq. 4: the terms of the KL, of one draw, with the weights 1, beta and 1."""
     beta, names = 6.0, {"mi": "mutual-information", "tc": "total-correlation", "each": "dimension-wise-kl"}

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import build, train, use
+import modkit
+from modkit import Spec, build, train, use
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
+from modkit.models.flow import Flow
 from modkit.models.model import Model
 from modkit.models.player import Player
 from modkit.rng import Rng
@@ -413,3 +415,33 @@ def test_an_error_of_the_disk_is_raised_at_the_next_step(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device"):
         fitted(LINE, tmp_path / "run", [Told()], steps=9, checkpoints={"every": 2}, **SGD)
     assert steps == [1, 2] and store.list_names(tmp_path / "run" / "checkpoints") == ["step-00000000"]
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        (use("ring", num=256, num_test=32), use("flow", bijection=use("chain", layers=["actnorm", "linear"]))),
+        (use("digits", size=8), use("autoencoder", **MLP, bottleneck=use("vq", num_codes=16, channels=4))),
+    ],
+    ids=["flow", "vq"],
+)
+def test_a_trained_piece_is_trained_further_from_its_weights(tmp_path, data, model):
+    """Preparation would measure its actnorms, or cluster its codes, anew."""
+    first = train(Spec(data=data, model=model, train={"batch_size": 16}), tmp_path / "first", steps=3)
+    piece = use("run", path=str(first.path), at="model", train=True)
+    other = train(Spec(data=data, model=piece, train={"batch_size": 16, "seed": 1}), tmp_path / "other", steps=1)
+    begun, expected = store.load(other.checkpoints / "step-00000000").tensors["model"], first.load_weights()
+    assert begun.keys() == expected.keys() and all(torch.equal(begun[name], expected[name]) for name in expected)
+
+
+def test_a_model_that_was_trained_goes_on_from_its_weights(tmp_path):
+    x = modkit.TensorType((2,))
+    points = Rng(0).normal("x", torch.empty(64, 2))
+    model = Flow(x, bijection="actnorm")
+    modkit.fit(model, points, tmp_path / "first", steps=2, batch_size=16)
+    trained = {name: value.clone() for name, value in model.state_dict().items()}
+    loaded = modkit.load(tmp_path / "first")
+    for again in (model, loaded):
+        run = modkit.fit(again, points + 5, tmp_path / f"again-{id(again)}", steps=1, batch_size=16)
+        begun = store.load(run.checkpoints / "step-00000000").tensors["model"]
+        assert all(torch.equal(begun[name], trained[name]) for name in trained)
