@@ -107,7 +107,7 @@ def _trainings(study: Study, found: Figures, parameters: Mapping[str, int]) -> s
         steps = " + ".join(f"{stage['steps']:,}" for stage in stages(study.spec(name, 0)))
         spent = ", ".join(f"{one:.0f}" for one in clocks.get(name, [])) or "interrupted"
         rows.append([title, f"{parameters[name]:,}", steps, spent, _cell(found[name].get("reconstruction FD"))])
-    return table(["", "parameters", "steps", "CPU seconds of training", "reconstruction FD"], rows)
+    return table(["", "parameters", "steps", "CPU seconds of uninterrupted training", "reconstruction FD"], rows)
 
 
 def _claims(found: Figures) -> str:

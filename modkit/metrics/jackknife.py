@@ -60,11 +60,12 @@ def jackknife_variance(value: float, left_out: Sequence[float], sizes: Sequence[
     if len(sizes) < 2:
         return None
     total = sum(sizes)
-    centre = len(sizes) * value - sum((1 - size / total) * left for left, size in zip(left_out, sizes, strict=True))
+    changes = [left - value for left in left_out]  # zeros, and no rounding, where all values are the same
+    centre = sum((1 - size / total) * change for change, size in zip(changes, sizes, strict=True))
     terms = []
-    for left, size in zip(left_out, sizes, strict=True):
+    for change, size in zip(changes, sizes, strict=True):
         h = total / size
-        terms.append((h * value - (h - 1) * left - centre) ** 2 / (h - 1))
+        terms.append((centre - (h - 1) * change) ** 2 / (h - 1))
     return sum(terms) / len(terms)
 
 

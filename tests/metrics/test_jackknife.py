@@ -52,6 +52,10 @@ def test_a_bias_in_1_over_n_adds_no_variance_whatever_the_groups_sizes():
     assert jackknife_variance(3.0 + 20 / total, left_out, sizes) == pytest.approx(0, abs=1e-24)
 
 
+def test_values_that_are_the_same_have_no_error():
+    assert jackknife_variance(58.9, [58.9] * 7, [101, 97, 103, 99, 100, 98, 102]) == 0
+
+
 def test_the_error_of_a_nonlinear_statistic_is_right_on_average():
     x = Rng(0).normal("x", torch.empty(400, 200, dtype=torch.float64))
     groups = assign_groups(torch.arange(200), 10)
