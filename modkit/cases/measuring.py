@@ -83,6 +83,7 @@ def _make_values(part: Any, offset: int, model: Any = None) -> dict[str, Any]:
         "codes": lambda: probe.draw_tensor("codes", TensorType((5,), classes=9)),
         "batch": lambda: Batch(probe.draw_tensor("batch", IMAGE), {}),
         "levels": lambda: 256,
+        "range": lambda: ODD.range,
         "truth": lambda: Modes(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5),
         "model": lambda: model or _build_model(),
         "precision": lambda: "float32",
