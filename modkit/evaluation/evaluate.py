@@ -20,7 +20,7 @@ from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen, check_needs, make_metrics, score
-from modkit.evaluation.sources import Reading, Samples, Source, make_source
+from modkit.evaluation.sources import BYTES, Reading, Samples, Source, make_source
 from modkit.evaluation.states import gather_states
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
@@ -53,8 +53,9 @@ def evaluate(
     Processes that a launcher has started share the work: all of them call it, and each gets the report.
 
     Args:
-        real: The data: a tensor or array `n c h w` in [−1, 1], a `.npy` file, a folder of images, or an iterable of
-            batches; for the Fréchet distance also a `.npz` file with `mu` and `sigma`.
+        real: The data: a tensor or array `n c h w`, a `.npy` file, a folder of images, or an iterable of batches; for
+            the Fréchet distance also a `.npz` file with `mu` and `sigma`. Floating-point images must be in [−1, 1] or,
+            beside a Model, in its range; folders and uint8 images are mapped to it.
         fake: The samples, in any of these forms, or a run or Model to sample.
         train: The training data, for metrics that require them.
         features: A features part or its name (see `modkit list features`); None if `real` and `fake` are features
@@ -92,6 +93,7 @@ def evaluate(
     if len(set(seen.values())) > 1:
         shapes = ", ".join(f"{name} {shape}" for name, shape in seen.items())
         raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
+    sources = _match_ranges(sources)
     alive = next((one for one in sources.values() if one.given is None), sources["real"])
     wanted = metrics if metrics is not None else [name for name in DEFAULT if name != "copying" or train is not None]
     made = make_metrics(wanted, k)
@@ -139,6 +141,13 @@ def _resize_folders(sources: dict[str, Source]) -> dict[str, Source]:
     sides = [one.type.shape[-1] for one in sources.values() if one.at is not None]
     target = min(fixed or sides, default=0)
     return {name: one.at(target) if one.at and one.type.shape[-1] != target else one for name, one in sources.items()}
+
+
+def _match_ranges(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Brings samples to one range: that of a Model or data set if there is one, else that of images of 8 bits."""
+    known = [one.type.range for one in sources.values() if one.type.range and not one.assumed]
+    target = next((range for range in known if range != BYTES), BYTES if known else None)
+    return {name: one.match_range(target) for name, one in sources.items()}
 
 
 def _choose_limit(sources: Mapping[str, Source], num: int | None) -> int | None:

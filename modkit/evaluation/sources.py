@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -26,6 +26,7 @@ from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.picture import DAMAGE, open_picture
 from modkit.data.splits import check_indexed, read_samples
+from modkit.features.images import map_range
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
@@ -34,12 +35,15 @@ from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, Precision, TensorType
 
-__all__ = ["SIZE", "Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
+__all__ = ["BYTES", "SIZE", "Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
 
 Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
 
 SIZE = 256
 """Samples per batch."""
+
+BYTES = (-1.0, 1.0)
+"""The range of images that are read from bytes."""
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -81,6 +85,7 @@ class Source:
     # returns the same source with images of another size; None if it cannot be resized
     at: Callable[[int], Source] | None = None
     notes: tuple[str, ...] = ()  # remarks for the reader of the scores, such as resizing
+    assumed: bool = False  # whether its range is only assumed, as that of floating-point images is
 
     def number_batches(self, limit: int | None = None, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Batch]]:
         """Yields `(indices, batch)` of the first `limit` samples; of several processes, those of process `rank`.
@@ -94,6 +99,22 @@ class Source:
                 return
             self._check(batch.tensor)
             yield torch.arange(first, first + len(batch)), batch
+
+    def match_range(self, range: tuple[float, float] | None) -> Source:
+        """Returns the same samples in another range: mapped to it, or taken to be in it if theirs is only assumed."""
+        old = self.type.range
+        if old is None or range is None or old == range:
+            return self
+        matched = replace(self, type=replace(self.type, range=range), at=None)
+        if self.assumed:
+            return matched
+
+        def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+            for start, batch in self.batches(rank, world):
+                yield start, replace(batch, x=map_range(batch.tensor, old, range))
+
+        note = f"{self.name}: mapped from [{old[0]:g}, {old[1]:g}] to [{range[0]:g}, {range[1]:g}]"
+        return replace(matched, batches=batches, notes=(*self.notes, note))
 
     def _check(self, x: Tensor) -> None:
         if not bool(x.isfinite().all()):
@@ -165,7 +186,7 @@ def make_source(
                 yield start, Batch(x, {})
             start += len(x)
 
-    return Source(name, batches, None, _infer_type(first.shape))
+    return Source(name, batches, None, _infer_type(first.shape), assumed=True)
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
@@ -232,7 +253,7 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
             part = torch.from_numpy(np.array(array[start : start + SIZE], dtype=np.float32))
             yield start, Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
-    return Source(name, batches, len(array), _infer_type(array.shape))
+    return Source(name, batches, len(array), _infer_type(array.shape), assumed=array.dtype != np.uint8)
 
 
 def _start_batches(num: int, rank: int, world: int) -> range:
@@ -242,7 +263,7 @@ def _start_batches(num: int, rank: int, world: int) -> range:
 
 def _infer_type(shape: Sequence[int]) -> TensorType:
     """Returns the type of one sample of an array: images `n c h w` are in [−1, 1], other data are unbounded."""
-    return TensorType(tuple(shape[1:]), (-1.0, 1.0) if len(shape) == 4 else None)
+    return TensorType(tuple(shape[1:]), BYTES if len(shape) == 4 else None)
 
 
 def _open_array(path: Path, name: str) -> np.ndarray[Any, Any]:

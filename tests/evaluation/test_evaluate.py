@@ -200,6 +200,32 @@ def test_folders_of_two_sizes_are_brought_to_the_lesser(images, floats, tmp_path
     assert given.scores["FD (pixels)"].value == pytest.approx(report.scores["FD (pixels)"].value, rel=1e-6)
 
 
+class Uniform(modkit.Model):
+    """Images of 8 bits, each value as likely, in [0, `high`]."""
+
+    def __init__(self, high):
+        super().__init__()
+        self.event = TensorType((1, 8, 8), range=(0.0, high))
+
+    def sample(self, num, *, seed=None, first=0, **given):
+        levels = modkit.Rng(seed).rows(first).uniform("x", torch.empty(num, 1, 8, 8)) * 256
+        return levels.floor() / 255 * self.event.range[1]
+
+
+@pytest.mark.parametrize("high", [1.0, 255.0])
+def test_samples_are_compared_in_one_range(high, images, tmp_path):
+    """The fault: a Model in [0, 1] was compared with bytes in [-1, 1]: a distance of 9.5 between equal samples."""
+    model = Uniform.assemble(high)
+    x = model.sample(24, seed=0)
+    bytes = (x * (255 / high)).round().to(torch.uint8)
+    write_images(tmp_path, bytes[:, 0])
+    for real, mapped in ((bytes, True), (tmp_path, True), (x, False)):
+        report = evaluate(real, model, num=24)
+        assert report.scores["FD (pixels)"].value == pytest.approx(0, abs=1e-6 * high)
+        assert report.notes[0].startswith(f"real: mapped from [-1, 1] to [0, {high:g}]") == mapped
+    check_refusal(rf"real: expected values in \[0, {high:g}\], got -1 to 1", evaluate, 2 * x / high - 1, model, num=24)
+
+
 def test_a_metric_says_what_the_features_do_not_give(floats):
     check_refusal("is requires logits", evaluate, *floats, metrics=["is"])
 
