@@ -24,7 +24,8 @@ from modkit.building.session import load
 from modkit.data.arrays import map_array, read_statistics
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
-from modkit.data.picture import DAMAGE, open_picture
+from modkit.data.listing import list_pictures
+from modkit.data.picture import DAMAGE, read_picture
 from modkit.data.splits import check_indexed, read_samples
 from modkit.features.images import map_range
 from modkit.kinds import Data, DataExtras, read_extras
@@ -44,8 +45,6 @@ SIZE = 256
 
 BYTES = (-1.0, 1.0)
 """The range of images that are read from bytes."""
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Reading(NamedTuple):
@@ -285,16 +284,20 @@ def _from_statistics(path: Path, name: str) -> Source:
 def _from_folder(path: Path, name: str, reading: Reading) -> Source:
     sizes: set[tuple[int, int]] = set()
     grey: set[bool] = set()
-    pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES)
+    splits = list_pictures(str(path), 0.0)
+    pictures = splits["train"]
+    if splits["test"]:
+        choices = f"{path / 'train'} ({len(pictures)} images) or {path / 'test'} ({len(splits['test'])})"
+        raise ValueError(f"{name}: expected one set of images, got the splits of {path}; give {choices}")
     if len(pictures) < 2:
         raise ValueError(f"{name}: expected at least 2 images in {path}, got {len(pictures)}")
-    for picture in pictures:
+    for index in range(len(pictures)):
         try:
-            with open_picture(picture) as image:  # reads only its header
+            with pictures.open(index) as file, read_picture(file) as image:  # reads only its header
                 sizes.add(image.size)
                 grey.add(count_channels(image) < 3)
         except DAMAGE as error:
-            raise ValueError(f"{name}: {picture} cannot be read as an image: {error}") from error
+            raise ValueError(f"{name}: {pictures.get_path(index)} cannot be read as an image: {error}") from error
     side = min(min(pair) for pair in sizes) if reading.size is None else reading.size
     if reading.channels is None and len(grey) > 1:
         raise ValueError(

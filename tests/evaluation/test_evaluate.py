@@ -191,6 +191,27 @@ def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
     assert found.notes == ("fake: images of 6 sizes, resized and cropped to 8×8",)
 
 
+def test_of_a_folder_exactly_the_images_that_are_compared_are_looked_at(images, tmp_path):
+    """The fault: a thumbnail in a hidden folder set the size of all images, and a TIFF's size was not seen."""
+    write_images(tmp_path, images[0][:4, 0])
+    (tmp_path / "._000.png").write_bytes(b"not an image")
+    write_images(tmp_path / ".ipynb_checkpoints", images[0][4:6, 0, :4, :4].repeat(1, 2, 2), 4)
+    found = make_source(tmp_path, "fake")
+    assert found.count == 4 and found.type.shape == (1, 8, 8) and not found.notes
+    for index, suffix in enumerate(("tiff", "pgm")):
+        Image.new("L", (8, 12)).save(tmp_path / f"{index}.{suffix}")
+    found = make_source(tmp_path, "fake")
+    assert found.count == 6 and found.notes == ("fake: images of 2 sizes, resized and cropped to 8×8",)
+
+
+def test_a_folder_of_two_splits_is_refused(images, tmp_path):
+    write_images(tmp_path / "train", images[0][:3, 0])
+    write_images(tmp_path / "test", images[0][:2, 0])
+    message = r"got the splits of .*; give .*/train \(3 images\) or .*/test \(2\)"
+    check_refusal(message, make_source, tmp_path, "real")
+    assert make_source(tmp_path / "train", "real").count == 3
+
+
 def test_folders_of_two_sizes_are_brought_to_the_lesser(images, floats, tmp_path):
     real, fake = (write_images(tmp_path / str(side), one[:, 0], side) for side, one in zip((8, 12), images))
     report = evaluate(real, fake)
