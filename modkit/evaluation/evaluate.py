@@ -61,7 +61,7 @@ def evaluate(
         features: A features part or its name (see `modkit list features`); None if `real` and `fake` are features
             already, `n d`.
         metrics: Metrics or their names; None is `DEFAULT`.
-        num: Number of samples on each side; None is as many as both have.
+        num: Number of samples on each side; None is as many as both have, where iterables must have equally many.
         size: Height and width that images of folders are resized to; None is the smallest side of any image.
         channels: Channels that images of folders are converted to, 4 with opacity; None is 1 for grey and 3 for colour
             images, and refuses folders that mix both.
@@ -119,9 +119,11 @@ def compute_statistics(
     Processes share the work as in `evaluate`.
 
     Raises:
-        ValueError: If the data cannot be read or are empty.
+        ValueError: If the data cannot be read, are empty, or are fewer than `num`.
     """
     data = make_source(real, "real", num=num, reading=Reading(size, channels, background))
+    if num is not None and data.count is not None and data.count < num:
+        raise ValueError(f"compute_statistics expects {num} samples, got {data.count}")
     moments: Moments | None = None
     with open_engine("auto") as engine:
         feed = Feed(make_extractor(features, data.type), raw=raw, device=engine.device)
@@ -131,8 +133,11 @@ def compute_statistics(
             moments.update(vectors)
         parts = [one for one in gather_states(moments, engine) if one is not None]
     if not parts:
-        raise ValueError(f"statistics expects samples, got none in {real}")
-    return reduce(Moments.merge, parts).to_gaussian()
+        raise ValueError(f"compute_statistics expects samples, got none in {real}")
+    whole = reduce(Moments.merge, parts)
+    if num is not None and whole.count < num:  # an iterable, whose number is known now
+        raise ValueError(f"compute_statistics expects {num} samples, got {whole.count}")
+    return whole.to_gaussian()
 
 
 def _resize_folders(sources: dict[str, Source]) -> dict[str, Source]:

@@ -159,7 +159,8 @@ def score(
         for name, at in uses.items():
             sides = {side: counts[at[side]] for side in ("real", "fake") if side in at}
             if len(set(sides.values())) > 1 and not any(sources[at[side]].given for side in sides):
-                raise ValueError(f"{name} expects as many real as fake samples, got {sides}")
+                fewest = min(sides.values())
+                raise ValueError(f"{name} expects as many real as fake samples, got {sides}; give num={fewest}")
             metric = metrics[name]
             engine.announce(f"the scores of {name}")
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])

@@ -93,9 +93,11 @@ class Source:
             ValueError: If a value is not finite or out of range.
         """
         for first, batch in self.batches(rank, world):
-            batch = batch.rows(slice(0, None if limit is None else max(limit - first, 0)))
-            if not len(batch):
+            if limit is not None and first >= limit:
                 return
+            batch = batch.rows(slice(0, None if limit is None else limit - first))
+            if not len(batch):  # an iterable may have empty batches
+                continue
             self._check(batch.tensor)
             yield torch.arange(first, first + len(batch)), batch
 
@@ -172,20 +174,8 @@ def make_source(
     if isinstance(samples, np.ndarray):
         return _from_array(samples, name)
     if isinstance(samples, Tensor):
-        return _from_array(samples.detach().cpu().numpy(), name)
-    rest = iter(samples)
-    first = next(rest, None)
-    if first is None or not len(first):
-        raise ValueError(f"{name}: expected samples, got none")
-
-    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
-        start = 0
-        for number, x in enumerate(chain([first], rest)):
-            if number % world == rank:
-                yield start, Batch(x, {})
-            start += len(x)
-
-    return Source(name, batches, None, _infer_type(first.shape), assumed=True)
+        return _from_array(_widen(samples.detach().cpu()).numpy(), name)
+    return _from_batches(samples, name)
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
@@ -253,6 +243,34 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
             yield start, Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
     return Source(name, batches, len(array), _infer_type(array.shape), assumed=array.dtype != np.uint8)
+
+
+def _from_batches(samples: Iterable[Tensor], name: str) -> Source:
+    rest = (_widen(_check_batch(x, name)) for x in samples)
+    first = next((x for x in rest if len(x)), None)
+    if first is None:
+        raise ValueError(f"{name}: expected samples, got none")
+
+    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+        start = 0
+        for number, x in enumerate(chain([first], rest)):
+            if number % world == rank:
+                yield start, Batch(x, {})
+            start += len(x)
+
+    return Source(name, batches, None, _infer_type(first.shape), assumed=True)
+
+
+def _check_batch(x: Tensor, name: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        received = f"a {type(x).__name__}; of a loader of pairs, give `(images for images, labels in loader)`"
+        raise ValueError(f"{name}: expected batches of one tensor, got {received}")
+    return x
+
+
+def _widen(x: Tensor) -> Tensor:
+    """Returns values of 16 bits in float32: NumPy has no bfloat16, and neither resolves the 256 levels of an image."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _start_batches(num: int, rank: int, world: int) -> range:

@@ -254,8 +254,34 @@ def test_a_metric_says_what_the_features_do_not_give(floats):
 def test_the_sides_must_be_equal(floats):
     real, fake = floats[0], floats[1][:20]
     check_refusal("expects 24 samples on each side", evaluate, real, fake, num=24)
-    message = "fd expects as many real as fake samples, got {'real': 24, 'fake': 20}"
+    message = "fd expects as many real as fake samples, got {'real': 24, 'fake': 20}; give num=20"
     check_refusal(message, evaluate, iter(real.split(8)), iter(fake.split(10)))
+
+
+def test_batches_may_be_empty_and_of_16_bits(floats):
+    real, fake = floats
+    batches = [fake[:0], fake[:10], fake[10:10], fake[10:]]
+    expected = evaluate(real, fake).scores["FD (pixels)"].value
+    for empty in (batches, iter(batches)):
+        report = evaluate(real, empty)
+        assert report.counts["fake"] == 24 and report.scores["FD (pixels)"].value == pytest.approx(expected, rel=1e-6)
+    half = fake.to(torch.bfloat16)
+    want = evaluate(real, half.float()).scores["FD (pixels)"].value
+    for form in (half, half.split(7)):
+        assert evaluate(real, form).scores["FD (pixels)"].value == pytest.approx(want, rel=1e-6)
+
+
+def test_batches_of_anything_but_one_tensor_are_refused(floats):
+    message = r"fake: expected batches of one tensor, got a list; .* `\(images for images, labels in loader\)`"
+    check_refusal(message, evaluate, floats[0], [[floats[1], torch.zeros(24)]])
+    check_refusal("fake: expected samples, got none", evaluate, floats[0], [floats[1][:0]])
+
+
+def test_statistics_are_those_of_as_many_samples_as_said(floats):
+    assert compute_statistics(floats[0], features="pixels", num=20).count == 20
+    for form in (floats[0], floats[0].split(7)):
+        message = "compute_statistics expects 25 samples, got 24"
+        check_refusal(message, compute_statistics, form, features="pixels", num=25)
 
 
 def test_folders_without_features_name_the_choices(tmp_path, monkeypatch):
