@@ -1,5 +1,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Semaphore
 
 import numpy as np
@@ -16,6 +17,7 @@ from modkit.data.image_folder import ImageFolder
 from modkit.engines.device import find_device
 from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.extractors import make_extractor
+from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
@@ -127,6 +129,20 @@ def test_states_are_placed_on_the_engine_s_device_to_be_scored(floats):
 
     evaluate(*floats, metrics=[Placed()])
     assert placed == [(["fake", "real"], find_device("auto"))]
+
+
+class Unsure(PRDC):
+    """A metric whose errors are not numbers."""
+
+    def result(self, state, rng):
+        return {name: replace(one, error=float("nan")) for name, one in super().result(state, rng).items()}
+
+
+def test_an_error_that_is_no_number_is_left_out_and_told(floats):
+    report = evaluate(*floats, metrics=[Unsure()])
+    assert report.scores["precision (pixels)"].error is None
+    assert "precision: its standard error came out as nan and is left out" in report.notes
+    assert Report.from_json(report.to_json()) == report
 
 
 def test_held_out_digits_are_nearer_than_noise():
