@@ -115,7 +115,7 @@ class Metric(Protocol):
         ...
 
     def merge(self, a: Any, b: Any) -> Any:
-        """Merges two states of disjoint samples."""
+        """Merges two states of disjoint samples; changes neither, as a state may be merged with several others."""
         ...
 
     def result(self, state: Any, rng: Rng) -> dict[str, Score]:
