@@ -66,7 +66,7 @@ def evaluate(
         channels: Channels that images of folders are converted to, 4 with opacity; None is 1 for grey and 3 for colour
             images, and refuses folders that mix both.
         background: The colour that transparency of images of folders is laid on.
-        k: Rank of the neighbour, for metrics of neighbours.
+        k: Rank of the neighbour, for metrics of neighbours that are chosen by name.
         seed: Seed of a Model's noise and of subsets.
         raw: Whether to leave values unchanged instead of rounding images to 8 bits.
         precision: What a Model samples in; features and metrics are computed in float32 at least.

@@ -50,26 +50,32 @@ def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
 
     Args:
         chosen: Metrics, or the names of their parts.
-        k: The parameter `k` of named metrics that have one.
+        k: The rank of the neighbour in named metrics: their parameters `k` and `..._k`.
 
     Raises:
-        ValueError: If a name is unknown or repeated.
+        ValueError: If a name is unknown or repeated, or no metric takes `k`.
 
     Examples:
-        >>> {name: metric.held.k for name, metric in make_metrics(["prdc"], k=4).items()}
-        {'prdc': 4}
+        >>> {name: (metric.held.k, metric.counted.k) for name, metric in make_metrics(["prdc"], k=4).items()}
+        {'prdc': (4, 4)}
     """
     made: dict[str, Metric] = {}
+    taken = k is None
     for one in chosen:
         if isinstance(one, str):
             part = get_registry().find("metric", one)
-            given = {"k": k} if k is not None and "k" in read_parameters(part) else {}
+            ranks = [] if k is None else [name for name in read_parameters(part) if name == "k" or name.endswith("_k")]
+            given = dict.fromkeys(ranks, k)
+            taken = taken or bool(given)
             name, metric = part.name, part.load()(**given)
         else:
             name, metric = type(one).__name__, one
         if name in made:
             raise ValueError(f"evaluate expects each metric once, got {name} twice")
         made[name] = metric
+    if not taken:
+        expected = "a metric of neighbours beside k, chosen by its name, such as prdc"
+        raise ValueError(f"evaluate expects {expected}, got k={k} and {', '.join(made)}")
     return made
 
 

@@ -116,7 +116,8 @@ def test_statistics_stand_in_for_the_data(floats, tmp_path):
 def test_k_reaches_the_metrics_of_neighbours(floats):
     found = modkit.evaluate(real=floats[0], fake=floats[1], features="pixels", k=2)
     settings = {name: score.settings for name, score in found.scores.items()}
-    assert settings["precision (pixels)"]["k"] == 2 and settings["coverage (pixels)"]["k"] == 5
+    assert settings["precision (pixels)"]["k"] == settings["coverage (pixels)"]["k"] == 2
+    check_refusal("a metric of neighbours beside k, .* got k=2 and fd", evaluate, *floats, k=2)
 
 
 def test_states_are_placed_on_the_engine_s_device_to_be_scored(floats):
