@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 from modkit.engines.processes import open_engine
 from modkit.evaluation.extractors import make_extractor
@@ -82,23 +82,19 @@ def evaluate(
         1.0
     """
     reading = Reading(size, channels, background)
-    sources = {"real": make_source(real, "real", num=num, seed=seed, reading=reading)}
-    count = num or sources["real"].count
-    sources["fake"] = make_source(fake, "fake", num=count, seed=seed, reading=reading, precision=precision)
-    if train is not None:
-        sources["train"] = make_source(train, "train", seed=seed, reading=reading)
-    sources = _resize_folders(sources) if size is None else sources
-    sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
-    seen = {name: one.type.shape for name, one in sources.items() if one.given is None}
-    if len(set(seen.values())) > 1:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in seen.items())
-        raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
-    sources = _match_ranges(sources)
-    alive = next((one for one in sources.values() if one.given is None), sources["real"])
     wanted = metrics if metrics is not None else [name for name in DEFAULT if name != "copying" or train is not None]
     made = make_metrics(wanted, k)
     places = {name: {side: side for side in metric.sets} for name, metric in made.items()}
     with open_engine("auto") as engine:
+        how: dict[str, Any] = {"seed": seed, "reading": reading, "device": engine.device}
+        sources = {"real": make_source(real, "real", num=num, **how)}
+        count = num or sources["real"].count
+        sources["fake"] = make_source(fake, "fake", num=count, precision=precision, **how)
+        if train is not None:
+            sources["train"] = make_source(train, "train", **how)
+        sources = _match_types(sources, size)
+        sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
+        alive = next((one for one in sources.values() if one.given is None), sources["real"])
         feed = Feed(make_extractor(features, alive.type), raw=raw, device=engine.device)
         check_needs(feed, sources, made, places)
         return score(feed, sources, made, places, engine, limit=_choose_limit(sources, num), seed=seed)
@@ -121,11 +117,11 @@ def compute_statistics(
     Raises:
         ValueError: If the data cannot be read, are empty, or are fewer than `num`.
     """
-    data = make_source(real, "real", num=num, reading=Reading(size, channels, background))
-    if num is not None and data.count is not None and data.count < num:
-        raise ValueError(f"compute_statistics expects {num} samples, got {data.count}")
     moments: Moments | None = None
     with open_engine("auto") as engine:
+        data = make_source(real, "real", num=num, reading=Reading(size, channels, background), device=engine.device)
+        if num is not None and data.count is not None and data.count < num:
+            raise ValueError(f"compute_statistics expects {num} samples, got {data.count}")
         feed = Feed(make_extractor(features, data.type), raw=raw, device=engine.device)
         for _, batch in data.number_batches(num, engine.rank, engine.world):
             vectors = feed.compute_values(data, batch, ["features"])["features"]
@@ -140,7 +136,21 @@ def compute_statistics(
     return whole.to_gaussian()
 
 
-def _resize_folders(sources: dict[str, Source]) -> dict[str, Source]:
+def _match_types(sources: Mapping[str, Source], size: int | None) -> dict[str, Source]:
+    """Brings samples to one size, unless it is given, and to one range.
+
+    Raises:
+        ValueError: If their shapes differ all the same.
+    """
+    sized = dict(sources) if size else _resize_folders(sources)
+    seen = {name: one.type.shape for name, one in sized.items() if one.given is None}
+    if len(set(seen.values())) > 1:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in seen.items())
+        raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
+    return _match_ranges(sized)
+
+
+def _resize_folders(sources: Mapping[str, Source]) -> dict[str, Source]:
     """Resizes folders of images to the side of sources that cannot be resized, or else to their smallest side."""
     fixed = [one.type.shape[-1] for one in sources.values() if one.at is None and one.given is None]
     sides = [one.type.shape[-1] for one in sources.values() if one.at is not None]

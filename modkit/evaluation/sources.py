@@ -136,6 +136,7 @@ def make_source(
     seed: int = 0,
     reading: Reading = _PLAIN,
     precision: Precision = "float32",
+    device: torch.device | str = "cpu",
 ) -> Source:
     """Makes the source of samples in any form.
 
@@ -148,6 +149,7 @@ def make_source(
         seed: Seed of a Model's noise.
         reading: How a folder of images is read.
         precision: What a Model samples in.
+        device: Where the model of a run samples; a Model samples where it is.
 
     Raises:
         ValueError: If they have another form, are empty, or cannot be read.
@@ -157,7 +159,7 @@ def make_source(
     if isinstance(samples, str | PathLike) and (Path(samples) / "modkit.lock").is_file():
         samples = Run.open(samples)
     if isinstance(samples, Run):
-        samples = load(samples)
+        samples = load(samples, device=str(device))
     if isinstance(samples, Model):
         if num is None:
             raise ValueError(f"{name}: expected a number of samples to draw from a Model, got none")

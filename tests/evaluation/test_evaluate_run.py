@@ -14,7 +14,10 @@ from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import draw_permutation
 from modkit.data.splits import read_samples
+from modkit.engines.device import find_device
 from modkit.engines.local import LocalEngine
+from modkit.evaluation import sources
+from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
 from modkit.evaluation.extractors import choose_features
 from modkit.evaluation.report import Report, read_reports
@@ -55,6 +58,14 @@ def test_a_model_streams_the_samples_that_one_call_gives(run):
     streamed = torch.cat([batch.tensor for _, batch in make_source(model, "fake", num=300, seed=3).number_batches()])
     torch.testing.assert_close(streamed, whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.sample(4, seed=3, first=7), whole[7:11], rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_of_a_run_samples_on_the_device_of_the_features(run, floats, monkeypatch):
+    devices = []
+    monkeypatch.setattr(sources, "load", lambda run, *, device: devices.append(device) or modkit.load(run))
+    modkit.evaluate(real=floats[0], fake=run, features="pixels", metrics=["fd"])
+    compute_statistics(run, features="pixels", num=4)
+    assert devices == [str(find_device("auto"))] * 2
 
 
 def test_a_run_is_measured_beside_its_floor(run):
