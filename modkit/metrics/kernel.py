@@ -145,6 +145,9 @@ class MMD(StoredMetric):
 class CMMD(StoredMetric):
     """1,000 times the squared MMD of normalised features with one Gaussian kernel; with CLIP's features it is CMMD.
 
+    Between n samples each of the same distribution, the score is above zero by a bias that falls as 1/n and that the
+    error does not include, so only scores of equally many samples can be compared; `unbiased` removes it.
+
     References:
         Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024), section 4,
         https://arxiv.org/abs/2401.09603
