@@ -40,7 +40,10 @@ def _play_features(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[st
 
 
 def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    """Checks that two merged states of disjoint samples score like one state of all samples, and returns the scores."""
+    """Checks that two states of disjoint samples, when merged, stay the same and score like one state of all samples.
+
+    Returns the scores.
+    """
     whole, parts, model = part.init(), (part.init(), part.init()), None
     for offset, set in enumerate(part.sets):
         values, indices = _make_values(part, offset, model), torch.arange(_NUM)
@@ -56,8 +59,12 @@ def _play_metric(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str,
     scores: dict[str, Score] = part.result(whole, probe.rng)
     if not scores or not all(isinstance(score, Score) for score in scores.values()):
         raise AssertionError(f"expected scores by name, got {scores!r}")
-    mine, sent = parts[0], pack_state(parts[1], model)
-    merged = part.result(part.merge(mine, unpack_state(sent, model)), probe.rng)
+    sent = [pack_state(state, model) for state in parts]
+    other = unpack_state(sent[1], model)
+    merged_state = part.merge(parts[0], other)
+    if [pack_state(state, model) for state in (parts[0], other)] != sent:
+        raise AssertionError("expected `merge` to change neither state, got one that has changed")
+    merged = part.result(merged_state, probe.rng)
     if _OF_SAMPLES.intersection(part.needs) and _differ(scores, merged):
         raise AssertionError(f"expected two merged states to score like one state, got {merged} instead of {scores}")
     found: dict[str, Emitted] = {}
@@ -83,6 +90,7 @@ def _make_values(part: Any, offset: int, model: Any = None) -> dict[str, Any]:
         "codes": lambda: probe.draw_tensor("codes", TensorType((5,), classes=9)),
         "batch": lambda: Batch(probe.draw_tensor("batch", IMAGE), {}),
         "levels": lambda: 256,
+        "range": lambda: ODD.range,
         "truth": lambda: Modes(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5),
         "model": lambda: model or _build_model(),
         "precision": lambda: "float32",

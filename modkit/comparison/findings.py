@@ -112,10 +112,11 @@ def _describe_front(shown: Trilemma) -> Iterator[str]:
     if len(shown.dominated) > 1:
         axes = f"{join_words([axis.role for axis in shown.axes])} by {join_words([axis.score for axis in shown.axes])}"
         front = join_words(shown.front)
-        yield f"On the Pareto front of {axes}: {front}; no other system is as good in all of them and better in one."
+        best = "no other system is at least as good in all of them and better in one"
+        yield f"On the Pareto front of {axes}: {front}; {best}."
         for label, others in shown.dominated.items():
             if others:
-                are = "is" if len(others) == 1 else "are each"
+                are = "is at least" if len(others) == 1 else "are each at least"
                 yield f"{label} is not on the front: {join_words(others)} {are} as good in all and better in one."
     roles = {axis.role for axis in shown.axes}
     for point in shown.points:

@@ -1,8 +1,8 @@
 r"""Ranking: which scores may be compared, which system is best, and which systems lie on the Pareto front.
 
 Scores of one name are ranked if they were measured on the same data with equal counts and settings
-(`Score.comparable`). If they were not, the largest set of comparable scores is ranked, and the reason why each of the
-others is left out is kept. If two sets are equally large, no score is ranked.
+(`Score.is_comparable_to`). If they were not, the largest set of comparable scores is ranked, and the reason why each of
+the others is left out is kept. If two sets are equally large, no score is ranked.
 
 Training seeds are averaged first, value and standard error over n seeds:
 

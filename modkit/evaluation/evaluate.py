@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 from modkit.engines.processes import open_engine
 from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen, check_needs, make_metrics, score
-from modkit.evaluation.sources import Reading, Samples, Source, make_source
+from modkit.evaluation.sources import BYTES, Reading, Samples, Source, make_source
 from modkit.evaluation.states import gather_states
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
@@ -53,19 +53,20 @@ def evaluate(
     Processes that a launcher has started share the work: all of them call it, and each gets the report.
 
     Args:
-        real: The data: a tensor or array `n c h w` in [−1, 1], a `.npy` file, a folder of images, or an iterable of
-            batches; for the Fréchet distance also a `.npz` file with `mu` and `sigma`.
+        real: The data: a tensor or array `n c h w`, a `.npy` file, a folder of images, or an iterable of batches; for
+            the Fréchet distance also a `.npz` file with `mu` and `sigma`. Floating-point images must be in [−1, 1] or,
+            beside a Model, in its range; folders and uint8 images are mapped to it.
         fake: The samples, in any of these forms, or a run or Model to sample.
         train: The training data, for metrics that require them.
         features: A features part or its name (see `modkit list features`); None if `real` and `fake` are features
             already, `n d`.
         metrics: Metrics or their names; None is `DEFAULT`.
-        num: Number of samples on each side; None is as many as both have.
+        num: Number of samples on each side; None is as many as both have, where iterables must have equally many.
         size: Height and width that images of folders are resized to; None is the smallest side of any image.
         channels: Channels that images of folders are converted to, 4 with opacity; None is 1 for grey and 3 for colour
             images, and refuses folders that mix both.
         background: The colour that transparency of images of folders is laid on.
-        k: Rank of the neighbour, for metrics of neighbours.
+        k: Rank of the neighbour, for metrics of neighbours that are chosen by name.
         seed: Seed of a Model's noise and of subsets.
         raw: Whether to leave values unchanged instead of rounding images to 8 bits.
         precision: What a Model samples in; features and metrics are computed in float32 at least.
@@ -81,22 +82,19 @@ def evaluate(
         1.0
     """
     reading = Reading(size, channels, background)
-    sources = {"real": make_source(real, "real", num=num, seed=seed, reading=reading)}
-    count = num or sources["real"].count
-    sources["fake"] = make_source(fake, "fake", num=count, seed=seed, reading=reading, precision=precision)
-    if train is not None:
-        sources["train"] = make_source(train, "train", seed=seed, reading=reading)
-    sources = _resize_folders(sources) if size is None else sources
-    sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
-    seen = {name: one.type.shape for name, one in sources.items() if one.given is None}
-    if len(set(seen.values())) > 1:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in seen.items())
-        raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
-    alive = next((one for one in sources.values() if one.given is None), sources["real"])
     wanted = metrics if metrics is not None else [name for name in DEFAULT if name != "copying" or train is not None]
     made = make_metrics(wanted, k)
     places = {name: {side: side for side in metric.sets} for name, metric in made.items()}
     with open_engine("auto") as engine:
+        how: dict[str, Any] = {"seed": seed, "reading": reading, "device": engine.device}
+        sources = {"real": make_source(real, "real", num=num, **how)}
+        count = num or sources["real"].count
+        sources["fake"] = make_source(fake, "fake", num=count, precision=precision, **how)
+        if train is not None:
+            sources["train"] = make_source(train, "train", **how)
+        sources = _match_types(sources, size)
+        sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
+        alive = next((one for one in sources.values() if one.given is None), sources["real"])
         feed = Feed(make_extractor(features, alive.type), raw=raw, device=engine.device)
         check_needs(feed, sources, made, places)
         return score(feed, sources, made, places, engine, limit=_choose_limit(sources, num), seed=seed)
@@ -117,11 +115,13 @@ def compute_statistics(
     Processes share the work as in `evaluate`.
 
     Raises:
-        ValueError: If the data cannot be read or are empty.
+        ValueError: If the data cannot be read, are empty, or are fewer than `num`.
     """
-    data = make_source(real, "real", num=num, reading=Reading(size, channels, background))
     moments: Moments | None = None
     with open_engine("auto") as engine:
+        data = make_source(real, "real", num=num, reading=Reading(size, channels, background), device=engine.device)
+        if num is not None and data.count is not None and data.count < num:
+            raise ValueError(f"compute_statistics expects {num} samples, got {data.count}")
         feed = Feed(make_extractor(features, data.type), raw=raw, device=engine.device)
         for _, batch in data.number_batches(num, engine.rank, engine.world):
             vectors = feed.compute_values(data, batch, ["features"])["features"]
@@ -129,16 +129,40 @@ def compute_statistics(
             moments.update(vectors)
         parts = [one for one in gather_states(moments, engine) if one is not None]
     if not parts:
-        raise ValueError(f"statistics expects samples, got none in {real}")
-    return reduce(Moments.merge, parts).to_gaussian()
+        raise ValueError(f"compute_statistics expects samples, got none in {real}")
+    whole = reduce(Moments.merge, parts)
+    if num is not None and whole.count < num:  # an iterable, whose number is known now
+        raise ValueError(f"compute_statistics expects {num} samples, got {whole.count}")
+    return whole.to_gaussian()
 
 
-def _resize_folders(sources: dict[str, Source]) -> dict[str, Source]:
+def _match_types(sources: Mapping[str, Source], size: int | None) -> dict[str, Source]:
+    """Brings samples to one size, unless it is given, and to one range.
+
+    Raises:
+        ValueError: If their shapes differ all the same.
+    """
+    sized = dict(sources) if size else _resize_folders(sources)
+    seen = {name: one.type.shape for name, one in sized.items() if one.given is None}
+    if len(set(seen.values())) > 1:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in seen.items())
+        raise ValueError(f"evaluate expects samples of one shape, got {shapes}")
+    return _match_ranges(sized)
+
+
+def _resize_folders(sources: Mapping[str, Source]) -> dict[str, Source]:
     """Resizes folders of images to the side of sources that cannot be resized, or else to their smallest side."""
     fixed = [one.type.shape[-1] for one in sources.values() if one.at is None and one.given is None]
     sides = [one.type.shape[-1] for one in sources.values() if one.at is not None]
     target = min(fixed or sides, default=0)
     return {name: one.at(target) if one.at and one.type.shape[-1] != target else one for name, one in sources.items()}
+
+
+def _match_ranges(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Brings samples to one range: that of a Model or data set if there is one, else that of images of 8 bits."""
+    known = [one.type.range for one in sources.values() if one.type.range and not one.assumed]
+    target = next((range for range in known if range != BYTES), BYTES if known else None)
+    return {name: one.match_range(target) for name, one in sources.items()}
 
 
 def _choose_limit(sources: Mapping[str, Source], num: int | None) -> int | None:

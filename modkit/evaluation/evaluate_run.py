@@ -92,7 +92,7 @@ def evaluate_run(
         metrics: Metrics or their names; None is what the spec states, or else those of `OF_MODELS` that apply.
         num: Number of samples on each side; None is what the spec states, or else the size of the test split, up to
             10,000.
-        k: Rank of the neighbour, for metrics of neighbours.
+        k: Rank of the neighbour, for metrics of neighbours that are chosen by name.
         seed: Seed of the noise and of subsets.
         raw: Whether to leave values unchanged instead of rounding images to 8 bits.
         per_class: Whether to score each class as well, and their mean.

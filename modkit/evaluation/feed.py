@@ -115,6 +115,12 @@ class _Values:
         return self._source.levels
 
     @property
+    def range(self) -> tuple[float, float]:
+        if self._source.type.range is None:
+            raise ValueError(f"{self._source.name}: expected samples of a known range, got unbounded samples")
+        return self._source.type.range
+
+    @property
     def truth(self) -> Modes:
         if self._source.truth is None:
             raise ValueError(f"{self._source.name}: expected synthetic data whose true modes are known, got other data")

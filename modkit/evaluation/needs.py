@@ -43,7 +43,7 @@ def list_offers(
     """
     names = {"features", "points", "batch", "levels"}
     has = {"images": len(type.shape) > 1, "logits": logits, "labels": "labels" in fields}
-    has |= {"truth": truth, "factors": factors}
+    has |= {"truth": truth, "factors": factors, "range": type.range is not None}
     names |= {name for name, there in has.items() if there}
     if model is not None:
         names |= {"model", "precision"}

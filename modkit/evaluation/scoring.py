@@ -6,6 +6,7 @@ the floor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -49,26 +50,32 @@ def make_metrics(chosen: Chosen, k: int | None = None) -> dict[str, Metric]:
 
     Args:
         chosen: Metrics, or the names of their parts.
-        k: The parameter `k` of named metrics that have one.
+        k: The rank of the neighbour in named metrics: their parameters `k` and `..._k`.
 
     Raises:
-        ValueError: If a name is unknown or repeated.
+        ValueError: If a name is unknown or repeated, or no metric takes `k`.
 
     Examples:
-        >>> {name: metric.held.k for name, metric in make_metrics(["prdc"], k=4).items()}
-        {'prdc': 4}
+        >>> {name: (metric.held.k, metric.counted.k) for name, metric in make_metrics(["prdc"], k=4).items()}
+        {'prdc': (4, 4)}
     """
     made: dict[str, Metric] = {}
+    taken = k is None
     for one in chosen:
         if isinstance(one, str):
             part = get_registry().find("metric", one)
-            given = {"k": k} if k is not None and "k" in read_parameters(part) else {}
+            ranks = [] if k is None else [name for name in read_parameters(part) if name == "k" or name.endswith("_k")]
+            given = dict.fromkeys(ranks, k)
+            taken = taken or bool(given)
             name, metric = part.name, part.load()(**given)
         else:
             name, metric = type(one).__name__, one
         if name in made:
             raise ValueError(f"evaluate expects each metric once, got {name} twice")
         made[name] = metric
+    if not taken:
+        expected = "a metric of neighbours beside k, chosen by its name, such as prdc"
+        raise ValueError(f"evaluate expects {expected}, got k={k} and {', '.join(made)}")
     return made
 
 
@@ -159,7 +166,8 @@ def score(
         for name, at in uses.items():
             sides = {side: counts[at[side]] for side in ("real", "fake") if side in at}
             if len(set(sides.values())) > 1 and not any(sources[at[side]].given for side in sides):
-                raise ValueError(f"{name} expects as many real as fake samples, got {sides}")
+                fewest = min(sides.values())
+                raise ValueError(f"{name} expects as many real as fake samples, got {sides}; give num={fewest}")
             metric = metrics[name]
             engine.announce(f"the scores of {name}")
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])
@@ -168,7 +176,7 @@ def score(
             other = [one for place in at.values() if (one := sources[place].precision) != "float32"]
             sampled = {"precision": other[0]} if other else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
-                score = replace(score, settings={**score.settings, **sampled})
+                score = _drop_error(title, replace(score, settings={**score.settings, **sampled}))
                 found[_add_label(title, label) if uses_features(metric) else title] = score
         return found
 
@@ -206,6 +214,14 @@ def _is_ready(extractor: FeatureExtractor) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _drop_error(title: str, score: Score) -> Score:
+    """Drops a standard error that is not finite, for which a report, which is JSON, has no place."""
+    if score.error is None or math.isfinite(score.error):
+        return score
+    warning = f"{title}: its standard error came out as {score.error} and is left out"
+    return replace(score, error=None, warnings=(*score.warnings, warning))
 
 
 def _add_label(score: str, label: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -24,8 +24,10 @@ from modkit.building.session import load
 from modkit.data.arrays import map_array, read_statistics
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
-from modkit.data.picture import DAMAGE, open_picture
+from modkit.data.listing import list_pictures
+from modkit.data.picture import DAMAGE, read_picture
 from modkit.data.splits import check_indexed, read_samples
+from modkit.features.images import map_range
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
@@ -34,14 +36,15 @@ from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, Precision, TensorType
 
-__all__ = ["SIZE", "Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
+__all__ = ["BYTES", "SIZE", "Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
 
 Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
 
 SIZE = 256
 """Samples per batch."""
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+BYTES = (-1.0, 1.0)
+"""The range of images that are read from bytes."""
 
 
 class Reading(NamedTuple):
@@ -81,6 +84,7 @@ class Source:
     # returns the same source with images of another size; None if it cannot be resized
     at: Callable[[int], Source] | None = None
     notes: tuple[str, ...] = ()  # remarks for the reader of the scores, such as resizing
+    assumed: bool = False  # whether its range is only assumed, as that of floating-point images is
 
     def number_batches(self, limit: int | None = None, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Batch]]:
         """Yields `(indices, batch)` of the first `limit` samples; of several processes, those of process `rank`.
@@ -89,11 +93,29 @@ class Source:
             ValueError: If a value is not finite or out of range.
         """
         for first, batch in self.batches(rank, world):
-            batch = batch.rows(slice(0, None if limit is None else max(limit - first, 0)))
-            if not len(batch):
+            if limit is not None and first >= limit:
                 return
+            batch = batch.rows(slice(0, None if limit is None else limit - first))
+            if not len(batch):  # an iterable may have empty batches
+                continue
             self._check(batch.tensor)
             yield torch.arange(first, first + len(batch)), batch
+
+    def match_range(self, range: tuple[float, float] | None) -> Source:
+        """Returns the same samples in another range: mapped to it, or taken to be in it if theirs is only assumed."""
+        old = self.type.range
+        if old is None or range is None or old == range:
+            return self
+        matched = replace(self, type=replace(self.type, range=range), at=None)
+        if self.assumed:
+            return matched
+
+        def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+            for start, batch in self.batches(rank, world):
+                yield start, replace(batch, x=map_range(batch.tensor, old, range))
+
+        note = f"{self.name}: mapped from [{old[0]:g}, {old[1]:g}] to [{range[0]:g}, {range[1]:g}]"
+        return replace(matched, batches=batches, notes=(*self.notes, note))
 
     def _check(self, x: Tensor) -> None:
         if not bool(x.isfinite().all()):
@@ -114,6 +136,7 @@ def make_source(
     seed: int = 0,
     reading: Reading = _PLAIN,
     precision: Precision = "float32",
+    device: torch.device | str = "cpu",
 ) -> Source:
     """Makes the source of samples in any form.
 
@@ -126,6 +149,7 @@ def make_source(
         seed: Seed of a Model's noise.
         reading: How a folder of images is read.
         precision: What a Model samples in.
+        device: Where the model of a run samples; a Model samples where it is.
 
     Raises:
         ValueError: If they have another form, are empty, or cannot be read.
@@ -135,7 +159,7 @@ def make_source(
     if isinstance(samples, str | PathLike) and (Path(samples) / "modkit.lock").is_file():
         samples = Run.open(samples)
     if isinstance(samples, Run):
-        samples = load(samples)
+        samples = load(samples, device=str(device))
     if isinstance(samples, Model):
         if num is None:
             raise ValueError(f"{name}: expected a number of samples to draw from a Model, got none")
@@ -152,20 +176,8 @@ def make_source(
     if isinstance(samples, np.ndarray):
         return _from_array(samples, name)
     if isinstance(samples, Tensor):
-        return _from_array(samples.detach().cpu().numpy(), name)
-    rest = iter(samples)
-    first = next(rest, None)
-    if first is None or not len(first):
-        raise ValueError(f"{name}: expected samples, got none")
-
-    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
-        start = 0
-        for number, x in enumerate(chain([first], rest)):
-            if number % world == rank:
-                yield start, Batch(x, {})
-            start += len(x)
-
-    return Source(name, batches, None, _infer_type(first.shape))
+        return _from_array(_widen(samples.detach().cpu()).numpy(), name)
+    return _from_batches(samples, name)
 
 
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
@@ -232,7 +244,35 @@ def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
             part = torch.from_numpy(np.array(array[start : start + SIZE], dtype=np.float32))
             yield start, Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
-    return Source(name, batches, len(array), _infer_type(array.shape))
+    return Source(name, batches, len(array), _infer_type(array.shape), assumed=array.dtype != np.uint8)
+
+
+def _from_batches(samples: Iterable[Tensor], name: str) -> Source:
+    rest = (_widen(_check_batch(x, name)) for x in samples)
+    first = next((x for x in rest if len(x)), None)
+    if first is None:
+        raise ValueError(f"{name}: expected samples, got none")
+
+    def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
+        start = 0
+        for number, x in enumerate(chain([first], rest)):
+            if number % world == rank:
+                yield start, Batch(x, {})
+            start += len(x)
+
+    return Source(name, batches, None, _infer_type(first.shape), assumed=True)
+
+
+def _check_batch(x: Tensor, name: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        received = f"a {type(x).__name__}; of a loader of pairs, give `(images for images, labels in loader)`"
+        raise ValueError(f"{name}: expected batches of one tensor, got {received}")
+    return x
+
+
+def _widen(x: Tensor) -> Tensor:
+    """Returns values of 16 bits in float32: NumPy has no bfloat16, and neither resolves the 256 levels of an image."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _start_batches(num: int, rank: int, world: int) -> range:
@@ -242,7 +282,7 @@ def _start_batches(num: int, rank: int, world: int) -> range:
 
 def _infer_type(shape: Sequence[int]) -> TensorType:
     """Returns the type of one sample of an array: images `n c h w` are in [−1, 1], other data are unbounded."""
-    return TensorType(tuple(shape[1:]), (-1.0, 1.0) if len(shape) == 4 else None)
+    return TensorType(tuple(shape[1:]), BYTES if len(shape) == 4 else None)
 
 
 def _open_array(path: Path, name: str) -> np.ndarray[Any, Any]:
@@ -264,16 +304,20 @@ def _from_statistics(path: Path, name: str) -> Source:
 def _from_folder(path: Path, name: str, reading: Reading) -> Source:
     sizes: set[tuple[int, int]] = set()
     grey: set[bool] = set()
-    pictures = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURES)
+    splits = list_pictures(str(path), 0.0)
+    pictures = splits["train"]
+    if splits["test"]:
+        choices = f"{path / 'train'} ({len(pictures)} images) or {path / 'test'} ({len(splits['test'])})"
+        raise ValueError(f"{name}: expected one set of images, got the splits of {path}; give {choices}")
     if len(pictures) < 2:
         raise ValueError(f"{name}: expected at least 2 images in {path}, got {len(pictures)}")
-    for picture in pictures:
+    for index in range(len(pictures)):
         try:
-            with open_picture(picture) as image:  # reads only its header
+            with pictures.open(index) as file, read_picture(file) as image:  # reads only its header
                 sizes.add(image.size)
                 grey.add(count_channels(image) < 3)
         except DAMAGE as error:
-            raise ValueError(f"{name}: {picture} cannot be read as an image: {error}") from error
+            raise ValueError(f"{name}: {pictures.get_path(index)} cannot be read as an image: {error}") from error
     side = min(min(pair) for pair in sizes) if reading.size is None else reading.size
     if reading.channels is None and len(grey) > 1:
         raise ValueError(

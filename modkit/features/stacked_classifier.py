@@ -37,8 +37,8 @@ class StackedClassifier(nn.Module):
         seed: Seed of training.
 
     Raises:
-        ValueError: If the channels of `x` do not divide into `depth` samples, `classes` is no power of `depth`, or the
-            classifier cannot be made.
+        ValueError: If the channels of `x` do not divide into `depth` samples, `classes` is not the `depth`-th power of
+            a whole number, or the classifier cannot be made.
 
     Examples:
         >>> from modkit import TensorType

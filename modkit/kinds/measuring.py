@@ -72,6 +72,7 @@ class Metric(Protocol):
         codes      how often each code stands for a sample, `b k`; of several codebooks a tuple, coarse to fine
         batch      the data's `Batch`, unrounded           model            the Model
         truth      the `Modes` of synthetic data            levels           the data's levels, or None
+        range      the lowest and highest value of the data, unless they are unbounded
         precision  what the Model samples in, see `modkit.precision`
 
     `pairs`, `feature-pairs`, `codes`, `latents`, `posterior`, `model` and `precision` come from the Model that is
@@ -114,7 +115,7 @@ class Metric(Protocol):
         ...
 
     def merge(self, a: Any, b: Any) -> Any:
-        """Merges two states of disjoint samples."""
+        """Merges two states of disjoint samples; changes neither, as a state may be merged with several others."""
         ...
 
     def result(self, state: Any, rng: Rng) -> dict[str, Score]:

@@ -75,7 +75,7 @@ def count_pairs(codes: Tensor, factors: Tensor, *, bins: int, groups: Tensor, nu
 
 
 def measure_mig(counts: Sequence[Tensor]) -> float:
-    """Computes the mutual information gap from counts of each factor, `d bins v`.
+    """Computes the mutual information gap from counts of each factor, `d bins v`; NaN if one of them does not vary.
 
     Examples:
         >>> measure_mig([torch.eye(2).repeat(1, 1, 1) * 3])

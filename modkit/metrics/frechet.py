@@ -132,6 +132,10 @@ class FrechetDistance(Streaming[Side]):
     The standard error is the delete-a-group jackknife's, one set at a time. It stores the moments of each group, O(G
     d^2).
 
+    Between n samples each of the same distribution, the distance is above zero by a bias that falls as 1/n and that the
+    error does not include, so only scores of equally many samples can be compared; `fd-infinity` extrapolates to 1/n =
+    0, and `kd` has no such bias.
+
     References:
         GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), eq. 6, https://arxiv.org/abs/1706.08500
 

@@ -72,11 +72,13 @@ def jackknife_variance(value: float, left_out: Sequence[float], sizes: Sequence[
 def compute_variance(value: float, without: Callable[[int], float], sizes: Iterable[int]) -> float | None:
     """Computes the jackknife's variance from `without(g)`, the statistic of all samples outside a group.
 
-    Groups without samples are skipped; the variance is None if fewer than two are left.
+    Groups without samples are skipped; the variance is None if fewer than two are left, or if the statistic is not
+    finite without one of them.
     """
     present = {group: size for group, size in enumerate(sizes) if size}
     left_out = [without(group) for group in present] if len(present) > 1 else []
-    return jackknife_variance(value, left_out, list(present.values())) if left_out else None
+    known = left_out and all(map(math.isfinite, left_out))
+    return jackknife_variance(value, left_out, list(present.values())) if known else None
 
 
 def standard_error(*variances: float | None) -> float | None:

@@ -26,7 +26,7 @@ from modkit.types import Score
 __all__ = ["CMMD", "MMD", "KernelDistance", "kernel_distance"]
 
 _GROUPS = 10
-_MEDIAN_OF = 1000  # samples of each set that the median distance is taken over
+_MEDIAN_OF = 1000  # real samples that the median distance is taken over
 
 
 def kernel_distance(real: Tensor, fake: Tensor) -> float:
@@ -100,7 +100,7 @@ class MMD(StoredMetric):
     Args:
         of: What is compared: `points` or `features`.
         bandwidths: Standard deviations s of the kernels; None is one kernel, whose s is the median distance between
-            samples of both sets.
+            1,000 real samples, so that scores against the same real samples have the same kernel.
         unbiased: Whether to leave out the pairs of a sample with itself; the score may then be below zero.
 
     Raises:
@@ -131,18 +131,22 @@ class MMD(StoredMetric):
         self.bandwidths, self.unbiased = bandwidths, unbiased
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
-        """Computes the score `MMD`; `rng` chooses the samples for the median distance.
+        """Computes the score `MMD`; `rng` is not used.
 
         Raises:
-            ValueError: If a set has fewer than two samples, or no bandwidth is given and most samples are the same.
+            ValueError: If a set has fewer than two samples, or no bandwidth is given and most real samples are the
+                same.
         """
         sides = self.rows(state)
-        bandwidths = self.bandwidths or [_find_median(sides, rng)]
+        bandwidths = self.bandwidths or [_find_median(sides["real"])]
         return {"MMD": _score_gaussian(sides, bandwidths, unbiased=self.unbiased)}
 
 
 class CMMD(StoredMetric):
     """1,000 times the squared MMD of normalised features with one Gaussian kernel; with CLIP's features it is CMMD.
+
+    Between n samples each of the same distribution, the score is above zero by a bias that falls as 1/n and that the
+    error does not include, so only scores of equally many samples can be compared; `unbiased` removes it.
 
     References:
         Rethinking FID: Towards a Better Evaluation Metric for Image Generation (Jayasumana et al., 2024), section 4,
@@ -190,15 +194,13 @@ def _score_gaussian(sides: Mapping[str, Rows], bandwidths: list[float], *, unbia
     return average_scores([sums], counts, settings, unbiased=unbiased, scale=scale)
 
 
-def _find_median(sides: Mapping[str, Rows], rng: Rng) -> float:
-    """The median distance between random samples of both sets."""
-    few = []
-    for name, (_, values) in sides.items():
-        order = rng.uniform(f"median/{name}", torch.empty(1, len(values)))[0].argsort(stable=True)
-        few.append(values[order[:_MEDIAN_OF]].double())
-    median = float(torch.pdist(torch.cat(few)).median())
+def _find_median(real: Rows) -> float:
+    """The median distance between random real samples, the same ones for each seed of an evaluation."""
+    _, values = real
+    order = Rng(0).uniform("median", torch.empty(1, len(values)))[0].argsort(stable=True)
+    median = float(torch.pdist(values[order[:_MEDIAN_OF]].double()).median())
     if median == 0:
-        raise ValueError("MMD expects `bandwidths` where most samples are the same, got none")
+        raise ValueError("MMD expects `bandwidths` where most real samples are the same, got none")
     return median
 
 

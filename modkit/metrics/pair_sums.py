@@ -87,8 +87,7 @@ def average_scores(
     variances = []
     for side in (0, 1):
         uses = torch.stack([one.counts[side] for one in sums]).sum(0).long().tolist()
-        variance = compute_variance(value, mean if side == 0 else partial(mean, None), uses)
-        variances.append(None if variance is None or math.isnan(variance) else variance)
+        variances.append(compute_variance(value, mean if side == 0 else partial(mean, None), uses))
     error = standard_error(*variances)
     error = None if error is None else error * scale
     return Score(value * scale, error, "lower", dict(counts), settings=dict(settings))

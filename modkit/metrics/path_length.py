@@ -37,8 +37,8 @@ _BATCH = 128
 class PathLength(Streaming[Model]):
     """The mean squared speed of samples along paths, with its standard error; requires a Model with sources.
 
-    Fields that a conditional Model reads are drawn, the same at both places of a path. Scores compare at one distance,
-    one source and one kind of places only.
+    Fields that a conditional Model reads are drawn, the same at both places of a path. Scores are comparable only if
+    features, source and kind of place are the same.
 
     Args:
         num: Number of paths.

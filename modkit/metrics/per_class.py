@@ -6,7 +6,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -25,7 +25,8 @@ State = dict[int, Any]
 class PerClass:
     """The scores of a metric for each class (`FD, class 3`), and their mean (`FD, mean over classes`).
 
-    The error of the mean assumes that classes are independent.
+    The error of the mean assumes that classes are independent. Its warnings are those of all classes; of a setting that
+    differs between classes it lists their values.
 
     Args:
         metric: The metric; all that it needs must be given sample by sample.
@@ -94,4 +95,19 @@ def _average_scores(scores: list[Score]) -> Score:
     error = math.sqrt(sum(e**2 for e in errors)) / len(scores) if len(errors) == len(scores) else None
     counts = {side: sum(score.counts[side] for score in scores) for side in scores[0].counts}
     value = sum(score.value for score in scores) / len(scores)
-    return replace(scores[0], value=value, error=error, counts=counts, warnings=())
+    return replace(
+        scores[0],
+        value=value,
+        error=error,
+        counts=counts,
+        settings=_join_values([score.settings for score in scores]),
+        details=_join_values([score.details for score in scores]),
+        warnings=tuple(dict.fromkeys(warning for score in scores for warning in score.warnings)),
+    )
+
+
+def _join_values(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Joins the values of all classes by name: one value if they agree, else a list in the order of the classes."""
+    names = dict.fromkeys(name for values in each for name in values)
+    lists = {name: [values.get(name) for values in each] for name in names}
+    return {name: all[0] if all.count(all[0]) == len(all) else all for name, all in lists.items()}

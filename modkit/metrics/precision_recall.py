@@ -1,7 +1,8 @@
 r"""Precision and recall, density and coverage: how many samples lie in balls around the samples of the other set.
 
-    precision = share of fake samples in any ball around a real one;   recall: the same with the sets exchanged density
-    = 1 / (k m) sum_j sum_i 1[fake_j in the ball of real_i];   coverage = share of real balls that contain a fake
+    precision = share of fake samples in any ball around a real one;   recall: the same with the sets exchanged
+    density   = 1 / (k m) sum_j sum_i 1[fake_j in the ball of real_i]
+    coverage  = share of real balls that contain a fake
 
 The radius of a ball is the distance to its centre's k-th nearest neighbour in its own set. Counts are those of float64
 distances. Errors are estimated from balanced half-samples of both sets, radii included (see `halves`).

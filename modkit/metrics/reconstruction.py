@@ -85,11 +85,12 @@ def ssim(x: Tensor, y: Tensor, *, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor
 
 
 class Likeness(NamedTuple):
-    """Moments of PSNR (and SSIM, for images), the number of pairs equal within rounding, and the window of SSIM."""
+    """Moments of PSNR (and SSIM, for images), the number of pairs equal within rounding, SSIM's window, the range."""
 
     moments: Moments
     alike: int
     window: int | None
+    range: tuple[float, float]
 
 
 class Reconstruction(Streaming[Likeness]):
@@ -99,7 +100,7 @@ class Reconstruction(Streaming[Likeness]):
         Image Quality Assessment (Wang et al., 2004), eq. 13 to 17, https://doi.org/10.1109/TIP.2003.819861
 
     Args:
-        range: Lowest and highest value of the data.
+        range: Lowest and highest value of the data; None is the range of the data's type.
 
     Raises:
         ValueError: If `range` does not consist of two ascending numbers.
@@ -108,60 +109,62 @@ class Reconstruction(Streaming[Likeness]):
         Errors of a tenth of the range:
 
         >>> pairs = torch.stack([torch.zeros(3, 5), torch.full((3, 5), 0.2)], 1)
-        >>> round(Reconstruction().compute(real=pairs)["PSNR"].value, 4)
+        >>> round(Reconstruction(range=[-1.0, 1.0]).compute(real=pairs)["PSNR"].value, 4)
         20.0
     """
 
-    needs = ("pairs",)
     sets = ("real",)
     better = "higher"
 
-    def __init__(
-        self,
-        *,
-        range: list[float] = [-1.0, 1.0],  # noqa: B006
-    ) -> None:
+    def __init__(self, *, range: list[float] | None = None) -> None:
         self.range = range
-        if len(range) != 2 or not range[0] < range[1]:
+        self.needs = ("pairs", "range") if range is None else ("pairs",)
+        if range is not None and (len(range) != 2 or not range[0] < range[1]):
             raise ValueError(f"Reconstruction expects range [low, high] with low < high, got {range}")
 
     def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Likeness:
         """Compares the two sides of `pairs`, `b 2 ...`.
 
         Raises:
-            ValueError: If they have another shape or a value is not finite.
+            ValueError: If they have another shape, a value is not finite, or the range is unknown.
         """
-        pairs = values["pairs"]
+        pairs, range = values["pairs"], self.range or values.get("range")
+        if range is None:
+            raise ValueError("Reconstruction expects the range of the data, got none; give range=[low, high]")
+        ends = (float(range[0]), float(range[1]))
         if pairs.ndim < 3 or pairs.shape[1] != 2:
             raise ValueError(f"Reconstruction expects pairs of shape (b, 2, ...), got {tuple(pairs.shape)}")
         window = _choose_window(pairs.shape) if pairs.ndim == 5 else None
-        scores = psnr(pairs[:, 0], pairs[:, 1], ends=self.range)[:, None]
+        scores = psnr(pairs[:, 0], pairs[:, 1], ends=ends)[:, None]
         alike = int((scores > _HIGHEST - 1e-9).sum())
         if window is not None:
-            chunks = [ssim(part[:, 0], part[:, 1], ends=self.range) for part in torch.split(pairs, _CHUNK)]
+            chunks = [ssim(part[:, 0], part[:, 1], ends=ends) for part in torch.split(pairs, _CHUNK)]
             scores = torch.cat([scores, torch.cat(chunks)[:, None]], 1)
-        return Likeness(Moments.from_samples(scores), alike, window)
+        return Likeness(Moments.from_samples(scores), alike, window, ends)
 
     def add(self, a: Likeness, b: Likeness) -> Likeness:
         """Merges moments.
 
         Raises:
-            ValueError: If images of two sizes have different windows, or only some samples are images.
+            ValueError: If images of two sizes have different windows, only some samples are images, or ranges differ.
         """
         if a.window != b.window:
             received = f"SSIM windows of {a.window} and {b.window}"
             raise ValueError(f"Reconstruction expects images of one size, got {received}")
-        return Likeness(a.moments.merge(b.moments), a.alike + b.alike, a.window)
+        if a.range != b.range:
+            raise ValueError(f"Reconstruction expects samples of one range, got {a.range} and {b.range}")
+        return a._replace(moments=a.moments.merge(b.moments), alike=a.alike + b.alike)
 
     def result(self, state: dict[str, Likeness], rng: Rng) -> dict[str, Score]:
         """Computes the scores `PSNR` and, for images, `SSIM`; `rng` is not used."""
-        moments, alike, window = self.find(state, "real")
+        moments, alike, window, ends = self.find(state, "real")
+        settings = {"range": list(ends)}
         exact = f"{alike} of {moments.count} reconstructions are exact within rounding to 8 bits"
         notes = (f"{exact} and count as {_HIGHEST:.2f} dB",) if alike else ()
-        scores = {"PSNR": self._score(moments, 0, {"range": self.range}, notes)}
+        scores = {"PSNR": self._score(moments, 0, settings, notes)}
         if window is not None:
             notes = () if window == _WINDOW else (f"small images: SSIM's window is {window} wide, not 11",)
-            scores["SSIM"] = self._score(moments, 1, {"range": self.range, "window": window}, notes)
+            scores["SSIM"] = self._score(moments, 1, {**settings, "window": window}, notes)
         return scores
 
     def _score(self, moments: Moments, which: int, settings: Mapping[str, object], notes: tuple[str, ...]) -> Score:

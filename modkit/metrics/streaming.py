@@ -32,7 +32,7 @@ class Streaming(Generic[S]):
         return self.merge(state, {set: self.measure(values, indices)}) if len(indices) else state
 
     def merge(self, a: dict[str, S], b: dict[str, S]) -> dict[str, S]:
-        """Merges the states of disjoint samples; neither may be used afterwards."""
+        """Merges the states of disjoint samples; neither changes."""
         return {**a, **b, **{set: self.add(a[set], b[set]) for set in a.keys() & b.keys()}}
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> S:
@@ -40,7 +40,10 @@ class Streaming(Generic[S]):
         raise NotImplementedError
 
     def add(self, a: S, b: S) -> S:
-        """Adds the measurements of disjoint samples of one set, which are tensors unless a subclass says otherwise."""
+        """Adds the measurements of disjoint samples of one set, and changes neither.
+
+        They are tensors unless a subclass says otherwise.
+        """
         return a + b  # type: ignore[operator, no-any-return]
 
     def result(self, state: dict[str, S], rng: Rng) -> dict[str, Score]:

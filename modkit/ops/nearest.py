@@ -22,8 +22,8 @@ __all__ = ["find_nearest", "find_nearest_reference"]
 
 KERNEL = Kernel("nearest", size="scores", smallest=2**16)  # an estimate, not yet timed on a card
 _CPU = 2**22, 2**10
-"""Scores in memory at once, 16 MB in float32, for with fewer, threads would often wait for each other; and codes in a
-block at most: the minimum of such short rows is found in cache."""
+"""The most scores in memory at once (16 MB in float32; with fewer, threads would often wait for each other), and the
+most codes in a block (the minimum of such short rows is found in cache)."""
 _CARD = 2**26, 2**14
 """The same on a card: 256 MB, since each block is two launches."""
 _LANES = 48

@@ -7,8 +7,8 @@ r"""Noise: draws that are functions of a key, a row and a column, the same on ev
     radius_j      = sqrt(-2 log((word_j + 1/2) 2^-32)),      angle_j = 2 pi floor(word_{w/2+j} / 2^8) 2^-24
 
 Philox 4x64-10 (Random123, Salmon et al., 2011) gives eight words of 32 bits for each value of its counter. All is
-computed in float32. On a card, words, uniform draws and integers equal the reference's; log, cos and sin may differ in
-the last bits.
+computed in float32 and then rounded, but uniform draws that 16 bits would round to 1 become the largest value below 1.
+On a card, words, uniform draws and integers equal the reference's; log, cos and sin may differ in the last bits.
 
 Shape letters: n rows, s columns.
 """
@@ -58,9 +58,9 @@ def draw_noise(law: Law, key: bytes, first: int, like: Tensor, low: int = 0, hig
         state = _copy(make_state(key, first, size), like.device, torch.int64)
         dtype = like.dtype if like.dtype in _DTYPES else torch.float32
         drawn: Tensor = compute_noise(state, num, size, law, low, high, dtype)
-        return drawn.to(like.dtype).view(like.shape)
+        return _cap(drawn, law, like.dtype).to(like.dtype).view(like.shape)
     drawn = draw_noise_reference(_pack(key, first, size), num, size, law, low, high)
-    return _copy(drawn, like.device, like.dtype).view(like.shape)
+    return _copy(_cap(drawn, law, like.dtype), like.device, like.dtype).view(like.shape)
 
 
 def draw_noise_reference(state: bytes, num: int, size: int, law: str, low: int, high: int) -> Tensor:
@@ -102,6 +102,13 @@ def _pack(key: bytes, first: int, size: int) -> bytes:
 def _count_blocks(size: int) -> int:
     """Counts the Philox blocks of a row, of eight words each."""
     return -(-max(size, 1) // _LANES) * _LANES // 8
+
+
+def _cap(drawn: Tensor, law: Law, dtype: torch.dtype) -> Tensor:
+    """Caps uniform draws at the largest value below 1 of a dtype of few bits, in which some would round to 1."""
+    if law != "uniform" or not dtype.is_floating_point or torch.finfo(dtype).bits >= 32:
+        return drawn
+    return drawn.clamp_max(1 - torch.finfo(dtype).eps / 2)
 
 
 def _copy(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

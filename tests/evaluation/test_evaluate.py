@@ -1,5 +1,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Semaphore
 
 import numpy as np
@@ -16,6 +17,7 @@ from modkit.data.image_folder import ImageFolder
 from modkit.engines.device import find_device
 from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.extractors import make_extractor
+from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
@@ -114,7 +116,8 @@ def test_statistics_stand_in_for_the_data(floats, tmp_path):
 def test_k_reaches_the_metrics_of_neighbours(floats):
     found = modkit.evaluate(real=floats[0], fake=floats[1], features="pixels", k=2)
     settings = {name: score.settings for name, score in found.scores.items()}
-    assert settings["precision (pixels)"]["k"] == 2 and settings["coverage (pixels)"]["k"] == 5
+    assert settings["precision (pixels)"]["k"] == settings["coverage (pixels)"]["k"] == 2
+    check_refusal("a metric of neighbours beside k, .* got k=2 and fd", evaluate, *floats, k=2)
 
 
 def test_states_are_placed_on_the_engine_s_device_to_be_scored(floats):
@@ -127,6 +130,20 @@ def test_states_are_placed_on_the_engine_s_device_to_be_scored(floats):
 
     evaluate(*floats, metrics=[Placed()])
     assert placed == [(["fake", "real"], find_device("auto"))]
+
+
+class Unsure(PRDC):
+    """A metric whose errors are not numbers."""
+
+    def result(self, state, rng):
+        return {name: replace(one, error=float("nan")) for name, one in super().result(state, rng).items()}
+
+
+def test_an_error_that_is_no_number_is_left_out_and_told(floats):
+    report = evaluate(*floats, metrics=[Unsure()])
+    assert report.scores["precision (pixels)"].error is None
+    assert "precision: its standard error came out as nan and is left out" in report.notes
+    assert Report.from_json(report.to_json()) == report
 
 
 def test_held_out_digits_are_nearer_than_noise():
@@ -191,6 +208,27 @@ def test_folders_of_several_sizes_say_how_they_were_resized(images, tmp_path):
     assert found.notes == ("fake: images of 6 sizes, resized and cropped to 8×8",)
 
 
+def test_of_a_folder_exactly_the_images_that_are_compared_are_looked_at(images, tmp_path):
+    """The fault: a thumbnail in a hidden folder set the size of all images, and a TIFF's size was not seen."""
+    write_images(tmp_path, images[0][:4, 0])
+    (tmp_path / "._000.png").write_bytes(b"not an image")
+    write_images(tmp_path / ".ipynb_checkpoints", images[0][4:6, 0, :4, :4].repeat(1, 2, 2), 4)
+    found = make_source(tmp_path, "fake")
+    assert found.count == 4 and found.type.shape == (1, 8, 8) and not found.notes
+    for index, suffix in enumerate(("tiff", "pgm")):
+        Image.new("L", (8, 12)).save(tmp_path / f"{index}.{suffix}")
+    found = make_source(tmp_path, "fake")
+    assert found.count == 6 and found.notes == ("fake: images of 2 sizes, resized and cropped to 8×8",)
+
+
+def test_a_folder_of_two_splits_is_refused(images, tmp_path):
+    write_images(tmp_path / "train", images[0][:3, 0])
+    write_images(tmp_path / "test", images[0][:2, 0])
+    message = r"got the splits of .*; give .*/train \(3 images\) or .*/test \(2\)"
+    check_refusal(message, make_source, tmp_path, "real")
+    assert make_source(tmp_path / "train", "real").count == 3
+
+
 def test_folders_of_two_sizes_are_brought_to_the_lesser(images, floats, tmp_path):
     real, fake = (write_images(tmp_path / str(side), one[:, 0], side) for side, one in zip((8, 12), images))
     report = evaluate(real, fake)
@@ -200,6 +238,32 @@ def test_folders_of_two_sizes_are_brought_to_the_lesser(images, floats, tmp_path
     assert given.scores["FD (pixels)"].value == pytest.approx(report.scores["FD (pixels)"].value, rel=1e-6)
 
 
+class Uniform(modkit.Model):
+    """Images of 8 bits, each value as likely, in [0, `high`]."""
+
+    def __init__(self, high):
+        super().__init__()
+        self.event = TensorType((1, 8, 8), range=(0.0, high))
+
+    def sample(self, num, *, seed=None, first=0, **given):
+        levels = modkit.Rng(seed).rows(first).uniform("x", torch.empty(num, 1, 8, 8)) * 256
+        return levels.floor() / 255 * self.event.range[1]
+
+
+@pytest.mark.parametrize("high", [1.0, 255.0])
+def test_samples_are_compared_in_one_range(high, images, tmp_path):
+    """The fault: a Model in [0, 1] was compared with bytes in [-1, 1]: a distance of 9.5 between equal samples."""
+    model = Uniform.assemble(high)
+    x = model.sample(24, seed=0)
+    bytes = (x * (255 / high)).round().to(torch.uint8)
+    write_images(tmp_path, bytes[:, 0])
+    for real, mapped in ((bytes, True), (tmp_path, True), (x, False)):
+        report = evaluate(real, model, num=24)
+        assert report.scores["FD (pixels)"].value == pytest.approx(0, abs=1e-6 * high)
+        assert report.notes[0].startswith(f"real: mapped from [-1, 1] to [0, {high:g}]") == mapped
+    check_refusal(rf"real: expected values in \[0, {high:g}\], got -1 to 1", evaluate, 2 * x / high - 1, model, num=24)
+
+
 def test_a_metric_says_what_the_features_do_not_give(floats):
     check_refusal("is requires logits", evaluate, *floats, metrics=["is"])
 
@@ -207,8 +271,34 @@ def test_a_metric_says_what_the_features_do_not_give(floats):
 def test_the_sides_must_be_equal(floats):
     real, fake = floats[0], floats[1][:20]
     check_refusal("expects 24 samples on each side", evaluate, real, fake, num=24)
-    message = "fd expects as many real as fake samples, got {'real': 24, 'fake': 20}"
+    message = "fd expects as many real as fake samples, got {'real': 24, 'fake': 20}; give num=20"
     check_refusal(message, evaluate, iter(real.split(8)), iter(fake.split(10)))
+
+
+def test_batches_may_be_empty_and_of_16_bits(floats):
+    real, fake = floats
+    batches = [fake[:0], fake[:10], fake[10:10], fake[10:]]
+    expected = evaluate(real, fake).scores["FD (pixels)"].value
+    for empty in (batches, iter(batches)):
+        report = evaluate(real, empty)
+        assert report.counts["fake"] == 24 and report.scores["FD (pixels)"].value == pytest.approx(expected, rel=1e-6)
+    half = fake.to(torch.bfloat16)
+    want = evaluate(real, half.float()).scores["FD (pixels)"].value
+    for form in (half, half.split(7)):
+        assert evaluate(real, form).scores["FD (pixels)"].value == pytest.approx(want, rel=1e-6)
+
+
+def test_batches_of_anything_but_one_tensor_are_refused(floats):
+    message = r"fake: expected batches of one tensor, got a list; .* `\(images for images, labels in loader\)`"
+    check_refusal(message, evaluate, floats[0], [[floats[1], torch.zeros(24)]])
+    check_refusal("fake: expected samples, got none", evaluate, floats[0], [floats[1][:0]])
+
+
+def test_statistics_are_those_of_as_many_samples_as_said(floats):
+    assert compute_statistics(floats[0], features="pixels", num=20).count == 20
+    for form in (floats[0], floats[0].split(7)):
+        message = "compute_statistics expects 25 samples, got 24"
+        check_refusal(message, compute_statistics, form, features="pixels", num=25)
 
 
 def test_folders_without_features_name_the_choices(tmp_path, monkeypatch):

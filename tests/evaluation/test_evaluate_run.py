@@ -13,13 +13,19 @@ from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import draw_permutation
+from modkit.data.splits import read_samples
+from modkit.engines.device import find_device
 from modkit.engines.local import LocalEngine
+from modkit.evaluation import sources
+from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
 from modkit.evaluation.extractors import choose_features
 from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.features.pixels import Pixels
+from modkit.models.model import reconstruct_batch
+from modkit.rng import Rng
 from tests.files import write_images, write_pictures
 from tests.refusals import check_refusal
 
@@ -52,6 +58,14 @@ def test_a_model_streams_the_samples_that_one_call_gives(run):
     streamed = torch.cat([batch.tensor for _, batch in make_source(model, "fake", num=300, seed=3).number_batches()])
     torch.testing.assert_close(streamed, whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.sample(4, seed=3, first=7), whole[7:11], rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_of_a_run_samples_on_the_device_of_the_features(run, floats, monkeypatch):
+    devices = []
+    monkeypatch.setattr(sources, "load", lambda run, *, device: devices.append(device) or modkit.load(run))
+    modkit.evaluate(real=floats[0], fake=run, features="pixels", metrics=["fd"])
+    compute_statistics(run, features="pixels", num=4)
+    assert devices == [str(find_device("auto"))] * 2
 
 
 def test_a_run_is_measured_beside_its_floor(run):
@@ -95,6 +109,24 @@ def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, f
     for found in others:
         for name, score in found.items():
             assert score.value == pytest.approx(first[name].value, rel=1e-5), name
+
+
+def test_reconstructions_are_scored_in_the_range_of_the_data(tmp_path):
+    x = Digits(size=8).read("train", range(64), Rng(0)).tensor
+    for name, bounds, values in (("wide", [-1.0, 1.0], x), ("unit", [0.0, 1.0], (x + 1) / 2)):
+        np.save(tmp_path / f"{name}.npy", values.numpy())
+        data = modkit.use("array", path=str(tmp_path / f"{name}.npy"), bounds=bounds, test=0.3)
+        model = modkit.use("autoencoder", encoder=modkit.use("mlp", width=8), decoder=modkit.use("mlp", width=8))
+        spec = modkit.Spec(model=model, data=data, train={"steps": 1, "batch_size": 8, "samples": {"num": 4}})
+        run = modkit.train(spec, tmp_path / name)
+        psnr = evaluate_run(run, features="pixels", metrics=["reconstruction"], raw=True).scores["PSNR"]
+        assert psnr.settings == {"range": bounds}
+        loaded = load_run(run)
+        data = open_data(run, loaded.site).data
+        held = read_samples(data, "test", range(data.splits["test"]), Rng(0))
+        y = reconstruct_batch(loaded.model.eval(), held).detach().clamp(*bounds)
+        errors = (held.tensor - y).double().square().flatten(1).mean(1) / (bounds[1] - bounds[0]) ** 2
+        assert psnr.value == pytest.approx(float(-10 * errors.log10().mean()), rel=1e-5)
 
 
 def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_path):

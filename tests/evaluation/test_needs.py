@@ -106,7 +106,7 @@ def test_offers_follow_types_fields_and_features():
     image, vector = TensorType((1, 8, 8), range=(-1, 1)), TensorType((2,))
     nothing = {"truth": False, "factors": False, "logits": False, "model": None}
     assert list_offers(vector, (), **nothing) == {"features", "points", "batch", "levels"}
-    more = {"images", "labels", "truth", "factors", "logits"}
+    more = {"images", "range", "labels", "truth", "factors", "logits"}
     assert (
         list_offers(image, ("labels",), truth=True, factors=True, logits=True, model=None)
         - list_offers(vector, (), **nothing)

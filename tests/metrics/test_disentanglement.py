@@ -102,6 +102,14 @@ def test_the_error_of_mig_is_its_deviation_over_samples():
     assert 0.5 < mean / float(values.std()) < 2  # the deviation of 12 is known to a quarter
 
 
+def test_the_error_of_mig_is_unknown_where_a_factor_varies_in_one_group_only():
+    """The fault: it was NaN, so that no score of the evaluation could be saved."""
+    codes = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    rare = torch.stack([torch.arange(400) % 4, (torch.arange(400) == 7).long()], 1)
+    found = score(codes, rare)["MIG"]
+    assert found.error is None and math.isfinite(found.value)
+
+
 def test_dci_is_the_entropies_of_importances():
     importance = torch.rand(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     importance[5] = 0

@@ -79,12 +79,20 @@ def test_mmd_is_the_sum_over_pairs(unbiased):
     assert score.value == pytest.approx(expected, rel=1e-11)
 
 
-def test_the_bandwidth_is_the_median_distance():
+def test_the_bandwidth_is_the_median_distance_of_real_samples():
     x, y = precise("x", 9, 2).float(), precise("y", 8, 2).float()
     score = scored(MMD(), x, y)
-    median = float(torch.pdist(torch.cat([x, y]).double()).median())
+    median = float(torch.pdist(x.double()).median())
     assert score.settings["bandwidths"] == [pytest.approx(median, rel=1e-12)]
     assert score.value == pytest.approx(by_pairs(gaussian(median), x.double().numpy(), y.double().numpy()), rel=1e-9)
+
+
+def test_scores_of_other_samples_and_seeds_against_the_same_data_are_comparable():
+    x, y = precise("x", 1200, 2), precise("y", 1200, 2)
+    first = scored(MMD(), x, y)
+    assert first.is_comparable_to(scored(MMD(), x, 3 * y + 1)) and first.is_comparable_to(scored(MMD(), x, y, seed=1))
+    order = torch.arange(1199, -1, -1)
+    assert first.settings == scored(MMD(), x, y, order=order, split=100).settings
 
 
 def test_cmmd_is_the_authors_a_thousand_times_the_biased_mmd_of_normalised_features():
@@ -107,6 +115,6 @@ test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: KernelDistance(subset_size=1), "subset_size >= 2, got 100, 1"),
     (lambda: MMD(bandwidths=[0.0]), "positive bandwidths, got"),
     (lambda: MMD(of="images"), "'points' or 'features', got 'images'"),
-    (lambda: scored(MMD(), torch.ones(5, 2), torch.ones(5, 2)), "most samples are the same"),
+    (lambda: scored(MMD(), torch.ones(5, 2), torch.ones(5, 2)), "most real samples are the same"),
     (lambda: scored(MMD(), precise("x", 5, 2), precise("y", 1, 2)), "at least 2 samples of 'fake', got 1"),
 )

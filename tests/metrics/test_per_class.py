@@ -1,6 +1,7 @@
 import pytest
 
 from modkit.metrics.frechet import FrechetDistance, frechet_distance
+from modkit.metrics.kernel import MMD
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.precision_recall import PrecisionRecall
 from tests.metrics.streams import labelled, streamed
@@ -19,6 +20,19 @@ def test_each_class_is_scored_by_itself():
     errors = [found[f"FD, class {k}"].error for k in range(K)]
     assert mean.error == pytest.approx(sum(e**2 for e in errors) ** 0.5 / K)
     assert mean.counts == {"real": N, "fake": N}
+
+
+def test_the_mean_has_the_warnings_and_settings_of_all_classes():
+    sets = labelled(0, N)
+    found = streamed(PerClass(MMD(of="features")), KEYS, sets)
+    each = [found[f"MMD, class {k}"].settings["bandwidths"] for k in range(K)]
+    mean = found["MMD, mean over classes"]
+    assert mean.settings == {"bandwidths": each, "unbiased": True} and each[0] != each[1]
+    for _, labels in sets.values():  # of class 1, four samples of four features
+        labels[(labels == 1).nonzero()[4:, 0]] = 0
+    found = streamed(PerClass(FrechetDistance()), KEYS, sets)
+    assert found["FD, mean over classes"].warnings == found["FD, class 1"].warnings != ()
+    assert found["FD, mean over classes"].settings == {"groups": 10}
 
 
 def test_a_class_that_cannot_be_scored_is_named():

@@ -12,7 +12,7 @@ from tests.refusals import refusals
 
 
 def scored(x, *, metric=None, **how):
-    return streamed(metric or Reconstruction(), "pairs", {"real": x}, **how)
+    return streamed(metric or Reconstruction(range=[-1.0, 1.0]), "pairs", {"real": x}, **how)
 
 
 def brute_ssim(x, y, width, peak):
@@ -86,6 +86,8 @@ def test_the_range_sets_the_peak():
     wide = scored((x + 1) * 127.5, metric=Reconstruction(range=[0.0, 255.0]))
     for name, score in scored(x).items():
         assert wide[name].value == pytest.approx(score.value, rel=1e-10)
+    told = streamed(Reconstruction(), "pairs", {"real": (x + 1) * 127.5}, range=(0, 255))
+    assert told == wide and told["PSNR"].settings == {"range": [0.0, 255.0]}
     narrow = psnr(x[:, 0], x[:, 1], ends=(0, 1))
     torch.testing.assert_close(psnr(x[:, 0], x[:, 1]), narrow + 20 * math.log10(2), rtol=1e-12, atol=0)
 
@@ -127,13 +129,23 @@ def test_reconstruction_fd_is_the_distance_between_both_sets():
 
 
 def update(x, state=()):
-    return Reconstruction().update(dict(state), "real", {"pairs": x}, torch.arange(len(x)))
+    return Reconstruction(range=[-1.0, 1.0]).update(dict(state), "real", {"pairs": x}, torch.arange(len(x)))
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: Reconstruction(range=[1.0, -1.0]), r"range \[low, high\] with low < high, got \[1.0, -1.0\]"),
     (lambda: update(torch.zeros(3, 1, 8, 8)), r"\(3, 1, 8, 8\)"),
     (lambda: scored(torch.full((3, 2, 1, 8, 8), float("nan"))), "finite values, got NaN"),
+    (lambda: Reconstruction().compute(real=pairs(2)), r"range of the data, got none; give range=\[low, high\]"),
+    (
+        lambda: Reconstruction().merge(
+            *(
+                Reconstruction(range=[low, 2.0]).update({}, "real", {"pairs": pairs(2)}, torch.arange(2))
+                for low in (-1.0, -2.0)
+            )
+        ),
+        r"one range, got \(-1.0, 2.0\) and \(-2.0, 2.0\)",
+    ),
     (lambda: Reconstruction().result({}, Rng(0)), "samples of 'real', got none"),
     (lambda: ssim(torch.zeros(3, 8), torch.zeros(3, 8)), r"images of shape \(b, c, h, w\), got \(3, 8\)"),
     (lambda: distance(torch.zeros(1, 2, 4)), "at least 2 samples of 'real', got 1"),

@@ -106,7 +106,7 @@ CASES = {
     "precision and recall per class": of_classes(PerClass(PrecisionRecall())),
     "PRDC of equals": Case(PRDC(), two(8, draw=normal), num=80, spread=near(100, 60, 0.3)),
     "PRDC": Case(PRDC(), two(8, 1.0, 0.7, normal), num=80, spread=near(200, 60, 0.3)),
-    "reconstruction": Case(Reconstruction(), paired((1, 8, 8)), "pairs", 41, CLOSE),
+    "reconstruction": Case(Reconstruction(range=[-1.0, 1.0]), paired((1, 8, 8)), "pairs", 41, CLOSE),
     "reconstruction FD": of_pairs(paired((4,), 0.2)),
     "reconstruction FD of noise": of_pairs(paired((4,), 1.0)),
     "sharpness": Case(Sharpness(), images, "images", 100, (1e-12, 1e-9), (500, 40, 1 / 1.6, 1 / 0.6)),

@@ -19,6 +19,15 @@ def test_the_op_is_sound_and_draws_what_the_reference_draws(law):
         assert torch.equal(compute_noise(state, num, size, law, 0, 9, dtype), refer(state, num, size, law, dtype))
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.bfloat16, 1 - 2**-8), (torch.float16, 1 - 2**-11)])
+def test_uniform_draws_of_16_bits_are_below_1(dtype, largest):
+    like = torch.empty(20, 1000)
+    exact, drawn = (draw_noise("uniform", bytes(16), 0, one) for one in (like, like.to(dtype)))
+    assert drawn.dtype == dtype and drawn.max() == largest
+    close = exact.to(dtype) == 1
+    assert close.any() and torch.equal(drawn, exact.to(dtype).masked_fill(close, largest))
+
+
 def test_it_compiles_as_a_whole():
     def double(state, num):
         return 2 * compute_noise(state, num, 5, "normal", 0, 1, torch.float32)

@@ -178,6 +178,13 @@ FAULTS = tuple(
         ("metric", "a merge that forgets", "emits", "_add(a[side], b[side])", "a[side]"),
         (
             "metric",
+            "a merge in place",
+            "emits",
+            "return {side: _add(a[side], b[side]) for side in self.sets}",
+            "a.update({side: _add(a[side], b[side]) for side in self.sets}); return a",
+        ),
+        (
+            "metric",
             "a state that cannot be sent",
             "emits",
             "return {side: Sums(0, torch.zeros((), dtype=torch.float64)) for side in self.sets}",
