@@ -97,9 +97,10 @@ class Report:
         return format_html(self.describe())
 
     def lock(self) -> dict[str, Any]:
-        """Makes the lock of a run of this plan, with the findings as `findings` if there are any."""
+        """Makes the lock of a run of this plan, with the data's `splits` and the `findings`, if there are any."""
         made = self.plan.lock(self.state, self.x, self.fields)
-        return made | ({"findings": list(map(str, self.findings))} if self.findings else {})
+        splits = {"splits": dict(self.data.splits)} if self.data else {}
+        return made | splits | ({"findings": list(map(str, self.findings))} if self.findings else {})
 
     def raise_refusals(self) -> None:
         """Raises the findings that are refused.

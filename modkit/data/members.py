@@ -28,7 +28,9 @@ _STORED, _DEFLATED, _ENCRYPTED = 0, 8, 1
 _HEAD = struct.Struct("<4s22xHH")  # of a member of a .zip: its signature, and the lengths of its name and extra field
 _SIGNATURE = b"PK\3\4"
 _LABELS = "dataset.json"
-_LARGEST = 2**30  # bytes of a file of labels
+_LARGEST = 2**28  # bytes of a picture, which is read as a whole
+_INFLATED = 2**26  # bytes of one that is deflated: an archive a thousandth of that size can hold it
+_LARGEST_LABELS = 2**30  # bytes of a file of labels
 _SMALL = 2**20  # bytes of the labels of one sample
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error),
@@ -72,10 +74,14 @@ def read_members(file: BinaryIO, path: str, label: str) -> list[Member]:
         members = list(_read_zip(file) if path.lower().endswith(".zip") else _read_tar(file, label))
         end = file.seek(0, os.SEEK_END)
         for member in members:
-            if member.offset + member.size > end or max(member.size, member.length) > _LARGEST:
-                raise ValueError(
-                    f"{os.fsdecode(member.name)!r} claims {member.size:,} bytes, not all of which are there"
-                )
+            name = os.fsdecode(member.name)
+            if member.offset + member.size > end:
+                raise ValueError(f"{name!r} claims {member.size:,} bytes, not all of which are there")
+            if member.size > _LARGEST:
+                raise ValueError(f"{name!r} has {member.size:,} bytes, expected at most {_LARGEST:,} of a picture")
+            if member.length > _INFLATED:
+                expected = f"expected at most {_INFLATED:,} of a deflated picture: store it without deflating it"
+                raise ValueError(f"{name!r} claims {member.length:,} bytes, {expected}")
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of the disk; see `scan.py`
             raise
@@ -130,8 +136,8 @@ def _read_zip(file: BinaryIO) -> Iterator[Member]:
 def _read_labels(archive: zipfile.ZipFile) -> dict[str, int]:
     if _LABELS not in archive.namelist():
         return {}
-    if (size := archive.getinfo(_LABELS).file_size) > _LARGEST:
-        raise ValueError(f"{_LABELS} has {size:,} bytes, expected at most {_LARGEST:,}")
+    if (size := archive.getinfo(_LABELS).file_size) > _LARGEST_LABELS:
+        raise ValueError(f"{_LABELS} has {size:,} bytes, expected at most {_LARGEST_LABELS:,}")
     content = _parse(archive.read(_LABELS), _LABELS)
     pairs = content.get("labels") if isinstance(content, dict) else None
     if pairs is not None and not (isinstance(pairs, list) and all(_is_pair(pair) for pair in pairs)):

@@ -3,6 +3,9 @@
 Training reads a `Data` part, which reads the samples at given indices in any process. So a Dataset must support
 indexing. Of a DataLoader only its Dataset is used; training sets the order, the batches and the workers.
 
+Continuous values are read as float32 and classes as int64; other floats and integers are converted. Integers in place
+of continuous values, such as pixels 0..255, are refused, since nothing tells how they are scaled.
+
 Shape letters: b batch.
 """
 
@@ -45,7 +48,7 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
         {'train': 6}
     """
     if not isinstance(x, TensorType):
-        raise ValueError(f"data expect a model of single tensors, got a model of a hierarchy of {len(x)} levels")
+        raise ValueError(f"`data` must be for a model of single tensors, got a model of a hierarchy of {len(x)} levels")
     if isinstance(data, DataLoader):
         data = data.dataset
     if isinstance(data, Tensor):
@@ -53,14 +56,14 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor) and isinstance(data[1], Mapping):
         made: Data = Tensors(*data, x=x, fields=fields)
     elif isinstance(data, IterableDataset) or (isinstance(data, Dataset) and not hasattr(data, "__len__")):
-        raise ValueError(f"data expect samples that can be indexed, got a stream: {type(data).__name__}")
+        raise ValueError(f"`data` must be samples that can be indexed, got a stream: {type(data).__name__}")
     elif isinstance(data, Dataset):
         made = Indexed(data, x=x, fields=fields)
     elif all(hasattr(data, member) for member in ("x", "fields", "splits", "key", "read")):
         made = data
     else:
         expected = "a data part, a tensor, a pair of a tensor and its fields, a torch Dataset or a DataLoader"
-        raise ValueError(f"data expect {expected}, got {type(data).__name__}")
+        raise ValueError(f"`data` must be {expected}, got {type(data).__name__}")
     missing = {name: type for name, type in fields.items() if made.fields.get(name) != type}
     if made.x != x or missing:
         wanted = "; ".join([f"samples of {x}", *(f"{name} of {type}" for name, type in missing.items())])
@@ -79,7 +82,8 @@ class Tensors:
         fields: The types of the fields.
 
     Raises:
-        ValueError: If a shape or a number of rows does not match.
+        ValueError: If a shape or a number of rows does not match, or values are integers in place of continuous ones or
+            the other way round.
     """
 
     def __init__(
@@ -92,7 +96,8 @@ class Tensors:
         self.x, self.fields = x, dict(fields)
         self.splits = {"train": len(samples)}
         self.levels: int | None = None
-        self._samples, self._values = samples.detach().cpu(), {name: values[name].detach().cpu() for name in fields}
+        self._samples = _convert(samples, x, "Tensors expects samples")
+        self._values = {name: _convert(values[name], type, f"Tensors expects {name}") for name, type in fields.items()}
 
     @property
     def key(self) -> str:
@@ -124,7 +129,7 @@ class Indexed:
         fields: The types of the fields.
 
     Raises:
-        ValueError: If its first item has another form or shape.
+        ValueError: If its first item has another form, shape or kind of values.
     """
 
     def __init__(self, dataset: Dataset[Any], *, x: TensorType, fields: Mapping[str, TensorType]) -> None:
@@ -149,7 +154,7 @@ class Indexed:
         """Reads the samples at `indices`, `b …`.
 
         Raises:
-            ValueError: If there is no such split, or a sample has another form or shape.
+            ValueError: If there is no such split, or a sample has another form, shape or kind of values.
         """
         check_split(self, split)
         items = []
@@ -161,13 +166,37 @@ class Indexed:
 
     def _read_item(self, index: int) -> dict[str, Tensor]:
         item = self._dataset[index]
-        if isinstance(item, Tensor):
+        if not isinstance(item, Mapping | tuple | list):
             item = (item,)
-        if isinstance(item, tuple | list):
+        if not isinstance(item, Mapping):
             item = dict(zip(("x", *self.fields), item))
-        found = {name: torch.as_tensor(item[name]) for name in ("x", *self.fields) if name in item}
+        found = {}
         for name, type in {"x": self.x, **self.fields}.items():
-            if name not in found or tuple(found[name].shape) != type.shape:
-                received = "nothing" if name not in found else f"a tensor {'×'.join(map(str, found[name].shape))}"
-                raise ValueError(f"Indexed expects `{name}` of {type} in item {index}, got {received}")
+            expected = f"Indexed expects `{name}` of {type} in item {index}"
+            if name not in item:
+                raise ValueError(f"{expected}, got nothing")
+            try:
+                value = torch.as_tensor(item[name])
+            except (TypeError, ValueError, RuntimeError) as error:
+                advice = "have the Dataset return a tensor, as torchvision's `ToTensor()` makes of pictures"
+                raise ValueError(f"{expected}, got a value of {item[name].__class__.__name__}; {advice}") from error
+            if tuple(value.shape) != type.shape:
+                raise ValueError(f"{expected}, got a tensor {'×'.join(map(str, value.shape))}")
+            found[name] = _convert(value, type, f"Indexed expects `{name}` in item {index}")
         return found
+
+
+def _convert(values: Tensor, type: TensorType, expected: str) -> Tensor:
+    """Converts values to float32, those of classes to int64, on the CPU; the message of a refusal starts as given."""
+    received = str(values.dtype).removeprefix("torch.")
+    if type.classes is None and not values.is_floating_point():
+        advice = "convert it with `x.float()`"
+        if type.range:
+            low, high = type.range
+            advice = f"scale it to the range: pixels 0..255 by `x / 255 * {high - low:g} + ({low:g})`"
+        raise ValueError(f"{expected} as floats, got {received}; {advice}")
+    if type.classes is not None and (values.is_floating_point() or values.is_complex()):
+        raise ValueError(
+            f"{expected} as integers from 0 to {type.classes - 1}, got {received}; convert it with `x.long()`"
+        )
+    return values.detach().to("cpu", torch.float32 if type.classes is None else torch.int64)

@@ -29,6 +29,7 @@ from modkit.data.picture import DAMAGE, open_picture
 from modkit.data.resize import is_exact, resize
 from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
+from modkit.runs.cache import compute_once
 from modkit.types import Batch, TensorType
 
 __all__ = ["Name", "TorchvisionSet"]
@@ -36,6 +37,7 @@ __all__ = ["Name", "TorchvisionSet"]
 Name: TypeAlias = Literal["MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "CIFAR100", "SVHN", "STL10", "CelebA"]
 
 _CLASSES = {**dict.fromkeys(("MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "SVHN", "STL10"), 10), "CIFAR100": 100}
+_SPLITS = ("train", "test")
 _BY_SPLIT = ("SVHN", "STL10", "CelebA")
 """Those whose classes take `split`; the others take `train`."""
 
@@ -56,7 +58,7 @@ class TorchvisionSet:
         root: Folder that torchvision downloads to.
         size: Height and width; None leaves the pictures as they are. Others are resized bilinearly (antialiased if they
             shrink), except that those of 28×28 get two black pixels on each side for a size of 32.
-        download: Whether to download what is missing.
+        download: Whether to download what is missing; of the processes of a launch, one does.
 
     Raises:
         ValueError: If torchvision is not installed, files are missing, damaged or not the published ones, or `size` is
@@ -84,7 +86,9 @@ class TorchvisionSet:
     ) -> None:
         if size is not None and size < 1:
             raise ValueError(f"TorchvisionSet expects a size of at least 1, got {size}")
-        self._samples = {split: _load(dataset, split, root, download) for split in ("train", "test")}
+        if download:
+            _download(dataset, root)
+        self._samples = {split: _load(dataset, split, root) for split in _SPLITS}
         self._name = dataset
         shape = self._samples["train"].pixels.shape
         self._size = size or min(shape[2:])
@@ -162,7 +166,18 @@ class _Samples(NamedTuple):
         return b"" if self.labels is None else self.labels.numpy().tobytes()
 
 
-def _load(name: str, split: str, root: str, download: bool) -> _Samples:
+def _download(name: str, root: str) -> None:
+    """Downloads what is missing, in one process at a time: several would write into the same files."""
+
+    def download() -> bytes:
+        for split in _SPLITS:
+            _load(name, split, root, download=True)
+        return b""
+
+    compute_once(f"downloading {name} to {os.path.realpath(root)!r}", download)
+
+
+def _load(name: str, split: str, root: str, *, download: bool = False) -> _Samples:
     """Loads a split by torchvision's class."""
     try:
         datasets = importlib.import_module("torchvision.datasets")

@@ -35,13 +35,16 @@ def check_processes(engine: Engine, settings: Settings) -> None:
     """Checks that an engine knows of all processes, and that batches can be divided among them.
 
     Raises:
-        ValueError: If each process would train a copy, or rows of a batch would be left over.
+        ValueError: If the engine spans other processes than were started, or rows of a batch would be left over.
     """
-    if (launched := count_launched()) != engine.world:
+    launched, world = count_launched(), engine.world
+    if launched > world:
         raise ValueError(
-            f"train.engine expects an engine of the {launched} processes that were started, such as ddp; got one of "
-            f"{engine.world}, with which each process would train a copy"
+            f"{launched} processes were started, but this engine spans only {world}, so each would train its own copy: "
+            "set `train.engine=ddp`"
         )
+    if launched < world:
+        raise ValueError(f"this engine spans {world} processes, but a launcher has started only {launched}")
     if settings.batch_size % (engine.world * settings.accumulate):
         raise ValueError(
             f"train.batch_size expects a multiple of the number of processes times accumulate, {engine.world} · "

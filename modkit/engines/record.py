@@ -1,9 +1,9 @@
 """Where each process of a group is, and what ended it: kept beside the exchanges, in the store that the group has.
 
 An exchange that fails says that another process is gone or silent, but neither which nor why. A process that fails
-writes its error and leaves at once, without an exchange. Those that wait for it read what it wrote; each writes that it
-has waited, so that only a process that does neither is held to be gone. While all goes well, a process writes its place
-once in a while: one that is killed was there, or has gone on from there.
+writes its error and leaves at once, without an exchange. Those that wait for it read what it wrote, and each waiting
+process records that it is waiting; a process that records neither an error nor a wait is presumed dead. While all goes
+well, a process writes its place once in a while: one that is killed was there, or has gone on from there.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.feed import Feed
+from modkit.evaluation.needs import choose_num
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import (
     Chosen,
@@ -55,8 +56,6 @@ OF_MODELS = (*DEFAULT, "reconstruction", "reconstruction-fd", "codebook", "label
 
 OF_TRUTH = ("modes", "sliced-wasserstein", "fd", "prdc", "cost")
 """The default metrics of a run on synthetic data whose true modes are known."""
-
-_MOST = 10_000  # default limit of samples on each side
 
 
 def evaluate_run(
@@ -239,7 +238,7 @@ def _make_sources(found: Opened, model: Model, options: Options, precision: Prec
     """Makes the sources for a run's metrics: training images, held-out images, and the Model's samples."""
     data, splits = found.data, found.data.splits
     stated = found.evaluation.num if found.evaluation else None
-    count = options.num or stated or min(splits["test"], splits["train"], _MOST)
+    count = choose_num(options.num or stated, splits)
     held = from_data(data, "test", "held-out images", _choose(data, "test", count))
     indices = _match_classes(data, held) if options.per_class else _choose(data, "train", count)
     return {

@@ -11,12 +11,23 @@ from torch import nn
 
 from modkit.data.splits import is_stream
 from modkit.evaluation.extractors import choose_features, make_extractor
-from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, read_extras
+from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.models.model import Model
 from modkit.specs.settings import Evaluation
 from modkit.types import TensorType, split_levels
 
-__all__ = ["Measures", "find_codes", "find_continuous", "find_unmet", "has_logits", "list_offers", "name_needs"]
+__all__ = [
+    "Measures",
+    "choose_num",
+    "find_codes",
+    "find_continuous",
+    "find_unmet",
+    "has_logits",
+    "list_offers",
+    "name_needs",
+]
+
+_MOST = 10_000  # default limit of samples on each side
 
 
 class Measures(NamedTuple):
@@ -77,6 +88,16 @@ def has_logits(extractor: FeatureExtractor, type: TensorType) -> bool:
         return extractor(torch.zeros(1, *type.shape, device=device)).logits is not None
 
 
+def choose_num(stated: int | None, splits: Mapping[str, int]) -> int:
+    """Chooses how many samples an evaluation compares on each side, unless their number is stated.
+
+    Examples:
+        >>> choose_num(None, {"train": 60_000, "test": 9_000})
+        9000
+    """
+    return stated or min(splits.get("test", 0), splits.get("train", 0), _MOST)
+
+
 def name_needs(name: str, missing: Sequence[str]) -> str:
     """Says what a metric lacks."""
     return f"{name} requires {', '.join(missing)}, which these samples and features do not provide"
@@ -118,7 +139,7 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
         }
         if missing := [need for need in metric.needs if any(need not in offers.get(side, ()) for side in metric.sets)]:
             found[path] = name_needs(type(metric).__name__, missing)
-    return found | _find_few(settings, data.splits, watches)
+    return found | (_find_few(settings, data.splits, watches) or _find_many(measures, data.splits, watches))
 
 
 def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
@@ -132,6 +153,22 @@ def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) ->
     if test < 2 and not watches:
         return {"evaluate": f"expected at least 2 samples in the test split to measure, got {test}"}
     return {}
+
+
+def _find_many(measures: Measures, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
+    """Finds numbers of samples that are too large for a metric."""
+    settings, found = measures.settings, {}
+    counts = [
+        ("evaluate" if settings.num is None else "evaluate.num", choose_num(settings.num, splits), measures.metrics)
+    ]
+    counts += [("evaluate.watch.num", settings.watch.num, measures.watched)] if watches else []
+    for path, count, metrics in counts:
+        for metric in metrics.values():
+            most = read_extras(metric, MetricExtras).most
+            if most is not None and count > most:
+                expected = f"expected at most the {most} samples that {type(metric).__name__} compares"
+                found[path] = f"{expected}, got {count}" + ("; set evaluate.num" if path == "evaluate" else "")
+    return found
 
 
 def _may_have_logits(features: FeatureExtractor | None, data: Data, x: TensorType) -> bool:

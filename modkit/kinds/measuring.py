@@ -131,7 +131,9 @@ class MetricExtras:
         given: `given(state, set, statistics)` adds a set of which only the mean and covariance are known, and returns
             the new state.
         place: `place(state, device)` returns the state, of which `result` may compute on the device.
+        most: The largest number of samples of a set that it can compare, so that more are refused before training.
     """
 
     given: Callable[[Any, str, Any], Any] | None = None
     place: Callable[[Any, torch.device], Any] | None = None
+    most: int | None = None

@@ -139,6 +139,7 @@ class Wasserstein(StoredMetric):
     """
 
     better = "lower"
+    most = _MOST
 
     def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:
         """Returns the state with more samples of a set: `features`, `b d`.

@@ -166,9 +166,15 @@ def _drop_path(value: str, place: Place) -> str:
 
 
 def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:
-    """Counts the samples in each split; empty for an exported run, whose data may not be available."""
-    data = None if run.exported else made.site.make_data()
-    made.site.check()
+    """Counts the samples in each split; empty for a run of an earlier version whose data are not at hand."""
+    kept: Mapping[str, int] = run.lock.get("splits", {})
+    if kept or run.exported:
+        return kept
+    try:
+        data = made.site.make_data()
+        made.site.check()
+    except (ValueError, OSError):
+        return {}
     return data.splits if data else {}
 
 
@@ -176,7 +182,7 @@ def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor])
     """Makes the lock for the exported spec; if the run was migrated, with the parts that are installed now."""
     lock = dict(run.lock)
     if made.migrated:
-        kept = ("python", "torch", "numpy", "threads", "packages", "commit", "seed")
+        kept = ("python", "torch", "numpy", "threads", "packages", "commit", "seed", "splits", "data")
         fresh = made.plan.lock({key: value.shape for key, value in weights.items()}, made.x, made.fields)
         lock = {**fresh, **{name: lock[name] for name in kept if name in lock}}
     return {**lock, "spec": hash_data(text)}

@@ -238,12 +238,12 @@ def list_names(directory: Path) -> list[str]:
 
 
 def find_latest(directory: Path) -> Path | None:
-    """Finds the last checkpoint that can be verified; None if there is none.
+    """Finds the last checkpoint that can be verified, block by block; None if there is none.
 
     Raises:
         OSError: If a file cannot be opened or read.
     """
-    latest, _ = _find_intact(directory, list_names(directory), None, None)
+    latest, _ = _find_intact(directory, list_names(directory), None, None, mapped=True)
     return latest.path if latest else None
 
 

@@ -9,10 +9,12 @@
     seed, spec  the training seed, and the SHA-256 of the resolved spec
     model       a hash of the keys and shapes of the model's state dict
     state       the same keys and shapes in full
+    splits      the number of samples in each split of the data
+    data        the hash of the data's content and preprocessing, their `key`, if the run was trained
     run         a hash of all this, which the run's checkpoints carry
     sha256      a hash of the file, which finds damage
 
-Format 1, without `at`, `packages`, `commit` and `state`, can still be read.
+Format 1, without `at`, `packages`, `commit` and `state`, can still be read; so can locks without `splits` and `data`.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ _FORMAT = 2
 _FORMATS = (1, 2)
 _SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
-_TYPES = {"state": dict, "written": dict, "revisions": list}
+_TYPES = {"state": dict, "written": dict, "revisions": list, "splits": dict, "data": str}
 
 
 class Entry(Protocol):
@@ -130,6 +132,8 @@ def decode(data: bytes) -> dict[str, Any]:
     for name, expected in _TYPES.items():
         if name in rest and not isinstance(rest[name], expected):
             raise ValueError(f"expected `{name}` to be a {expected.__name__}, got {rest[name]!r}")
+    if not all(type(count) is int for count in rest.get("splits", {}).values()):
+        raise ValueError(f"expected `splits` to be numbers of samples by name, got {rest['splits']!r}")
     return rest
 
 

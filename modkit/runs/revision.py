@@ -52,16 +52,19 @@ def revise_lock(
     Args:
         lock: The lock of the run, with its spec.
         spec_text: That spec, YAML.
-        new_lock: What the run goes on with: the rows of its parts that are new are added.
+        new_lock: What the run goes on with: the rows of its parts that are new are added, and its data
+            replace the former ones.
         new_text: The spec that it goes on with, YAML.
         changes: What has changed, as plain JSON; none if only a revision that was cut off is taken out.
         step: The step from which the changes hold.
     """
     known = {(row["kind"], row["name"]): row for row in lock["parts"]}
+    data = {name: new_lock[name] for name in ("splits", "data") if name in new_lock}
     parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in new_lock["parts"]]
     added = [{"step": step, "changes": list(changes)}] if changes else []
     return {
         **lock,
+        **data,
         "spec": hash_data(new_text),
         "former": hash_data(spec_text),
         "parts": parts,

@@ -441,8 +441,9 @@ class Run:
         self._timing.cut()
         for folder in (self.path, self.samples):
             clear_temporary(folder)
-        if self.checkpoints.is_dir():
-            store.recover(self.checkpoints)
+        for folder in (self.checkpoints, self.averages):
+            if folder.is_dir():
+                store.recover(folder)
 
     def write_picture(self, name: str, grid: Tensor) -> Path:
         """Writes `samples/<name>.png`.

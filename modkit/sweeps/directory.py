@@ -70,8 +70,8 @@ def record(path: Path, description: Mapping[str, Any]) -> None:
     if (path / _SWEEP).exists():
         _check_same(path, description)
     _write(path / _SWEEP, json.dumps(description, indent=1))  # first, since it marks the directory as a sweep
-    for folder in (path, path / "specs", *path.glob("runs/*"), *path.glob("runs/*/evaluations")):
-        folder.mkdir(exist_ok=True)
+    (path / "specs").mkdir(exist_ok=True)
+    for folder in filter(Path.is_dir, (path, path / "specs", *path.glob("runs/*"), *path.glob("runs/*/evaluations"))):
         for entry in [found for found in folder.iterdir() if find_final_name(found.name)]:
             entry.unlink()  # left by a process that was killed
     for name, text in description["runs"].items():

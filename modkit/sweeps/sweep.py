@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -186,7 +189,11 @@ class _Work:
     jobs: int
 
     def run(self) -> tuple[Failure, ...]:
-        """Runs all processes and returns the failures; ends its processes if it is interrupted."""
+        """Runs all processes and returns the failures; ends its processes if it is interrupted, also by SIGTERM."""
+        with _catch_termination() as asked:
+            return self._run(asked)
+
+    def _run(self, asked: threading.Event) -> tuple[Failure, ...]:
         runs = dict.fromkeys(trial.run for trial in self.trials)
         done = sum(map(self.is_trained, runs)) + sum(map(self.is_evaluated, self.trials))
         self.progress.begin_stage("sweep", done, len(runs) + len(self.trials))
@@ -195,7 +202,7 @@ class _Work:
         failures: list[Failure] = []
         working: list[_Child] = []
         try:
-            while waiting or working:
+            while (waiting or working) and not asked.is_set():
                 while waiting and len(working) < self.jobs:
                     slot = min({*range(self.jobs)} - {child.slot for child in working})
                     working.append(self._start(*waiting.popleft(), slot, share_devices(devices, slot, self.jobs)))
@@ -209,6 +216,8 @@ class _Work:
                     self.progress.step(None)
                 if not ended:
                     time.sleep(_PAUSE)
+            if asked.is_set():
+                raise SystemExit(128 + signal.SIGTERM)
         finally:
             for child in working:
                 child.process.terminate()
@@ -262,6 +271,20 @@ class _Work:
         self.progress.note(f"failed: {command}\n{text.strip()}")
         label = child.trial.label if child.trial else None
         return Failure(child.run, label, command, child.process.returncode, text)
+
+
+@contextmanager
+def _catch_termination() -> Iterator[threading.Event]:
+    """Sets an event at SIGTERM, which would otherwise end this process and leave those that it has started."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only that one can handle signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _launch(

@@ -11,13 +11,17 @@ begins a new run with other settings. What may change takes effect from the step
 - the number of steps, of the stage at hand and of later ones;
 - the device, the engine, workers, loggers, and when losses are logged, pictures drawn and checkpoints written;
 - parts that only sampling uses: samplers, guidance, decodings.
+
+The data of an unchanged spec may have other contents by now, as a file that was written again. That is warned of, and
+recorded like a change of the spec.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from modkit.building.difference import ABSENT, compare_trees, format_value
 from modkit.building.migration import load_current_spec
@@ -29,7 +33,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
 
-__all__ = ["Change", "Written", "update_spec", "find_changes"]
+__all__ = ["Change", "Written", "update_spec", "find_changes", "find_data_changes"]
 
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
@@ -140,6 +144,24 @@ def find_changes(run: Run, planned: Plan) -> list[Change]:
     if problems:
         raise SpecError(problems)
     return changes
+
+
+def find_data_changes(run: Run, lock: Mapping[str, Any]) -> list[Change]:
+    """Finds whether the data of a run have other contents than when it last trained; at most one change.
+
+    Args:
+        run: The run.
+        lock: What it is to go on with. Only what both locks know of their data is compared.
+    """
+    known = [name for name in ("splits", "data") if name in run.lock and name in lock]
+    if all(run.lock[name] == lock[name] for name in known):
+        return []
+    return [Change("data", *(_describe_data({name: one[name] for name in known}) for one in (run.lock, lock)))]
+
+
+def _describe_data(known: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{count:,} {split}" for split, count in known.get("splits", {}).items())
+    return ", ".join(filter(None, (f"{counts} samples", f"hash {known['data']}" if "data" in known else "")))
 
 
 def _may_change(path: str, planned: Plan) -> bool:

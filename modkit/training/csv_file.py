@@ -4,8 +4,8 @@
     0,1,0.9,0.25,
     0,2,0.8,0.3125,41.5
 
-The table is the run's metrics in another form: it is written from them when a run starts or is resumed, so that rows
-after the checkpoint go as theirs do, and then grows with them.
+The table is rebuilt from the metrics at each start, so rows after the checkpoint disappear from both; after that, each
+logged row is appended to both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Interruption: Ctrl-C lets the current training step be completed and saved; pressed again, it stops at once.
 
-SIGTERM and SIGUSR1, by which clusters announce that a job's time ends, do the same, except that they may come again: a
-scheduler kills what it no longer waits for. Of several processes, all stop at the same place if any was asked to.
+SIGTERM and SIGUSR1, by which clusters announce that a job's time ends, do the same, but repeating them does not force
+an immediate stop: a scheduler that loses patience sends SIGKILL anyway. Of several processes, all stop at the same
+place if any was asked to.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     steps of epoch e read view e mod K        view v of a sample: condensed from what epoch v reads of the data
 
-Views keep crops and flips: of K views, each sample shows K. They are in the cache folder (`modkit.runs.cache`):
+Each view fixes one crop and flip of every sample, so with K views a sample is seen in K variants. They are in the cache
+folder (`modkit.runs.cache`):
 
     stages/KEY/view-0, view-1, …    KEY: hash of the weights that condense, the data's key, the seed and the stage
 

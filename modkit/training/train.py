@@ -45,7 +45,7 @@ from modkit.specs.overrides import apply
 from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
-from modkit.training.changes import Change, Written, find_changes, update_spec
+from modkit.training.changes import Change, Written, find_changes, find_data_changes, update_spec
 from modkit.training.interruption import Stopped
 from modkit.training.schedule import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
@@ -163,7 +163,8 @@ def execute(
         SpecError: As `train`.
         ValueError: As `train`.
     """
-    if report.data is None:
+    data = report.data
+    if data is None:
         raise ValueError("training expects a spec with `data`, got one without")
     read_mode()
     site = Site(report.plan, meta=False)
@@ -174,8 +175,8 @@ def execute(
     check_workers(settings.workers)
     _check_memory(report, settings)
     show_warnings(report.findings, str(path))
-    name = report.plan.data.part.name if report.plan.data else type(report.data).__name__
-    opened = Opened(report.data, name, evaluation, site)
+    name = report.plan.data.part.name if report.plan.data else type(data).__name__
+    opened = Opened(data, name, evaluation, site)
     watch = make_watch(opened, settings.seed, settings.precision) if evaluation else None
     changes = find_changes(before, report.plan) if before else []
     if before:
@@ -192,7 +193,11 @@ def execute(
         for stage in schedule_stages(model, settings):
             check_trainable(model, stage)
         lock = {**report.lock(), **(origin or {})}
-        make_run = before.hold if before else partial(Run.create, path, report.plan.resolved, lock, overwrite)
+
+        def make_run() -> Run:
+            lock["data"] = data.key
+            return before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite)
+
         with _open_shared(engine, path, make_run) as run:
             trainer: Trainer | None = None
             try:
@@ -200,11 +205,13 @@ def execute(
                     run.save(*begun)
                 model = model.to(engine.device)
                 _tune(model, settings)
+                if before and engine.rank == 0:
+                    changes += _find_other_data(before, lock)
                 if before and engine.device.type == "cpu":
                     _warn_of_threads(before)
                 callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
                 shown = Silent() if engine.rank or progress is None else progress
-                trainer = Trainer(model, report.data, settings, engine, run, callbacks, shown, watch)
+                trainer = Trainer(model, data, settings, engine, run, callbacks, shown, watch)
                 step = trainer.resume(partial(_exchange, model, before, report.plan, changes) if before else None)
                 if changes or run.half_revised:
                     run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
@@ -338,6 +345,17 @@ def _exchange(
     """Returns a checkpoint's weights with those of what has been put into slots for sampling since."""
     revised = [*list_revised(run, checkpoint), *(change.path for change in changes)]
     return exchange_weights(weights, model, planned.spec, planned, revised)
+
+
+def _find_other_data(run: Run, lock: Mapping[str, Any]) -> list[Change]:
+    """Finds whether a run goes on with data of other contents, and warns of it."""
+    found = find_data_changes(run, lock)
+    for change in found:
+        _logger.warning(
+            "%s was trained on other data, and is resumed with these: %s; to train on these alone, overwrite the run",
+            *(run.path, change),
+        )
+    return found
 
 
 def _warn_of_threads(run: Run) -> None:

@@ -169,11 +169,12 @@ class Trainer:
             self._log(states, losses, last)
             if last or cursor.step % settings.samples.every == 0:
                 self._save_picture(averages)
+            due = last or cursor.step % settings.checkpoints.every == 0
             if self.scorer and (last or cursor.step % self.scorer.every == 0):
-                self._score(self.scorer, averages)
+                with self._save_if_refused(states, averages) if due else nullcontext():
+                    self._score(self.scorer, averages)
             if averages.every and (last or cursor.step % averages.every == 0):
                 self._saver.keep(averages, cursor)
-            due = last or cursor.step % settings.checkpoints.every == 0
             stop = self._interruption.is_asked() if last else self._interruption.poll()
             if due or stop:
                 self._saver.save(states, averages, cursor, due=due)
@@ -270,6 +271,17 @@ class Trainer:
         self.run.log({"stage": cursor.stage, "step": cursor.step, "scores": values})
         self.callbacks.scores_ready(cursor.step, values)
         self.progress.note(f"step {cursor.step}: " + ", ".join(f"{n} {value:.4g}" for n, value in values.items()))
+
+    @contextmanager
+    def _save_if_refused(self, states: Sequence[PlayerState], averages: Averages) -> Iterator[None]:
+        """Saves the checkpoint that is due if a score is refused, which would be refused again on the way to it."""
+        try:
+            yield
+        except ValueError:
+            if self.engine.world == 1:  # others may not be where this process is, and saving takes them all
+                self._saver.save(states, averages, self._cursor)
+                self._saver.finish(self._cursor)
+            raise
 
     @contextmanager
     def _use_average(self, averages: Averages) -> Iterator[None]:

@@ -228,8 +228,13 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
         with zipfile.ZipFile(tmp_path / "json.zip", "w") as archive:
             archive.writestr("dataset.json", content)
         refuse(message, tmp_path / "json.zip")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(2**26 + 1))
+    assert (tmp_path / "bomb.zip").stat().st_size < 2**17
+    refuse("'a.png' claims 67,108,865 bytes, expected at most 67,108,864 of a deflated picture: store it without",
+           tmp_path / "bomb.zip")  # fmt: skip
     monkeypatch.setattr(members, "_LARGEST", 10)
-    refuse("claims .* bytes", write_tar(tmp_path / "5" / "x.tar", PICTURES))
+    refuse("has .* bytes, expected at most 10 of a picture", write_tar(tmp_path / "5" / "x.tar", PICTURES))
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])

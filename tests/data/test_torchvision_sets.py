@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import sys
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from modkit import Spec, SpecError, check, use
 from modkit.data import FashionMNIST
 from modkit.data.torchvision_sets import TorchvisionSet
 from modkit.rng import Rng
+from modkit.runs import cache
 from modkit.types import TensorType
 from tests.files import PIXELS, write_fashion_mnist
 from tests.refusals import check_refusal
@@ -191,6 +193,36 @@ def test_missing_and_damaged_files_are_told_by_the_check(tmp_path):
         with pytest.raises(SpecError, match=message):
             check(Spec(model="gan", data=use("torchvision", root=str(tmp_path))))
     check_refusal("a size of at least 1, got 0", TorchvisionSet, size=0)
+
+
+def test_processes_of_a_launch_download_once_and_the_others_wait(tmp_path, monkeypatch):
+    """The fault: each downloaded, all into the same files."""
+    write_fashion_mnist(tmp_path / "MNIST" / "raw")
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    begun, waiting, asked = Event(), Event(), []
+    monkeypatch.setattr(cache._logger, "info", lambda *message: waiting.set())
+
+    class Downloading(datasets.MNIST):
+        def __init__(self, root, train=True, download=False):
+            asked.append((download, train))
+            if download and train:
+                begun.set()
+                assert waiting.wait(30)
+            super().__init__(root, train=train)
+
+    monkeypatch.setattr(datasets, "MNIST", Downloading)
+    Downloading.__name__ = "MNIST"  # which names the folder
+    made = []
+    threads = [Thread(target=lambda: made.append(TorchvisionSet(root=str(tmp_path), download=True))) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(30)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 2 and made[0].key == made[1].key
+    assert asked[:2] == [(True, True), (True, False)] and not any(download for download, _ in asked[2:])
 
 
 def test_labels_that_are_no_classes_are_refused(tmp_path):

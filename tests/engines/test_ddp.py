@@ -177,7 +177,10 @@ class Several:
 
 
 def test_processes_and_batches_are_checked(monkeypatch):
-    check_refusal("expects an engine of the 1 processes", check_processes, Several(), Settings())
+    check_refusal("spans 4 processes, but a launcher has started only 1", check_processes, Several(), Settings())
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    message = "8 processes were started, but this engine spans only 4, so each would train its own copy: set `train.e"
+    check_refusal(message, check_processes, Several(), Settings())
     monkeypatch.setenv("WORLD_SIZE", "4")
     check_processes(Several(), Settings(batch_size=16, accumulate=2))
     wrong = Settings(batch_size=12, accumulate=2)

@@ -45,6 +45,21 @@ def make_spec(evaluate, model=GAN, data=DIGITS, **train):
             r"watch.metrics\[0\].*Reconstruction requires pairs",
         ),
         ({"watch": {"every": 1, "num": 5000}}, {}, "watch.num.*expected at most the 1437 training samples, got 5000"),
+        (
+            {"metrics": ["fd", "wasserstein"], "num": 5001, "features": "pixels"},
+            {"data": {"use": "ring", "num": 6000, "num_test": 6000}},
+            "evaluate.num.*expected at most the 5000 samples that Wasserstein compares, got 5001",
+        ),
+        (
+            {"metrics": ["wasserstein"]},
+            {"data": {"use": "ring", "num": 7000, "num_test": 6000}},
+            "evaluate: expected at most the 5000 samples that Wasserstein .* got 6000; set evaluate.num",
+        ),
+        (
+            {"watch": {"every": 1, "num": 6000, "metrics": ["wasserstein"]}},
+            {"data": {"use": "ring", "num": 7000, "num_test": 60}},
+            "evaluate.watch.num.*expected at most the 5000 samples that Wasserstein compares, got 6000",
+        ),
         ({"num": 1000}, {}, "evaluate.num.*1437 samples of the train and the 360 of the test split, got 1000"),
     ],
 )

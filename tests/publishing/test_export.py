@@ -5,6 +5,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -15,8 +16,11 @@ from modkit import Spec, SpecError, TensorType, build, load, train, use
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
 from modkit.parts.registry import get_registry
+from modkit.publishing.average import rebuild_average
 from modkit.publishing.export import export
 from modkit.publishing.import_weights import import_weights
+from modkit.runs.layout import LOCK
+from modkit.runs.lock import encode
 from modkit.runs.run import Run
 from modkit.types import Score
 from tests.command import run as run_command
@@ -138,6 +142,25 @@ def test_it_loads_in_a_new_environment_and_samples_the_same(run, exported, tmp_p
     done = subprocess.run([python, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert torch.equal(load_file(tmp_path / "x")["x"], load(run).sample(3, seed=0))
+
+
+def test_neither_an_export_nor_its_counts_need_the_data(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((64, 2)).astype(np.float32))
+    data = use("array", path=str(tmp_path / "x.npy"))
+    settings = {"batch_size": 8, "device": "cpu", "ema": {"std": 0.1, "every": 1}, "samples": {"num": 1}}
+    run = train(Spec(data=data, model=use("gan", z_dim=2), train=settings), tmp_path / "run", steps=2)
+    (tmp_path / "x.npy").rename(tmp_path / "y.npy")
+    paths = (
+        export(run, tmp_path / "a"),
+        rebuild_average(run, 0.08, tmp_path / "b").path,
+        export(tmp_path / "a", tmp_path / "c"),
+    )
+    for path in paths:
+        assert "57 train, 7 test samples; one sample is 2" in (path / "README.md").read_text()
+    lock = {name: value for name, value in run.lock.items() if name != "splits"}  # as before they were kept
+    (run.path / LOCK).write_bytes(encode(lock))
+    card = (export(run.path, tmp_path / "d") / "README.md").read_text()
+    assert "one sample is 2" in card and "samples; one" not in card
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "state.json", "modkit.lock", "spec.yaml"])

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modkit.runs import checkpoint
+from modkit.runs import checkpoint, verified
 from modkit.runs.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -515,6 +515,21 @@ def test_what_is_mapped_stays_in_its_file_until_it_is_looked_up(tmp_path):
     assert torch.equal(load(path).tensors["model"]["n"], torch.tensor(3)), "the file stays as it is"
     shutil.rmtree(path)
     assert torch.equal(found["w"], torch.ones(rows, size))
+
+
+def test_finding_the_latest_verifies_its_tensors_and_keeps_none(tmp_path, monkeypatch):
+    """The fault: a run's last message read a whole checkpoint into memory to name it."""
+    save(tmp_path, "step-1", small())
+    path, mapped = save(tmp_path, "step-2", small()), []
+    read_tensors = verified.read_tensors
+    monkeypatch.setattr(
+        checkpoint, "read_tensors", lambda *given, **how: mapped.append(how["mapped"]) or read_tensors(*given, **how)
+    )
+    assert find_latest(tmp_path) == path and mapped and all(mapped)
+    data = bytearray((path / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (path / "model.safetensors").write_bytes(data)
+    assert find_latest(tmp_path) == tmp_path / "step-1"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])

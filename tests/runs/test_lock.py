@@ -15,7 +15,7 @@ import torch
 
 import modkit.types
 from modkit.part import Part
-from modkit.runs.lock import compare, find_drift, make_lock, suggest_install
+from modkit.runs.lock import compare, decode, encode, find_drift, make_lock, suggest_install
 from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
@@ -178,6 +178,17 @@ def test_what_is_no_lock_is_refused():
             compare(made(), made() | {"parts": [row]})
     with pytest.raises(ValueError, match="parts of a lock to have a list of paths `at`, got 'model'"):
         compare(made(), made() | {"parts": [made()["parts"][0] | {"at": "model"}]})
+
+
+def test_values_of_another_type_are_refused():
+    for name, value, expected in (
+        ("revisions", {}, "expected `revisions` to be a list, got {}"),
+        ("splits", [8], r"expected `splits` to be a dict, got \[8\]"),
+        ("splits", {"train": "8"}, "expected `splits` to be numbers of samples by name, got {'train': '8'}"),
+        ("data", 8, "expected `data` to be a str, got 8"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            decode(encode(made() | {name: value}))
 
 
 def git(folder, *arguments):

@@ -219,7 +219,9 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
         marks.append(run.mark())
     assert [mark.size for mark in marks] == [0, 12, 24, 36, 48]
     save(run.checkpoints, "step-1", Checkpoint())
-    (run.checkpoints / ".step-2.tmp-5").mkdir()
+    save(run.averages, "step-1", Checkpoint())
+    for folder in (run.checkpoints, run.averages):
+        (folder / ".step-2.tmp-5").mkdir()
     run.finish()
     for name in ("metrics.jsonl", "timing.jsonl"):
         with (run.path / name).open("ab") as file:
@@ -228,7 +230,8 @@ def test_cut_takes_the_metrics_back_and_keeps_the_timing(run):
     run.cut(marks[2])
     assert run.read_metrics() == [{"step": 0}, {"step": 1}] and run.status == "started"
     assert (run.path / "timing.jsonl").read_bytes().count(b"\n") == 4
-    assert os.listdir(run.checkpoints) == ["step-1"] and list_names(run.checkpoints) == ["step-1"]
+    for folder in (run.checkpoints, run.averages):
+        assert os.listdir(folder) == ["step-1"] and list_names(folder) == ["step-1"]
     run.log({"step": 2})
     run.log_time({"step": 4})
     assert run.read_metrics() == [{"step": 0}, {"step": 1}, {"step": 2}] and run.mark() == marks[3]

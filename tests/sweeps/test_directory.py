@@ -57,3 +57,11 @@ def test_a_pipe_in_a_sweep_is_refused(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(ValueError, match=f"expected a regular file, got a pipe or device: .*{name}"):
         record(tmp_path, DESCRIPTION)
+
+
+def test_a_file_among_the_runs_is_left_alone(tmp_path: Path) -> None:
+    record(tmp_path, DESCRIPTION)
+    (tmp_path / "runs" / "train.seed=0").mkdir(parents=True)
+    (tmp_path / "runs" / "notes.txt").write_text("mine")
+    record(tmp_path, DESCRIPTION)
+    assert (tmp_path / "runs" / "notes.txt").read_text() == "mine"

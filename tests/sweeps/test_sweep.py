@@ -249,19 +249,22 @@ def test_each_job_has_devices_of_its_own(file, out, monkeypatch):
     assert seen[:2] == ["GPU-a,GPU-b", "2,3"] and seen[2] in seen[:2]
 
 
-def test_an_interrupted_sweep_ends_its_processes(file, out, monkeypatch):
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupted_sweep_ends_its_processes(number, error, file, out, monkeypatch):
     log: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
 
     def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     def launch(arguments: list[str], *_: Any) -> Child:
         return Child(0, lambda word: log.append(f"{word} {Path(arguments[1]).stem}"))
 
     monkeypatch.setattr(sweeps, "_launch", launch)
     monkeypatch.setattr(sweeps.time, "sleep", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error) as caught:
         sweep(file, ["seed=0,1"], out, jobs=2)
+    assert getattr(caught.value, "code", 143) == 143 and signal.getsignal(signal.SIGTERM) is before
     names = ("train.seed=0", "train.seed=1")
     assert log == [f"{word} {name}" for word in ("start", "terminate", "wait") for name in names]
 

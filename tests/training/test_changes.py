@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
-from modkit import Run, Spec, SpecError, train
+from modkit import Run, Spec, SpecError, TensorType, fit, train, use
 from modkit.cli.app import app
+from modkit.models import GAN
 from modkit.runs import files
+from modkit.runs.layout import LOCK
+from modkit.runs.lock import encode
 from tests.run_folders import contents, differing
 
 TEXT = """\
@@ -150,3 +155,45 @@ def test_resuming_where_no_run_is_says_that_it_starts_one(tmp_path: Path, caplog
     caplog.clear()
     command("train", file, "--out", tmp_path / "run", "--resume")
     assert "holds no run" not in caplog.text
+
+
+def test_other_data_are_warned_of_and_recorded_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, spec = tmp_path / "x.npy", SPEC.with_value("data", use("array", path=str(tmp_path / "x.npy")))
+    points = np.random.default_rng(0).standard_normal((64, 2)).astype(np.float32)
+    np.save(file, points)
+    run = trained(tmp_path / "run", spec=spec, steps=2)
+    former = run.lock["data"]
+    trained(tmp_path / "run", "train.steps=3", spec=spec, resume=True)  # as they were
+    assert not caplog.messages and run.lock["splits"] == {"train": 57, "test": 7}
+    np.save(file, points[:40] + 100)
+    trained(tmp_path / "run", "train.steps=4", spec=spec, resume=True)
+    now = Run.open(run.path).lock["data"]
+    change = f"data was 57 train, 7 test samples, hash {former}, now 37 train, 3 test samples, hash {now}"
+    assert caplog.messages == [
+        f"{run.path} was trained on other data, and is resumed with these: {change}; to train on these alone, "
+        "overwrite the run"
+    ]
+    step, told = read_revisions(run)[-1]
+    assert step == 3 and told[-1] == change.replace("data was ", "data: ").replace(", now ", " -> ") and former != now
+    trained(tmp_path / "run", "train.steps=5", spec=spec, resume=True)
+    assert len(caplog.messages) == 1
+
+
+def test_other_tensors_are_warned_of_and_those_of_an_older_lock_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    points, options = torch.randn(32, 2), {"batch_size": 8, "device": "cpu", "checkpoints": {"every": 2}}
+
+    def train_on(points: torch.Tensor, steps: int, resume: bool = True) -> Run:
+        model = GAN(TensorType((2,)), generator="mlp", discriminator="mlp", z_dim=2)
+        return fit(model, points, tmp_path / "run", steps=steps, resume=resume, **options)
+
+    run = train_on(points, 2, resume=False)
+    train_on(points + 100, 4)
+    (message,) = caplog.messages
+    assert "was trained on other data" in message
+    assert [change.split(":")[0] for change in read_revisions(run)[-1][1]] == ["train.steps", "data"]
+    lock = {name: value for name, value in Run.open(run.path).lock.items() if name not in ("splits", "data")}
+    (run.path / LOCK).write_bytes(encode(lock))
+    train_on(points, 6)
+    assert caplog.messages == [message]

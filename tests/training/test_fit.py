@@ -1,10 +1,13 @@
 """Fitting objects: what data may be, and that `fit`, `train` and a loop of one's own compute the same."""
 
+import re
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import modkit
@@ -111,6 +114,84 @@ def test_fields_come_along():
     assert pairs.fields["labels"].tolist() == [2]
 
 
+LABELS = {"labels": TensorType((), classes=3)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("label", [torch.uint8, torch.int32, torch.bool])
+def test_other_floats_and_integers_are_converted(dtype, label):
+    x, y = points().to(dtype), (torch.arange(12) % 2).to(label)
+    for data in (as_data((x, {"labels": y}), X, LABELS), as_data(TensorDataset(x, y), X, LABELS)):
+        batch = data.read("train", [3, 1], modkit.Rng(0))
+        assert batch.x.dtype == torch.float32 and torch.equal(batch.x, x[[3, 1]].float()) and data.key
+        assert batch.fields["labels"].dtype == torch.int64 and batch.fields["labels"].tolist() == [1, 1]
+
+
+def test_doubles_of_numpy_train(tmp_path):
+    data = [row.astype(np.float64) for row in points().numpy()]
+    modkit.fit(make_gan(), ListDataset(data), tmp_path / "run", steps=1, **TINY)
+    modkit.fit(make_gan(), torch.from_numpy(np.stack(data)), tmp_path / "other", steps=1, **TINY)
+
+
+class ListDataset(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+BYTES, IMAGE = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), TensorType((1, 8, 8), range=(-1.0, 1.0))
+PILLOW = Image.new("L", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("data", "x", "fields", "message"),
+    [
+        (
+            BYTES,
+            IMAGE,
+            {},
+            "Tensors expects samples as floats, got uint8; scale it to the range: pixels 0..255 by "
+            "`x / 255 * 2 + (-1)`",
+        ),
+        (TensorDataset(BYTES), IMAGE, {}, "Indexed expects `x` in item 0 as floats, got uint8; scale it to the range"),
+        (points().long(), X, {}, "Tensors expects samples as floats, got int64; convert it with `x.float()`"),
+        (
+            (points(), {"labels": torch.zeros(12)}),
+            X,
+            LABELS,
+            "Tensors expects labels as integers from 0 to 2, got float32; convert it with `x.long()`",
+        ),
+        (
+            ListDataset([PILLOW]),
+            IMAGE,
+            {},
+            "Indexed expects `x` of 1×8×8 in [-1, 1] in item 0, got a value of Image; have the Dataset return a tensor",
+        ),
+        (ListDataset([(PILLOW, 1)]), IMAGE, LABELS, "got a value of Image"),
+        (
+            ListDataset([{"x": points()[0], "labels": "cat"}]),
+            X,
+            LABELS,
+            "`labels` of scalar codes of 3 classes in item 0, got a value of str",
+        ),
+        (
+            ListDataset([points()[0]]),
+            X,
+            LABELS,
+            "Indexed expects `labels` of scalar codes of 3 classes in item 0, got nothing",
+        ),
+    ],
+)
+def test_values_of_another_kind_are_refused(data, x, fields, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        as_data(data, x, fields)
+
+
 def test_a_dataset_that_augments_gives_the_same_sample_again():
     class Noisy(torch.utils.data.Dataset):
         def __len__(self):
@@ -134,8 +215,8 @@ class Stream(torch.utils.data.IterableDataset):
     ("data", "message"),
     [
         (torch.zeros(4, 3), r"Tensors expects samples with 4 rows of 2 unbounded, got a tensor 4×3"),
-        (Stream(), "expect samples that can be indexed, got a stream: Stream"),
-        (3, "data expect a data part, a tensor, .* got int"),
+        (Stream(), "`data` must be samples that can be indexed, got a stream: Stream"),
+        (3, "`data` must be a data part, a tensor, .* got int"),
         (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),
         (Digits(size=8), r"the model was composed for samples of 2 unbounded; got data with samples of 1×8×8"),
     ],

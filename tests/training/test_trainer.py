@@ -247,6 +247,27 @@ def test_a_step_that_fails_ends_the_processes_and_the_thread_that_read(tmp_path)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("modkit-batches")]
 
 
+class Refusing:
+    every = 1000
+
+    def __call__(self, model, engine):
+        raise ValueError("Refusing expects more samples")
+
+
+def test_a_score_that_is_refused_ends_training_after_the_checkpoint_that_is_due(tmp_path):
+    """The fault: the checkpoint of that step was not written, so that resuming came to the same score again."""
+    settings = {"steps": 3, "checkpoints": {"every": 2}}
+    one = trainer(spec(VAE, **settings), tmp_path / "run")
+    one.scorer = Refusing()
+    good = tmp_path / "run" / "checkpoints" / "step-00000003"
+    with pytest.raises(TrainingError, match=f"Refusing expects more samples at step 3 .*checkpoint is {good}"), one.run:
+        one.fit()
+    again, plain = fitted(VAE, tmp_path / "run", **settings), fitted(VAE, tmp_path / "plain", **settings)
+    assert again.run.finished and all(
+        torch.equal(value, state(plain.model)[n]) for n, value in state(again.model).items()
+    )
+
+
 def test_watchers_are_told_in_order(tmp_path):
     told = []
 
