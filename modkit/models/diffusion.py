@@ -239,7 +239,7 @@ class Diffusion(Model):
         """An upper bound on -log p(x), see `bound`, by which joint training learns: its noise is independent of x.
 
         Raises:
-            ValueError: If the coupling pairs noise with the data, or there is an alignment: neither would have an effect.
+            ValueError: If the coupling pairs noise with the data, or there is an alignment: both would be ignored.
         """
         if self.alignment:
             raise ValueError(f"Diffusion expects no alignment in joint training, got {type(self.alignment).__name__}")
