@@ -14,6 +14,7 @@ import torch
 import modkit
 from modkit import Rng, Spec, TensorType, use
 from modkit.diffusion.guidance import ClassifierFree
+from modkit.diffusion.log_snr import Learned
 from modkit.diffusion.parametrizations import X0, Eps, EpsLearned, Flow, V
 from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Linear
 from modkit.diffusion.schedules import Flow as Line
@@ -277,6 +278,19 @@ def test_whatever_preserves_variance_is_followed_to_the_data(part, schedule):
     made = build_sampler(part, schedule, steps=4)
     x = run(made, lambda x_t, t: Denoised(x_0.expand_as(x_t)), noise())
     torch.testing.assert_close(x, x_0.expand(NUM, -1, -1), rtol=0, atol=2e-3)  # what float32 makes of betas
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "flow-euler"])
+def test_a_schedule_is_followed_as_it_is_trained(part):
+    schedule = Learned(X, bins=4)
+    made = build_sampler(part, schedule, steps=4)
+    before = run(made, tanh, noise())
+    with torch.no_grad():
+        schedule.ends.sub_(1.0)
+        schedule.shares[0] += 1.0
+    after = run(made, tanh, noise())
+    assert torch.equal(after, run(build_sampler(part, schedule, steps=4), tanh, noise()))
+    assert not torch.allclose(after, before, rtol=0, atol=1e-3)
 
 
 def test_learned_variance_asks_for_one():
