@@ -153,6 +153,29 @@ def test_a_plugin_adds_commands(site, monkeypatch):
     del app.commands["hello"]
 
 
+def test_a_plugin_neither_replaces_a_command_nor_prints_into_the_output_of_one(site, monkeypatch, capsys):
+    source = """
+        from modkit.part import hookimpl
+
+        @hookimpl
+        def modkit_commands(app):
+            print("hello from acme")
+
+            @app.command()
+            def doctor():
+                print("I am not well")
+    """
+    make_plugin(site, "acme", source)
+    monkeypatch.setattr("sys.argv", ["modkit", "list", "doctor", "--json"])
+    before = dict(modkit.cli.app.app.commands)
+    failed = "plug-in acme failed in modkit_commands: ValueError: modkit has a command doctor already"
+    with pytest.raises(SystemExit), pytest.warns(match=failed):
+        modkit.cli.app.main()
+    text, said = capsys.readouterr()
+    assert text == "" and said.startswith("hello from acme\nmodkit: unknown kind")
+    assert modkit.cli.app.app.commands["doctor"] is before["doctor"]
+
+
 @pytest.mark.smoke
 def test_check_prints_the_graph_and_writes_nothing(here):
     text, said = run("check", "tiny.yaml", "train.steps=9")
