@@ -215,9 +215,11 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     """Train a new run that begins at a checkpoint of RUN, with changed settings."""
     from modkit.training.branch import branch
 
+    steps = options["steps"]
+    kept = [*([] if steps is None else ["--steps", str(steps)]), *([] if options["evaluate"] else ["--no-evaluate"])]
     _train(
         lambda shown: branch(run, out, overrides, progress=shown, **options),
-        ["train", f"{out}/spec.yaml", "--out", out],
+        ["train", f"{out}/spec.yaml", "--out", out, *kept],
     )
 
 
@@ -228,7 +230,7 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     "-n",
     "num",
     type=click.IntRange(min=1),
-    help="Number of samples, 64 by default; of each class, 8.",
+    help="Number of samples, 64 by default; with --grid, of each class, 8 by default.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
