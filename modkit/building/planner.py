@@ -51,9 +51,11 @@ class Planner:
     given: dict[int, str] = field(default_factory=dict)
     frozen: bool = False
 
-    def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
-        """Adds a problem."""
-        self.problems.append(Problem(path, message, self.spec.find_position(path, key=key), hint))
+    def report(
+        self, path: str, message: str, hint: str | None = None, *, key: bool = False, at: str | None = None
+    ) -> None:
+        """Adds a problem of a path, written there or `at` a path inside."""
+        self.problems.append(Problem(path, message, self.spec.find_position(at or path, key=key), hint))
 
     def plan_surroundings(self) -> tuple[Call | None, Record, Record | None]:
         """Plans everything but the model: data, training and evaluation."""
@@ -107,21 +109,23 @@ class Planner:
                 self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
 
     def _find(self, use: Any, kind: str, path: str) -> Part | None:
+        written = _join(path, "use")
         if use is None:
             names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
-            self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
+            self.report(path, f"got no `use`, expected the name of a {kind}: {names}", at=written)
         elif callable(use):
             return Local.wrap(kind, use)
         elif not isinstance(use, str):
-            self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}")
+            self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}", at=written)
         elif use.startswith(LOCAL):
             local = use.removeprefix(LOCAL)
-            self.report(path, f"got the local {local}, which cannot be loaded by name, expected a registered {kind}")
+            message = f"got the local {local}, which cannot be loaded by name, expected a registered {kind}"
+            self.report(path, message, at=written)
         else:
             try:
                 entry = self.registry.find_entry(kind, use)
             except ValueError as error:
-                self.report(path, str(error))
+                self.report(path, str(error), at=written)
             else:
                 self.entries[kind, entry.part.name] = entry
                 return entry.part
