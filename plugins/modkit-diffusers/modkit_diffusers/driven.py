@@ -175,8 +175,11 @@ class Driven:
         grid = torch.cat([times[starts[:-1]], times.new_zeros(1)])
         if not bool((grid.diff() < 0).all()):
             timesteps = scheduler.timesteps.tolist()
+            spaced = self._which.config.get("use_karras_sigmas")
+            mends = "fewer steps, another schedule, or use_karras_sigmas: false" if spaced else "fewer steps"
             raise ValueError(
-                f"{self._which.name} expects steps at decreasing timesteps, got {self.steps} at {timesteps}"
+                f"{self._which.name} expects steps at decreasing timesteps, got {self.steps} at {timesteps}; use "
+                f"{mends}"
             )
         noise = torch.as_tensor(getattr(scheduler, "init_noise_sigma", 1.0))
         return _Course(
