@@ -7,7 +7,7 @@ collected, each with its position.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
@@ -86,7 +86,7 @@ class Planner:
             return self._plan_given(value.use, kind, path)
         if fallback and "use" not in value:
             value = Node({"use": fallback.name, **fallback.params, **value})
-        part = self._find(value.get("use"), kind, path)
+        part = self._find(value, kind, path)
         return self._make_call(part, value, path) if part else None
 
     def plan_record(self, value: Value, type: type[Any], path: str) -> Record:
@@ -108,11 +108,11 @@ class Planner:
             elif call.part.kind != kind:
                 self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
 
-    def _find(self, use: Any, kind: str, path: str) -> Part | None:
-        written = _join(path, "use")
+    def _find(self, node: Node, kind: str, path: str) -> Part | None:
+        use, written = node.get("use"), _join(path, "use")
         if use is None:
             names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
-            self.report(path, f"got no `use`, expected the name of a {kind}: {names}", at=written)
+            self.report(path, f"got no `use`, expected the name of a {kind}: {names}", _suggest_blank(node), at=written)
         elif callable(use):
             return Local.wrap(kind, use)
         elif not isinstance(use, str):
@@ -164,7 +164,7 @@ class Planner:
             elif key not in declared:
                 names = ", ".join(declared) or "none"
                 message = f"got an unknown key {key!r}, expected one of: {names}"
-                self.report(_join(path, key), message, suggest(key, declared), key=True)
+                self.report(_join(path, key), message, _suggest_blank([key]) or suggest(key, declared), key=True)
         arguments: dict[str, Argument] = {}
         kind = owner.kind if owner else None
         derived = derive_defaults(declared, node, kind, lambda name, reason: self.report(_join(path, name), reason))
@@ -269,7 +269,7 @@ class Planner:
         if not isinstance(inner, Node):
             self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a {kind}")
             return None
-        part = self._find(inner.get("use"), kind, path)
+        part = self._find(inner, kind, path)
         outside, self.frozen = self.frozen, self.frozen or not trained.train  # what is frozen needs nothing of training
         try:
             return self._make_call(part, inner, path, trained) if part else None
@@ -281,6 +281,12 @@ def _expand(part: Part, node: Node) -> Node:
     """Expands the keywords of a node, if its part defines how."""
     expand = read_extras(part.load(), PretrainedExtras).expand_params
     return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
+
+
+def _suggest_blank(keys: Iterable[str]) -> str:
+    """Returns a hint where a key is one with its value, such as `width:8` in `{width:8}`."""
+    parted = (key.partition(":") for key in keys)
+    return next((f"write a blank after the colon: `{name}: {value}`" for name, _, value in parted if value), "")
 
 
 def _join(path: str, key: str) -> str:

@@ -337,7 +337,7 @@ def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_no
     run("train", "tiny.yaml", "--out", path, "--resume", "train.steps=4", "train.checkpoints.every=1")
     commands = {
         "sample": ("sample", path, "-n", 2, "--out", "x.npy"),
-        "evaluate": ("evaluate", path, "--features", "pixels", "--metrics", "fd", "-n", 4),
+        "evaluate": ("evaluate", path, "--features", "pixels", "--metrics", "fd, kd", "-n", 4),
         "export": ("export", path, "out"),
     }
     newest = path / "checkpoints" / "step-00000004"
