@@ -74,7 +74,9 @@ class Planner:
         if isinstance(value, str):
             value = Node({"use": value})
         if not isinstance(value, Node):
-            self.report(path, f"got {describe(value)}, expected a {kind}: its name, or a mapping with `use`")
+            self.report(
+                path, f"got {describe(value)}, expected a part of kind {kind}: its name, or a mapping with `use`"
+            )
             return None
         if value.ref is not None:
             ref = Ref(path, value.ref)
@@ -106,17 +108,20 @@ class Planner:
                     ref.path, f"got a ref to {ref.target}, expected the path of a part", suggest(ref.target, self.calls)
                 )
             elif call.part.kind != kind:
-                self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
+                self.report(
+                    ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a part of kind {kind}"
+                )
 
     def _find(self, node: Node, kind: str, path: str) -> Part | None:
         use, written = node.get("use"), _join(path, "use")
         if use is None:
             names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
-            self.report(path, f"got no `use`, expected the name of a {kind}: {names}", _suggest_blank(node), at=written)
+            message = f"got no `use`, expected a part of kind {kind}: {names}"
+            self.report(path, message, _suggest_blank(node), at=written)
         elif callable(use):
             return Local.wrap(kind, use)
         elif not isinstance(use, str):
-            self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}", at=written)
+            self.report(path, f"got {describe(use)} as `use`, expected the name of a part of kind {kind}", at=written)
         elif use.startswith(LOCAL):
             local = use.removeprefix(LOCAL)
             message = f"got the local {local}, which cannot be loaded by name, expected a registered {kind}"
@@ -162,8 +167,9 @@ class Planner:
                     _join(path, key), f"got {key!r}, which the slot of the {owner} provides; leave it out", key=True
                 )
             elif key not in declared:
-                names = ", ".join(declared) or "none"
-                message = f"got an unknown key {key!r}, expected one of: {names}"
+                message = f"got an unknown key {key!r}, expected one of: {', '.join(declared)}"
+                if not declared:
+                    message = f"got the key {key!r}, but the {owner} takes no parameters"
                 self.report(_join(path, key), message, _suggest_blank([key]) or suggest(key, declared), key=True)
         arguments: dict[str, Argument] = {}
         kind = owner.kind if owner else None
@@ -267,7 +273,7 @@ class Planner:
             self.report(path, f"the run cannot be used: {error}")
             return None
         if not isinstance(inner, Node):
-            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a {kind}")
+            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a part of kind {kind}")
             return None
         part = self._find(inner, kind, path)
         outside, self.frozen = self.frozen, self.frozen or not trained.train  # what is frozen needs nothing of training

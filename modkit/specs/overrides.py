@@ -112,7 +112,8 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
     if first in ("model", "evaluate") or (first == "data" and (spec.data is None or spec.x)):
         return override
     if first not in names:
-        message = f"got {join([first])}, expected one of {', '.join(sorted(names))} or a path from model"
+        begin = f"a path that begins with model or evaluate, or one of: {', '.join(sorted(names))}"
+        message = f"`{join([first])}` cannot be changed here; give {begin}"
         raise SpecError(Problem(path.strip(), message, hint=suggest(str(first), names)))
     places = keep_outermost(locate(spec, str(first)))
     if len(places) != 1:

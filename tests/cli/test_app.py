@@ -392,7 +392,10 @@ def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
     [
         (["nowhere"], "Run.open expects the directory of a run, got nowhere without modkit.lock"),
         (["RUN", "--out", "x.jpg"], "--out expects a folder or a file ending in .png, .npy or .safetensors, got x.jpg"),
-        (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean 'sampler'"),
+        (
+            ["RUN", "smapler=ddim"],
+            ".*`smapler` cannot be changed here; .* one of: guidance, sampler .*did you mean 'sampler'",
+        ),
         (["RUN", "sampler=nonsense"], ".*no sampler is called 'nonsense'"),
         (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
         (["RUN", "--label", "10"], ".*10"),

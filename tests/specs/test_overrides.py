@@ -344,7 +344,11 @@ def test_short_names_one_slot(spec):
 
 
 test_wrong_short_names_are_refused = refusals(
-    ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean 'sampler'\?"),
+    (
+        "latent",
+        "smapler=x",
+        r"smapler: `smapler` cannot be changed here; .* or one of: guidance, sampler .*did you mean 'sampler'\?",
+    ),
     ("gan", "sampler=x", "sampler: the model has no such slot, expected one of: none"),
     ("gan", "sampler", "<override>:1:1: got 'sampler', expected path=value"),
     of=lambda model, override: expand(Spec(model=use(model)), {"sampler", "guidance"}, override),
