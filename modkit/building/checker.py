@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
-import torch
 from torch import nn
 
 from modkit.building.builder import Built, Failed, Site, copy_to_meta
@@ -32,14 +31,16 @@ from modkit.building.review import (
 from modkit.building.trial import EMITS, Trial, try_model
 from modkit.data.moments import find_type
 from modkit.data.splits import is_stream
+from modkit.engines.device import read_device
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
 from modkit.kinds import Data, DataExtras, EngineExtras, Fact, Finding, Note, read_extras
 from modkit.models.model import Model
+from modkit.nn.compiled import check_backend
 from modkit.precision import check_precision
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.settings import Evaluation, Settings
+from modkit.specs.settings import Compilation, Evaluation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.players import make_player_states
 from modkit.training.schedule import StageSchedule, schedule_stages
@@ -263,6 +264,7 @@ def _check_training(
     unknown = find_unknown(site, model, settings, terms)
     site.problems += unknown
     _check_precision(site, model, settings)
+    _check_compilation(site, settings)
     lost = any(problem.path.startswith(("train.players", "train.stages")) for problem in unknown)
     played = () if lost else _schedule(site, model, settings)
     for round in played:  # to hear what optimizers and learning-rate schedules refuse
@@ -272,14 +274,22 @@ def _check_training(
 
 def _check_precision(site: Site, model: Model, settings: Settings) -> None:
     """Checks that the model and the device have the precision; `auto` may be another device where it is trained."""
-    try:
-        device = torch.device("cuda" if settings.device == "auto" else settings.device)
-    except RuntimeError:  # an unknown one, which the engine refuses
+    device = _try_settings(site, lambda: read_device("cuda" if settings.device == "auto" else settings.device))
+    if device is None:
         return
     try:
         check_precision(settings.precision, device, model)
     except ValueError as error:
         site.fail("train.precision", str(error))
+
+
+def _check_compilation(site: Site, settings: Settings) -> None:
+    """Checks that torch has the backend."""
+    if isinstance(settings.compile, Compilation):
+        try:
+            check_backend(settings.compile.backend)
+        except ValueError as error:
+            site.fail("train.compile.backend", str(error))
 
 
 def _try_settings(site: Site, make: Callable[[], _Made]) -> _Made | None:

@@ -7,7 +7,7 @@ collected, each with its position.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
@@ -51,9 +51,11 @@ class Planner:
     given: dict[int, str] = field(default_factory=dict)
     frozen: bool = False
 
-    def report(self, path: str, message: str, hint: str | None = None, *, key: bool = False) -> None:
-        """Adds a problem."""
-        self.problems.append(Problem(path, message, self.spec.find_position(path, key=key), hint))
+    def report(
+        self, path: str, message: str, hint: str | None = None, *, key: bool = False, at: str | None = None
+    ) -> None:
+        """Adds a problem of a path, written there or `at` a path inside."""
+        self.problems.append(Problem(path, message, self.spec.find_position(at or path, key=key), hint))
 
     def plan_surroundings(self) -> tuple[Call | None, Record, Record | None]:
         """Plans everything but the model: data, training and evaluation."""
@@ -72,7 +74,9 @@ class Planner:
         if isinstance(value, str):
             value = Node({"use": value})
         if not isinstance(value, Node):
-            self.report(path, f"got {describe(value)}, expected a {kind}: its name, or a mapping with `use`")
+            self.report(
+                path, f"got {describe(value)}, expected a part of kind {kind}: its name, or a mapping with `use`"
+            )
             return None
         if value.ref is not None:
             ref = Ref(path, value.ref)
@@ -84,7 +88,7 @@ class Planner:
             return self._plan_given(value.use, kind, path)
         if fallback and "use" not in value:
             value = Node({"use": fallback.name, **fallback.params, **value})
-        part = self._find(value.get("use"), kind, path)
+        part = self._find(value, kind, path)
         return self._make_call(part, value, path) if part else None
 
     def plan_record(self, value: Value, type: type[Any], path: str) -> Record:
@@ -104,24 +108,29 @@ class Planner:
                     ref.path, f"got a ref to {ref.target}, expected the path of a part", suggest(ref.target, self.calls)
                 )
             elif call.part.kind != kind:
-                self.report(ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a {kind}")
+                self.report(
+                    ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a part of kind {kind}"
+                )
 
-    def _find(self, use: Any, kind: str, path: str) -> Part | None:
+    def _find(self, node: Node, kind: str, path: str) -> Part | None:
+        use, written = node.get("use"), _join(path, "use")
         if use is None:
             names = ", ".join(entry.part.name for entry in self.registry.list_parts(kind))
-            self.report(path, f"got no `use`, expected the name of a {kind}: {names}")
+            message = f"got no `use`, expected a part of kind {kind}: {names}"
+            self.report(path, message, _suggest_blank(node), at=written)
         elif callable(use):
             return Local.wrap(kind, use)
         elif not isinstance(use, str):
-            self.report(path, f"got {describe(use)} as `use`, expected the name of a {kind}")
+            self.report(path, f"got {describe(use)} as `use`, expected the name of a part of kind {kind}", at=written)
         elif use.startswith(LOCAL):
             local = use.removeprefix(LOCAL)
-            self.report(path, f"got the local {local}, which cannot be loaded by name, expected a registered {kind}")
+            message = f"got the local {local}, which cannot be loaded by name, expected a registered {kind}"
+            self.report(path, message, at=written)
         else:
             try:
                 entry = self.registry.find_entry(kind, use)
             except ValueError as error:
-                self.report(path, str(error))
+                self.report(path, str(error), at=written)
             else:
                 self.entries[kind, entry.part.name] = entry
                 return entry.part
@@ -158,9 +167,10 @@ class Planner:
                     _join(path, key), f"got {key!r}, which the slot of the {owner} provides; leave it out", key=True
                 )
             elif key not in declared:
-                names = ", ".join(declared) or "none"
-                message = f"got an unknown key {key!r}, expected one of: {names}"
-                self.report(_join(path, key), message, suggest(key, declared), key=True)
+                message = f"got an unknown key {key!r}, expected one of: {', '.join(declared)}"
+                if not declared:
+                    message = f"got the key {key!r}, but the {owner} takes no parameters"
+                self.report(_join(path, key), message, _suggest_blank([key]) or suggest(key, declared), key=True)
         arguments: dict[str, Argument] = {}
         kind = owner.kind if owner else None
         derived = derive_defaults(declared, node, kind, lambda name, reason: self.report(_join(path, name), reason))
@@ -263,9 +273,9 @@ class Planner:
             self.report(path, f"the run cannot be used: {error}")
             return None
         if not isinstance(inner, Node):
-            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a {kind}")
+            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a part of kind {kind}")
             return None
-        part = self._find(inner.get("use"), kind, path)
+        part = self._find(inner, kind, path)
         outside, self.frozen = self.frozen, self.frozen or not trained.train  # what is frozen needs nothing of training
         try:
             return self._make_call(part, inner, path, trained) if part else None
@@ -277,6 +287,12 @@ def _expand(part: Part, node: Node) -> Node:
     """Expands the keywords of a node, if its part defines how."""
     expand = read_extras(part.load(), PretrainedExtras).expand_params
     return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
+
+
+def _suggest_blank(keys: Iterable[str]) -> str:
+    """Returns a hint where a key is one with its value, such as `width:8` in `{width:8}`."""
+    parted = (key.partition(":") for key in keys)
+    return next((f"write a blank after the colon: `{name}: {value}`" for name, _, value in parted if value), "")
 
 
 def _join(path: str, key: str) -> str:

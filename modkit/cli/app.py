@@ -6,8 +6,10 @@ need torch are imported inside the commands that use them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,22 +45,36 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Runs the command line."""
     try:
-        known = get_registry()
+        with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to `list --json`
+            get_registry().call("modkit_commands", app=app)
     except ValueError as error:  # a plug-in fails under MODKIT_STRICT=1
         end(1, str(error))
-    known.call("modkit_commands", app=app)
     app()
 
 
-class _Home(click.Group):
-    """Commands in whose words and options `~/` at the start is the home folder, also where no shell has replaced it."""
+class _Commands(click.Group):
+    """Commands that no plug-in replaces.
+
+    In their words and options `~/` at the start is the home folder, also where no shell has replaced it.
+    """
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Adds a command.
+
+        Raises:
+            ValueError: If there is another one of its name.
+        """
+        name = name or cmd.name
+        if name and self.commands.get(name, cmd) is not cmd:
+            raise ValueError(f"modkit has a command {name} already, expected another name")
+        super().add_command(cmd, name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses words after the home folder is written out in them."""
         return super().parse_args(ctx, [_expand(word) for word in args])
 
 
-@click.group(cls=_Home, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="modkit")
 def app() -> None:
     """Plug-in parts for deep generative models: compose, train, sample and swap them."""
@@ -199,16 +215,23 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     """Train a new run that begins at a checkpoint of RUN, with changed settings."""
     from modkit.training.branch import branch
 
+    steps = options["steps"]
+    kept = [*([] if steps is None else ["--steps", str(steps)]), *([] if options["evaluate"] else ["--no-evaluate"])]
     _train(
         lambda shown: branch(run, out, overrides, progress=shown, **options),
-        ["train", f"{out}/spec.yaml", "--out", out],
+        ["train", f"{out}/spec.yaml", "--out", out, *kept],
     )
 
 
 @app.command(cls=SharedCommand)
 @click.argument("run", shell_complete=completion.complete_runs)
 @click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
-@click.option("-n", "num", type=click.IntRange(min=1), help="Number of samples, 64 by default; of each class, 8.")
+@click.option(
+    "-n",
+    "num",
+    type=click.IntRange(min=1),
+    help="Number of samples, 64 by default; with --grid, of each class, 8 by default.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--label", type=int, help="Class of every sample.")
 @click.option(

@@ -271,6 +271,8 @@ def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(name):
         rules = "lower-case letters, digits and single hyphens, a letter first, no Python keyword"
         raise ValueError(f"new-plugin expects a name of {rules}, got {name!r}")
+    if parse(name)[0] != name:
+        raise ValueError(f"new-plugin expects a name that YAML reads as a string, got {name!r}")
     if name == "modkit":
         raise ValueError("new-plugin expects a name other than that of modkit itself, got 'modkit'")
     for plugin in get_registry().plugins:

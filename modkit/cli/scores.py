@@ -57,7 +57,7 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand
 
-    options["metrics"] = options["metrics"].split(",") if options["metrics"] else None
+    options["metrics"] = _split_names(options["metrics"])
     target = options.pop("save_statistics")
     of_run = {name: options.pop(name) for name in ("per_class", "checkpoint", "locked", "compile")}
     of_files = {name: options.pop(name) for name in ("real", "fake", "train", "size", "channels", "background")}
@@ -136,14 +136,18 @@ def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, 
     from modkit.sweeps.sweep import sweep
 
     with show_progress(open_terminal()) as shown:
-        names = metrics.split(",") if metrics else None
-        done = sweep(spec, axes, out, metrics=names, progress=shown, **options)
+        done = sweep(spec, axes, out, metrics=_split_names(metrics), progress=shown, **options)
     for failure in done.failures:
         last = (failure.stderr.strip().splitlines() or ["no message"])[-1]
         echo(f"failed: {failure.command}: status {failure.status}: {last}", err=True)
     echo(f"sweep: {done.path}" + (f", page: {done.page}" if done.page else ""))
     if done.failures:
         raise SystemExit(1)
+
+
+def _split_names(given: str | None) -> list[str] | None:
+    """Splits names at commas; None if there are none."""
+    return [name.strip() for name in given.split(",")] if given else None
 
 
 SCORES = (evaluate, compare, sweep)

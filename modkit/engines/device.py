@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["find_device"]
+__all__ = ["find_device", "read_device"]
 
 
 def find_device(name: str, rank: int = 0) -> torch.device:
@@ -24,12 +24,29 @@ def find_device(name: str, rank: int = 0) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = read_device(name)
     try:
-        device = torch.device(name)
         if device.type == "cuda" and device.index is None and rank:
             device = torch.device("cuda", rank)
         device = torch.empty(0, device=device).device  # with its index, which torch.cuda.set_device demands
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
+    return device
+
+
+def read_device(name: str) -> torch.device:
+    """Reads the name of a device, which need not be available here.
+
+    Raises:
+        ValueError: If torch does not know it, or it does not compute.
+
+    Examples:
+        >>> read_device("cuda:1")
+        device(type='cuda', index=1)
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
         raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
     if device.type == "meta":
         raise ValueError("train.device expects a device that computes, got 'meta', whose tensors have no values")

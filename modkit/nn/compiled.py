@@ -25,7 +25,7 @@ from modkit.nn.arguments import find_tensors
 from modkit.ops.kernel import is_transformed
 from modkit.specs.settings import Compilation
 
-__all__ = ["VARIANTS", "compile_modules", "is_paused", "restore_module", "run_uncompiled"]
+__all__ = ["VARIANTS", "check_backend", "compile_modules", "is_paused", "restore_module", "run_uncompiled"]
 
 VARIANTS = 64
 """Number of variants of its code that a module may have; torch's own limit is eight."""
@@ -55,11 +55,7 @@ def compile_modules(modules: Iterable[nn.Module], name: str, how: Compilation) -
     """
     import torch._dynamo as dynamo
 
-    if how.backend not in torch.compiler.list_backends(exclude_tags=()):
-        known = ", ".join(torch.compiler.list_backends())
-        raise ValueError(
-            f"compile expects one of torch's backends ({known}, or one for debugging), got {how.backend!r}"
-        )
+    check_backend(how.backend)
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, VARIANTS)
     shared: dict[Hashable, Callable[..., Any]] = {}
     warn = _make_warning(name)
@@ -70,6 +66,19 @@ def compile_modules(modules: Iterable[nn.Module], name: str, how: Compilation) -
             dynamic = how.dynamic or False  # None is torch's for sizes that are found to change: one after the other
             shared[key] = torch.compile(_make_call(name), backend=how.backend, mode=mode, dynamic=dynamic)
         module.forward = _Compiled(module.forward, shared[key], warn, marks=how.dynamic is None)
+
+
+def check_backend(name: str) -> None:
+    """Checks that torch has a backend.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if name == Compilation.backend:  # always there, and the list takes seconds to import
+        return
+    if name not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise ValueError(f"compile expects one of torch's backends ({known}, or one for debugging), got {name!r}")
 
 
 def restore_module(module: nn.Module) -> None:

@@ -111,7 +111,7 @@ def modkit_run_finished(run: Run, error: BaseException | None) -> None:
 
 @hookspec
 def modkit_commands(app: Any) -> None:
-    """Adds commands to the `modkit` command line.
+    """Adds commands to the `modkit` command line, under names that it does not have yet.
 
     Args:
         app: The click group of `modkit.cli.app`.

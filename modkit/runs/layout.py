@@ -16,7 +16,7 @@ from modkit.runs.hold import LOCK as HELD
 
 __all__ = [
     "FIRST", "FROZEN", "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant",
-    "clear_temporary", "find_runs", "has_results", "make_directory", "read_step", "refuse_links", "remove",
+    "clear_temporary", "find_runs", "has_results", "is_taken", "make_directory", "read_step", "refuse_links", "remove",
     "vacate",
 ]  # fmt: skip
 
@@ -84,10 +84,15 @@ def check_vacant(path: Path, overwrite: bool) -> None:
         raise ValueError(f"Run.create expects an empty directory or a run, got {path} with {', '.join(found[:5])}")
     if STATE in found:
         raise ValueError(f"Run.create: {path} holds an exported run, which cannot be replaced")
-    if not overwrite and (has_results(path) or _is_imported(path)):
+    if not overwrite and is_taken(path):
         raise ValueError(
             f"Run.create: {path} already holds a run; use --resume to continue it or --overwrite to replace it"
         )
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a directory holds a run that is not replaced unasked: with results, or weights from elsewhere."""
+    return has_results(path) or _is_imported(path)
 
 
 def has_results(path: Path, begun: str = FIRST) -> bool:

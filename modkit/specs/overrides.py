@@ -2,7 +2,8 @@
 
 An override consists of a path, `=`, and a value in YAML. An override that names a part for a slot swaps the part. Swaps
 are applied before other values, whatever their order. Another model keeps its conditioner only; any other part keeps
-those parameters that both parts declare and whose values fit; notices list the dropped ones.
+those parameters that both parts declare and whose values fit; notices list the dropped ones. A mapping that names no
+part has the parameters of the one that the slot names.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.parts.signature import SlotShape
 from modkit.specs.node import Node, Value, freeze
-from modkit.specs.places import Place, find_place, keep_outermost, list_named, walk_slots
+from modkit.specs.places import Place, find_place, find_value, keep_outermost, list_named, walk_slots
 from modkit.specs.spec import TOP, Spec
 from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
@@ -64,7 +66,8 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
     changed, notices, swapped = _apply_swaps(spec, parsed)
     for override in parsed:
         if override not in swapped:
-            changed = changed.with_value(join(override.parts), override.value, override.source)
+            named = _keep_name(changed, override)
+            changed = changed.with_value(join(named.parts), named.value, named.source)
     return replace(changed, before=spec) if swapped else changed, notices
 
 
@@ -109,7 +112,8 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
     if first in ("model", "evaluate") or (first == "data" and (spec.data is None or spec.x)):
         return override
     if first not in names:
-        message = f"got {join([first])}, expected one of {', '.join(sorted(names))} or a path from model"
+        begin = f"a path that begins with model or evaluate, or one of: {', '.join(sorted(names))}"
+        message = f"`{join([first])}` cannot be changed here; give {begin}"
         raise SpecError(Problem(path.strip(), message, hint=suggest(str(first), names)))
     places = keep_outermost(locate(spec, str(first)))
     if len(places) != 1:
@@ -147,7 +151,9 @@ def _parse(overrides: Sequence[str]) -> Iterator[_Override]:
         try:
             path, equals, text = override.partition("=")
             parts = _parse_path(override, equals, Position(file, 1, 1))
-            data, source = parse(" " * (len(path) + 1) + text, file)  # blanks, so that columns count from the path
+            data, source = _parse_value(
+                " " * (len(path) + 1) + text, file, parts
+            )  # so that columns count from the path
             value = freeze(data, parts)
         except SpecError as error:
             problems.extend(error.problems)
@@ -157,6 +163,15 @@ def _parse(overrides: Sequence[str]) -> Iterator[_Override]:
         yield _Override(parts, value, replace(source, key=Position(file, 1, 1)))
     if problems:
         raise SpecError(problems)
+
+
+def _parse_value(text: str, file: str, parts: Path) -> tuple[Any, Source]:
+    """Parses a value, whose problems are those of the path that it is given."""
+    try:
+        return parse(text, file)
+    except SpecError as error:
+        inside = [(one, split(one.path) if one.path else ()) for one in error.problems]
+        raise SpecError(replace(one, path=join((*parts, *below))) for one, below in inside) from None
 
 
 def _parse_path(override: str, equals: str, position: Position) -> Path:
@@ -186,6 +201,19 @@ def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list
             notices += dropped
             done += swaps[path]
     return spec, notices, done
+
+
+def _keep_name(spec: Spec, override: _Override) -> _Override:
+    """Returns an override that keeps the name of the part in a slot, if it gives parameters without a name."""
+    value, former = override.value, find_value(spec.tree, override.parts)
+    use = former.use if isinstance(former, Node) else former
+    if not isinstance(value, Node) or value.ref is not None or "use" in value or use is None:
+        return override
+    place = find_place(spec, override.parts)
+    if place is None or place.shape.container is not None:
+        return override
+    source = override.source.with_child(("use",), spec.source.at((*override.parts, "use")))
+    return replace(override, value=Node({"use": use, **value}), source=source)
 
 
 def _get_slot_path(override: _Override) -> Path:

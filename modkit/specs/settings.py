@@ -312,14 +312,23 @@ class Settings:
                 raise ValueError(f"train.stages[{number}].cache expects at least 1, got {stage.cache}")
             if stage.steps is not None and stage.steps < 0:
                 raise ValueError(f"train.stages expects steps of at least 0, got {stage.steps}")
+            if not stage.players:
+                raise ValueError(f"train.stages[{number}].players expects patterns of players, got none: '*' is all")
         for ema in (self.ema, *(stage.ema for stage in self.stages if stage.ema is not None)):
             _check_average(ema)
         for every in (*(term.every for term in self.terms.values()), *(own.every for own in self.players.values())):
             if every is not None and every < 1:
                 raise ValueError(f"train expects `every` of at least 1, got {every}")
+        _check_norm("train.clip", self.clip)
         for pattern, player in self.players.items():
-            if player.skip is not None and not player.skip > 0:
-                raise ValueError(f"train.players.{pattern}.skip expects a norm above 0, got {player.skip:g}")
+            _check_norm(f"train.players.{pattern}.clip", player.clip)
+            _check_norm(f"train.players.{pattern}.skip", player.skip)
+
+
+def _check_norm(path: str, norm: float | None) -> None:
+    """Checks the largest norm of a gradient."""
+    if norm is not None and not norm > 0:
+        raise ValueError(f"{path} expects a norm above 0, got {norm:g}; leave it out for no limit")
 
 
 def _check_average(ema: float | PowerAverage) -> None:

@@ -86,10 +86,14 @@ class Source:
         return found
 
     def with_child(self, parts: Sequence[str | int], source: Source) -> Source:
-        """Returns a copy with another source at a path."""
+        """Returns a copy with another source at a path.
+
+        Where a text lacks values along the path, they were written with the one at its end.
+        """
         if not parts:
             return source
-        child = self.children.get(parts[0], Source()).with_child(parts[1:], source)
+        written = Source() if self.position is None else Source(source.position, source.key)
+        child = self.children.get(parts[0], written).with_child(parts[1:], source)
         return replace(self, children={**self.children, parts[0]: child})
 
 

@@ -26,6 +26,7 @@ from modkit.models.model import Model
 from modkit.optim.averages import list_profiles
 from modkit.progress import Progress
 from modkit.runs import checkpoint as store
+from modkit.runs.layout import is_taken
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
@@ -81,6 +82,8 @@ def branch(
         'step-00000003'
     """
     run = run if isinstance(run, Run) else Run.open(run)
+    if is_taken(Path(out)):
+        raise ValueError(f"branch: {out} already holds a run; name another directory")
     verify(run)
     former = load_current_spec(run)
     spec, notices = apply(former, overrides)

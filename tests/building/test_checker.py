@@ -273,6 +273,20 @@ def test_a_precision_that_the_device_does_not_have_is_refused():
     assert check(spec("gan", precision="tf32", device="auto"))  # may be trained elsewhere
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "foo"}, "train.device: expects an available device, got 'foo': Expected one of cpu, "),
+        ({"device": "meta"}, "train.device: expects a device that computes, got 'meta'"),
+        ({"compile": {"backend": "nope"}}, r"train.compile.backend: compile expects one of .*, got 'nope'"),
+    ],
+)
+def test_a_device_or_backend_that_torch_does_not_know_is_told_by_the_check(settings, message):
+    with pytest.raises(SpecError, match=message):
+        check(spec("gan", **settings))
+    assert check(spec("gan", device="cuda:7", compile={"backend": "eager"})), "trained elsewhere, perhaps"
+
+
 def test_checking_allocates_no_weights(tmp_path):
     parts = "{encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
     bad, huge = tmp_path / "bad.yaml", tmp_path / "huge.yaml"

@@ -153,6 +153,29 @@ def test_a_plugin_adds_commands(site, monkeypatch):
     del app.commands["hello"]
 
 
+def test_a_plugin_neither_replaces_a_command_nor_prints_into_the_output_of_one(site, monkeypatch, capsys):
+    source = """
+        from modkit.part import hookimpl
+
+        @hookimpl
+        def modkit_commands(app):
+            print("hello from acme")
+
+            @app.command()
+            def doctor():
+                print("I am not well")
+    """
+    make_plugin(site, "acme", source)
+    monkeypatch.setattr("sys.argv", ["modkit", "list", "doctor", "--json"])
+    before = dict(modkit.cli.app.app.commands)
+    failed = "plug-in acme failed in modkit_commands: ValueError: modkit has a command doctor already"
+    with pytest.raises(SystemExit), pytest.warns(match=failed):
+        modkit.cli.app.main()
+    text, said = capsys.readouterr()
+    assert text == "" and said.startswith("hello from acme\nmodkit: unknown kind")
+    assert modkit.cli.app.app.commands["doctor"] is before["doctor"]
+
+
 @pytest.mark.smoke
 def test_check_prints_the_graph_and_writes_nothing(here):
     text, said = run("check", "tiny.yaml", "train.steps=9")
@@ -314,7 +337,7 @@ def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_no
     run("train", "tiny.yaml", "--out", path, "--resume", "train.steps=4", "train.checkpoints.every=1")
     commands = {
         "sample": ("sample", path, "-n", 2, "--out", "x.npy"),
-        "evaluate": ("evaluate", path, "--features", "pixels", "--metrics", "fd", "-n", 4),
+        "evaluate": ("evaluate", path, "--features", "pixels", "--metrics", "fd, kd", "-n", 4),
         "export": ("export", path, "out"),
     }
     newest = path / "checkpoints" / "step-00000004"
@@ -369,7 +392,10 @@ def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
     [
         (["nowhere"], "Run.open expects the directory of a run, got nowhere without modkit.lock"),
         (["RUN", "--out", "x.jpg"], "--out expects a folder or a file ending in .png, .npy or .safetensors, got x.jpg"),
-        (["RUN", "smapler=ddim"], ".*got smapler, expected one of guidance, sampler .*did you mean 'sampler'"),
+        (
+            ["RUN", "smapler=ddim"],
+            ".*`smapler` cannot be changed here; .* one of: guidance, sampler .*did you mean 'sampler'",
+        ),
         (["RUN", "sampler=nonsense"], ".*no sampler is called 'nonsense'"),
         (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
         (["RUN", "--label", "10"], ".*10"),

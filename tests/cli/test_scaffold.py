@@ -113,6 +113,7 @@ def test_trees_are_as_ruff_wants_them(trees, command):
     [
         *((name, "a name of lower-case letters") for name in ("Acme", "", "2fast", "ac--me", "ac/me", "../acme")),
         ("class", "no Python keyword"),
+        *((name, "a name that YAML reads as a string") for name in ("true", "false", "null")),
         ("modkit-acme", "without the prefix modkit-"),
         ("modkit", "a name other than that of modkit itself"),
         ("generative", "modkit-generative .* is installed"),

@@ -1,4 +1,7 @@
-"""Every code block of the documentation and README.md is carried out, in order; `reader` says how."""
+"""Every code block of the documentation and README.md is carried out, in order; `reader` says how.
+
+So are those of the plug-ins' pages that need no downloads.
+"""
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from tests.docs.here import Here
 from tests.docs.reader import Reader
 
 PLUGINS = ROOT / "plugins"
+CARRIED_OUT = [f"plugins/modkit-{name}/README.md" for name in ("diffusers", "quantizers", "sklearn", "trackers")]
 INSTALLING = ("docs/tutorials/first-part.md", "docs/tutorials/ship-a-plugin.md")  # `test_tutorials` reads these
 
 
@@ -21,6 +25,15 @@ def what_readme_takes_for_granted(folder):
             Image.fromarray(picture).save(folder / name / f"{index}.png")
 
 
+def what_diffusers_takes_for_granted(folder):
+    """A folder that diffusers saved."""
+    from diffusers import AutoencoderKL  # slow to import
+
+    down, up = (f"{way}Block2D" for way in ("DownEncoder", "UpDecoder"))
+    config = {"block_out_channels": (8, 8), "down_block_types": (down, down), "up_block_types": (up, up)}
+    AutoencoderKL(1, 1, norm_num_groups=4, latent_channels=2, **config).save_pretrained(folder / "models" / "vae")
+
+
 EXTRAS = {
     "--features inception": "[fid]",
     "--features dinov2": "[timm]",
@@ -31,10 +44,14 @@ EXTRAS = {
     "loggers=[tensorboard]": "[tensorboard]",
 }
 
-GRANTED = {"README.md": what_readme_takes_for_granted}
+GRANTED = {
+    "README.md": what_readme_takes_for_granted,
+    "plugins/modkit-diffusers/README.md": what_diffusers_takes_for_granted,
+}
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if page not in INSTALLING])
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+@pytest.mark.parametrize("page", [*(page for page in pages() if page not in INSTALLING), *CARRIED_OUT])
 def test_every_block_does_what_it_says(page, tmp_path, monkeypatch, pytestconfig):
     shell = Here(monkeypatch, tmp_path, full=pytestconfig.getoption("--full"))
     GRANTED.get(page, lambda folder: None)(tmp_path)

@@ -55,6 +55,15 @@ def test_positions_point_into_the_override(spec):
     assert changed.find_position("model.prior.schedule") == Position("f", 9, 15)
 
 
+def test_what_an_override_creates_is_written_there(spec):
+    changed, _ = apply(spec, ["train.players.nobody.optimizer=sgd", "model.prior.times.mean=1.0"])
+    for path, override in (("train", 1), ("train.players.nobody.every", 1), ("model.prior.times", 2)):
+        assert changed.find_position(path).file == f"<override {override}>"
+    assert changed.find_position("train.players", key=True) == Position("<override 1>", 1, 1)
+    made, _ = apply(Spec(model="diffusion"), ["model.sampler.steps=3"])
+    assert made.find_position("model") is None and made.find_position("model.sampler.steps").column == 21
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_swap_comes_before_values_and_keeps_what_both_declare(spec, order):
@@ -78,11 +87,22 @@ def test_a_swap_keeps_positions_of_what_it_keeps(spec):
         (["model.prior.sampler={use: euler, steps: 3}"], use("euler", steps=3)),
         (["model.prior.sampler={use: euler}"], use("euler", steps=50)),
         (["model.prior.sampler=heun", "model.prior.sampler=ddim"], use("ddim", steps=50, eta=0.5)),
-        (["model.prior.sampler={steps: 3}"], {"steps": 3}),
+        (["model.prior.sampler={steps: 3}"], use("ddim", steps=3)),
+        (["model.prior.sampler=heun", "model.prior.sampler={steps: 3}"], use("heun", steps=3)),
     ],
 )
 def test_ways_to_swap(spec, overrides, expected):
     assert apply(spec, overrides)[0].at("model.prior.sampler") == expected
+
+
+def test_parameters_without_a_name_are_those_of_the_part_in_the_slot(spec):
+    changed, notices = apply(spec, ["model.prior.schedule={num: 100}", "model.prior.times={mean: 1.0}"])
+    assert changed.at("model.prior.schedule") == use("cosine", num=100) and notices == []
+    assert changed.at("model.prior.times") == {"mean": 1.0}, "the default's"
+    assert changed.find_position("model.prior.schedule.use") == Position("f", 9, 15)
+    assert changed.find_position("model.prior.schedule.num") == Position("<override 1>", 1, 28)
+    loss, _ = apply(spec, ["model.autoencoder.weights={nll: 2}"])
+    assert loss.at("model.autoencoder.weights") == {"nll": 2}, "a slot of several parts has no name"
 
 
 def test_a_value_that_does_not_fit_is_dropped():
@@ -272,8 +292,9 @@ test_wrong_overrides_are_refused = refusals(
     ("steps", r"1: got 'steps', expected path=value"),
     ("=3", r"1: got '', expected a path such as"),
     ("a..b=3", r"1: got 'a\.\.b', expected a path such as"),
-    ("model.x=[1", r"11: invalid YAML"),
-    ("model.x=!!python/name:os.system", r"9: invalid YAML: got a tag"),
+    ("model.x=[1", r"11: model\.x: invalid YAML"),
+    ("model.x={a: [.nan]}", r"14: model\.x\.a\[0\]: got \.nan, expected a finite number"),
+    ("model.x=!!python/name:os.system", r"9: model\.x: invalid YAML: got a tag"),
     ("modle.x=1", r"9: modle: got a path that does not exist, .*did you mean 'model'\?"),
     ("model.prior.sampler=dimm", r"21: model\.prior\.sampler: no sampler is called 'dimm'.*'ddim'"),
     ("model.prior.sampler={use: [1]}", r"21: model\.prior\.sampler: got use: a list, expected a part's"),
@@ -323,7 +344,11 @@ def test_short_names_one_slot(spec):
 
 
 test_wrong_short_names_are_refused = refusals(
-    ("latent", "smapler=x", r"smapler: got smapler, expected one of guidance, sampler .*did you mean 'sampler'\?"),
+    (
+        "latent",
+        "smapler=x",
+        r"smapler: `smapler` cannot be changed here; .* or one of: guidance, sampler .*did you mean 'sampler'\?",
+    ),
     ("gan", "sampler=x", "sampler: the model has no such slot, expected one of: none"),
     ("gan", "sampler", "<override>:1:1: got 'sampler', expected path=value"),
     of=lambda model, override: expand(Spec(model=use(model)), {"sampler", "guidance"}, override),

@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises((ValueError, SpecError), match=message):
         branch(run, tmp_path / "branch", overrides, step=step)
     assert not (tmp_path / "branch").exists()
-    with pytest.raises(ValueError, match="already holds a run"):
+    with pytest.raises(ValueError, match="already holds a run; name another directory$"):
         branch(run, run.path)
 
 

@@ -57,13 +57,14 @@ def test_the_command_shown_resumes_a_branch_that_was_stopped_before_its_first_st
     file, out = tmp_path / "vae.yaml", tmp_path / "branch"
     file.write_text(spec(VAE).to_yaml())
     run("train", file, "--out", tmp_path / "run")
-    words = ["branch", tmp_path / "run", "train.optimizer.lr=1e-4", "train.steps=6", "--out"]
+    words = ["branch", tmp_path / "run", "train.optimizer.lr=1e-4", "train.steps=8", "--steps", 6, "--no-evaluate"]
+    words += ["--out"]
     run(*words, tmp_path / "whole")
     with monkeypatch.context() as patch:
         restore = Saver.restore
         patch.setattr(Saver, "restore", lambda *given: signal.raise_signal(signal.SIGTERM) or restore(*given))
         _, told = run(*words, out)
     said, shown = told.splitlines()[-1].split("; resume with: ")
-    assert said == "modkit: stopped at step 4"
+    assert said == "modkit: stopped at step 4" and shown.endswith(" --steps 6 --no-evaluate --resume")
     run(*shlex.split(shown)[1:])
     assert (out / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,12 +47,12 @@ def import_checkpoint(
         overwrite: Replace an existing run.
 
     Raises:
-        ValueError: If the file or the configuration is damaged, or does not fit the format; nothing is written then.
-        OSError: If a file cannot be read.
+        ValueError: If the file or the configuration cannot be read, is damaged, or does not fit the format; nothing is
+            written then.
     """
     convert = find_converter(format)
-    settings = None if config is None else _read_config(Path(config))
-    content = read(source)
+    settings = None if config is None else _open(Path(config), _read_config)
+    content = _open(Path(source), read)
     try:
         conversion = convert(content, settings, raw)
         spec = Spec(**{**conversion.spec, "name": _make_name(Path(source))})
@@ -67,6 +67,14 @@ def summarize(keys: Sequence[str]) -> str:
     """Lists keys briefly: those with the same beginning are counted together."""
     groups = Counter(".".join(key.split(".")[:2]) if key.count(".") > 1 else key for key in keys)
     return ", ".join(f"{group}.* ({num})" if num > 1 else group for group, num in groups.items())
+
+
+def _open(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Reads a file that the user named."""
+    try:
+        return read(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read_config(path: Path) -> Any:

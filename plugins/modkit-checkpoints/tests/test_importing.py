@@ -102,15 +102,16 @@ def test_a_file_that_does_not_fit_is_one_error_and_nothing_is_written(vqgan):
         ({"checkpoint": b"\x80\x02N"}, "last one.ckpt: damaged pickle at byte 3: truncated", 2),
         ({"checkpoint": b"\x80\x02N."}, "as taming-vqgan: expected the checkpoint to be a state dict, got NoneType", 2),
         ({"checkpoint": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."}, "got Placeholder", 2),
-        ({"checkpoint": None}, "No such file", 1),
+        ({"checkpoint": None}, "last one.ckpt: No such file", 2),
+        ({"config": None}, "model.yaml: No such file", 2),
     ],
 )
 def test_damage_is_told_in_one_line(vqgan, damage, message, status):
-    if "config" in damage:
+    if None in damage.values():
+        (vqgan / ("model.yaml" if "config" in damage else "last one.ckpt")).unlink()
+    elif "config" in damage:
         content = damage["config"]
         (vqgan / "model.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
-    elif damage["checkpoint"] is None:
-        (vqgan / "last one.ckpt").unlink()
     else:
         (vqgan / "last one.ckpt").write_bytes(damage["checkpoint"])
     _, error = run_import(vqgan, status=status)

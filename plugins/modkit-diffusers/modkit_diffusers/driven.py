@@ -16,7 +16,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Any, NamedTuple
@@ -54,20 +54,42 @@ class Scheduler:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Run(NamedTuple):
-    """A run of the loop: its own scheduler, and the next step."""
+class _Course(NamedTuple):
+    """Where a scheduler steps on a schedule as it is now.
+
+    Args:
+        scheduler: The scheduler, at its first step.
+        times: The times of all evaluations, float64.
+        scales: `(alpha_t, sigma_t)` of each.
+        starts: Index of each step's first evaluation, and their number.
+        grid: The times of the steps, descending to 0.
+        noise: Standard deviation of x_t at the first time.
+    """
 
     scheduler: Any
+    times: Tensor
+    scales: Sequence[tuple[float, float]]
+    starts: Sequence[int]
+    grid: Tensor
+    noise: float
+
+
+class _Run(NamedTuple):
+    """A run of the loop: its own course, whose scheduler has made the steps before, and the next step."""
+
+    course: _Course
     step: int
 
 
 class Driven:
     """A sampler that steps by one of diffusers' schedulers.
 
+    A schedule may be trained, so that each run asks anew what the scheduler's timesteps are.
+
     Args:
         schedule: The schedule.
         x: Type of a sample; predictions are clipped to its range, if any, before the scheduler gets them.
-        following: How the scheduler follows the schedule.
+        follow: How a scheduler, given its name, follows the schedule.
         scheduler: The scheduler.
         steps: Number of steps.
 
@@ -76,31 +98,32 @@ class Driven:
     """
 
     def __init__(
-        self, schedule: Schedule, x: TensorType, following: Following, scheduler: Scheduler, steps: int
+        self,
+        schedule: Schedule,
+        x: TensorType,
+        follow: Callable[[str, Schedule], Following],
+        scheduler: Scheduler,
+        steps: int,
     ) -> None:
-        name, num = scheduler.name, following.num
-        if not 1 <= steps <= num:
-            raise ValueError(f"{name} expects steps in [1, {num}] of its {num} timesteps, got {steps}")
         self.schedule, self.x, self.steps = schedule, x, steps
-        self._which, self._following = scheduler, following
-        first = self.make_scheduler()
-        timesteps = first.timesteps.to("cpu", torch.float64)
-        self._times = (timesteps + following.offset) / num
-        self._scales = list(zip(*(scale.tolist() for scale in schedule.scales(self._times)), strict=True))
-        self._starts = _find_starts(scheduler, len(timesteps))
-        self._grid = torch.cat([self._times[self._starts[:-1]], self._times.new_zeros(1)])
-        if not bool((self._grid.diff() < 0).all()):
-            raise ValueError(f"{name} expects steps at decreasing timesteps, got {steps} at {timesteps.tolist()}")
-        noise = torch.as_tensor(getattr(first, "init_noise_sigma", 1.0))
-        self._noise = float(_scale_input(first, noise, first.timesteps[0]))
+        self._which, self._follow = scheduler, follow
+        num = self._find_following().num
+        if not 1 <= steps <= num:
+            raise ValueError(f"{scheduler.name} expects steps in [1, {num}] of its {num} timesteps, got {steps}")
+        self._plan()
+
+    @property
+    def prediction(self) -> str:
+        """The network's prediction that the scheduler expects."""
+        return self._which.prediction
 
     def times(self) -> Tensor:
         """Returns the times visited, float64 on the CPU, descending to 0."""
-        return self._grid.clone()
+        return self._plan().grid
 
     def start(self, eps: Tensor, t: Tensor) -> Tensor:
         """Returns x_t at the first time: `eps`, `b ...`, at the scheduler's own noise level."""
-        return self._noise * eps
+        return self._plan().noise * eps
 
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: _Run | None, rng: Rng
@@ -110,8 +133,8 @@ class Driven:
         Raises:
             ValueError: If t and s are not the times of its next step.
         """
-        scheduler, index = self._check_step(t, s, state)
-        start, stop = self._starts[index : index + 2]
+        course, index = self._check_step(t, s, state)
+        scheduler, (start, stop) = course.scheduler, course.starts[index : index + 2]
         options = {
             **self._which.options,
             **({"generator": rng.make_generators(len(x_t))} if self._which.draws else {}),
@@ -119,40 +142,76 @@ class Driven:
         timesteps = scheduler.timesteps[start:stop]
         sample = x_t / _scale_input(scheduler, torch.ones((), dtype=x_t.dtype), timesteps[0])
         for at, timestep in enumerate(timesteps, start):
-            out = self._predict(denoise, _scale_input(scheduler, sample, timestep), at)
+            x_in = _scale_input(scheduler, sample, timestep)
+            out = self._predict(denoise, x_in, course.times[at], *course.scales[at])
             sample = scheduler.step(out, timestep, sample, **options).prev_sample
-        return _scale_input(scheduler, sample, timesteps[-1]), _Run(scheduler, index + 1)
+        return _scale_input(scheduler, sample, timesteps[-1]), _Run(course, index + 1)
 
     def make_scheduler(self) -> Any:
         """Makes the scheduler of diffusers, at its first step."""
+        return self._make_scheduler(self._find_following())
+
+    def find_times(self, scheduler: Any) -> Tensor:
+        """Finds the times, float64, of a scheduler's timesteps."""
+        return _find_times(scheduler, self._find_following())
+
+    def _find_following(self) -> Following:
+        return self._follow(self._which.name, self.schedule)
+
+    def _make_scheduler(self, following: Following) -> Any:
         scheduler = getattr(importlib.import_module("diffusers"), self._which.name)(
-            **self._following.config, **self._which.config
+            **following.config, **self._which.config
         )
         scheduler.set_timesteps(self.steps)
         return scheduler
 
+    def _plan(self) -> _Course:
+        """Plans a run on the schedule as it is now."""
+        following = self._find_following()
+        scheduler = self._make_scheduler(following)
+        times = _find_times(scheduler, following)
+        scales = list(zip(*(scale.tolist() for scale in self.schedule.scales(times)), strict=True))
+        starts = _find_starts(self._which, len(times))
+        grid = torch.cat([times[starts[:-1]], times.new_zeros(1)])
+        if not bool((grid.diff() < 0).all()):
+            timesteps = scheduler.timesteps.tolist()
+            spaced = self._which.config.get("use_karras_sigmas")
+            mends = "fewer steps, another schedule, or use_karras_sigmas: false" if spaced else "fewer steps"
+            raise ValueError(
+                f"{self._which.name} expects steps at decreasing timesteps, got {self.steps} at {timesteps}; use "
+                f"{mends}"
+            )
+        noise = torch.as_tensor(getattr(scheduler, "init_noise_sigma", 1.0))
+        return _Course(
+            scheduler, times, scales, starts, grid, float(_scale_input(scheduler, noise, scheduler.timesteps[0]))
+        )
+
     def _check_step(self, t: Tensor, s: Tensor, state: _Run | None) -> _Run:
         """Returns the run after checking that its next step is from t to s."""
-        run = _Run(self.make_scheduler(), 0) if state is None else state
-        ends = self._grid[run.step : run.step + 2].tolist()
+        run = _Run(self._plan(), 0) if state is None else state
+        ends = run.course.grid[run.step : run.step + 2].tolist()
         if ends != [float(t), float(s)]:
             raise ValueError(
                 f"{self._which.name} expects its times in order, now {ends}, got {float(t)} and {float(s)}"
             )
         return run
 
-    def _predict(self, denoise: Denoise, x_t: Tensor, at: int) -> Tensor:
+    def _predict(self, denoise: Denoise, x_t: Tensor, t: Tensor, alpha_t: float, sigma_t: float) -> Tensor:
         """Computes the prediction that the scheduler expects at an evaluation."""
-        x_0, v = denoise(x_t, self._times[at])
+        x_0, v = denoise(x_t, t)
         if self.x.range is not None:
             x_0 = x_0.clamp(*self.x.range)
-        alpha_t, sigma_t = self._scales[at]
         out = _PREDICTIONS[self._which.prediction]((x_t - alpha_t * x_0) / sigma_t, x_0, alpha_t, sigma_t)
         if self._which.config.get("variance_type") != "learned_range":
             return out
         if v is None:
             raise ValueError(f"{self._which.name} expects a learned variance for learned_range, got a denoiser without")
         return torch.cat([out, 2 * v - 1], dim=1)
+
+
+def _find_times(scheduler: Any, following: Following) -> Tensor:
+    timesteps: Tensor = scheduler.timesteps.to("cpu", torch.float64)
+    return (timesteps + following.offset) / following.num
 
 
 def _find_starts(scheduler: Scheduler, num: int) -> list[int]:

@@ -17,6 +17,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modkit import Model, Run
 from modkit.building.call import Call
 from modkit.building.session import load_run
@@ -77,9 +79,8 @@ def _convert(path: str, call: Call, calls: Mapping[str, Call], model: Model) -> 
         return None
     part = _find_part(model, path)
     if isinstance(part, Driven):
-        scheduler = part.make_scheduler()
-        _check_prediction(path, scheduler.config.get("prediction_type"), calls)
-        return "scheduler", scheduler
+        _check_network(path, part, calls, model)
+        return "scheduler", part.make_scheduler()
     if isinstance(part, Network):
         if part.join.codes is not None:
             raise ValueError(f"{path} cannot be exported: diffusers has no place for its embedding of codes")
@@ -87,16 +88,30 @@ def _convert(path: str, call: Call, calls: Mapping[str, Call], model: Model) -> 
     return None
 
 
-def _check_prediction(path: str, expected: str | None, calls: Mapping[str, Call]) -> None:
-    """Checks that the network predicts what the scheduler's folder will say."""
-    call = calls.get(f"{path.rpartition('.')[0]}.parametrization")
-    if call is None or expected is None or _PREDICTIONS.get(call.part.name) == expected:
+def _check_network(path: str, sampler: Driven, calls: Mapping[str, Call], model: Model) -> None:
+    """Checks that the network predicts what the scheduler expects, from the scheduler's own timesteps and samples."""
+    place = f"{path.rpartition('.')[0]}.parametrization"
+    call = calls.get(place)
+    if call is None:
         return
-    known = ", ".join(f"{theirs} for {ours}" for ours, theirs in _PREDICTIONS.items())
-    raise ValueError(
-        f"{path} cannot be exported: its prediction_type {expected} is not what the network predicts, "
-        f"{call.part.name}; expected {known}"
-    )
+    if _PREDICTIONS.get(call.part.name) != sampler.prediction:
+        known = ", ".join(f"{theirs} for {ours}" for ours, theirs in _PREDICTIONS.items())
+        raise ValueError(
+            f"{path} cannot be exported: the prediction that it expects, {sampler.prediction}, is not what the network "
+            f"predicts, {call.part.name}; expected {known}"
+        )
+    scheduler, parametrization = sampler.make_scheduler(), _find_part(model, place)
+    t = sampler.find_times(scheduler)
+    coefficients = parametrization.coefficients(t, sampler.schedule.scales(t))
+    one = torch.ones(len(t), dtype=torch.float64)
+    x_in, time = parametrization.inputs(one, coefficients)
+    for name, theirs, ours in (("time", scheduler.timesteps.to(time), time), ("input", one.to(x_in), x_in)):
+        if not torch.allclose(theirs, ours, rtol=1e-3, atol=1e-3):
+            raise ValueError(
+                f"{path} cannot be exported: {type(scheduler).__name__} would give the network another {name} than it "
+                f"was trained with, {float(theirs[0]):g} where it was {float(ours[0]):g}; expected a schedule with a "
+                f"table (linear, cosine), or the schedule flow and the parametrization flow"
+            )
 
 
 def _assemble(path: str, whole: Any, pieces: list[Any], calls: Mapping[str, Call], model: Model) -> tuple[str, Any]:

@@ -258,16 +258,16 @@ def _make(
     schedule, steps = given["schedule"], given["steps"]
     left = {"schedule", "x", "steps", *options}
     config = {_NAMES.get(key, key): value for key, value in given.items() if key not in left} | dict(fixed)
-    following = follow(name, schedule)
-    if not given.get("skip_prk_steps", True) and not _PRK <= steps <= following.num // 2:
-        expected = f"steps in [{_PRK}, {following.num // 2}] of Runge-Kutta on {following.num} timesteps"
+    num = follow(name, schedule).num
+    if not given.get("skip_prk_steps", True) and not _PRK <= steps <= num // 2:
+        expected = f"steps in [{_PRK}, {num // 2}] of Runge-Kutta on {num} timesteps"
         raise ValueError(f"{name} expects {expected}, got {steps}")
-    if strides and given["spacing"] == "trailing" and 0 < steps <= following.num and following.num % steps:
-        expected = f"steps that divide its {following.num} timesteps, or spacing leading"
+    if strides and given["spacing"] == "trailing" and 0 < steps <= num and num % steps:
+        expected = f"steps that divide its {num} timesteps, or spacing leading"
         raise ValueError(f"{name} expects {expected}, got {steps} trailing")
     prediction, passed = given.get("prediction_type", "flow_prediction"), {key: given[key] for key in options}
     scheduler = Scheduler(name, config, prediction, options=passed, **driven)
-    return Driven(schedule, given["x"], following, scheduler, steps)
+    return Driven(schedule, given["x"], follow, scheduler, steps)
 
 
 def _make_for_either(name: str, given: Mapping[str, Any], *, draws: bool = False) -> Driven:

@@ -1,5 +1,6 @@
 """What is exported loads in diffusers' own classes, with equal outputs."""
 
+import json
 import logging
 
 import diffusers
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from modkit import Cond, Spec, TensorType, build, load, use
+from modkit import Cond, Rng, Spec, TensorType, build, load, sample, use
 from modkit.publishing.export import export
 from modkit.publishing.import_weights import import_weights
 
@@ -93,6 +94,24 @@ def test_what_diffusers_samples_from_what_was_convert(tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("part", ["flow-euler", "dpm-solver++", "unipc"])
+def test_what_diffusers_samples_on_the_line(tmp_path, part):
+    sampler = use(f"diffusers/{part}", steps=4)
+    run = make_run(tmp_path / "run", diffusion(sampler=sampler, parametrization="flow", schedule="flow"))
+    out = export(run, tmp_path / "out", to="diffusers")
+    unet = diffusers.UNet2DModel.from_pretrained(out / "unet")
+    config = json.loads((out / "scheduler" / "scheduler_config.json").read_text())
+    scheduler = getattr(diffusers, config["_class_name"]).from_pretrained(out / "scheduler")
+    scheduler.set_timesteps(4)
+    model = load(run)
+    x = model.allocate(2, model.start_noise).normal_(generator=torch.Generator().manual_seed(1))
+    ours = sample(model.sampler, model.denoiser({}, Cond()), x, rng=Rng(0))
+    for timestep in scheduler.timesteps:
+        x = scheduler.step(unet(x, timestep).sample, timestep, x).prev_sample
+    torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_three_parts_are_one_autoencoder_again(tmp_path):
     params = {"block_out_channels": [8, 8], "norm_num_groups": 4}
     autoencoder = use(
@@ -152,7 +171,31 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
         ),
         (
             diffusion(parametrization="eps", schedule="linear"),
-            "model.sampler cannot be exported: its prediction_type v_prediction is not what the network predicts, eps",
+            "model.sampler cannot be exported: the prediction that it expects, v_prediction, is not .* predicts, eps",
+        ),
+        (
+            diffusion(sampler=use("diffusers/ddim", steps=4), parametrization="eps", schedule="vp"),
+            "DDIMScheduler would give the network another time than it was trained with, 999 where .* with a table",
+        ),
+        (
+            diffusion(sampler="diffusers/flow-euler", parametrization="v", schedule="flow"),
+            "the prediction that it expects, flow_prediction, is not what the network predicts, v",
+        ),
+        (
+            diffusion(sampler="diffusers/flow-euler", parametrization="x0", schedule="flow"),
+            "the prediction that it expects, flow_prediction, is not what the network predicts, x0",
+        ),
+        (
+            diffusion(sampler=use("diffusers/unipc", prediction_type="sample"), parametrization="x0", schedule="flow"),
+            "UniPCMultistepScheduler would give the network another time than it was trained with",
+        ),
+        (
+            diffusion(
+                sampler=use("diffusers/dpm-solver++", prediction_type="flow_prediction"),
+                parametrization="flow",
+                schedule="cosine",
+            ),
+            "DPMSolverMultistepScheduler would give the network another time than it was trained with",
         ),
     ],
 )
