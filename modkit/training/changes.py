@@ -161,7 +161,8 @@ def find_data_changes(run: Run, lock: Mapping[str, Any]) -> list[Change]:
 
 def _describe_data(known: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count:,} {split}" for split, count in known.get("splits", {}).items())
-    return ", ".join(filter(None, (f"{counts} samples", f"hash {known['data']}" if "data" in known else "")))
+    digest = f"hash {known['data']}" if "data" in known else ""
+    return ", ".join(filter(None, (f"{counts} samples" if counts else "", digest)))
 
 
 def _may_change(path: str, planned: Plan) -> bool:
