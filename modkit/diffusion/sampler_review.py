@@ -1,8 +1,8 @@
 """Review of a sampler before training: its ends, whose networks it is for, and what its guidance asks for.
 
 **First step.** Samples start as noise without signal, whatever their first level is. Published grids begin at 80 to 160
-deviations of the data, the lowest at 14.6. Where the data are N(1, .5^2) and the denoiser is exact, 50 steps of DDIM
-draw a mean of .989 from 157 deviations, .645 from 1.3 and .474 from .81.
+deviations of the data, the lowest at 14.6; a few steps of the grid `leading` begin lower. Where the data are N(1, .5^2)
+and the denoiser is exact, 50 steps of DDIM draw a mean of .989 from 314 deviations, .645 from 2.6 and .474 from 1.6.
 
 **Last step.** It ends at the network's x_0, the mean of the data that its noise leaves possible. From 8 steps on it may
 begin at 2 deviations at most; fewer are for networks that are trained to take them. EDM's own 18 levels, the last of
@@ -37,7 +37,7 @@ from modkit.types import Denoised, TensorType
 
 __all__ = ["review_coupling", "review_distilled", "review_ends", "review_guidance"]
 
-_LEAST_FIRST = 4.0  # deviations of the data
+_LEAST_FIRST, _FEW_FIRST = 3.0, 8.0  # deviations of the data: fewer are refused, and warned of
 _MOST_LAST = 2.0  # likewise
 _FEW = 8  # steps below which networks are trained to take long ones
 _UNNAMED = ": only a network that lists its layers of self-attention offers it"
@@ -52,12 +52,13 @@ def review_ends(x: TensorType, schedule: Schedule, sampler: Sampler) -> Iterator
     if levels.is_meta:
         return
     first, last = levels.tolist()
-    if first < _LEAST_FIRST:
+    if first < _FEW_FIRST:
         message = (
             f"samples start as noise without signal, but the first step expects noise of {first:.3g} deviations of the "
-            f"data beside it; expected {_LEAST_FIRST:g} deviations or more"
+            f"data beside it; expected {_FEW_FIRST:g} deviations or more"
         )
-        yield Finding("sampler", message, ("sampler.grid=trailing", "schedule.num=1000"), refused=True)
+        mends = ("sampler.grid=trailing", "schedule.num=1000")
+        yield Finding("sampler", message, mends, refused=first < _LEAST_FIRST)
     if len(times) > _FEW and last > _MOST_LAST:
         message = (
             f"the last of {len(times) - 1} steps begins at {last:.3g} deviations of the data, so that samples are "

@@ -82,7 +82,7 @@ def test_steps_cap_every_stage(tmp_path):
 @pytest.mark.parametrize(
     "wrong, place",
     [
-        ({"device": "nonsense"}, "train.engine"),
+        ({"device": "nonsense"}, "train.device"),
         ({"optimizer": use("sgd", momentum=0.0, nesterov=True)}, "train.optimizer"),
         ({"players": {"*": {"optimizer": use("adam", betas=[0.5])}}}, "train.players"),
         ({"lr_schedule": use("cosine", floor=2.0)}, "train.lr_schedule"),

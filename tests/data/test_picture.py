@@ -99,6 +99,6 @@ def test_a_bomb_and_a_pipe_are_refused_by_name(folder):
         read(folder)
     (folder / "c.png").unlink()
     os.mkfifo(folder / "c.png")
-    with pytest.raises(ValueError, match=r"c\.png cannot be read as an image: expected a regular file"):
-        evaluate(real=folder, fake=folder, features="pixels")
-    assert len(read(folder)) == 2, "a pipe is no picture"
+    scores = evaluate(real=folder, fake=folder, features="pixels", metrics=["fd"]).scores
+    assert [score.counts for score in scores.values()] == [{"real": 2, "fake": 2}], "a pipe is no picture"
+    assert len(read(folder)) == 2

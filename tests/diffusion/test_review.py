@@ -180,10 +180,10 @@ def test_the_last_of_many_steps_begins_where_there_are_data(schedule, grid, step
     ("schedule", "grid", "steps", "first"),
     [
         (schedules.Linear(num=50, beta_start=1e-4, beta_end=0.02), Trailing, 50, 0.811),
-        (TABLES["cosine"], Leading, 500, None),
+        (TABLES["cosine"], Leading, 500, None),  # t = .999
         (TABLES["cosine"], Leading, 501, 1.02),
-        (LATENT_EDM, partial(Karras, sigma_max=3.9), 18, 3.9),
-        (LATENT_EDM, partial(Karras, sigma_max=4.1), 18, None),
+        (LATENT_EDM, partial(Karras, sigma_max=2.9), 18, 2.9),
+        (LATENT_EDM, partial(Karras, sigma_max=8.1), 18, None),
     ],
 )
 def test_samples_start_where_no_signal_is_left(schedule, grid, steps, first):
@@ -191,6 +191,8 @@ def test_samples_start_where_no_signal_is_left(schedule, grid, steps, first):
     found = find(review_ends(LATENT, schedule, DDIM(schedule, LATENT, steps=steps, grid=grid)))
     assert [note.refused for note in found] == ([] if first is None else [True])
     assert all(f"expects noise of {first} deviations" in note.message for note in found)
+    between = DDIM(LATENT_EDM, LATENT, steps=18, grid=partial(Karras, sigma_max=3.1))
+    assert [note.refused for note in find(review_ends(LATENT, LATENT_EDM, between))] == [False]
 
 
 def test_samplers_of_distilled_networks_are_not_for_denoisers():

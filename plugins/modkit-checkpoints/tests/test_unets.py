@@ -165,7 +165,7 @@ def test_fourier_features_are_drawn_once_and_kept():
 
 EDM = {"schedule": "edm", "times": "log-normal", "parametrization": "edm", "sampler": {"use": "heun", "steps": 2}}
 LDM = {
-    "schedule": {"use": "checkpoints/scaled-linear", "num": 20},
+    "schedule": {"use": "checkpoints/scaled-linear", "num": 20, "beta_end": 0.9},
     "sampler": {"use": "checkpoints/ldm-ddim", "steps": 4},
 }
 
