@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from modkit.kinds import Bijection, BijectionExtras, Slot, default, read_extras
 from modkit.models.passes import Passes
+from modkit.nn.trained import is_trained
 from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["Chain"]
@@ -78,7 +79,7 @@ class Chain(nn.Module):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Prepares each bijection with what reaches it, after those before it."""
         for index, layer in enumerate(self.list_layers()):
-            if prepare := read_extras(layer, BijectionExtras).prepare:
+            if (prepare := read_extras(layer, BijectionExtras).prepare) and not is_trained(layer):
                 prepare(Passes(partial(map, partial(self._map_first, num=index), batches)))
 
     def list_layers(self) -> Iterator[Bijection]:

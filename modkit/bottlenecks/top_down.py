@@ -30,6 +30,7 @@ from modkit.bottlenecks.pointwise import check_order
 from modkit.kinds import Bottleneck, BottleneckExtras, Slot, Step, default, read_extras
 from modkit.models.passes import Passes
 from modkit.nn.blocks import ResidualBlock, conv, get_map_size
+from modkit.nn.trained import is_trained
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, split_levels
 
@@ -130,7 +131,7 @@ class TopDown(nn.Module):
     def prepare(self, features: Iterable[tuple[Tensor, ...]], rng: Rng) -> None:
         """Prepares each level with the features that reach it, after the levels above."""
         for index, level in enumerate(self._levels):
-            if prepare := read_extras(level, BottleneckExtras).prepare:
+            if (prepare := read_extras(level, BottleneckExtras).prepare) and not is_trained(level):
                 reaching = Passes(partial(map, partial(self.compute_features, index=index), features))
                 prepare(reaching, rng.at(f"level-{index}"))
 

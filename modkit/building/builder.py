@@ -26,11 +26,11 @@ from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS, Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.composing import Composing
+from modkit.nn.trained import mark_trained
 from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
 from modkit.runs.files import expand_home
 from modkit.specs.settings import Evaluation, Settings
-from modkit.training.ownership import mark_trained
 from modkit.types import CondType, Event, TensorType, split_levels
 
 __all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta"]
@@ -262,7 +262,7 @@ class Site:
         if self.weights:
             folder = find_run(call.trained.path, self.plan.spec)
             module.load_state_dict(drop_spare(read_piece(folder, call.trained.at), self.plan, call.path))
-            mark_trained(module.modules())
+            mark_trained(module)
 
     def _record(self, record: Record) -> Any:
         return record.type(**{name: self.convert_argument(value) for name, value in record.arguments.items()})

@@ -20,11 +20,11 @@ from modkit.building.review import review_model, show_warnings
 from modkit.kinds import Data, Finding
 from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
+from modkit.nn.trained import mark_trained
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec, require_spec
-from modkit.training.ownership import mark_trained
 from modkit.types import TensorType
 
 __all__ = ["Loaded", "Opened", "build", "build_checked", "load", "load_run", "open_data", "open_run", "restore_std"]
@@ -259,7 +259,7 @@ def _make_site(run: Run, overrides: Sequence[str], spec: Spec, planned: Plan | N
 def _load_weights(run: Run, model: Model, weights: Mapping[str, Tensor], changes: str) -> None:
     try:
         model.load_state_dict(weights)
-        mark_trained(model.modules())
+        mark_trained(model)
     except RuntimeError as error:
         if reasons := suggest_remedies(run, keys=_list_misfits(model, weights)):
             raise ValueError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modkit.conditioners.drawing import Drawing, Examples
 from modkit.conditioners.fields import check_drop, find_field
 from modkit.data.moments import Moments
+from modkit.nn.trained import is_trained
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -103,6 +104,8 @@ class Vector(Drawing):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measures the mean and the deviation of each value, and stores the fields of the first samples.
 
+        A trained conditioner keeps the mean and the deviation that its embedding was trained with.
+
         Raises:
             ValueError: If there are no samples.
         """
@@ -111,6 +114,8 @@ class Vector(Drawing):
         super().prepare(measured)
         for _ in measured:  # those after the stored ones
             pass
+        if is_trained(self):
+            return
         mean, std = moments.compute()
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > _CONSTANT * mean.abs(), std, 1.0))

@@ -37,7 +37,8 @@ from modkit.types import Denoised, TensorType
 
 __all__ = ["review_coupling", "review_distilled", "review_ends", "review_guidance"]
 
-_LEAST_FIRST, _FEW_FIRST = 3.0, 8.0  # deviations of the data: fewer are refused, and warned of
+_LEAST_FIRST = 3.0  # deviations of the data
+_LOW_FIRST = 8.0  # likewise; below it, a warning
 _MOST_LAST = 2.0  # likewise
 _FEW = 8  # steps below which networks are trained to take long ones
 _UNNAMED = ": only a network that lists its layers of self-attention offers it"
@@ -52,10 +53,10 @@ def review_ends(x: TensorType, schedule: Schedule, sampler: Sampler) -> Iterator
     if levels.is_meta:
         return
     first, last = levels.tolist()
-    if first < _FEW_FIRST:
+    if first < _LOW_FIRST:
         message = (
             f"samples start as noise without signal, but the first step expects noise of {first:.3g} deviations of the "
-            f"data beside it; expected {_FEW_FIRST:g} deviations or more"
+            f"data beside it; expected {_LOW_FIRST:g} deviations or more"
         )
         mends = ("sampler.grid=trailing", "schedule.num=1000")
         yield Finding("sampler", message, mends, refused=first < _LEAST_FIRST)

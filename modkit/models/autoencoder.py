@@ -43,6 +43,7 @@ from modkit.models.player import Player
 from modkit.models.posterior import Posterior, get_last
 from modkit.models.prior_review import explain_undrawn
 from modkit.models.step import StepContext
+from modkit.nn.trained import is_trained
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 
@@ -257,7 +258,7 @@ class Autoencoder(Model):
             return
         self.conditioner.prepare(select_fields(batches))
         self._judges.prepare(batches)
-        if prepare := self._q.extras.prepare:
+        if (prepare := self._q.extras.prepare) and not is_trained(self.bottleneck):
             prepare(map_batches(batches, lambda batch, first: self._encode_batch(batch)), rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:

@@ -26,6 +26,7 @@ from modkit.kinds import Bijection, BijectionExtras, Conditioner, Slot, Step, We
 from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.passes import Passes, map_batches
 from modkit.models.player import Player
+from modkit.nn.trained import is_trained
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
 from modkit.types import Batch, Cond, CondType, TensorType, Value
@@ -110,7 +111,7 @@ class Flow(Model):
             draws = rng.at("dequantize", next(passes))
             return iter(map_batches(batches, partial(self._dequantize_batch, draws), _MEASURED))
 
-        if prepare_bijection:
+        if prepare_bijection and not is_trained(self.bijection):
             prepare_bijection(Passes(start))
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:

@@ -1,7 +1,4 @@
-"""Which modules a player owns: those of its paths, but neither frozen ones nor those that a `ref` borrows.
-
-Modules with weights of a training are marked as `trained`, so that another one goes on from them.
-"""
+"""Which modules a player owns: those of its paths, but neither frozen ones nor those that a `ref` borrows."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from modkit.losses.perceptual import Perceptual
 from modkit.models.model import Model
 from modkit.models.player import Player
 
-__all__ = ["collect_modules", "find_frozen", "find_untrained", "is_trained", "mark_trained"]
+__all__ = ["collect_modules", "find_frozen", "find_untrained"]
 
 
 def collect_modules(model: Model, player: Player) -> list[nn.Module]:
@@ -26,18 +23,6 @@ def collect_modules(model: Model, player: Player) -> list[nn.Module]:
             module, owner = module.get_submodule(name), _enter(module.get_submodule(name), owner)
         _collect(module, owner, found)
     return list(found.values())
-
-
-def is_trained(model: Model, player: Player) -> bool:
-    """Whether all modules with weights that a player owns have those of a training."""
-    own = [one for one in collect_modules(model, player) if one._parameters or one._buffers]
-    return bool(own) and all(getattr(one, "trained", False) for one in own)
-
-
-def mark_trained(modules: Iterable[nn.Module]) -> None:
-    """Marks modules as having weights of a training."""
-    for one in modules:
-        one.trained = True  # type: ignore[assignment]
 
 
 def find_frozen(model: Model, players: Iterable[Player]) -> list[nn.Module]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from modkit.kinds import Data, Engine
 from modkit.models.model import Model, evaluate_mode
 from modkit.nn.narrowed_weights import narrow_weights
+from modkit.nn.trained import mark_trained
 from modkit.ops.kernel import list_ran
 from modkit.optim.averages import Averages
 from modkit.precision import AUTOCAST
@@ -30,7 +31,7 @@ from modkit.training.cursor import Cursor
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Interruption, Stopped
 from modkit.training.loss_record import LossRecord
-from modkit.training.ownership import collect_modules, find_frozen, is_trained, mark_trained
+from modkit.training.ownership import find_frozen
 from modkit.training.players import PlayerState, make_player_states, set_modes
 from modkit.training.preview import Preview
 from modkit.training.reader import Reader
@@ -106,6 +107,7 @@ class Trainer:
                 while self._cursor.stage < len(self.stages):
                     with ExitStack() as held:
                         self._train_stage(self.stages[self._cursor.stage], held)
+            mark_trained(self.model)
             self.run.finish()
         except BaseException as error:
             failure = self._explain(error)
@@ -203,16 +205,13 @@ class Trainer:
         )
 
     def _prepare(self, stage: StageSchedule) -> bool:
-        """Prepares the new players of a stage that are not trained yet; returns whether there were new ones."""
-        new = [player for player in stage.players if player.name not in self._cursor.prepared]
-        for player in new:
-            name = player.name
-            if not is_trained(self.model, player):
-                batches = self._reader.start_passes(name, self._enter(f"the preparation of {name}"))
-                with self.engine.join_weights(), evaluate_mode(self.model):
-                    self.model.prepare(name, batches, Rng(self.settings.seed, "train", "prepare", name))
+        """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
+        new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
+        for name in new:
+            batches = self._reader.start_passes(name, self._enter(f"the preparation of {name}"))
+            with self.engine.join_weights(), evaluate_mode(self.model):
+                self.model.prepare(name, batches, Rng(self.settings.seed, "train", "prepare", name))
             self._cursor.prepared.append(name)
-        mark_trained(one for player in stage.players for one in collect_modules(self.model, player))
         return bool(new)
 
     def _enter(self, place: str) -> Callable[[], None]:

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import nn
 
 import modkit
 from modkit import Spec, build, train, use
+from modkit.conditioners import Label
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
+from modkit.models.diffusion import Diffusion
 from modkit.models.flow import Flow
 from modkit.models.model import Model
 from modkit.models.player import Player
@@ -466,3 +469,22 @@ def test_a_model_that_was_trained_goes_on_from_its_weights(tmp_path):
         run = modkit.fit(again, points + 5, tmp_path / f"again-{id(again)}", steps=1, batch_size=16)
         begun = store.load(run.checkpoints / "step-00000000").tensors["model"]
         assert all(torch.equal(begun[name], trained[name]) for name in trained)
+
+
+def test_what_a_trained_piece_has_not_seen_is_still_measured(tmp_path):
+    """The scale of another autoencoder's latents, and how often the data have each label."""
+    label = use("label", width=4)
+    prior = use("diffusion", network=use("mlp", width=8, depth=1), conditioner=label)
+    first = train(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=prior)), tmp_path / "first", steps=1)
+    piece = use("run", path=str(first.path), at="model.prior", train=True)
+    other = spec(use("latent", autoencoder=use("autoencoder", **MLP), prior=piece))
+    model = modkit.load(train(other.with_value("train.seed", 5), tmp_path / "other", steps=1))
+    assert model.scale.known and model.sample(2, seed=0).isfinite().all()
+
+    x, labels = modkit.TensorType((2,)), torch.tensor([0, 1] * 32)
+    fields = {"labels": modkit.TensorType((), classes=3)}
+    model = Diffusion(x, fields=fields, network="mlp", conditioner=partial(Label, width=4))
+    points = Rng(0).normal("x", torch.empty(64, 2))
+    for number, shown in enumerate((labels, labels + 1)):
+        modkit.fit(model, (points, {"labels": shown}), tmp_path / str(number), steps=1, batch_size=16)
+        assert set(model.conditioner.draw(200, Rng(0))["labels"].tolist()) == set(shown.tolist())
