@@ -1,4 +1,4 @@
-"""python -m examples.trilemma [train|evaluate|report …] [--quick] [--full] [--root DIR] [--out DIR] [--doc FILE]"""
+"""python -m examples.trilemma [train|evaluate|report …] [--quick] [--full] [--data DIR] [--out DIR] [--doc FILE]"""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("phases", nargs="*", metavar="PHASE", help=f"of {', '.join(_PHASES)}; all where none is given")
     parser.add_argument("--quick", action="store_true", help="one seed, half an hour in all")
     parser.add_argument("--full", action="store_true", help="Fashion-MNIST instead of digits")
-    parser.add_argument("--root", help="folder with the IDX files of Fashion-MNIST")
+    parser.add_argument("--data", help="folder with the IDX files of Fashion-MNIST")
     parser.add_argument("--out", type=Path, help="where the study is kept; runs/trilemma…")
     parser.add_argument("--doc", type=page, help="a page to put the report into, pictures beside it")
     given = parser.parse_args(arguments)
     if unknown := set(given.phases) - set(_PHASES):
         parser.error(f"expected phases of {', '.join(_PHASES)}, got {', '.join(sorted(unknown))}")
-    plan = fashion_mnist(given.root, quick=given.quick) if given.full else digits(quick=given.quick)
+    plan = fashion_mnist(given.data, quick=given.quick) if given.full else digits(quick=given.quick)
     name = f"trilemma{'-full' if given.full else ''}{'-quick' if given.quick else ''}"
     study = Study(plan, given.out or Path("runs") / name, lambda line: print(line, flush=True))
     phases = given.phases or _PHASES

@@ -97,7 +97,8 @@ def evaluate(
         alive = next((one for one in sources.values() if one.given is None), sources["real"])
         feed = Feed(make_extractor(features, alive.type), raw=raw, device=engine.device)
         check_needs(feed, sources, made, places)
-        return score(feed, sources, made, places, engine, limit=_choose_limit(sources, num), seed=seed)
+        found = score(feed, sources, made, places, engine, limit=_choose_limit(sources, num), seed=seed)
+        return found.without_undefined()
 
 
 def compute_statistics(

@@ -179,7 +179,8 @@ def measure_run(
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
-    return replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=loaded.checkpoint)
+    report = replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=loaded.checkpoint)
+    return report.without_undefined()
 
 
 def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:

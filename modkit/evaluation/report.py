@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,19 @@ class Report:
         """In a notebook: the same as a table."""
         return format_html(self.describe())
 
+    def without_undefined(self) -> Report:
+        """Returns the report without numbers that are not finite, for which JSON has no place; notes name scores."""
+        scores, unclear = _keep_finite(self.scores)
+        floor, of_floor = _keep_finite(self.floor)
+        notes = (*self.notes, *unclear, *(f"held-out images: {note}" for note in of_floor))
+        return replace(self, scores=scores, floor=floor, notes=notes)
+
     def to_json(self) -> str:
-        """Returns the report as JSON."""
+        """Returns the report as JSON.
+
+        Raises:
+            ValueError: If a number is not finite.
+        """
         return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1, allow_nan=False)
 
     @classmethod
@@ -178,6 +189,29 @@ def _check_plain(report: Report) -> None:
         raise ValueError("expected notes, warnings, overrides and the checkpoint to be texts")
     if not all(isinstance(one, dict) for one in (report.settings, *(score.settings for score in scores))):
         raise ValueError("expected settings by name")
+
+
+def _keep_finite(scores: Mapping[str, Score]) -> tuple[dict[str, Score], list[str]]:
+    """Keeps scores that are finite, without errors and details that are not; notes say what is left out."""
+    kept, notes = {}, []
+    for title, score in scores.items():
+        if not math.isfinite(score.value):
+            notes.append(f"{title} came out as {score.value} and is left out")
+            continue
+        if score.error is not None and not math.isfinite(score.error):
+            notes.append(f"{title}: its standard error came out as {score.error} and is left out")
+            score = replace(score, error=None)
+        kept[title] = replace(score, details=_blank(score.details))
+    return kept, notes
+
+
+def _blank(found: Any) -> Any:
+    """Returns plain JSON in which None stands for numbers that are not finite."""
+    if isinstance(found, Mapping):
+        return {name: _blank(value) for name, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [*map(_blank, found)]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _read_score(value: Any) -> Score:

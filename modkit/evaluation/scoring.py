@@ -6,7 +6,6 @@ the floor.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -176,7 +175,7 @@ def score(
             other = [one for place in at.values() if (one := sources[place].precision) != "float32"]
             sampled = {"precision": other[0]} if other else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
-                score = _drop_error(title, replace(score, settings={**score.settings, **sampled}))
+                score = replace(score, settings={**score.settings, **sampled})
                 found[_add_label(title, label) if uses_features(metric) else title] = score
         return found
 
@@ -214,14 +213,6 @@ def _is_ready(extractor: FeatureExtractor) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _drop_error(title: str, score: Score) -> Score:
-    """Drops a standard error that is not finite, for which a report, which is JSON, has no place."""
-    if score.error is None or math.isfinite(score.error):
-        return score
-    warning = f"{title}: its standard error came out as {score.error} and is left out"
-    return replace(score, error=None, warnings=(*score.warnings, warning))
 
 
 def _add_label(score: str, label: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Semaphore
@@ -142,7 +143,21 @@ class Unsure(PRDC):
 def test_an_error_that_is_no_number_is_left_out_and_told(floats):
     report = evaluate(*floats, metrics=[Unsure()])
     assert report.scores["precision (pixels)"].error is None
-    assert "precision: its standard error came out as nan and is left out" in report.notes
+    assert "precision (pixels): its standard error came out as nan and is left out" in report.notes
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_a_score_that_is_no_number_is_left_out_and_the_others_are_kept(floats):
+    class Half(PRDC):
+        def result(self, state, rng):
+            found = super().result(state, rng)
+            first = replace(found["precision"], value=float("inf"), details={})
+            return found | {"precision": first, "recall": replace(found["recall"], details={"each": [0.5, math.nan]})}
+
+    report = evaluate(*floats, metrics=[Half()])
+    assert "precision (pixels) came out as inf and is left out" in report.notes
+    assert "precision (pixels)" not in report.scores and "coverage (pixels)" in report.scores
+    assert report.scores["recall (pixels)"].details == {"each": [0.5, None]}
     assert Report.from_json(report.to_json()) == report
 
 
