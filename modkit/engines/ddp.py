@@ -68,5 +68,6 @@ class DDPEngine(Group):
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def join_weights(self) -> AbstractContextManager[None]:
-        """Returns a context that does nothing: each process has all weights at all times."""
+        """Gives all processes the same buffers; they have all weights at all times."""
+        self.share_buffers()
         return nullcontext()

@@ -108,7 +108,8 @@ class FSDP2Engine(Group):
 
     @contextmanager
     def join_weights(self) -> Iterator[None]:
-        """Returns a context in which the weights of all networks are whole."""
+        """Returns a context in which the weights of all networks are whole, and buffers are the same everywhere."""
+        self.share_buffers()
         for network in self._list_networks():
             network.join()
         try:

@@ -24,6 +24,7 @@ from modkit.engines.device import find_device
 from modkit.engines.record import Record
 from modkit.engines.updates import list_parameters, update_parameters
 from modkit.kinds import Optimizer
+from modkit.nn.held import Held
 from modkit.runs.ranks import find_local_rank
 
 __all__ = ["Group"]
@@ -80,6 +81,7 @@ class Group:
         self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
         self._asked: _Question | None = None  # of the last poll
         self._unreached: dict[int, tuple[str, str]] = {}  # player and name of parameters that have yet to take a step
+        self._held: dict[str, Held] = {}  # buffers of what each player computes
 
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Lets batch normalization see the rows of all processes, if it is to; engines go on from there.
@@ -88,10 +90,12 @@ class Group:
         """
         if self._sync_batch_norm:
             join_norms(losses)
+        self._held[player] = Held(losses.modules())
         return losses
 
     def release(self, player: str, losses: nn.Module) -> None:
         """Gives back plain batch normalization."""
+        self._held.pop(player, None)
         release_norms(losses)
 
     def backward(self, loss: Tensor) -> None:
@@ -107,6 +111,12 @@ class Group:
         if self._unreached and any(one.grad is not None for one in list_parameters(optimizer)):
             self._check_reached(list_parameters(optimizer))
         update_parameters(optimizer, max_norm)
+
+    def share_buffers(self) -> None:
+        """Gives all processes the first one's buffers, which checkpoints keep: batch norm's statistics are its own."""
+        buffers = {id(one): one for held in self._held.values() for one in held.buffers}
+        for one in buffers.values():
+            dist.broadcast(one, 0)
 
     def expect_gradients(self, player: str, losses: nn.Module) -> None:
         """Notes the parameters that a player trains, each of which its first turn must give a gradient."""

@@ -179,7 +179,7 @@ class Engine(Exchange, Protocol):
         ...
 
     def join_weights(self) -> AbstractContextManager[None]:
-        """Returns a context in which each process has all weights, so that it may compute without the others.
+        """Returns a context in which each process has all weights and the same buffers, to compute without the others.
 
         Nothing is trained in it. All processes enter and leave it together.
         """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import modkit
 from modkit.engines.ddp import DDPEngine
@@ -91,6 +91,21 @@ def check_states(engine: Engine) -> None:
             assert [one.tolist() for one in state["store"].sort()] == [one.tolist() for one in want["store"].sort()]
 
 
+def check_buffers(engine: Engine) -> None:
+    """Trains batch norm on other rows in each process, and checks that samples are drawn with the first one's."""
+    rows = [torch.rand(4, 3, generator=torch.Generator().manual_seed(rank)) for rank in range(engine.world)]
+    norm, alone = nn.BatchNorm1d(3, affine=False), nn.BatchNorm1d(3, affine=False)
+    engine.wrap("player", nn.Sequential(norm), [])
+    norm(rows[engine.rank])
+    alone(rows[0])
+    same = [torch.equal(norm.running_mean, alone.running_mean)]
+    with engine.join_weights():
+        same.append(
+            torch.equal(norm.running_mean, alone.running_mean) and torch.equal(norm.running_var, alone.running_var)
+        )
+    assert same == [engine.rank == 0, True]
+
+
 def main(out: str, run: str, conditional: str) -> None:
     """Does all of it in the processes of a group."""
     torch.set_num_threads(1)
@@ -98,6 +113,7 @@ def main(out: str, run: str, conditional: str) -> None:
     with open_engine("cpu") as engine:
         assert isinstance(engine, DDPEngine)
         check_states(engine)
+        check_buffers(engine)
     act(Path(out), Path(run), Path(conditional))
     torch.distributed.destroy_process_group()
 

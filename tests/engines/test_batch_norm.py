@@ -53,7 +53,7 @@ def test_a_joined_layer_has_what_torch_s_own_conversion_gives(kind):
 def test_an_engine_joins_only_where_it_is_chosen():
     for joins in (True, False):
         engine, net = Group.__new__(Group), make_net()[0]
-        engine._sync_batch_norm = joins
+        engine._sync_batch_norm, engine._held = joins, {}
         assert engine.wrap("player", net, []) is net
         assert isinstance(net[1], nn.SyncBatchNorm) == joins
         engine.release("player", net)
