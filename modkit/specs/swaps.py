@@ -25,6 +25,7 @@ from modkit.specs.yaml import Source
 __all__ = ["swap"]
 
 _FRESH = "a swap of a model starts from the new one's defaults"
+_UNKNOWN = "unknown to {}"
 
 
 def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> tuple[Spec, list[str]]:
@@ -57,6 +58,9 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
         if key not in given:
             reasons.setdefault(why, []).append(key)
     notices = [f"swap {join(path)}: dropped {', '.join(keys)} ({why})" for why, keys in reasons.items()]
+    for key in _find_wrapped(find_value(spec.tree, path), place, reasons.get(_UNKNOWN.format(name), ())):
+        inner = join((*path, key))
+        notices.append(f"swap {join(path)}: the former part wrapped another one, which {inner}={name} swaps alone")
     for key in node:
         before = spec.source.at((*path, key))
         if key in kept and key not in given and before is not spec.source.at(path):
@@ -116,9 +120,9 @@ def _select_kept(
         if fresh and not (former and former.slot and former.slot.kind == "conditioner"):
             dropped[key] = _FRESH
         elif key not in new:
-            dropped[key] = f"unknown to {name}"
+            dropped[key] = _UNKNOWN.format(name)
         elif before is not None and former is None:
-            dropped[key] = f"unknown to {part}"
+            dropped[key] = _UNKNOWN.format(part)
         elif other and (new[key].own or (former and former.own)):
             dropped[key] = f"{name if new[key].own else part} has a scale of its own"
         elif (reason := _check_kept(value, new[key], former)) is not None:
@@ -126,6 +130,12 @@ def _select_kept(
         else:
             kept[key] = value
     return kept, dropped
+
+
+def _find_wrapped(old: Value, place: Place, dropped: Iterable[str]) -> Iterable[str]:
+    """Finds the dropped parameters that hold a part of the slot's own kind, around which the former part is."""
+    known = read_known(place.shape.kind, get_part(old, place)) or {}
+    return (key for key in dropped if key in known and (slot := known[key].slot) and slot.kind == place.shape.kind)
 
 
 def _check_kept(value: Value, new: Parameter, old: Parameter | None) -> str | None:

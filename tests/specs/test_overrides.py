@@ -114,6 +114,19 @@ def test_a_value_that_does_not_fit_is_dropped():
     assert notices[1] == "swap model.sampler: dropped eta, typo (unknown to euler)"
 
 
+def test_a_swap_of_a_part_around_another_says_how_the_inner_one_is_swapped():
+    data = use("corrupted", data=use("digits", size=16), corruption="mask")
+    swapped, notices = apply(Spec(data=data, model="gan"), ["data=image-folder", "data.root=photos"])
+    assert swapped.data == use("image-folder", root="photos")
+    wrapped = "swap data: the former part wrapped another one, which data.data=image-folder swaps alone"
+    assert notices == ["swap data: dropped data, corruption (unknown to image-folder)", wrapped]
+    inner, notices = apply(Spec(data=data, model="gan"), ["data.data=image-folder", "data.data.root=photos"])
+    assert inner.at("data.corruption") == "mask" and notices == []
+    assert apply(Spec(data=data, model="gan"), ["data=binarized"])[1] == [
+        "swap data: dropped corruption (unknown to binarized)"
+    ], "the inner part is kept"
+
+
 def test_another_model_keeps_its_conditioner_and_starts_anew_else():
     label = use("label", width=32)
     model = use("diffusion", conditioner=label, network=use("unet", channels=[8]), schedule="edm", sampler="heun")
