@@ -197,7 +197,7 @@ def _find_latents(space: Space, batch: Batch, options: dict[str, Any]) -> Tensor
     """Encodes the samples of a batch, or draws as many latents."""
     if space.encodes:
         return space.encode(batch.tensor, batch.fields)
-    return space.draw(len(batch), seed=options["seed"], first=options["first"])
+    return space.draw(len(batch), seed=options["seed"], first=options["first"], fields=batch.fields)
 
 
 def _find_labelled(space: Space, data: Data, options: dict[str, Any]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:

@@ -120,8 +120,9 @@ def _choose_starts(
     space: Space, x: Tensor, starts: int, distance: Distance, fields: Mapping[str, Tensor], seed: int
 ) -> Tensor:
     """Draws so many latents for each sample, and returns the nearest."""
-    drawn = space.draw(len(x) * starts, seed=seed)
-    decoded = space.decode(drawn, {name: value.repeat_interleave(starts, 0) for name, value in fields.items()})
+    given = {name: value.repeat_interleave(starts, 0) for name, value in fields.items()}
+    drawn = space.draw(len(x) * starts, seed=seed, fields=given)
+    decoded = space.decode(drawn, given)
     samples = x.to(decoded).repeat_interleave(starts, 0)
     with torch.no_grad():
         pairs = zip(decoded.split(_BATCH), samples.split(_BATCH), strict=True)

@@ -6,7 +6,7 @@ Shape letters: n samples, the latent's own shape, the sample's own shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Space:
         model: The Model.
         encode: Maps samples, `n ...`, and their fields to latents; None if the Model does not encode.
         decode: Maps latents, `n ...`, and fields to samples; gradients flow through it.
-        draw: Draws so many latents; None if there is no prior that is known.
+        draw: Draws so many latents, under fields; None if there is no prior that is known.
         normal: Whether the latent's prior is N(0, I).
     """
 
@@ -43,7 +43,7 @@ class Space:
         *,
         encode: Callable[[Tensor, Fields], Tensor] | None,
         decode: Callable[[Tensor, Fields], Tensor],
-        draw: Callable[[int, Rng], Tensor] | None = None,
+        draw: Callable[[int, Rng, Fields], Tensor] | None = None,
         normal: bool,
     ) -> None:
         self.type, self.x, self.normal = type, x, normal
@@ -71,13 +71,14 @@ class Space:
             )
         return self._map(self._encode, Batch(x, fields))
 
-    def draw(self, num: int, *, seed: int = 0, first: int = 0) -> Tensor:
+    def draw(self, num: int, *, seed: int = 0, first: int = 0, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Draws `num` latents from their prior, on the CPU; draw i of a seed is the same in any call.
 
         Args:
             num: Number of latents.
             seed: Seed of the draws.
             first: Index of the first draw.
+            fields: Fields on which latents depend (`w` of a conditional generator); missing ones are drawn.
 
         Raises:
             ValueError: If the prior is unknown, as an autoencoder's that has none.
@@ -85,7 +86,8 @@ class Space:
         if self._draw is None:
             raise ValueError(f"latents to draw expect a prior, got {_name(self._model)}, which has none")
         with torch.no_grad():
-            return self._draw(num, Rng("latents", seed).rows(first)).cpu()
+            given = {name: value.to(self._model.device) for name, value in fields.items()}
+            return self._draw(num, Rng("latents", seed).rows(first), given).cpu()
 
     def decode(self, z: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes latents, `n ...`, to samples, on the CPU; a conditional Model needs fields."""
@@ -149,15 +151,14 @@ def _make_encoded(coder: Model, name: str, type: TensorType) -> Space:
         coder,
         encode=lambda x, fields: Batch(coder.encode(x, name, **pass_fields(coder, fields)), {}).tensor,
         decode=lambda z, fields: coder.decode(z, name, **pass_fields(coder, fields)),
-        draw=(lambda num, rng: rng.normal("z", coder.allocate(num, type))) if normal else None,
+        draw=(lambda num, rng, fields: rng.normal("z", coder.allocate(num, type))) if normal else None,
         normal=normal,
     )
 
 
 def _make_source(model: Model, name: str) -> Space:
-    def decode(z: Tensor, fields: Fields) -> Tensor:
-        read = {field: fields[field] for field in model.reads if field in fields}
-        return model.decode_source(z, name, fields=read)
+    def read(fields: Fields) -> dict[str, Any]:
+        return pass_fields(model, {field: fields[field] for field in model.reads if field in fields})
 
     type = model.sources[name]
     return Space(
@@ -165,8 +166,8 @@ def _make_source(model: Model, name: str) -> Space:
         model.single,
         model,
         encode=None,
-        decode=decode,
-        draw=lambda num, rng: model.draw_source(num, name, rng),
+        decode=lambda z, fields: model.decode_source(z, name, **read(fields)),
+        draw=lambda num, rng, fields: model.draw_source(num, name, rng, **read(fields)),
         normal=type is model.start_noise,
     )
 

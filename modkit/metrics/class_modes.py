@@ -92,18 +92,22 @@ class ClassModes(Streaming[Tensor]):
 
     def result(self, state: dict[str, Tensor], rng: Rng) -> dict[str, Score]:
         """Computes the scores `classes` and `class KL`; `rng` is not used."""
-        groups, real = self.find(state, "fake"), self.find(state, "real").sum(0)
-        counts = groups.sum(0)
+        groups, given = self.find(state, "fake"), self.find(state, "real")
+        counts, real = groups.sum(0), given.sum(0)
         settings = {"shares": self.shares, "least": self.least, "of classes": len(counts)}
         totals = {"real": int(real.sum()), "fake": int(counts.sum())}
 
-        def score(better: Literal["higher", "lower"], of: Callable[[Tensor], float]) -> Score:
-            value = of(counts)
-            variance = compute_variance(value, lambda g: of(counts - groups[g]), groups.sum(1).tolist())
-            return Score(value, standard_error(variance), better, totals, settings=dict(settings))
+        def score(better: Literal["higher", "lower"], of: Callable[[Tensor, Tensor], float]) -> Score:
+            value = of(counts, real)
+            variances = (
+                compute_variance(value, lambda g: of(counts - groups[g], real), groups.sum(1).tolist()),
+                compute_variance(value, lambda g: of(counts, real - given[g]), given.sum(1).tolist()),
+            )
+            return Score(value, standard_error(*variances), better, totals, settings=dict(settings))
 
-        shares = real if self.shares == "data" else None
         return {
-            "classes": score("higher", lambda n: float((n >= self.least).sum())),
-            "class KL": score("lower", lambda n: compute_class_kl(fake=n, real=shares)),
+            "classes": score("higher", lambda n, m: float((n >= self.least).sum())),
+            "class KL": score(
+                "lower", lambda n, m: compute_class_kl(fake=n, real=m if self.shares == "data" else None)
+            ),
         }

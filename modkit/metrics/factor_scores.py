@@ -9,12 +9,13 @@ DCI, of the importance R_dk of dimension d in predicting factor k by a forest of
     D = sum_d w_d (1 - H_K(R_d. / sum_k R_dk)),   w_d = sum_k R_dk / sum R       C likewise over columns
     I = the share of held-out samples whose factor is predicted, averaged over factors
 
-FactorVAE and β-VAE, of votes: each draws a factor k and L samples (pairs, of β-VAE) that share its value.
+FactorVAE and β-VAE, of votes: each draws a factor k and L samples that share its value, or, for β-VAE, L pairs of
+samples that share it, each pair another one.
 
     FactorVAE   d = argmin_d Var_L(z_d) / Var(z_d), and the most frequent k of each d is predicted
     β-VAE       1/L sum |z - z'|, from which a linear classifier predicts k
 
-Samples of a vote are drawn from those of the set that share the value, each value as often as it occurs.
+Samples are drawn from those of the set that share the value, each value as often as it occurs.
 
 Shape letters: n samples, d dimensions, k factors, v values of a factor, g groups, m votes.
 
@@ -164,23 +165,39 @@ def score_differences(codes: Tensor, factors: Tensor, rng: Rng, *, votes: int, d
     """Computes the β-VAE score of latents, `n d`: two thirds of the votes fit the classifier, the others test it."""
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped, unused-ignore]
 
-    chosen, members = _draw_votes(factors, rng, votes, 2 * draws)
-    parts = torch.split(members, max(1, _CHUNK // (2 * draws * codes.shape[1])))
-    x = torch.cat([(codes[part[:, :draws]] - codes[part[:, draws:]]).abs().mean(1) for part in parts]).numpy()
+    chosen, one, other = _draw_pairs(factors, rng, votes, draws)
+    parts = zip(*(torch.split(each, max(1, _CHUNK // (2 * draws * codes.shape[1]))) for each in (one, other)))
+    x = torch.cat([(codes[left] - codes[right]).abs().mean(1) for left, right in parts]).numpy()
     first, y = -(-2 * votes // 3), chosen.numpy()
     return float(LogisticRegression(max_iter=1000).fit(x[:first], y[:first]).score(x[first:], y[first:]))
 
 
 def _draw_votes(factors: Tensor, rng: Rng, votes: int, draws: int) -> tuple[Tensor, Tensor]:
-    """Draws the factor of each vote, `m`, and the indices of samples that share its value, `m draws`."""
+    """Draws the factor of each vote, `m`, and the indices of samples that all share its value, `m draws`."""
+    chosen, leaders = _draw_leaders(factors, rng, votes, 1)
+    return chosen, _draw_alike(factors, rng, chosen, leaders.expand(-1, draws))
+
+
+def _draw_pairs(factors: Tensor, rng: Rng, votes: int, draws: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws the factor of each vote, `m`, and the indices of pairs that share its value, twice `m draws`."""
+    chosen, leaders = _draw_leaders(factors, rng, votes, draws)
+    return chosen, leaders, _draw_alike(factors, rng, chosen, leaders)
+
+
+def _draw_leaders(factors: Tensor, rng: Rng, votes: int, draws: int) -> tuple[Tensor, Tensor]:
+    """Draws the factor of each vote, `m`, and samples of any value, `m draws`."""
     num, size = factors.shape
     chosen = rng.integers("factor", torch.empty(1, votes), 0, size)[0]
-    leaders = rng.integers("value", torch.empty(1, votes), 0, num)[0]
-    places = rng.uniform("samples", torch.empty(1, votes, draws, dtype=torch.float64))[0]
-    members = torch.empty(votes, draws, dtype=torch.int64)
+    return chosen, rng.integers("value", torch.empty(1, votes, draws), 0, num)[0]
+
+
+def _draw_alike(factors: Tensor, rng: Rng, chosen: Tensor, leaders: Tensor) -> Tensor:
+    """Draws a sample for each leader, `m draws`, that shares its value of the vote's factor."""
+    places = rng.uniform("samples", torch.empty(1, *leaders.shape, dtype=torch.float64))[0]
+    members = torch.empty_like(leaders)
     for k, values in enumerate(factors.unbind(1)):
         rows, order, counts = chosen == k, values.argsort(stable=True), values.bincount()
         shared = values[leaders[rows]]
-        starts = (counts.cumsum(0) - counts)[shared, None]
-        members[rows] = order[starts + (places[rows] * counts[shared, None]).long()]
-    return chosen, members
+        starts = (counts.cumsum(0) - counts)[shared]
+        members[rows] = order[starts + (places[rows] * counts[shared]).long()]
+    return members

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from modkit.evaluation.extractors import make_extractor
 from modkit.losses.perceptual import Perceptual
 from modkit.metrics.streaming import Streaming
+from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.paths import walk
 from modkit.rng import Rng
@@ -37,7 +38,7 @@ _BATCH = 128
 class PathLength(Streaming[Model]):
     """The mean squared speed of samples along paths, with its standard error; requires a Model with sources.
 
-    Fields that a conditional Model reads are drawn, the same at both places of a path. Scores are comparable only if
+    Fields that a conditional Model reads are drawn for each path, the same all along it. Scores are comparable only if
     features, source and kind of place are the same.
 
     Args:
@@ -113,11 +114,12 @@ class PathLength(Streaming[Model]):
         self, model: Model, source: str, measure: Callable[[Tensor, Tensor], Tensor], num: int, rng: Rng
     ) -> Tensor:
         """The squared speed at a place of each of `num` paths, `n`."""
-        a, b = (model.draw_source(num, source, rng.at(end)) for end in ("a", "b"))
+        given = pass_fields(model, model.complete(num, {}, rng))
+        a, b = (model.draw_source(num, source, rng.at(end), **given) for end in ("a", "b"))
         t = rng.uniform("t", a.new_empty(num, 1)) if self.places == "path" else a.new_zeros(num, 1)
         path: Literal["spherical", "linear"] = "spherical" if model.sources[source] is model.start_noise else "linear"
         near, far = (
-            model.decode_source(walk(a.flatten(1), b.flatten(1), at, path=path).view(a.shape).to(a), source)
+            model.decode_source(walk(a.flatten(1), b.flatten(1), at, path=path).view(a.shape).to(a), source, **given)
             for at in (t, t + self.eps)
         )
         return measure(near, far) / self.eps**2

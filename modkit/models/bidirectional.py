@@ -189,11 +189,14 @@ class Bidirectional(Model):
             return call_generator(self.generator, self.draw_source(num, "z", rng), cond, rng)
         return call_generator(self.generator, draw_start(rng, "z", self.allocate(num, self.start_noise)), cond, rng)
 
-    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
-        """Draws z from its prior, normal values and a one-hot category; or maps it to the generator's styles `w`."""
+    def draw_source(self, num: int, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Draws z from its prior, normal values and a one-hot category; or maps it to the generator's styles `w`.
+
+        Fields of `w` that are not given are drawn.
+        """
         if name != "z":
             self._find_source(name)
-            cond = self.conditioner(self.complete(num, {}, rng), None)
+            cond = self.conditioner(self.complete(num, fields, rng), None)
             return make_styles(self.generator, self.draw_source(num, "z", rng), cond)
         z = super().draw_source(num, name, rng)
         if self.categories:

@@ -180,18 +180,18 @@ class GAN(Model):
         cond = self.conditioner(self.complete(num, fields, rng), None).merge(cond)
         return call_generator(self.generator, self._draw_noise(num, rng), cond, rng)
 
-    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
-        """Draws `z`, or maps it to the generator's styles `w` under fields that are drawn, too."""
+    def draw_source(self, num: int, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Draws `z`, or maps it to the generator's styles `w` under the fields, of which missing ones are drawn."""
         if name == "z":
             return super().draw_source(num, name, rng)
         self._find_source(name)
-        cond = self.conditioner(self.complete(num, {}, rng), None)
+        cond = self.conditioner(self.complete(num, fields, rng), None)
         return make_styles(self.generator, self.draw_source(num, "z", rng), cond)
 
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Generates samples from `z` or `w`; fields that are not given are drawn, the same in each call.
 
-        What is drawn as `w` holds its fields, and those that are given change nothing.
+        What is drawn as `w` holds its fields, and those that are given here change nothing.
         """
         self._find_source(name)
         cond = self.conditioner(self.complete(len(source), fields, Rng("source")), None)

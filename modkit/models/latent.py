@@ -238,9 +238,9 @@ class Latent(Model):
         latent, given = self._draw_latent(num, fields, cond, rng)
         return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"), **given)
 
-    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
+    def draw_source(self, num: int, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Draws values of a source of the prior."""
-        return self.prior.draw_source(num, name, rng)
+        return self.prior.draw_source(num, name, rng, **pass_fields(self.prior, fields))
 
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes what the prior decodes a source to, without the noise of the prior's likelihood."""

@@ -307,8 +307,8 @@ class Model(nn.Module, metaclass=Composing):
         name, given = list(self.latents)[-1] if self.latents else "", pass_fields(self, fields)
         return self.decode(self.encode(x, name, **given), name, **given)
 
-    def draw_source(self, num: int, name: str, rng: Rng) -> Tensor:
-        """Draws `num` values of the source `name`; by default, standard normal noise.
+    def draw_source(self, num: int, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
+        """Draws `num` values of the source `name`; by default, standard normal noise, whatever the fields.
 
         Raises:
             ValueError: If there is no such source.

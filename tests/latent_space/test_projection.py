@@ -21,7 +21,7 @@ def make_linear(matrix, **options):
         Model.assemble(),
         encode=None,
         decode=lambda z, _: z @ matrix.T,
-        draw=lambda num, rng: rng.normal("z", torch.empty(num, matrix.shape[1])),
+        draw=lambda num, rng, fields: rng.normal("z", torch.empty(num, matrix.shape[1])),
         normal=True,
         **options,
     )

@@ -33,14 +33,18 @@ def test_a_perfect_sampler_scores_the_bias_that_is_stated():
     assert pairs == pytest.approx((k - 1) / n, rel=0.1)
 
 
-def test_the_error_is_that_of_repeated_draws():
+@pytest.mark.parametrize(("shares", "collapsed"), [("equal", False), ("equal", True), ("data", True)])
+def test_the_error_is_that_of_repeated_draws(shares, collapsed):
     k, n = 20, 2000
     p = torch.linspace(1, 3, k)
     scores = []
     for seed in range(60):
-        u = Rng(seed).uniform("u", torch.empty(n))
+        u = Rng(seed).uniform("u", torch.empty(2, n))
         drawn = torch.searchsorted(p.cumsum(0) / p.sum(), u).clamp_max(k - 1)
-        scores.append(ClassModes(shares="equal").compute(real=torch.eye(k), fake=torch.eye(k)[drawn])["class KL"])
+        fake = drawn[1] % 5 if collapsed else drawn[1]
+        scores.append(
+            ClassModes(shares=shares).compute(real=torch.eye(k)[drawn[0]], fake=torch.eye(k)[fake])["class KL"]
+        )
     spread = torch.tensor([one.value for one in scores]).std()
     assert sum(one.error for one in scores) / 60 == pytest.approx(float(spread), rel=0.35)
 

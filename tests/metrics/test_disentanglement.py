@@ -9,6 +9,7 @@ import torch
 
 from modkit.metrics.disentanglement import Disentanglement
 from modkit.metrics.factor_scores import (
+    _draw_pairs,
     _draw_votes,
     count_pairs,
     fit_importance,
@@ -161,14 +162,28 @@ def test_the_factor_vae_score_is_a_majority_vote_counted_one_by_one():
     assert score_variances(codes, factors, Rng(3), votes=900, draws=8) == pytest.approx(expected, abs=1e-12)
 
 
+def test_each_pair_of_the_beta_vae_score_has_a_value_of_its_own():
+    """As in Higgins et al., section 3: both of a pair are alike in the factor, and pairs differ in it."""
+    _, factors = draw_codes()
+    chosen, left, right = _draw_pairs(factors, Rng(0), 2000, 8)
+    for k in range(4):
+        one, other = (factors[each[chosen == k]][:, :, k] for each in (left, right))
+        assert torch.equal(one, other)
+        held = one[:, 1].bincount(minlength=SIZES[k]).double() / len(one)
+        shares = factors[:, k].bincount() / len(factors)
+        assert (held - shares).abs().max() < 5 * math.sqrt(0.25 / len(one))
+        together = float((one[:, 0] == one[:, 1]).double().mean())
+        assert abs(together - float((shares**2).sum())) < 5 * math.sqrt(0.25 / len(one))
+
+
 def test_the_beta_vae_score_is_of_mean_absolute_differences():
     from sklearn.linear_model import LogisticRegression
 
     codes, factors = draw_codes()
-    chosen, members = _draw_votes(factors, Rng(3), 900, 16)
+    chosen, left, right = _draw_pairs(factors, Rng(3), 900, 8)
     x = np.stack([
-        np.mean([np.abs(codes[a].numpy() - codes[b].numpy()) for a, b in zip(row[:8], row[8:], strict=True)], 0)
-        for row in members.tolist()
+        np.mean([np.abs(codes[a].numpy() - codes[b].numpy()) for a, b in zip(*pairs, strict=True)], 0)
+        for pairs in zip(left.tolist(), right.tolist(), strict=True)
     ])  # fmt: skip
     fit = LogisticRegression(max_iter=1000).fit(x[:600], chosen[:600].numpy())
     expected = fit.score(x[600:], chosen[600:].numpy())

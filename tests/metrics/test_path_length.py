@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from modkit import use
 from modkit.features.random_conv import RandomConv
 from modkit.losses.perceptual import Perceptual
 from modkit.metrics.path_length import PathLength
@@ -64,6 +65,18 @@ def test_features_with_maps_measure_the_perceptual_distance():
     near, far = (model.decode_source(walk(a, b, s, path="spherical").float(), "z") for s in (t, t + 0.01))
     expected = Perceptual(RandomConv(x))(near, far).mean() / 0.01**2
     assert score.value == pytest.approx(float(expected.detach()), rel=1e-3)
+
+
+def test_a_path_keeps_the_class_that_is_drawn_for_it():
+    """In w, too, both ends of a path are of one class; each path of each batch draws its own."""
+    x, fields = TensorType((1, 8, 8), range=(-1.0, 1.0)), {"labels": TensorType((), classes=50)}
+    style, seen = use("stylegan2", channels=4, style=6), []
+    model = GAN(x, fields=fields, generator=style, discriminator="mlp", conditioner="label")
+    conditioner = model.conditioner.forward
+    model.conditioner.forward = lambda given, rng: (seen.append(given["labels"].tolist()), conditioner(given, rng))[1]
+    PathLength(num=200, source="w").compute(fake={"model": model})
+    assert [len(labels) for labels in seen] == [128] * 4 + [72] * 4
+    assert seen[:4] == [seen[0]] * 4 and seen[4:] == [seen[4]] * 4 and seen[0][:72] != seen[4]
 
 
 test_refuses = refusals(

@@ -65,7 +65,11 @@ def test_styles_are_a_source_of_a_generator_that_states_their_type(make):
     expected = model.generator.styles(z, model.conditioner(labels, None))
     torch.testing.assert_close(w, expected)
     torch.testing.assert_close(model.decode_source(w, "w"), model.decode_source(z, "z", fields=labels))
+    given = {"labels": torch.tensor([0, 1, 2, 1, 0])}
+    w = model.draw_source(5, "w", Rng(0), fields=given)
+    torch.testing.assert_close(model.decode_source(w, "w"), model.decode_source(z, "z", fields=given))
     space = find_space(model, "w")
+    torch.testing.assert_close(space.draw(5, fields=given), model.draw_source(5, "w", Rng("latents", 0), fields=given))
     assert not space.normal and space.type == model.sources["w"]
     torch.testing.assert_close(space.draw(5, seed=1), model.draw_source(5, "w", Rng("latents", 1)))
     ends = space.draw(2)
