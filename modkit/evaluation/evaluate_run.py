@@ -94,7 +94,7 @@ def evaluate_run(
         k: Rank of the neighbour, for metrics of neighbours that are chosen by name.
         seed: Seed of the noise and of subsets.
         raw: Whether to leave values unchanged instead of rounding images to 8 bits.
-        per_class: Whether to score each class as well, and their mean.
+        per_class: Whether to score each class as well, against as many training images of it, and their mean.
         precision: What the model samples in; None is what the spec's `evaluate` states, float32 by default.
         checkpoint: Name of the checkpoint, or `best`; None is the last.
         device: Where to sample and to compute features; `auto` is CUDA if available.
@@ -102,7 +102,8 @@ def evaluate_run(
         compile: Whether to compile the model's networks, which pays when many samples are drawn.
 
     Raises:
-        ValueError: If the run has no data or checkpoint, or `num` is more than there are images.
+        ValueError: If the run has no data or checkpoint, `num` is more than there are images, or data without labels
+            are to be scored per class.
 
     Examples:
         >>> import tempfile
@@ -150,6 +151,9 @@ def measure_run(
         ValueError: Under the conditions of `evaluate_run`.
     """
     metrics, where = options.metrics, engine.device
+    if options.per_class and _count_classes(found.data) is None:
+        known = ", ".join(found.data.fields) or "none"
+        raise ValueError(f"evaluate expects data with labels for scores per class, got the fields: {known}")
     found = found._replace(data=find_plain(found.data))
     model = loaded.model.to(where).eval()
     precision = options.precision or (found.evaluation.precision if found.evaluation else "float32")
@@ -169,7 +173,10 @@ def measure_run(
     if options.per_class:
         split = {name: one for name, one in made.items() if {"real", "fake"} == set(one.sets)}
         made |= {f"{name} per class": PerClass(one) for name, one in split.items()}
-    places = {name: _assign_sources(one) for name, one in made.items()}
+    places = {
+        name: _assign_sources(one, "of classes" if isinstance(one, PerClass) else "reference")
+        for name, one in made.items()
+    }
     check_needs(feed, sources, made, places)
     floors = {name: {**at, "fake": "held-out"} for name, at in places.items() if _has_floor(made[name])}
     report = score(feed, sources, made, places, engine, floors=floors, seed=options.seed)
@@ -241,13 +248,15 @@ def _make_sources(found: Opened, model: Model, options: Options, precision: Prec
     stated = found.evaluation.num if found.evaluation else None
     count = choose_num(options.num or stated, splits)
     held = from_data(data, "test", "held-out images", _choose(data, "test", count))
-    indices = _match_classes(data, held) if options.per_class else _choose(data, "train", count)
-    return {
-        "reference": from_data(data, "train", "training images", indices),
+    sources = {
+        "reference": from_data(data, "train", "training images", _choose(data, "train", count)),
         "held-out": held,
         "train": from_data(data, "train", "training images"),
         "fake": from_model(model, "samples", count, options.seed, held, precision=precision),
     }
+    if options.per_class:
+        sources["of classes"] = from_data(data, "train", "training images", _match_classes(data, held))
+    return sources
 
 
 def _make_features(found: Opened, features: str | FeatureExtractor | None = None) -> FeatureExtractor | None:
@@ -268,10 +277,10 @@ def explain_unsampled(model: Model) -> tuple[str, ...]:
     return ()
 
 
-def _assign_sources(metric: Metric) -> Mapping[str, str]:
-    """Assigns a source of samples to each set of a metric."""
+def _assign_sources(metric: Metric, reference: str = "reference") -> Mapping[str, str]:
+    """Assigns a source of samples to each set of a metric; samples are compared with a reference."""
     compares = "fake" in metric.sets and "train" not in metric.sets
-    return {side: {"real": "reference" if compares else "held-out"}.get(side, side) for side in metric.sets}
+    return {side: {"real": reference if compares else "held-out"}.get(side, side) for side in metric.sets}
 
 
 def _has_floor(metric: Metric) -> bool:

@@ -28,7 +28,9 @@ from modkit.types import Batch, Features, Modes, TensorType, split_levels
 __all__ = ["Feed", "gather", "uses_features"]
 
 _CACHED = 2**29  # bytes of features that are cached at most
+_IMAGE = 3  # axes of an image; volumes have more
 _OF_FEATURES = frozenset({"features", "logits", "feature-pairs"})
+_OF_PIXELS = _OF_FEATURES | {"images", "points", "pairs"}
 Use = tuple[str, str]  # a metric's name, and the set that a source provides
 
 
@@ -93,11 +95,22 @@ class Feed:
         return self._tried[type]
 
     def round_to_bytes(self, x: Tensor, type: TensorType) -> Tensor:
-        """Rounds `x` to 8 bits, unless values are raw or have no range."""
-        if self.raw or type.range is None:
+        """Rounds images (and volumes) to 8 bits, unless values are raw or have no range."""
+        if self.raw or not _has_bytes(type):
             return x
+        assert type.range is not None
         low, high = type.range
         return ((x - low) * (255 / (high - low))).round().clamp(0, 255) * ((high - low) / 255) + low
+
+    def leaves_raw(self, metric: Metric, source: Source) -> bool:
+        """Whether a metric is given values of samples that are rounded by default."""
+        chosen = self.raw and self.extractor is not None
+        return chosen and _has_bytes(source.type) and not _OF_PIXELS.isdisjoint(metric.needs)
+
+
+def _has_bytes(type: TensorType) -> bool:
+    """Whether samples can be files of pictures, or slices of volumes."""
+    return type.range is not None and len(type.shape) >= _IMAGE
 
 
 class _Values:

@@ -173,9 +173,10 @@ def score(
             if (move := read_extras(metric, MetricExtras).place) is not None:
                 state = move(state, engine.device)
             other = [one for place in at.values() if (one := sources[place].precision) != "float32"]
-            sampled = {"precision": other[0]} if other else {}
+            how: dict[str, Any] = {"precision": other[0]} if other else {}
+            how |= {"raw": True} if any(feed.leaves_raw(metric, sources[place]) for place in at.values()) else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
-                score = replace(score, settings={**score.settings, **sampled})
+                score = replace(score, settings={**score.settings, **how})
                 found[_add_label(title, label) if uses_features(metric) else title] = score
         return found
 

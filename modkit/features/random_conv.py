@@ -25,6 +25,7 @@ from modkit.types import Features, TensorType
 __all__ = ["RandomConv", "make_levels", "run_levels"]
 
 _CELLS = 4
+_DIM = 128
 
 
 class RandomConv(Frozen):
@@ -44,13 +45,13 @@ class RandomConv(Frozen):
         torch.Size([2, 16])
     """
 
-    def __init__(self, x: TensorType, *, seed: int = 0, dim: int = 128) -> None:
+    def __init__(self, x: TensorType, *, seed: int = 0, dim: int = _DIM) -> None:
         super().__init__()
         if len(x.shape) != 3 or x.classes is not None:
             raise ValueError(f"RandomConv expects images, (c, h, w), got {x}")
         if dim < 4 or dim % 4:
             raise ValueError(f"RandomConv expects dim to be a positive multiple of 4, got {dim}")
-        self.label = f"random-conv:{seed}"
+        self.label = f"random-conv:{seed}" + (f",dim={dim}" if dim != _DIM else "")
         self.channels, self._range = x.shape[0], x.range
         self._key = hash_contents("random-conv", 1, seed, dim, self.channels)
         self.levels = make_levels(self.channels, dim, bias=False)

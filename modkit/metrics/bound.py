@@ -1,11 +1,11 @@
 r"""Bound: how well a Model predicts data, by its lower bound on log p(x), in nats and in bits per dimension.
 
-    bits/dim = (-nats / d + log((levels - 1) / 2)) / log 2
+    bits/dim = -(nats / d + log w) / log 2,   w = (high - low) / (levels - 1)
 
-Data that take finitely many levels in [-1, 1] are dequantised, x + u / (levels - 1) with u uniform in [-1, 1]. A bound
-on their density is then a bound on the probability of the levels (Theis et al., 2016, eq. 2 to 4), each of which is
-2 / (levels - 1) wide. With 256 levels the second term is log 127.5. The density of data without levels depends on their
-unit, so no bits are given for them. A Model that is `discrete` (a Bernoulli likelihood of binary data) gives the
+Data that take finitely many levels, evenly spaced over their range, are dequantised, x + w u with u uniform in
+[-1/2, 1/2]. A bound on their density is then a bound on the probability of the levels (Theis et al., 2016, eq. 2 to 4),
+each of which is w wide. With 256 levels in [-1, 1], -log w is log 127.5. The density of data without levels depends on
+their unit, so no bits are given for them. A Model that is `discrete` (a Bernoulli likelihood of binary data) gives the
 probability itself: x is not dequantised, and bits/dim = -nats / (d log 2).
 
 Shape letters: b batch, d dimensions of a sample.
@@ -29,16 +29,18 @@ from modkit.types import Batch, Score
 __all__ = ["Bound", "Bounds", "bits_per_dim"]
 
 _NO_LEVELS = "the data have no levels, so bits per dimension would depend on their unit and are not given"
-_OUTSIDE = 1e-4  # how far rounding may take values past [-1, 1]
+_OUTSIDE = 5e-5  # how far rounding may take values past the range, as a share of it
+_RANGE = (-1.0, 1.0)  # of data whose type states none
 
 
-def bits_per_dim(nats: float, dim: int, levels: int) -> float:
-    """Converts the log density of dequantised data in [-1, 1] from nats to bits per dimension.
+def bits_per_dim(nats: float, dim: int, levels: int, *, range: tuple[float, float] = _RANGE) -> float:
+    """Converts the log density of dequantised data from nats to bits per dimension.
 
     Args:
         nats: log p(x) of a sample, or a bound on it.
         dim: Number of dimensions of a sample.
         levels: Number of values that a dimension takes, at least 2.
+        range: The lowest and the highest of them.
 
     Examples:
         An even density on [-2, 2] over two levels, each 2 wide: one bit per dimension.
@@ -46,15 +48,16 @@ def bits_per_dim(nats: float, dim: int, levels: int) -> float:
         >>> round(bits_per_dim(-math.log(4), dim=1, levels=2), 12)
         1.0
     """
-    return (-nats / dim + math.log((levels - 1) / 2)) / math.log(2)
+    return -(nats / dim + math.log(_measure_level(levels, range))) / math.log(2)
 
 
 class Bounds(NamedTuple):
-    """The moments of the bounds, `1`, float64, the number of levels and dimensions of the data, what is bounded."""
+    """The moments of the bounds, `1`, float64, the levels, dimensions and range of the data, what is bounded."""
 
     moments: Moments
     levels: int | None
     dim: int
+    range: tuple[float, float]
     discrete: bool
 
 
@@ -107,7 +110,7 @@ class Bound(Streaming[Bounds]):
 
         Raises:
             ValueError: If `indices` are not consecutive, the Model has no bound or a bound that is not finite, or data
-                with levels lie outside [-1, 1].
+                with levels lie outside the range of the Model's type, [-1, 1] where it has none.
         """
         if bool((indices.diff() != 1).any()):
             raise ValueError(f"{type(self).__name__} expects consecutive indices, got {indices.tolist()}")
@@ -115,15 +118,16 @@ class Bound(Streaming[Bounds]):
         levels: int | None = values["levels"]
         batch: Batch = values["batch"].to(model.device)
         rng = Rng(self.seed, "bound").rows(int(indices[0]))
-        grain = 0.0 if levels is None or model.discrete else 2 / (levels - 1)
+        ends = model.single.range or _RANGE
+        grain = 0.0 if levels is None or model.discrete else _measure_level(levels, ends)
         if grain:
-            batch = replace(batch, x=self._dequantize(batch.tensor, grain, rng))
+            batch = replace(batch, x=self._dequantize(batch.tensor, grain, ends, rng))
         with evaluate_mode(model):
             nats = self.compute_nats(model, batch, rng.at("model"), grain)
         if not bool(nats.isfinite().all()):
             expected = f"a finite {self.names[0]} of {type(model).__name__}"
             raise ValueError(f"{type(self).__name__} expects {expected}, got NaN or infinity")
-        return Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel, model.discrete)
+        return Bounds(Moments.from_samples(nats[:, None]), levels, model.single.numel, ends, model.discrete)
 
     def compute_nats(self, model: Model, batch: Batch, rng: Rng, grain: float) -> Tensor:
         """Computes what is averaged, nats per sample, `b`."""
@@ -136,13 +140,13 @@ class Bound(Streaming[Bounds]):
             ValueError: If the levels or dimensions of the data differ.
         """
         if a[1:] != b[1:]:
-            expected = "all data to have the same levels and dimensions"
-            raise ValueError(f"{type(self).__name__} expects {expected}, got {a[1:3]} and {b[1:3]}")
+            expected = "all data to have the same levels, dimensions and range"
+            raise ValueError(f"{type(self).__name__} expects {expected}, got {a[1:4]} and {b[1:4]}")
         return a._replace(moments=a.moments.merge(b.moments))
 
     def result(self, state: dict[str, Bounds], rng: Rng) -> dict[str, Score]:
         """Computes the score `ELBO` (`bound (num=K)` for K > 1 draws) and, for data with levels, `bits/dim`."""
-        moments, levels, dim, discrete = self.find(state, "real")
+        moments, levels, dim, ends, discrete = self.find(state, "real")
         nats, counts = float(moments.mean), {"real": moments.count}
         error = math.sqrt(float(moments.covariance()) / moments.count) if moments.count > 1 else None
         notes = () if levels is not None or discrete else (_NO_LEVELS,)
@@ -152,14 +156,21 @@ class Bound(Streaming[Bounds]):
         if discrete:
             bits = -nats / (dim * math.log(2))
         elif levels is not None:
-            bits = bits_per_dim(nats, dim, levels)
+            bits = bits_per_dim(nats, dim, levels, range=ends)
         else:
             return {name: score}
         bits_error = None if error is None else error / (dim * math.log(2))
         return {name: score, bits_name: replace(score, value=bits, error=bits_error, better="lower")}
 
-    def _dequantize(self, x: Tensor, grain: float, rng: Rng) -> Tensor:
-        if not bool((x.abs() <= 1 + _OUTSIDE).all()):
-            expected = "data with levels in [-1, 1]"
-            raise ValueError(f"{type(self).__name__} expects {expected}, got values up to {float(x.abs().max()):g}")
+    def _dequantize(self, x: Tensor, grain: float, range: tuple[float, float], rng: Rng) -> Tensor:
+        (low, high), (least, most) = range, (float(x.min()), float(x.max()))
+        slack = _OUTSIDE * (high - low)
+        if not low - slack <= least <= most <= high + slack:
+            expected = f"data with levels in [{low:g}, {high:g}]"
+            raise ValueError(f"{type(self).__name__} expects {expected}, got values in [{least:g}, {most:g}]")
         return x + grain * (rng.uniform("dequantise", x) - 0.5)
+
+
+def _measure_level(levels: int, range: tuple[float, float]) -> float:
+    """The width of a level."""
+    return (range[1] - range[0]) / (levels - 1)

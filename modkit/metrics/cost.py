@@ -26,6 +26,7 @@ from modkit.metrics.evaluations import count_evaluations
 from modkit.metrics.flops import count_operations
 from modkit.metrics.streaming import Streaming
 from modkit.models.model import Model
+from modkit.nn.compiled import is_compiled
 from modkit.rng import Rng
 from modkit.types import Precision, Score
 
@@ -159,9 +160,11 @@ def _synchronize(device: torch.device) -> None:
 def _describe_settings(model: Model, batch_size: int) -> dict[str, Any]:
     """Returns what times depend on."""
     dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+    compiled = {"compiled": True} if any(map(is_compiled, model.modules())) else {}
     return {
         "device": get_device_name(model.device),
         "threads": torch.get_num_threads(),
         "batch size": batch_size,
         "dtype": str(dtype).removeprefix("torch."),
+        **compiled,
     }

@@ -25,7 +25,15 @@ from modkit.nn.arguments import find_tensors
 from modkit.ops.kernel import is_transformed
 from modkit.specs.settings import Compilation
 
-__all__ = ["VARIANTS", "check_backend", "compile_modules", "is_paused", "restore_module", "run_uncompiled"]
+__all__ = [
+    "VARIANTS",
+    "check_backend",
+    "compile_modules",
+    "is_compiled",
+    "is_paused",
+    "restore_module",
+    "run_uncompiled",
+]
 
 VARIANTS = 64
 """Number of variants of its code that a module may have; torch's own limit is eight."""
@@ -79,6 +87,11 @@ def check_backend(name: str) -> None:
     if name not in torch.compiler.list_backends(exclude_tags=()):
         known = ", ".join(torch.compiler.list_backends())
         raise ValueError(f"compile expects one of torch's backends ({known}, or one for debugging), got {name!r}")
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is compiled itself."""
+    return isinstance(vars(module).get("forward"), _Compiled)
 
 
 def restore_module(module: nn.Module) -> None:

@@ -234,12 +234,14 @@ class _Work:
             return False
 
     def is_evaluated(self, trial: Trial) -> bool:
-        """Tells whether a trial's run is finished and has a report of it with this sweep's options."""
+        """Tells whether a trial's run is finished and has a report of its end with this sweep's options."""
         try:
-            report = Report.read(locate_report(self.path / "runs" / trial.run, trial.sampling))
+            run = Run.open(self.path / "runs" / trial.run)
+            report = Report.read(locate_report(run.path, trial.sampling))
+            last = run.find_checkpoint_name()
         except (FileNotFoundError, ValueError):
             return False
-        return report.settings == self.evaluation and self.is_trained(trial.run)
+        return run.finished and report.settings == self.evaluation and report.checkpoint == last
 
     def _list_missing(self, run: str) -> list[tuple[str, Trial | None]]:
         """Lists the next tasks for a run: its training, or the evaluations that it lacks."""

@@ -161,6 +161,13 @@ def test_a_score_that_is_no_number_is_left_out_and_the_others_are_kept(floats):
     assert Report.from_json(report.to_json()) == report
 
 
+def test_what_is_measured_otherwise_is_not_ranked_with_it(floats):
+    rounded, raw = (evaluate(*floats, metrics=["fd"], raw=raw).scores["FD (pixels)"] for raw in (False, True))
+    assert not rounded.is_comparable_to(raw) and raw.settings["raw"] is True
+    for features, name in (("random-conv:0,dim=8", "FD (random-conv:0,dim=8)"), ("random-conv", "FD (random-conv:0)")):
+        assert list(evaluate(*floats, metrics=["fd"], features=features).scores) == [name]
+
+
 def test_held_out_digits_are_nearer_than_noise():
     data = Digits(size=16)
     test = data.read("test", range(128), modkit.Rng(0)).tensor

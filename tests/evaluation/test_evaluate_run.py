@@ -120,7 +120,7 @@ def test_reconstructions_are_scored_in_the_range_of_the_data(tmp_path):
         spec = modkit.Spec(model=model, data=data, train={"steps": 1, "batch_size": 8, "samples": {"num": 4}})
         run = modkit.train(spec, tmp_path / name)
         psnr = evaluate_run(run, features="pixels", metrics=["reconstruction"], raw=True).scores["PSNR"]
-        assert psnr.settings == {"range": bounds}
+        assert psnr.settings == {"range": bounds, "raw": True}
         loaded = load_run(run)
         data = open_data(run, loaded.site).data
         held = read_samples(data, "test", range(data.splits["test"]), Rng(0))
@@ -138,6 +138,18 @@ def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_
     assert report.floor["label accuracy (classifier:digits)"].value > 0.9
     counts = [report.scores[f"FD (classifier:digits), class {k}"].counts for k in range(10)]
     assert counts[3]["real"] == counts[3]["fake"] and sum(each["real"] for each in counts) == 200
+    alone = evaluate_run(run, metrics=["fd"], num=200)
+    assert report.scores["FD (classifier:digits)"] == alone.scores["FD (classifier:digits)"], "of the same reference"
+    assert report.floor["FD (classifier:digits)"] == alone.floor["FD (classifier:digits)"]
+
+
+def test_scores_per_class_expect_labels(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(-1, 1, (40, 2)).astype(np.float32))
+    data = modkit.use("array", path=str(tmp_path / "x.npy"), bounds=[-1.0, 1.0], test=0.3)
+    spec = modkit.Spec(model=modkit.use("gan", generator="mlp"), data=data, train={"steps": 1, "batch_size": 8})
+    run = modkit.train(spec, tmp_path / "run")
+    message = "evaluate expects data with labels for scores per class, got the fields: none"
+    check_refusal(message, evaluate_run, run, per_class=True, metrics=["fd"])
 
 
 def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):

@@ -7,8 +7,10 @@ from modkit.building.plan import plan
 from modkit.data.splits import read_samples
 from modkit.evaluation.feed import Feed
 from modkit.evaluation.sources import from_data
+from modkit.features.pixels import Pixels
 from modkit.metrics.codebook import Codebook
 from modkit.rng import Rng
+from modkit.types import TensorType
 from tests.play import MLP, digits, spec
 from tests.refusals import check_refusal
 
@@ -93,6 +95,16 @@ def test_moments_of_a_gaussian_posterior_and_its_means_are_those_of_the_bottlene
     assert torch.equal(values["posterior"][:, 0], values["latents"])
     torch.testing.assert_close(values["posterior"][:, 1], draws.std(0), rtol=0.08, atol=0)  # 5 sd: 5 / sqrt(4000)
     assert torch.equal(values["factors"], torch.stack(list(data.read_fields("test", range(20)).values()), 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rounded"), [((4,), False), ((1, 4), False), ((1, 4, 4), True), ((1, 2, 4, 4), True)]
+)
+def test_pictures_are_rounded_to_bytes_and_signals_are_not(shape, rounded):
+    x = 0.002 * Rng(0).normal("x", torch.empty(9, *shape))
+    found = Feed(Pixels(TensorType(shape))).round_to_bytes(x, TensorType(shape, range=(-1.0, 1.0)))
+    levels = (found + 1) * 127.5
+    assert torch.allclose(levels, levels.round(), atol=1e-3) == rounded and torch.equal(found, x) != rounded
 
 
 def test_what_samples_do_not_offer_is_named():

@@ -17,15 +17,16 @@ from tests.refusals import check_refusal, refusals
 
 
 class Flat(Model):
-    """A density that is known: even in [-1 - w / 2, 1 + w / 2], w the width of a level; keeps what it is shown."""
+    """An even density from w / 2 below the range to w / 2 above, w a level's width; keeps what it is shown."""
 
-    def __init__(self, levels, dim):
+    def __init__(self, levels, dim, range=None):
         super().__init__()
-        self.event, self.levels, self.seen = TensorType((dim,)), levels, []
+        self.event, self.levels, self.seen = TensorType((dim,), range=range), levels, []
 
     def bound(self, batch, num, rng, *, grain=0.0):
         self.seen.append((batch, num, grain, self.training, torch.is_grad_enabled()))
-        log_p = -batch.tensor[0].numel() * math.log(2 + 2 / (self.levels - 1))
+        low, high = self.event.range or (-1.0, 1.0)
+        log_p = -batch.tensor[0].numel() * math.log((high - low) * (1 + 1 / (self.levels - 1)))
         return torch.full((len(batch),), log_p, dtype=torch.float64)
 
 
@@ -54,6 +55,17 @@ def test_an_even_density_costs_the_bits_of_its_levels(levels):
     assert list(scores) == ["ELBO", "bits/dim"]
     assert scores["bits/dim"].value == pytest.approx(math.log2(levels), rel=1e-12)
     assert scores["bits/dim"].better == "lower" and scores["ELBO"].better == "higher"
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-1.0, 1.0), (3.0, 258.0)])
+def test_levels_are_spaced_over_the_range_of_the_data(ends):
+    low, high = ends
+    x = low + (high - low) * Rng(0).integers("x", torch.empty(50, 5), 0, 4) / 3
+    model = Flat.assemble(4, 5, ends)
+    assert scored(model, x, 4)["bits/dim"].value == pytest.approx(2.0, rel=1e-12)
+    noise = torch.cat([batch.tensor for batch, *_ in model.seen]) - x
+    assert 0.48 < noise.abs().max() / (high - low) * 3 <= 0.5001
+    check_refusal(f"levels in .{low:g}, {high:g}., got values in", scored, model, x + (high - low) / 9, 4)
 
 
 def test_256_levels_are_the_usual_formula():
@@ -132,13 +144,13 @@ def update(metric, state, indices, levels=256):
 
 def test_states_of_other_levels_are_refused():
     state = update(Bound(), {}, torch.arange(2), levels=None)
-    check_refusal(r"levels and dimensions, got \(None, 2\) and \(256, 2\)", update, Bound(), state, torch.arange(2, 4))
+    check_refusal(r"range, got \(None, 2, .* and \(256, 2, ", update, Bound(), state, torch.arange(2, 4))
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: Bound(num=0), "num of at least 1, got 0"),
     (lambda: scored(build(spec(use("gan"))), torch.zeros(2, 1, 8, 8), 17), "GAN has no lower bound"),
-    (lambda: scored(Standard.assemble(1), torch.full((2, 1), 1.5), 256), r"in \[-1, 1\], got values up to 1.5"),
+    (lambda: scored(Standard.assemble(1), torch.full((2, 1), 1.5), 256), r"in \[-1, 1\], got values in \[1.5, 1.5\]"),
     (
         lambda: scored(Standard.assemble(1), torch.full((2, 1), math.nan), None),
         "Bound expects a finite ELBO of Standard, got NaN",
@@ -149,7 +161,7 @@ test_refusals_say_what_was_expected_and_got = refusals(
     ),
     (
         lambda: scored(Flow(TensorType((2,))), torch.full((2, 2), 1.5), 256, metric=LogLikelihood()),
-        r"LogLikelihood expects data with levels in \[-1, 1\], got values up to 1.5",
+        r"LogLikelihood expects data with levels in \[-1, 1\], got values in \[1.5, 1.5\]",
     ),
     (lambda: Bound().result({}, Rng(0)), "samples of 'real', got none"),
     (lambda: update(Bound(), {}, torch.tensor([0, 2])), r"consecutive indices, got \[0, 2\]"),

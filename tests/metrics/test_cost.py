@@ -9,7 +9,9 @@ import torch
 import modkit
 from modkit import use
 from modkit.metrics.cost import Cost, get_device_name, median
+from modkit.models.compiling import compile_networks
 from modkit.rng import Rng
+from modkit.specs.settings import Compilation
 from tests.play import MLP, spec
 from tests.refusals import check_refusal
 
@@ -48,6 +50,14 @@ def test_what_costs_more_counts_more():
     assert slow["GFLOPs"].value == pytest.approx(3 * small["GFLOPs"].value)
     assert large["GFLOPs"].value > small["GFLOPs"].value
     assert large["parameters"].value > small["parameters"].value == slow["parameters"].value
+
+
+def test_times_of_compiled_networks_are_others():
+    model = diffusion()
+    before = scored(model)
+    compile_networks(model, Compilation(backend="eager"))
+    after = scored(model)
+    assert [name for name in before if not before[name].is_comparable_to(after[name])] == [*TIMES]
 
 
 def test_scores_say_what_they_depend_on_and_are_plain():

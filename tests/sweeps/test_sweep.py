@@ -148,7 +148,7 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
     assert (out / "sweep.json").read_bytes() == before
 
 
-def test_what_was_not_measured_as_asked_is_measured_anew_and_nothing_trained(file, out, commands):
+def test_what_was_not_measured_as_asked_or_at_the_end_is_measured_anew_and_nothing_trained(file, out, commands):
     done = sweep(file, ["sampler=heun", "seed=0"], out, **MEASURED)
     report = locate_report(out / "runs" / "train.seed=0", done.trials[0].sampling)
     for change in ({"num": 32}, {"seed": 1}, {"metrics": ["fd", "prdc"]}, {}):
@@ -159,7 +159,8 @@ def test_what_was_not_measured_as_asked_is_measured_anew_and_nothing_trained(fil
     before = report.read_bytes()
     evaluate = ["evaluate", str(out / "runs" / "train.seed=0"), "sampler=heun"]
     assert CliRunner().invoke(app, [*evaluate, "-n", "20", "--features", "pixels", "--metrics", "fd"]).exit_code == 0
-    for damage in (lambda: None, report.unlink, lambda: report.write_text("{")):
+    other = before.replace(b"step-", b"step-1", 1)
+    for damage in (lambda: None, report.unlink, lambda: report.write_text("{"), lambda: report.write_bytes(other)):
         damage()
         sweep(file, ["sampler=heun", "seed=0"], out, **MEASURED)
         assert report.read_bytes() == before
