@@ -201,13 +201,6 @@ class Autoencoder(Model):
         against = tuple(rival.name for rival in rivals)
         return (Player("autoencoder", own, against=against, last_layer=last), *rivals)
 
-    def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the losses, by term; that of `adversarial` (VQGAN's lambda) is the autoencoder's alone."""
-        if player == "autoencoder":
-            return self._weights
-        own = self.penalties.parts if player == "critic" else {}
-        return {term: weight for term, weight in self._weights.items() if term in own}
-
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes the losses of the autoencoder or of a critic.
 

@@ -82,8 +82,8 @@ class Bidirectional(Model):
         game: What teaches the encoder: `ali`, `veegan` or `infogan`.
         categories: Number of categories k of c; 0 for none.
         noise: Width of n.
-        weights: Weights of the losses by term (`adversarial`, `reconstruction`, `r1`, …); the default weight
-            is 1.
+        weights: Weights of the losses by term (`adversarial`, the generator's; `reconstruction`, `r1`, …); the default
+            weight is 1.
 
     Raises:
         ValueError: If the game is unknown, the bottleneck's latent is no vector with a normal prior, or there are

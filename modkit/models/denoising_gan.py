@@ -67,7 +67,7 @@ class DenoisingGAN(Model):
         conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
         steps: Number T of steps.
         z_dim: Width of the noise.
-        weights: Weights of the losses by term (`adversarial`, `r1`, …); the default weight is 1.
+        weights: Weights of the losses by term (`adversarial`, the generator's; `r1`, …); the default weight is 1.
 
     Raises:
         ValueError: If `steps` is below 1.

@@ -64,7 +64,8 @@ class GAN(Model):
         conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
         z_dim: Width of the noise.
         weights: Weights of the losses by term (`adversarial` and `class` or, with several discriminators,
-            `adversarial/NAME` and `class/NAME`; `r1`, …); the default weight is 1.
+            `adversarial/NAME` and `class/NAME`; `r1`, …); the default weight is 1. Those of `adversarial` are the
+            generator's; what a discriminator minimises of its game has weight 1.
 
     Raises:
         ValueError: If a discriminator is named `generator`, `adversarials` has a name that is not a discriminator's, or

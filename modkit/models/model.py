@@ -137,7 +137,13 @@ class Model(nn.Module, metaclass=Composing):
         raise NotImplementedError
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of one player's losses, by name; any other loss has weight 1. By default, those of its slot."""
+        """The weights of one player's losses, by name; any other loss has weight 1.
+
+        By default, those of its slot. A weight of `adversarial` is one in what a critic's opponents minimise beside
+        it; the critic's own has weight 1.
+        """
+        if any(player in one.against for one in self.players()):
+            return {term: weight for term, weight in self._weights.items() if term.split("/")[0] != "adversarial"}
         return self._weights
 
     def update(self, player: str, step: Step) -> None:

@@ -5,12 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modkit import SpecError, build, use
+from modkit import SpecError, build, players, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.losses import KL, ReverseKL
 from modkit.models.step import StepContext
 from modkit.rng import Rng
+from modkit.specs.node import Node
 from modkit.specs.settings import Term
 from modkit.training.interruption import Stopped
 from modkit.training.players import make_player_states, take_turn
@@ -158,6 +159,25 @@ def test_two_discriminators_play_d2gan():
     got["adversarial/covers"].backward()
     assert all(p.grad is not None and p.grad.any() for p in model.generator.parameters())
     assert set(model.state_dict()) >= {"discriminators.covers.out.weight", "discriminators.resembles.out.weight"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        use("gan", generator="mlp", discriminator="mlp", regularizers={"fm": use("feature-matching")}),
+        use("denoising-gan", network="mlp", discriminator="mlp", regularizers={"fm": use("feature-matching")}),
+        use("bidirectional", generator="mlp", encoder="mlp", discriminator="mlp", game="veegan"),
+    ],
+)
+def test_the_weight_of_the_game_is_the_generator_s(model):
+    """With 0, feature matching is all that the generator minimises, and the discriminator still learns."""
+    turns = {}
+    for weight in (1.0, 0.0):
+        for player in players(build(spec(Node({**model, "weights": {"adversarial": weight}})))):
+            with player.begin_turn(0) as step:
+                turns[player.name, weight] = float(player.compute_loss(digits(6), step).detach())
+    assert turns["discriminator", 0.0] == turns["discriminator", 1.0] > 0
+    assert 0 < turns["generator", 0.0] < turns["generator", 1.0]
 
 
 @pytest.mark.parametrize("names", [{"discriminators": {"generator": "mlp"}}, {"adversarials": {"nobody": "hinge"}}])

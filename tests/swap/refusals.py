@@ -355,7 +355,7 @@ _WEIGHTS = {
     **{
         f"{host} {path}.weights.{term}=adaptive": _no_last_layer(path, term, player)
         for host, path, term, player in (
-            ("denoising-gan", "model", "adversarial", "discriminator"),
+            ("denoising-gan", "model", "adversarial", "generator"),
             ("gan", "model", "adversarial", "generator"),
             ("gan-ring", "model", "r1", "discriminator"),
             ("diffusion", "model", "denoising", "denoiser"),
@@ -592,7 +592,7 @@ _BIDIRECTIONAL = {
     "bidirectional model.conditioner=encoded": _no_masked("model.conditioner"),
     "bidirectional model.conditioner=map": _no_maps("model.conditioner"),
     "bidirectional model.conditioner=tokens": _no_tokens("model.", "encoder mlp", _NO_CONTEXT),
-    "bidirectional model.weights.adversarial=adaptive": _no_last_layer("model", "adversarial", "discriminator"),
+    "bidirectional model.weights.adversarial=adaptive": _no_last_layer("model", "adversarial", "generator"),
 }
 
 REFUSALS = {
