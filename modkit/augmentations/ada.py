@@ -123,7 +123,8 @@ class ADA(nn.Module):
         h, w = x.shape[2:]
         mirrored = self._draw_choice("flip", x, rng, 2)
         turns = self._draw_choice("turns", x, rng, 4)
-        right, down = (self._gate(name, (2 * _uniform(name, x, rng) - 1) / 8, 0.0, rng) for name in ("right", "down"))
+        moves = torch.stack([(2 * _uniform(name, x, rng) - 1) / 8 for name in ("right", "down")])
+        right, down = self._gate("move", moves, 0.0, rng)
         flip = make_matrix([[1 - 2 * mirrored, 0, 0], [0, 1, 0], [0, 0, 1]], x)
         cos, sin = (turns == 0).to(x) - (turns == 2).to(x), (turns == 1).to(x) - (turns == 3).to(x)
         return flip @ make_turn(cos, sin, x) @ make_shift((right * w).round(), (down * h).round(), x)
@@ -133,7 +134,8 @@ class ADA(nn.Module):
         h, w = x.shape[2:]
         scale = self._gate("scale", torch.exp2(0.2 * _normal("scale", x, rng)), 1.0, rng)
         stretch = self._gate("stretch", torch.exp2(0.2 * _normal("stretch", x, rng)), 1.0, rng)
-        right, down = (self._gate(name, _normal(name, x, rng) / 8, 0.0, rng) for name in ("right", "down"))
+        moves = torch.stack([_normal(name, x, rng) / 8 for name in ("right", "down")])
+        right, down = self._gate("move", moves, 0.0, rng)
         scaled = make_matrix([[1 / scale, 0, 0], [0, 1 / scale, 0], [0, 0, 1]], x)
         stretched = make_matrix([[1 / stretch, 0, 0], [0, stretch, 0], [0, 0, 1]], x)
         before, after = (self._draw_turn(name, x, rng) for name in ("before", "after"))
@@ -163,8 +165,8 @@ class ADA(nn.Module):
         return torch.where(idle[:, None, None, None], x, (changed * self.unit + self.middle).to(x.dtype))
 
     def _gate(self, name: str, value: Tensor, idle: float, rng: Rng, p: Tensor | None = None) -> Tensor:
-        """Returns `value` with probability p, and otherwise `idle`, for each image."""
-        made = _uniform("gate", value, rng.at(name)) < (self.p if p is None else p)
+        """Returns `value`, `... b`, with probability p, and otherwise `idle`, for each image."""
+        made = rng.at(name).uniform("gate", value.new_empty(value.shape[-1])) < (self.p if p is None else p)
         return torch.where(made, value, torch.full_like(value, idle))
 
     def _draw_choice(self, name: str, x: Tensor, rng: Rng, num: int) -> Tensor:

@@ -72,4 +72,4 @@ class Actnorm(nn.Module):
             moments.add(batch.tensor)
         mean, std = (moment.view_as(self.shift) for moment in moments.compute())
         self.log_scale.copy_(-std.clamp(min=_TINY).log())
-        self.shift.copy_(-mean * self.log_scale.exp())
+        self.shift.copy_(-mean * self.log_scale.cpu().exp())  # moments are on the CPU

@@ -34,11 +34,11 @@ class Frequencies(nn.Module):
         self.register_buffer("frequencies", torch.full((self.classes,), 1 / self.classes))
 
     def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Draws classes by their frequencies, `b`."""
-        cumulative = self.frequencies.double().cumsum(0)
+        """Draws classes by their frequencies, `b`, on the CPU: some devices have no float64."""
+        cumulative = self.frequencies.cpu().double().cumsum(0)
         uniform = rng.uniform("labels", cumulative.new_empty(num))
         labels = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
-        return {self.field.name: labels.clamp_max(self.classes - 1)}
+        return {self.field.name: labels.clamp_max(self.classes - 1).to(self.frequencies.device)}
 
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:

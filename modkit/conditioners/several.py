@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
 
 from modkit.kinds import Conditioner, ConditionerExtras, Slot, read_extras
+from modkit.models.given import draw_fields
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -20,7 +21,8 @@ class Several(nn.Module):
     Vectors and tokens are concatenated; a map, labels or noise may come from only one conditioner. Each drops its
     conditions independently. What a conditioner never drops (`drop: 0`) guidance keeps on its unconditional side, as it
     keeps maps: a null that was not trained is not used. A field that several conditioners read is drawn by the first of
-    them; fields that different conditioners draw need not belong to the same sample.
+    them, or by a later one that reads it together with others of the same sample (a mask and what it hides); fields
+    that different conditioners draw need not belong to the same sample.
 
     Args:
         parts: The conditioners by name, in the order in which their conditions are joined.
@@ -101,9 +103,17 @@ class Several(nn.Module):
         Raises:
             ValueError: If a conditioner cannot draw its fields. The message names the field to give.
         """
+        return self.draw_missing(num, rng, ())
+
+    def draw_missing(self, num: int, rng: Rng, given: Collection[str]) -> dict[str, Tensor]:
+        """Draws the fields that the conditioners read and `given` lacks.
+
+        Raises:
+            ValueError: If a conditioner cannot draw its fields. The message names the field to give.
+        """
         drawn: dict[str, Tensor] = {}
         for name, part in self._parts.items():
-            drawn = {**part.draw(num, rng.at(name)), **drawn}
+            drawn |= draw_fields(part, num, rng.at(name), {*given, *drawn})
         return drawn
 
     def prepare(self, batches: Iterable[Batch]) -> None:

@@ -48,7 +48,7 @@ class Moments:
     @torch.no_grad()
     def add(self, values: Tensor) -> None:
         """Adds a batch, `b ...` or, by channel, `b c ...`."""
-        values = values.double()
+        values = values.cpu().double()  # some devices have no float64
         axes = [axis for axis in range(values.ndim) if axis != 1] if self._by_channel else None
         if self._origin is None:
             self._origin = values.mean(axes, keepdim=True)

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from modkit.diffusion.guidance import check_sides
 from modkit.kinds import Guidance, Predict
 from modkit.types import Denoised
 
@@ -28,6 +29,8 @@ __all__ = ["guide"]
 
 def guide(guidance: Guidance, predicts: Mapping[str, Predict], *, mask: int) -> Predict:
     """Combines the predictions of logits on two sides; the second is evaluated only if the guidance uses it.
+
+    The predictions raise a ValueError if the guidance asks for another side.
 
     Args:
         guidance: How the two predictions are combined.
@@ -43,6 +46,7 @@ def guide(guidance: Guidance, predicts: Mapping[str, Predict], *, mask: int) -> 
             share = torch.tensor(1 - known / codes.shape[1], dtype=torch.float64)
 
         def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
+            check_sides(names, predicts)
             return tuple(Denoised(predicts[name](x_t, i)) for name in names)
 
         return guidance(ask)(codes, share).x_0

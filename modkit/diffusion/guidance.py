@@ -10,7 +10,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -21,7 +21,15 @@ from modkit.diffusion.gaussian import broadcast
 from modkit.kinds import Conditioner, ConditionerExtras, Denoise, Schedule, Sides, read_extras
 from modkit.types import Cond, Denoised, TensorType
 
-__all__ = ["ClassifierFree", "ConditionSides", "NoGuidance", "Perturbed", "extrapolate", "make_conditions"]
+__all__ = [
+    "ClassifierFree",
+    "ConditionSides",
+    "NoGuidance",
+    "Perturbed",
+    "check_sides",
+    "extrapolate",
+    "make_conditions",
+]
 
 _TINY = 1e-12
 
@@ -42,6 +50,16 @@ def make_conditions(conditioner: Conditioner, fields: Mapping[str, Tensor], num:
     given, hide = conditioner(fields, None), read_extras(conditioner, ConditionerExtras).hide
     null = replace(hide(fields, num) if hide else conditioner.null(num), concat=given.concat)
     return {"cond": given.merge(cond), "null": null.merge(cond)}
+
+
+def check_sides(names: Collection[str], known: Collection[str]) -> None:
+    """Checks that a model has the sides that guidance asks for.
+
+    Raises:
+        ValueError: If one is not among those that it has.
+    """
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"guidance expects sides among {', '.join(known)}, got {', '.join(unknown)}")
 
 
 class ConditionSides:
@@ -80,9 +98,7 @@ class ConditionSides:
         Raises:
             ValueError: If there is no such side.
         """
-        if unknown := [name for name in names if name not in self._conds and name not in self._others]:
-            known = ", ".join((*self._conds, *self._others))
-            raise ValueError(f"guidance expects sides among {known}, got {', '.join(unknown)}")
+        check_sides(names, (*self._conds, *self._others))
         own = tuple(name for name in names if name in self._conds)
         found = dict(zip(own, self._evaluate(x_t, t, own)))
         return tuple(found[name] if name in found else self._others[name](x_t, t) for name in names)

@@ -154,17 +154,17 @@ class Learned(nn.Module):
         """The highest noise level."""
         return math.exp(self._find_ends(torch.empty(0, dtype=torch.float64, device="cpu"))[1].item())
 
-    @torch.no_grad()
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`(alpha_t, sigma_t)`, float64 without gradients, at `t` >= 0, of any shape and on any device."""
-        return self.learn(t.to(torch.float64))
+        """`(alpha_t, sigma_t)`, float64, at `t` >= 0, of any shape and on any device; gradients flow to `t` alone."""
+        t = t.to(torch.float64)
+        low, high = (end.detach() for end in self._find_ends(t))
+        return self._compute_scales(low, high, t)
 
-    @torch.no_grad()
     def time(self, sigma: Tensor) -> Tensor:
-        """The t, float64 without gradients, at which sigma_t / alpha_t is `sigma`."""
+        """The t, float64, at which sigma_t / alpha_t is `sigma`; gradients flow to `sigma` alone."""
         level = sigma.to(torch.float64).log()
-        low, high = self._find_ends(level)
-        u, shares = (level - low) / (high - low), self._find_shares(level)
+        low, high = (end.detach() for end in self._find_ends(level))
+        u, shares = (level - low) / (high - low), self._find_shares(level).detach()
         place = (u * len(shares)).clamp_min(0)
         index = place.long().clamp(max=len(shares) - 1)
         passed = (shares.cumsum(0) - shares).take(index) + (place - index) * shares.take(index)
@@ -172,12 +172,7 @@ class Learned(nn.Module):
 
     def learn(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha_t, sigma_t)` in the dtype of `t`, with gradients to the ends and to `t`, but not to the shares."""
-        low, high = self._find_ends(t)
-        shares, v = self._find_shares(t).detach(), _find_share(t)
-        index = self._find_bin(shares, v)
-        passed = (shares.cumsum(0) - shares).take(index)
-        u = (index + (v - passed) / shares.take(index)) / len(shares)
-        return _make_scales(low + (high - low) * u, t)
+        return self._compute_scales(*self._find_ends(t), t)
 
     def losses(self, x_0: Tensor, t: Tensor, denoising: Tensor) -> dict[str, Tensor]:
         """`nll`, `kl` and `variance`, `b` each.
@@ -193,6 +188,14 @@ class Learned(nn.Module):
         nll = low + (1 + math.log(2 * math.pi)) / 2
         kl = x_0.to(t.dtype).square().flatten(1).mean(1) * torch.exp(-2 * high) / 2
         return {"nll": nll.expand_as(t), "kl": kl, "variance": denoising.detach() ** 2 * (share.detach() / share)}
+
+    def _compute_scales(self, low: Tensor, high: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The scales at `t`, where the levels lie between two, given by their logarithms."""
+        shares, v = self._find_shares(t).detach(), _find_share(t)
+        index = self._find_bin(shares, v)
+        passed = (shares.cumsum(0) - shares).take(index)
+        u = (index + (v - passed) / shares.take(index)) / len(shares)
+        return _make_scales(low + (high - low) * u, t)
 
     def _find_ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The logarithms of the lowest and the highest level; those of the start where parameters have no values."""

@@ -27,6 +27,7 @@ from modkit.kinds import (
     CouplingExtras,
     Finding,
     Guidance,
+    GuidanceExtras,
     Note,
     Sampler,
     SamplerExtras,
@@ -97,7 +98,9 @@ def review_guidance(
     times: Sequence[float],
     sides: Collection[str] = ("cond", "null"),
 ) -> Iterator[Note]:
-    """Finds guidance that asks for predictions which the model lacks, or without conditions that it never drops.
+    """Finds guidance that asks for predictions which the model lacks, or for what training does not teach.
+
+    That is a prediction without conditions where it never drops them, or one at times at which the guidance has none.
 
     Args:
         guidance: The guidance; it is called with predictions of ones.
@@ -113,6 +116,9 @@ def review_guidance(
             f"{type(guidance).__name__}, which needs `{'`, `'.join(absent)}`{_UNNAMED if 'perturbed' in absent else ''}"
         )
         yield Finding("guidance", message, ("guidance=none",), refused=True)
+    explain = read_extras(guidance, GuidanceExtras).explain_refusal
+    if explain and (reason := explain(torch.tensor(times, dtype=torch.float64, device="cpu"))):
+        yield Finding("guidance", reason, ("guidance=none",), refused=True)
     dropped = read_extras(conditioner, ConditionerExtras).drop
     if dropped is None or dropped > 0 or "null" not in asked:
         return

@@ -20,6 +20,8 @@ __all__ = ["Even"]
 class Even:
     """Equal steps in t from 1, which are rounded to the indices of a table; shifted times are not.
 
+    Of a table, a shift below 1 must leave the last time above 0 at the first index or above it.
+
     References:
         Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), eq. 23,
         https://arxiv.org/abs/2403.03206
@@ -28,7 +30,8 @@ class Even:
         shift: The s above: above 1 there are more steps where there is noise, below 1 where there are data.
 
     Raises:
-        ValueError: If `shift` is not positive, or `steps` below 1 or above a table's length.
+        ValueError: If `shift` is not positive, `steps` is below 1 or above a table's length, or a time is below a
+            table's first.
 
     Examples:
         >>> from modkit.diffusion.schedules import Flow
@@ -51,4 +54,8 @@ class Even:
         if num is not None and self.shift == 1:
             return torch.round(num - index * (num / steps)) / num
         t = 1 - index / steps
-        return self.shift * t / (1 + (self.shift - 1) * t)
+        times = self.shift * t / (1 + (self.shift - 1) * t)
+        if num is not None and (last := float(times[-2]) * num) < 1 - 1e-9:
+            got = f"{last:.3g}/{num} in {steps} steps with the shift {self.shift:g}"
+            raise ValueError(f"Even expects times of at least 1/{num}, the table's first, got {got}")
+        return times

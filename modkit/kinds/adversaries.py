@@ -183,7 +183,8 @@ class AugmentationExtras:
 
     Args:
         observe: `observe(real_logits)` is given the logits of augmented real samples at each turn of the critic in
-            training, for each microbatch. What it keeps belongs in buffers.
+            training, one for each sample or its patches: samples judged together have the same. It is called for each
+            microbatch. What it keeps belongs in buffers.
         update: `update(step)` is called once after the turn.
     """
 

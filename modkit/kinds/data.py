@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -129,8 +129,11 @@ class ConditionerExtras:
             are kept), or None if it is unknown. Guidance that calls the unconditional denoiser is refused with 0.0.
         hide: `hide(fields, num)` returns the conditions of guidance's unconditional side, without maps, if some of the
             null conditions are not used in training, and what the fields say is kept in their place.
+        draw_missing: `draw_missing(num, rng, given)` does what `draw` does where the fields named in `given` are known;
+            it may leave these out, and a source that only they need is not asked. `given` has all of a group or none.
     """
 
     together: tuple[tuple[str, ...], ...] = ()
     drop: float | None = None
     hide: Callable[[Mapping[str, Tensor], int], Cond] | None = None
+    draw_missing: Callable[[int, Rng, Collection[str]], dict[str, Tensor]] | None = None

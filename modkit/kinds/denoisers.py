@@ -112,7 +112,7 @@ class ScheduleExtras:
         straight: Whether signal and noise are linear in t, so that samplers that name no grid step evenly in t: the
             flow from noise to data bends little there.
         learn: `learn(t)` returns what `scales(t)` does, in the dtype of `t` and with the gradients by which training
-            moves its parameters; `scales` has none. The loss weight is then one of the likelihood.
+            moves its parameters; those of `scales` flow to `t` alone. The loss weight is then one of the likelihood.
         losses: `losses(x_0, t, denoising)` computes losses of its own by name, `b` each, of samples, their times and
             their weighted denoising losses.
     """
@@ -276,11 +276,12 @@ class Denoiser(Protocol):
 
     schedule: Schedule
 
-    def denoiser(self, fields: Mapping[str, Tensor], cond: Cond) -> Denoise:
+    def denoiser(self, fields: Mapping[str, Tensor], cond: Cond, times: Tensor | None = None) -> Denoise:
         """Returns the denoiser under the conditions of `b` samples, without guidance or clipping.
 
-        Given are the data's fields and what an enclosing Model gives. The denoiser may also be called with a time for
-        each sample, `b`. Gradients flow through it.
+        Given are the data's fields, what an enclosing Model gives, and the times at which it will be called as far as
+        they are known, so that what depends on them alone is computed before the first call. The denoiser may also be
+        called with a time for each sample, `b`. Gradients flow through it.
         """
         ...
 
@@ -377,8 +378,11 @@ class GuidanceExtras:
     """Optional members of a `Guidance`.
 
     Args:
-        sides: Further predictions that it combines, by name: `sides[name](fields, cond)` returns a denoiser under the
-            conditions of a draw.
+        sides: Further predictions that it combines, by name: `sides[name](fields, cond, times)` returns a denoiser
+            under the conditions of a draw, whose sampler visits the `times`, float64 on the CPU; others may follow.
+        explain_refusal: `explain_refusal(times)` returns why it cannot be used at the times that a sampler visits,
+            float64 on the CPU, or None. A model is then refused before training.
     """
 
-    sides: Mapping[str, Callable[[Mapping[str, Tensor], Cond], Denoise]] = field(default_factory=dict)
+    sides: Mapping[str, Callable[[Mapping[str, Tensor], Cond, Tensor], Denoise]] = field(default_factory=dict)
+    explain_refusal: Callable[[Tensor], str | None] | None = None

@@ -125,7 +125,8 @@ class Optimizer(Protocol):
 class LRSchedule(Protocol):
     """A learning-rate schedule over a stage, with the interface of torch's.
 
-    A part of this kind is given the `optimizer` and the stage's number of `steps`.
+    A part of this kind is given the `optimizer` and the stage's number of `steps`. Its rates follow from these and the
+    number of calls of `step`: where a run is resumed, perhaps with more steps, a new one is called as often.
     """
 
     def step(self) -> None:
@@ -133,11 +134,7 @@ class LRSchedule(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, as numbers."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Restores a state."""
+        """The state, as numbers, which checkpoints show."""
         ...
 
 

@@ -25,7 +25,25 @@ from modkit.kinds import (
 from modkit.rng import Rng
 from modkit.types import Cond, Judgement
 
-__all__ = ["AugmentedCritic", "Augmenter"]
+__all__ = ["AugmentedCritic", "Augmenter", "change_pair"]
+
+
+def change_pair(augment: Augmentation, x: Tensor, cond: Cond, rng: Rng) -> tuple[Tensor, Cond]:
+    """Augments samples `x` and, by the same draws, a map of their shape that they are judged beside (`concat`).
+
+    A map of another shape, or of codes, stays as it is: beside one that has to lie over x, take an augmentation that
+    leaves values where they are.
+
+    Examples:
+        >>> import torch
+        >>> x, cond = change_pair(lambda x, rng: -x, torch.ones(1, 2), Cond(concat=torch.zeros(1, 2) + 3), Rng(0))
+        >>> x.tolist(), cond.concat.tolist()
+        ([[-1.0, -1.0]], [[-3.0, -3.0]])
+    """
+    beside = cond.concat
+    if beside is not None and beside.is_floating_point() and beside.shape == x.shape:
+        cond = replace(cond, concat=augment(beside, rng.replay()))
+    return augment(x, rng), cond
 
 
 class Augmenter:
@@ -58,14 +76,22 @@ class Augmenter:
                 f"{type(adversarial).__name__}, which leaves a constant of logits open; take `diffaugment`",
             )
 
-    def show(self, critic: Critic, rng: Rng, *, pairs: bool = False) -> Critic:
+    def show(self, critic: Critic, rng: Rng, *, maps: bool = True) -> Critic:
         """Returns a critic as it is played against in one turn, see `AugmentedCritic`."""
-        return critic if self._augment is None else AugmentedCritic(critic, self._augment, rng, pairs=pairs)
+        return critic if self._augment is None else AugmentedCritic(critic, self._augment, rng, maps=maps)
 
-    def observe(self, real_logits: Tensor, step: Step) -> None:
-        """Tells an augmentation whose strength follows the game the critic's logits of real samples, in training."""
+    def observe(self, real_logits: Tensor, num: int, step: Step) -> None:
+        """Tells an augmentation whose strength follows the game the critic's logits of real samples, in training.
+
+        Args:
+            real_logits: The logits, `b ...` or, of a critic that judges several samples at once, fewer: those that
+                follow one another share one.
+            num: Number b of samples.
+            step: The step.
+        """
         if self._extras.observe and step.training and self._boundary is not None:
-            self._extras.observe(real_logits - self._boundary)
+            each = real_logits.repeat_interleave(-(-num // len(real_logits)), 0)[:num]
+            self._extras.observe(each - self._boundary)
 
     def update(self, step: Step) -> None:
         """Updates the strength after a turn of the critic."""
@@ -80,7 +106,7 @@ class AugmentedCritic:
         critic: The critic.
         augment: What it is shown.
         rng: Source of the turn's draws.
-        pairs: Whether samples are judged beside maps of their type (`concat`), which are then changed as they are.
+        maps: Whether what lies beside samples as a map (`concat`) is one, changed as they are if it has their shape.
 
     Examples:
         >>> import torch
@@ -89,8 +115,8 @@ class AugmentedCritic:
         tensor([-3., -3.])
     """
 
-    def __init__(self, critic: Critic, augment: Augmentation, rng: Rng, *, pairs: bool = False) -> None:
-        self._critic, self._augment, self._rng, self._pairs, self._calls = critic, augment, rng, pairs, count()
+    def __init__(self, critic: Critic, augment: Augmentation, rng: Rng, *, maps: bool = True) -> None:
+        self._critic, self._augment, self._rng, self._maps, self._calls = critic, augment, rng, maps, count()
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of augmented `x`."""
@@ -104,6 +130,4 @@ class AugmentedCritic:
 
     def _change(self, x: Tensor, cond: Cond) -> tuple[Tensor, Cond]:
         rng = self._rng.at(next(self._calls))
-        if self._pairs and cond.concat is not None:
-            cond = replace(cond, concat=self._augment(cond.concat, rng.replay()))
-        return self._augment(x, rng), cond
+        return change_pair(self._augment, x, cond, rng) if self._maps else (self._augment(x, rng), cond)

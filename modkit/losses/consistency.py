@@ -2,7 +2,8 @@ r"""Consistency: a critic judges a sample and its augmented copy alike.
 
     penalty = real E (D(x) - D(T(x)))^2 + fake E (D(G(z)) - D(T(G(z))))^2
 
-T changes what does not matter for whether a sample is real. Unlike `augment` of a Model, it shows the critic's opponent
+T changes what does not matter for whether a sample is real. A map of x's shape beside it is changed by the same draws:
+a critic of pairs must see whether the two belong together. Unlike `augment` of a Model, T shows the critic's opponent
 nothing.
 
 Shape letters: b batch.
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Augmentation, AugmentationExtras, Round, Slot, default, read_extras
+from modkit.losses.augmented import change_pair
 from modkit.precision import widen
 from modkit.types import TensorType
 
@@ -34,7 +36,8 @@ class Consistency:
 
     Args:
         x: Type of the data.
-        augment: The augmentation T, of constant strength.
+        augment: The augmentation T, of constant strength. A map of another shape than x stays as it is: beside one,
+            T should not move x.
         real: Weight at real samples.
         fake: Weight at generated samples; 0 is CR-GAN's penalty, and otherwise it is the balanced one (bCR).
 
@@ -76,7 +79,7 @@ class Consistency:
             for name, x in (("real", round.real), ("fake", round.fake)):
                 if weight := self.weights[name]:
                     x = x.detach()
-                    changed = self.augment(x, round.rng.at(name))
-                    gap = widen(round.critic(x, round.cond)) - widen(round.critic(changed, round.cond))
+                    changed = change_pair(self.augment, x, round.cond, round.rng.at(name))
+                    gap = widen(round.critic(x, round.cond)) - widen(round.critic(*changed))
                     total = total + weight * gap.square().mean()
         return total

@@ -171,7 +171,7 @@ class Bidirectional(Model):
             fake_given = self._make_pair(x, cond, lambda: self._get_code(z))
         critic = self._show_critic(rng)
         real_logits, fake_logits = critic(x, real_given), critic(fake, fake_given)
-        self.augmenter.observe(real_logits, step)
+        self.augmenter.observe(real_logits, len(x), step)
         played = Round(x, real_given, rng, critic=critic)
         losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
         return losses | self.penalties.compute("discriminator", step, played)
@@ -242,7 +242,7 @@ class Bidirectional(Model):
 
     def _show_critic(self, rng: Rng) -> kinds.Critic:
         """The discriminator as it judges in one turn."""
-        return self.augmenter.show(self.discriminator, rng.at("augment"))
+        return self.augmenter.show(self.discriminator, rng.at("augment"), maps=not self.game.pairs)
 
     def _judge_real(self, critic: kinds.Critic, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
         """The logits of real pairs; gradients reach the encoder."""

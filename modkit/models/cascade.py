@@ -129,12 +129,17 @@ class Cascade(Model):
         selected = Passes(lambda: (self.select_level(batch, index) for batch in batches), select_fields(batches))
         self._levels[index].prepare(name, selected, rng.at(side))
 
-    def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
-        """Completes the fields that its levels read; the first level that reads a missing field draws it."""
+    def complete(
+        self, num: int, fields: Mapping[str, Tensor], rng: Rng, *, drawn: Mapping[str, Tensor] = {}
+    ) -> Mapping[str, Tensor]:
+        """Completes the fields that its levels read; the first level that reads a missing field draws it.
+
+        If a later one reads it together with others, that one draws them all.
+        """
         for index, model in enumerate(self._levels):
             if model.reads:
-                fields = model.complete(num, fields, rng.at(f"level-{index}"))
-        return fields
+                drawn = model.complete(num, fields, rng.at(f"level-{index}"), drawn=drawn)
+        return {**drawn, **fields}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> tuple[Tensor, ...]:
         """Draws the levels from the coarsest down, each given the level above, with the same fields for all."""

@@ -83,7 +83,7 @@ class CriticGame:
             fakes = self._list_fakes(round, bottleneck)
         critic = self._augmenter.show(self._critic, round.rng.at("augment"))
         logits = critic(round.real, round.cond)
-        self._augmenter.observe(logits, step)
+        self._augmenter.observe(logits, len(round.real), step)
         losses = [self._adversarial.discriminator(logits, critic(fake, round.cond)) for fake in fakes]
         penalties = self._penalties.compute("discriminator", step, replace(round, fake=fakes[-1], critic=critic))
         return {"adversarial": torch.stack(losses).mean(), **penalties}

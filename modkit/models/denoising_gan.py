@@ -137,7 +137,7 @@ class DenoisingGAN(Model):
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         pair = self._draw_pair(batch.tensor, step.rng)
         z = self._draw_noise(len(pair.x_t), step.rng)
-        critic = self.augmenter.show(self.discriminator, step.rng.at("augment"), pairs=True)
+        critic = self.augmenter.show(self.discriminator, step.rng.at("augment"))
         losses: dict[str, Tensor] = {}
         if player == "generator":
             beside = self._add_pair(pair, cond.map(Tensor.detach))
@@ -151,7 +151,7 @@ class DenoisingGAN(Model):
             with torch.no_grad():
                 fake = self._generate(pair, cond, z, step.rng)
             real_logits, fake_logits = critic(pair.x_s, beside), critic(fake, beside)
-            self.augmenter.observe(real_logits, step)
+            self.augmenter.observe(real_logits, len(pair.x_s), step)
             losses["adversarial"] = self.adversarial.discriminator(real_logits, fake_logits)
 
         def generate(z: Tensor, given: Cond) -> Tensor:

@@ -154,7 +154,7 @@ class Diffusion(Model):
             losses["alignment"] = aligned(maps[aligned.tap], x_0, batch.fields)
         return {name: loss.mean() for name, loss in losses.items()}
 
-    def denoiser(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> kinds.Denoise:
+    def denoiser(self, fields: Mapping[str, Tensor], cond: Cond = Cond(), times: Tensor | None = None) -> kinds.Denoise:
         """The denoiser under fixed conditions, without guidance or clipping.
 
         It is called with x_t, `b ...`, and a time, float64 on the CPU: a scalar, or one for each sample, `b`. Gradients
@@ -164,6 +164,8 @@ class Diffusion(Model):
         Args:
             fields: Those that the conditioner reads, `b` rows each; none is dropped or drawn.
             cond: Conditions from an enclosing Model.
+            times: Scalar times at which it will be called, `n`, as far as they are known; the coefficients of others
+                are computed when they are asked for.
 
         Examples:
             >>> import torch
@@ -175,7 +177,7 @@ class Diffusion(Model):
             torch.Size([3, 2])
         """
         given = self.conditioner(fields, None).merge(cond)
-        return partial(self._predict, GridCoefficients(self._compute_coefficients), cond=given)
+        return partial(self._predict, GridCoefficients(self._compute_coefficients, times), cond=given)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise; the conditioner draws missing fields.
@@ -183,8 +185,7 @@ class Diffusion(Model):
         Samples are clamped to the range of x: not every sampler clips its predictions.
         """
         times, fields = self.sampler.times(), self.complete(num, fields, rng)
-        grid = GridCoefficients(self._compute_coefficients, times[:-1])
-        denoise = self.guidance(self._make_sides(grid, num, fields, cond))
+        denoise = self.guidance(self._make_sides(times[:-1], num, fields, cond))
         like = self.allocate(num, self.single)
         x_t = self.sampler.start(draw_start(rng, "start", widen(like)), times[0])
         x = sample(self.sampler, denoise, x_t, times=times, rng=rng).to(like.dtype)
@@ -317,13 +318,14 @@ class Diffusion(Model):
         perturbed = ("perturbed",) if read_extras(self.network, kinds.NetworkExtras).self_attention else ()
         return ("cond", "null", "zero", *perturbed, *read_extras(self.guidance, kinds.GuidanceExtras).sides)
 
-    def _make_sides(self, grid: GridCoefficients, num: int, fields: Mapping[str, Tensor], cond: Cond) -> ConditionSides:
+    def _make_sides(self, times: Tensor, num: int, fields: Mapping[str, Tensor], cond: Cond) -> ConditionSides:
+        grid = GridCoefficients(self._compute_coefficients, times)
         conds = make_conditions(self.conditioner, fields, num, cond)
         others: dict[str, kinds.Denoise] = {"zero": partial(self._predict_zero, grid)}
         if "perturbed" in self._list_sides():
             others["perturbed"] = partial(self._predict_perturbed, grid, conds["cond"])
         brought = read_extras(self.guidance, kinds.GuidanceExtras).sides
-        others |= {name: make(fields, cond) for name, make in brought.items()}
+        others |= {name: make(fields, cond, times) for name, make in brought.items()}
         return ConditionSides(partial(self._predict, grid), conds, others)
 
     def _predict_perturbed(self, grid: GridCoefficients, cond: Cond, x_t: Tensor, t: Tensor) -> Denoised:

@@ -162,7 +162,7 @@ class GAN(Model):
         critic = self.augmenter.show(self.critics[player], step.rng.at("augment", player))
         real_told, fake_told = (self._judge(critic, shown, cond) for shown in (x, fake))
         if player == next(iter(self.critics)):
-            self.augmenter.observe(real_told.logits, step)
+            self.augmenter.observe(real_told.logits, len(x), step)
         losses = {"adversarial": self.adversarials[player].discriminator(real_told.logits, fake_told.logits)}
         if self.classify and step.wants("class"):
             told = [compute_class_loss(one, self.classify, batch.fields) for one in (real_told, fake_told)]

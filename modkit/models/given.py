@@ -1,4 +1,4 @@
-"""What encoders, decoders and generators are given beside x and z: conditions, draws, and a field in x's place.
+"""What parts are given beside x and z: conditions, draws, a field in x's place, and fields that the user leaves out.
 
     h = encoder(x or a field, cond),   decoder(z, cond)        cond only where the part takes it
     generator(z, cond, rng)                                    rng only where the part draws noise of its own
@@ -8,12 +8,12 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from modkit.kinds import EncoderExtras, Generator, GeneratorExtras, Unfit, read_extras
+from modkit.kinds import Conditioner, ConditionerExtras, EncoderExtras, Generator, GeneratorExtras, Unfit, read_extras
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 
@@ -23,6 +23,7 @@ __all__ = [
     "call_given",
     "check_conditional",
     "decode_noise",
+    "draw_fields",
     "find_input",
     "list_sources",
     "make_styles",
@@ -128,6 +129,29 @@ def read_input(x: Tensor, fields: Mapping[str, Tensor], name: str | None) -> Ten
         given = ", ".join(fields) or "none"
         raise ValueError(f"the encoder reads the field {name!r}, expected it in `fields`, got: {given}")
     return fields[name]
+
+
+def draw_fields(conditioner: Conditioner, num: int, rng: Rng, given: Collection[str]) -> dict[str, Tensor]:
+    """Draws the fields that a conditioner reads and `given` lacks.
+
+    Fields that belong to one sample are drawn together: where one of a group is missing, the whole group is drawn.
+
+    Raises:
+        ValueError: If the conditioner cannot draw. The message names the fields to give.
+
+    Examples:
+        >>> from modkit.conditioners import Label
+        >>> label = Label({"labels": TensorType((), classes=10)})
+        >>> [list(draw_fields(label, 4, Rng(0), given)) for given in ([], ["labels"])]
+        [['labels'], []]
+    """
+    extras, kept = read_extras(conditioner, ConditionerExtras), set(given)
+    while torn := [group for group in extras.together if 0 < len(kept.intersection(group)) < len(group)]:
+        kept.difference_update(*torn)
+    if kept.issuperset(conditioner.reads):
+        return {}
+    drawn = extras.draw_missing(num, rng, kept) if extras.draw_missing else conditioner.draw(num, rng)
+    return {name: value for name, value in drawn.items() if name not in kept}
 
 
 def pass_fields(model: Reader, fields: Mapping[str, Tensor]) -> dict[str, Any]:

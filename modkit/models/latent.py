@@ -221,12 +221,17 @@ class Latent(Model):
 
         self.prior.prepare(name, Passes(encode, select_fields(batches)), rng.at(side))
 
-    def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
-        """Completes the fields that both sides read; those that the autoencoder reads are drawn first."""
+    def complete(
+        self, num: int, fields: Mapping[str, Tensor], rng: Rng, *, drawn: Mapping[str, Tensor] = {}
+    ) -> Mapping[str, Tensor]:
+        """Completes the fields that both sides read; those that the autoencoder reads are drawn first.
+
+        If the prior reads one of them together with others, it draws them all.
+        """
         for name, side in (("autoencoder", self.autoencoder), ("prior", self.prior)):
             if side.reads:
-                fields = side.complete(num, fields, rng.at(name))
-        return fields
+                drawn = side.complete(num, fields, rng.at(name), drawn=drawn)
+        return {**drawn, **fields}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior."""

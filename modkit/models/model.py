@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
-from modkit.models.given import pass_fields
+from modkit.models.given import draw_fields, pass_fields
 from modkit.models.passes import select_fields
 from modkit.models.player import Player
 from modkit.models.request import check_start_noise, choose_seed, expand_field
@@ -363,20 +363,33 @@ class Model(nn.Module, metaclass=Composing):
     def _floating(self) -> torch.dtype:
         return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
 
-    def complete(self, num: int, fields: Mapping[str, Tensor], rng: Rng) -> Mapping[str, Tensor]:
+    def complete(
+        self, num: int, fields: Mapping[str, Tensor], rng: Rng, *, drawn: Mapping[str, Tensor] = {}
+    ) -> Mapping[str, Tensor]:
         """Completes the fields that its conditioner reads, by draws of the missing ones.
+
+        Args:
+            num: Number of rows.
+            fields: The fields that the caller gives, `num` rows each.
+            rng: Source of the draws.
+            drawn: Fields that were drawn for another Model of the same sample. They are used, but for those of which
+                this Model also draws what belongs to the same sample.
+
+        Returns:
+            The fields given, and those drawn.
 
         Raises:
             ValueError: If only some of the fields that belong to one sample (a mask and what it hides) are given.
         """
+        known = {**drawn, **fields}
         if all(name in fields for name in self.reads):
-            return fields
+            return known
         for group in read_extras(self.conditioner, ConditionerExtras).together:
             missing = [name for name in group if name not in fields]
             if 0 < len(missing) < len(group):
                 given = ", ".join(name for name in group if name in fields)
                 raise ValueError(f"sample expects {', '.join(missing)} beside {given}, got {given} alone")
-        return {**self.conditioner.draw(num, rng.at("fields")), **fields}
+        return {**known, **draw_fields(self.conditioner, num, rng.at("fields"), known)}
 
     @property
     def single(self) -> TensorType:

@@ -25,15 +25,15 @@ def test_idle_it_changes_nothing_to_the_bit():
 def test_the_share_of_changed_images_is_that_of_its_gates(group):
     """An image stays if no gate is open, or what passes draws nothing: half a flip, a quarter of turns, no shift."""
     p = 0.3
-    x = pictures(4000)
+    x = pictures(20_000)
     same = (ADA(X, groups=[group], p=p)(x, Rng(0)) == x).flatten(1).all(1).double().mean()
     stays = {
         # by rows, of 8: 2/8 of U(-1, 1) rounds to 0 with probability 1/2; by columns, of 6: 2/3
-        "blit": (1 - p / 2) * (1 - 3 * p / 4) * (1 - p / 2) * (1 - p / 3),
-        "geometry": (1 - p) ** 2 * (1 - p) * (1 - p) ** 2,
+        "blit": (1 - p / 2) * (1 - 3 * p / 4) * (1 - p + p * (1 / 2) * (2 / 3)),
+        "geometry": (1 - p) ** 4,
         "color": (1 - p) ** 4 * (1 - p / 2),
     }[group]
-    assert abs(same - stays) < 4 * (stays * (1 - stays) / 4000) ** 0.5
+    assert abs(same - stays) < 4 * (stays * (1 - stays) / 20_000) ** 0.5
 
 
 def test_whole_moves_keep_values_and_are_those_of_the_square():

@@ -4,6 +4,7 @@ import torch
 from modkit.conditioners import Label
 from modkit.rng import Rng
 from modkit.types import Batch, CondType, TensorType
+from tests.float64 import Narrow
 from tests.refusals import refusals
 
 FIELDS = {"labels": TensorType((), classes=4), "mask": TensorType((1, 4, 4))}
@@ -52,6 +53,15 @@ def test_label_draws_from_the_frequencies_it_counted():
     torch.testing.assert_close(counts / 8000, part.frequencies, atol=0.02, rtol=0)  # sd .0055
     assert torch.equal(part.draw(3, Rng(0))["labels"], drawn[:3])
     assert part({"labels": drawn[:3]}, None).vector.shape == (3, 128)
+
+
+def test_labels_are_drawn_on_a_device_without_float64():
+    """The fault: their cumulative frequencies were computed there in float64."""
+    part = Label(FIELDS)
+    part.prepare([batch(0, 0, 3, 2)])
+    want = part.draw(50, Rng(0))["labels"]
+    part.counted.frequencies = part.counted.frequencies.as_subclass(Narrow)
+    assert torch.equal(part.draw(50, Rng(0))["labels"], want)
 
 
 def test_label_never_draws_a_class_of_frequency_zero():

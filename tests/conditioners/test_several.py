@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load, save
 
 from modkit import use
-from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens
+from modkit.conditioners import Label, Map, NoConditioner, Several, Tokens, Vector
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
 from modkit.diffusion.guidance import make_conditions
@@ -84,6 +84,31 @@ def test_fields_are_drawn_by_the_first_that_reads_them():
     assert set(drawn) == {"labels", "mask"}
     assert torch.equal(drawn["labels"], part.parts["a"].draw(7, Rng(0).at("a"))["labels"])
     assert set(part.state_dict()) >= {"parts.a.embedding.weight", "parts.b.embedding.weight", "parts.c.examples.num"}
+
+
+def test_a_part_whose_fields_are_given_is_not_asked_for_them():
+    """The fault: a map that stores no examples had to draw even where it was given."""
+    x, low = TensorType((1, 4, 4)), torch.zeros(2, 1, 4, 4)
+    parts = {"class": "label", "in": use("several", parts={"low": use("map", maps=["mask"], keep=0), "a": "label"})}
+    slots = {"network": "mlp", "sampler": use("ddim", steps=2)}
+    model = Diffusion(x, fields=FIELDS, **slots, conditioner=use("several", parts=parts))
+    given = model.complete(2, {"mask": low}, Rng(0))
+    part = model.conditioner.parts["class"]
+    assert torch.equal(given["labels"], part.draw(2, Rng(0).at("fields", "class"))["labels"])
+    assert given["mask"] is low and model.sample(2, mask=low, seed=0).shape == (2, 1, 4, 4)
+    with pytest.raises(ValueError, match="Map has no examples to draw from: give mask"):
+        model.sample(2, seed=0)
+
+
+def test_fields_that_a_part_reads_together_are_drawn_by_it():
+    """The fault: the first part drew the mask of one sample, and the second what another mask hides."""
+    types = {"mask": TensorType((1, 4, 4)), "masked": TensorType((1, 4, 4))}
+    numbers = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 1, 4, 4)
+    both = partial(Vector, names=["masked", "mask"], width=4)
+    part = Several(types, parts={"a": partial(Map, maps=["mask"]), "b": both})
+    part.prepare([Batch(torch.zeros(64, 1), {"mask": numbers, "masked": numbers})])
+    drawn = part.draw(9, Rng(0))
+    assert torch.equal(drawn["mask"], drawn["masked"]) and len(drawn["mask"].unique()) > 4
 
 
 @pytest.mark.parametrize("make", [LABEL, WORDS, Map])

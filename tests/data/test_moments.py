@@ -11,6 +11,7 @@ from modkit.data.objects import Tensors
 from modkit.data.splits import read_samples
 from modkit.rng import Rng
 from modkit.types import TensorType
+from tests.float64 import Narrow
 
 
 def make_fashion_mnist(root):
@@ -71,6 +72,12 @@ def test_moments_over_uneven_batches_are_those_of_all_values(by_channel):
     torch.testing.assert_close(std, values.std(-1, correction=0), rtol=1e-12, atol=0)
     with pytest.raises(ValueError, match="Moments expects values, got none"):
         Moments().compute()
+
+
+def test_values_on_a_device_without_float64_are_measured():
+    x, moments = torch.tensor([[1.0, 3.0], [5.0, 7.0]]), Moments()
+    moments.add(x.as_subclass(Narrow))
+    assert float(moments.compute()[0]) == 4.0
 
 
 def test_corrupted_data_have_the_deviation_of_their_samples():

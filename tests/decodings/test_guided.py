@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from modkit.decodings.guided import guide
-from modkit.diffusion.guidance import ClassifierFree, NoGuidance
+from modkit.diffusion.guidance import ClassifierFree, NoGuidance, Perturbed
+from modkit.models import Autoregressive, Masked
+from modkit.types import TensorType
 from tests.launches import Launches
 
 CODES = torch.tensor([[0, 1, 2, 2], [2, 0, 2, 1]])  # 2 is the mask
@@ -35,6 +37,13 @@ def test_the_second_is_asked_only_where_it_counts():
         cond, null = [], []
         guide(guidance, {"cond": predicting(0, cond), "null": predicting(1, null)}, mask=2)(CODES, 1)
         assert (cond, null) == ([1], [1] * num)
+
+
+@pytest.mark.parametrize("make", [Autoregressive, Masked])
+def test_a_side_that_codes_do_not_have_is_refused(make):
+    model = make(TensorType((2, 2), classes=4)).with_parts(guidance=Perturbed)
+    with pytest.raises(ValueError, match="guidance expects sides among cond, null, got perturbed"):
+        model.sample(1, seed=0)
 
 
 def test_the_time_is_the_share_of_codes_unknown():

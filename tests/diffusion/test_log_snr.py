@@ -62,6 +62,16 @@ def test_what_trains_equals_what_samples_and_is_as_steep_as_its_shares_say():
     )
 
 
+def test_what_samples_has_gradients_to_times_and_levels_alone():
+    """The fault: it had none at all, so that a denoiser's to its times was missing."""
+    schedule, t = learned(), torch.tensor([0.1, 0.35, 0.9], dtype=F64, requires_grad=True)
+    for function in (schedule.scales, schedule.time):
+        assert torch.autograd.gradcheck(function, t)
+        out = function(t)
+        total = out.sum() if isinstance(out, torch.Tensor) else sum(out).sum()
+        assert torch.autograd.grad(total, list(schedule.parameters()), allow_unused=True) == (None, None)
+
+
 def test_the_loss_variance_has_the_gradient_of_the_mean_of_the_squared_loss():
     schedule = learned()
 

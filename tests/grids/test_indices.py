@@ -44,6 +44,7 @@ def test_even_times_are_rounded_to_indices_unless_they_are_shifted():
     for schedule in (Flow(), Linear(num=10)):
         torch.testing.assert_close(Even(schedule, shift=2.5)(3), 2.5 * t / (1 + 1.5 * t))
     assert Even(Flow(), shift=0.4)(4)[2] == pytest.approx(0.2 / 0.7)
+    assert (Even(Linear(num=10), shift=0.25)(3) * 10)[2] == pytest.approx(10 / 9)  # above the first index, if barely
 
 
 def test_auto_is_trailing_on_a_table_and_karras_without():
@@ -59,4 +60,8 @@ test_errors = refusals(
     (lambda: Even(Flow())(0), r"Even expects steps in \[1, 100000\], got 0"),
     (lambda: Linspace(EDM())(0), r"Linspace expects steps in \[1, 100000\], got 0"),
     (lambda: Even(Flow(), shift=0), "Even expects shift above 0, got 0"),
+    (
+        lambda: Even(Linear(), shift=0.1)(250),
+        "Even expects times of at least 1/1000, the table's first, got 0.401/1000 in 250 steps with the shift 0.1",
+    ),
 )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modkit import Rng, StepContext, TensorType
+from modkit import Rng, StepContext, TensorType, use
 from modkit.augmentations import ADA, DiffAugment
 from modkit.kinds import AdversarialExtras, Unfit, read_extras
 from modkit.losses import (
@@ -15,8 +15,9 @@ from modkit.losses import (
     ReverseKL,
     Wasserstein,
 )
-from modkit.losses.augmented import AugmentedCritic, Augmenter
-from modkit.types import Cond
+from modkit.losses.augmented import AugmentedCritic, Augmenter, change_pair
+from modkit.models import GAN
+from modkit.types import Batch, Cond
 
 
 def scale(x, rng):
@@ -26,13 +27,42 @@ def scale(x, rng):
 def test_each_call_draws_anew_and_of_pairs_both_are_changed_alike():
     seen, x = [], torch.ones(3, 2)
     critic = lambda x, cond: seen.append((x, cond.concat)) or x.sum(1)  # noqa: E731
-    for pairs in (False, True):
-        shown = AugmentedCritic(critic, scale, Rng(0), pairs=pairs)
+    for maps in (False, True):
+        shown = AugmentedCritic(critic, scale, Rng(0), maps=maps)
         for _ in range(2):
             shown(x, Cond(concat=2 * x))
     (first, beside), (second, _), (again, changed), _ = seen
     assert torch.equal(first, scale(x, Rng(0).at(0))) and torch.equal(second, scale(x, Rng(0).at(1)))
     assert torch.equal(beside, 2 * x) and torch.equal(again, first) and torch.equal(changed, 2 * first)
+
+
+@pytest.mark.parametrize("beside", [torch.ones(3, 4), torch.ones(3, 2, dtype=torch.int64), None])
+def test_what_is_no_map_of_the_samples_shape_stays(beside):
+    x, cond = change_pair(scale, torch.ones(3, 2), Cond(concat=beside), Rng(0))
+    assert torch.equal(x, scale(torch.ones(3, 2), Rng(0))) and cond.concat is beside
+
+
+def test_a_gan_s_critic_of_samples_beside_maps_is_shown_both_alike():
+    """The fault: only x was moved, so that the critic could not learn whether the two lie over each other."""
+    x, seen = TensorType((1, 8, 8), range=(-1.0, 1.0)), []
+    slots = {"generator": "mlp", "discriminator": "mlp", "conditioner": "map", "augment": "diffaugment"}
+    model = GAN(x, fields={"edges": TensorType((1, 8, 8))}, **slots)
+    model.discriminator.register_forward_pre_hook(lambda _, given: seen.append(given))
+    batch = torch.rand(4, 1, 8, 8)
+    model.losses("discriminator", Batch(batch, {"edges": batch}), StepContext(Rng(0)))
+    real, cond = seen[0]
+    assert torch.equal(real, cond.concat) and not torch.equal(real, batch)
+
+
+def test_samples_that_are_judged_together_count_one_by_one():
+    """The fault: `ada` moved its probability by one sample a pack, so as many times too slowly."""
+    augment, step = ADA(TensorType((1, 4, 4))), StepContext(Rng(0), training=True)
+    Augmenter(augment, Hinge()).observe(torch.tensor([1.0, 1.0, -1.0]), 5, step)
+    assert augment.turn.tolist() == [3.0, 5.0]
+    packed = use("packed", num=3)
+    model = GAN(TensorType((1, 4, 4)), generator="mlp", discriminator=packed, augment="ada")
+    model.losses("discriminator", Batch(torch.zeros(7, 1, 4, 4), {}), step)
+    assert model.augment.turn[1] == 7
 
 
 def test_only_what_is_made_in_training_is_observed():
@@ -50,9 +80,9 @@ def test_only_what_is_made_in_training_is_observed():
 
     augment = Counts()
     for step in (StepContext(Rng(0), training=True), StepContext(Rng(0))):
-        Augmenter(augment, Hinge()).observe(torch.zeros(2), step)
+        Augmenter(augment, Hinge()).observe(torch.zeros(2), 2, step)
     Augmenter(augment, Hinge()).update(step)
-    Augmenter(None, Hinge()).observe(torch.zeros(2), step)
+    Augmenter(None, Hinge()).observe(torch.zeros(2), 2, step)
     Augmenter(None, Hinge()).update(step)
     assert (augment.seen, augment.updates) == (1, 1)
 
@@ -69,7 +99,7 @@ def test_logits_are_observed_from_the_boundary_where_real_and_fake_are_equally_l
     assert abs(float(slope)) < 1e-12
     augment = ADA(TensorType((1, 4, 4)))
     logits = boundary.detach() + torch.tensor([-0.1, 0.1, 0.2])
-    Augmenter(augment, losses).observe(logits, StepContext(Rng(0), training=True))
+    Augmenter(augment, losses).observe(logits, 3, StepContext(Rng(0), training=True))
     assert augment.turn.tolist() == [1.0, 3.0]
 
 

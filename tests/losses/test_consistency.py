@@ -35,6 +35,19 @@ def test_it_is_the_squared_change_of_each_logit(weights):
     assert found > 0
 
 
+def test_a_map_of_the_samples_shape_is_changed_as_they_are():
+    """The fault: the map stayed, and the penalty taught the critic not to compare the two."""
+    part = Consistency(X, augment=DiffAugment, fake=0.0)
+
+    def critic(x, cond):
+        return (x - cond.concat[:, :1]).square().flatten(1).sum(1)
+
+    def penalize(beside):
+        return float(part(Round(REAL, Cond(concat=beside), Rng(5), fake=FAKE, critic=critic)))
+
+    assert penalize(REAL) == 0.0 < penalize(torch.cat([REAL, FAKE], 1))
+
+
 def test_second_gradients_by_the_critic_s_weights():
     part = Consistency(X, augment=DiffAugment)
     assert torch.autograd.gradcheck(lambda *w: part(play(*w)), WEIGHTS)

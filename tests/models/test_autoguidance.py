@@ -1,5 +1,7 @@
 """Autoguidance: its formula, what guides it accepts, and guides that come from runs."""
 
+import copy
+import re
 import shutil
 from functools import partial
 
@@ -9,11 +11,12 @@ import torch
 import modkit
 from modkit import TensorType, use
 from modkit.features.classifier import DIGITS
+from modkit.kinds import Finding
 from modkit.models import Diffusion
 from modkit.models.autoguidance import AutoGuidance
 from modkit.runs.run import Run
 from modkit.training.ownership import collect_modules, find_untrained
-from tests.play import spec, turn
+from tests.play import shake, spec, turn
 from tests.refusals import refusals
 
 X, FIELDS = TensorType((2,), std=1.0), {"labels": TensorType((), classes=3)}
@@ -38,8 +41,68 @@ def test_it_goes_away_from_the_guide_s_prediction_under_the_same_conditions():
     for step, t in zip(steps, model.sampler.times()):
         good, bad = (one.denoiser({"labels": labels})(step.x_t, t).x_0 for one in (model, model.guidance.guide))
         assert not torch.allclose(good, bad)
-        torch.testing.assert_close(step.x_0, bad + 2.5 * (good - bad), rtol=1e-12, atol=1e-12)
+        assert torch.equal(step.x_0, bad + 2.5 * (good - bad))  # of one schedule, x_t and t are those of the model
     assert len(steps) == 3
+
+
+def learned(shift=0.0, **parts):
+    """A model whose noise levels are learned, after they have moved."""
+    model = made(schedule="learned", sampler=use("euler", steps=4), parametrization="edm", **parts).double()
+    with torch.no_grad():
+        model.schedule.ends.sub_(shift)
+        model.schedule.shares.copy_(torch.linspace(-shift, shift, len(model.schedule.shares)))
+    return model
+
+
+@pytest.mark.parametrize("schedule", ["learned", "log-linear", "linear", "cosine", "edm", "flow", "vp"])
+def test_a_guide_of_another_schedule_is_asked_at_the_noise_level_that_x_t_has(schedule):
+    """The fault: it was asked at the model's t, which stands for another level where a schedule has learned.
+
+    EDM's prediction depends on x_t / alpha_t and the level alone, so a network predicts the same under any schedule.
+    """
+    twin = learned(1.5)
+    shake(twin.network, 0.5)
+    guide = made(schedule=schedule, parametrization="edm", times="uniform", loss_weight="likelihood").double()
+    guide.network.load_state_dict(twin.network.state_dict())
+    guide.conditioner.load_state_dict(twin.conditioner.state_dict())
+    composed, labels = learned(guidance=guided(guide)), torch.tensor([2, 0, 1])
+    composed.schedule.load_state_dict(twin.schedule.state_dict())
+    for model in (composed, learned(1.5).with_parts(guidance=guided(guide)), copy.deepcopy(composed)):
+        steps = []
+        model.sample(3, seed=0, labels=labels, callback=steps.append)
+        for step, t in zip(steps, model.sampler.times()[:-1], strict=True):
+            good, bad = (one.denoiser({"labels": labels})(step.x_t, t).x_0 for one in (model, twin))
+            torch.testing.assert_close(step.x_0, bad + 2.5 * (good - bad), rtol=1e-9, atol=1e-9)
+            assert not torch.allclose(step.x_0, good)
+
+
+def test_levels_are_those_of_the_draw_and_known_before_its_first_step():
+    model = learned(guidance=guided(learned()))
+    guide, counts, asked = model.guidance.guide, [], []
+    compute = guide.schedule.scales
+    guide.schedule.scales = lambda t: asked.append(t) or compute(t)
+    for _ in range(2):
+        model.sample(2, seed=0, callback=lambda step: counts.append(len(asked)))
+        with torch.no_grad():
+            model.schedule.ends.sub_(1.5)  # as training does
+    assert len(set(counts[:4])) == len(set(counts[4:])) == 1 and counts[0] > 0
+    assert model.guidance.explain_refusal(model.sampler.times()[:-1]) is None
+
+
+def test_a_guide_s_table_must_reach_the_levels_that_are_sampled():
+    model = made(guidance=guided(made(schedule="linear")))
+    message = (
+        "AutoGuidance expects a guide with the noise level 2.029e+04, which is sampled, "
+        "got Linear of 1000 steps, whose levels are 0.01 to 157.4"
+    )
+    (found,) = [note for note in model.review() if isinstance(note, Finding)]
+    assert (found.path, found.message, found.refused) == ("guidance", message, True)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.sample(2, seed=0)
+    grid = use("karras", sigma_min=0.02, sigma_max=100.0)
+    within = model.with_parts(sampler=use("ddim", steps=3, grid=grid))
+    assert within.sample(2, seed=0).shape == (2, 2) and not [one for one in within.review() if isinstance(one, Finding)]
+    assert made(guidance=guided(made(schedule="linear"), scale=1.0)).sample(2, seed=0).shape == (2, 2)
 
 
 def test_at_scale_1_the_guide_is_not_called():
@@ -63,10 +126,6 @@ test_guides_that_do_not_fit_are_refused = refusals(
     (
         use("diffusion", network=MLP),
         r"expects a guide under the model's conditions, got \['labels'\] and a guide that reads \[\]",
-    ),
-    (
-        use("diffusion", network=MLP, conditioner=LABEL, schedule="linear"),
-        r"noise of the model's schedule, got Cosine of 1000 steps with a noise level of 2\.029e\+04 at t = 1 and Lin",
     ),
     of=lambda guide: made(guidance=guided(guide)),
 )

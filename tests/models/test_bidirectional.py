@@ -55,6 +55,15 @@ def test_ali_s_losses_are_those_of_equation_1(x):
         assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
 
 
+def test_a_code_beside_x_stays_even_where_it_has_the_shape_of_x():
+    seen, shape = [], TensorType((4, 3, 3))
+    model = make(shape, augment=Twice)
+    model.discriminator.register_forward_pre_hook(lambda _, given: seen.append(given))
+    model.losses("discriminator", draw(5, shape), turn("a"))
+    (_, (_, cond)), z = seen, model.draw_source(5, "z", turn("a").rng)
+    assert torch.equal(cond.concat, pair(torch.empty(5, 4, 3, 3), z).concat)
+
+
 @pytest.mark.parametrize("game", ["ali", "infogan"])
 def test_the_judge_is_shown_augmented_x_beside_the_code_of_x_itself(game):
     options, batch = {"game": game, "regularizers": {"r1": R1}}, draw(6)

@@ -92,8 +92,8 @@ class Recorder(Model):
 class Drawing(Recorder):
     """Draws labels where none are given."""
 
-    def complete(self, num, fields, rng):
-        return {"labels": rng.integers("labels", torch.empty(num), 0, 100), **fields}
+    def complete(self, num, fields, rng, *, drawn=None):
+        return {"labels": rng.integers("labels", torch.empty(num), 0, 100), **(drawn or {}), **fields}
 
 
 CODES = (TensorType((2,), classes=2), TensorType((1, 3), classes=3), TensorType((2,), classes=2))
@@ -295,6 +295,21 @@ def test_levels_draw_missing_labels_once_whatever_they_are():
     drawn = model.sample(16, seed=0)
     assert len(seen) == 2 and torch.equal(*seen) and len(seen[0].unique()) > 3
     assert [tuple(one.shape) for one in drawn] == [(16, 1, 2, 2), (16, 1, 4, 4)]
+
+
+def test_fields_that_a_level_reads_together_are_drawn_by_it():
+    """The fault: a mask drawn for an upper level counted as given, and the lower one refused it alone."""
+    x = (TensorType((1, 4, 4)), TensorType((1, 8, 8)))
+    fields = {name: TensorType((1, 8, 8)) for name in ("mask", "masked")}
+    given = [use("vector", names=names, keep=64) for names in (["mask"], ["mask", "masked"])]
+    levels = [use("diffusion", network="unet", sampler=use("ddim", steps=2), conditioner=one) for one in given]
+    model = made(x, fields, levels=levels)
+    numbers = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 1, 8, 8)
+    for level in model._levels:
+        level.conditioner.prepare([Batch(numbers, {"mask": numbers, "masked": numbers})])
+    drawn = model.complete(9, {}, Rng(0))
+    assert torch.equal(drawn["mask"], drawn["masked"]) and len(drawn["mask"].unique()) > 4
+    assert [len(one) for one in model.sample(2, seed=0)] == [2, 2]
 
 
 def test_a_latent_s_bound_over_codes_is_the_decoder_s_and_every_level_s():

@@ -53,6 +53,13 @@ class Judge(nn.Module):
         return self.scale * (x * cond.concat).flatten(1).sum(1) + cond.time
 
 
+class Halved:
+    """An augmentation of known effect and constant strength."""
+
+    def __call__(self, x, rng):
+        return x / 2
+
+
 RECORDED = {"network": use(Recorder), "discriminator": use(Judge)}
 
 
@@ -135,6 +142,15 @@ def test_pairs_are_augmented_for_both_sides_and_penalties():
     real, beside = plain.discriminator.seen[0]
     assert torch.equal(logits, model.discriminator(2 * real, replace(beside, concat=2 * beside.concat)))
     assert model.augment.updates == 1 and made(augment="ada").players()[0].modules == ("discriminator", "augment")
+
+
+def test_consistency_is_that_of_pairs_changed_alike():
+    part = use("consistency", augment=use(Halved), fake=0.0)
+    model = made(**RECORDED, regularizers={"bcr": part})
+    model.losses("discriminator", digits(6, F64), turn("a"))
+    (real, beside), _, (same, again), (changed, moved) = model.discriminator.seen
+    assert torch.equal(same, real) and torch.equal(again.concat, beside.concat)
+    assert torch.equal(changed, real / 2) and torch.equal(moved.concat, beside.concat / 2)
 
 
 def test_the_generator_learns_through_the_posterior():

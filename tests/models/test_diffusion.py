@@ -276,9 +276,16 @@ def test_a_bfloat16_model_steps_in_float32_and_its_network_in_bfloat16(sampler):
     assert error < 0.02  # the network's rounding, 2^-9 of values up to 3
 
 
-@pytest.mark.parametrize("name", ["eps", "x0", "v", "edm", "flow", "eps-learned"])
-def test_its_denoiser_is_the_conditional_prediction_neither_guided_nor_clipped(name):
-    model, batch = made(parametrization=name, guidance=use("cfg", scale=3.0), **LABEL), digits(4, torch.float64)
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        *((name, use("linear", num=20)) for name in ("eps", "x0", "v", "edm", "flow", "eps-learned")),
+        *(("v", schedule) for schedule in ("log-linear", "learned", "flow", "vp")),
+    ],
+)
+def test_its_denoiser_is_the_conditional_prediction_neither_guided_nor_clipped(name, schedule):
+    slots = {"parametrization": name, "schedule": schedule, "times": "uniform", "loss_weight": "likelihood"}
+    model, batch = made(**slots, guidance=use("cfg", scale=3.0), **LABEL), digits(4, torch.float64)
     x_t = (10 * batch.tensor).requires_grad_()
     t = torch.tensor([0.2, 0.5, 0.9, 1.0], dtype=torch.float64, requires_grad=True)
     denoise = model.denoiser(batch.fields)

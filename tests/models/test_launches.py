@@ -7,6 +7,7 @@ import torch
 
 from modkit.diffusion.parametrizations import V
 from modkit.models import DenoisingGAN, Diffusion
+from modkit.models.autoguidance import AutoGuidance
 from modkit.rng import Rng
 from modkit.samplers import DDIM, SDE, Ancestral, Consistency, DPMSolverPlusPlus, Euler, Heun, UniPC
 from modkit.types import Batch, Cond, TensorType
@@ -51,6 +52,14 @@ def test_a_turn_of_diffusion_launches_at_most_20_kernels_and_copies_once(name, w
 def test_nothing_waits_for_noise_that_is_learned(slots):
     model = diffusion(**slots)
     assert play(model, "denoiser", backward=True).copies <= 2
+    with Launches() as launches:
+        model.draw(2, {}, Cond(), Rng(0))
+    assert launches.copies == 0
+
+
+def test_nothing_waits_for_the_levels_of_a_guide():
+    guidance = partial(AutoGuidance, guide=partial(Diffusion, network=HiddenNetwork, schedule="edm"))
+    model = diffusion(schedule="learned", guidance=guidance)
     with Launches() as launches:
         model.draw(2, {}, Cond(), Rng(0))
     assert launches.copies == 0

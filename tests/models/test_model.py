@@ -94,14 +94,16 @@ def test_what_is_frozen_has_no_active_players():
 
 def test_fields_that_are_missing_are_drawn_for_the_same_rows():
     class Drawn:
+        reads = ("a", "b")
+
         def draw(self, num, rng):
             numbers = rng.integers("n", torch.empty(num), 0, 1000)
             return {"a": numbers, "b": -numbers}
 
     model = Noise(VECTOR)
-    model.conditioner, model.reads = Drawn(), ("a", "b")
+    model.conditioner, model.reads = Drawn(), Drawn.reads
     given = {"a": torch.arange(4), "b": torch.arange(4)}
-    assert model.complete(4, given, Rng(0)) is given
+    assert model.complete(4, given, Rng(0)) == given
     whole = model.complete(4, {"a": torch.arange(4)}, Rng(0))
     assert whole["a"].tolist() == [0, 1, 2, 3] and (whole["b"] < 0).all()
     assert torch.equal(model.complete(2, {}, Rng(0).rows(2))["b"], whole["b"][2:])
@@ -110,12 +112,13 @@ def test_fields_that_are_missing_are_drawn_for_the_same_rows():
 def test_fields_that_belong_together_are_given_together():
     class Pair:
         together = (("masked", "mask"),)
+        reads = ("masked", "mask", "labels")
 
         def draw(self, num, rng):
             return {name: torch.zeros(num) for name in ("masked", "mask", "labels")}
 
     model, given = Noise(VECTOR), {"masked": torch.ones(2), "mask": torch.ones(2)}
-    model.conditioner, model.reads = Pair(), ("masked", "mask", "labels")
+    model.conditioner, model.reads = Pair(), Pair.reads
     assert model.complete(2, given, Rng(0)).keys() == {"masked", "mask", "labels"}
     assert model.complete(2, {"labels": torch.ones(2)}, Rng(0))["labels"].all()
     with pytest.raises(ValueError, match="sample expects mask beside masked, got masked alone"):
