@@ -98,7 +98,7 @@ def evaluate(
         feed = Feed(make_extractor(features, alive.type), raw=raw, device=engine.device)
         check_needs(feed, sources, made, places)
         found = score(feed, sources, made, places, engine, limit=_choose_limit(sources, num), seed=seed)
-        return found.without_undefined()
+        return found.drop_undefined()
 
 
 def compute_statistics(

@@ -47,7 +47,7 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
         >>> make_extractor("random-conv", TensorType((1, 8, 8), range=(-1, 1)), seed=3).label
         'random-conv:3'
         >>> make_extractor("random-conv:3,dim=32", TensorType((1, 8, 8), range=(-1, 1))).label
-        'random-conv:3'
+        'random-conv:3,dim=32'
     """
     if not isinstance(features, str):
         return features

@@ -102,7 +102,7 @@ class Feed:
         low, high = type.range
         return ((x - low) * (255 / (high - low))).round().clamp(0, 255) * ((high - low) / 255) + low
 
-    def leaves_raw(self, metric: Metric, source: Source) -> bool:
+    def is_raw(self, metric: Metric, source: Source) -> bool:
         """Whether a metric is given values of samples that are rounded by default."""
         chosen = self.raw and self.extractor is not None
         return chosen and _has_bytes(source.type) and not _OF_PIXELS.isdisjoint(metric.needs)

@@ -174,7 +174,7 @@ def score(
                 state = move(state, engine.device)
             other = [one for place in at.values() if (one := sources[place].precision) != "float32"]
             how: dict[str, Any] = {"precision": other[0]} if other else {}
-            how |= {"raw": True} if any(feed.leaves_raw(metric, sources[place]) for place in at.values()) else {}
+            how |= {"raw": True} if any(feed.is_raw(metric, sources[place]) for place in at.values()) else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
                 score = replace(score, settings={**score.settings, **how})
                 found[_add_label(title, label) if uses_features(metric) else title] = score
