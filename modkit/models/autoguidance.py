@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from modkit.diffusion.coefficients import GridCoefficients
 from modkit.diffusion.guidance import extrapolate
 from modkit.diffusion.schedules import find_noise_range
-from modkit.kinds import Denoise, Denoiser, Schedule, Sides, Slot, Unfit, default
+from modkit.kinds import Denoise, Denoiser, Schedule, Sides, Slot, Unfit
 from modkit.models.model import Model
 from modkit.types import Cond, CondType, Denoised, TensorType
 
@@ -53,8 +53,8 @@ class AutoGuidance(nn.Module):
         cond: Conditions from an enclosing Model.
         fields: The data's fields.
         conditions: Types of the fields that the model is conditioned on, by name.
-        guide: A Model that denoises, under the same conditions; a schedule of its own may be another, but a table must
-            have the noise levels that the model's sampler visits.
+        guide: A trained Model that denoises (`{use: run, path: runs/guide}`), under the same conditions. A schedule of
+            its own may be another, but a table must have the noise levels that the model's sampler visits.
         scale: The s above; at 1 the guide is not called.
 
     Raises:
@@ -83,7 +83,7 @@ class AutoGuidance(nn.Module):
         fields: Mapping[str, TensorType] | None = None,
         conditions: Mapping[str, TensorType] | None = None,
         *,
-        guide: Slot[Model] = default("diffusion"),
+        guide: Slot[Model],
         scale: float = 2.0,
     ) -> None:
         super().__init__()
