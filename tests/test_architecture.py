@@ -39,6 +39,7 @@ LAYERS = (
     (
         "training.ownership",
         "training.schedule",
+        "training.norms",
         "training.players",
         "evaluation.extractors",
         "evaluation.needs",

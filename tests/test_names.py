@@ -12,7 +12,7 @@ OTHERS = {"starters", "templates"}
 
 VERBS = set(
     """
-    accumulate activate adapt add advance agree allocate announce append apply assemble assign attempt attend average
+    accumulate activate adapt add agree allocate announce append apply assemble assign attempt attend average
     await backward begin branch broadcast build call cap cast catch change check choose clamp clear clip close collect
     combine compare compile complete compose compute concatenate condense convert convolve copy count create crop
     cut decide declare decode decompose deduplicate dequantize derive descend describe diagnose differ differentiate

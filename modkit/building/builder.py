@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
-from modkit.building.composition import Composition
+from modkit.building.composition import Composition, Origin
 from modkit.building.exchange import drop_spare
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
@@ -31,9 +31,10 @@ from modkit.parts.signature import is_required, is_tensor_only
 from modkit.rng import Rng
 from modkit.runs.files import expand_home
 from modkit.specs.settings import Evaluation, Settings
+from modkit.training.ownership import find_origins
 from modkit.types import CondType, Event, TensorType, split_levels
 
-__all__ = ["Built", "Factory", "Failed", "Origin", "Site", "copy_to_meta"]
+__all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta"]
 
 _SHOWN = 6  # entries of a mapping in a message, at most
 
@@ -41,23 +42,6 @@ M = TypeVar("M", bound=nn.Module)
 
 MAX_REGISTRATIONS = 20_000
 """Most modules and parameters of a model; a large published one has a few thousand."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The place in a spec that a module was built at. The module keeps it as `.origin`.
-
-    Args:
-        path: The path in the spec.
-        kind: The kind of the part.
-        name: The name of the part.
-        owner: The path of the part whose slot the module fills; empty for the model itself.
-    """
-
-    path: str
-    kind: str
-    name: str
-    owner: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +87,7 @@ class Site:
         self._shared = {ref.target for call in plan.calls.values() for ref in _find_refs(call.arguments)}
         self._rng = Rng(int(plan.settings.arguments["seed"]), "init") if seeded else None  # type: ignore[arg-type]
         self._begun: set[str] = set()
+        self._origins: dict[nn.Module, Origin] = {}
 
     def make_data(self) -> Data | None:
         """Makes the data set, or returns None if the spec has none."""
@@ -123,7 +108,9 @@ class Site:
             slot = slot.name_source(Factory(self, self.plan.data).where)
         model = slot(x=x, cond=cond or CondType(), fields=dict(fields))
         if isinstance(model, nn.Module):
-            model.composition = Composition(self.plan, x, cond or CondType(), dict(fields))  # type: ignore[assignment]
+            named = model.named_modules(remove_duplicate=False)
+            origins = {name: self._origins[one] for name, one in named if one in self._origins}
+            model.composition = Composition(self.plan, x, cond or CondType(), dict(fields), origins)  # type: ignore[assignment]
         return model
 
     def fail(self, path: str, message: str) -> None:
@@ -208,7 +195,7 @@ class Site:
         with self._seed(call.path), _use_device("meta" if self.meta and _makes_module(target) else "cpu"), _Modules():
             value = make(**given, **arguments)
         if isinstance(value, nn.Module):
-            self._mark(call, value)
+            self._mark(value, self._locate(call))
             if call.trained:
                 self._load_piece(call, value)
             elif self.weights and (load := read_extras(value, PretrainedExtras).load_pretrained):
@@ -222,36 +209,34 @@ class Site:
         if isinstance(given.value, Factory):
             return value
         composed: Composition | None = getattr(value, "composition", None)
-        for name in ("x", "cond") if composed else ():
-            if (before := getattr(composed, name)) != types[name]:
-                raise ValueError(f"it was composed for {name} {_format_type(before) or 'none'}")
-        if composed and _has_noise_levels(composed.plan):
-            before, now = ([level.std for level in split_levels(x)] for x in (composed.x, types["x"]))
-            if before != now:
-                raise ValueError(
-                    f"expected a model composed for x with std={now[0]}, which scales its noise levels, got one with "
-                    f"std={before[0]}: compose it for replace(x, std={now[0]})"
-                )
+        if composed:
+            _check_composed(value, composed, types)
         if self.meta and isinstance(value, nn.Module):
             value = copy_to_meta(value)
         if isinstance(value, nn.Module):
-            if composed:
-                _reroot_origins(value, call.path)
-            self._mark(call, value)
+            root = composed.plan.model.path if composed else ""
+            for module, origin in find_origins(value).items() if composed else ():
+                new = (call.path + path.removeprefix(root) for path in (origin.path, origin.owner))
+                self._mark(module, replace(origin, path=next(new), owner=next(new)))
+            self._mark(value, self._locate(call))
         return value
 
     def _seed(self, path: str) -> AbstractContextManager[None]:
         """Seeds the initialisation of the part at a path, if the site has a seed."""
         return self._rng.at(path).seed_torch() if self._rng else nullcontext()
 
-    def _mark(self, call: Call, module: nn.Module) -> None:
-        """Stores on a module where it was built."""
+    def _mark(self, module: nn.Module, origin: Origin) -> None:
+        """Stores where a module was built: on it, and for the composition."""
+        self._origins[module] = module.origin = origin  # type: ignore[assignment]
+
+    def _locate(self, call: Call) -> Origin:
+        """Returns the place that a part is built at."""
         parts = split(call.path)
         while isinstance(parts[-1], int):  # an item of a slot, or one of a slot's `each`
             parts = parts[:-1]
         owners = (join(parts[:stop]) for stop in range(len(parts) - 1, 0, -1))
         owner = next((path for path in owners if path in self._begun or path in self.plan.calls), "")
-        module.origin = Origin(call.path, call.part.kind, call.part.name, owner)  # type: ignore[assignment]
+        return Origin(call.path, call.part.kind, call.part.name, owner)
 
     def _load_piece(self, call: Call, module: nn.Module) -> None:
         if call.trained is None:
@@ -320,6 +305,23 @@ class Factory:
         return self
 
 
+def _check_composed(model: Any, composed: Composition, types: Mapping[str, Any]) -> None:
+    """Checks that a composed model was composed for the types of the slot that it is put into."""
+    fields, read = types.get("fields") or {}, (*model.reads, *model.inputs)
+    pairs: dict[str, tuple[Any, Any]] = {"x": (composed.x, types["x"]), "cond": (composed.cond, types["cond"])}
+    pairs |= {f"the field {name} as": (composed.fields.get(name), fields.get(name)) for name in read}
+    for name, (before, now) in pairs.items():
+        if before != now:
+            raise ValueError(f"it was composed for {name} {_format_type(before) or 'none'}")
+    if _has_noise_levels(composed.plan):
+        stds = [[level.std for level in split_levels(x)] for x in (composed.x, types["x"])]
+        if stds[0] != stds[1]:
+            raise ValueError(
+                f"expected a model composed for x with std={stds[1][0]}, which scales its noise levels, got one with "
+                f"std={stds[0][0]}: compose it for replace(x, std={stds[1][0]})"
+            )
+
+
 def _has_noise_levels(plan: Plan) -> bool:
     return any(call.part.kind == "schedule" for call in plan.calls.values())
 
@@ -347,15 +349,6 @@ class _Modules:
         self._count += 1
         if self._count > MAX_REGISTRATIONS:
             raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
-
-
-def _reroot_origins(model: Any, path: str) -> None:
-    """Updates the origins of the modules of a composed model that is put into a slot."""
-    root = model.origin.path
-    for module in model.modules():
-        if (origin := getattr(module, "origin", None)) is not None:
-            new = (path + old.removeprefix(root) for old in (origin.path, origin.owner))
-            module.origin = replace(origin, path=next(new), owner=next(new))
 
 
 def copy_to_meta(module: M) -> M:

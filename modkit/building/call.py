@@ -45,7 +45,7 @@ class Call:
         arguments: The arguments, including defaults.
         takes: The types provided by the slot that the part declares as parameters.
         trained: The piece of a run that provides its weights, or None.
-        blank: The arguments whose default is None.
+        blank: The arguments that a spec leaves out where they are None: those whose default is, without an `earlier`.
         given: The part as a Python object, or None.
     """
 
@@ -58,7 +58,7 @@ class Call:
     given: Given | None = None
 
     def to_node(self) -> Node:
-        """The spec node of this call, with every argument written out."""
+        """The spec node of this call, with every argument written out that is not blank."""
         use = f"{LOCAL}{self.part.target}" if isinstance(self.part, Local) else self.part.name
         told = {name: v for name, v in self.arguments.items() if v is not None or name not in self.blank}
         inner = Node({"use": use, **{name: _write(value) for name, value in told.items()}})

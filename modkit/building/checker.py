@@ -17,6 +17,7 @@ from torch import nn
 
 from modkit.building.builder import Built, Failed, Site, copy_to_meta
 from modkit.building.candidates import suggest_candidates
+from modkit.building.compose import get_composition
 from modkit.building.mentions import drop_leftovers, find_unknown
 from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
@@ -191,6 +192,7 @@ def _make_report(
         terms=trial.terms,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         state={name: tuple(value.shape) for name, value in model.state_dict().items()},
+        modules=get_composition(model).list_renamed(),
         unchecked=trial.unchecked,
         sources=dict(site.sources),
         facts=tuple(note for note in notes if isinstance(note, Fact)),

@@ -115,15 +115,25 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
         ValueError: If there is no such slot, or several, or training depends on it.
     """
     composed = get_composition(model)
-    spec = composed.plan.spec if composed.plan.spec.local else composed.plan.resolved
+    spec = before = composed.plan.spec if composed.plan.spec.local else composed.plan.resolved
+    paths = []
     for name, value in parts.items():
         path, kind = _find_slot(composed.plan, name)
         spec = spec.with_value(path, convert_part(value, kind, path))
+        paths.append(path)
     site = Site(plan(spec, typed=True), meta=False, weights=False)
     made: Model = site.build_model(composed.x, composed.fields, composed.cond)
     site.check()
-    weights = exchange_weights(model.state_dict(keep_vars=True), made, composed.plan.spec, site.plan)
-    made.load_state_dict(weights, assign=True)
+    weights = exchange_weights(model.state_dict(keep_vars=True), made, before, site.plan)
+    flags = [(one, one.requires_grad) for one in weights.values()]
+    made.load_state_dict(weights, assign=True)  # it sets the flags of the shared parameters to those of a new model
+    for tensor, flag in flags:
+        tensor.requires_grad_(flag)
+    swapped = tuple(f"{name}." for path in paths for name in get_composition(made).find_names(path))
+    modules = dict(made.named_modules())
+    for name, module in model.named_modules():
+        if name in modules and getattr(module, "trained", False) and not f"{name}.".startswith(swapped):
+            modules[name].trained = True
     return made.to(model.device).train(model.training)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from modkit.building.composition import Composition
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.errors import SpecError
@@ -32,22 +33,23 @@ def exchange_weights(
 
     Args:
         weights: The weights that were trained, by their names in the model.
-        model: The model as it is built now.
+        model: The model as it is built now, with its composition.
         before: The spec that the weights were trained with.
         planned: The plan of the model.
         revised: Further paths at which the spec has changed since.
     """
+    composed: Composition = model.composition  # type: ignore[assignment]
     state, kept = model.state_dict(keep_vars=True), dict(weights)
     free = _list_free(planned)
     for path, call in planned.calls.items():
-        if not _is_inside(path, free) or (_find(before, path) == _find(planned.spec, path) and not _has(revised, path)):
+        if not _is_inside(path, free) or not (_has(revised, path) or _is_other(before, planned, path)):
             continue
-        prefix = path.partition(".")[2]
+        names = composed.find_names(path)
         if call.trained:
             piece = read_piece(find_run(call.trained.path, planned.spec), call.trained.at)
-            kept |= {f"{prefix}.{key}": value for key, value in piece.items()}
+            kept |= {f"{name}.{key}": value for name in names for key, value in piece.items()}
         elif call.given:
-            kept |= {key: value for key, value in state.items() if _is_inside(key, [prefix])}
+            kept |= {key: value for key, value in state.items() if _is_inside(key, names)}
     left = [*free, *_list_empty(planned)]
     return {key: value for key, value in kept.items() if key in state or not _is_inside(f"model.{key}", left)}
 
@@ -81,6 +83,12 @@ def _list_empty(planned: Plan) -> Iterator[str]:
         for name, parameter in read_parameters(call.part).items():
             if parameter.slot and KINDS[parameter.slot.kind].spare and call.arguments.get(name) is None:
                 yield f"{path}.{name}"
+
+
+def _is_other(before: Spec, planned: Plan, path: str) -> bool:
+    """Whether a slot holds something else than before, where a piece of a run may have been written out."""
+    former, call = _find(before, path), planned.calls[path]
+    return former != _find(planned.spec, path) and not (call.trained and former == call.to_node())
 
 
 def _has(changed: Collection[str], path: str) -> bool:

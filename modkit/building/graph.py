@@ -117,7 +117,7 @@ def draw(report: Report) -> Drawing:
 
 def find_owner(report: Report, path: str) -> str | None:
     """Returns the name of the player that trains the part at a path, or None."""
-    attribute = path.partition(".")[2]
+    attribute = report.modules.get(path, [path.partition(".")[2]])[0]
     found = [
         (len(module), player.name)
         for player in report.players

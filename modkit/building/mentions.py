@@ -13,7 +13,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from modkit.building.builder import Origin, Site
+from modkit.building.builder import Site
 from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import Weight
 from modkit.models.model import Model
@@ -22,6 +22,7 @@ from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value
 from modkit.specs.yaml import Source
+from modkit.training.ownership import find_origins
 from modkit.training.players import strip_scope
 
 __all__ = ["drop_leftovers", "find_unknown", "find_weight"]
@@ -40,7 +41,7 @@ def find_unknown(site: Site, model: Model, settings: Settings, terms: Mapping[st
     """
     every = {term for names in terms.values() for term in names}
     players = [player.name for player in model.list_active_players()]
-    found = [*_find_unknown_weights(site, model, every)]
+    found = [*_find_unknown_weights(site, model, terms)]
 
     def compare(pattern: str, names: Iterable[str], what: str, *path: str | int) -> None:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -67,9 +68,9 @@ def find_unknown(site: Site, model: Model, settings: Settings, terms: Mapping[st
 def find_weight(model: Model, weight: Weight, name: str) -> str:
     """Returns the path in the spec of the weight of a term, whose name has the prefixes of nested Models."""
     found = [
-        (*split(inner.origin.path), "weights", term)
-        for inner in model.modules()
-        if isinstance(inner, Model) and isinstance(inner.origin, Origin)
+        (*split(origin.path), "weights", term)
+        for inner, origin in find_origins(model).items()
+        if isinstance(inner, Model)
         for player in inner.list_active_players()
         for term, other in inner.weights(player.name).items()
         if other is weight
@@ -111,13 +112,15 @@ def drop_leftovers(
     return spec
 
 
-def _find_unknown_weights(site: Site, model: Model, every: Iterable[str]) -> Iterator[Problem]:
-    weights = {name: weight for p in model.list_active_players() for name, weight in model.weights(p.name).items()}
-    for name, weight in weights.items():
-        if name not in every:
+def _find_unknown_weights(site: Site, model: Model, terms: Mapping[str, Iterable[str]]) -> Iterator[Problem]:
+    each = {player.name: model.weights(player.name) for player in model.list_active_players()}
+    weighed = {term for player, names in terms.items() for term in names if term in each.get(player, ())}
+    for name, weight in {name: weight for weights in each.values() for name, weight in weights.items()}.items():
+        if name not in weighed:
             path = find_weight(model, weight, name)
             *owner, _, term = split(path)
             scope = name.removesuffix(f"/{term}") if name != term else ""
+            every = {one for names in terms.values() for one in names} - {name}
             known = ", ".join(sorted(strip_scope(one, scope) for one in every))
             parts = _describe_parts(site, join(owner))
             got = f"got a weight of {term!r}, expected one of the losses: {known}; {parts}"

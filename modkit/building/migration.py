@@ -13,17 +13,19 @@ The returned values replace them. Inner parts are migrated before outer ones. If
 the function is called for each, and must return the same parameters every time.
 
 A parameter that was added, or whose default was None, needs no function: `Part(earlier={"name": value})` states the
-value with which the part does what it did before. A run's spec has all parameters of its parts but those whose default
-is None, so a node that lacks the name was made before, and is loaded with that value.
+value with which the part does what it did before. A run's spec has all parameters of its parts, but of those whose
+default is None only the ones with an `earlier` value; so a node that lacks the name was made before, and is loaded with
+that value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
@@ -33,7 +35,7 @@ from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, get_value, replace_value
+from modkit.specs.tree import Path, find_written, get_value, replace_value
 
 __all__ = [
     "Current",
@@ -43,8 +45,8 @@ __all__ = [
     "find_due",
     "find_known",
     "find_prefixes",
+    "has_other_weights",
     "read_spec",
-    "read_written_spec",
 ]
 
 
@@ -55,6 +57,7 @@ class Migration:
     entry: Entry
     version: str
     path: str
+    modules: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         part = self.entry.part
@@ -67,8 +70,9 @@ class Migration:
             ValueError: If the function fails, or returns anything but parameters and tensors.
         """
         function = import_target(self.entry.part.migrate or "", f"migrate of part {self.entry.part}")
-        places = [self.path, *_find_shared(tree, self.path)]
-        found = list(dict.fromkeys(prefix for place in places for prefix in find_prefixes(place, state)))
+        places = [self.path, *(() if self.path in self.modules else _find_shared(tree, self.path))]
+        every = (prefix for place in places for prefix in find_prefixes(place, state, self.modules))
+        found = list(dict.fromkeys(every))
         made = {key: value for key, value in state.items() if not key.startswith(tuple(found))}
 
         place = _locate_part(tree, split(self.path))
@@ -137,6 +141,12 @@ def load_current(run: Run, checkpoint: str | None = None) -> Current:
     return Current(spec.with_tree(tree) if migrations else spec, weights, migrations, name)
 
 
+def has_other_weights(run: Run, current: Current) -> bool:
+    """Whether migrations changed the weights of a run, so that the states of its optimizers no longer fit them."""
+    before, now = run.load_weights(current.checkpoint), current.weights
+    return before.keys() != now.keys() or not all(torch.equal(now[key], value) for key, value in before.items())
+
+
 def load_current_spec(run: Run) -> Spec:
     """Loads a run's resolved spec, and applies the migrations that are due; reads weights only if there are any.
 
@@ -152,7 +162,7 @@ def read_spec(run: Run) -> Spec:
     Raises:
         ValueError: If the run's lock is not valid.
     """
-    spec = read_written_spec(run)
+    spec = _read_written_spec(run)
     tree: Any = spec.tree
     for row in read_rows(run.lock):
         earlier = entry.part.earlier if (entry := find_known(row)) else {}
@@ -164,7 +174,50 @@ def read_spec(run: Run) -> Spec:
     return spec if tree is spec.tree else spec.with_tree(tree)
 
 
-def read_written_spec(run: Run) -> Spec:
+def find_due(run: Run) -> tuple[Migration, ...]:
+    """Returns the migrations that a run needs, inner parts first.
+
+    Raises:
+        ValueError: If the run's lock is not valid.
+    """
+    found = [
+        Migration(entry, row["version"], path, run.lock.get("modules", {}))
+        for row in read_rows(run.lock)
+        if (entry := find_known(row)) and entry.part.migrate and entry.version != row["version"]
+        for path in row.get("at", ())
+    ]
+    return tuple(sorted(found, key=lambda migration: -len(split(migration.path))))
+
+
+def find_known(row: Mapping[str, Any]) -> Entry | None:
+    """Returns the registered part of a row of a lock, under its name or a former one, or None.
+
+    If several distributions have a part of this name, it is the one in the row.
+    """
+    try:
+        return get_registry().find_entry_of(row["kind"], row["name"], row["distribution"])
+    except ValueError:
+        return None
+
+
+def find_prefixes(path: str, keys: Mapping[str, object], modules: Mapping[str, Sequence[str]] = {}) -> list[str]:
+    """Returns the prefixes of the state-dict keys of all parts that were built from the node at a path.
+
+    A part's keys start with its path in the spec; with `PATH[i]` if several parts were built from one node. Where its
+    module has another name, a run's lock has that in `modules`.
+    """
+    root, *names = split(path)
+    if root != "model":
+        return []
+    steps = [f"\\[{name}\\]" if isinstance(name, int) else f"\\.{re.escape(name)}(?:\\[\\d+\\])?" for name in names]
+    pattern = re.compile("".join([*steps, "\\."]))
+    places = [place for place in modules if pattern.fullmatch(f"{place.removeprefix(root)}.")]
+    if places:
+        return [f"{name}." for place in places for name in modules[place]]
+    return list(dict.fromkeys(match[0][1:] for key in keys if (match := pattern.match(f".{key}"))))
+
+
+def _read_written_spec(run: Run) -> Spec:
     """Reads a run's resolved spec as it was written, but with full names where several distributions have a part now.
 
     The run's lock has the distribution of each part.
@@ -184,45 +237,6 @@ def read_written_spec(run: Run) -> Spec:
             if node["use"] != entry.part.name:
                 tree = replace_value(tree, place, Node({**node, "use": entry.part.name}))
     return spec if tree is spec.tree else spec.with_tree(tree)
-
-
-def find_due(run: Run) -> tuple[Migration, ...]:
-    """Returns the migrations that a run needs, inner parts first.
-
-    Raises:
-        ValueError: If the run's lock is not valid.
-    """
-    found = [
-        Migration(entry, row["version"], path)
-        for row in read_rows(run.lock)
-        if (entry := find_known(row)) and entry.part.migrate and entry.version != row["version"]
-        for path in row.get("at", ())
-    ]
-    return tuple(sorted(found, key=lambda migration: -len(split(migration.path))))
-
-
-def find_known(row: Mapping[str, Any]) -> Entry | None:
-    """Returns the registered part of a row of a lock, under its name or a former one, or None.
-
-    If several distributions have a part of this name, it is the one in the row.
-    """
-    try:
-        return get_registry().find_entry_of(row["kind"], row["name"], row["distribution"])
-    except ValueError:
-        return None
-
-
-def find_prefixes(path: str, keys: Mapping[str, object]) -> list[str]:
-    """Returns the prefixes of the state-dict keys of all parts that were built from the node at a path.
-
-    A part's keys start with its path in the spec; with `PATH[i]` if several parts were built from one node.
-    """
-    root, *names = split(path)
-    if root != "model":
-        return []
-    steps = [f"\\[{name}\\]" if isinstance(name, int) else f"\\.{re.escape(name)}(?:\\[\\d+\\])?" for name in names]
-    pattern = re.compile("".join([*steps, "\\."]))
-    return list(dict.fromkeys(match[0][1:] for key in keys if (match := pattern.match(f".{key}"))))
 
 
 def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -251,14 +265,10 @@ def _walk_refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
 
 def _locate_part(tree: Value, path: Path) -> Path:
     """Returns where a resolved spec holds the part at a path: in `part` where the part comes from another run."""
-    place: Path = ()
-    for name in (*path, None):
-        while isinstance(tree, Node) and tree.use == "run" and "part" in tree:
-            place, tree = (*place, "part"), tree["part"]
-        if name is not None:
-            place, tree = (*place, name), get_value(tree, (name,))
-    if not isinstance(tree, Node) or "use" not in tree:
-        raise ValueError(f"modkit.lock names a part at {join(path)}, where the run's spec has {describe(tree)}")
+    place = find_written(tree, path)
+    found = get_value(tree, place)
+    if not isinstance(found, Node) or "use" not in found:
+        raise ValueError(f"modkit.lock names a part at {join(path)}, where the run's spec has {describe(found)}")
     return place
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modkit.errors import split
 from modkit.runs.files import expand_home
 from modkit.specs.node import Node, Value
+from modkit.specs.places import find_value
 from modkit.specs.spec import Spec
+from modkit.specs.tree import find_written, get_value, rebuild
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["find_run", "move_refs", "read_piece", "read_run_node"]
+__all__ = ["find_run", "keep_pieces", "move_refs", "read_piece", "read_run_node"]
 
 
 def find_run(path: str, spec: Spec) -> Path:
@@ -35,7 +38,26 @@ def read_run_node(folder: Path, at: str) -> Value:
     run = Run.open(folder)
     if absent := find_missing(run, at):
         raise ValueError("; ".join(absent))
-    return load_current_spec(run).at(at)
+    written = load_current_spec(run).tree
+    return get_value(written, find_written(written, split(at)))
+
+
+def keep_pieces(spec: Spec, before: Spec) -> Spec:
+    """Returns a spec whose pieces are written out as in a run's resolved spec, where that has the same ones.
+
+    So the run is loaded as it is, though those that the pieces are of may have changed since, or be gone.
+    """
+
+    def change(path: tuple[str | int, ...], value: Value) -> Value:
+        if not isinstance(value, Node) or value.use != "run" or "part" in value:
+            return value
+        former = find_value(before.tree, path)
+        if not isinstance(former, Node) or "part" not in former:
+            return value
+        same = former["path"] == value.get("path") and former["at"] == value.get("at", "model")
+        return Node({**value, "part": former["part"]}) if same else value
+
+    return spec.with_tree(rebuild(spec.tree, change))
 
 
 def read_piece(folder: Path, at: str) -> dict[str, Tensor]:
@@ -43,8 +65,9 @@ def read_piece(folder: Path, at: str) -> dict[str, Tensor]:
     from modkit.building.migration import load_current
     from modkit.runs.run import Run
 
-    prefix = at.partition(".")[2]
-    every = load_current(Run.open(folder)).weights
+    run = Run.open(folder)
+    prefix = run.lock.get("modules", {}).get(at, [at.partition(".")[2]])[0]
+    every = load_current(run).weights
     return {
         name[len(prefix) + 1 :] if prefix else name: value
         for name, value in every.items()

@@ -69,12 +69,17 @@ class Plan:
         return self.resolved._repr_html_()
 
     def lock(
-        self, keys: Mapping[str, Sequence[int]], x: TensorType, fields: Mapping[str, TensorType]
+        self,
+        keys: Mapping[str, Sequence[int]],
+        modules: Mapping[str, Sequence[str]],
+        x: TensorType,
+        fields: Mapping[str, TensorType],
     ) -> dict[str, Any]:
         """The lock of a run of this plan.
 
         Args:
             keys: The shapes of the model's state dict by key.
+            modules: Names of the parts' modules by their paths, where these are not the names.
             x: The type of a sample.
             fields: The types of its fields.
 
@@ -88,7 +93,8 @@ class Plan:
             places.setdefault((call.part.kind, call.part.name), []).append(path)
         seed = int(self.settings.arguments["seed"])  # type: ignore[arg-type]
         made = make_lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
-        return {**made, "x": write_types(x, fields)}
+        renamed = {"modules": {path: list(names) for path, names in modules.items()}} if modules else {}
+        return {**made, **renamed, "x": write_types(x, fields)}
 
 
 def plan(spec: Spec, *, typed: bool = False) -> Plan:

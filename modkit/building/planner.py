@@ -148,7 +148,7 @@ class Planner:
             self.report(path, f"the {part} cannot be used: {error}")
             return None
         given = KINDS[part.kind].given
-        blank = frozenset(name for name, parameter in declared.items() if parameter.default is None)
+        blank = frozenset(name for name, parameter in declared.items() if parameter.default is None) - set(part.earlier)
         call = Call(path, part, self._plan_arguments(node, declared, given, path, part), taken, trained, blank)
         self.calls[path] = call
         return call
@@ -267,8 +267,9 @@ class Planner:
             return None
         trained = Trained(str(node["path"]), str(node.get("at", "model")), bool(node.get("train", False)))
         try:
-            inner = node["part"] if "part" in node else read_run_node(find_run(trained.path, self.spec), trained.at)
-            inner = move_refs(inner, trained.at, path)
+            inner = node.get("part") or move_refs(
+                read_run_node(find_run(trained.path, self.spec), trained.at), trained.at, path
+            )
         except (ValueError, OSError) as error:
             self.report(path, f"the run cannot be used: {error}")
             return None

@@ -93,7 +93,7 @@ def suggest_remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = 
     paths, keys = list(paths), dict.fromkeys(keys)
 
     def meant(at: str) -> bool:
-        return any(_is_inside(path, at) for path in paths) or bool(find_prefixes(at, keys))
+        return any(_is_inside(path, at) for path in paths) or bool(find_prefixes(at, keys, run.lock.get("modules", {})))
 
     reasons = [f"{migration} returned what does not fit" for migration in find_due(run) if meant(migration.path)]
     for row in read_rows(run.lock):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class Report:
         terms: Names of each player's losses.
         parameters: Number of parameters of the model.
         state: Shapes of the model's state dict, by key.
+        modules: Names of the parts' modules by their paths, where these are not the names.
         unchecked: Paths of parts whose output could not be checked, with the reason.
         sources: Descriptions of where the types of a part come from, by the path of the part.
         facts: What the models and the game say of themselves, a line each.
@@ -61,6 +62,7 @@ class Report:
     terms: Mapping[str, tuple[str, ...]]
     parameters: int
     state: Mapping[str, tuple[int, ...]]
+    modules: Mapping[str, Sequence[str]]
     unchecked: Mapping[str, str]
     sources: Mapping[str, str]
     facts: tuple[Fact, ...]
@@ -98,7 +100,7 @@ class Report:
 
     def lock(self) -> dict[str, Any]:
         """Makes the lock of a run of this plan, with the data's `splits` and the `findings`, if there are any."""
-        made = self.plan.lock(self.state, self.x, self.fields)
+        made = self.plan.lock(self.state, self.modules, self.x, self.fields)
         splits = {"splits": dict(self.data.splits)} if self.data else {}
         return made | splits | ({"findings": list(map(str, self.findings))} if self.findings else {})
 

@@ -24,7 +24,7 @@ from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
-from modkit.training.ownership import collect_modules
+from modkit.training.ownership import collect_modules, find_origins
 from modkit.training.players import strip_scope
 from modkit.training.schedule import StageSchedule
 
@@ -65,10 +65,11 @@ def review_model(model: Model) -> Iterator[Note]:
         ['model.parametrization']
     """
     frozen = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "frozen", False))
+    origins = find_origins(model)
     for name, part in model.named_modules():
         if not isinstance(part, Model):
             continue
-        origin = getattr(part, "origin", None)
+        origin = origins.get(part)
         path = origin.path if origin else ".".join(filter(None, ("model", name)))
         trained = not f"{name}.".startswith(frozen)
         with torch.no_grad():

@@ -14,6 +14,7 @@ from modkit.building.builder import Site
 from modkit.building.checker import Report, check
 from modkit.building.exchange import exchange_weights, list_revised
 from modkit.building.migration import load_current, load_current_spec
+from modkit.building.pieces import keep_pieces
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import review_model, show_warnings
@@ -116,8 +117,9 @@ def load(
         raise ValueError("load expects a model, or overrides and a spec to build one from, got both")
     else:
         run = run if isinstance(run, Run) else Run.open(run)
+        verify(run, locked=locked)
         made = model
-        _load_weights(run, made, run.load_weights(checkpoint), f"the {type(model).__name__} given")
+        _load_weights(run, made, load_current(run, checkpoint).weights, f"the {type(model).__name__} given")
     if compile:
         compile_networks(made)
     return made.to(device).eval()
@@ -167,7 +169,7 @@ def load_run(
         verify(run, locked=locked)
     mine = load_current(run, checkpoint)
     with explain_failure(run):
-        site = _make_site(run, overrides, spec or mine.spec, planned)
+        site = _make_site(run, overrides, keep_pieces(spec, mine.spec) if spec else mine.spec, planned)
         x, fields = _find_types(run, site, mine.spec)
         model: Model = site.build_model(x, fields)
         site.check()

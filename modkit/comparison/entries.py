@@ -15,7 +15,7 @@ from functools import cached_property
 from os import PathLike
 
 from modkit.building.difference import format_value
-from modkit.building.migration import read_written_spec
+from modkit.building.migration import read_spec
 from modkit.building.plan import plan
 from modkit.building.session import open_run
 from modkit.comparison.ranking import Measured, average
@@ -104,7 +104,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
         if not reports:
             hint = f"evaluate it with: modkit evaluate {run.path}"
             raise ValueError(f"compare expects runs that were evaluated, got {run.path}; {hint}")
-        spec = read_written_spec(run)
+        spec = read_spec(run)
         data = open_run(run).data
         for report in reports:
             changed = plan(apply(spec, report.overrides)[0]).resolved

@@ -65,8 +65,17 @@ def convert_picture(image: Image.Image, channels: int, background: Colour) -> Im
     if image.mode == "F":
         raise ValueError("floating-point pixels")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        image = _narrow(image)
     if channels != 4 and image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     return image.convert(_MODES[channels])
+
+
+def _narrow(image: Image.Image) -> Image.Image:
+    """Narrows grey of 16 bits to 8, with opacity where one value of it is stated to be transparent."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values.astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:
+        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey

@@ -4,7 +4,8 @@ Training reads a `Data` part, which reads the samples at given indices in any pr
 indexing. Of a DataLoader only its Dataset is used; training sets the order, the batches and the workers.
 
 Continuous values are read as float32 and classes as int64; other floats and integers are converted. Integers in place
-of continuous values, such as pixels 0..255, are refused, since nothing tells how they are scaled.
+of continuous values, such as pixels 0..255, are refused, since nothing tells how they are scaled. So are values that
+are not finite, outside the range of their type by more than rounding, or of no class.
 
 Shape letters: b batch.
 """
@@ -26,6 +27,8 @@ from modkit.types import Batch, Event, TensorType
 
 __all__ = ["Indexed", "Tensors", "as_data"]
 
+_LARGEST = torch.finfo(torch.float32).max
+_ROUNDING = 1e-3  # of a range: what values scaled in 16 bits may exceed it by
 _HASHED = 1024  # samples of a Dataset in its key: it may be large, and each may take milliseconds to read
 
 
@@ -39,7 +42,7 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
         fields: The types of its fields.
 
     Raises:
-        ValueError: If it is none of these, or its samples or fields have other types.
+        ValueError: If it is none of these, or its samples or fields have other types or values out of range.
 
     Examples:
         >>> import torch
@@ -82,8 +85,8 @@ class Tensors:
         fields: The types of the fields.
 
     Raises:
-        ValueError: If a shape or a number of rows does not match, or values are integers in place of continuous ones or
-            the other way round.
+        ValueError: If a shape or a number of rows does not match, or values are out of range, or integers in place of
+            continuous ones or the other way round.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class Indexed:
         fields: The types of the fields.
 
     Raises:
-        ValueError: If its first item has another form, shape or kind of values.
+        ValueError: If its first item has another form, shape or kind of values, or one out of range.
     """
 
     def __init__(self, dataset: Dataset[Any], *, x: TensorType, fields: Mapping[str, TensorType]) -> None:
@@ -154,7 +157,8 @@ class Indexed:
         """Reads the samples at `indices`, `b …`.
 
         Raises:
-            ValueError: If there is no such split, or a sample has another form, shape or kind of values.
+            ValueError: If there is no such split, or a sample has another form, shape or kind of values, or one out of
+                range.
         """
         check_split(self, split)
         items = []
@@ -199,4 +203,19 @@ def _convert(values: Tensor, type: TensorType, expected: str) -> Tensor:
         raise ValueError(
             f"{expected} as integers from 0 to {type.classes - 1}, got {received}; convert it with `x.long()`"
         )
-    return values.detach().to("cpu", torch.float32 if type.classes is None else torch.int64)
+    converted = values.detach().to("cpu", torch.float32 if type.classes is None else torch.int64)
+    _check_values(converted, type, expected)
+    return converted
+
+
+def _check_values(values: Tensor, type: TensorType, expected: str) -> None:
+    """Refuses values that are not finite, or out of range."""
+    if type.classes is not None:
+        low, high, slack = 0.0, type.classes - 1.0, 0.0
+    else:
+        low, high = type.range or (-_LARGEST, _LARGEST)
+        slack = _ROUNDING * (high - low) if type.range else 0.0
+    least, most = map(float, values.aminmax()) if values.numel() else (low, low)
+    if not low - slack <= least <= most <= high + slack:
+        wanted = f"in [{low:g}, {high:g}]" if type.classes or type.range else "that are finite"
+        raise ValueError(f"{expected} with values {wanted}, got {least:g} to {most:g}")

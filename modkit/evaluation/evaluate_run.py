@@ -43,6 +43,7 @@ from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
 from modkit.precision import check_precision
 from modkit.rng import Rng
+from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.specs.settings import Watching
 from modkit.specs.spec import Spec
@@ -186,8 +187,9 @@ def measure_run(
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
-    report = replace(report, scores=scores, notes=(*report.notes, *notes), checkpoint=loaded.checkpoint)
-    return report.without_undefined()
+    report = replace(report, scores=scores, notes=(*report.notes, *notes))
+    report = replace(report, checkpoint=loaded.checkpoint, spec=hash_data(run.spec_text))
+    return report.drop_undefined()
 
 
 def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:

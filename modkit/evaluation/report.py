@@ -39,6 +39,7 @@ class Report:
         overrides: The overrides of the run's spec.
         checkpoint: Name of the run's checkpoint that was measured; None if no run was measured.
         settings: Arguments of `evaluate_run` that differ from its defaults; objects are `<Class>`.
+        spec: Hash of the run's spec, before the overrides; None if no run was measured, or by an earlier version.
 
     Examples:
         >>> report = Report({"FD (pixels)": Score(2.5, 0.1, "lower")}, {"real": 64, "fake": 64}, seed=0)
@@ -54,6 +55,7 @@ class Report:
     overrides: tuple[str, ...] = ()
     checkpoint: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    spec: str | None = None
 
     def describe(self) -> Iterator[Block]:
         """Describes the report: a table of its scores with its floor, its counts and notes."""
@@ -81,7 +83,7 @@ class Report:
         """In a notebook: the same as a table."""
         return format_html(self.describe())
 
-    def without_undefined(self) -> Report:
+    def drop_undefined(self) -> Report:
         """Returns the report without numbers that are not finite, for which JSON has no place; notes name scores."""
         scores, unclear = _keep_finite(self.scores)
         floor, of_floor = _keep_finite(self.floor)
@@ -182,11 +184,11 @@ def _check_plain(report: Report) -> None:
     scores = [*report.scores.values(), *report.floor.values()]
     counts = [count for counted in (report.counts, *(score.counts for score in scores)) for count in counted.values()]
     texts = [*report.notes, *report.overrides, *(text for score in scores for text in score.warnings)]
-    texts += [] if report.checkpoint is None else [report.checkpoint]
+    texts += [text for text in (report.checkpoint, report.spec) if text is not None]
     if any(type(number) is not int or abs(number) >= 2**63 for number in (report.seed, *counts)):
         raise ValueError("expected counts and the seed to be whole numbers")
     if any(type(text) is not str for text in texts):
-        raise ValueError("expected notes, warnings, overrides and the checkpoint to be texts")
+        raise ValueError("expected notes, warnings, overrides, the checkpoint and the hash of the spec to be texts")
     if not all(isinstance(one, dict) for one in (report.settings, *(score.settings for score in scores))):
         raise ValueError("expected settings by name")
 
@@ -201,16 +203,16 @@ def _keep_finite(scores: Mapping[str, Score]) -> tuple[dict[str, Score], list[st
         if score.error is not None and not math.isfinite(score.error):
             notes.append(f"{title}: its standard error came out as {score.error} and is left out")
             score = replace(score, error=None)
-        kept[title] = replace(score, details=_blank(score.details))
+        kept[title] = replace(score, details=_remove_undefined(score.details))
     return kept, notes
 
 
-def _blank(found: Any) -> Any:
+def _remove_undefined(found: Any) -> Any:
     """Returns plain JSON in which None stands for numbers that are not finite."""
     if isinstance(found, Mapping):
-        return {name: _blank(value) for name, value in found.items()}
+        return {name: _remove_undefined(value) for name, value in found.items()}
     if isinstance(found, list | tuple):
-        return [*map(_blank, found)]
+        return [*map(_remove_undefined, found)]
     return None if isinstance(found, float) and not math.isfinite(found) else found
 
 

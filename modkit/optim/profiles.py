@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -41,6 +42,7 @@ class Profile(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Exponential:
     """The profile of an exponential moving average with a warm-up.
 
@@ -52,14 +54,14 @@ class Exponential:
         (True, 0.9)
     """
 
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
+    decay: float
 
     def __call__(self, update: int) -> float:
         """Computes beta of an update."""
         return min(self.decay, (1 + update) / (10 + update))
 
 
+@dataclass(frozen=True)
 class Power:
     """The profile of a power-function average.
 
@@ -74,12 +76,14 @@ class Power:
         (6.94, 0.0)
     """
 
-    def __init__(self, std: float) -> None:
-        if not 0 < std < 12**-0.5:
-            raise ValueError(f"Power expects std in (0, {12**-0.5:.4f}), got {std}")
-        self.std = std
-        inverse = std**-2  # std^2 (g + 2)^2 (g + 3) = g + 1, by powers of g; one root is positive
-        self.gamma = float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+    std: float
+    gamma: float = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.std < 12**-0.5:
+            raise ValueError(f"Power expects std in (0, {12**-0.5:.4f}), got {self.std}")
+        inverse = self.std**-2  # std^2 (g + 2)^2 (g + 3) = g + 1, by powers of g; one root is positive
+        object.__setattr__(self, "gamma", float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max()))
 
     def __call__(self, update: int) -> float:
         """Computes beta of an update."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
+from modkit.building.compose import get_composition
 from modkit.building.session import Loaded, load_run
 from modkit.errors import join, suggest
 from modkit.evaluation.report import read_reports
@@ -183,7 +184,8 @@ def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor])
     lock = dict(run.lock)
     if made.migrated:
         kept = ("python", "torch", "numpy", "threads", "packages", "commit", "seed", "splits", "data")
-        fresh = made.plan.lock({key: value.shape for key, value in weights.items()}, made.x, made.fields)
+        shapes = {key: value.shape for key, value in weights.items()}
+        fresh = made.plan.lock(shapes, get_composition(made.model).list_renamed(), made.x, made.fields)
         lock = {**fresh, **{name: lock[name] for name in kept if name in lock}}
     return {**lock, "spec": hash_data(text)}
 

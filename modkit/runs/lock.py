@@ -9,6 +9,7 @@
     seed, spec  the training seed, and the SHA-256 of the resolved spec
     model       a hash of the keys and shapes of the model's state dict
     state       the same keys and shapes in full
+    modules     the names in the model of the modules of parts by their paths in the spec, where these are not the names
     splits      the number of samples in each split of the data
     data        the hash of the data's content and preprocessing, their `key`, if the run was trained
     run         a hash of all this, which the run's checkpoints carry
@@ -46,7 +47,7 @@ _FORMAT = 2
 _FORMATS = (1, 2)
 _SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
-_TYPES = {"state": dict, "written": dict, "revisions": list, "splits": dict, "data": str}
+_TYPES = {"state": dict, "modules": dict, "written": dict, "revisions": list, "splits": dict, "data": str}
 
 
 class Entry(Protocol):
@@ -132,6 +133,9 @@ def decode(data: bytes) -> dict[str, Any]:
     for name, expected in _TYPES.items():
         if name in rest and not isinstance(rest[name], expected):
             raise ValueError(f"expected `{name}` to be a {expected.__name__}, got {rest[name]!r}")
+    for names in rest.get("modules", {}).values():
+        if not (isinstance(names, list) and names and all(type(name) is str for name in names)):
+            raise ValueError(f"expected `modules` to be lists of names by path, got {rest['modules']!r}")
     if not all(type(count) is int for count in rest.get("splits", {}).values()):
         raise ValueError(f"expected `splits` to be numbers of samples by name, got {rest['splits']!r}")
     return rest

@@ -87,7 +87,7 @@ def _make_problem(spec: Spec, override: _Override) -> Problem:
 def locate(spec: Spec, name: str) -> list[str]:
     """Returns the paths of all slots of this name in the spec's model, including slots of default parts."""
     root = ("model",)
-    return [join(path) for path in walk_slots(spec.model, Place(SlotShape("model")), root) if path[-1] == name]
+    return [join(path) for path, _ in walk_slots(spec.model, Place(SlotShape("model")), root) if path[-1] == name]
 
 
 def expand(spec: Spec, names: Collection[str], override: str) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from modkit.errors import SpecError
 from modkit.kinds import Default
 from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
-from modkit.parts.signature import Parameter, SlotShape, read_parameters
+from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
 from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Value
-from modkit.specs.settings import Settings
+from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, get_value
 
@@ -37,69 +37,77 @@ class Place:
     default: str | None = None
 
 
-_ROOTS: Mapping[Path, Place] = {
-    ("model",): Place(SlotShape("model")),
-    ("data",): Place(SlotShape("data")),
-    ("train", "optimizer"): Place(SlotShape("optimizer"), "adamw"),
-    ("train", "lr_schedule"): Place(SlotShape("lr-schedule"), "constant"),
-    ("evaluate", "features"): Place(SlotShape("features")),
+_TOPS: Mapping[str, Place | RecordShape] = {
+    "model": Place(SlotShape("model")),
+    "data": Place(SlotShape("data")),
+    "train": RecordShape(Settings),
+    "evaluate": RecordShape(Evaluation),
 }
 
 
 def find_place(spec: Spec, path: Path) -> Place | None:
     """Returns what the slot at a path expects, or None if it is not a slot or is not known."""
-    root = next((root for root in _ROOTS if path[: len(root)] == root), None)
-    if root is None:
-        return None
-    place: Place | None = _ROOTS[root]
-    value = find_value(spec.tree, root)
-    for part in path[len(root) :]:
+    place, value = _TOPS.get(str(path[0])), find_value(spec.tree, path[:1])
+    for part in path[1:]:
         if place is None:
             return None
         place = _enter(place, value, part)
         value = find_value(value, (part,))
-    return place
+    return place if isinstance(place, Place) else None
 
 
-def _enter(place: Place, value: Value, part: str | int) -> Place | None:
-    """Returns what the slot at a name or index inside a place expects, or None if it is not a slot or is not known."""
-    if place.shape.container is not None:
-        fits = isinstance(part, int) if place.shape.container == "list" else isinstance(part, str)
-        return Place(replace(place.shape, container=None)) if fits else None
+def _enter(place: Place | RecordShape, value: Value, part: str | int) -> Place | RecordShape | None:
+    """Returns what a name or index inside a place expects, or None if it holds no parts or is not known."""
+    if (container := _get_shape(place).container) is not None:
+        fits = isinstance(part, int) if container == "list" else isinstance(part, str)
+        return _get_item(place) if fits else None
     if isinstance(value, Node) and value.ref is not None:
         return None
     parameter = _read_inside(value, place).get(part) if isinstance(part, str) else None
     return None if parameter is None else _make_place(parameter)
 
 
-def _make_place(parameter: Parameter) -> Place | None:
+def _make_place(parameter: Parameter) -> Place | RecordShape | None:
     if parameter.slot is None:
-        return None
+        return parameter.record
     default = parameter.default.name if isinstance(parameter.default, Default) else None
     return Place(parameter.slot, default)
 
 
+def _get_shape(place: Place | RecordShape) -> SlotShape | RecordShape:
+    return place.shape if isinstance(place, Place) else place
+
+
+def _get_item(place: Place | RecordShape) -> Place | RecordShape:
+    """Returns what each item of a place for several expects."""
+    if isinstance(place, Place):
+        return Place(replace(place.shape, container=None))
+    return replace(place, container=None)
+
+
 def walk_slots(
-    value: Value, place: Place, path: Path, defaults: frozenset[tuple[str, str]] = frozenset()
-) -> Iterator[Path]:
-    """Yields the paths of a slot and of all slots below it, including default parts, but no default inside itself."""
-    yield path
+    value: Value, place: Place | RecordShape, path: Path, defaults: frozenset[tuple[str, str]] = frozenset()
+) -> Iterator[tuple[Path, Place | RecordShape]]:
+    """Yields the paths of a slot, or group of settings, and of all below it, each with what it expects.
+
+    Those of default parts are included, but no default inside itself.
+    """
+    yield path, place
     if isinstance(value, Node) and value.ref is not None:
         return
-    if value is None and place.default is not None:
+    if isinstance(place, Place) and value is None and place.default is not None:
         default = (place.shape.kind, place.default)
         if default in defaults:
             return
         defaults |= {default}
-    if place.shape.container is not None:
-        inner = Place(replace(place.shape, container=None))
+    if _get_shape(place).container is not None:
         items: Iterable[tuple[str | int, Value]] = ()
         if isinstance(value, tuple):
             items = enumerate(value)
         elif isinstance(value, Node):
             items = value.items()
         for part, item in items:
-            yield from walk_slots(item, inner, (*path, part), defaults)
+            yield from walk_slots(item, _get_item(place), (*path, part), defaults)
         return
     for key, parameter in _read_inside(value, place).items():
         below = _make_place(parameter)
@@ -108,19 +116,18 @@ def walk_slots(
 
 
 def list_named(spec: Spec, name: str) -> list[Path]:
-    """Lists the paths of a spec whose last key is `name`: settings of training, and parameters and slots of its parts.
+    """Lists the paths of a spec whose last key is `name`, outer ones first: settings, and parameters of its parts.
 
     Examples:
         >>> list_named(Spec(model="diffusion"), "sampler"), list_named(Spec(model="diffusion"), "lr")
         ([('model', 'sampler')], [('train', 'optimizer', 'lr')])
     """
-    found: list[Path] = [("train", name)] if name in {one.name for one in fields(Settings)} else []
-    for root, place in _ROOTS.items():
-        for path in walk_slots(find_value(spec.tree, root), place, root):
-            here = find_place(spec, path)
-            if here is not None and here.shape.container is None:
-                found += [(*path, name)] if name in _read_inside(find_value(spec.tree, path), here) else []
-    return found
+    found: list[Path] = []
+    for top, root in _TOPS.items():
+        for path, place in walk_slots(find_value(spec.tree, (top,)), root, (top,)):
+            inside = {} if _get_shape(place).container else _read_inside(find_value(spec.tree, path), place)
+            found += [(*path, name)] if name in inside else []
+    return sorted(found, key=len)
 
 
 def keep_outermost(paths: Iterable[str]) -> list[str]:
@@ -145,9 +152,12 @@ def get_part(value: Value, place: Place) -> str | Part | None:
     return place.default if value is None else None
 
 
-def _read_inside(value: Value, place: Place) -> dict[str, Parameter]:
-    """Returns what the part in a slot declares, with the defaults that hold there."""
-    declared = read_known(place.shape.kind, get_part(value, place)) or {}
+def _read_inside(value: Value, place: Place | RecordShape) -> dict[str, Parameter]:
+    """Returns what the part in a slot, or a group of settings, declares, with the defaults that hold there."""
+    if isinstance(place, Place):
+        declared = read_known(place.shape.kind, get_part(value, place)) or {}
+    else:
+        declared = read_signature(place.type, (), "spec")
     return derive_defaults(declared, value if isinstance(value, Node) else Node({}))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from modkit.errors import Position, Problem, SpecError, join, split
 from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, get_value, rebuild, walk
+from modkit.specs.tree import Path, find_written, get_value, rebuild, walk
 
 __all__ = ["resolve"]
 
@@ -91,7 +91,7 @@ def _find_goal(spec: Spec, path: Path, node: Node) -> Path:
     position = spec.source.at((*path, "ref")).position
     if node.ref is None:
         raise SpecError(Problem(join(path), f"got ref: {describe(node['ref'])}, expected a path", position))
-    goal = split(node.ref, position, join(path))
+    goal = find_written(spec.tree, split(node.ref, position, join(path)))
     value = get_value(spec.tree, goal, position, join(path))
     if not isinstance(value, (Node, str)):
         message = f"got ref: {join(goal)}, {describe(value)}, expected a part"

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from modkit.errors import Position, Problem, SpecError, join, suggest
 from modkit.specs.node import Node, Value, describe
 
-__all__ = ["Path", "get_value", "replace_value", "make_path_error", "walk"]
+__all__ = ["Path", "find_written", "get_value", "replace_value", "make_path_error", "walk"]
 
 Path: TypeAlias = "tuple[str | int, ...]"
 
@@ -52,6 +52,21 @@ def get_value(tree: Value, path: Path, position: Position | None = None, referre
             choices = (f"[{index}]" for index in range(min(len(tree), 20)))
         raise make_path_error(path[: depth + 1], choices, position, referrer)
     return tree
+
+
+def find_written(tree: Value, path: Path) -> Path:
+    """Finds where a tree holds what is at a path: in `part` where a piece of another run is written out.
+
+    Examples:
+        >>> find_written(Node({"model": {"use": "run", "path": "runs/a", "part": {"use": "gan"}}}), ("model", "z_dim"))
+        ('model', 'part', 'z_dim')
+    """
+    if isinstance(tree, Node) and tree.use == "run" and "part" in tree:
+        return "part", *find_written(tree["part"], path)
+    try:
+        return (path[0], *find_written(get_value(tree, path[:1]), path[1:])) if path else ()
+    except SpecError:
+        return path
 
 
 def rebuild(tree: Value, change: Callable[[Path, Value], Value], path: Path = ()) -> Any:

@@ -15,13 +15,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from modkit.building.builder import Site
 from modkit.building.checker import Report, check
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
-from modkit.building.migration import load_current_spec
+from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec
+from modkit.building.plan import plan_training
 from modkit.building.provenance import verify
 from modkit.building.session import restore_std
 from modkit.engines.local import LocalEngine
+from modkit.engines.processes import choose_engine
 from modkit.models.model import Model
 from modkit.optim.averages import list_profiles
 from modkit.progress import Progress
@@ -29,6 +33,7 @@ from modkit.runs import checkpoint as store
 from modkit.runs.layout import is_taken
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
+from modkit.specs.settings import PowerAverage
 from modkit.specs.spec import Spec
 from modkit.training.changes import Written
 from modkit.training.cursor import Cursor
@@ -69,8 +74,8 @@ def branch(
 
     Raises:
         SpecError: If an override is wrong; nothing has been written.
-        ValueError: If there is no such checkpoint, its weights or its stage do not fit the changed spec, or `out` is
-            not empty.
+        ValueError: If there is no such checkpoint, its weights or its stage do not fit the changed spec, a migration
+            changes its weights, or `out` is not empty.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -89,9 +94,15 @@ def branch(
     spec, notices = apply(former, overrides)
     for notice in notices:
         _logger.warning("%s", notice)
+    spec = choose_engine(spec, again=True)
     report = check(spec)
     report = replace(report, x=restore_std(report.x, run))
     path, begun, faults = _read(run, step)
+    if (migrations := find_due(run)) and has_other_weights(run, load_current(run, path.name)):
+        raise ValueError(
+            f"{path} cannot be branched: {migrations[0]}, changes it, and optimizer states cannot be migrated; install "
+            "the former version, or train a new run from its weights with `use: run`"
+        )
     for name, fault in faults.items():
         _logger.warning("%s: %s is damaged (%s); the branch begins at %s", run.path, name, fault, path.name)
 
@@ -174,25 +185,44 @@ def _adapt(
             f"branch expects the players {', '.join(former)} in stage {cursor['stage']}, in which {path} lies, got "
             f"{', '.join(names)}"
         )
-    cursor.update(best=None, best_name=None, watched=[], recent={})
-    groups = ("model", *list_profiles(stage.ema))  # an average that is new begins with the weights
-    kept = {group: begun.tensors.get(group, begun.tensors["model"]) for group in groups}
+    cursor.update(best=None, best_name=None, watched=[], criterion=None, recent={})
+    averages = _choose_averages(begun, stage.ema, _read_average(report, before, cursor))
+    kept = {"model": begun.tensors["model"], **averages}
     for player in players:
         names = name_parameters(model, player.optimizer)
-        packed = _adapt_optimizer(find_packed(begun, player.name, names), names, player, cursor["index"])
-        kept[name_group(player.name)] = dict(packed.tensors)
-        former[player.name].update(optimizer=packed.state, lr_schedule=player.schedule.state_dict())
         if player.guard:
-            former[player.name] = {**player.guard.state_dict(), **former[player.name]}
+            player.guard.load_state_dict({**player.guard.state_dict(), **former[player.name]})
+        player.move_rates(cursor["index"])
+        packed = _adapt_optimizer(find_packed(begun, player.name, names), names, player)
+        kept[name_group(player.name)] = dict(packed.tensors)
+        former[player.name] = {"optimizer": packed.state, **player.state_dict()}
     begun.tensors = kept
     begun.frozen = {"model": find_untrained(model, [player for stage in stages for player in stage.players])}
 
 
-def _adapt_optimizer(packed: Packed, names: Sequence[str], player: PlayerState, index: int) -> Packed:
+def _read_average(report: Report, before: Spec, cursor: Mapping[str, Any]) -> float | PowerAverage:
+    """Reads which average of the weights the former spec has in the stage of a checkpoint."""
+    site = Site(plan_training(report.plan, replace(before, evaluate=None)), meta=False)
+    settings = site.make_settings()
+    site.check()
+    own = settings.stages[cursor["stage"]].ema if settings.stages else None
+    return settings.ema if own is None else own
+
+
+def _choose_averages(
+    begun: store.Checkpoint, now: float | PowerAverage, former: float | PowerAverage
+) -> dict[str, Mapping[str, Tensor]]:
+    """Chooses what the averages of a stage begin with: the same average under any name, or else what has the name.
+
+    An average that is new begins with the weights.
+    """
+    names = {profile: group for group, profile in list_profiles(former).items()}
+    chosen = {group: names.get(profile, group) for group, profile in list_profiles(now).items()}
+    return {group: begun.tensors.get(source, begun.tensors["model"]) for group, source in chosen.items()}
+
+
+def _adapt_optimizer(packed: Packed, names: Sequence[str], player: PlayerState) -> Packed:
     """Replaces the settings of a player's optimizer, and its moments by nothing if it is another one."""
-    for _ in filter(player.plays, range(index)):
-        player.optimizer.step()  # without gradients nothing moves
-        player.schedule.step()
     now = pack(player.optimizer, names)
     if [set(one) for one in now.state["groups"]] == [set(one) for one in packed.state["groups"]]:
         return Packed(packed.tensors, {**now.state, "numbers": packed.state["numbers"]})

@@ -8,7 +8,7 @@ written, and what this call overrides. What trains stays as it was from the firs
 begins a new run with other settings. What may change takes effect from the step at which the run is resumed:
 
 - the name, and how the run is measured (`evaluate`);
-- the number of steps, of the stage at hand and of later ones;
+- the number of steps, of the stage at hand and of later ones, but to none that is below those trained;
 - the device, the engine, workers, loggers, and when losses are logged, pictures drawn and checkpoints written;
 - parts that only sampling uses: samplers, guidance, decodings.
 
@@ -19,7 +19,7 @@ recorded like a change of the spec.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,14 @@ from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
+from modkit.training.cursor import Cursor
 
-__all__ = ["Change", "Written", "update_spec", "find_changes", "find_data_changes"]
+__all__ = ["Change", "Written", "check_steps", "update_spec", "find_changes", "find_data_changes"]
 
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
 )
+_STEPS = re.compile(r"train\.(?:steps|stages\[(\d+)\]\.steps)")
 
 
 @dataclass(frozen=True)
@@ -131,19 +133,33 @@ def find_changes(run: Run, planned: Plan) -> list[Change]:
         former = plan(former).resolved
     pairs = compare_trees((former.tree, planned.resolved.tree))
     changes = [Change(join(path), *map(format_value, values)) for path, values in pairs]
-    problems = [
-        Problem(
-            change.path,
-            f"got {change.now} in a run that has trained with {change.before}, expected the same",
-            planned.spec.find_position(change.path),
-            f"modkit branch {run.path} {change.path}=… begins a new run from one of its checkpoints",
-        )
-        for change in changes
-        if not _may_change(change.path, planned)
-    ]
-    if problems:
-        raise SpecError(problems)
+    _refuse(run, planned, {change: "the same" for change in changes if not _may_change(change.path, planned)})
     return changes
+
+
+def check_steps(run: Run, planned: Plan, changes: Iterable[Change], lengths: Sequence[int], cursor: Cursor) -> None:
+    """Checks that a run changes no number of steps that it has trained already.
+
+    Args:
+        run: The run.
+        planned: The plan of the spec with which it is to go on.
+        changes: The changes.
+        lengths: The number of steps that each stage has in that spec.
+        cursor: Where training stands.
+
+    Raises:
+        SpecError: If one is of a stage that has ended, or leaves the stage at hand fewer steps than it has trained.
+    """
+    refused: dict[Change, str] = {}
+    for change in changes:
+        if (found := _STEPS.fullmatch(change.path)) is None:
+            continue
+        stage = cursor.stage if found[1] is None else int(found[1])
+        if stage < cursor.stage:
+            refused[change] = "the same, since the stage has ended"
+        elif stage == cursor.stage < len(lengths) and lengths[stage] < cursor.index:
+            refused[change] = f"at least the {cursor.index} that the stage has trained"
+    _refuse(run, planned, refused)
 
 
 def find_data_changes(run: Run, lock: Mapping[str, Any]) -> list[Change]:
@@ -157,6 +173,26 @@ def find_data_changes(run: Run, lock: Mapping[str, Any]) -> list[Change]:
     if all(run.lock[name] == lock[name] for name in known):
         return []
     return [Change("data", *(_describe_data({name: one[name] for name in known}) for one in (run.lock, lock)))]
+
+
+def _refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:
+    """Refuses changes, each with what was expected, unless there are none.
+
+    Raises:
+        SpecError: With all of them.
+    """
+    if changes:
+        raise SpecError(
+            [
+                Problem(
+                    change.path,
+                    f"got {change.now} in a run that has trained with {change.before}, expected {expected}",
+                    planned.spec.find_position(change.path),
+                    f"modkit branch {run.path} {change.path}=… begins a new run from one of its checkpoints",
+                )
+                for change, expected in changes.items()
+            ]
+        )
 
 
 def _describe_data(known: Mapping[str, Any]) -> str:

@@ -21,7 +21,21 @@ class Cursor:
     best: float | None = None
     best_name: str | None = None
     watched: list[float] = field(default_factory=list)
+    criterion: str | None = None
     recent: dict[str, float] = field(default_factory=dict)
+
+    def watch(self, criterion: str, value: float) -> None:
+        """Notes a value of which a low mean makes a checkpoint the best; those of other criteria are forgotten.
+
+        Args:
+            criterion: What is watched, with all that its values depend on. Checkpoints of earlier versions do not say
+                it, and count as of the first.
+            value: The value.
+        """
+        if self.criterion not in (criterion, None):
+            self.best, self.best_name, self.watched = None, None, []
+        self.criterion = criterion
+        self.watched.append(value)
 
     def judge(self, name: str) -> None:
         """Makes the checkpoint of this name the best, if what was watched since the last one has the lowest mean."""
@@ -41,7 +55,8 @@ class Cursor:
         found = cls(**state)
         positions = (found.stage, found.index, found.step, found.averaged)
         values = [*found.watched, *found.recent.values(), *([] if found.best is None else [found.best])]
-        texts = [*found.prepared, *found.recent, *([] if found.best_name is None else [found.best_name])]
+        named = (name for name in (found.best_name, found.criterion) if name is not None)
+        texts = [*found.prepared, *found.recent, *named]
         if any(type(number) is not int or not 0 <= number < 2**63 for number in positions):
             raise ValueError(f"expected the numbers of a stage and a step, got {positions}")
         if any(type(value) not in (int, float) for value in values) or any(type(text) is not str for text in texts):

@@ -22,6 +22,7 @@ from modkit.runs.slices import place
 __all__ = ["Packed", "find_packed", "name_parameters", "name_group", "pack", "unpack"]
 
 _LONGEST = 100  # characters of a player's name in the name of a file
+_OWN = {"fused", "foreach", "capturable"}  # settings of a group that say how this process computes, and not what
 
 
 class Packed(NamedTuple):
@@ -91,7 +92,8 @@ def find_packed(checkpoint: Checkpoint, player: str, names: Sequence[str]) -> Pa
 def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:
     """Restores the state that `pack` returned, in the memory format of the parameters, and in their slices.
 
-    The format matters: in another one, the next step would round differently.
+    The format matters: in another one, the next step would round differently. Which implementation computes is this
+    optimizer's own choice: parameters that are divided among processes have fewer.
 
     Args:
         optimizer: The optimizer.
@@ -115,8 +117,9 @@ def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:
         entries.setdefault(numbers[name], {})[key] = value
     groups = [
         {key: tuple(value) if isinstance(value, list) else value for key, value in group.items()}
+        | {key: value for key, value in mine.items() if key in _OWN}
         | {"params": [numbers[name] for name in group["params"]]}
-        for group in packed.state["groups"]
+        for mine, group in zip(optimizer.param_groups, packed.state["groups"])
     ]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
@@ -138,7 +141,7 @@ def _check_groups(mine: Sequence[Mapping[str, Any]], stored: Sequence[Mapping[st
     for new, old in zip(mine, stored):
         if new["params"] != old["params"]:
             raise ValueError(f"expected {len(new['params'])} parameters in order, got {old['params']}")
-        for key in new.keys() & old.keys() - {"params"}:
+        for key in new.keys() & old.keys() - {"params", *_OWN}:
             if _name_type(new[key]) != _name_type(old[key]):
                 raise ValueError(f"expected {key} like {new[key]!r}, got {old[key]!r}")
 

@@ -7,10 +7,11 @@ frozen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,14 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
 from modkit.nn.held import Held
+from modkit.nn.trained import is_trained
 from modkit.nn.units import find_networks
 from modkit.optim.guard import Guard
 from modkit.optim.loss_scale import LossScale
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.specs.settings import PlayerSettings, Settings
+from modkit.training.norms import adapt_norms, find_norms, measure_norms
 from modkit.training.ownership import collect_modules
 from modkit.training.schedule import StageSchedule, select_settings
 from modkit.types import Batch
@@ -35,6 +38,7 @@ __all__ = [
     "PlayerState",
     "make_player_states",
     "players",
+    "prepare_player",
     "set_modes",
     "strip_scope",
     "take_turn",
@@ -62,7 +66,9 @@ class Participant:
         own = {id(module) for module in self.modules}
         networks = [read_extras(one, NetworkExtras) for one in find_networks(model) if id(one) in own]
         self._updates = [one.update for one in networks if one.update]
-        self.others = Held(module for one in rivals for module in collect_modules(model, one))
+        theirs = [module for one in rivals for module in collect_modules(model, one)]
+        self._staged = [*self.modules, *theirs]
+        self.others = Held(module for module in theirs if id(module) not in own)
         self.weights = model.weights(player.name)
         self._starts = {one.name: one.start for one in rivals}
         self._key = seed, stage
@@ -89,8 +95,7 @@ class Participant:
         Args:
             batches: Training batches; each iteration over them is a pass over the data.
         """
-        with evaluate_mode(self.model):
-            self.model.prepare(self.name, batches, Rng(self._key[0], "train", "prepare", self.name))
+        prepare_player(self.model, self.name, batches, self._staged, self._key[0])
 
     @contextmanager
     def begin_turn(self, index: int) -> Iterator[StepContext]:
@@ -168,6 +173,33 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
     return found
 
 
+def prepare_player(
+    model: Model,
+    player: str,
+    batches: Iterable[Batch],
+    modules: Iterable[nn.Module],
+    seed: int,
+    reduce: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+) -> None:
+    """Prepares a player before its first turn.
+
+    Modules are in eval mode, except for batch normalization that is to be trained and has not seen data yet: it
+    computes as in training, so that what is prepared fits what training gives, and keeps the statistics of the passes.
+
+    Args:
+        model: The model.
+        player: The player's name.
+        batches: Training batches; each iteration over them is a pass over the data.
+        modules: The modules that the players of the stage own.
+        seed: Seed of the draws.
+        reduce: Computes means over processes.
+    """
+    distinct = {id(one): one for one in find_norms(modules)}.values()
+    fresh = [norm for norm in distinct if not norm.num_batches_tracked and not is_trained(norm)]
+    with evaluate_mode(model), measure_norms(fresh, reduce), adapt_norms(fresh):
+        model.prepare(player, batches, Rng(seed, "train", "prepare", player))
+
+
 def set_modes(model: Model, participants: Iterable[Participant]) -> None:
     """Puts the modules of the players into train mode and all others into eval mode, and disables gradients."""
     model.eval()
@@ -209,8 +241,8 @@ class PlayerState(Participant):
             self.losses = engine.wrap(player.name, _Losses(model, player.name), self.parameters)
         self.collect_parameters()  # an engine may have replaced them
         self.optimizer = _expect(settings.optimizer)(parameters=self.parameters)
-        turns = len(range(player.start, steps, player.every))
-        self.schedule = _expect(settings.lr_schedule)(optimizer=self.optimizer, steps=max(turns, 1))
+        self._turns = max(self._count_turns(steps), 1)
+        self.schedule = _expect(settings.lr_schedule)(optimizer=self.optimizer, steps=self._turns)
         guarded, scale = scaled or settings.skip is not None, LossScale() if scaled else None
         self.guard = Guard(Held(self.modules), scale=scale, limit=settings.skip) if guarded else None
 
@@ -227,6 +259,26 @@ class PlayerState(Participant):
             return reason
         self.schedule.step()
         return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of its learning rate and of its guard."""
+        return {"lr_schedule": self.schedule.state_dict(), **(self.guard.state_dict() if self.guard else {})}
+
+    def move_rates(self, index: int) -> list[float]:
+        """Moves the schedule of a new player to a step of the stage, and returns the rates of the groups there.
+
+        It moves once for each turn before, except for those that the guard has skipped.
+        """
+        moves = min(self._count_turns(index), self._turns) - (self.guard.skipped if self.guard else 0)
+        with warnings.catch_warnings():  # of steps that the optimizer took before it was stored
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(moves):
+                self.schedule.step()
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _count_turns(self, steps: int) -> int:
+        """Counts the player's turns in the first steps of the stage."""
+        return len(range(self.player.start, steps, self.player.every))
 
 
 class _Losses(nn.Module):

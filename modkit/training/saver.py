@@ -68,11 +68,16 @@ class Saver:
         self._untrained = find_untrained(model, [player for stage in stages for player in stage.players])
         self._restored: tuple[Path, store.Checkpoint] | None = None
 
-    def resume(self, exchange: Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None) -> Cursor:
+    def resume(
+        self,
+        exchange: Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+        check: Callable[[Cursor], None] = lambda cursor: None,
+    ) -> Cursor:
         """Loads the model and the losses from the run's last intact checkpoint, if there is one, and rewinds the run.
 
         Args:
             exchange: Computes the model's weights from a checkpoint's name and weights; by default they are the same.
+            check: Is given where training stands before the run is changed, and refuses to resume it by an error.
 
         Returns:
             Where training stands.
@@ -93,6 +98,7 @@ class Saver:
                 if cursor.stage > self._num_stages:
                     raise ValueError(f"expected one of {self._num_stages} stages, got stage {cursor.stage}")
             self._restored = latest.path, restored
+            check(cursor)
         self._engine.barrier()  # none reads any more what one may rename
         for name, new in self._run.rewind(latest).items():
             self._progress.note(f"{name} is damaged and was renamed to {new}")
@@ -103,23 +109,25 @@ class Saver:
         return cursor
 
     def restore(self, states: Sequence[PlayerState], averages: Averages, cursor: Cursor) -> None:
-        """Restores optimizers, schedules and averages, if training was resumed inside this stage.
+        """Restores optimizers, learning rates and averages, if training was resumed inside this stage.
 
         Raises:
             ValueError: If they do not fit.
         """
-        kept, self._restored = self._restored, None
-        if kept is None or cursor.index == 0:
+        begun, self._restored = self._restored, None
+        if begun is None or cursor.index == 0:
             return
-        path, restored = kept
+        path, restored = begun
         with _explain_misfit(path):
             averages.load_state_dict(restored.tensors, cursor.averaged)
             for state in states:
-                state.schedule.load_state_dict(restored.state["players"][state.name]["lr_schedule"])
+                kept, names = restored.state["players"][state.name], name_parameters(self._model, state.optimizer)
                 if state.guard:
-                    state.guard.load_state_dict(restored.state["players"][state.name])
-                names = name_parameters(self._model, state.optimizer)
+                    state.guard.load_state_dict(kept)
+                rates = state.move_rates(cursor.index)  # not those that were kept: the stage may have more steps by now
                 unpack(state.optimizer, names, find_packed(restored, state.name, names))
+                for group, rate in zip(state.optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate
 
     def save(self, states: Sequence[PlayerState], averages: Averages, cursor: Cursor, *, due: bool = True) -> None:
         """Begins to write a checkpoint; only one that is due can become the best.
@@ -138,9 +146,7 @@ class Saver:
         for state in states:
             packed = pack(state.optimizer, name_parameters(self._model, state.optimizer))
             tensors[name_group(state.name)] = dict(packed.tensors)
-            players[state.name] = {"optimizer": packed.state, "lr_schedule": state.schedule.state_dict()}
-            if state.guard:
-                players[state.name] |= state.guard.state_dict()
+            players[state.name] = {"optimizer": packed.state, **state.state_dict()}
         state_dict = {"cursor": asdict(cursor), "players": players}
         self._writer.start(name, store.Checkpoint(tensors, state_dict, {"model": self._untrained}))
 

@@ -1,14 +1,10 @@
 """The running statistics of averaged weights: those that batch normalization would use with them.
 
 In training, batch normalization keeps a running mean and variance of what the raw weights' last batches gave it. The
-averages of the weights give other activations, whose statistics are measured:
-
-    mean = 1/K sum_k mean_k,   var = 1/K sum_k var_k        over K forward passes in training mode
-
-Each pass computes the losses of a player on a microbatch and counts for the modules that this player owns. Several
-processes make as many passes each, and the means are taken over all. Batches and draws are functions of the seed, the
-stage and the step, so statistics measured again are the same to the bit, and the training goes on as if they had never
-been measured.
+averages of the weights give other activations, whose statistics are measured, see `modkit.training.norms`. Each pass
+computes the losses of a player on a microbatch and counts for the modules that this player owns. Batches and draws are
+functions of the seed, the stage and the step, so statistics measured again are the same to the bit, and the training
+goes on as if they had never been measured.
 
 References:
     Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018), section 3.2,
@@ -21,15 +17,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.kinds import Engine
 from modkit.models.step import StepContext
-from modkit.nn.compiled import run_uncompiled
 from modkit.nn.held import Held
 from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
+from modkit.training.norms import find_norms, measure_norms
 from modkit.training.players import PlayerState, take_turn
 from modkit.training.reader import Reader
 
@@ -62,7 +57,7 @@ class Statistics:
     ) -> None:
         self._players, self._stage, self._settings = players, stage, settings
         self._reader, self._engine = reader, engine
-        self._norms = {player.name: _find_norms(player.modules) for player in players}
+        self._norms = {player.name: find_norms(player.modules) for player in players}
         kept = {id(buffer) for norms in self._norms.values() for norm in norms for buffer in norm.buffers()}
         self.buffers = {name: buffer for name, buffer in model.named_buffers() if id(buffer) in kept}
 
@@ -75,28 +70,17 @@ class Statistics:
             step: Index of the step in its stage at which losses are computed.
         """
         norms = [norm for own in self._norms.values() for norm in own]
-        momenta = [norm.momentum for norm in norms]
         with Held(module for player in self._players for module in player.modules).keep():
-            try:
-                for norm in norms:
-                    norm.reset_running_stats()
-                    norm.momentum = None  # torch then keeps the mean over all passes
+            with measure_norms(norms, self._engine.reduce):
                 self._play(step)
-                reached = [norm for norm in norms if norm.num_batches_tracked]
-                kept = [b for norm in reached for b in norm.buffers(recurse=False)]
-                means = self._engine.reduce({str(i): b for i, b in enumerate(kept) if b.is_floating_point()})
-                measured = [(b, means.get(str(i), b).clone()) for i, b in enumerate(kept)]
-            finally:
-                for norm, momentum in zip(norms, momenta):
-                    norm.momentum = momentum
+            measured = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
         for buffer, value in measured:
             buffer.copy_(value)
 
     def _play(self, step: int) -> None:
         """Computes the losses of the players whose modules keep statistics."""
         settings, engine, key = self._settings, self._engine, ("statistics", self._stage, step)
-        # a compiled network would be compiled anew for another momentum; regularizers need gradients
-        with run_uncompiled(), torch.enable_grad(), engine.join_weights():
+        with torch.enable_grad(), engine.join_weights():  # regularizers need gradients
             for number, batch in enumerate(self._reader.read_microbatches(*key, num=PASSES)):
                 for player in self._players:
                     if not self._norms[player.name]:
@@ -105,7 +89,3 @@ class Statistics:
                     rng = Rng(settings.seed, *key, number, player.name).rows(engine.rank * len(batch))
                     with take_turn(player, rivals), rng.seed_torch(), use_precision(engine.device, settings.precision):
                         player.model.losses(player.name, batch, StepContext(rng, step))
-
-
-def _find_norms(modules: Sequence[nn.Module]) -> list[_BatchNorm]:
-    return [one for one in modules if isinstance(one, _BatchNorm) and one.running_mean is not None]

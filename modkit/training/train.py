@@ -20,7 +20,7 @@ from modkit.building.builder import Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
-from modkit.building.migration import find_due, load_current, read_spec
+from modkit.building.migration import find_due, has_other_weights, load_current, read_spec
 from modkit.building.plan import Plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
@@ -38,6 +38,7 @@ from modkit.ops.kernel import read_mode
 from modkit.precision import check_precision
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
+from modkit.runs.files import hash_data
 from modkit.runs.follower import Follower
 from modkit.runs.ranks import check_restarts
 from modkit.runs.run import Run
@@ -45,7 +46,7 @@ from modkit.specs.overrides import apply
 from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
-from modkit.training.changes import Change, Written, find_changes, find_data_changes, update_spec
+from modkit.training.changes import Change, Written, check_steps, find_changes, find_data_changes, update_spec
 from modkit.training.interruption import Stopped
 from modkit.training.schedule import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
@@ -168,7 +169,8 @@ def execute(
         raise ValueError("training expects a spec with `data`, got one without")
     read_mode()
     site = Site(report.plan, meta=False)
-    settings = _cap(site.make_settings(), steps)
+    stated = site.make_settings()
+    settings = _cap(stated, steps)
     loggers = [logger() for logger in settings.loggers]
     evaluation = site.make_evaluation()
     site.check()
@@ -203,6 +205,7 @@ def execute(
             try:
                 if begun:
                     run.save(*begun)
+                    engine.barrier()  # the others read it when they resume
                 model = model.to(engine.device)
                 _tune(model, settings)
                 if before and engine.rank == 0:
@@ -212,7 +215,13 @@ def execute(
                 callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
                 shown = Silent() if engine.rank or progress is None else progress
                 trainer = Trainer(model, data, settings, engine, run, callbacks, shown, watch)
-                step = trainer.resume(partial(_exchange, model, before, report.plan, changes) if before else None)
+                if before:
+                    lengths = [stage.steps for stage in schedule_stages(model, stated)]
+                    trainer.resume(
+                        partial(_exchange, model, before, report.plan, changes),
+                        partial(check_steps, before, report.plan, changes, lengths),
+                    )
+                step = trainer.resume()
                 if changes or run.half_revised:
                     run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
                 trainer.fit()
@@ -280,9 +289,14 @@ def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings
 
 
 def _is_measured(run: Run) -> bool:
-    """Whether the run keeps a report of its last checkpoint."""
+    """Whether the run keeps a report of its last checkpoint by its present spec."""
     path = locate_report(run.path)
-    return path.exists() and Report.read(path).checkpoint == run.kept[-1]
+    if not path.exists():
+        return False
+    report = Report.read(path)
+    # that of an earlier version has no hash; a run without revisions has had one spec alone
+    same = report.spec == hash_data(run.spec_text) or (report.spec is None and not run.revisions)
+    return same and report.checkpoint == run.kept[-1]
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:
@@ -319,9 +333,8 @@ def _open_resumable(path: Path, locked: bool) -> Run:
         )
     verify(run, locked=locked)
     if (migrations := find_due(run)) and store.list_names(run.checkpoints):
-        mine, weights = load_current(run), run.load_weights()
-        same = mine.spec == read_spec(run) and mine.weights.keys() == weights.keys()
-        if not same or not all(torch.equal(value, weights[key]) for key, value in mine.weights.items()):
+        mine = load_current(run)
+        if has_other_weights(run, mine) or mine.spec != read_spec(run):
             raise ValueError(
                 f"{path} cannot be resumed: {migrations[0]}, changes it, and optimizer states cannot be migrated; "
                 "install the former version, or train a new run from its weights with `use: run`"

@@ -7,6 +7,7 @@ stage the averaged weights become the weights.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -22,7 +23,6 @@ from modkit.ops.kernel import list_ran
 from modkit.optim.averages import Averages
 from modkit.precision import AUTOCAST
 from modkit.progress import Progress
-from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
@@ -31,8 +31,8 @@ from modkit.training.cursor import Cursor
 from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Interruption, Stopped
 from modkit.training.loss_record import LossRecord
-from modkit.training.ownership import find_frozen
-from modkit.training.players import PlayerState, make_player_states, set_modes
+from modkit.training.ownership import collect_modules, find_frozen
+from modkit.training.players import PlayerState, make_player_states, prepare_player, set_modes
 from modkit.training.preview import Preview
 from modkit.training.reader import Reader
 from modkit.training.saver import Saver
@@ -117,11 +117,16 @@ class Trainer:
             raise failure from error
         self.callbacks.run_finished(None)
 
-    def resume(self, exchange: Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None) -> int:
+    def resume(
+        self,
+        exchange: Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+        check: Callable[[Cursor], None] = lambda cursor: None,
+    ) -> int:
         """Resumes from the run's last intact checkpoint, if there is one; `fit` begins with it.
 
         Args:
             exchange: Computes the model's weights from a checkpoint's name and weights; by default they are the same.
+            check: Is given where training stands before the run is changed, and refuses to resume it by an error.
 
         Returns:
             The step at which training begins.
@@ -131,7 +136,7 @@ class Trainer:
             OSError: If a file cannot be read.
         """
         if not self._resumed:
-            self._cursor = self._saver.resume(exchange)
+            self._cursor = self._saver.resume(exchange, check)
             self._resumed, self._begun = True, self._cursor.step
         return self._begun
 
@@ -207,10 +212,11 @@ class Trainer:
     def _prepare(self, stage: StageSchedule) -> bool:
         """Prepares the players of a stage that are not prepared yet; returns whether there were any."""
         new = [player.name for player in stage.players if player.name not in self._cursor.prepared]
+        modules = [module for player in stage.players for module in collect_modules(self.model, player)]
         for name in new:
             batches = self._reader.start_passes(name, self._enter(f"the preparation of {name}"))
-            with self.engine.join_weights(), evaluate_mode(self.model):
-                self.model.prepare(name, batches, Rng(self.settings.seed, "train", "prepare", name))
+            with self.engine.join_weights():
+                prepare_player(self.model, name, batches, modules, self.settings.seed, self.engine.reduce)
             self._cursor.prepared.append(name)
         return bool(new)
 
@@ -232,8 +238,8 @@ class Trainer:
             return
         values = self._losses.read()
         self._losses.clear()
-        if self.settings.checkpoints.best in values:
-            cursor.watched.append(values[self.settings.checkpoints.best])
+        if (best := self.settings.checkpoints.best) in values:
+            cursor.watch(best, values[best])
         skipped = {state.name: state.guard.skipped for state in states if state.guard}
         counts = {"skipped": skipped} if skipped else {}
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values, **counts})
@@ -265,8 +271,9 @@ class Trainer:
             scores = scorer(self.model, self.engine)
         values = {name: score.value for name, score in scores.items()}
         if self.settings.checkpoints.best is None:
-            first = next(iter(scores.values()))
-            cursor.watched.append(-first.value if first.better == "higher" else first.value)
+            name, first = next(iter(scores.items()))
+            criterion = json.dumps([name, first.counts, first.settings], sort_keys=True)
+            cursor.watch(criterion, -first.value if first.better == "higher" else first.value)
         self.run.log({"stage": cursor.stage, "step": cursor.step, "scores": values})
         self.callbacks.scores_ready(cursor.step, values)
         self.progress.note(f"step {cursor.step}: " + ", ".join(f"{n} {value:.4g}" for n, value in values.items()))

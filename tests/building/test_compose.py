@@ -1,5 +1,6 @@
 """Composition from Python objects: what goes into a slot, and that specs and objects are one."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -12,13 +13,16 @@ from modkit import CondType, Spec, SpecError, TensorType, build, seeded, spec_of
 from modkit.bottlenecks import Gaussian
 from modkit.building.compose import get_composition
 from modkit.building.plan import plan
+from modkit.building.review import review_model
 from modkit.conditioners import Encoded
 from modkit.data import Digits
 from modkit.diffusion.loss_weights import MinSNR
 from modkit.kinds import Encoder, Network, Schedule, Slot, default
 from modkit.models import GAN, Autoencoder, Cascade, Diffusion, Latent
+from modkit.models.autoguidance import AutoGuidance
 from modkit.models.model import Model
 from modkit.nn import ConvEncoder, MLPNetwork
+from modkit.nn.trained import is_trained, mark_trained
 from modkit.samplers import DDIM
 from modkit.sweeps.trials import freeze
 from modkit.training.ownership import collect_modules
@@ -127,6 +131,18 @@ def test_a_composed_model_stands_in_a_slot_with_its_weights_and_its_spec():
         Latent(TensorType((1, 4, 4)), autoencoder=inner)
 
 
+@pytest.mark.parametrize("classes", [4, None])
+def test_a_composed_model_is_held_to_the_fields_that_it_reads(classes):
+    """The fault: a prior for 3 classes was taken for data of 4, and failed after the whole stage of the autoencoder."""
+    labels, other = TensorType((), classes=3), {"other": TensorType((2,))}
+    coder = Autoencoder(X, encoder="mlp", decoder="mlp")
+    prior = Diffusion(coder.latents["continuous"], fields={"labels": labels}, conditioner="label", network="mlp")
+    Latent(X, fields={"labels": labels, **other}, autoencoder=coder, prior=prior)
+    fields = {"labels": replace(labels, classes=classes)} if classes else {}
+    with pytest.raises(SpecError, match=r"model\.prior: .* it was composed for the field labels as .* 3 classes"):
+        Latent(X, fields={**fields, **other}, autoencoder=coder, prior=prior)
+
+
 def test_one_object_in_two_slots_is_one_module_and_a_ref():
     fields = {"low_res": X}
     with seeded(0):
@@ -142,6 +158,39 @@ def test_one_object_in_two_slots_is_one_module_and_a_ref():
     net = Convolution()
     pair = Pair(X, first=net, second=net)
     assert pair.first is pair.second is net and len(collect_modules(pair, pair.players()[0])) == 2
+
+
+class Around(nn.Module):
+    """A network of one's own around another module."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, cond):
+        return self.inner(x, cond)
+
+
+def test_a_module_in_several_models_is_trained_in_each(tmp_path):
+    """The fault: a later model's place of it hid that of the earlier one, whose players then left it frozen."""
+    net = Convolution()
+    models = [Diffusion(X, network=net) for _ in range(2)]
+    models += [Diffusion(X, network="mlp", guidance=partial(AutoGuidance, guide=models[1]))]
+    models += [Diffusion(X, network=Around(net))]
+    for model in (*models[:2], models[3], deepcopy(models[0])):
+        owned = [module for player in model.players() for module in collect_modules(model, player)]
+        assert all(module in owned for module in model.network.modules())
+    assert not set(collect_modules(models[2], *models[2].players())) & set(net.modules())  # a guide is frozen
+    before = net.inner.weight.clone()
+    modkit.fit(models[0], torch.rand(8, 1, 8, 8), tmp_path / "run", steps=1, batch_size=4, device="cpu")
+    assert not torch.equal(net.inner.weight, before)
+
+
+def test_findings_of_a_model_that_stands_in_another_too_are_at_its_own_paths():
+    guide = Diffusion(X, network="mlp")
+    model = Diffusion(X, network="mlp", guidance=partial(AutoGuidance, guide=guide))
+    assert {note.path for note in review_model(guide)} == {"model"}
+    assert {note.path for note in review_model(model)} == {"model", "model.guidance.guide"}
 
 
 class Pair(Model):
@@ -309,6 +358,11 @@ def test_parts_that_only_sampling_uses_are_swapped_in_a_model_that_shares_its_we
     assert torch.equal(made.sample(2, seed=0), other.sample(2, seed=0)) and torch.equal(model.sample(2, seed=0), before)
     assert all(one is two for one, two in zip(made.parameters(), model.parameters(), strict=True))
     assert torch.equal(made.with_parts(**{"model.prior.sampler": partial(DDIM, steps=3)}).sample(2, seed=0), before)
+    made.requires_grad_(True)
+    model.prior.requires_grad_(False)
+    model.with_parts(sampler="heun")
+    assert not any(one.requires_grad for one in model.prior.parameters())
+    assert all(one.requires_grad for one in model.autoencoder.parameters())
     heun = {"sampler": use("heun", steps=3), "guidance": "none"}
     loaded = modkit.load(run).with_parts(**heun)
     assert torch.equal(loaded.sample(2, seed=0), model.with_parts(**heun).sample(2, seed=0))
@@ -317,3 +371,16 @@ def test_parts_that_only_sampling_uses_are_swapped_in_a_model_that_shares_its_we
             model.with_parts(**{name: "ddim"})
     with pytest.raises(SpecError, match=r"model\.prior\.sampler: no sampler is called 'nonsense'"):
         model.with_parts(sampler="nonsense")
+
+
+def test_a_model_with_other_parts_is_trained_where_it_was():
+    """The fault: its codes were initialised at k-means centres again, before the first step of another training."""
+    coder = partial(Autoencoder, encoder="mlp", decoder="mlp", bottleneck="vq")
+    model = Latent(X, autoencoder=coder, prior=partial(Diffusion, network="mlp"))
+    assert not is_trained(model.with_parts(sampler="heun").autoencoder)
+    mark_trained(model.autoencoder)
+    assert is_trained(model.with_parts(sampler="heun").autoencoder)
+    former, guide = (Diffusion(X, network="mlp") for _ in range(2))
+    guided = mark_trained(Diffusion(X, network="mlp", guidance=partial(AutoGuidance, guide=former)))
+    made = guided.with_parts(guidance=partial(AutoGuidance, guide=guide))
+    assert is_trained(made.network) and not is_trained(made.guidance.guide)

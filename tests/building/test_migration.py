@@ -9,12 +9,17 @@ import torch
 
 from modkit import Part, Spec, SpecError, build, hookimpl, load, train, use
 from modkit.building.migration import Migration, find_due, find_prefixes, load_current_spec, read_spec
+from modkit.building.plan import plan
+from modkit.comparison.entries import collect
+from modkit.evaluation.report import Report
 from modkit.grids import space_noise_levels
 from modkit.parts.registry import Entry, Registry, get_registry
 from modkit.publishing.export import export
 from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.specs.node import Node
+from modkit.training.branch import branch
+from modkit.types import Score
 from tests.command import run as run_command
 from tests.play import MLP, spec
 from tests.plugin_factory import PARTS, make_plugin
@@ -27,7 +32,7 @@ THIN = """
 
 
     class Thin(nn.Module):
-        def __init__(self, x: TensorType, *, {width}: int = 4) -> None:
+        def __init__(self, x: TensorType, *, {width}: int = 4{more}) -> None:
             super().__init__()
             self.h = TensorType(({width},))
             self.{layer} = nn.Linear(x.numel, {width})
@@ -43,6 +48,9 @@ MIGRATE = """
 
     def same(params, state, version):
         return params, state
+
+    def scaled(params, state, version):
+        return params, {key: value.div_(5) for key, value in state.items()}
 
     def failing(params, state, version):
         raise RuntimeError("no way")
@@ -60,6 +68,7 @@ MIGRATE = """
         return thin(params, state, version)[0], {}
 """
 OLD, NEW = {"width": "wide", "layer": "inner"}, {"width": "features", "layer": "net"}
+SCALED = OLD | {"more": ", scale: float | None = None"}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,7 @@ def plugin(tmp_path_factory):
                 return [Part("encoder", {name!r}, "{code}:Thin", "A linear map"{more})]
         """
         make_plugin(folder, "acme", source, version=version)
-        (folder / f"{code}.py").write_text(dedent(THIN.format(**shape)))
+        (folder / f"{code}.py").write_text(dedent(THIN.format(**{"more": ""} | shape)))
         (folder / f"{code}_old.py").write_text(dedent(MIGRATE))
         return folder
 
@@ -298,6 +307,30 @@ def test_training_cannot_go_on_after_a_migration(made, second):
     assert before == contents(run.path)
 
 
+def test_a_branch_of_weights_that_are_migrated_is_refused(made, plugin, second, tmp_path):
+    """The fault: it began with the spec as it is now and the weights as they were, where these have the same shapes."""
+    run, _ = made
+    message = r"step-00000001 cannot be branched: the migration .*optimizer states cannot"
+    for migrated in (second, plugin("2.0", OLD, migrate="scaled")):
+        with installed(migrated), pytest.raises(ValueError, match=message):
+            branch(run, tmp_path / "branch", step=1)
+    assert not (tmp_path / "branch").exists()
+    with installed(plugin("2.0", OLD, migrate="same")):
+        branch(run, tmp_path / "branch", step=1)
+
+
+def test_a_model_that_is_given_receives_migrated_weights(made, plugin, caplog):
+    """The fault: it received those of the checkpoint as they are, where the shapes are the same."""
+    run, _ = made
+    with installed(plugin("2.0", OLD, migrate="scaled")):
+        model = build(spec(THIN_VAE))
+        weight = run.load_weights("step-00000001")["encoder.inner.weight"]
+        assert torch.equal(load(run, model=model, checkpoint="step-00000001").encoder.inner.weight, weight / 5)
+        assert "modkit-acme was 1.0, now 2.0" in caplog.text
+        with pytest.raises(ValueError, match="is locked to the parts that it was made with"):
+            load(run, model=model, locked=True)
+
+
 def test_a_piece_of_an_older_run_is_migrated(made, first, second, tmp_path):
     run, _ = made
     prior = use("diffusion", network=use("mlp", width=4))
@@ -341,6 +374,23 @@ def test_a_lock_of_format_1_loads_and_says_what_to_do(made, first, second, tmp_p
     file.write_text(json.dumps(old | {"format": 3}))
     with pytest.raises(ValueError, match="run/modkit.lock: expected a lock of format 1 or 2, got format 3"):
         load(tmp_path / "run")
+
+
+def test_a_run_that_lacks_a_parameter_is_told_from_one_with_nothing_in_it(made, plugin, tmp_path):
+    """The fault: a run whose new parameter was None, its default, was loaded with the value of old runs.
+
+    `diff` and `compare` took old runs to have the default.
+    """
+    with installed(plugin("1.1", SCALED, earlier={"scale": 5.0})):
+        runs = (made[0], train(spec(THIN_VAE, steps=1), tmp_path / "run"))
+        nodes = [load_current_spec(run).model["encoder"] for run in runs]
+        assert nodes == [use("acme/thin", scale=5.0, wide=3), use("acme/thin", wide=3, scale=None)]
+        assert plan(load_current_spec(runs[1])).resolved == load_current_spec(runs[1])
+        found = json.loads(run_command("diff", *(run.path for run in runs), "--json")[0])["spec"]
+        assert {"path": "model.encoder.scale", "a": "5.0", "b": "null"} in found
+        older = Run.open(shutil.copytree(made[0].path, tmp_path / "older"))
+        Report({"FD (pixels)": Score(1.0)}, {"fake": 2}, 0).save(older.path)
+        assert [entry.spec.at("model.encoder.scale") for entry in collect([older])] == [5.0]
 
 
 def test_a_declaration_names_a_function():
@@ -398,6 +448,21 @@ def test_lists_trained_pieces_shared_parts_and_parts_made_several_times(place):
         assert nodes[name]["wide"] == wide + (10 if name == place else 0)
     assert nodes[place]["had"] == (("a", "inside.b") if place == "levels[0]" else ("a",))
     assert model["shared"] == {"ref": "model.levels[0]"} and nodes["levels[0]"]["inside"] == {"use": "acme/in"}
+
+
+def test_a_part_in_an_attribute_of_another_name_is_migrated_there():
+    """The fault: the tensors of what was in the attribute of the slot's name were migrated, another part's."""
+    tree = Node({"model": {"use": "m", "each": {"use": "acme/net", "wide": 3}, "one": {"ref": "model.each"}}})
+    part = Part("encoder", "acme/net", "x:y", "", migrate=f"{__name__}:growing")
+    modules = {"model.each[0]": ["parts.0"], "model.each[1]": ["parts.1", "second"]}
+    state = {key: torch.tensor(0.0) for key in ("parts.0.a", "parts.1.a", "second.a", "each[0].a", "each.a")}
+    _, after = Migration(Entry(part, "acme", "2"), "1", "model.each", modules)(tree, state)
+    moved = ("parts.0.new.a", "parts.1.new.a", "second.new.a")
+    assert {key: float(value) for key, value in after.items()} == {
+        "each[0].a": 0,
+        "each.a": 0,
+        **dict.fromkeys(moved, 1),
+    }
 
 
 def test_inner_parts_go_first(made, monkeypatch):

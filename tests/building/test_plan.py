@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import Event, Spec, SpecError, TensorType, build, load, train, use
+from modkit import Event, Model, Player, Slot, Spec, SpecError, TensorType, build, check, load, train, use
 from modkit.building.call import Call, Ref
+from modkit.building.graph import find_owner
 from modkit.building.plan import MAX_PARTS, plan
+from modkit.kinds import Encoder, default
 from tests.play import MLP, spec
 from tests.refusals import list_problems, refusals
 
@@ -250,6 +252,49 @@ def test_a_piece_of_a_trained_piece_is_taken_by_its_path(run):
         plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.encodre"))))
     with pytest.raises(SpecError, match="no encoder is called 'mlp'|expected a encoder|no decoder|encoder"):
         plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.bottleneck"))))
+
+
+def test_a_piece_with_a_reference_inside_is_loaded_and_so_are_pieces_of_it(tmp_path):
+    """The fault: the run of it could be trained, but not loaded: the reference was looked for outside of the piece."""
+    small = {"width": 4, "depth": 1}
+    parts = {"generator": use("mlp", **small), "discriminator": use("mlp", **small)}
+    regularizers = {"a": "r1", "b": {"ref": "model.regularizers.a"}}
+    train(spec(use("gan", **parts, regularizers=regularizers)), tmp_path / "gan", steps=1)
+    run = train(spec(use("run", path=str(tmp_path / "gan"), train=True)), tmp_path / "run", steps=1)
+    model = load(run)
+    assert model.penalties.parts["a"] is model.penalties.parts["b"]
+    piece = use("run", path=str(run.path), at="model.generator")
+    generator = build(spec(use("gan", **parts | {"generator": piece}))).generator.state_dict()
+    assert all(torch.equal(value, generator[key]) for key, value in model.generator.state_dict().items())
+
+
+class Apart(Model):
+    """A model that keeps its slot in an attribute of another name, and a layer in that of the slot's."""
+
+    def __init__(self, x: TensorType, *, inside: Slot[Encoder] = default("mlp")) -> None:
+        super().__init__()
+        self.event, self.other = x, inside(x=x)
+        self.inside = nn.Linear(2, 2)
+
+    def players(self):
+        return (Player("own", ("other",)),)
+
+    def losses(self, player, batch, step):
+        return {"squared": (self.other(batch.tensor) ** 2).mean()}
+
+    def draw(self, num, fields, cond, rng):
+        return rng.normal("x", self.allocate(num, self.event))
+
+
+def test_a_piece_is_taken_from_the_attribute_that_has_it(tmp_path):
+    """The fault: it was looked for in the attribute of its slot's name."""
+    run = train(spec(use(Apart, inside=MLP["encoder"])), tmp_path / "run", steps=1)
+    assert run.lock["modules"] == {"model.inside": ["other"]}
+    encoder = use("run", path=str(run.path), at="model.inside")
+    model = build(spec(use("autoencoder", encoder=encoder, decoder=MLP["decoder"])))
+    kept = run.load_weights()
+    assert all(torch.equal(value, kept[f"other.{name}"]) for name, value in model.encoder.state_dict().items())
+    assert find_owner(check(spec(use(Apart, inside=MLP["encoder"]))), "model.inside") == "own"
 
 
 def test_a_null_that_is_no_default_is_written_out():

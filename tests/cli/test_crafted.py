@@ -41,7 +41,6 @@ FOUND = [  # each ended in a traceback
     ("resume", STATE, ("cursor", "recent"), {"x": []}),
     ("resume", STATE, ("metrics",), [[]]),
     ("resume", STATE, ("players", "denoiser"), None),
-    ("resume", STATE, ("players", "denoiser", "lr_schedule"), {}),
     ("resume", STATE, OPTIMIZER, {"x": 1}),
     ("resume", STATE, (*OPTIMIZER, "numbers"), -1),
     ("resume", STATE, (*OPTIMIZER, "numbers"), {"99.x": 1}),

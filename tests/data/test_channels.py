@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,6 +45,17 @@ def test_16_bits_keep_white_white():
     deep = Image.fromarray(np.array([[0, 257, 65535]], dtype=np.uint16))
     assert np.asarray(convert_picture(deep, 1, BLACK)).tolist() == [[0, 1, 255]]
     assert np.asarray(convert_picture(deep, 4, BLACK))[0, 2].tolist() == [255] * 4
+
+
+def test_16_bits_keep_their_transparency():
+    """That of one value, though others have the same 8 bits."""
+    file = io.BytesIO()
+    Image.fromarray(np.array([[256, 257, 65535]], dtype=np.uint16)).save(file, "PNG", transparency=257)
+    deep = Image.open(file)
+    assert deep.mode == "I;16" and count_channels(deep) == 2
+    assert np.asarray(convert_picture(deep, 4, BLACK)).tolist() == [[[1, 1, 1, 255], [1, 1, 1, 0], [255] * 4]]
+    assert np.asarray(convert_picture(deep, 3, (9, 8, 7))).tolist() == [[[1] * 3, [9, 8, 7], [255] * 3]]
+    assert np.asarray(convert_picture(deep, 1, (9, 9, 9))).tolist() == [[1, 9, 255]]
 
 
 def test_colours_have_names_and_numbers():

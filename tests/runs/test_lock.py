@@ -186,6 +186,7 @@ def test_values_of_another_type_are_refused():
         ("splits", [8], r"expected `splits` to be a dict, got \[8\]"),
         ("splits", {"train": "8"}, "expected `splits` to be numbers of samples by name, got {'train': '8'}"),
         ("data", 8, "expected `data` to be a str, got 8"),
+        ("modules", {"model.a": "b"}, "expected `modules` to be lists of names by path, got {'model.a': 'b'}"),
     ):
         with pytest.raises(ValueError, match=expected):
             decode(encode(made() | {name: value}))

@@ -258,6 +258,7 @@ def test_a_spec_remembers_what_it_was_before_its_swaps(spec):
         ("sampler=ddim", "model.prior.sampler"),
         ("sampler.steps=4", "model.prior.sampler.steps"),
         ("lr=1e-3", "train.optimizer.lr"),
+        ("std=.05", "train.ema.std"),
         ("steps=5", "train.steps or model.prior.sampler.steps"),
         ("channels=[8]", "model.autoencoder.encoder.channels or model.autoencoder.bottleneck.channels or model"),
         ("modle=gan", "'model'?"),
@@ -299,6 +300,34 @@ def test_data_and_optimizers_are_slots_and_other_settings_are_not(spec):
     assert changed.train == {"optimizer": use("adam", lr=0.1), "device": "cpu"}
     assert changed.data == use("digits", size=8)
     assert notices == []
+
+
+def test_slots_inside_the_settings_are_slots(spec):
+    """The fault: parts in the settings of players, watching, loggers and engines were replaced without a word."""
+    train = {
+        "players": {"critic": {"optimizer": use("adam", lr=1e-5, momentum=0.5)}},
+        "engine": use("ddp", unused=True),
+    }
+    evaluate = {"watch": {"metrics": [use("kd", subset_size=9)]}, "metrics": [use("prdc", k=4)]}
+    spec = Spec(model=spec.model, train=train, evaluate=evaluate)
+    changed, notices = apply(
+        spec,
+        [
+            "train.players.critic.optimizer=adamw",
+            "train.players.critic.optimizer.weight_decay=0.5",
+            "train.engine=local",
+            "evaluate.watch.metrics[0]=fd",
+            "evaluate.metrics[0].k=3",
+        ],
+    )
+    assert changed.train["players"]["critic"]["optimizer"] == use("adamw", lr=1e-5, weight_decay=0.5)
+    assert changed.train["engine"] == "local" and changed.evaluate["watch"]["metrics"] == ("fd",)
+    assert changed.evaluate["metrics"] == (use("prdc", k=3),)
+    assert [notice.partition(" (")[0] for notice in notices] == [
+        "swap train.engine: dropped unused",
+        "swap train.players.critic.optimizer: dropped momentum",
+        "swap evaluate.watch.metrics[0]: dropped subset_size",
+    ]
 
 
 test_wrong_overrides_are_refused = refusals(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import distributed as dist
 
 from modkit import Run, Spec, SpecError, branch, load, train
 from modkit.cli.app import app
@@ -129,3 +130,50 @@ def test_a_branch_begins_at_the_last_checkpoint_that_is_whole(
     made = branch(run, tmp_path / "branch")
     assert made.lock["branched"]["checkpoint"] == store.list_names(run.checkpoints)[-2]
     assert "step-00000004 is damaged (optimizer-denoiser.safetensors has 0 bytes" in caplog.text
+
+
+def test_a_branch_of_a_run_that_skipped_steps_goes_on_as_the_run_does(tmp_path: Path) -> None:
+    changes = ["train.steps=8", "train.lr_schedule=cosine", "train.players={denoiser: {skip: 1.35}}"]
+    run = train(SPEC, tmp_path / "run", overrides=[*changes, "train.optimizer.lr=0.05"])
+    begun = store.load(run.checkpoints / "step-00000004").state["players"]["denoiser"]
+    assert 0 < begun["skipped"] < 4 and begun["lr_schedule"]["last_epoch"] == 4 - begun["skipped"]
+    made = branch(run, tmp_path / "branch", step=4)
+    assert store.load(made.checkpoints / "step-00000004").state["players"]["denoiser"] == begun
+    one, other = (store.load(r.checkpoints / "step-00000008").tensors["model"] for r in (made, run))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+def test_an_average_goes_on_under_another_name(tmp_path: Path) -> None:
+    """What `std` names is one of the averages that the run has kept beside, and what it named is kept beside now."""
+    ema = "train.ema={std: %s, every: 2}"
+    run = train(SPEC, tmp_path / "run", overrides=[ema % 0.1])
+    fresh = train(SPEC, tmp_path / "fresh", overrides=[ema % 0.05])
+    made = branch(run, tmp_path / "branch", ["train.ema.std=0.05"], step=2)
+    for folder, step in (("checkpoints", 2), ("checkpoints", 4), ("averages", 4)):
+        mine, theirs = (store.load(r.path / folder / f"step-{step:08d}").tensors for r in (made, fresh))
+        assert mine.keys() == theirs.keys() and {"ema-0.1"} <= mine.keys()
+        for name in filter(lambda name: name.startswith("ema"), theirs):
+            assert all(torch.equal(mine[name][key], value) for key, value in theirs[name].items())
+
+
+def test_an_average_that_changes_goes_on_from_the_one_in_use(tmp_path: Path) -> None:
+    run = train(SPEC, tmp_path / "run", overrides=["train.ema=0.5"])
+    made = branch(run, tmp_path / "branch", ["train.ema=0.9"], step=2)
+    begun, former = (store.load(r.checkpoints / "step-00000002").tensors["ema"] for r in (made, run))
+    assert all(torch.equal(begun[key], former[key]) for key in former)
+
+
+def test_what_several_processes_trained_is_branched_in_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    with monkeypatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        several = train(SPEC, tmp_path / "several", overrides=["train.engine=ddp", "train.lr_schedule=cosine"])
+    dist.destroy_process_group()
+    assert Spec.from_yaml(several.spec_text).at("train.engine.use") == "ddp"
+    made = branch(several, tmp_path / "branch", step=2)
+    assert Spec.from_yaml(made.spec_text).at("train.engine.use") == "local"
+    assert torch.equal(load(made).sample(4, seed=0), load(run).sample(4, seed=0))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from modkit import Run, Spec, SpecError, TensorType, fit, train, use
+from modkit import Run, Spec, SpecError, TensorType, evaluate_run, fit, train, use
 from modkit.cli.app import app
+from modkit.evaluation.report import Report, locate_report
 from modkit.models import GAN
+from modkit.runs import checkpoint as store
 from modkit.runs import files
 from modkit.runs.layout import LOCK
 from modkit.runs.lock import encode
@@ -197,3 +202,104 @@ def test_other_tensors_are_warned_of_and_those_of_an_older_lock_are_not(
     (run.path / LOCK).write_bytes(encode(lock))
     train_on(points, 6)
     assert caplog.messages == [message]
+
+
+STAGED = Spec.from_yaml(
+    TEXT.replace("{steps: 4, b", "{stages: [{players: ['*'], steps: 2}, {players: ['*'], steps: 4}], b")
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "trained_steps", "message"),
+    [
+        (
+            "train.stages[0].steps=3",
+            4,
+            "got 3 in a run that has trained with 2, expected the same, since the stage has",
+        ),
+        ("train.stages[0].steps=null", 4, "got absent in a run that has trained with 2, expected the same"),
+        (
+            "train.stages[1].steps=3",
+            4,
+            "got 3 in a run that has trained with 4, expected at least the 4 that the stage",
+        ),
+        (
+            "train.stages[0].steps=0",
+            1,
+            "got 0 in a run that has trained with 2, expected at least the 1 that the stage",
+        ),
+    ],
+)
+def test_steps_that_have_been_trained_stay(change: str, trained_steps: int, message: str, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", "train.checkpoints.every=1", spec=STAGED)
+    if trained_steps == 1:
+        run = trained(tmp_path / "run", "train.checkpoints.every=1", spec=STAGED, steps=1, overwrite=True)
+        shutil.rmtree(run.checkpoints / "step-00000002")
+    before = contents(run.path)
+    with pytest.raises(SpecError, match=re.escape(f"{change.partition('=')[0]}: {message}")) as error:
+        trained(run.path, change, "train.log.every=2", spec=STAGED, resume=True)
+    assert error.value.problems[0].hint and contents(run.path) == before
+
+
+def test_steps_of_the_stage_at_hand_and_of_later_ones_may_change(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", "train.stages[1].steps=6", spec=STAGED)
+    run = trained(tmp_path / "run", spec=STAGED, steps=2)
+    shutil.rmtree(run.checkpoints / "step-00000004")
+    trained(run.path, "train.stages[1].steps=5", spec=STAGED, resume=True)
+    trained(run.path, "train.stages[1].steps=6", spec=STAGED, resume=True)
+    one, other = (store.load(r.checkpoints / "step-00000008").tensors for r in (run, whole))
+    assert all(torch.equal(value, one[name][key]) for name in other for key, value in other[name].items())
+    with pytest.raises(
+        SpecError, match=r"train\.steps: got 3 in a run that has trained with 4, expected at least the 4"
+    ):
+        trained(trained(tmp_path / "plain").path, "train.steps=3", resume=True)
+
+
+MEASURED = ("evaluate={metrics: [fd], num: 16}",)
+
+
+@pytest.mark.parametrize("change", ["model.sampler.steps=2", "evaluate.metrics=[prdc]"])
+def test_a_finished_run_is_measured_again_after_a_change(change: str, tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", *MEASURED)
+    path, step = locate_report(run.path), run.kept
+    first = Report.read(path)
+    trained(run.path, change, resume=True, evaluate=False)
+    assert Report.read(path) == first  # killed before it could measure
+    trained(run.path, resume=True)
+    now = Report.read(path)
+    assert now.scores == evaluate_run(Run.open(run.path)).scores != first.scores
+    assert now.spec == Run.open(run.path).lock["spec"] != first.spec and run.kept == step
+    written = path.stat().st_mtime_ns
+    trained(run.path, resume=True)
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_report_of_an_earlier_version_is_that_of_the_first_spec(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", *MEASURED)
+    path = locate_report(run.path)
+    former = json.loads(path.read_text())
+    del former["spec"]
+    path.write_text(json.dumps(former))
+    trained(run.path, resume=True)
+    assert Report.read(path).spec is None
+    trained(run.path, "model.sampler.steps=2", resume=True)
+    assert Report.read(path).spec == Run.open(run.path).lock["spec"]
+
+
+def test_the_best_checkpoint_is_judged_anew_by_another_criterion(tmp_path: Path) -> None:
+    watch = "evaluate={watch: {every: 1, num: 16, metrics: [%s]}}"
+
+    def read_cursor(name: str) -> dict[str, Any]:
+        return dict(store.load(run.checkpoints / name).state["cursor"])
+
+    run = trained(tmp_path / "run", watch % "fd", steps=2, evaluate=False)
+    begun = read_cursor("step-00000002")
+    trained(run.path, watch % "fd", "evaluate.watch.metrics=[prdc]", resume=True, evaluate=False)
+    scores = [row["scores"] for row in run.read_metrics() if "scores" in row]
+    rows = [row["precision (pixels)"] for row in scores[2:]]
+    cursor = read_cursor("step-00000004")
+    assert begun["best"] > 0 and cursor["best"] == pytest.approx(-sum(rows) / 2) and len(rows) == 2
+    assert cursor["best_name"] == "step-00000004" and "precision" in cursor["criterion"]
+    trained(run.path, "train.checkpoints.best=denoiser/denoising", "train.steps=6", resume=True, evaluate=False)
+    cursor = read_cursor("step-00000006")
+    assert cursor["criterion"] == "denoiser/denoising" and cursor["best"] > 0

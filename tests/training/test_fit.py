@@ -192,6 +192,38 @@ def test_values_of_another_kind_are_refused(data, x, fields, message):
         as_data(data, x, fields)
 
 
+PICTURES = torch.linspace(-1, 1, 256).view(4, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("samples", "x", "labels", "expected", "received"),
+    [
+        (PICTURES * 127.5 + 127.5, IMAGE, None, "in [-1, 1]", "0 to 255"),
+        (PICTURES - 0.01, IMAGE, None, "in [-1, 1]", "-1.01 to 0.99"),
+        (PICTURES / 0, IMAGE, None, "in [-1, 1]", "-inf to inf"),
+        (points() * torch.nan, X, None, "that are finite", "nan to nan"),
+        (points().double().abs() * 1e300, X, None, "that are finite", "inf to inf"),
+        (points(), X, torch.tensor([0, 3] * 6), "in [0, 2]", "0 to 3"),
+        (points(), X, torch.tensor([-1, 2] * 6), "in [0, 2]", "-1 to 2"),
+    ],
+)
+def test_values_out_of_range_are_refused(samples, x, labels, expected, received):
+    fields, given = ({}, {}) if labels is None else (LABELS, {"labels": labels})
+    name = "samples" if labels is None else "labels"
+    with pytest.raises(ValueError, match=re.escape(f"Tensors expects {name} with values {expected}, got {received}")):
+        as_data((samples, given), x, fields)
+    name = "x" if labels is None else "labels"
+    message = rf"Indexed expects `{name}` in item \d+ with values {re.escape(expected)}, got"
+    with pytest.raises(ValueError, match=message):
+        as_data(TensorDataset(samples, *given.values()), x, fields).read("train", range(len(samples)), modkit.Rng(0))
+
+
+def test_rounding_may_exceed_a_range():
+    near = PICTURES * (1 + 1e-4)
+    assert torch.equal(as_data(near, IMAGE, {}).read("train", [0, 3], modkit.Rng(0)).x, near[[0, 3]])
+    assert as_data(torch.zeros(0, 1, 8, 8), IMAGE, {}).splits == {"train": 0}
+
+
 def test_a_dataset_that_augments_gives_the_same_sample_again():
     class Noisy(torch.utils.data.Dataset):
         def __len__(self):

@@ -101,3 +101,21 @@ def test_numbers_in_a_state_come_back_as_they_were():
     fresh = torch.optim.ASGD(model.parameters(), lr=0.1)
     unpack(fresh, names, Packed(tensors, json.loads(json.dumps(state))))
     assert [entries["count"] for entries in fresh.state.values()] == [3, 3]
+
+
+@pytest.mark.parametrize("own", [True, None])
+def test_how_a_process_computes_is_its_own_choice(own):
+    """Parameters that are divided among processes have no fused implementation of SGD."""
+    model, theirs = nn.Linear(2, 1), None if own else True
+    mine, other = (torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, fused=fused) for fused in (own, theirs))
+    model(torch.ones(1, 2)).sum().backward()
+    other.step()
+    other.param_groups[0]["lr"] = 0.5
+    names = name_parameters(model, other)
+    unpack(mine, names, pack(other, names))
+    (group,) = mine.param_groups
+    assert (group["fused"], group["foreach"], group["lr"]) == (own, None, 0.5)
+    assert torch.equal(mine.state[model.weight]["momentum_buffer"], torch.ones(1, 2))
+    with pytest.raises(ValueError, match="expected momentum like 0.9, got True"):
+        other.param_groups[0]["momentum"] = True
+        unpack(mine, names, pack(other, names))

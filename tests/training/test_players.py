@@ -15,7 +15,7 @@ from modkit.nn.magnitude import UnitConv
 from modkit.training.ownership import collect_modules
 from modkit.training.players import PlayerState, make_player_states, strip_scope, take_turn, weigh_losses
 from modkit.training.schedule import match_names, schedule_stages
-from tests.play import MLP, spec, trainer, turn
+from tests.play import MLP, digits, spec, trainer, turn
 
 VQGAN = use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1), critic_start=3)
 LDM = use("latent", autoencoder=VQGAN, prior=use("diffusion", network=use("mlp", width=16, depth=1)))
@@ -218,3 +218,30 @@ def test_a_loop_of_ones_own_updates_networks(tmp_path):
     player.update(0)
     rows = [one.weight.detach().flatten(1) for one in model.modules() if isinstance(one, UnitConv)]
     assert all(torch.allclose(one.square().mean(1), torch.ones(len(one))) for one in rows) and rows
+
+
+class Counting(nn.Module):
+    """A penalty of discriminators that counts the real samples that it has seen."""
+
+    side = "discriminator"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, round):
+        self.seen += len(round.real)
+        return round.critic(round.real, round.cond).square().mean()
+
+
+def test_what_several_players_own_moves_in_the_turn_of_each():
+    small = use("mlp", width=4, depth=1)
+    critics = {"generator": small, "discriminators": {"a": small, "b": small}}
+    model = build(spec(use("gan", **critics, regularizers={"counting": use(Counting)})))
+    *rivals, generator = players(model)
+    (penalty,) = (one for one in model.modules() if isinstance(one, Counting))
+    assert all(penalty in player.modules for player in rivals) and penalty not in generator.modules
+    for player, seen in zip((*rivals, generator), (8, 16, 16)):
+        with player.begin_turn(0) as step:
+            player.compute_loss(digits(8), step)
+        assert penalty.seen == seen

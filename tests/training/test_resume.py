@@ -492,3 +492,23 @@ def test_an_out_that_holds_a_run_is_refused_without_a_flag(file: str, tmp_path: 
     assert command("train", file, "--out", run, "--overwrite").exit_code == 0
     assert not differing(run, trained(Spec.from_yaml(Path(file).read_text()), tmp_path / "whole"))
     assert json.loads((run / "status.json").read_text()) == {"status": "finished"}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_more_steps_have_the_rates_of_the_longer_schedule(schedule: str, tmp_path: Path):
+    """The step that follows the former end, too, at which the former schedule gives zero."""
+    longer = vary(VAE, {"train.steps": 8, "train.lr_schedule": schedule, "train.optimizer.lr": 0.01})
+    whole, run = trained(longer, tmp_path / "whole"), trained(longer, tmp_path / "run", steps=4)
+
+    def read_groups(run: Path, step: int) -> Any:
+        state = store.load(run / "checkpoints" / f"step-{step:08d}").state["players"]["autoencoder"]
+        return state["lr_schedule"], state["optimizer"]["groups"]
+
+    assert read_groups(run, 4)[1][0]["lr"] == 0
+    trained(longer, run, resume=True)
+    assert [read_groups(run, step) for step in (5, 8)] == [read_groups(whole, step) for step in (5, 8)]
+    begun, after = (
+        store.load(run / "checkpoints" / f"step-0000000{step}").tensors["model"]["decoder.out.weight"]
+        for step in (4, 5)
+    )
+    assert (after - begun).abs().max() > 1e-4

@@ -9,18 +9,20 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from modkit import load, train, use
+from modkit import load, players, train, use
 from modkit.data import Digits
 from modkit.data.loader import Loader
 from modkit.engines.local import LocalEngine
 from modkit.models.model import Model
 from modkit.models.player import Player
+from modkit.nn.trained import mark_trained
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
-from modkit.training.players import make_player_states, set_modes
+from modkit.training.ownership import collect_modules
+from modkit.training.players import make_player_states, prepare_player, set_modes
 from modkit.training.reader import Reader
 from modkit.training.statistics import PASSES, Statistics
-from modkit.types import Cond
+from modkit.types import Batch, Cond, TensorType
 from tests.play import MLP, spec, state, trainer
 from tests.run_folders import differing
 
@@ -251,3 +253,87 @@ def test_terms_that_are_not_due_are_computed_too(tmp_path):
     model, statistics = begin(GAN, tmp_path, terms={"adversarial": {"every": 5}})
     statistics.measure(1)
     assert_measured(model.generator, draw_noise(model, 1))
+
+
+class Prepared(Model):
+    """Keeps what a norm gives for the data that it is prepared with; other norms must not change."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.event, self.given = x, []
+        self.line = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3))
+        self.others = nn.ModuleDict({name: nn.BatchNorm1d(3) for name in ("idle", "seen", "piece", "frozen")})
+        self.others["seen"].num_batches_tracked.fill_(1)
+        mark_trained(self.others["piece"])
+
+    def players(self):
+        return (Player("one", ("line", *(f"others.{name}" for name in ("idle", "seen", "piece")))),)
+
+    def losses(self, player, batch, step):
+        return {"loss": self.line(batch.tensor).square().mean()}
+
+    def prepare(self, player, batches, rng):
+        for batch in batches:
+            self.given.append(self.line(batch.tensor))
+            for name in ("seen", "piece", "frozen"):
+                torch.testing.assert_close(self.others[name](batch.tensor), batch.tensor / (1 + 1e-5) ** 0.5)
+
+
+def prepare(**options):
+    """A model that was prepared, and the data: of three batches, the last has one sample."""
+    x = torch.randn(17, 3, generator=torch.Generator().manual_seed(0)) * 5 + 2
+    model = Prepared(TensorType((3,)))
+    modules = collect_modules(model, *model.players())
+    prepare_player(model, "one", [Batch(rows, {}) for rows in x.split(8)], modules, 0, **options)
+    return model, x.double().split(8)
+
+
+def test_what_is_prepared_is_given_what_training_gives():
+    model, (first, second, single) = prepare()
+    for given, rows in zip(model.given, (first, second)):
+        torch.testing.assert_close(given.double(), F.batch_norm(rows, None, None, training=True), rtol=1e-5, atol=1e-5)
+    mean, var = (first.mean(0) + second.mean(0)) / 2, (first.var(0) + second.var(0)) / 2
+    torch.testing.assert_close(model.given[2].double(), (single - mean) / (var + 1e-5).sqrt(), rtol=1e-5, atol=1e-5)
+    norm = model.line[1]
+    torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(norm.running_var.double(), var, rtol=1e-5, atol=1e-5)
+    assert norm.num_batches_tracked == 2 and norm.momentum == 0.1 and norm.training
+    fresh = nn.BatchNorm1d(3).state_dict()
+    for name, other in model.others.items():
+        assert all(torch.equal(v, fresh[k]) for k, v in other.state_dict().items() if k[:3] != "num"), name
+        assert other.num_batches_tracked == (name == "seen") and other.training and other.momentum == 0.1
+        assert not other._forward_pre_hooks
+
+
+def test_processes_that_prepare_keep_the_mean():
+    model, _ = prepare(reduce=lambda values: {name: value + 7 for name, value in values.items()})
+    mine, _ = prepare()
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(getattr(model.line[1], name), getattr(mine.line[1], name) + 7)
+
+
+def test_a_failure_to_prepare_leaves_norms_that_have_seen_nothing(monkeypatch):
+    model = Prepared(TensorType((3,)))
+    batches = [Batch(torch.randn(8, 3), {}), Batch(torch.randn(8, 4), {})]
+    with pytest.raises(RuntimeError):
+        players(model)[0].prepare(batches)
+    assert model.line[1].num_batches_tracked == 0 and model.line[1].running_mean.tolist() == [0, 0, 0]
+    assert model.line[1].momentum == 0.1 and not model.line[1]._forward_pre_hooks
+
+
+QUANTIZED = use("autoencoder", encoder=NET, decoder=NET, bottleneck=use("vq", num_codes=32, tokens=4))
+
+
+def test_codes_begin_with_features_that_training_gives(tmp_path):
+    (one := trainer(spec(QUANTIZED, steps=0, batch_size=128), tmp_path / "run")).fit()
+    x, model = Digits(size=8).read("train", range(1024), Rng(0)).tensor, one.model
+    for mode in (False, True):
+        model.train(mode)
+        with torch.no_grad():
+            z = model.bottleneck.to_continuous(model.encoder(x))
+            z_q = model.bottleneck.embed(model.bottleneck.encode(z))
+        assert (z - z_q).square().mean() < 0.3 * z.var()  # .9 without: features were a tenth as large
+    stored = store.load(one.run.checkpoints / "step-00000000").tensors["model"]
+    counts = {name: int(value) for name, value in stored.items() if name.endswith("tracked")}
+    assert {name.partition(".")[0] for name, count in counts.items() if count} == {"encoder"}
+    assert {name.partition(".")[0] for name, count in counts.items() if not count} == {"decoder"}

@@ -140,7 +140,13 @@ def _find_scale(path: str, whole: Any, config: Mapping[str, Any], model: Model) 
     around, _, name = path.rpartition(".")
     outer = _find_part(model, around) if name == "autoencoder" else None
     if isinstance(outer, Latent) and outer.at == "continuous" and outer.scale.known:
-        mean, std = (float(outer.get_buffer(one)) for one in ("mean_0", "std_0"))
+        moments = [outer.get_buffer(one) for one in ("mean_0", "std_0")]
+        if (num := moments[0].numel()) > 1:
+            raise ValueError(
+                f"{path} cannot be exported: diffusers scales a latent by one factor, got a mean and a deviation for "
+                f"each of {num} channels; expected {around} without `by_channel`"
+            )
+        mean, std = map(float, moments)
         if scale is None or not _is_near(std, 1 / scale) or not _is_near(mean, shift or 0.0):
             scale, shift = 1 / std, mean or None
     if "shift_factor" in config:

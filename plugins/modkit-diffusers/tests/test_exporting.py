@@ -170,6 +170,10 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
             r"model.decoder cannot be exported: AutoencoderKL has one block_out_channels, got \[8, 8\] and \[8, 16\]",
         ),
         (
+            use("latent", autoencoder=VAE, prior=diffusion(), by_channel=True),
+            r"model.autoencoder cannot be exported: .* one factor, got .* each of \d channels; .* model without `by_",
+        ),
+        (
             diffusion(parametrization="eps", schedule="linear"),
             "model.sampler cannot be exported: the prediction that it expects, v_prediction, is not .* predicts, eps",
         ),

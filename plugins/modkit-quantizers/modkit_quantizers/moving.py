@@ -1,10 +1,12 @@
 r"""Codebooks that the library updates in its forward pass; here they are updated once per step, in the owner's turn.
 
     forward: codes of a frozen codebook; the vectors of the step's microbatches are stored
-    update:  the library's own forward pass over all of them, in training, without gradients, updates the averages
+    update:  the library's own forward pass over those of all processes, in training, without gradients, updates the
+             averages
 
 So a step updates the codebook as one call of the bare class on the whole batch would, however the batch was split, at
-the price of a second search of the codebook. The library's random draws use the step's rng.
+the price of a second search of the codebook. A step that is skipped updates nothing. The library's random draws use the
+step's rng.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class Moving(Wrapped):
         self.averaged, self.kmeans = codebook == "ema", kmeans
         self._limit = max(num_codes, min(64 * num_codes, _SAMPLE))
         self._kept: list[Tensor] = []
+        self._index = -1  # the step of the vectors that are kept
 
     def forward(self, h: Tensor, step: Step | None) -> Latents:
         """Computes codes, continuous and quantized vectors, both `b c h w`, and the library's losses.
@@ -87,6 +90,8 @@ class Moving(Wrapped):
         if step is not None and step.training and self.training and self.averaged:
             z = made.values["continuous"]
             assert isinstance(z, Tensor)
+            if step.index != self._index:  # the last one may have been skipped
+                self._kept, self._index = [], step.index
             self._kept.append(to_tokens(self._places.split(z)).detach())
         return made
 
@@ -99,9 +104,9 @@ class Moving(Wrapped):
 
     @torch.no_grad()
     def update(self, step: Step) -> None:
-        """Updates the averages by the vectors of this step."""
-        if step.training and self._kept:
-            vectors = torch.cat(self._kept)
+        """Updates the averages by the vectors of this step, of all processes."""
+        if step.training and self._kept and step.index == self._index:
+            vectors = step.gather(torch.cat(self._kept))
             self._kept.clear()
             with step.rng.seed_torch():
                 self.quantizer(vectors)
@@ -160,4 +165,5 @@ def check_choices(
         "commitment_weight": commitment,
         "decay": decay,
         "threshold_ema_dead_code": expire,
+        "sync_codebook": False,  # `update` is given the vectors of all processes
     }

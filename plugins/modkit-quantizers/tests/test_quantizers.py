@@ -162,6 +162,55 @@ def test_averages_move_once_a_step_as_by_one_call_of_the_bare_class(name):
     assert all(torch.equal(value, again[key]) for key, value in part.quantizer.state_dict().items())
 
 
+class Second:
+    """The second of two processes: `whole` has the vectors of both."""
+
+    rank, world = 1, 2
+
+    def __init__(self, whole):
+        self.whole = whole
+
+    def gather(self, value):
+        assert torch.equal(value, self.whole.chunk(2)[1])
+        return self.whole
+
+
+@pytest.mark.parametrize("name", VQ)
+def test_averages_are_those_of_the_rows_of_all_processes(name):
+    """The fault: each process moved its own codebook, by its own rows."""
+    part, bare = make_both(name)
+    h = torch.randn(4, 4, 3, 5)
+    step = StepContext(Rng(0, "step"), training=True, exchange=Second(rows(h)))
+    for micro in h.chunk(2)[1].split(1):
+        part.train()(micro, step)
+    part.update(step)
+    with Rng(0, "step").seed_torch():
+        bare.train()(rows(h))
+    for key, value in bare.state_dict().items():
+        torch.testing.assert_close(part.quantizer.state_dict()[key], value)
+
+
+def test_the_library_does_not_add_up_over_processes_what_it_is_given_of_all(monkeypatch):
+    monkeypatch.setattr("vector_quantize_pytorch.vector_quantize_pytorch.is_distributed", lambda: True)
+    for name in VQ:
+        assert not any(getattr(module, "use_ddp", False) for module in make(name, (4, 3, 5)).modules())
+
+
+@pytest.mark.parametrize("name", VQ)
+def test_a_step_that_is_skipped_moves_no_averages(name):
+    """The fault: the vectors of a step that was skipped were counted at the next one."""
+    part, bare = make_both(name)
+    h = torch.randn(2, 4, 3, 5)
+    for index, factor in ((3, 9.0), (4, 1.0)):
+        step = StepContext(Rng(0, "step"), index=index, training=True)
+        part.train()(factor * h, step)
+    part.update(step)
+    with Rng(0, "step").seed_torch():
+        bare.train()(rows(h))
+    for key, value in bare.state_dict().items():
+        torch.testing.assert_close(part.quantizer.state_dict()[key], value)
+
+
 @pytest.mark.parametrize("name", VQ)
 def test_nothing_moves_outside_the_owner_s_turn(name):
     part, _ = make_both(name)
