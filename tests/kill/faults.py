@@ -10,6 +10,7 @@ import signal
 import struct
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def turn_clock(out: Path, seconds: float) -> None:
     def turn() -> None:
         jump.append(seconds)
         for path in [out, *out.rglob("*")]:
-            os.utime(path, (time.time(), time.time()))
+            with suppress(FileNotFoundError):  # a checkpoint that the first process renames meanwhile
+                os.utime(path, (time.time(), time.time()))
 
     act_before(STEP, turn)
 
