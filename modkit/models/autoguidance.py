@@ -113,8 +113,8 @@ class AutoGuidance(nn.Module):
         missed = level[~shared & ((level < low * (1 - _NEAR)) | (level > high * (1 + _NEAR)))].tolist()
         if not missed:
             return None
-        got = f"{type(schedule).__name__} of {schedule.num} steps, whose levels are {low:.4g} to {high:.4g}"
-        return f"AutoGuidance expects a guide with the noise level {missed[0]:.4g}, which is sampled, got {got}"
+        got = f"{type(schedule).__name__} of {schedule.num} steps, whose levels are {low:.6g} to {high:.6g}"
+        return f"AutoGuidance expects a guide with the noise level {missed[0]:.6g}, which is sampled, got {got}"
 
     def forward(self, sides: Sides) -> Denoise:
         """Returns the guided denoiser."""

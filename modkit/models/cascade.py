@@ -138,7 +138,7 @@ class Cascade(Model):
         """
         for index, model in enumerate(self._levels):
             if model.reads:
-                drawn = model.complete(num, fields, rng.at(f"level-{index}"), drawn=drawn)
+                drawn = model.complete(num, fields, rng.at(f"level-{index}"), **({"drawn": drawn} if drawn else {}))
         return {**drawn, **fields}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> tuple[Tensor, ...]:

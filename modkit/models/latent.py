@@ -230,7 +230,7 @@ class Latent(Model):
         """
         for name, side in (("autoencoder", self.autoencoder), ("prior", self.prior)):
             if side.reads:
-                drawn = side.complete(num, fields, rng.at(name), drawn=drawn)
+                drawn = side.complete(num, fields, rng.at(name), **({"drawn": drawn} if drawn else {}))
         return {**drawn, **fields}
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:

@@ -31,6 +31,7 @@ from modkit.kinds import KINDS
 from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
+from modkit.specs.settings import Stage
 from modkit.specs.spec import Spec
 from modkit.training.cursor import Cursor
 
@@ -137,14 +138,18 @@ def find_changes(run: Run, planned: Plan) -> list[Change]:
     return changes
 
 
-def check_steps(run: Run, planned: Plan, changes: Iterable[Change], lengths: Sequence[int], cursor: Cursor) -> None:
+def check_steps(
+    run: Run, planned: Plan, changes: Iterable[Change], stages: Sequence[Stage], lengths: Sequence[int], cursor: Cursor
+) -> None:
     """Checks that a run changes no number of steps that it has trained already.
 
     Args:
         run: The run.
         planned: The plan of the spec with which it is to go on.
         changes: The changes.
-        lengths: The number of steps that each stage has in that spec.
+        stages: The stages that the spec lists, of which those without steps, as those of a spec without stages, have
+            `train.steps`.
+        lengths: The number of steps that each stage has in the spec.
         cursor: Where training stands.
 
     Raises:
@@ -155,8 +160,11 @@ def check_steps(run: Run, planned: Plan, changes: Iterable[Change], lengths: Seq
         if (found := _STEPS.fullmatch(change.path)) is None:
             continue
         stage = cursor.stage if found[1] is None else int(found[1])
+        shared = found[1] is None and any(not stages or stages[i].steps is None for i in range(cursor.stage))
         if stage < cursor.stage:
             refused[change] = "the same, since the stage has ended"
+        elif shared and int(change.now) < int(change.before):
+            refused[change] = f"at least the {change.before} that a stage before has trained"
         elif stage == cursor.stage < len(lengths) and lengths[stage] < cursor.index:
             refused[change] = f"at least the {cursor.index} that the stage has trained"
     _refuse(run, planned, refused)

@@ -219,7 +219,7 @@ def execute(
                     lengths = [stage.steps for stage in schedule_stages(model, stated)]
                     trainer.resume(
                         partial(_exchange, model, before, report.plan, changes),
-                        partial(check_steps, before, report.plan, changes, lengths),
+                        partial(check_steps, before, report.plan, changes, stated.stages, lengths),
                     )
                 step = trainer.resume()
                 if changes or run.half_revised:

@@ -92,8 +92,8 @@ def test_levels_are_those_of_the_draw_and_known_before_its_first_step():
 def test_a_guide_s_table_must_reach_the_levels_that_are_sampled():
     model = made(guidance=guided(made(schedule="linear")))
     message = (
-        "AutoGuidance expects a guide with the noise level 2.029e+04, which is sampled, "
-        "got Linear of 1000 steps, whose levels are 0.01 to 157.4"
+        "AutoGuidance expects a guide with the noise level 20291.2, which is sampled, "
+        "got Linear of 1000 steps, whose levels are 0.0100005 to 157.407"
     )
     (found,) = [note for note in model.review() if isinstance(note, Finding)]
     assert (found.path, found.message, found.refused) == ("guidance", message, True)

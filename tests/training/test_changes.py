@@ -255,6 +255,17 @@ def test_steps_of_the_stage_at_hand_and_of_later_ones_may_change(tmp_path: Path)
         trained(trained(tmp_path / "plain").path, "train.steps=3", resume=True)
 
 
+def test_steps_that_an_ended_stage_shares_are_not_lowered(tmp_path: Path) -> None:
+    shared = Spec.from_yaml(
+        TEXT.replace("{steps: 4, b", "{steps: 2, stages: [{players: ['*']}, {players: ['*'], steps: 4}], b")
+    )
+    run = trained(tmp_path / "run", spec=shared)
+    message = r"train\.steps: got 1 in a run that has trained with 2, expected at least the 2 that a stage before has"
+    with pytest.raises(SpecError, match=message):
+        trained(run.path, "train.steps=1", spec=shared, resume=True)
+    trained(run.path, "train.stages[1].steps=5", spec=shared, resume=True)
+
+
 MEASURED = ("evaluate={metrics: [fd], num: 16}",)
 
 
