@@ -111,18 +111,19 @@ def _train_plain(seed: int, path: Path, plan: Plan, data: Data, out: Path) -> No
 
 def _choose_average(spec: Spec, folder: Path, plan: Plan, data: Data) -> float:
     """The length of the average whose samples are nearest to training pictures, on a run of its own."""
+    num = plan.num // 2
+
+    def score(std: float) -> float:
+        model = _load_average(Run.open(folder / "run"), std)
+        return _score(_read(data, "train", num), _draw(model, num, seed=2), data)["FD"]
+
+    def score_all() -> list[list[float]]:
+        train_run(spec, folder / "run")
+        return [[score(std), std] for std in plan.lengths]
+
     folder.mkdir(parents=True, exist_ok=True)
     with Hold(folder, lambda: None):
-        train_run(spec, folder / "run")
-        num = plan.num // 2
-        real = _read(data, "train", num)
-
-        def score(std: float) -> float:
-            model = _load_average(Run.open(folder / "run"), std)
-            return _score(real, _draw(model, num, seed=2), data)["FD"]
-
-        found = keep(folder / "lengths.json", lambda: [[score(std), std] for std in plan.lengths])
-    return float(min(found)[1])
+        return float(min(keep(folder / "lengths.json", score_all))[1])
 
 
 def _measure(path: Path, plan: Plan, data: Data, choose: Callable[[str], float]) -> dict[str, float]:
