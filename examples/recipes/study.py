@@ -111,15 +111,13 @@ def _train_plain(seed: int, path: Path, plan: Plan, data: Data, out: Path) -> No
 
 def _choose_average(spec: Spec, folder: Path, plan: Plan, data: Data) -> float:
     """The length of the average whose samples are nearest to training pictures, on a run of its own."""
-    num = plan.num // 2
-
-    def score(std: float) -> float:
-        model = _load_average(Run.open(folder / "run"), std)
-        return _score(_read(data, "train", num), _draw(model, num, seed=2), data)["FD"]
 
     def score_all() -> list[list[float]]:
         train_run(spec, folder / "run")
-        return [[score(std), std] for std in plan.lengths]
+        run, num = Run.open(folder / "run"), plan.num // 2
+        real = _read(data, "train", num)
+        fakes = ((std, _draw(_load_average(run, std), num, seed=2)) for std in plan.lengths)
+        return [[_score(real, fake, data)["FD"], std] for std, fake in fakes]
 
     folder.mkdir(parents=True, exist_ok=True)
     with Hold(folder, lambda: None):

@@ -46,6 +46,7 @@ __all__ = [
     "find_known",
     "find_prefixes",
     "has_other_weights",
+    "make_refusal",
     "read_spec",
 ]
 
@@ -139,6 +140,14 @@ def load_current(run: Run, checkpoint: str | None = None) -> Current:
     for migration in migrations:
         tree, weights = migration(tree, weights)
     return Current(spec.with_tree(tree) if migrations else spec, weights, migrations, name)
+
+
+def make_refusal(place: object, verb: str, migration: Migration) -> ValueError:
+    """Makes the error that a run or a checkpoint cannot be trained further, since a migration changes it."""
+    return ValueError(
+        f"{place} cannot be {verb}: {migration}, changes it, and optimizer states cannot be migrated; install the "
+        "former version, or train a new run from its weights with `use: run`"
+    )
 
 
 def has_other_weights(run: Run, current: Current) -> bool:

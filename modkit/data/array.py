@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modkit.data.arrays import map_array
+from modkit.data.bounds import find_bounds
 from modkit.data.file_hashes import hash_files
 from modkit.data.moments import measure_std
 from modkit.data.pixels import scale_pixels
@@ -33,7 +34,6 @@ __all__ = ["Array"]
 
 _BLOCK = 2**24  # bytes of a file that are looked at at once
 _CHANNELS = (1, 3, 4)
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Array:
@@ -182,12 +182,9 @@ class _Rows:
     def read(self, chosen: NDArray[np.int64], type: TensorType) -> Tensor:
         """Reads some of the rows: bytes, float32, or int64 if they have classes."""
         values = self._array[chosen]
-        if type.classes is not None:
-            low, high = 0.0, float(type.classes - 1)
-        elif values.dtype == np.uint8:
+        if type.classes is None and values.dtype == np.uint8:
             return torch.from_numpy(np.ascontiguousarray(values))
-        else:
-            low, high = type.range or (-_LARGEST, _LARGEST)
+        low, high = find_bounds(type)
         least, most = (float(values.min()), float(values.max())) if values.size else (low, low)
         if not low <= least <= most <= high:
             expected = f"values in [{low:g}, {high:g}]" if type.classes or type.range else "finite values"

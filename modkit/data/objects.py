@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from modkit.data.bounds import find_bounds
 from modkit.data.splits import check_split, hash_contents
 from modkit.kinds import Data
 from modkit.rng import Rng
@@ -27,7 +28,6 @@ from modkit.types import Batch, Event, TensorType
 
 __all__ = ["Indexed", "Tensors", "as_data"]
 
-_LARGEST = torch.finfo(torch.float32).max
 _ROUNDING = 1e-3  # of a range: what values scaled in 16 bits may exceed it by
 _HASHED = 1024  # samples of a Dataset in its key: it may be large, and each may take milliseconds to read
 
@@ -210,11 +210,8 @@ def _convert(values: Tensor, type: TensorType, expected: str) -> Tensor:
 
 def _check_values(values: Tensor, type: TensorType, expected: str) -> None:
     """Refuses values that are not finite, or out of range."""
-    if type.classes is not None:
-        low, high, slack = 0.0, type.classes - 1.0, 0.0
-    else:
-        low, high = type.range or (-_LARGEST, _LARGEST)
-        slack = _ROUNDING * (high - low) if type.range else 0.0
+    low, high = find_bounds(type)
+    slack = _ROUNDING * (high - low) if type.range else 0.0
     least, most = map(float, values.aminmax()) if values.numel() else (low, low)
     if not low - slack <= least <= most <= high + slack:
         wanted = f"in [{low:g}, {high:g}]" if type.classes or type.range else "that are finite"

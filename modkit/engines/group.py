@@ -95,7 +95,7 @@ class Group:
 
     def release(self, player: str, losses: nn.Module) -> None:
         """Gives back plain batch normalization."""
-        self._held.pop(player, None)
+        self._held.pop(player)
         release_norms(losses)
 
     def backward(self, loss: Tensor) -> None:

@@ -187,9 +187,8 @@ def measure_run(
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
-    report = replace(report, scores=scores, notes=(*report.notes, *notes))
-    report = replace(report, checkpoint=loaded.checkpoint, spec=hash_data(run.spec_text))
-    return report.drop_undefined()
+    notes, spec = (*report.notes, *notes), hash_data(run.spec_text)
+    return replace(report, scores=scores, notes=notes, checkpoint=loaded.checkpoint, spec=spec).drop_undefined()
 
 
 def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def compute_class_kl(*, fake: Tensor, real: Tensor | None = None) -> float:
 class ClassModes(Streaming[Tensor]):
     """The number of classes among samples and the KL of their shares; requires the features of a classifier.
 
-    With `stacked` data there are 1000 classes. Errors are those of the delete-a-group jackknife.
+    With `stacked` data there are 1000 classes. Errors are those of the delete-a-group jackknife, over
+    real and fake samples.
 
     References:
         VEEGAN (Srivastava et al., 2017), section 4.2, https://arxiv.org/abs/1705.07761

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Note, Slot, Step, Unfit, Weight, default
+from modkit.models.given import complete_in_turn
 from modkit.models.model import Model
 from modkit.models.passes import Passes, select_fields
 from modkit.models.player import Player, prefix_player
@@ -136,10 +137,8 @@ class Cascade(Model):
 
         If a later one reads it together with others, that one draws them all.
         """
-        for index, model in enumerate(self._levels):
-            if model.reads:
-                drawn = model.complete(num, fields, rng.at(f"level-{index}"), **({"drawn": drawn} if drawn else {}))
-        return {**drawn, **fields}
+        sides = ((f"level-{index}", model) for index, model in enumerate(self._levels))
+        return complete_in_turn(sides, num, fields, rng, drawn)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> tuple[Tensor, ...]:
         """Draws the levels from the coarsest down, each given the level above, with the same fields for all."""

@@ -8,7 +8,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
@@ -22,6 +22,7 @@ __all__ = [
     "call_generator",
     "call_given",
     "check_conditional",
+    "complete_in_turn",
     "decode_noise",
     "draw_fields",
     "find_input",
@@ -152,6 +153,25 @@ def draw_fields(conditioner: Conditioner, num: int, rng: Rng, given: Collection[
         return {}
     drawn = extras.draw_missing(num, rng, kept) if extras.draw_missing else conditioner.draw(num, rng)
     return {name: value for name, value in drawn.items() if name not in kept}
+
+
+def complete_in_turn(
+    sides: Iterable[tuple[str, Any]], num: int, fields: Mapping[str, Tensor], rng: Rng, drawn: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Completes the fields that several Models read, one Model after the other.
+
+    Args:
+        sides: The Models, each with the name of its draws.
+        num: Number of rows.
+        fields: The fields that the caller gives, `num` rows each.
+        rng: Source of the draws.
+        drawn: Fields that were drawn before, see `Model.complete`.
+    """
+    for name, model in sides:
+        if model.reads:
+            before = {"drawn": drawn} if drawn else {}  # a Model that comes first need not take it
+            drawn = model.complete(num, fields, rng.at(name), **before)
+    return {**drawn, **fields}
 
 
 def pass_fields(model: Reader, fields: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
-from modkit.models.given import pass_fields
+from modkit.models.given import complete_in_turn, pass_fields
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Model
 from modkit.models.passes import Passes, map_batches, select_fields
@@ -228,10 +228,8 @@ class Latent(Model):
 
         If the prior reads one of them together with others, it draws them all.
         """
-        for name, side in (("autoencoder", self.autoencoder), ("prior", self.prior)):
-            if side.reads:
-                drawn = side.complete(num, fields, rng.at(name), **({"drawn": drawn} if drawn else {}))
-        return {**drawn, **fields}
+        sides = (("autoencoder", self.autoencoder), ("prior", self.prior))
+        return complete_in_turn(sides, num, fields, rng, drawn)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior."""

@@ -381,7 +381,7 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If only some of the fields that belong to one sample (a mask and what it hides) are given.
         """
-        known = {**drawn, **fields}
+        known = {**drawn, **fields} if drawn else fields
         if all(name in fields for name in self.reads):
             return known
         for group in read_extras(self.conditioner, ConditionerExtras).together:

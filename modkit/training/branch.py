@@ -20,7 +20,7 @@ from torch import Tensor
 from modkit.building.builder import Site
 from modkit.building.checker import Report, check
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
-from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec
+from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
 from modkit.building.plan import plan_training
 from modkit.building.provenance import verify
 from modkit.building.session import restore_std
@@ -99,10 +99,7 @@ def branch(
     report = replace(report, x=restore_std(report.x, run))
     path, begun, faults = _read(run, step)
     if (migrations := find_due(run)) and has_other_weights(run, load_current(run, path.name)):
-        raise ValueError(
-            f"{path} cannot be branched: {migrations[0]}, changes it, and optimizer states cannot be migrated; install "
-            "the former version, or train a new run from its weights with `use: run`"
-        )
+        raise make_refusal(path, "branched", migrations[0])
     for name, fault in faults.items():
         _logger.warning("%s: %s is damaged (%s); the branch begins at %s", run.path, name, fault, path.name)
 

@@ -13,7 +13,7 @@ from modkit.models.player import Player
 
 __all__ = ["collect_modules", "find_frozen", "find_origins", "find_untrained"]
 
-_Origins: TypeAlias = "Mapping[nn.Module, Any]"
+_Origins: TypeAlias = Mapping[nn.Module, Any]
 
 
 def find_origins(model: nn.Module) -> dict[nn.Module, Any]:

@@ -20,7 +20,7 @@ from modkit.building.builder import Site
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
-from modkit.building.migration import find_due, has_other_weights, load_current, read_spec
+from modkit.building.migration import find_due, has_other_weights, load_current, make_refusal, read_spec
 from modkit.building.plan import Plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
@@ -335,10 +335,7 @@ def _open_resumable(path: Path, locked: bool) -> Run:
     if (migrations := find_due(run)) and store.list_names(run.checkpoints):
         mine = load_current(run)
         if has_other_weights(run, mine) or mine.spec != read_spec(run):
-            raise ValueError(
-                f"{path} cannot be resumed: {migrations[0]}, changes it, and optimizer states cannot be migrated; "
-                "install the former version, or train a new run from its weights with `use: run`"
-            )
+            raise make_refusal(path, "resumed", migrations[0])
     return run
 
 
