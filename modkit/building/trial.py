@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modkit import kinds
 from modkit.building.builder import Built, Site
 from modkit.building.mentions import find_weight
 from modkit.building.meta_cache import MetaCache
+from modkit.kinds import KINDS
 from modkit.models.given import pass_fields
 from modkit.models.model import Model
 from modkit.models.player import Player
@@ -72,7 +74,7 @@ class Trial:
         for built in self.site.built.values():
             if built.call.part.kind in EMITS and isinstance(built.value, nn.Module):
                 built.value.register_forward_hook(_make_output_hook(built))
-        for player in self.model.list_active_players():
+        for player in self._attempt(self.model.list_active_players) or ():
             probe = _Probe(Rng("check", player.name))
             losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
             self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))
@@ -91,27 +93,41 @@ class Trial:
         """Checks that each weight, on its own, can weight its loss."""
         last_layer = self.model.get_parameter(player.last_layer) if player.last_layer else None
         for name, weight in self.model.weights(player.name).items():
-            if name in losses and all(loss.shape == () for loss in losses.values()):
-                try:
-                    weigh_losses(losses, {name: weight}, StepContext(Rng("check", player.name)), last_layer)
-                except ValueError as error:
-                    self.site.fail(
-                        find_weight(self.model, weight, name), f"it cannot weigh a loss of {player.name}: {error}"
-                    )
+            path = find_weight(self.model, weight, name)
+            if not callable(weight):
+                self.site.fail(path, f"expected a number or a weight, got a {type(weight).__name__}")
+            elif name in losses and all(loss.shape == () for loss in losses.values()):
+                step = StepContext(Rng("check", player.name))
+                weigh = partial(weigh_losses, losses, {name: weight}, step, last_layer)
+                self._attempt(weigh, path, f"it cannot weigh a loss of {player.name}")
 
-    def _attempt(self, run: Callable[[], Any]) -> Any:
+    def _attempt(self, run: Callable[[], Any], at: str | None = None, what: str = "it cannot run on its types") -> Any:
+        """Runs something, and records an error: at a path if one is given, otherwise at the part that it comes from."""
         try:
             return run()
         except _Emission as error:
             self.site.fail(error.path, str(error))
         except Exception as error:
-            path = self._find_culprit(error.__traceback__)
+            path = at or self._find_culprit(error.__traceback__)
             if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            elif lack := self._describe_lack(path, error):
+                self.site.fail(path, lack)
             else:
-                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                self.site.refuse(path, f"it cannot run on its types: {kind}{error}")
+                report = self.site.fail if at else self.site.refuse
+                report(path, f"{what}: {'' if isinstance(error, ValueError) else f'{type(error).__name__}: '}{error}")
         return None
+
+    def _describe_lack(self, path: str, error: Exception) -> str | None:
+        """Names the member of its kind that the part at a path lacks, if this is the error."""
+        built = self.site.built.get(path)
+        if built is None or not isinstance(error, AttributeError) or error.obj is not built.value:
+            return None
+        kind = built.call.part.kind
+        protocol = vars(kinds).get(KINDS[kind].protocol)
+        if protocol is None or error.name not in (*dir(protocol), *protocol.__annotations__):
+            return None
+        return f"expected a {kind} with `{error.name}`, got a {type(built.value).__name__} without it"
 
     def _find_culprit(self, trace: TracebackType | None) -> str:
         """Finds the path of the innermost part in a traceback."""

@@ -1,4 +1,4 @@
-"""Data sets given as Python objects: tensors, a torch Dataset, or the DataLoader around one.
+"""Data sets given as Python objects: tensors or arrays, a torch Dataset, or the DataLoader around one.
 
 Training reads a `Data` part, which reads the samples at given indices in any process. So a Dataset must support
 indexing. Of a DataLoader only its Dataset is used; training sets the order, the batches and the workers.
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -36,8 +37,8 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
     """Returns an object as a data part.
 
     Args:
-        data: A data part; a tensor `b …`, or a pair of one and a mapping of fields; a torch Dataset of samples or of
-            tuples of a sample and its fields, or a DataLoader of one.
+        data: A data part; a tensor or array `b …`, or a pair of one and a mapping of fields; a torch Dataset of samples
+            or of tuples of a sample and its fields, or a DataLoader of one.
         x: The type of one sample that the model was composed for.
         fields: The types of its fields.
 
@@ -54,9 +55,10 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
         raise ValueError(f"`data` must be for a model of single tensors, got a model of a hierarchy of {len(x)} levels")
     if isinstance(data, DataLoader):
         data = data.dataset
-    if isinstance(data, Tensor):
+    if isinstance(data, Tensor | np.ndarray):
         data = (data, {})
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor) and isinstance(data[1], Mapping):
+    paired = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Mapping)
+    if paired and isinstance(data[0], Tensor | np.ndarray):
         made: Data = Tensors(*data, x=x, fields=fields)
     elif isinstance(data, IterableDataset) or (isinstance(data, Dataset) and not hasattr(data, "__len__")):
         raise ValueError(f"`data` must be samples that can be indexed, got a stream: {type(data).__name__}")
@@ -65,7 +67,7 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
     elif all(hasattr(data, member) for member in ("x", "fields", "splits", "key", "read")):
         made = data
     else:
-        expected = "a data part, a tensor, a pair of a tensor and its fields, a torch Dataset or a DataLoader"
+        expected = "a data part, a tensor, an array, a pair of one and its fields, a torch Dataset or a DataLoader"
         raise ValueError(f"`data` must be {expected}, got {type(data).__name__}")
     missing = {name: type for name, type in fields.items() if made.fields.get(name) != type}
     if made.x != x or missing:
@@ -76,7 +78,7 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
 
 
 class Tensors:
-    """Samples and fields given as tensors, all in the split `train`.
+    """Samples and fields given as tensors or arrays, all in the split `train`.
 
     Args:
         samples: The samples, `b …`.
@@ -85,22 +87,31 @@ class Tensors:
         fields: The types of the fields.
 
     Raises:
-        ValueError: If a shape or a number of rows does not match, or values are out of range, or integers in place of
-            continuous ones or the other way round.
+        ValueError: If a shape or a number of rows does not match, or values are no tensors, or out of range, or
+            integers in place of continuous ones or the other way round.
     """
 
     def __init__(
-        self, samples: Tensor, values: Mapping[str, Tensor], *, x: TensorType, fields: Mapping[str, TensorType]
+        self,
+        samples: Tensor | np.ndarray[Any, Any],
+        values: Mapping[str, Tensor | np.ndarray[Any, Any]],
+        *,
+        x: TensorType,
+        fields: Mapping[str, TensorType],
     ) -> None:
+        made: dict[str, Tensor] = {}
         for name, value, type in [("samples", samples, x), *((n, values.get(n), t) for n, t in fields.items())]:
-            if value is None or tuple(value.shape) != (len(samples), *type.shape):
-                received = "nothing" if value is None else f"a tensor {'×'.join(map(str, value.shape))}"
-                raise ValueError(f"Tensors expects {name} with {len(samples)} rows of {type}, got {received}")
+            expected = f"Tensors expects {name} with {len(samples)} rows of {type}"
+            if value is None:
+                raise ValueError(f"{expected}, got nothing")
+            tensor = _read_tensor(value, expected, "give a tensor or an array")
+            if tuple(tensor.shape) != (len(samples), *type.shape):
+                raise ValueError(f"{expected}, got a tensor {'×'.join(map(str, tensor.shape))}")
+            made[name] = _convert(tensor, type, f"Tensors expects {name}")
         self.x, self.fields = x, dict(fields)
         self.splits = {"train": len(samples)}
         self.levels: int | None = None
-        self._samples = _convert(samples, x, "Tensors expects samples")
-        self._values = {name: _convert(values[name], type, f"Tensors expects {name}") for name, type in fields.items()}
+        self._samples, self._values = made.pop("samples"), made
 
     @property
     def key(self) -> str:
@@ -179,15 +190,22 @@ class Indexed:
             expected = f"Indexed expects `{name}` of {type} in item {index}"
             if name not in item:
                 raise ValueError(f"{expected}, got nothing")
-            try:
-                value = torch.as_tensor(item[name])
-            except (TypeError, ValueError, RuntimeError) as error:
-                advice = "have the Dataset return a tensor, as torchvision's `ToTensor()` makes of pictures"
-                raise ValueError(f"{expected}, got a value of {item[name].__class__.__name__}; {advice}") from error
+            advice = "have the Dataset return a tensor, as torchvision's `ToTensor()` makes of pictures"
+            value = _read_tensor(item[name], expected, advice)
             if tuple(value.shape) != type.shape:
                 raise ValueError(f"{expected}, got a tensor {'×'.join(map(str, value.shape))}")
             found[name] = _convert(value, type, f"Indexed expects `{name}` in item {index}")
         return found
+
+
+def _read_tensor(value: Any, expected: str, advice: str) -> Tensor:
+    """Reads what torch can make a tensor of, without a copy where there need be none."""
+    try:
+        if isinstance(value, np.ndarray):  # torch takes no negative strides, and warns of arrays that are read-only
+            value = np.require(value, requirements=("C", "W"))
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{expected}, got a value of {value.__class__.__name__}; {advice}") from error
 
 
 def _convert(values: Tensor, type: TensorType, expected: str) -> Tensor:

@@ -41,7 +41,7 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
         **offered: Parameters of the part; those that it does not have and those that are None are ignored.
 
     Raises:
-        ValueError: If the name or a parameter is unknown, or the part does not fit `x`.
+        ValueError: If the name or a parameter is unknown, the part does not fit `x`, or what is given is no extractor.
 
     Examples:
         >>> make_extractor("random-conv", TensorType((1, 8, 8), range=(-1, 1)), seed=3).label
@@ -50,6 +50,10 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
         'random-conv:3,dim=32'
     """
     if not isinstance(features, str):
+        if features is not None and (isinstance(features, type) or not hasattr(features, "label")):
+            received = f"the class {features.__name__}" if isinstance(features, type) else type(features).__name__
+            expected = "a built part, which has a `label`, such as Pixels(x), the name of one, or None"
+            raise ValueError(f"evaluate expects features: {expected}; got {received}")
         return features
     name, text = _split_name(features)
     part = find_features(features)

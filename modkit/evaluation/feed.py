@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modkit.evaluation.needs import find_codes, find_continuous, has_logits, list_offers
+from modkit.evaluation.needs import extract, find_codes, find_continuous, has_logits, list_offers
 from modkit.evaluation.sources import SIZE, Source
 from modkit.evaluation.states import gather_states
 from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_extras
@@ -84,8 +84,7 @@ class Feed:
         """Computes the features of `x`, on the CPU; returns `x` if samples are features."""
         if self.extractor is None:
             return Features(x)
-        with torch.no_grad():
-            made = self.extractor(x.to(self._device))
+        made = extract(self.extractor, x.to(self._device))
         return Features(made.vector.cpu(), (), None if made.logits is None else made.logits.cpu())
 
     def _classifies(self, type: TensorType) -> bool:

@@ -7,18 +7,19 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modkit.data.splits import is_stream
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.kinds import Data, DataExtras, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.models.model import Model
 from modkit.specs.settings import Evaluation
-from modkit.types import TensorType, split_levels
+from modkit.types import Features, TensorType, split_levels
 
 __all__ = [
     "Measures",
     "choose_num",
+    "extract",
     "find_codes",
     "find_continuous",
     "find_unmet",
@@ -80,12 +81,25 @@ def find_continuous(coder: Model) -> str | None:
     )
 
 
+def extract(extractor: FeatureExtractor, x: Tensor) -> Features:
+    """Computes the features of `x`, `b ...`, without gradients.
+
+    Raises:
+        ValueError: If the extractor returns anything else.
+    """
+    with torch.no_grad():
+        made = extractor(x)
+    if not isinstance(made, Features):
+        name, received = extractor.__class__.__name__, made.__class__.__name__
+        raise ValueError(f"evaluate expects features that return `modkit.types.Features`, got {received} of {name}")
+    return made
+
+
 def has_logits(extractor: FeatureExtractor, type: TensorType) -> bool:
     """Whether features have logits, which is tried on a blank sample, on the device of the extractor."""
     tensors = chain(extractor.parameters(), extractor.buffers()) if isinstance(extractor, nn.Module) else iter(())
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    with torch.no_grad():
-        return extractor(torch.zeros(1, *type.shape, device=device)).logits is not None
+    return extract(extractor, torch.zeros(1, *type.shape, device=device)).logits is not None
 
 
 def choose_num(stated: int | None, splits: Mapping[str, int]) -> int:

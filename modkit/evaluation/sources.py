@@ -177,6 +177,10 @@ def make_source(
         return _from_array(samples, name)
     if isinstance(samples, Tensor):
         return _from_array(_widen(samples.detach().cpu()).numpy(), name)
+    if not isinstance(samples, Iterable) and not hasattr(samples, "__getitem__"):
+        advice = "; of a data set, read them: `data.read(split, indices, Rng(0)).x`" if hasattr(samples, "read") else ""
+        expected = "samples: a tensor or array, a path, an iterable of batches, a run or a Model"
+        raise ValueError(f"{name}: expected {expected}, got {type(samples).__name__}{advice}")
     return _from_batches(samples, name)
 
 

@@ -40,6 +40,7 @@ from modkit.models.passes import Passes, map_batches, select_fields
 from modkit.models.player import Player, prefix_player
 from modkit.models.prior_review import review_priors
 from modkit.models.step import StepContext
+from modkit.nn.frozen import is_frozen
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
@@ -338,7 +339,7 @@ class Latent(Model):
 
     def _check_joint(self, autoencoder: Slot[Model], prior: Slot[Model]) -> None:
         """Raises an error if the two Models cannot be trained jointly."""
-        if self.autoencoder.frozen:
+        if is_frozen(self.autoencoder):
             raise Unfit(
                 "autoencoder",
                 f"joint training expects an autoencoder that is trained, got {autoencoder.where}, which is frozen",

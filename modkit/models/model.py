@@ -23,7 +23,8 @@ from modkit.models.composing import Composing
 from modkit.models.given import draw_fields, pass_fields
 from modkit.models.passes import select_fields
 from modkit.models.player import Player
-from modkit.models.request import check_start_noise, choose_seed, expand_field
+from modkit.models.request import check_numbers, check_start_noise, choose_seed, expand_field
+from modkit.nn.frozen import is_frozen
 from modkit.nn.graphs import find_capture, replay_networks
 from modkit.nn.narrowed_weights import narrow_weights
 from modkit.nn.units import find_networks
@@ -347,8 +348,8 @@ class Model(nn.Module, metaclass=Composing):
         return self if self.latents else None
 
     def list_active_players(self) -> tuple[Player, ...]:
-        """Its players, or none if it is frozen."""
-        return () if self.frozen else self.players()
+        """Its players, or none if it is frozen: marked so, or with parameters of which none requires gradients."""
+        return () if is_frozen(self) else self.players()
 
     def list_modules(self, *names: str) -> tuple[str, ...]:
         """Returns those of the given attributes that hold modules, for `Player.modules`."""
@@ -439,13 +440,12 @@ class Model(nn.Module, metaclass=Composing):
             The samples, `num` rows of the event.
 
         Raises:
-            ValueError: If a number is out of range, a field is unknown or of the wrong length, both a seed and a
-                generator are given, the start noise does not have the shape of its type or the Model starts from none,
-                the device or the weights do not have the precision, or the Model cannot be sampled.
+            ValueError: If a number is no integer or out of range, a field is unknown, no number or of the wrong length,
+                both a seed and a generator are given, the start noise is no tensor of its type or the Model starts from
+                none, the device or the weights do not have the precision, or the Model cannot be sampled.
         """
         size = 256 if batch_size is None else batch_size
-        if num < 1 or size < 1 or first < 0:
-            raise ValueError(f"sample expects num >= 1, batch_size >= 1 and first >= 0, got {num}, {size} and {first}")
+        check_numbers(num, size, first)
         like = torch.empty(0, dtype=self._floating, device=self.device)
         rows = {name: expand_field(name, value, num, self.reads, like) for name, value in fields.items()}
         check_start_noise(self, self.start_noise, start_noise, num)

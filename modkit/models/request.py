@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from modkit.types import TensorType
 
-__all__ = ["check_start_noise", "choose_seed", "expand_field"]
+__all__ = ["check_numbers", "check_start_noise", "choose_seed", "expand_field"]
+
+
+def check_numbers(num: int, batch_size: int, first: int) -> None:
+    """Checks the numbers of samples of a request.
+
+    Raises:
+        ValueError: If one is no integer, or out of range.
+    """
+    given = (num, batch_size, first)
+    if not all(isinstance(one, Integral) for one in given) or num < 1 or batch_size < 1 or first < 0:
+        expected = "integers num >= 1, batch_size >= 1 and first >= 0"
+        raise ValueError(f"sample expects {expected}, got {num!r}, {batch_size!r} and {first!r}")
 
 
 def choose_seed(seed: int | None, generator: torch.Generator | None) -> int:
@@ -48,7 +61,7 @@ def expand_field(
         like: A tensor of the Model's.
 
     Raises:
-        ValueError: If the field is not among them, or has another number of rows.
+        ValueError: If the field is not among them, has another number of rows, or is no number or tensor.
 
     Examples:
         >>> expand_field("labels", 3, 2, ["labels"], torch.empty(0))
@@ -57,7 +70,11 @@ def expand_field(
     if name not in known:
         listed = ", ".join(known) or "none: the model is unconditional"
         raise ValueError(f"sample got the field {name!r}, expected one of: {listed}")
-    tensor = torch.as_tensor(value, device=like.device)
+    try:
+        tensor = torch.as_tensor(value, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        received = repr(value) if isinstance(value, str) else f"a value of {type(value).__name__}"
+        raise ValueError(f"sample expects {name!r} as a number, or one for each sample, got {received}") from error
     tensor = tensor.to(like.dtype) if tensor.is_floating_point() else tensor
     tensor = tensor.expand(num) if tensor.ndim == 0 else tensor
     if len(tensor) != num:
@@ -83,6 +100,9 @@ def check_start_noise(owner: object, type: TensorType | None, noise: Tensor | No
         name = owner.__class__.__name__
         raise ValueError(f"{name} starts from no noise of its own, got start_noise; expected none")
     expected = (num, *type.shape)
+    if not isinstance(noise, Tensor):
+        received = f"{noise.__class__.__name__}: convert it with `torch.as_tensor`"
+        raise ValueError(f"sample expects start_noise, a tensor of floats of shape {expected}, got {received}")
     if noise.shape != expected or not noise.is_floating_point():
         received = f"{noise.dtype} of shape {tuple(noise.shape)}"
         raise ValueError(f"sample expects start_noise of floats of shape {expected}, got {received}")

@@ -25,7 +25,7 @@ from modkit.publishing.export import export_loaded
 from modkit.runs import checkpoint as store
 from modkit.runs.layout import read_step
 from modkit.runs.run import Run
-from modkit.training.players import make_player_states, set_modes
+from modkit.training.players import limit_gradients, make_player_states, set_modes
 from modkit.training.reader import Reader
 from modkit.training.schedule import schedule_stages
 from modkit.training.statistics import Statistics
@@ -153,5 +153,5 @@ def _measure(made: Loaded, last: _Kept) -> None:
     states = make_player_states(made.model, settings, stage, engine)
     set_modes(made.model, states)
     statistics = Statistics(made.model, states, last.stage, settings, Reader(data, settings, engine), engine)
-    with torch.no_grad():
+    with limit_gradients(made.model), torch.no_grad():
         statistics.measure(last.updates - 1)

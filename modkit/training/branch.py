@@ -23,7 +23,7 @@ from modkit.building.exchange import drop_sampling, exchange_weights, list_revis
 from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
 from modkit.building.plan import plan_training
 from modkit.building.provenance import verify
-from modkit.building.session import restore_std
+from modkit.building.session import make_data_refusal, restore_std
 from modkit.engines.local import LocalEngine
 from modkit.engines.processes import choose_engine
 from modkit.models.model import Model
@@ -96,6 +96,8 @@ def branch(
         _logger.warning("%s", notice)
     spec = choose_engine(spec, again=True)
     report = check(spec)
+    if report.data is None:
+        raise make_data_refusal(run)
     report = replace(report, x=restore_std(report.x, run))
     path, begun, faults = _read(run, step)
     if (migrations := find_due(run)) and has_other_weights(run, load_current(run, path.name)):

@@ -1,4 +1,7 @@
-"""Which modules a player owns: those of its paths, but neither frozen ones nor those that a `ref` borrows."""
+"""What a player owns: the modules of its paths, but neither frozen ones nor those that a `ref` borrows.
+
+It trains those of their parameters that require gradients when the stage begins; see `modkit.nn.frozen`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from torch import nn
 from modkit.losses.perceptual import Perceptual
 from modkit.models.model import Model
 from modkit.models.player import Player
+from modkit.nn.frozen import is_frozen
 
-__all__ = ["collect_modules", "find_frozen", "find_origins", "find_untrained"]
+__all__ = ["collect_modules", "collect_trained", "find_frozen", "find_origins", "find_untrained"]
 
 _Origins: TypeAlias = Mapping[nn.Module, Any]
 
@@ -42,9 +46,15 @@ def collect_modules(model: Model, player: Player) -> list[nn.Module]:
     return list(found.values())
 
 
-def find_frozen(model: Model, players: Iterable[Player]) -> list[nn.Module]:
-    """Finds the modules of whose parameters the players train none, extractors of perceptual losses included."""
-    own = _collect_parameters(model, players)
+def collect_trained(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """Collects the parameters that the owner of some modules, each on its own, trains: those that require gradients."""
+    every = {id(one): one for module in modules for one in module.parameters(recurse=False)}
+    return [one for one in every.values() if one.requires_grad]
+
+
+def find_frozen(model: Model, trained: Iterable[nn.Parameter]) -> list[nn.Module]:
+    """Finds the modules without any of the parameters that are trained, extractors of perceptual losses included."""
+    own = set(map(id, trained))
     hidden = [one.features for one in model.modules() if isinstance(one, Perceptual)]  # they are no submodules
     extractors = [module for one in hidden if isinstance(one, nn.Module) for module in one.modules()]
     every = (*model.modules(), *extractors)
@@ -53,15 +63,8 @@ def find_frozen(model: Model, players: Iterable[Player]) -> list[nn.Module]:
 
 def find_untrained(model: Model, players: Iterable[Player]) -> frozenset[str]:
     """Finds the parameters, by their names in the state dict, that none of the players trains."""
-    own = _collect_parameters(model, players)
+    own = {id(one) for player in players for one in collect_trained(collect_modules(model, player))}
     return frozenset(name for name, one in model.named_parameters(remove_duplicate=False) if id(one) not in own)
-
-
-def _collect_parameters(model: Model, players: Iterable[Player]) -> set[int]:
-    """Collects the identities of the parameters that players train."""
-    return {
-        id(p) for one in players for module in collect_modules(model, one) for p in module.parameters(recurse=False)
-    }
 
 
 def _collect(module: nn.Module, owner: str | None, origins: _Origins, found: dict[int, nn.Module]) -> None:
@@ -76,7 +79,7 @@ def _collect(module: nn.Module, owner: str | None, origins: _Origins, found: dic
 def _enter(module: nn.Module, owner: str | None, origins: _Origins) -> str | None:
     """Returns the path that owns what is inside a module, or None if it is frozen or `owner` does not own it."""
     origin = origins.get(module)
-    if owner is None or getattr(module, "frozen", False) or (origin is not None and origin.owner != owner):
+    if owner is None or is_frozen(module) or (origin is not None and origin.owner != owner):
         return None
     return _place(module, owner, origins)
 

@@ -2,7 +2,8 @@
 
 In a player's turn, only its own parameters receive gradients, though gradients flow through the other modules. The
 statistics of the others (batch norm's) are restored after the turn. Modules that no player of the stage owns stay
-frozen.
+frozen, and so do parameters that did not require gradients before. After a turn of your own loop, and after a stage of
+the trainer, the parameters that require gradients are those that did before.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.specs.settings import PlayerSettings, Settings
 from modkit.training.norms import adapt_norms, find_norms, measure_norms
-from modkit.training.ownership import collect_modules
+from modkit.training.ownership import collect_modules, collect_trained
 from modkit.training.schedule import StageSchedule, select_settings
 from modkit.types import Batch
 
 __all__ = [
     "Participant",
     "PlayerState",
+    "limit_gradients",
     "make_player_states",
     "players",
     "prepare_player",
@@ -74,8 +76,8 @@ class Participant:
         self._key = seed, stage
 
     def collect_parameters(self) -> None:
-        """Collects the player's own parameters, the rest of the model's, and the one that produces its output."""
-        self.parameters = _list_distinct(module.parameters(recurse=False) for module in self.modules)
+        """Collects the parameters that the player trains, the rest of the model's, and the one behind its output."""
+        self.parameters = collect_trained(self.modules)
         own = {id(one) for one in self.parameters}
         self._rest = [one for one in self.model.parameters() if id(one) not in own]
         self.last_layer = self.model.get_parameter(self.player.last_layer) if self.player.last_layer else None
@@ -104,11 +106,14 @@ class Participant:
         Args:
             index: Number of steps since the start of the stage.
         """
-        _require(self._rest, False)
         step = self._make_context(index)
-        _require(self.parameters, True)
-        with self.others.keep(), step.rng.seed_torch():
-            yield step
+        rest = [one for one in self._rest if one.requires_grad]
+        _require(rest, False)
+        try:
+            with self.others.keep(), step.rng.seed_torch():
+                yield step
+        finally:
+            _require(rest, True)
 
     def compute_loss(self, batch: Batch, step: StepContext) -> Tensor:
         """Computes the weighted sum of the player's losses, a scalar.
@@ -140,7 +145,8 @@ class Participant:
 def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
     """Returns the players of one of a model's stages, for your own training loop.
 
-    The modules that the players own are put into train mode, all others into eval mode.
+    The modules that the players own are put into train mode, all others into eval mode. Parameters that do not require
+    gradients are in no player's `parameters`, and modules of which none does count as frozen.
 
     Args:
         model: The model.
@@ -201,9 +207,8 @@ def prepare_player(
 
 
 def set_modes(model: Model, participants: Iterable[Participant]) -> None:
-    """Puts the modules of the players into train mode and all others into eval mode, and disables gradients."""
+    """Puts the modules of the players into train mode and all others into eval mode."""
     model.eval()
-    model.requires_grad_(False)
     for one in participants:
         for module in one.modules:
             module.training = True
@@ -237,7 +242,7 @@ class PlayerState(Participant):
     ) -> None:
         super().__init__(model, player, rivals)
         self.clip = settings.clip
-        with _require_gradients(model, self.parameters):
+        with limit_gradients(model, self.parameters):
             self.losses = engine.wrap(player.name, _Losses(model, player.name), self.parameters)
         self.collect_parameters()  # an engine may have replaced them
         self.optimizer = _expect(settings.optimizer)(parameters=self.parameters)
@@ -293,7 +298,7 @@ class _Losses(nn.Module):
 
 
 def make_player_states(model: Model, settings: Settings, stage: StageSchedule, engine: Engine) -> list[PlayerState]:
-    """Makes the states of a stage's players that have parameters, in the model's order."""
+    """Makes the states of a stage's players that train any parameters, in the model's order."""
     return [
         PlayerState(
             model,
@@ -305,7 +310,7 @@ def make_player_states(model: Model, settings: Settings, stage: StageSchedule, e
             settings.precision == "fp16",
         )
         for player in stage.players
-        if any(True for module in collect_modules(model, player) for _ in module.parameters(recurse=False))
+        if collect_trained(collect_modules(model, player))
     ]
 
 
@@ -327,16 +332,16 @@ def _require(parameters: Iterable[nn.Parameter], required: bool) -> None:
 
 
 @contextmanager
-def _require_gradients(model: nn.Module, own: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Lets only a player's own parameters require gradients, for the duration of the context."""
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+def limit_gradients(model: nn.Module, own: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    """Lets only some parameters of a model require gradients, and whatever takes its turn within the context."""
+    before = {name: one.requires_grad for name, one in model.named_parameters()}
     model.requires_grad_(False)
     _require(own, True)
     try:
         yield
     finally:
-        for parameter, required in before:
-            parameter.requires_grad_(required)
+        for name, one in model.named_parameters():  # an engine may have replaced them
+            one.requires_grad_(before.get(name, one.requires_grad))
 
 
 def weigh_losses(
@@ -369,7 +374,3 @@ def _expect(slot: Slot[T] | None) -> Slot[T]:
     if slot is None:
         raise ValueError("PlayerState expects an optimizer and a learning-rate schedule, got None")
     return slot
-
-
-def _list_distinct(groups: Iterable[Iterable[T]]) -> list[T]:
-    return list({id(tensor): tensor for group in groups for tensor in group}.values())

@@ -281,8 +281,9 @@ def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings
             compile_networks(loaded.model, settings.compile)
         measured = measure_run(run, loaded, opened, Options(), engine, named=named)
     except ValueError as error:
+        again = "modkit.evaluate(real=…, fake=model)" if report.plan.spec.local else f"modkit evaluate {run.path}"
         raise TrainingError(
-            f"{run.path} is trained but cannot be evaluated: {error}; evaluate it with: modkit evaluate {run.path}"
+            f"{run.path} is trained but cannot be evaluated: {error}; evaluate it with: {again}"
         ) from error
     if engine.rank == 0:
         measured.save(run.path)

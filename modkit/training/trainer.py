@@ -32,7 +32,7 @@ from modkit.training.determinism import use_deterministic
 from modkit.training.interruption import Interruption, Stopped
 from modkit.training.loss_record import LossRecord
 from modkit.training.ownership import collect_modules, find_frozen
-from modkit.training.players import PlayerState, make_player_states, prepare_player, set_modes
+from modkit.training.players import PlayerState, limit_gradients, make_player_states, prepare_player, set_modes
 from modkit.training.preview import Preview
 from modkit.training.reader import Reader
 from modkit.training.saver import Saver
@@ -150,6 +150,7 @@ class Trainer:
         states = make_player_states(self.model, settings, stage, self.engine)
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)
+        held.enter_context(limit_gradients(self.model))
         statistics = Statistics(self.model, states, cursor.stage, settings, self._reader, self.engine)
         averages = Averages(self.model, [p for s in states for p in s.player.modules], stage.ema, statistics)
         self._saver.restore(states, averages, cursor)
@@ -159,7 +160,8 @@ class Trainer:
             self._saver.save(states, averages, cursor)
             self._saver.finish(cursor)  # before processes that load data are forked from this one
         self._interruption.check(f"at step {cursor.step}")
-        frozen = find_frozen(self.model, stage.players)  # by now; an extractor may have been trained in `prepare`
+        trained = [parameter for state in states for parameter in state.parameters]
+        frozen = find_frozen(self.model, trained)  # by now; an extractor may have been trained in `prepare`
         held.enter_context(narrow_weights(frozen, AUTOCAST.get(settings.precision)))
         steps = stage.steps if states else 0
         check = self._enter(f"the cache of stage {cursor.stage}")

@@ -10,8 +10,9 @@ import torch
 from click.testing import CliRunner
 from torch import distributed as dist
 
-from modkit import Run, Spec, SpecError, branch, load, train
+from modkit import Run, Spec, SpecError, TensorType, branch, fit, load, train
 from modkit.cli.app import app
+from modkit.models import GAN
 from modkit.runs import checkpoint as store
 from tests.run_folders import contents
 from tests.training.test_changes import TEXT
@@ -63,6 +64,19 @@ def test_a_branch_that_has_nothing_to_train_says_so(run: Run, tmp_path: Path, ca
     assert "trains no step" not in caplog.text
     branch(run, tmp_path / "same", ["train.optimizer.lr=1.0"])
     assert "step-00000004 is at the end of training, so the branch trains no step" in caplog.text
+
+
+def test_a_run_of_tensors_is_branched_on_data_that_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The fault: a warning that no step was left came before the refusal, which said nothing of how to name data."""
+    model = GAN(TensorType((2,)), generator="mlp", discriminator="mlp", z_dim=2)
+    made = fit(model, torch.zeros(8, 2), tmp_path / "run", steps=1, batch_size=4, device="cpu")
+    caplog.clear()
+    with pytest.raises(
+        ValueError, match="run: expected a spec with `data`, got one without: name them, as data=digits"
+    ):
+        branch(made, tmp_path / "branch")
+    assert not caplog.text and not (tmp_path / "branch").exists()
+    assert branch(made, tmp_path / "branch", ["data=ring", "train.steps=2"]).find_checkpoint_name() == "step-00000002"
 
 
 def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

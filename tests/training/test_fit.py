@@ -11,14 +11,18 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import modkit
-from modkit import SpecError, TensorType
-from modkit.data import Digits
+from modkit import CondType, SpecError, TensorType
+from modkit.data import Digits, Ring
 from modkit.data.loader import Loader, read_shuffled
 from modkit.data.objects import as_data
+from modkit.evaluation.report import Report
 from modkit.models import GAN, Autoencoder, Diffusion, Latent
 from modkit.models.model import Model
 from modkit.nn import ConvEncoder, MLPDecoder, MLPNetwork
 from modkit.optim.optimizers import adam
+from modkit.training import train as training
+from modkit.training.trainer import TrainingError
+from tests.refusals import refusals
 
 X = TensorType((2,))
 TINY = {"batch_size": 4, "device": "cpu", "ema": 0.0, "optimizer": "adam", "samples": {"num": 4}}
@@ -274,6 +278,97 @@ def test_it_resumes(tmp_path):
     modkit.fit(first, points(), tmp_path / "run", steps=2, **TINY)
     modkit.fit(second, points(), tmp_path / "run", steps=4, resume=True, **TINY)
     assert equal(second, whole)
+
+
+class Line(torch.nn.Module):
+    """A denoiser of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Linear(3, 2)
+
+    def forward(self, x, cond):
+        return self.line(torch.cat([x, cond.time[:, None]], 1))
+
+
+def make_line(seed):
+    torch.manual_seed(seed)
+    return Diffusion(X, network=Line())
+
+
+def test_a_run_with_a_built_part_resumes_to_the_bit(tmp_path):
+    """The fault: the built part was asked for its slots, and the checkpoint was said not to fit."""
+    options = {**TINY, "ema": 0.9}
+    whole, first, second = make_line(0), make_line(0), make_line(1)
+    modkit.fit(whole, points(), tmp_path / "whole", steps=4, **options)
+    modkit.fit(first, points(), tmp_path / "run", steps=2, **options)
+    modkit.fit(second, points(), tmp_path / "run", steps=4, resume=True, **options)
+    assert equal(second, whole) and not equal(first, whole)
+
+
+def test_a_run_with_a_built_part_is_measured_as_one_whose_slot_builds_it(tmp_path):
+    class Slotted(Line):
+        def __init__(self, cond: CondType) -> None:
+            super().__init__()
+
+    evaluate = {"num": 16, "features": "pixels", "metrics": ["fd"]}
+    built, slotted = make_line(0), Diffusion(X, network=Slotted)
+    slotted.load_state_dict(built.state_dict())
+    scores = []
+    for name, model in (("built", built), ("slotted", slotted)):
+        run = modkit.fit(model, Ring(num=32, num_test=32), tmp_path / name, steps=2, evaluate=evaluate, **TINY)
+        scores.append(Report.read(run.path / "evaluation.json").scores["FD (pixels)"].value)
+    assert scores[0] == scores[1] and equal(built, slotted)
+    assert all(parameter.requires_grad for parameter in built.parameters())
+
+
+def test_a_run_that_no_command_can_load_is_not_advised_one(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise ValueError("a metric has second thoughts")
+
+    monkeypatch.setattr(training, "measure_run", refuse)
+    with pytest.raises(TrainingError, match=r"second thoughts; evaluate it with: modkit\.evaluate\(real=…, fake=model"):
+        modkit.fit(
+            make_line(0), Ring(num=32, num_test=32), tmp_path / "run", steps=1, evaluate={"metrics": ["fd"]}, **TINY
+        )
+
+
+def make_adam():
+    return torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))])
+
+
+test_what_each_player_gets_anew_cannot_be_given_built = refusals(
+    ({"optimizer": make_adam()}, r"train\.optimizer: got a built Adam, expected a class, a .*with `parameters`"),
+    (
+        {"players": {"generator": {"optimizer": make_adam()}}},
+        r"train\.players\.generator\.optimizer: got a built Adam",
+    ),
+    (
+        {"lr_schedule": torch.optim.lr_scheduler.StepLR(make_adam(), 1)},
+        r"train\.lr_schedule: got a built StepLR, .* with `optimizer` and `steps`",
+    ),
+    (
+        {"optimizer": partial(torch.optim.Adam, lr=1e-3)},
+        r"train\.optimizer: the optimizer Adam cannot be used: .*'params': expected plain data or a slot \(it is given "
+        r"parameters by name\), got .* \(parts of kind optimizer with a name: adam, adamw, rmsprop, sgd\)",
+    ),
+    of=lambda settings: modkit.fit(make_gan(), points(), "runs/none", **{**TINY, **settings}),
+    error=SpecError,
+)
+
+
+def test_a_function_of_parameters_is_an_optimizer(tmp_path):
+    """Each player has its own, and both are trained by it."""
+    made, model = [], make_gan()
+
+    def sgd(parameters):
+        made.append(torch.optim.SGD(parameters, lr=0.1))
+        return made[-1]
+
+    modkit.fit(model, points(), tmp_path / "run", steps=1, **{**TINY, "optimizer": sgd})
+    sides = [set(map(id, side.parameters())) for side in (model.discriminator, model.generator)]
+    assert [{id(one) for group in each.param_groups for one in group["params"]} for each in made[-2:]] == sides
+    assert not any(equal(side, other) for side, other in [(model.generator, make_gan().generator)])
 
 
 def test_it_measures_where_asked(tmp_path):

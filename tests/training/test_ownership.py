@@ -1,7 +1,7 @@
 from torch import nn
 
 from modkit import build
-from modkit.training.ownership import find_frozen
+from modkit.training.ownership import collect_modules, collect_trained, find_frozen
 from tests.play import GAN, spec
 
 
@@ -11,6 +11,6 @@ def test_what_shares_a_trained_weight_is_not_frozen():
     layer = next(module for module in model.generator.modules() if isinstance(module, nn.Linear))
     model.tied, model.apart = nn.Linear(1, 1), nn.Linear(1, 1)
     model.tied.weight = layer.weight
-    frozen = find_frozen(model, [player])
+    frozen = find_frozen(model, collect_trained(collect_modules(model, player)))
     assert model.apart in frozen and all(module in frozen for module in model.discriminator.modules())
     assert model.tied not in frozen and layer not in frozen

@@ -1,0 +1,47 @@
+"""What the trial of a model finds, with its path."""
+
+import pytest
+import torch
+from torch import nn
+
+from modkit import SpecError, TensorType
+from modkit.models import Autoencoder
+
+X = TensorType((2,))
+PARTS = {"encoder": "mlp", "bottleneck": "gaussian", "decoder": "mlp"}
+
+
+class Plain(nn.Module):
+    """A decoder without `last_layer`."""
+
+    def forward(self, z):
+        return z[:, :2]
+
+
+class Torn(Plain):
+    last_layer = None
+
+    def forward(self, z):
+        return self.missing(z)
+
+
+def weigh(step, losses, last_layer):
+    return losses["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"decoder": Plain()}, r"^model\.decoder: expected a decoder with `last_layer`, got a Plain without it$"),
+        ({"decoder": Torn()}, r"^model\.decoder: it cannot run on its types: AttributeError: 'Torn' .* 'missing'"),
+        ({"weights": {"kl": torch.tensor(0.5)}}, r"^model\.weights\.kl: expected a number or a weight, got a Tensor$"),
+        (
+            {"weights": {"kl": lambda term: weigh}},
+            r"^model\.weights\.kl: it cannot weigh a loss of .*: KeyError: 'noth",
+        ),
+    ],
+)
+def test_what_a_part_lacks_is_told_at_its_path(parts, message):
+    """The fault: AttributeErrors and TypeErrors without a path."""
+    with pytest.raises(SpecError, match=message):
+        Autoencoder(X, **{**PARTS, **parts})

@@ -1,0 +1,141 @@
+"""Parameters that do not require gradients: nothing trains them, and they require none afterwards either."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import modkit
+from modkit import TensorType
+from modkit.models import GAN, Autoencoder, Diffusion, Latent
+from modkit.samplers import Heun
+
+X = TensorType((2,))
+POINTS = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+TINY = {"steps": 3, "batch_size": 16, "device": "cpu"}
+SMALL = partial(Autoencoder, encoder="mlp", bottleneck="gaussian", decoder="mlp")
+
+
+class Half(nn.Module):
+    """A denoiser of a frozen layer, one whose bias is frozen, frozen statistics and a frozen scale of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen_layer, self.out = nn.Linear(3, 8), nn.Linear(8, 2)
+        self.norm = nn.BatchNorm1d(8)
+        self.scale = nn.Parameter(torch.full((8,), 2.0), requires_grad=False)
+        for one in (self.frozen_layer, self.norm):
+            one.requires_grad_(False)
+        self.out.bias.requires_grad_(False)
+
+    def forward(self, x, cond):
+        h = self.frozen_layer(torch.cat([x, cond.time[:, None]], 1))
+        return self.out(self.scale * self.norm(h).relu())
+
+
+TRAINED = {"network.out.weight"}
+
+
+def make_half():
+    with modkit.seeded(0):
+        torch.manual_seed(0)
+        return Diffusion(X, network=Half())
+
+
+def read_flags(model):
+    return {name: one.requires_grad for name, one in model.named_parameters()}
+
+
+def find_moved(model, before):
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def copy_state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_frozen_layers_of_a_built_module_stay_as_they_are(ema, tmp_path):
+    """The fault: the flags were overwritten, and every layer was trained."""
+    model = make_half()
+    before, flags = copy_state(model), read_flags(model)
+    run = modkit.fit(model, POINTS, tmp_path / "run", ema=ema, **TINY)
+    assert find_moved(model, before) == TRAINED and read_flags(model) == flags
+    assert {name for name, flag in flags.items() if flag} == TRAINED
+    other = make_half()
+    other.requires_grad_(True)
+    with torch.no_grad():
+        for one in other.parameters():
+            one.zero_()
+    assert not find_moved(modkit.load(run, model=other), copy_state(model))
+    for again in (model, copy.deepcopy(model), model.with_parts(sampler=partial(Heun, steps=2))):
+        before = copy_state(again)
+        modkit.fit(again, POINTS, tmp_path / "again", overwrite=True, ema=ema, **TINY)
+        assert find_moved(again, before) == TRAINED and read_flags(again) == flags
+
+
+def test_a_resumed_run_leaves_them_alone_to_the_bit(tmp_path):
+    whole, model = make_half(), make_half()
+    modkit.fit(whole, POINTS, tmp_path / "whole", **{**TINY, "steps": 5})
+    modkit.fit(model, POINTS, tmp_path / "run", **TINY)
+    model = make_half()
+    modkit.fit(model, POINTS, tmp_path / "run", resume=True, **{**TINY, "steps": 5})
+    assert not find_moved(model, whole.state_dict())
+
+
+def test_a_frozen_autoencoder_has_no_stage(tmp_path):
+    """The fault: only the mark `frozen` kept it from being trained."""
+    vae = SMALL(X)
+    modkit.fit(vae, POINTS, tmp_path / "vae", **TINY)
+    assert all(read_flags(vae).values())
+    vae.requires_grad_(False)
+    before = copy_state(vae)
+    model = Latent(X, autoencoder=vae, prior=partial(Diffusion, network="mlp"))
+    assert model.stages() == (("prior/*",),) and [one.name for one in model.players()] == ["prior/denoiser"]
+    modkit.fit(model, POINTS, tmp_path / "latent", **TINY)
+    assert not find_moved(vae, before)
+    assert {name for name, flag in read_flags(model).items() if not flag} == {f"autoencoder.{name}" for name in before}
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="expects a model with something to train, got a frozen one"):
+        modkit.fit(model, POINTS, tmp_path / "none", **TINY)
+    vae.requires_grad_(True)
+    assert model.stages() == (("autoencoder/*",),)
+
+
+def test_each_stage_leaves_the_flags_to_the_next(tmp_path):
+    model = Latent(X, autoencoder=SMALL, prior=partial(Diffusion, network="mlp"))
+    first = next(iter(model.autoencoder.encoder.parameters())).requires_grad_(False)
+    value, flags, before = first.clone(), read_flags(model), copy_state(model)
+    modkit.fit(model, POINTS, tmp_path / "run", **TINY)
+    assert torch.equal(first, value) and read_flags(model) == flags
+    assert {name for name in flags if flags[name]} <= find_moved(model, before)
+
+
+def test_a_frozen_critic_judges_but_takes_no_turn(tmp_path):
+    model = GAN(X, generator="mlp", discriminator="mlp", z_dim=2)
+    model.discriminator.requires_grad_(False)
+    before = copy_state(model)
+    modkit.fit(model, POINTS, tmp_path / "run", ema=0.0, **TINY)
+    assert {name.split(".")[0] for name in find_moved(model, before)} == {"generator"}
+
+
+def test_a_loop_of_ones_own_leaves_the_flags_as_they_were():
+    model = make_half()
+    flags, before = read_flags(model), copy_state(model)
+    for _ in range(2):
+        (player,) = modkit.players(model)
+        assert [one is model.network.out.weight for one in player.parameters] == [True]
+        optimizer = torch.optim.SGD(player.parameters, lr=0.1)
+        with player.begin_turn(0) as step:
+            player.compute_loss(modkit.Batch(POINTS[:16], {}), step).backward()
+        optimizer.step()
+        assert read_flags(model) == flags
+    assert find_moved(model, before) == TRAINED
+    game = GAN(X, generator="mlp", discriminator="mlp", z_dim=2)
+    for player in modkit.players(game):
+        with player.begin_turn(0):
+            own = {id(one) for one in player.parameters}
+            assert all(one.requires_grad == (id(one) in own) for one in game.parameters())
+        assert all(read_flags(game).values())
