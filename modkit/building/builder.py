@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -34,7 +35,7 @@ from modkit.specs.settings import Evaluation, Settings
 from modkit.training.ownership import find_origins
 from modkit.types import CondType, Event, TensorType, split_levels
 
-__all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta"]
+__all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta", "limit_modules"]
 
 _SHOWN = 6  # entries of a mapping in a message, at most
 
@@ -192,7 +193,11 @@ class Site:
         arguments = {name: self.convert_argument(value) for name, value in call.arguments.items()}
         make = target.assemble if isinstance(target, Composing) else target
         self._begun.add(call.path)
-        with self._seed(call.path), _use_device("meta" if self.meta and _makes_module(target) else "cpu"), _Modules():
+        with (
+            self._seed(call.path),
+            _use_device("meta" if self.meta and _makes_module(target) else "cpu"),
+            limit_modules(),
+        ):
             value = make(**given, **arguments)
         if isinstance(value, nn.Module):
             self._mark(value, self._locate(call))
@@ -331,24 +336,34 @@ def _use_device(name: str) -> AbstractContextManager[object]:
     return nullcontext() if torch.get_default_device().type == name else torch.device(name)
 
 
-class _Modules:
-    """Limits the number of modules and parameters that one part makes."""
+@contextmanager
+def limit_modules() -> Iterator[None]:
+    """Limits the modules and parameters that are made in the context to `MAX_REGISTRATIONS`.
 
-    def __enter__(self) -> None:
-        self._count = 0
-        self._handles = (
-            nn.modules.module.register_module_module_registration_hook(self._count_one),
-            nn.modules.module.register_module_parameter_registration_hook(self._count_one),
-        )
+    Raises:
+        ValueError: If there are more, as soon as there are.
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+    Examples:
+        >>> with limit_modules():
+        ...     layers = nn.ModuleList(nn.ReLU() for _ in range(1000))
+        >>> len(layers)
+        1000
+    """
+    number = count(1)
 
-    def _count_one(self, *_: object) -> None:
-        self._count += 1
-        if self._count > MAX_REGISTRATIONS:
+    def count_one(*_: object) -> None:
+        if next(number) > MAX_REGISTRATIONS:
             raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
+
+    handles = (
+        nn.modules.module.register_module_module_registration_hook(count_one),
+        nn.modules.module.register_module_parameter_registration_hook(count_one),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def copy_to_meta(module: M) -> M:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modkit.errors import suggest
 
 __all__ = ["Arguments"]
+
+_LARGEST = sys.float_info.max
 
 
 class Arguments:
@@ -56,7 +58,7 @@ class Arguments:
         """Returns a number of at least `low`, which may be infinite unless it must be `finite`."""
         value = self.values[name]
         fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= low
-        if not fits or (finite and math.isinf(value)):
+        if not fits or (value > _LARGEST and (finite or isinstance(value, int))):
             raise self.error(name, f"a number of at least {low:g}")
         return float(value)
 

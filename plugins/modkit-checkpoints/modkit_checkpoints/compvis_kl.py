@@ -26,6 +26,7 @@ from modkit.nn.attention import Attention
 from modkit_checkpoints.arguments import Arguments
 from modkit_checkpoints.compvis_config import find_model, read_lightning, read_target, take_averages
 from modkit_checkpoints.conversion import Conversion, Rule, aside, matrices, pairs, rename
+from modkit_checkpoints.skeleton import build_skeleton
 
 __all__ = ["FirstStage", "convert", "read_first_stage"]
 
@@ -200,8 +201,7 @@ class _Net:
     def silence(self, ours: str) -> dict[str, Tensor]:
         """Returns the weights of attention in the middle that adds nothing, if theirs has none."""
         sides = () if self.attends else ("encoder", "decoder")
-        with torch.device("meta"):
-            state = Attention(self.channels[-1]).state_dict()
+        state = build_skeleton(lambda: Attention(self.channels[-1])).state_dict()
         return {f"{ours}{side}.middle.1.{key}": torch.zeros(one.shape) for side in sides for key, one in state.items()}
 
 

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from modkit.types import CondType, TensorType
 from modkit_checkpoints.adm_keys import map_adm_unet
 from modkit_checkpoints.adm_unet import AdmUNet
 from modkit_checkpoints.arguments import Arguments
 from modkit_checkpoints.compvis_config import read_target
 from modkit_checkpoints.conversion import Rule
+from modkit_checkpoints.skeleton import build_skeleton
 
 __all__ = ["Network", "read_network"]
 
@@ -76,8 +75,7 @@ class Network:
 
     def rules(self, theirs: str, ours: str) -> list[Rule]:
         """Returns the rules for its keys, given the prefixes of theirs and ours."""
-        with torch.device("meta"):
-            return map_adm_unet(self.build(), theirs, ours, by_head=self.by_head)
+        return map_adm_unet(build_skeleton(self.build), theirs, ours, by_head=self.by_head)
 
 
 def read_network(node: Any, where: str, *, out: int, size: int) -> Network:

@@ -3,7 +3,9 @@ r"""Latent diffusion's checkpoints: `latent` of a first stage and a `diffusion` 
     model.diffusion_model   the network          model_ema          its averages
     first_stage_model       the autoencoder      cond_stage_model   the conditioner, if it has a counterpart
 
-A latent model is sampled by DDIM on the authors' grid, a DDPM by ancestral sampling.
+A latent model is sampled by DDIM on the authors' grid, a DDPM by ancestral sampling: x_0 is clipped to [-1, 1] unless
+`clip_denoised` is false, and the variance of a step is `(1 - v_posterior) beta_tilde + v_posterior beta`. DDIM reads
+neither.
 
 References:
     High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022), section 3,
@@ -34,8 +36,8 @@ _BUFFERS = aside(
     r"|posterior_(variance|log_variance_clipped|mean_coef1|mean_coef2)|logvar|scale_factor"
 )
 _TRAINING = (
-    "log_every_t first_stage_key monitor loss_type use_ema clip_denoised ckpt_path ignore_keys load_only_unet "
-    "original_elbo_weight v_posterior l_simple_weight scheduler_config learn_logvar logvar_init"
+    "log_every_t first_stage_key monitor loss_type use_ema ckpt_path ignore_keys load_only_unet original_elbo_weight "
+    "l_simple_weight scheduler_config learn_logvar logvar_init"
 )
 _DIFFUSION: dict[str, Any] = {
     **dict.fromkeys(_TRAINING.split()),
@@ -50,6 +52,8 @@ _DIFFUSION: dict[str, Any] = {
     "channels": 3,
     "conditioning_key": None,
     "parameterization": "eps",
+    "clip_denoised": True,
+    "v_posterior": 0.0,
     "use_positional_encodings": False,
 }
 _LATENT: dict[str, Any] = {
@@ -93,7 +97,7 @@ def convert(source: Any, config: Any, raw: bool) -> Conversion:
         "parametrization": given.only("parameterization", ["eps", "x0", "v"]),
         "loss_weight": "simple",
         "conditioner": condition.node,
-        "sampler": {"use": "checkpoints/ldm-ddim", "steps": 50} if latent else "ancestral",
+        "sampler": {"use": "checkpoints/ldm-ddim", "steps": 50} if latent else _read_ancestral(given),
     }
     rules = [*network.rules("model.diffusion_model.", f"{ours}network."), *condition.rules, _BUFFERS]
     more, shape = dict(condition.weights), (channels, size, size)
@@ -126,6 +130,14 @@ def _read_schedule(given: Arguments) -> tuple[dict[str, Any], Table]:
     if kind == "linear":  # in the roots
         return {"use": "checkpoints/scaled-linear", **ends}, ScaledLinear(**ends)
     return {"use": "linear", **ends}, Linear(**ends)
+
+
+def _read_ancestral(given: Arguments) -> dict[str, Any]:
+    """Reads the node of a DDPM's sampler."""
+    share = given.number("v_posterior")
+    if share not in (0.0, 1.0):
+        raise given.error("v_posterior", "0 or 1 (modkit has no variance between them)")
+    return {"use": "ancestral", "clip": given.flag("clip_denoised"), "variance": "large" if share else "small"}
 
 
 def _check_table(tensors: Mapping[str, Tensor], table: Table) -> None:

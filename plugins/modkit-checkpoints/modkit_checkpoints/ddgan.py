@@ -27,6 +27,7 @@ from modkit_checkpoints.arguments import Arguments
 from modkit_checkpoints.conversion import Conversion, rename, tensors_of
 from modkit_checkpoints.ddgan_keys import map_discriminator, map_generator
 from modkit_checkpoints.placeholder import attributes
+from modkit_checkpoints.skeleton import build_skeleton
 
 __all__ = ["convert", "read_discriminator", "read_generator"]
 
@@ -93,8 +94,8 @@ def convert(source: Any, config: Any, raw: bool) -> Conversion:
     x = TensorType((channels, side, side), None if arguments.flag("not_use_tanh") else (-1.0, 1.0))
     network, noise = read_generator(arguments), arguments.integer("nz")
     generator, left = _read_weights(source, raw=raw, averaged=whole and arguments.flag("use_ema"))
-    with torch.device("meta"):
-        rules = map_generator(NCSNpp(x, x, CondType(noise=noise, time=True), **network), network["mapping"])
+    skeleton = build_skeleton(lambda: NCSNpp(x, x, CondType(noise=noise, time=True), **network))
+    rules = map_generator(skeleton, network["mapping"])
     weights = {f"network.{key}": value for key, value in rename(generator, rules)[0].items()}
     critic = source.get("netD_dict") if whole else None
     tensors = None if critic is None else _unprefix(tensors_of(critic, "netD_dict"))

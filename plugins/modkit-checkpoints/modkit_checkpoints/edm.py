@@ -28,6 +28,7 @@ from modkit_checkpoints.conversion import Conversion, join_keys, rename
 from modkit_checkpoints.dhariwal_unet import DhariwalUNet
 from modkit_checkpoints.edm_keys import drop_filters, embed_labels, map_edm_unet
 from modkit_checkpoints.edm_source import locate
+from modkit_checkpoints.skeleton import build_skeleton
 from modkit_checkpoints.song_unet import SongUNet
 
 __all__ = ["convert"]
@@ -169,9 +170,9 @@ def _convert(
     tensors, found = _unprefix(tensors)
     tensors, filters = drop_filters(tensors, [1, 3, 3, 1] if options.get("fir") else [1, 1])
     if classes:
-        tensors = embed_labels(tensors, scale=math.sqrt(classes) if type_ == "SongUNet" else 1.0)
-    with torch.device("meta"):
-        net = (SongUNet if type_ == "SongUNet" else DhariwalUNet)(x, out, cond, **options)
+        tensors = embed_labels(tensors, classes, scaled=type_ == "SongUNet")
+    network = SongUNet if type_ == "SongUNet" else DhariwalUNet
+    net = build_skeleton(lambda: network(x, out, cond, **options))
     weights, _ = rename(tensors, map_edm_unet(net, x.shape[1]))
     return {f"network.{key}": weight for key, weight in weights.items()}, (*found, *filters)
 

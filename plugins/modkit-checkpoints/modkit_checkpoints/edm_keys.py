@@ -10,6 +10,7 @@ Shape letters: o outputs, k classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -67,21 +68,23 @@ def map_edm_unet(net: SongUNet | DhariwalUNet, resolution: int) -> list[Rule]:
     return [*rules, *_map_head(side, "head.")] if isinstance(getattr(net, "head", None), Head) else rules
 
 
-def embed_labels(tensors: Mapping[str, Tensor], *, scale: float) -> dict[str, Tensor]:
+def embed_labels(tensors: Mapping[str, Tensor], classes: int, *, scaled: bool) -> dict[str, Tensor]:
     """Replaces the matrix of labels `o k` (and its bias) by the table of an embedding, `(k + 1) o`.
 
     Args:
         tensors: A U-Net's, by the authors' keys.
-        scale: Factor by which the authors multiply the one-hot label.
+        classes: Number k of labels.
+        scaled: Whether the authors multiply the one-hot label by sqrt(k).
 
     Raises:
-        ValueError: If the matrix is missing.
+        ValueError: If the matrix is missing or of another number of labels.
     """
     rest = dict(tensors)
     weight, bias = rest.pop("map_label.weight", None), rest.pop("map_label.bias", None)
-    if weight is None or weight.ndim != 2:
+    if weight is None or weight.ndim != 2 or weight.shape[1] != classes:
         got = "none" if weight is None else tuple(weight.shape)
-        raise ValueError(f"the key 'map_label.weight' is expected to be a matrix, got {got}")
+        raise ValueError(f"the key 'map_label.weight' is expected to be a matrix of {classes} columns, got {got}")
+    scale = math.sqrt(classes) if scaled else 1.0
     table = torch.cat([scale * weight.T, weight.new_zeros(1, len(weight))])
     return {**rest, "map_label.table": table if bias is None else table + bias}
 

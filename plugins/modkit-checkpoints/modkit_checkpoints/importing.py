@@ -58,7 +58,7 @@ def import_checkpoint(
         spec = Spec(**{**conversion.spec, "name": _make_name(Path(source))})
         notes = {"source": Path(source).name, "format": format, "raw": raw, "aside": list(conversion.aside)}
         run = import_weights(spec, conversion.weights, out, overwrite=overwrite, notes=notes)
-    except ValueError as error:
+    except (OverflowError, RuntimeError, ValueError) as error:  # or what torch has to say on a file's sizes
         raise ValueError(f"{source} as {format}: {error}") from error
     return Imported(run, conversion.aside)
 

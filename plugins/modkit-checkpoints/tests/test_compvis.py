@@ -10,7 +10,7 @@ from modkit_checkpoints.compvis_unet import convert as convert_diffusion
 from modkit_checkpoints.importing import import_checkpoint
 
 import modkit
-from modkit import Cond
+from modkit import Cond, Denoised, Rng
 
 from . import drawn
 from .compvis_networks import Theirs
@@ -212,6 +212,56 @@ def test_a_model_of_pixels():
     assert model.schedule.num == 20 and model.sample(1, seed=0).shape == (1, 4, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("options", "clip", "share"),
+    [({}, True, 0), ({"clip_denoised": False, "v_posterior": 1}, False, 1), ({"v_posterior": 1.0}, True, 1)],
+)
+def test_a_model_of_pixels_is_sampled_as_the_authors_loop_does(options, clip, share):
+    """The loop is written out, with the posterior's coefficients by Ho et al. (2020), eq. 7."""
+    params = {"image_size": 4, "channels": 4, "beta_schedule": "cosine", "timesteps": 20, **options}
+    config = {"model": target("DDPM", unet_config=target("UNetModel", **UNET), **params)}
+    network = Theirs("model.diffusion_model.")
+    network.unet(torch.randn(2, 4, 4, 4), torch.tensor([7, 0]), UNET)
+    model = build_model(convert_diffusion(network.tensors, config, False))
+    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+
+    def predict(x_t, t):
+        return Denoised(3 * torch.tanh(x_t))  # leaves [-1, 1]
+
+    betas = model.schedule.betas
+    kept = (1 - betas).cumprod(0)
+    expected = x
+    for step, index in enumerate(reversed(range(20))):
+        beta, now = betas[index], kept[index]
+        before = kept[index - 1] if index else torch.ones((), dtype=torch.float64)
+        x_0 = predict(expected, None).x_0
+        x_0 = x_0.clamp(-1, 1) if clip else x_0
+        mean = (before.sqrt() * beta * x_0 + (1 - beta).sqrt() * (1 - before) * expected) / (1 - now)
+        variance = (1 - share) * beta * (1 - before) / (1 - now) + share * beta
+        noise = Rng(0).at("sampler", step).normal("eps", x) if index else torch.zeros_like(x)
+        expected = mean + variance.sqrt() * noise
+    times = model.sampler.times()
+    assert len(times) == 21 and model.sampler.x.range == (-1.0, 1.0)
+    got = modkit.sample(model.sampler, predict, model.sampler.start(x, times[0]), rng=Rng(0))
+    torch.testing.assert_close(got, expected.to(got), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"v_posterior": 0.5},
+            r"v_posterior is expected to be 0 or 1 \(modkit has no variance between them\), got 0.5",
+        ),
+        ({"clip_denoised": 1}, "clip_denoised is expected to be true or false, got 1"),
+    ],
+)
+def test_a_sampler_of_pixels_without_a_counterpart_is_refused(options, message):
+    config = {"model": target("DDPM", unet_config=target("UNetModel", **UNET), image_size=4, channels=4, **options)}
+    with pytest.raises(ValueError, match=message):
+        convert_diffusion({"x": torch.zeros(1)}, config, False)
+
+
 def test_a_file_becomes_a_run(tmp_path):
     config = ldm_config(UNET, kind="VQModelInterface")
     tensors, *_ = ldm(config)
@@ -277,6 +327,11 @@ def test_what_a_first_stage_has_no_counterpart_for_is_refused(path, value, messa
         ("params.unet_config.params.channel_mult", [2, 2], "channel_mult is expected to be a list that begins with 1"),
         ("params.unet_config.params.num_heads_upsample", 2, "num_heads_upsample is expected to be -1 or 4"),
         ("params.unet_config.params.num_heads", -1, "num_heads is expected to be a whole number"),
+        (
+            "params.unet_config.params.num_res_blocks",
+            10**9,
+            "expected at most 20000 modules and parameters in one part",
+        ),
         ("params.unet_config.params.n_embed", 9, "n_embed is expected to be None"),
         ("params.unet_config.params.dims", 3, "dims is expected to be 2"),
         ("params.unet_config.params.context_dim", [12], "context_dim is expected to be a whole number"),

@@ -135,6 +135,7 @@ def test_the_process_is_the_papers(steps):
         ({"t_emb_dim": 7}, "t_emb_dim is expected to be even"),
         ({"attn_resolutions": "16"}, "attn_resolutions is expected to be a list"),
         ({"num_res_blocks": 2}, "missing keys|unknown keys"),
+        ({"num_res_blocks": 10**9}, "expected at most 20000 modules and parameters in one part, got more"),
     ],
     ids=str,
 )

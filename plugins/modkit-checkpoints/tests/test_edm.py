@@ -187,7 +187,7 @@ def test_a_snapshot_holds_averages_and_a_training_state_what_was_trained():
         ({"encoder_type": "wide"}, "encoder_type is expected to be 'standard' or"),
         ({"num_bloks": 2}, "no argument 'num_bloks'; did you mean 'num_blocks'"),
         ({"img_resolution": 9}, "img_resolution is expected to be a multiple of 2"),
-        ({"label_dim": 3}, "the key 'map_label.weight' is expected to be a matrix, got none"),
+        ({"label_dim": 3}, "the key 'map_label.weight' is expected to be a matrix of 3 columns, got none"),
         ({"channel_mult": [1, 2, 2]}, "missing keys|unknown keys"),
         ({"sigma_data": "half"}, "sigma_data is expected to be a number"),
     ],
@@ -215,9 +215,9 @@ def test_narrow_attention_and_other_filters_are_refused():
 
 def test_a_table_of_labels_is_the_matrix_on_one_hot_rows():
     weight, bias = normal(5, 3), normal(5, seed=2)
-    table = embed_labels({"map_label.weight": weight, "map_label.bias": bias}, scale=2.0)["map_label.table"]
+    table = embed_labels({"map_label.weight": weight, "map_label.bias": bias}, 3, scaled=True)["map_label.table"]
     rows = torch.cat([torch.eye(3), torch.zeros(1, 3)]).double()
-    torch.testing.assert_close(table, 2 * rows @ weight.T + bias)
+    torch.testing.assert_close(table, math.sqrt(3) * rows @ weight.T + bias)
     assert make_lines(4, FIR).sum() < 2  # the helper's filter does not reach beyond the ends
 
 
@@ -244,16 +244,41 @@ class Persistent:
         return sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj, (self.meta,)
 
 
-def test_a_snapshot_that_was_pickled_becomes_a_run_and_nothing_of_theirs_is_imported(tmp_path, monkeypatch):
-    y, tensors = run_theirs(SONG, 2)
+def write_snapshot(path, c, tensors):
+    """Writes a snapshot as EDM's library pickles one."""
     library = types.ModuleType("torch_utils.persistence")
     exec("def _reconstruct_persistent_obj(meta): raise SystemExit", vars(library))
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
         patched.setitem(sys.modules, "torch_utils.persistence", library)
         whole = {key: torch.nn.Parameter(tensor.float()) for key, tensor in tensors.items()}
-        snapshot = {"ema": Persistent(pickle_module(SONG, whole).args[0]), "dataset_kwargs": {"path": "data.zip"}}
-        (tmp_path / "snapshot.pkl").write_bytes(pickle.dumps(snapshot))
+        snapshot = {"ema": Persistent(pickle_module(c, whole).args[0]), "dataset_kwargs": {"path": "data.zip"}}
+        path.write_bytes(pickle.dumps(snapshot))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_blocks": 10**9}, "expected at most 20000 modules and parameters in one part, got more"),
+        ({"model_channels": 10**12}, "the network cannot be built: "),
+        ({"model_channels": 10**400}, "the network cannot be built: "),
+        ({"dropout": 10**400}, "dropout is expected to be a number of at least 0, got 1000"),
+        ({"label_dim": 10**12}, "'map_label.weight' is expected to be a matrix of 1000000000000 columns, got none"),
+        ({"img_resolution": 10**9}, "snapshot.pkl as edm: .*overflow"),
+    ],
+    ids=str,
+)
+def test_a_snapshot_that_asks_for_absurd_sizes_is_refused_in_words(tmp_path, change, message):
+    """Its arguments are in the file; a network of them is never built whole."""
+    write_snapshot(tmp_path / "snapshot.pkl", {**SONG, **change}, {"model.map_layer0.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=message):
+        import_checkpoint(tmp_path / "snapshot.pkl", tmp_path / "run", format="edm")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_snapshot_that_was_pickled_becomes_a_run_and_nothing_of_theirs_is_imported(tmp_path):
+    y, tensors = run_theirs(SONG, 2)
+    write_snapshot(tmp_path / "snapshot.pkl", SONG, tensors)
     made = import_checkpoint(tmp_path / "snapshot.pkl", tmp_path / "run", format="edm")
     assert "dataset_kwargs" in made.aside
     x, time, *_ = draw_inputs(SONG)

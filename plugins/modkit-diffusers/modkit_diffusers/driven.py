@@ -16,6 +16,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -28,7 +29,19 @@ from modkit import Rng, TensorType
 from modkit.kinds import Denoise, Schedule
 from modkit_diffusers.following import Following
 
-__all__ = ["Driven", "Scheduler"]
+__all__ = ["Clipping", "Driven", "Scheduler"]
+
+
+class Clipping(NamedTuple):
+    """How a scheduler itself clips predictions of x_0, from which it recovers all else, as a sampler does before it.
+
+    Args:
+        config: Its further configuration.
+        options: Further arguments of its `step`.
+    """
+
+    config: Mapping[str, Any]
+    options: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Scheduler:
         each: Evaluations of each later step; the last may have fewer.
         draws: Whether a step draws noise.
         options: Further arguments of its `step`.
+        clip: Returns how it clips to [-high, high] by itself, given `high`; None if it cannot.
     """
 
     name: str
@@ -52,6 +66,7 @@ class Scheduler:
     each: int = 1
     draws: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    clip: Callable[[float], Clipping | None] = lambda high: None
 
 
 class _Course(NamedTuple):
@@ -148,8 +163,23 @@ class Driven:
         return _scale_input(scheduler, sample, timesteps[-1]), _Run(course, index + 1)
 
     def make_scheduler(self) -> Any:
-        """Makes the scheduler of diffusers, at its first step."""
-        return self._make_scheduler(self._find_following())
+        """Makes the scheduler of diffusers, at its first step; it clips to the range of x by itself, if it can."""
+        clipping = self.find_clipping()
+        return self._make_scheduler(self._find_following(), clipping.config if clipping else {})
+
+    def find_clipping(self) -> Clipping | None:
+        """Finds how the scheduler itself clips to the range of x; None if it cannot."""
+        if self.x.range is None:
+            return Clipping({})
+        low, high = self.x.range
+        return self._which.clip(high) if low == -high else None
+
+    def find_options(self) -> dict[str, Any]:
+        """Finds the arguments that each `step` of the scheduler must be given: its configuration cannot hold them."""
+        clipping = self.find_clipping()
+        options = {**self._which.options, **(clipping.options if clipping else {})}
+        known = inspect.signature(getattr(importlib.import_module("diffusers"), self._which.name).step).parameters
+        return {name: value for name, value in options.items() if value != known[name].default}
 
     def find_times(self, scheduler: Any) -> Tensor:
         """Finds the times, float64, of a scheduler's timesteps."""
@@ -158,9 +188,9 @@ class Driven:
     def _find_following(self) -> Following:
         return self._follow(self._which.name, self.schedule)
 
-    def _make_scheduler(self, following: Following) -> Any:
+    def _make_scheduler(self, following: Following, more: Mapping[str, Any]) -> Any:
         scheduler = getattr(importlib.import_module("diffusers"), self._which.name)(
-            **following.config, **self._which.config
+            **{**following.config, **self._which.config, **more}
         )
         scheduler.set_timesteps(self.steps)
         return scheduler
@@ -168,7 +198,7 @@ class Driven:
     def _plan(self) -> _Course:
         """Plans a run on the schedule as it is now."""
         following = self._find_following()
-        scheduler = self._make_scheduler(following)
+        scheduler = self._make_scheduler(following, {})
         times = _find_times(scheduler, following)
         scales = list(zip(*(scale.tolist() for scale in self.schedule.scales(times)), strict=True))
         starts = _find_starts(self._which, len(times))

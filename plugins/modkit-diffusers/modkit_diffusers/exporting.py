@@ -80,12 +80,25 @@ def _convert(path: str, call: Call, calls: Mapping[str, Call], model: Model) -> 
     part = _find_part(model, path)
     if isinstance(part, Driven):
         _check_network(path, part, calls, model)
-        return "scheduler", part.make_scheduler()
+        return "scheduler", _make_scheduler(path, part)
     if isinstance(part, Network):
         if part.join.codes is not None:
             raise ValueError(f"{path} cannot be exported: diffusers has no place for its embedding of codes")
         return part.place, part.bare
     return None
+
+
+def _make_scheduler(path: str, sampler: Driven) -> Any:
+    """Makes the scheduler of a sampler; warns of what the sampler does and the scheduler does not."""
+    scheduler = sampler.make_scheduler()
+    name = type(scheduler).__name__
+    if sampler.find_clipping() is None:
+        bounds = sampler.x.range
+        _logger.warning("%s: the run clips predictions of x_0 to %s, which %s cannot", path, bounds, name)
+    if options := sampler.find_options():
+        told = ", ".join(f"{key}={value}" for key, value in options.items())
+        _logger.warning("%s: %s makes the run's samples only if each `step` is given %s", path, name, told)
+    return scheduler
 
 
 def _check_network(path: str, sampler: Driven, calls: Mapping[str, Call], model: Model) -> None:

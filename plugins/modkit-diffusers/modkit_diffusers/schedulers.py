@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from modkit import TensorType
 from modkit.kinds import Schedule
-from modkit_diffusers.driven import Driven, Scheduler
+from modkit_diffusers.driven import Clipping, Driven, Scheduler
 from modkit_diffusers.following import Following, follow_chain, follow_line, is_line
 
 __all__ = ["ddim", "ddpm", "dpm_solver", "euler", "euler_ancestral", "flow_euler", "heun", "lms", "pndm", "unipc"]
@@ -57,7 +57,7 @@ def ddpm(
     Args:
         variance_type: Variance of a step: the posterior's, the forward process's, or a learned one between them.
     """
-    return _make("DDPMScheduler", locals(), {"clip_sample": False}, draws=True)
+    return _make("DDPMScheduler", locals(), {"clip_sample": False}, draws=True, clip=_clip)
 
 
 def ddim(
@@ -81,7 +81,15 @@ def ddim(
     """
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"DDIMScheduler expects eta in [0, 1], got {eta}")
-    return _make("DDIMScheduler", locals(), {"clip_sample": False}, strides=True, options=("eta",), draws=eta > 0)
+    return _make(
+        "DDIMScheduler",
+        locals(),
+        {"clip_sample": False},
+        strides=True,
+        options=("eta",),
+        draws=eta > 0,
+        clip=_clip_and_recover,
+    )
 
 
 def euler(
@@ -133,7 +141,7 @@ def heun(
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), algorithm 1,
         https://arxiv.org/abs/2206.00364
     """
-    return _make("HeunDiscreteScheduler", locals(), each=2)
+    return _make("HeunDiscreteScheduler", locals(), each=2, clip=_clip)
 
 
 def lms(
@@ -275,4 +283,18 @@ def _make_for_either(name: str, given: Mapping[str, Any], *, draws: bool = False
     line = is_line(given["schedule"])
     prediction = given["prediction_type"] or ("flow_prediction" if line else "epsilon")
     given = {**given, "prediction_type": prediction, "use_flow_sigmas": line}
-    return _make(name, given, follow=follow_line if line else follow_chain, draws=draws)
+    return _make(name, given, follow=follow_line if line else follow_chain, draws=draws, clip=_threshold)
+
+
+def _clip(high: float) -> Clipping:
+    return Clipping({"clip_sample": True, "clip_sample_range": high})
+
+
+def _clip_and_recover(high: float) -> Clipping:
+    """Clips x_0, and recovers eps from it only if each step is told to."""
+    return Clipping(_clip(high).config, {"use_clipped_model_output": True})
+
+
+def _threshold(high: float) -> Clipping | None:
+    """Thresholds at a quantile that is at least 1 and at most 1, after which nothing is left to scale."""
+    return Clipping({"thresholding": True, "sample_max_value": 1.0}) if high == 1 else None

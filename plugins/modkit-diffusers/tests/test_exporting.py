@@ -31,9 +31,9 @@ def autoencoder(decoder):
     return use("autoencoder", encoder=encoder, bottleneck=use("diffusers/autoencoder-kl"), decoder=decoder)
 
 
-def make_run(folder, model, **buffers):
+def make_run(folder, model, range=None, **buffers):
     """A run of a model whose weights are none of its initial ones."""
-    spec = Spec(name="exported", x={"shape": [1, 8, 8]}, model=model)
+    spec = Spec(name="exported", x={"shape": [1, 8, 8], "range": range}, model=model)
     state = build(spec).state_dict()
     generator = torch.Generator().manual_seed(0)
     for name, value in state.items():
@@ -109,6 +109,36 @@ def test_what_diffusers_samples_on_the_line(tmp_path, part):
     for timestep in scheduler.timesteps:
         x = scheduler.step(unet(x, timestep).sample, timestep, x).prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("part", "params", "warning"),
+    [
+        ("ddim", {"eta": 0.5}, "only if each `step` is given eta=0.5, use_clipped_model_output=True"),
+        ("dpm-solver++", {}, ""),
+        ("euler", {}, r"clips predictions of x_0 to (-1.0, 1.0), which EulerDiscreteScheduler cannot"),
+    ],
+)
+def test_what_clips_the_samples_of_a_model_of_pixels_is_saved_or_warned_of(tmp_path, caplog, part, params, warning):
+    sampler = use(f"diffusers/{part}", steps=4, prediction_type="v_prediction", **params)
+    run = make_run(tmp_path / "run", diffusion(sampler=sampler), range=[-1.0, 1.0])
+    with caplog.at_level(logging.WARNING):
+        out = export(run, tmp_path / "out", to="diffusers")
+    assert warning in caplog.text and bool(warning) == bool(caplog.text)
+    if part == "ddim":
+        scheduler = diffusers.DDIMScheduler.from_pretrained(out / "scheduler")
+        assert (scheduler.config.clip_sample, scheduler.config.clip_sample_range) == (True, 1.0)
+    if part == "dpm-solver++":
+        unet = diffusers.UNet2DModel.from_pretrained(out / "unet")
+        scheduler = diffusers.DPMSolverMultistepScheduler.from_pretrained(out / "scheduler")
+        scheduler.set_timesteps(4)
+        model = load(run)
+        x = model.allocate(2, model.start_noise).normal_(generator=torch.Generator().manual_seed(1))
+        ours = sample(model.sampler, model.denoiser({}, Cond()), x, rng=Rng(0))
+        for timestep in scheduler.timesteps:
+            x = scheduler.step(unet(x, timestep).sample, timestep, x).prev_sample
+        torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

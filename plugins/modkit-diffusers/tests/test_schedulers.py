@@ -158,12 +158,17 @@ def run_by_hand(case, schedule, network, eps, **more):
     table = {} if isinstance(schedule, Line) else {"trained_betas": schedule.betas.tolist()}
     scheduler = getattr(diffusers, f"{CLASSES[case.part]}Scheduler")(**table, **case.config)
     scheduler.set_timesteps(case.params["steps"])
+    return drive(scheduler, network, eps, draws=case.draws, **case.options, **more)
+
+
+def drive(scheduler, network, eps, *, draws, **options):
+    """What a scheduler gives after each evaluation, in the scale of what the network is fed."""
     scaled = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
     sample, found = eps * getattr(scheduler, "init_noise_sigma", 1.0), []
     for index, timestep in enumerate(scheduler.timesteps):
-        draws = {"generator": Rng(2).at(index).make_generators(len(eps))} if case.draws else {}
+        drawn = {"generator": Rng(2).at(index).make_generators(len(eps))} if draws else {}
         out = network(scaled(sample, timestep), timestep)
-        sample = scheduler.step(out, timestep, sample, **case.options, **draws, **more).prev_sample
+        sample = scheduler.step(out, timestep, sample, **options, **drawn).prev_sample
         found.append(scaled(sample, timestep))
     return found
 
@@ -313,6 +318,52 @@ def test_predictions_are_clipped_to_the_range_as_the_class_would(name, config, m
     free = run(build_sampler(name, schedule, steps=10), network.denoise, noise())
     assert free.abs().max() > 0.7
     assert_close(run(made, network.denoise, noise()), expected[-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "high"),
+    [
+        ("ddpm on a table", 0.6),
+        ("ddpm learned on a table", 0.6),
+        ("ddim on a table", 0.6),
+        ("ddim v on a table", 0.6),
+        ("heun on a table", 0.6),
+        ("dpm-solver++ 3 on a table", 1.0),
+        ("dpm-solver++ sde on a table", 1.0),
+        ("dpm-solver++ on a line", 1.0),
+        ("unipc 3 v on a table", 1.0),
+        ("unipc on a line", 1.0),
+    ],
+)
+def test_the_scheduler_that_is_exported_clips_as_the_run_does(name, high):
+    case, on = CASES[name]
+    schedule = SCHEDULES[on]
+    network, x = Network(case, schedule), TensorType(X.shape, range=(-high, high))
+    network.out *= 3  # most predictions leave the range
+    made = build_sampler(case.part, schedule, x, **case.params)
+    alone = drive(made.make_scheduler(), network, noise(), draws=case.draws, **made.find_options())[-1]
+    driven = run(made, network.denoise, noise())
+    if on == "line":  # on which these round timesteps to whole numbers: the run clips at another time, by up to 5e-4
+        torch.testing.assert_close(alone, driven, rtol=0, atol=5e-3)
+    else:
+        assert_close(alone, driven)
+    free = run(build_sampler(case.part, schedule, **case.params), network.denoise, noise())
+    assert (free - alone).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("part", "range", "known"),
+    [
+        ("ddpm", (-1.0, 1.0), True),
+        ("ddpm", (0.0, 1.0), False),
+        ("dpm-solver++", (-2.0, 2.0), False),
+        ("euler", (-1.0, 1.0), False),
+        ("euler", None, True),
+    ],
+)
+def test_which_schedulers_clip_by_themselves(part, range, known):
+    made = build_sampler(part, Linear(), TensorType(X.shape, range=range))
+    assert (made.find_clipping() is not None) == known and made.find_options() == {}
 
 
 @pytest.mark.parametrize("name", ["euler between indices on a table", "heun on a table", "flow-euler on a line"])

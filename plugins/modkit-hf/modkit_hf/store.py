@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import datasets
 
 from modkit.data.store import Stamp, read_stamp
-from modkit.runs.files import hash_data
+from modkit.runs.files import hash_data, open_regular
 
 __all__ = ["Rows"]
 
@@ -39,7 +39,7 @@ class Rows:
         self._column, self._where = column, where
         self._encoded = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         files = [list(read_stamp(os.stat(one["filename"]))) for one in dataset.cache_files]
-        digest = hash_data(f"{dataset._fingerprint} {files}")
+        digest = hash_data(f"{column} {dataset._fingerprint} {files}")
         self._stamp = (len(dataset), int(digest[:12], 16), 0)
 
     def list_names(self) -> list[bytes]:
@@ -47,11 +47,11 @@ class Rows:
         return [b"%09d" % row for row in range(len(self._encoded))]
 
     def locate(self, name: bytes) -> str:
-        """The dataset and the row, for messages."""
-        return os.path.join(self._where, name.decode()).rstrip("/")
+        """The dataset and the row, for messages; the store itself is one column of the dataset."""
+        return os.path.join(self._where, name.decode() or self._column)
 
     def read_stamp(self, name: bytes) -> Stamp:
-        """The stamp of the whole split: its files, and what was done with them."""
+        """The stamp of the whole column: the split's files, and what was done with them."""
         return self._stamp
 
     @contextmanager
@@ -59,7 +59,7 @@ class Rows:
         """Opens a picture; a row without one is an empty file."""
         found: dict[str, Any] = self._encoded[int(name)][self._column] or {}
         if found.get("bytes") is None and found.get("path"):
-            with open(found["path"], "rb") as file:
+            with open_regular(found["path"]) as file:
                 yield file
         else:
             yield io.BytesIO(found.get("bytes") or b"")

@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 
 import numpy as np
@@ -12,15 +13,22 @@ from modkit.data.loader import Loader, read_in_order
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
 pictures = pytest.importorskip("modkit_hf.pictures", reason="modkit-hf is not installed")
+store = pytest.importorskip("modkit_hf.store", reason="modkit-hf is not installed")
 
 NUM = 12
 
 
-def encode(index):
+def encode(index, shape=(9, 7, 3)):
     file = io.BytesIO()
-    pixels = np.random.default_rng(index).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
     return {"bytes": file.getvalue(), "path": None}
+
+
+def make_pair(first, second):
+    """Two columns of pictures."""
+    features = datasets.Features({"first": datasets.Image(), "second": datasets.Image()})
+    return datasets.Dataset.from_dict({"first": first, "second": second}, features=features)
 
 
 def make(rows=range(NUM), labels=None, **replaced):
@@ -89,6 +97,32 @@ def test_damaged_rows_are_skipped_and_named(tmp_path, caplog):
     assert data.splits["train"] == NUM - 2 and f"2 of {NUM} pictures in {path!r} are damaged" in caplog.text
     with pytest.raises(ValueError, match=r"Datasets expects at most a share of damaged=0\.01 .*'train/000000003' \("):
         pictures.Datasets(path=path)
+
+
+def test_columns_of_one_dataset_are_told_apart(tmp_path, monkeypatch):
+    """Each is hashed and inspected by itself, kept by itself, and found again."""
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    grey = [encode(row, (9, 7)) for row in range(NUM)]
+    grey[3] = {"bytes": grey[3]["bytes"][:60], "path": None}
+    path = save(tmp_path / "pair", make_pair([encode(row) for row in range(NUM)], grey))
+    options = {"path": path, "size": 4, "test": 0.0, "channels": None, "damaged": 0.2}
+    for _ in range(2):
+        first, second = (pictures.Datasets(image=column, **options) for column in ("first", "second"))
+        assert first.x.shape == (3, 4, 4) and second.x.shape == (1, 4, 4)
+        assert first.splits["train"] == NUM and second.splits["train"] == NUM - 1
+        assert first.key != second.key
+        second.read("train", range(NUM - 1), Rng(0))
+        assert len(list((tmp_path / "cache" / "files").iterdir())) == 2
+
+
+def test_a_picture_that_is_a_pipe_is_refused(tmp_path):
+    """Opening a pipe waits for a writer; what `save_to_disk` wrote holds the pictures, so the dataset is not saved."""
+    os.mkfifo(tmp_path / "pipe")
+    features = datasets.Features({"image": datasets.Image()})
+    made = datasets.Dataset.from_dict({"image": [str(tmp_path / "pipe")]}, features=features)
+    with pytest.raises(ValueError, match="expected a regular file, got a pipe or device: .*pipe"):
+        with store.Rows(made, "image", "made").open(b"0"):
+            pass
 
 
 def test_key_follows_contents_labels_and_settings(tmp_path, root):
