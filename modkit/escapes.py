@@ -15,6 +15,9 @@ _CONTROLS = re.compile(  # but tab and line feed; also what reorders a line, and
 )
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~$]")
 _BLOCK = re.compile(r"^(\s*)(#|[-+=>]|\d+[.)])")
+# What GitHub and others make links from, where it is not broken by an empty comment. An escape or a character reference
+# would not do: they look for links in the text that it stands for.
+_LINK = re.compile(r":(?=//)|www(?=\.)|@", re.IGNORECASE)
 
 
 def escape_controls(text: str) -> str:
@@ -35,9 +38,12 @@ def escape_markdown(text: str) -> str:
     Examples:
         >>> escape_markdown("# a_b <img src=x>")
         '\\# a\\_b &lt;img src=x&gt;'
+        >>> escape_markdown("http://a.b")  # an empty comment, which is not shown, keeps it from becoming a link
+        'http:<!---->//a.b'
     """
     line = escape_controls(" ".join(text.split()))
     line = _MARKUP.sub(lambda found: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(found[0], f"\\{found[0]}"), line)
+    line = _LINK.sub(lambda found: f"{found[0]}<!---->", line)
     return _BLOCK.sub(lambda found: f"{found[1]}{found[2][:-1]}\\{found[2][-1]}", line)
 
 

@@ -1,3 +1,6 @@
+import re
+from html.parser import HTMLParser
+
 import pytest
 
 from modkit.escapes import escape_controls, escape_markdown, quote_code
@@ -28,12 +31,31 @@ HOSTILE = (
     "[a]: http://a.b",
     "* a",
     "--- |",
+    "see https://evil.example/x",
+    "HTTP://a.b",
+    "ftp://a.b",
+    "(www.evil.example)",
+    "WWW.a.b",
+    "a@b.c",
+    "mailto:a@b.c",
+    "xmpp:a@b.c/d",
+    "@name",
 )
+# What GFM makes links from, as its parsers look for it in text nodes: https://github.github.com/gfm/#autolinks-extension-
+LINKS = re.compile(r"(?i)(?:https?|ftp)://|www\.|[-.\w+]@[-\w]")
 
 
 def render(text):
-    """The HTML of Markdown with tables, without its outer paragraph."""
-    return markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text).strip()
+    """The HTML of Markdown with tables, without empty comments, after which no text node makes a link."""
+    made = markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text).strip()
+    nodes = []
+    parser = HTMLParser()
+    parser.handle_data = nodes.append
+    parser.feed(made)
+    parser.close()
+    if "<code>" not in made:
+        assert [node for node in nodes if LINKS.search(node)] == []
+    return made.replace("<!---->", "")
 
 
 def encode(text):

@@ -107,7 +107,7 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def open_terminal() -> Console:
     """Opens stdout, as wide as its terminal or, if it is not one, 200 characters wide."""
     wide = None if sys.stdout.isatty() else 200
-    return Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=wide)
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=wide)
 
 
 def _format_losses(losses: Mapping[str, float]) -> str:

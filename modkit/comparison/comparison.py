@@ -20,13 +20,14 @@ from modkit.comparison.findings import group_measurements, list_commands, write_
 from modkit.comparison.page import Material, render_page
 from modkit.comparison.trilemma import make_trilemma, rank_systems
 from modkit.escapes import escape_controls
-from modkit.runs.files import replace_file
+from modkit.runs.files import read_regular, replace_file
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
 
 __all__ = ["Comparison", "compare"]
 
 _FORMAT = 1
+_KEYS = {"format", "findings", "entries", "rankings"}  # of every comparison, and of no other file that modkit writes
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
 
     Args:
         runs: The runs, or their directories.
-        out: The page, a path ending in `.html`; the JSON file is written beside it.
+        out: The page, a path ending in `.html`; the JSON file is written beside it. Those of an earlier comparison
+            are replaced.
 
     Raises:
-        ValueError: If a run has no report (`modkit evaluate RUN` writes one), a run or its data cannot be read, or
-            `out` does not end in `.html`.
+        ValueError: If a run has no report (`modkit evaluate RUN` writes one), a run or its data cannot be read,
+            `out` does not end in `.html`, or another file stands where the JSON file would be written.
 
     Examples:
         >>> from modkit import compare
@@ -84,20 +86,35 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
     path = Path(out)
     if path.suffix != ".html":
         raise ValueError(f"compare expects a file ending in .html, got {path}")
+    beside = path.with_suffix(".json")
+    if os.path.lexists(beside) and not _is_comparison(beside):
+        raise ValueError(
+            f"compare writes {beside} beside its page and expects an earlier comparison or no file there, got another "
+            "file; choose another name for the page"
+        )
     systems = group(collect(runs))
     names = dict.fromkeys(name for s in systems for entry in s.members for name in entry.report.scores)
     entries = [entry for system in systems for entry in system.members]
     material = Material(
         systems, {name: rank_systems(systems, name) for name in names}, make_trilemma(systems), make_exhibits(entries)
     )
-    text = render_page(material)
+    page = render_page(material).encode()
+    data = json.dumps(_make_json(material), indent=1, allow_nan=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".json")
-    replace_file(beside, json.dumps(_make_json(material), indent=1, allow_nan=False).encode())
-    replace_file(path, text.encode())
+    replace_file(beside, data)
+    replace_file(path, page)
     findings = write_findings(systems, material.rankings, material.trilemma)
     labels = tuple(entry.label for entry in entries)
     return Comparison(path, beside, labels, material.trilemma.front, tuple(findings))
+
+
+def _is_comparison(path: Path) -> bool:
+    """Tells whether a file holds the data of a comparison, whatever its version."""
+    try:
+        found = json.loads(read_regular(path))
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() >= _KEYS
 
 
 def _make_json(material: Material) -> dict[str, Any]:

@@ -6,8 +6,8 @@
 
     first = step - seconds * steps_per_second
 
-so a row with a new `first`, or with fewer seconds than the row before, belongs to a new session. Work that was lost
-when a run was killed counts as time.
+so a row with a new `first`, or with no more seconds or steps than the row before, belongs to a new session. Work that
+was lost when a run was killed counts as time.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ def read_clock(run: Run) -> dict[int, float]:
     seconds: dict[int, float] = {}
     start = total = since = 0.0
     first: int | None = None
+    step = 0
     for tick in read_timing(run):
-        if tick.start != first or tick.seconds <= since:
+        if tick.start != first or tick.seconds <= since or tick.step <= step:
             start, first = total, tick.start
-        since = tick.seconds
+        since, step = tick.seconds, tick.step
         total = start + tick.seconds
         seconds[tick.step] = total
     return seconds

@@ -1,6 +1,7 @@
 """The page of a comparison: one HTML file that embeds its pictures, opens from disk and needs no script.
 
-The template escapes everything that comes from runs; pictures are data URIs and appear in `src` only.
+The template escapes everything that comes from runs, control characters included; pictures are data URIs and appear in
+`src` only.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from modkit.comparison.tables import COST, format_number, make_cost_table, make_
 from modkit.comparison.theme import choose_style
 from modkit.comparison.titles import parse_title
 from modkit.comparison.trilemma import Trilemma
+from modkit.escapes import escape_controls
 from modkit.specs.node import Value
 
 __all__ = ["Material", "render_page"]
@@ -57,6 +59,7 @@ def render_page(material: Material) -> str:
     environment = Environment(
         loader=PackageLoader("modkit", "templates"),
         autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else escape_controls(str(value)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

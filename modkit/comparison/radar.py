@@ -2,8 +2,9 @@
 
     share = 1/6 + 5/6 (v - worst) / (best - worst)
 
-`worst` and `best` are taken over the systems and the floor, if there is one. The floor is marked across its axis.
-Speeds are compared by their logarithm. A bar along an axis reaches one standard error to either side.
+`worst` and `best` are taken over the values of the ranked systems, the ends of their bars, and the floor, if there is
+one. The floor is marked across its axis. Speeds are compared by their logarithm. A bar along an axis reaches one
+standard error to either side; under a logarithm, one that would reach to zero or below reaches to the axis' end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _DEGREES = (90, 210, 330)
 
 
 def draw_radars(axes: Sequence[Axis], points: Sequence[Point], floor: Mapping[str, float]) -> str:
-    """Draws a radar plot for each point; on each axis the worst lies at a sixth, the best, or the floor, outermost.
+    """Draws a radar plot for each point; on each axis the worst lies at a sixth and the best outermost, bars included.
 
     Points must have all three values; `floor` has the scores of held-out images by role.
 
@@ -49,12 +50,14 @@ def draw_radars(axes: Sequence[Axis], points: Sequence[Point], floor: Mapping[st
 
 
 class _Scale:
-    """Maps the values of an axis to [1/6, 1]; values below the worst that is ranked are mapped to 1/6."""
+    """Maps the values of an axis to [1/6, 1]; what lies beyond ranked systems, their bars and the floor is clamped."""
 
     def __init__(self, axis: Axis, points: Sequence[Point], floor: float | None) -> None:
-        values = [p.values[axis.role] for p in points if axis.role in p.ranked] or [p.values[axis.role] for p in points]
+        ranked = [point for point in points if axis.role in point.ranked] or points
+        values = [point.values[axis.role] for point in ranked] + ([] if floor is None else [floor])
+        ends = [end for point in ranked for end in _find_ends(point, axis)]
         self._log = axis.log and min(values) > 0
-        known = [self._transform(value) for value in (*values, *(() if floor is None else (floor,)))]
+        known = [self._transform(value) for value in (*values, *ends) if value > 0 or not self._log]
         self._worst, self._best = (max(known), min(known)) if axis.better == "lower" else (min(known), max(known))
 
     def __call__(self, value: float) -> float:
@@ -68,6 +71,12 @@ class _Scale:
         return math.log(value) if value > 0 else -math.inf
 
 
+def _find_ends(point: Point, axis: Axis) -> tuple[float, float]:
+    """Finds the values at both ends of a point's bar, one standard error to either side."""
+    value, error = point.values[axis.role], point.errors.get(axis.role) or 0.0
+    return value - error, value + error
+
+
 def _draw_radar(
     panel: Any, axes: Sequence[Axis], point: Point, title: str, scales: Mapping[str, _Scale], floor: Mapping[str, float]
 ) -> None:
@@ -76,15 +85,15 @@ def _draw_radar(
     color, face = (style.color, style.color) if ranked else (GREY, PAPER)
     shares = []
     for axis, degrees in zip(axes, _DEGREES):
-        scale, value, error = scales[axis.role], point.values[axis.role], point.errors.get(axis.role) or 0.0
-        angle, share = math.radians(degrees), scale(value)
+        scale = scales[axis.role]
+        angle, share = math.radians(degrees), scale(point.values[axis.role])
         shares.append(share)
         if axis.role in floor:
             panel.plot(angle, scale(floor[axis.role]), marker=(2, 2, degrees), markersize=11, color=GREY, clip_on=False)
-        if error:
-            ends = [abs(scale(value - error) - share)], [abs(scale(value + error) - share)]
-            lower, upper = ends if axis.better == "higher" else ends[::-1]
-            panel.errorbar(angle, share, yerr=[lower, upper], ecolor=INK, capsize=2.5, zorder=3, clip_on=False)
+        if point.errors.get(axis.role):
+            inner, outer = sorted(map(scale, _find_ends(point, axis)))
+            bar = [[share - inner], [outer - share]]
+            panel.errorbar(angle, share, yerr=bar, ecolor=INK, capsize=2.5, zorder=3, clip_on=False)
     angles = [math.radians(degrees) for degrees in (*_DEGREES, _DEGREES[0])]
     shares.append(shares[0])
     panel.fill(angles, shares, color=color, alpha=0.18, linewidth=0)

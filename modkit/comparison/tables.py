@@ -44,7 +44,8 @@ class Floor:
 class Table:
     """A table of scores, systems by rows."""
 
-    caption: str  # the features that its scores have in common; empty if there are none
+    features: str  # which its scores have in common; empty if there are none
+    by_class: str  # the score of which it holds the values by class; empty if it holds others
     names: tuple[str, ...]
     letters: Mapping[str, str]  # the footnote's letter for each reason why a score is not ranked
     floors: Sequence[Floor]  # most often one, which all entries have
@@ -52,22 +53,22 @@ class Table:
 
 def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[Table]:
     """Makes the tables of all scores except costs: one for each kind of features and at most seven scores."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for name in rankings:
         if name not in COST:
             title = parse_title(name)
-            caption = f"{title.features}, {title.score} by class" if title.of else title.features
-            groups.setdefault(caption, []).append(name)
-    parts = [
-        (caption, names[n : n + _COLUMNS]) for caption, names in groups.items() for n in range(0, len(names), _COLUMNS)
+            groups.setdefault((title.features, title.score if title.of else ""), []).append(name)
+    return [
+        _make_table(*group, names[n : n + _COLUMNS], systems, rankings)
+        for group, names in groups.items()
+        for n in range(0, len(names), _COLUMNS)
     ]
-    return [_make_table(caption, names, systems, rankings) for caption, names in parts]
 
 
 def make_cost_table(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> Table | None:
     """Makes the table of costs, or returns None if no cost was measured."""
     names = [name for name in COST if name in rankings]
-    return _make_table("", names, systems, rankings) if names else None
+    return _make_table("", "", names, systems, rankings) if names else None
 
 
 def format_number(value: float, error: float | None = None) -> tuple[str, str]:
@@ -92,7 +93,7 @@ def format_number(value: float, error: float | None = None) -> tuple[str, str]:
 
 
 def _make_table(
-    caption: str, names: Sequence[str], systems: Sequence[System], rankings: Mapping[str, Ranking]
+    features: str, by_class: str, names: Sequence[str], systems: Sequence[System], rankings: Mapping[str, Ranking]
 ) -> Table:
     reasons = dict.fromkeys(reason for name in names for reason in rankings[name].unranked.values())
     letters = (first + second for first in ("", *ascii_lowercase) for second in ascii_lowercase)
@@ -103,7 +104,7 @@ def _make_table(
             cells = tuple(("", "") if score is None else format_number(score.value, score.error) for score in scores)
             floors.setdefault((entry.reference, cells), []).append(entry.label)
     made = [Floor(reference, cells, labels) for (reference, cells), labels in floors.items()]
-    return Table(caption, tuple(names), dict(zip(reasons, letters)), made)
+    return Table(features, by_class, tuple(names), dict(zip(reasons, letters)), made)
 
 
 def _use_minus(text: str) -> str:

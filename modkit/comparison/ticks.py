@@ -80,14 +80,19 @@ def _format_axis(axis: Axis, scale: str, most: int) -> None:
 def _format_tick(value: float, _: int, *, axis: Axis, even: bool) -> str:
     """Formats a tick; if ticks are even, with just enough digits to tell it from its neighbours."""
     places = axis.get_majorticklocs()
-    if not even or len(places) < 2 or abs(value) >= 1e7:
+    if not even or len(places) < 2:
         return format_short(value)
-    step = float(places[1] - places[0])
-    digits = next((digits for digits in range(7) if math.isclose(round(step, digits), step, rel_tol=1e-3)), None)
-    if digits is None:
-        return format_short(value)
-    text = f"{value:,.{digits}f}"
-    return "0" if not float(text.replace(",", "")) else text.replace("-", "−")
+    step, largest = abs(float(places[1] - places[0])), float(abs(places).max())
+    coarsest = -math.floor(math.log10(step))
+    digits = next(n for n in range(coarsest, coarsest + 4) if math.isclose(round(step, n), step, rel_tol=1e-3))
+    value = round(value, digits)
+    if not value:
+        return "0"
+    if 1e-4 <= largest < 1e7:
+        text = f"{value:,.{max(digits, 0)}f}"
+    else:
+        text = f"{value:,.{math.floor(math.log10(largest)) + digits + 1}g}"
+    return text.replace("-", "−")
 
 
 def _list_labels(axis: Axis) -> Iterator[tuple[Tick, Bbox]]:

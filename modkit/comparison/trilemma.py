@@ -21,7 +21,10 @@ _SPEED = "samples/s"
 
 
 class Axis(NamedTuple):
-    """An axis: its role (`quality`, `coverage` or `speed`), the score that it shows and which direction is better."""
+    """An axis: its role (`quality`, `coverage` or `speed`), the score that it shows and which direction is better.
+
+    One is logarithmic (`log`) only if all that it shows is positive, the score of held-out images included.
+    """
 
     role: str
     score: str
@@ -79,6 +82,7 @@ def make_trilemma(systems: Sequence[System]) -> Trilemma:
     holders = {axis.role: _find_holder(systems, axis.score, rankings[axis.role]) for axis in axes}
     found = {role: entry for role, entry in holders.items() if entry is not None}
     floor = {axis.role: float(found[axis.role].report.floor[axis.score].value) for axis in axes if axis.role in found}
+    axes = tuple(axis._replace(log=axis.log and floor.get(axis.role, 1.0) > 0) for axis in axes)
     references = tuple(dict.fromkeys(entry.reference for entry in found.values()))
     return Trilemma(axes, points, floor, references, _find_dominators(axes, points))
 

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from modkit.cli import console
-from modkit.cli.console import LiveProgress, PlainProgress, make_table, show_progress
+from modkit.cli.console import LiveProgress, PlainProgress, make_table, open_terminal, show_progress
 
 
 def plain():
@@ -56,6 +56,15 @@ def test_a_long_line_is_not_broken_and_paths_are_not_marked_up():
     with show_progress(out) as lines:
         lines.note("[bold]resumed from runs/x[/bold] " + "y" * 100)
     assert shown(out) == "[bold]resumed from runs/x[/bold] " + "y" * 100 + "\n"
+
+
+def test_a_place_in_a_file_is_no_emoji(capsys):
+    """The fault: `spec.yaml:100:5` became a hundred points."""
+    text = "failed: spec.yaml:100:5: local:ring:Ring"
+    for show in (PlainProgress(open_terminal()).note, LiveProgress(open_terminal()).note, open_terminal().print):
+        show(text)
+    open_terminal().print(make_table((":100:",), [[":ring:"]]))
+    assert capsys.readouterr().out.split("\n") == [text] * 3 + [":100: ", ":ring:", ""]
 
 
 def test_bars_move_and_show_the_last_losses():

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -350,6 +351,55 @@ def test_refusals(runs, tmp_path):
     message = "runs that were evaluated, got .*bare; evaluate it with: modkit evaluate .*bare"
     check_refusal(message, compare, [runs["gan"], tmp_path / "bare"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("content", ["report", '{"format": 2, "runs": {}, "trials": []}', "[1]", "{", "[" * 10**5])
+def test_another_file_beside_the_page_is_kept(tmp_path, content):
+    """The fault: `--out RUN/evaluation.html` replaced the run's report by the comparison."""
+    beside = tmp_path / "page.json"
+    beside.write_text(report(1.0, 0.5, 9.0).to_json() if content == "report" else content)
+    before = beside.read_bytes()
+    message = r"compare writes .*page\.json beside its page and expects an earlier comparison or no file there"
+    check_refusal(message, compare, ["no run, for it is refused before any is read"], tmp_path / "page.html")
+    assert beside.read_bytes() == before and list(tmp_path.iterdir()) == [beside]
+
+
+def test_a_path_that_is_no_text_is_escaped(runs, tmp_path):
+    """The fault: after all its work, the page could not be encoded; its data had been written."""
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xe2\x80\xae")  # half a character, and what reorders the rest of a line
+    shutil.copytree(runs["vae"].path, path)
+    made = compare([path], tmp_path / "page.html")
+    text = made.page.read_bytes().decode()
+    assert f"<code>{tmp_path}/caf\\udce9 \\u202e</code>" in text and "\u202e" not in text
+    assert json.loads(made.data.read_bytes())["entries"][0]["run"] == str(path)
+
+
+def test_the_logarithm_is_left_where_the_floor_has_none(runs, tmp_path):
+    """The fault: beside a floor of 0, all systems were the worst; the caption must not speak of a logarithm, either."""
+    for name, fd in (("vae", 100.0), ("gan", 1.0)):
+        shutil.copytree(runs[name].path, tmp_path / name)
+        found = report(fd, 0.5, 9.0)
+        replace(found, floor={"FD (pixels)": replace(found.floor["FD (pixels)"], value=-1e-3)}).save(tmp_path / name)
+    paths = [tmp_path / "vae", tmp_path / "gan"]
+    caption = "Quality is FD (pixels){}, coverage is"
+    assert caption.format("") in compare(paths, tmp_path / "page.html").page.read_text()
+    for path, fd in zip(paths, (100.0, 1.0)):
+        report(fd, 0.5, 9.0).save(path)
+    assert caption.format(" (its logarithm)") in compare(paths, tmp_path / "page.html").page.read_text()
+
+
+def test_only_features_are_called_so(runs, tmp_path):
+    """The fault: the heading "Features: , PSNR (dB) by class"."""
+    shutil.copytree(runs["vae"].path, tmp_path / "vae")
+    names = ("PSNR (dB), class 3", "FD (pixels), class 3", "PSNR (dB)")
+    report(1.0, 0.5, 9.0, **{name: Score(1.0, None, "higher") for name in names}).save(tmp_path / "vae")
+    text = compare([tmp_path / "vae"], tmp_path / "page.html").page.read_text()
+    scores = text.partition('id="scores"')[2].partition('id="trilemma"')[0]
+    headings = ["Features: pixels", "PSNR (dB) by class", "Features: pixels, FD by class"]
+    assert re.findall("<h3>(.*?)</h3>", scores) == headings
+    captions = ["by the features pixels", ", PSNR (dB) by class", "by the features pixels, FD by class", ""]
+    found = [" ".join(caption.split()) for caption in re.findall(r"</b> Scores(.*?), value ±", scores)]
+    assert found == captions
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -35,6 +35,14 @@ def test_seconds_go_on_over_stages_and_sessions(tmp_path):
     assert read_clock(run) == pytest.approx({50: 2.0, 60: 2.5, 100: 6.5, 150: 18.5, 200: 24.5})
 
 
+@pytest.mark.parametrize("seconds", [2.9, 3.0, 3.1])
+def test_a_session_that_begins_where_the_last_did_counts_whether_slow_or_fast(tmp_path, seconds):
+    """The fault: one whose first row took longer than the last row of the killed one was taken for the same."""
+    timing = [tick(100, 4.0, 0), tick(150, 3.0, 100), tick(150, seconds, 100), tick(200, 2 * seconds, 100)]
+    clock = {100: 4.0, 150: 7.0 + seconds, 200: 7.0 + 2 * seconds}
+    assert read_clock(logged(tmp_path, timing=timing)) == pytest.approx(clock)
+
+
 def test_scores_and_losses_by_name(tmp_path):
     rows = [
         {"stage": 0, "step": 50, "losses": {"ae/nll": 1.0}},

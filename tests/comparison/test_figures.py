@@ -31,9 +31,12 @@ BLINDNESS = {
 }
 
 
-def point(number, quality, coverage, speed, ranked=("quality", "coverage", "speed"), label=None):
+ALL_ROLES = ("quality", "coverage", "speed")
+ERRORS = {"quality": 0.1, "coverage": None, "speed": 1.0}
+
+
+def point(number, quality, coverage, speed, ranked=ALL_ROLES, label=None, errors=ERRORS):
     values = {"quality": quality, "coverage": coverage, "speed": speed}
-    errors = {"quality": 0.1, "coverage": None, "speed": 1.0}
     return Point(label or f"s{number}", number, values, errors, frozenset(ranked))
 
 
@@ -113,18 +116,26 @@ def test_a_file_is_the_same_each_time():
     assert draw_radars(ALL, [point(0, 3.0, 0.4, 10.0)], {}) == draw_radars(ALL, [point(0, 3.0, 0.4, 10.0)], {})
 
 
+def share(of_range):
+    return 1 / 6 + 5 / 6 * of_range
+
+
+def bars(axes):
+    """Ends of a radar's error bars by the angle of their axis."""
+    lines = [line.get_segments()[0] for bars in axes.containers for line in bars.lines[2]]
+    return {round(math.degrees(ends[0][0])): ends[:, 1] for ends in lines}
+
+
 def corners(axes):
     """The line through the three corners of a radar plot."""
     return next(line for line in axes.lines if line.get_marker() in ("o", "s", "^"))
 
 
 def test_radar_corners(shown):
-    points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 2.0, 0.5, 100.0)]
+    values = ((4.0, 0.2, 10.0), (1.0, 0.6, 1000.0), (2.0, 0.5, 100.0))
+    points = [point(number, *three, errors={}) for number, three in enumerate(values)]
     figure = draw_radars(ALL, points, {"quality": 0.0, "coverage": 0.8})
     shares = [corners(axes).get_ydata().tolist()[:3] for axes in figure.axes]
-
-    def share(of_range):
-        return 1 / 6 + 5 / 6 * of_range
 
     # quality from 4 to the floor's 0, coverage from .2 to the floor's .8, log speed from 10 to 1000
     np.testing.assert_allclose(shares[0], [share(0), share(0), share(0)], atol=1e-12)
@@ -133,21 +144,40 @@ def test_radar_corners(shown):
 
 
 def test_a_radars_bars_reach_a_standard_error_to_either_side(shown):
+    """The fault: bars ended at the axis' ends, so the best had none outwards and the worst none inwards."""
     points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 2.0, 0.5, 0.5)]
     figure = draw_radars(ALL, points, {})
-
-    def bars(axes):
-        """Ends of the error bars by the angle of their axis."""
-        lines = [line.get_segments()[0] for bars in axes.containers for line in bars.lines[2]]
-        return {round(math.degrees(ends[0][0])): ends[:, 1] for ends in lines}
-
     first, second, third = map(bars, figure.axes)
     assert first.keys() == {90, 330}  # of coverage there is no error
-    np.testing.assert_allclose(first[90], [1 / 6, 1 / 6 + 5 / 6 * 0.1 / 3])  # worse than the worst is at the worst
-    np.testing.assert_allclose(second[90], [1 / 6 + 5 / 6 * 2.9 / 3, 1])
-    whole = math.log(1000) - math.log(0.5)
-    np.testing.assert_allclose(first[330], [1 / 6 + 5 / 6 * math.log(value / 0.5) / whole for value in (9.0, 11.0)])
-    np.testing.assert_allclose(third[330], [1 / 6, 1 / 6 + 5 / 6 * math.log(3) / whole])  # 0.5 - 1 is no speed
+    np.testing.assert_allclose(first[90], [share(0), share(0.2 / 3.2)])  # quality from 4.1 to 0.9
+    np.testing.assert_allclose(second[90], [share(3 / 3.2), share(1)])
+    whole = math.log(1001) - math.log(0.5)
+    np.testing.assert_allclose(first[330], [share(math.log(value / 0.5) / whole) for value in (9.0, 11.0)])
+    np.testing.assert_allclose(second[330], [share(math.log(value / 0.5) / whole) for value in (999.0, 1001.0)])
+    np.testing.assert_allclose(third[330], [share(0), share(math.log(3) / whole)])  # 0.5 - 1 has no logarithm
+    for axes, value in zip(figure.axes, (4.0, 1.0, 2.0)):
+        middle = corners(axes).get_ydata()[0]
+        np.testing.assert_allclose(bars(axes)[90], [middle - 5 / 6 * 0.1 / 3.2, middle + 5 / 6 * 0.1 / 3.2])
+        np.testing.assert_allclose(middle, share((4.1 - value) / 3.2))
+
+
+def test_a_radars_bar_of_what_is_not_ranked_ends_with_the_axis(shown):
+    points = [point(0, 4.0, 0.2, 10.0), point(1, 1.0, 0.6, 1000.0), point(2, 0.9, 0.5, 50.0, ranked=())]
+    figure = draw_radars(ALL, points, {})
+    np.testing.assert_allclose(bars(figure.axes[2])[90], [share(3.1 / 3.2), share(1)])  # 0.8 is beyond 0.9
+
+
+@pytest.mark.parametrize("floor", [0.5, 0.0, -0.01])
+def test_a_radars_floor_without_a_logarithm_leaves_systems_apart(shown, floor):
+    """The fault: beside a floor of 0 or, by rounding, below it, all systems lay at a sixth, and it nowhere."""
+    quality = Axis("quality", "FD (pixels)", "lower", log=True)
+    points = [point(number, value, 0.5, 10.0, errors={}) for number, value in enumerate((100.0, 10.0, 1.0))]
+    figure = draw_radars((quality, COVERAGE, SPEED), points, {"quality": floor})
+    change = math.log if floor > 0 else float
+    whole = change(100.0) - change(floor)
+    for axes, value in zip(figure.axes, (100.0, 10.0, 1.0)):
+        np.testing.assert_allclose(corners(axes).get_ydata()[0], share((change(100.0) - change(value)) / whole))
+        assert next(line for line in axes.lines if line.get_marker() == (2, 2, 90)).get_ydata()[0] == 1
 
 
 def test_a_scatter_has_better_outwards_and_the_front_drawn(shown):
@@ -194,8 +224,34 @@ def test_ticks_tell_their_neighbours_apart(shown):
         np.testing.assert_allclose(read, axis.get_ticklocs(), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (12.6e6, 13.5e6, "1.26e+07"),
+        (0.931, 0.93101, "0.9310025"),
+        (-1e-5, 1e-5, "5e−06"),
+        (9e6, 1.3e7, "1.1e+07"),
+        (0, 1000, "1,000"),
+        (123456780, 123456784, "123,456,782"),
+        (-0.5, 0.5, "−0.25"),
+    ],
+)
+def test_ticks_have_the_digits_that_their_step_needs(shown, low, high, text):
+    """The fault: from 1e7 on, and for steps such as 2.5e-6, neighbours had the same label."""
+    values = np.array([low, high], dtype=np.float64)
+    figure = draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": Curve(values, *[np.arange(2.0)] * 3)}])])
+    figure.draw_without_rendering()
+    axis = figure.axes[0].yaxis
+    texts = [label.get_text() for label in axis.get_ticklabels()]
+    assert text in texts and len(set(texts)) == len(texts)
+    read = [float(one.replace(",", "").replace("−", "-")) for one in texts]
+    tiny = 1e-6 * (high - low)  # ticks are as exact as the floats of the axis
+    np.testing.assert_allclose(read, axis.get_ticklocs(), rtol=1e-12, atol=tiny)
+
+
 def test_what_is_not_ranked_moves_no_scale(shown):
-    points = [point(0, 4.0, 0.2, 10.0), point(1, 2.0, 0.6, 100.0), point(2, 1e-3, 0.9, 1.0, ranked=())]
+    systems = ((4.0, 0.2, 10.0, ALL_ROLES), (2.0, 0.6, 100.0, ALL_ROLES), (1e-3, 0.9, 1.0, ()))
+    points = [point(number, *system, errors={}) for number, system in enumerate(systems)]
     figure = draw_radars(ALL, points, {})
     lines = list(map(corners, figure.axes))
     shares = [line.get_ydata()[:3] for line in lines]
