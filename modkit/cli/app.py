@@ -147,7 +147,7 @@ def doctor(as_json: bool) -> None:
 @app.command(cls=SharedCommand)
 @click.argument("spec", shell_complete=completion.complete_specs)
 @click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
-@click.option("--out", help="The run's directory; runs/NAME by default.")
+@click.option("--out", type=click.Path(), help="The run's directory; runs/NAME by default.")
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
 @click.option("--resume", is_flag=True, help="Resume from the run's last intact checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing run.")
@@ -204,7 +204,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
 @app.command()
 @click.argument("run", shell_complete=completion.complete_runs)
 @click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
-@click.option("--out", required=True, help="The new run's directory.")
+@click.option("--out", type=click.Path(), required=True, help="The new run's directory.")
 @click.option("--from", "step", type=click.IntRange(min=0), help="Step of the checkpoint; the last one by default.")
 @click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
 @click.option(
@@ -242,11 +242,13 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples per batch.")
 @click.option(
     "--out",
+    type=click.Path(),
     help="FILE.png (a grid), .npy or .safetensors, or a new folder of numbered PNGs; samples/seed-SEED.png in the run "
     "by default.",
 )
 @click.option(
     "--noise",
+    type=click.Path(),
     metavar="FILE.npy",
     help="Also write the noise that each sample is made of, as --out FILE.npy does the samples: pairs for reflow.",
 )

@@ -6,7 +6,6 @@
 
 This module imports no torch and prints no errors. The parameters of parts come from the JSON Schema of specs. Another
 process makes the schema, which takes seconds; it is cached until a part, a source file or an installed package changes.
-bash treats `=` as the end of a word and so splits an override into up to three words; other shells keep it whole.
 """
 
 from __future__ import annotations
@@ -19,43 +18,76 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, add_completion_class, split_arg_string
 
 from modkit.errors import split
 from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.runs.cache import find_cache_folder
-from modkit.runs.files import replace_file
+from modkit.runs.files import expand_home, replace_file
 
 if TYPE_CHECKING:
     from modkit.specs.node import Value
     from modkit.specs.spec import Spec
 
-__all__ = ["SLOTS", "complete_kinds", "complete_overrides", "complete_parts", "complete_runs", "complete_specs"]
+__all__ = [
+    "SLOTS", "complete_axes", "complete_kinds", "complete_overrides", "complete_parts", "complete_runs",
+    "complete_specs",
+]  # fmt: skip
 
 SLOTS = ("sampler", "guidance")
 """Slots that only sampling uses: overrides of a run may give them by their bare names."""
 
 _ROOTS = ("model", "data", "train", "evaluate")
 _WRITTEN = ("spec.yaml", "modkit.lock")  # files of a run's folder
+_SPECIAL = re.compile(r"[^\w@%+=:,./~-]")  # what bash may read as more than itself
+_UNSENDABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")  # no line of UTF-8 holds such names
 
 
 class _Bash(BashComplete):
-    """bash's completion, without a space after `=`, `.` and `/`."""
+    """bash's completion, with quoted replies and without a space after `=`, `.` and `/`.
 
-    source_template = BashComplete.source_template.replace(
-        "COMPREPLY+=($value)", "COMPREPLY+=($value); [[ $value == *[./=] ]] && compopt -o nospace"
+    bash ends words at `=` and `:` as well, and a reply replaces only what stands after them. So it gives the line up to
+    the cursor, which is split here as a command is, and the end of the line that a reply replaces.
+    """
+
+    source_template = (
+        BashComplete.source_template.replace('COMP_WORDS="${COMP_WORDS[*]}"', 'COMP_LINE="${COMP_LINE:0:COMP_POINT}"')
+        .replace("COMP_CWORD=$COMP_CWORD", 'COMP_REPLACED="$2"')
+        .replace("read type", "read -r type")
+        .replace("COMPREPLY+=($value)", 'COMPREPLY+=("$value"); [[ $value == *[./=] ]] && compopt -o nospace')
     )
+
+    def complete(self) -> str:
+        """Returns the replies, one a line."""
+        line = os.environ["COMP_LINE"]
+        before = line.removesuffix(os.environ["COMP_REPLACED"])
+        kept = _split_line(before)[-1]  # what stays of the word
+        _, *args, word = _split_line(line)
+        replies = []
+        for item in self.get_completions(args, word):
+            value = item.value.removeprefix(kept)
+            if not before.endswith(("'", '"')):  # a quote that is still open
+                value = _SPECIAL.sub(r"\\\g<0>", value)
+            replies.append(f"{item.type},{value}")
+        return "\n".join(replies)
+
+
+class _Fish(FishComplete):
+    """fish's completion of replies with commas, which names of runs have."""
+
+    source_template = FishComplete.source_template.replace('split ","', 'split -m 1 ","')
 
 
 add_completion_class(_Bash)
+add_completion_class(_Fish)
 
 
 def complete_kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -71,28 +103,25 @@ def complete_parts(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def complete_specs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completes spec files and the folders that lead to them."""
     return [
-        CompletionItem(f"{path}/" if path.is_dir() else str(path))
-        for path in _list_paths(incomplete)
-        if path.is_dir() or path.suffix in (".yaml", ".yml")
+        CompletionItem(f"{typed}/" if os.path.isdir(path) else typed)
+        for typed, path in _list_paths(incomplete).items()
+        if os.path.isdir(path) or path.suffix in (".yaml", ".yml")
     ]
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completes folders of runs and the folders that lead to them."""
     return [
-        CompletionItem(str(path) if all((path / name).exists() for name in _WRITTEN) else f"{path}/")
-        for path in _list_paths(incomplete)
-        if path.is_dir()
+        CompletionItem(typed if all(os.path.exists(path / name) for name in _WRITTEN) else f"{typed}/")
+        for typed, path in _list_paths(incomplete).items()
+        if os.path.isdir(path)
     ]
 
 
 def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completes overrides `path=value` of the spec or run that was typed before."""
-    before, written = _join_words(ctx.params.get("overrides") or ()), incomplete
-    if before and before[-1].partition("=")[2] == "":  # in bash the last word is only the value, or still empty
-        written = f"{before.pop().removesuffix('=')}={incomplete}"
     try:
-        found = list(_complete(_find_tops(ctx, before), written))
+        found = list(_complete(_find_tops(ctx), incomplete))
     except (
         ValueError,
         OSError,
@@ -100,7 +129,15 @@ def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: s
         KeyboardInterrupt,
     ):  # an invalid input is reported when the command runs
         return []
-    return [CompletionItem(text[len(written) - len(incomplete) :], help=said) for text, said in found]
+    return [CompletionItem(text, help=said) for text, said in found]
+
+
+def complete_axes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes axes `path=value,value,…` of a sweep: the path, and the value after the last comma."""
+    path, equals, values = incomplete.partition("=")
+    before, comma, start = values.rpartition(",")
+    found = complete_overrides(ctx, param, f"{path}{equals}{start}")
+    return [CompletionItem(item.value.replace("=", f"={before}{comma}", 1), help=item.help) for item in found]
 
 
 @dataclass(frozen=True)
@@ -222,20 +259,20 @@ def _complete(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, s
             yield from ((text + end, str(place.schema.get("description", ""))) for end in ends)
 
 
-def _find_tops(ctx: click.Context, before: Sequence[str]) -> Mapping[str, _Place]:
-    """Finds the places where an override may start, with earlier overrides applied; for a run also some slots."""
+def _find_tops(ctx: click.Context) -> Mapping[str, _Place]:
+    """Finds the places where an override may start, with earlier overrides applied; some slots by their bare names."""
     from modkit.specs.load import load_spec
     from modkit.specs.yaml import parse
 
-    run = ctx.params.get("run")
+    run, short = ctx.params.get("run"), not {"run", "axes"}.isdisjoint(ctx.params)
     spec = load_spec(Path(run) / "spec.yaml" if run else ctx.params["spec"])
-    for override in before:
+    for override in ctx.params.get("overrides") or ():
         path, _, text = override.partition("=")
         name, dot, rest = path.partition(".")
-        place = _list_tops(spec, short=run is not None).get(name)
+        place = _list_tops(spec, short=short).get(name)
         if place is not None:
             spec = spec.with_value(f"{place.path}{dot}{rest}", parse(text)[0])
-    return _list_tops(spec, short=run is not None)
+    return _list_tops(spec, short=short)
 
 
 def _list_tops(spec: Spec, *, short: bool) -> dict[str, _Place]:
@@ -267,23 +304,22 @@ def _list_parts(kind: str | None, start: str) -> list[tuple[str, str]]:
     return [(one.part.name, one.part.summary) for one in entries if one.part.name.startswith(start)]
 
 
-def _join_words(words: Iterable[str]) -> list[str]:
-    """Joins overrides that bash has split into up to three words."""
-    joined: list[str] = []
-    for word in words:
-        if joined and (word == "=" or joined[-1].endswith("=")):
-            joined[-1] += word
-        else:
-            joined.append(word)
-    return joined
+def _split_line(line: str) -> list[str]:
+    """Splits a line as a shell does; the last word may be empty."""
+    *words, last = split_arg_string(f"{line}_")
+    return [*words, last[:-1]]
 
 
-def _list_paths(incomplete: str) -> list[Path]:
-    """Lists paths that continue the typed text; hidden ones only after a dot."""
-    folder, _, start = incomplete.rpartition("/")
-    base = Path(folder or ("/" if incomplete.startswith("/") else "."))
-    if not base.is_dir():
-        return []
-    hidden = start.startswith(".")
-    names = [name for name in os.listdir(base) if name.startswith(start) and name.startswith(".") == hidden]
-    return [base / name for name in sorted(names)]
+def _list_paths(incomplete: str) -> dict[str, Path]:
+    """Lists paths that continue the typed text, by what would be typed; hidden ones only after a dot."""
+    folder, slash, start = incomplete.rpartition("/")
+    base = Path(expand_home(folder + slash) or ".")
+    with contextlib.suppress(OSError):
+        names = [name for name in sorted(os.listdir(base)) if not _UNSENDABLE.search(name)]
+        hidden = start.startswith(".")
+        return {
+            f"{folder}{slash}{name}": base / name
+            for name in names
+            if name.startswith(start) and name.startswith(".") == hidden
+        }
+    return {}

@@ -59,7 +59,7 @@ __all__ = ["LATENTS"]
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of latents that are drawn.")
 @click.option("--latent", "name", help="The name of a latent or source; the first latent, or else source, by default.")
 @click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
-@click.option("--out", help="FILE.png or FILE.svg; samples/latent-VIEW.png in the run by default.")
+@click.option("--out", type=click.Path(), help="FILE.png or FILE.svg; samples/latent-VIEW.png in the run by default.")
 @report_failures
 def show_latent(run: str, overrides: Sequence[str], view: str | None, **options: Any) -> None:
     """Show the latent space of RUN: one of --manifold, --encode, --traverse, --interpolate, --reconstruct, --arithmetic

@@ -16,7 +16,7 @@ __all__ = ["PLUGINS"]
 @click.option(
     "--kind", default="sampler", show_default=True, shell_complete=complete_kinds, help="Kind of its example part."
 )
-@click.option("--out", help="Its folder: new, empty, or the plug-in's own; modkit-NAME by default.")
+@click.option("--out", type=click.Path(), help="Its folder: new, empty, or the plug-in's own; modkit-NAME by default.")
 @report_failures
 def new_plugin(name: str, kind: str, out: str | None) -> None:
     """Create the plug-in NAME, or add a part to it.

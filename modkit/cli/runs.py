@@ -19,7 +19,9 @@ __all__ = ["RUNS"]
 
 
 @click.group("runs", invoke_without_command=True)
-@click.option("--in", "folder", default="runs", show_default=True, help="The directory to look in and below.")
+@click.option(
+    "--in", "folder", type=click.Path(), default="runs", show_default=True, help="The directory to look in and below."
+)
 @click.option(
     "--where",
     multiple=True,
@@ -56,8 +58,8 @@ def tag_run(run: str, tags: Sequence[str], remove: bool) -> None:
 
 
 @click.command()
-@click.argument("run")
-@click.argument("out", metavar="DIR")
+@click.argument("run", shell_complete=complete_runs)
+@click.argument("out", type=click.Path(), metavar="DIR")
 @click.option("--to", "format", metavar="FORMAT", help="A layout that a plug-in provides; modkit's own by default.")
 @click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @report_failures
@@ -72,7 +74,7 @@ def export(run: str, out: str, format: str | None, checkpoint: str | None) -> No
 @click.command("ema")
 @click.argument("run", shell_complete=complete_runs)
 @click.option("--std", type=float, required=True, help="Width of the average, as a share of the steps: 0.08.")
-@click.option("--out", metavar="DIR", help="The folder; RUN-std-STD by default.")
+@click.option("--out", type=click.Path(), metavar="DIR", help="The folder; RUN-std-STD by default.")
 @click.option("--step", type=click.IntRange(min=1), help="Step at whose weights it ends; the last kept by default.")
 @report_failures
 def rebuild_average(run: str, std: float, out: str | None, step: int | None) -> None:

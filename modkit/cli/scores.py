@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modkit.cli.completion import SLOTS
+from modkit.cli.completion import SLOTS, complete_axes, complete_overrides, complete_runs, complete_specs
 from modkit.cli.failures import report_failures
 from modkit.cli.output import echo, json_option, print_result
 from modkit.cli.shared import PRECISION, SharedCommand
@@ -22,7 +22,8 @@ __all__ = ["SCORES"]
 
 
 @click.command(cls=SharedCommand)
-@click.argument("arguments", nargs=-1, metavar="[RUN [K=V]...]")
+@click.argument("run", required=False, metavar="[RUN", shell_complete=complete_runs)
+@click.argument("overrides", nargs=-1, metavar="[K=V]...]", shell_complete=complete_overrides)
 @click.option(
     "--real", type=click.Path(), help="Data: a folder of images, a .npy file, or a .npz file of mu and sigma."
 )
@@ -47,7 +48,7 @@ __all__ = ["SCORES"]
 )
 @json_option
 @report_failures
-def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
+def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options: Any) -> None:
     """Measure RUN, with overrides such as sampler=ddim, or the samples --fake against the data --real."""
     from modkit.building.migration import load_current_spec
     from modkit.evaluation.evaluate import compute_statistics, evaluate
@@ -61,15 +62,15 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
     target = options.pop("save_statistics")
     of_run = {name: options.pop(name) for name in ("per_class", "checkpoint", "locked", "compile")}
     of_files = {name: options.pop(name) for name in ("real", "fake", "train", "size", "channels", "background")}
-    if arguments:
+    if run is not None:
         if any(of_files.values()) or target:
             raise ValueError("evaluate expects a RUN, or --real and --fake, got both")
-        run = Run.open(arguments[0])
-        spec = load_current_spec(run)
-        overrides = [expand(spec, SLOTS, override) for override in arguments[1:]]
-        report = evaluate_run(run, overrides=overrides, **of_run, **options)
+        opened = Run.open(run)
+        spec = load_current_spec(opened)
+        full = [expand(spec, SLOTS, override) for override in overrides]
+        report = evaluate_run(opened, overrides=full, **of_run, **options)
         if find_rank() == 0:
-            report.save(run.path)
+            report.save(opened.path)
     elif of_files["real"] is None or (of_files["fake"] is None) == (target is None):
         raise ValueError("evaluate expects a RUN, or --real with --fake or --save-statistics")
     elif any(of_run.values()):
@@ -99,9 +100,13 @@ def evaluate(arguments: Sequence[str], as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True)
+@click.argument("runs", nargs=-1, required=True, shell_complete=complete_runs)
 @click.option(
-    "--out", default="comparison.html", show_default=True, help="The page; its data is written beside it as JSON."
+    "--out",
+    type=click.Path(),
+    default="comparison.html",
+    show_default=True,
+    help="The page; its data is written beside it as JSON.",
 )
 @report_failures
 def compare(runs: Sequence[str], out: str) -> None:
@@ -115,9 +120,9 @@ def compare(runs: Sequence[str], out: str) -> None:
 
 
 @click.command()
-@click.argument("spec")
-@click.argument("axes", nargs=-1, required=True, metavar="K=A,B...")
-@click.option("--out", help="The sweep's directory; sweeps/NAME by default.")
+@click.argument("spec", shell_complete=complete_specs)
+@click.argument("axes", nargs=-1, required=True, metavar="K=A,B...", shell_complete=complete_axes)
+@click.option("--out", type=click.Path(), help="The sweep's directory; sweeps/NAME by default.")
 @click.option("-n", "num", type=click.IntRange(min=2), help="Number of samples on each side of an evaluation.")
 @click.option("--features", help="Features of the evaluations.")
 @click.option("--metrics", help="Metrics of the evaluations, separated by commas.")

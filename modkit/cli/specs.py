@@ -26,7 +26,11 @@ __all__ = ["SPECS"]
 @click.command()
 @click.argument("spec", shell_complete=complete_specs)
 @click.argument("overrides", nargs=-1, shell_complete=complete_overrides)
-@click.option("--graph", help="Draw the model to FILE.svg: parts in boxes, types on the arrows, players by colour.")
+@click.option(
+    "--graph",
+    type=click.Path(),
+    help="Draw the model to FILE.svg: parts in boxes, types on the arrows, players by colour.",
+)
 @json_option
 @report_failures
 def check(spec: str, overrides: Sequence[str], graph: str | None, as_json: bool) -> None:

@@ -1,6 +1,9 @@
 import json
 import os
+import pty
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,12 @@ def completed(*words):
     return [item.value for item in ShellComplete(app, {}, "modkit", "").get_completions(before, incomplete)]
 
 
+def make_run(path):
+    path.mkdir(parents=True)
+    (path / "modkit.lock").touch()
+    (path / "spec.yaml").write_text(Path(TRAIN[1]).read_text())
+
+
 def names(kind, start=""):
     return [entry.part.name for entry in get_registry().list_parts(kind) if entry.part.name.startswith(start)]
 
@@ -36,7 +45,7 @@ def test_kinds_and_names_of_parts():
     assert completed("show", "samplers", "d") == []
 
 
-@pytest.mark.parametrize("command", ["train", "check", "diff"])
+@pytest.mark.parametrize("command", ["train", "check", "diff", "sweep"])
 def test_spec_files_and_the_folders_that_lead_to_them(command, tmp_path, monkeypatch):
     for name in ("a.yaml", "b.yml", "ab.txt", ".hidden.yaml", "among/c.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -47,7 +56,41 @@ def test_spec_files_and_the_folders_that_lead_to_them(command, tmp_path, monkeyp
     assert completed(command, "among/") == ["among/c.yaml"]
     assert completed(command, ".h") == [".hidden.yaml"]
     assert completed(command, f"{tmp_path}/b") == [f"{tmp_path}/b.yml"]
+    assert completed(command, "./a") == ["./a.yaml", "./among/"]
     assert completed(command, "nowhere/") == []
+
+
+def test_a_path_in_the_home_folder_stays_as_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.yaml").touch()
+    make_run(tmp_path / "runs/ldm")
+    assert completed("train", "~/") == ["~/a.yaml", "~/runs/"]
+    assert completed("sample", "~/runs/") == ["~/runs/ldm"]
+    assert completed("sample", "~/runs/ldm", "samp") == ["sampler=", "sampler."]
+
+
+def test_names_that_no_reply_can_hold_and_folders_that_cannot_be_read_are_skipped(tmp_path, monkeypatch):
+    for name in (b"caf\xe9", b"two\nlines", "café".encode()):
+        os.mkdir(os.fsencode(tmp_path) + b"/" + name)
+    monkeypatch.chdir(tmp_path)
+    assert completed("sample", "") == completed("train", "") == ["café/"]
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert completed("sample", "") == completed("train", "") == []
+
+
+@pytest.mark.parametrize("words", [
+    ("train", "a.yaml", "--out"), ("branch", "runs/a", "--out"), ("sample", "runs/a", "--out"),
+    ("sample", "runs/a", "--noise"), ("latent", "runs/a", "--out"), ("ema", "runs/a", "--out"), ("export", "runs/a"),
+    ("check", "a.yaml", "--graph"), ("compare", "runs/a", "--out"), ("sweep", "a.yaml", "--out"), ("runs", "--in"),
+    ("evaluate", "--real"), ("new-plugin", "acme", "--out"),
+], ids=" ".join)  # fmt: skip
+def test_the_shell_completes_paths_that_commands_write(words):
+    (item,) = ShellComplete(app, {}, "modkit", "").get_completions(list(words), "ru")
+    assert (item.type, item.value) == ("file", "ru")
 
 
 def test_values_of_an_override_are_the_parts_of_the_slot_or_the_choices():
@@ -76,12 +119,12 @@ def test_an_override_before_counts():
     assert completed(*TRAIN, "model=gan", "model.gen") == ["model.generator=", "model.generator."]
 
 
-def test_bash_gives_an_override_in_up_to_three_words_and_gets_the_last():
-    assert completed(*TRAIN, "model.prior.sampler", "=", "dd") == names("sampler", "dd")
-    assert completed(*TRAIN, "model.prior.sampler", "=") == names("sampler")
-    before = ("model.autoencoder.bottleneck", "=", "lfq")
-    assert completed(*TRAIN, *before, "model.autoencoder.bottleneck.bi") == ["model.autoencoder.bottleneck.bits="]
-    assert completed(*TRAIN, *before, "train.precision", "=", "b") == ["bf16"]
+def test_an_axis_of_a_sweep_is_an_override_with_several_values():
+    sweep = ("sweep", TRAIN[1])
+    assert completed(*sweep, "samp") == ["sampler=", "sampler."]
+    assert completed(*sweep, "sampler=ddim,he") == [f"sampler=ddim,{name}" for name in names("sampler", "he")]
+    assert completed(*sweep, "train.precision=tf32,bf16,fl") == ["train.precision=tf32,bf16,float32"]
+    assert completed(*sweep, "sampler=ddim", "train.compile=t") == ["train.compile=true"]
 
 
 def test_of_a_run_its_folder_and_the_slots_that_sampling_uses(tmp_path, monkeypatch):
@@ -89,9 +132,12 @@ def test_of_a_run_its_folder_and_the_slots_that_sampling_uses(tmp_path, monkeypa
     run = Path("runs/ldm")
     run.mkdir(parents=True)
     assert completed("sample", "runs/") == ["runs/ldm/"]
-    (run / "modkit.lock").touch()
-    (run / "spec.yaml").write_text(Path(TRAIN[1]).read_text())
-    assert completed("sample", "runs/") == ["runs/ldm"]
+    run.rmdir()
+    make_run(run)
+    for command in ("sample", "branch", "latent", "ema", "evaluate", "compare", "export"):
+        assert completed(command, "runs/") == ["runs/ldm"], command
+    assert completed("runs", "tag", "runs/") == completed("compare", "runs/ldm", "runs/") == ["runs/ldm"]
+    assert completed("evaluate", "runs/ldm", "samp") == ["sampler=", "sampler."]
     assert completed("sample", "runs/ldm", "samp") == ["sampler=", "sampler."]
     assert completed("sample", "runs/ldm", "sampler=dd") == [f"sampler={n}" for n in names("sampler", "dd")]
     assert "sampler.eta=" in completed("sample", "runs/ldm", "sampler=ddim", "sampler.")
@@ -195,16 +241,57 @@ def test_a_cache_that_is_broken_or_missing_is_made_again_and_no_failure_is_print
     assert capfd.readouterr() == ("", "")
 
 
-def test_bash_puts_no_blank_after_what_goes_on():
-    source = get_completion_class("bash")(app, {}, "modkit", "_MODKIT_COMPLETE").source_template
-    assert "COMPREPLY+=($value); [[ $value == *[./=] ]] && compopt -o nospace" in source
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_words_that_it_splits_and_quotes_what_it_inserts(tmp_path, monkeypatch):
+    for name in ("z_dim=2,seed=0", "z_dim=2,seed=1", "my runs/a $b"):
+        make_run(tmp_path / "runs" / name)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/modkit"
+    path = f"import sys; sys.path.insert(0, {str(EXAMPLES.parent)!r})"
+    program.write_text(f"#!{sys.executable}\n{path}\nfrom modkit.cli.app import main\nmain()\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    expected = {
+        "sample runs/z\t0\t --seed": ["sample", "runs/z_dim=2,seed=0", "--seed"],  # bash ends words at `=`
+        "export 'runs/z\t1\tx": ["export", "runs/z_dim=2,seed=1", "x"],
+        "evaluate runs/my\ta\tx": ["evaluate", "runs/my runs/a $b", "x"],
+        'compare "runs/my\t': ["compare", "runs/my runs/"],
+        "new-plugin --kind=samp\tx": ["new-plugin", "--kind=sampler", "x"],
+        "train ~/ru\tx": ["train", f"{tmp_path}/runs/x"],
+        f"train {TRAIN[1]} model.prior.sampler=ddi\tx": ["train", TRAIN[1], "model.prior.sampler=ddim", "x"],
+    }
+    assert complete_in_bash(expected, tmp_path) == list(expected.values())
+
+
+def complete_in_bash(lines, folder):
+    """Types lines after `modkit` into a terminal, and returns the words that bash reads from each."""
+    source = get_completion_class("bash")(app, {}, "modkit", "_MODKIT_COMPLETE").source()
+    (folder / "rc").write_text(f"{source}\nread_words() {{ printf '%s\\0' \"$@\" >> words; echo >> words; }}\n")
+    terminal, end = pty.openpty()
+    typed = [f"modkit {line}\x01read_words \n" for line in lines]  # Ctrl-A: what follows is put before the line
+    ends = ["exit\n", "'\nexit\n", '"\nexit\n']  # the last two if a quote was left open
+    os.write(terminal, "".join([*typed, *ends]).encode())
+    command = ["bash", "--noprofile", "--rcfile", folder / "rc", "-i"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    try:
+        subprocess.run(command, cwd=folder, stdin=end, timeout=600, check=True, **quiet)
+    finally:
+        os.close(terminal)
+        os.close(end)
+    return [line.split("\0")[1:-1] for line in (folder / "words").read_text().splitlines()]
+
+
+def test_fish_keeps_what_follows_a_comma():
+    source = get_completion_class("fish")(app, {}, "modkit", "_MODKIT_COMPLETE").source()
+    assert '(string split -m 1 "," $completion)' in source
 
 
 def test_a_shell_is_answered_without_torch():
     program = "import atexit, sys; from modkit.cli.app import main; sys.argv = ['modkit']\n"
     program += "atexit.register(lambda: print({'torch', 'numpy'} & set(sys.modules), file=sys.stderr)); main()"
-    words = f"modkit train {TRAIN[1]} model.prior.sampler = dpm"
-    asked = {"_MODKIT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "5"}
+    line = f"modkit train {TRAIN[1]} model.prior.sampler=dpm"
+    asked = {"_MODKIT_COMPLETE": "bash_complete", "COMP_LINE": line, "COMP_REPLACED": "dpm"}
     told = run_python("-c", program, **asked)
     assert told.stdout.splitlines() == [f"plain,{name}" for name in names("sampler", "dpm")]
     assert told.stderr.strip() == "set()"
