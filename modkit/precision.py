@@ -21,12 +21,22 @@ from torch import Tensor, nn
 
 from modkit.types import Precision
 
-__all__ = ["AUTOCAST", "check_precision", "disable_autocast", "use_precision", "use_tf32", "widen"]
+__all__ = [
+    "AUTOCAST",
+    "check_precision",
+    "disable_autocast",
+    "find_widest",
+    "use_precision",
+    "use_tf32",
+    "widen",
+    "widen_fully",
+]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The precisions that cast products to a narrower type, and the type."""
 
 _AMPERE = (8, 0)  # the first generation of GPUs with TF32
+_WITHOUT_FLOAT64 = {"mps"}
 
 
 def check_precision(precision: str, device: torch.device, model: nn.Module) -> None:
@@ -127,6 +137,26 @@ def widen(value: Tensor) -> Tensor:
         torch.float32
     """
     return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def find_widest(device: torch.device) -> torch.dtype:
+    """The widest type that a device has: float64, or float32 on those without it.
+
+    Examples:
+        >>> find_widest(torch.device("cpu")), find_widest(torch.device("mps"))
+        (torch.float64, torch.float32)
+    """
+    return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
+
+
+def widen_fully(value: Tensor) -> Tensor:
+    """Converts `value` to the widest type of its device.
+
+    Examples:
+        >>> widen_fully(torch.zeros(2)).dtype
+        torch.float64
+    """
+    return value.to(find_widest(value.device))
 
 
 def _keep_tf32() -> Callable[[], None]:

@@ -130,11 +130,10 @@ class Rng:
     def seed_torch(self) -> Iterator[None]:
         """Seeds torch's global generators, which dropout and initialisers use, by this key and first row.
 
-        Their previous states return at the end of the `with` block.
+        They are those of the CPU and of all devices in use. Their previous states return at the end of the `with`
+        block.
         """
-        generators = [torch.default_generator]
-        if torch.cuda.is_initialized():
-            generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+        generators = _list_generators()
         states = [generator.get_state() for generator in generators]
         try:
             for generator in generators:  # torch.manual_seed formats a stack trace for each other kind of device
@@ -173,6 +172,13 @@ def _check_names(names: tuple[int | str, ...]) -> Key:
     if _PLAIN.issuperset(map(type, names)):
         return names
     return tuple(name if isinstance(name, str) else operator.index(name) for name in names)
+
+
+def _list_generators() -> list[torch.Generator]:
+    """Lists torch's global generators: the CPU's, and those of the devices in use."""
+    kinds = [kind for kind in (torch.cuda, torch.xpu) if kind.is_initialized()]
+    chip = [torch.mps._get_default_mps_generator()] if torch.backends.mps.is_available() else []
+    return [torch.default_generator, *(one for kind in kinds for one in kind.default_generators), *chip]
 
 
 def _digest(key: Key) -> bytes:

@@ -2,8 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import build, use
+from modkit import Batch, Rng, TensorType, build, use
+from modkit.bottlenecks.codebook import kmeans
+from modkit.decodings import MaskGIT, Raster
+from modkit.models import Diffusion
+from modkit.models.paths import walk
 from modkit.precision import check_precision, use_precision, use_tf32, widen
+from tests.float64 import Narrow
 from tests.play import shake, spec
 from tests.refusals import check_refusal
 
@@ -97,3 +102,36 @@ def test_samples_in_narrow_precision_are_close_to_those_in_float32_and_of_its_ty
 def test_a_model_in_float64_is_not_sampled_in_narrow_precision():
     model = build(spec(MODELS["gan"])).double()
     check_refusal("bf16 expects weights of float32, got float64", model.sample, 1, precision="bf16")
+
+
+CODES = TensorType((2, 2), classes=3)
+POINTS = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+
+
+def predict(like, codes, i, known=None):
+    """Logits of the next code, or of all, that depend on the codes before."""
+    logits = (codes.float().sum(1, keepdim=True) + torch.arange(3)).sin()
+    return (logits if i is not None else logits[:, None].expand(-1, 4, -1)).as_subclass(type(like))
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda model, x: kmeans(x, torch.zeros(3, 2), Rng(0)),
+        lambda model, x: Raster(CODES)(lambda *given: predict(x, *given), 2, Rng(0)),
+        lambda model, x: MaskGIT(CODES)(lambda *given: predict(x, *given), 2, Rng(0)),
+        lambda model, x: model.bound(Batch(x, {}), 2, Rng(0)),
+        lambda model, x: model.log_prob(Batch(x, {}), 1, Rng(0), steps=2),
+        lambda model, x: walk(x[:2], x[2:4], torch.tensor([0.3], dtype=torch.float64), path="spherical"),
+    ],
+    ids=["k-means", "raster", "maskgit", "bound", "log_prob", "path"],
+)
+def test_devices_without_float64_compute_the_same_in_float32(compute, monkeypatch):
+    model = shake(Diffusion(TensorType((2,)), network="mlp"), 0.1)
+    want = compute(model, POINTS)
+    with pytest.raises(TypeError, match="returns float64"):
+        compute(model, POINTS.as_subclass(Narrow))
+    monkeypatch.setattr("modkit.precision._WITHOUT_FLOAT64", {"cpu"})
+    got = compute(model, POINTS.as_subclass(Narrow))
+    assert got.dtype in (torch.float32, torch.int64)
+    torch.testing.assert_close(got.as_subclass(torch.Tensor).to(want), want, rtol=1e-4, atol=1e-4)

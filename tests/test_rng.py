@@ -149,6 +149,23 @@ def test_on_meta_tensors_draws_have_a_form_alone():
     assert rng.integers("i", torch.empty(3, device="meta"), 0, 9).dtype == torch.int64
 
 
+def test_a_scope_seeds_the_generators_of_all_devices_in_use(monkeypatch):
+    cards = {name: [torch.Generator() for _ in range(num)] for name, num in {"cuda": 2, "xpu": 1, "mps": 1}.items()}
+    for name in ("cuda", "xpu"):
+        monkeypatch.setattr(getattr(torch, name), "is_initialized", lambda: True)
+        monkeypatch.setattr(getattr(torch, name), "default_generators", cards[name])
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "_get_default_mps_generator", lambda: cards["mps"][0])
+    each = [one for kind in cards.values() for one in kind]
+    before = [torch.rand(1, generator=one) for one in each]
+    with Rng(0, "a").seed_torch():
+        drawn = [torch.rand(3, generator=one) for one in each]
+        own = torch.rand(3)
+    assert all(torch.equal(one, own) for one in drawn)
+    after = [torch.rand(1, generator=one) for one in each]
+    assert all(not torch.equal(one, other) for one, other in zip(before, after))
+
+
 def test_scope_is_a_function_of_the_key_and_leaves_the_global_generator_alone():
     def inside(rng):
         with rng.seed_torch():

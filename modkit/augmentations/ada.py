@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from modkit.augmentations.affine import make_matrix, make_shift, make_turn
 from modkit.augmentations.warp import warp
 from modkit.kinds import Step
-from modkit.precision import widen
+from modkit.precision import disable_autocast, widen
 from modkit.rng import Rng
 from modkit.types import TensorType
 
@@ -92,6 +92,10 @@ class ADA(nn.Module):
 
     def forward(self, x: Tensor, rng: Rng) -> Tensor:
         """Augments images, `b c h w`."""
+        with disable_autocast(x.device):  # products of maps, of pixels by the hundred
+            return self._change(x, rng)
+
+    def _change(self, x: Tensor, rng: Rng) -> Tensor:
         wide = widen(x)
         matrix = torch.eye(3, dtype=wide.dtype, device=x.device).expand(len(x), 3, 3)
         if "blit" in self.groups:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from modkit.kinds import Step
 from modkit.ops.nearest import find_nearest
-from modkit.precision import widen
+from modkit.precision import find_widest, widen, widen_fully
 from modkit.rng import Rng
 
 __all__ = ["Codebook", "sample_vectors", "kmeans", "keep_lowest"]
@@ -274,8 +274,8 @@ def kmeans(x: Tensor, codebook: Tensor, rng: Rng, *, num_iters: int = 20) -> Ten
 
 def _seed_centres(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
     """Draws k-means++ seeds: each is a vector, drawn in proportion to its squared distance from the previous ones."""
-    draws = rng.uniform("seeds", torch.empty(len(centres), dtype=torch.float64)).to(x.device)
-    chance = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    chance = torch.ones(len(x), dtype=find_widest(x.device), device=x.device)
+    draws = rng.uniform("seeds", torch.empty(len(centres), dtype=torch.float64)).to(chance.dtype).to(x.device)
     distance = x.new_full((len(x),), float("inf"))
     for k, draw in enumerate(draws):
         cumulative = chance.cumsum(0)
@@ -283,7 +283,7 @@ def _seed_centres(x: Tensor, centres: Tensor, rng: Rng) -> Tensor:
             break
         centres[k] = x[torch.searchsorted(cumulative, draw * cumulative[-1], right=True).clamp_max(len(x) - 1)]
         distance = torch.minimum(distance, (x - centres[k]).square().sum(1))
-        chance = distance.double()
+        chance = widen_fully(distance)
     return centres
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modkit.precision import widen_fully
+
 __all__ = ["sample_categorical", "truncate"]
 
 
@@ -24,8 +26,8 @@ def sample_categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
         >>> sample_categorical(torch.tensor([0.5, 0.0, 0.5]), torch.tensor(0.7))
         tensor(2)
     """
-    cumulative = probabilities.double().cumsum(-1)
-    height = uniform.double()[..., None] * cumulative[..., -1:]
+    cumulative = widen_fully(probabilities).cumsum(-1)
+    height = widen_fully(uniform)[..., None] * cumulative[..., -1:]
     drawn: Tensor = torch.searchsorted(cumulative, height, right=True)[..., 0]
     return drawn.clamp_max(probabilities.shape[-1] - 1)
 

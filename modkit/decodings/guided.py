@@ -41,7 +41,7 @@ def guide(guidance: Guidance, predicts: Mapping[str, Predict], *, mask: int) -> 
     def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
         known = i if known is None else known
         if known is None:
-            share = (codes == mask).double().mean().cpu()
+            share = (codes == mask).sum().cpu().double() / codes.numel()
         else:
             share = torch.tensor(1 - known / codes.shape[1], dtype=torch.float64)
 

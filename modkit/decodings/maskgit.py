@@ -21,6 +21,7 @@ from torch import Tensor
 
 from modkit.decodings.categorical import sample_categorical
 from modkit.kinds import Predict
+from modkit.precision import widen_fully
 from modkit.rng import Rng
 from modkit.samplers.sampling import report_step
 from modkit.types import TensorType
@@ -61,7 +62,7 @@ class MaskGIT:
         size, steps = self.masked[0], len(self.masked) - 1
         codes = torch.full((num, size), self.mask)
         for step, masked in enumerate(self.masked[1:], 1):
-            log_p = predict(codes, None, size - self.masked[step - 1]).double().log_softmax(-1)
+            log_p = widen_fully(predict(codes, None, size - self.masked[step - 1])).log_softmax(-1)
             codes = codes.to(log_p.device)
             unknown = codes == self.mask
             like = log_p[..., 0].float()
@@ -87,5 +88,5 @@ def _schedule_masks(size: int, steps: int) -> list[int]:
 
 
 def _to_gumbel(uniform: Tensor) -> Tensor:
-    """Computes Gumbel noise, float64, from uniform numbers that are multiples of 2^-24 in [0, 1)."""
-    return -(-(uniform.double() + 2**-25).log()).log()
+    """Computes Gumbel noise from uniform numbers that are multiples of 2^-24 in [0, 1)."""
+    return -(-(widen_fully(uniform) + 2**-25).log()).log()

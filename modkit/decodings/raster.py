@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modkit.decodings.categorical import sample_categorical, truncate
 from modkit.kinds import Predict
+from modkit.precision import widen_fully
 from modkit.rng import Rng
 from modkit.samplers.sampling import report_step
 from modkit.types import TensorType
@@ -57,7 +58,7 @@ class Raster:
         codes = torch.zeros(num, self.num, dtype=torch.int64)
         uniform = rng.uniform("codes", torch.empty(num, self.num))
         for i in range(self.num):
-            logits = predict(codes, i).double()
+            logits = widen_fully(predict(codes, i))
             if i == 0:
                 codes, uniform = codes.to(logits.device), uniform.to(logits.device)
             before = codes.clone()

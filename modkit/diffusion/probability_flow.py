@@ -35,7 +35,7 @@ from torch import Tensor
 
 from modkit.diffusion.schedules import find_noise_range
 from modkit.kinds import Denoise, Schedule
-from modkit.precision import widen
+from modkit.precision import find_widest, widen
 from modkit.rng import Rng
 
 __all__ = ["EXACT", "draw_signs", "compute_log_prob"]
@@ -107,7 +107,7 @@ def compute_log_prob(
         z = z + h / 6 * (a + 2 * b + 2 * c + d)
         nats = nats + h / 6 * (div_a + 2 * div_b + 2 * div_c + div_d)
     end = math.hypot(high, std)
-    square = (end / high * z).flatten(1).square().sum(1, dtype=torch.float64)
+    square = (end / high * z).flatten(1).square().sum(1, dtype=find_widest(z.device))
     return nats + numel * (math.log(end / high / math.hypot(low, std)) - math.log(2 * math.pi) / 2) - square / 2
 
 
@@ -133,12 +133,12 @@ def _predict_with_trace(
         flat = x_0_hat.flatten(1)
         if signs:
             sides = [sign.to(y).flatten(1) for sign in signs]
-            products = [(side * _compute_product(flat, y, side)).sum(1, dtype=torch.float64) for side in sides]
+            products = [(side * _compute_product(flat, y, side)).sum(1, dtype=find_widest(y.device)) for side in sides]
             trace = torch.stack(products).mean(0)
         else:
             rows = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
             columns = [_compute_product(flat, y, row.expand_as(flat))[:, index] for index, row in enumerate(rows)]
-            trace = torch.stack(columns, 1).sum(1, dtype=torch.float64)
+            trace = torch.stack(columns, 1).sum(1, dtype=find_widest(y.device))
     return x_0_hat.detach(), trace
 
 

@@ -37,7 +37,7 @@ from torch import Tensor
 from modkit.diffusion.gaussian import add_noise, broadcast, gaussian_kl, interpolate_logvar, move, snr, tau
 from modkit.diffusion.schedules import find_noise_range
 from modkit.kinds import Schedule
-from modkit.precision import widen
+from modkit.precision import find_widest, widen
 from modkit.rng import Rng
 from modkit.types import Denoised
 
@@ -129,20 +129,20 @@ def _estimate_others(
         level = torch.expm1(high + u * (low - high))
         t = schedule.time(torch.rsqrt(level))
         error = widen(x_0) - denoise(add_noise(x_0, eps, schedule.scales(t)), t).x_0
-        return move((high - low) / 2 * (1 + level), x_0, torch.float64) * _sum_squares(error)
+        return move((high - low) / 2 * (1 + level), x_0, find_widest(x_0.device)) * _sum_squares(error)
     white = (ratios[:-1] - ratios[1:]) / (1 + ratios[1:])
     share = white / white.sum()
     step = torch.searchsorted(share.cumsum(0), u, right=True).clamp(max=len(share) - 1)
     t, s = grid[step + 1], grid[step]
     x_0_hat, v = denoise(add_noise(x_0, eps, schedule.scales(t)), t)
-    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / move(share[step], x_0, torch.float64)
+    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / move(share[step], x_0, find_widest(x_0.device))
 
 
 def _compute_kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)), `b`, given the `error` of x_0-hat."""
     if v is None:
         gained = (snr(schedule.scales(s)) - snr(schedule.scales(t))) / 2
-        return move(gained, error, torch.float64) * _sum_squares(error)
+        return move(gained, error, find_widest(error.device)) * _sum_squares(error)
     scales_t, scales_s = schedule.scales(t), schedule.scales(s)
     share = tau(scales_t, scales_s)
     small, large = scales_s[1] ** 2 * share, scales_t[1] ** 2 * share
@@ -157,4 +157,4 @@ def _sum_squares(x: Tensor) -> Tensor:
 
 def _sum(x: Tensor) -> Tensor:
     """Sums over each sample's elements, `b`, float64."""
-    return x.reshape(len(x), -1).sum(1, dtype=torch.float64)
+    return x.reshape(len(x), -1).sum(1, dtype=find_widest(x.device))

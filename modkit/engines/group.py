@@ -134,13 +134,14 @@ class Group:
             )
 
     def reduce(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The means of tensors over processes, computed in float64 in one exchange."""
+        """The means of tensors over processes, in the tensors' own layouts, computed in float64 in one exchange."""
         if not values:
             return {}
         flat = torch.cat([value.detach().reshape(-1).double() for value in values.values()])
         dist.all_reduce(flat)
         parts = torch.split(flat / self.world, [value.numel() for value in values.values()])
-        return {name: part.view_as(value).to(value.dtype) for (name, value), part in zip(values.items(), parts)}
+        pairs = zip(values.items(), parts)  # in a weight's layout, as its optimizer may read them element by element
+        return {name: torch.empty_like(value).copy_(part.view_as(value)) for (name, value), part in pairs}
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over processes; its gradient is the sum of theirs."""

@@ -153,8 +153,8 @@ class Cost(Streaming[Sampled]):
 
 
 def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _describe_settings(model: Model, batch_size: int) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class PathLength(Streaming[Model]):
                 self._measure_speed(model, source, measure, min(_BATCH, self.num - first), rng.rows(first))
                 for first in range(0, self.num, _BATCH)
             ]
-        values = torch.cat(speeds).double().cpu()
+        values = torch.cat(speeds).cpu().double()
         error = float(values.std()) / math.sqrt(self.num)
         settings = {"source": source, "features": self.features, "places": self.places, "eps": self.eps}
         return {"path length": Score(float(values.mean()), error, "lower", {"fake": self.num}, settings=settings)}

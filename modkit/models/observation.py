@@ -23,6 +23,7 @@ from modkit.kinds import Decoder, Likelihood, LikelihoodExtras, read_extras
 from modkit.models.given import call_given
 from modkit.models.posterior import Posterior, get_last
 from modkit.models.step import StepContext
+from modkit.precision import widen_fully
 from modkit.rng import Rng
 from modkit.types import Cond, TensorType, Value
 
@@ -108,6 +109,6 @@ class Observation:
 def _has_levels(x: Tensor, type: TensorType, levels: int) -> bool:
     """Whether all values of x are among `levels` evenly spaced over the range of its type, within rounding."""
     low, high = type.range or (0.0, 1.0)
-    index = (x.double() - low) / (high - low) * (levels - 1)
+    index = (widen_fully(x) - low) / (high - low) * (levels - 1)
     nearest = index.round().clamp(0, levels - 1)
     return bool((index - nearest).abs().max() < _ROUNDING)

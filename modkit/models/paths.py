@@ -16,13 +16,15 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from modkit.precision import widen_fully
+
 __all__ = ["Path", "walk"]
 
 Path: TypeAlias = Literal["linear", "spherical"]
 
 
 def walk(a: Tensor, b: Tensor, t: Tensor, *, path: Path = "linear") -> Tensor:
-    """Computes the places `t` in [0, 1] of paths from `a` to `b`, in float64.
+    """Computes the places `t` in [0, 1] of paths from `a` to `b`, in the widest type of their device.
 
     On a spherical path, lengths go from |a| to |b| evenly, and stay equal where the two are. It is linear between
     latents of one direction.
@@ -42,7 +44,8 @@ def walk(a: Tensor, b: Tensor, t: Tensor, *, path: Path = "linear") -> Tensor:
     """
     if path not in ("linear", "spherical"):
         raise ValueError(f"a path between latents is linear or spherical, got {path!r}")
-    a, b, t = a.double(), b.double(), t.double()
+    a, b = widen_fully(a), widen_fully(b)
+    t = t.to(a.dtype).to(a.device)
     if path == "linear":
         return (1 - t) * a + t * b
     lengths = [one.norm(dim=-1, keepdim=True) for one in (a, b)]

@@ -6,7 +6,7 @@ sampler's steps and noise, runs as before: samples stay the same, callbacks see 
 times of a grid.
 
 A network that cannot be captured, since it waits for the device, goes on as it is. So does one whose graph depends on
-more than its inputs: the first replay on new inputs is compared with the network.
+more than its inputs: the first replay on new inputs is compared with what the network gives for them and before.
 """
 
 from __future__ import annotations
@@ -48,28 +48,30 @@ class CudaCapture:
     One of them is replayed at a time, and what it returns is read before the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         """Captures on a stream of its own; other threads may use the card meanwhile."""
         graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
-        stream = torch.cuda.Stream()
-        torch.cuda.synchronize()
-        gc.disable()  # what it frees may end a capture
-        try:
-            with torch.cuda.stream(stream):
-                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-                try:
-                    out = run()
-                except BaseException:
-                    with suppress(RuntimeError):  # of a capture that has failed
-                        graph.capture_end()
-                    raise
-                graph.capture_end()
-        finally:
-            if collects:
-                gc.enable()
+        with torch.cuda.device(self._device):  # a stream is one of the current card
+            stream = torch.cuda.Stream()
+            torch.cuda.synchronize()
+            gc.disable()  # what it frees may end a capture
+            try:
+                with torch.cuda.stream(stream):
+                    graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                    try:
+                        out = run()
+                    except BaseException:
+                        with suppress(RuntimeError):  # of a capture that has failed
+                            graph.capture_end()
+                        raise
+                    graph.capture_end()
+            finally:
+                if collects:
+                    gc.enable()
         return out, graph.replay
 
 
@@ -82,7 +84,7 @@ def find_capture(device: torch.device) -> Capture | None:
     switch = os.environ.get(_SWITCH, "on")
     if switch not in ("on", "off"):
         raise ValueError(f"{_SWITCH} expects on or off, got {switch!r}")
-    return CudaCapture() if device.type == "cuda" and switch == "on" else None
+    return CudaCapture(device) if device.type == "cuda" and switch == "on" else None
 
 
 @contextmanager
@@ -116,6 +118,7 @@ class _Replayed:
         self._forward, self._name, self._capture = forward, name, capture
         self._calls: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, _Graph | None] = {}
+        self._before: dict[Hashable, Any] = {}  # outputs of graphs that were not replayed yet
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         if is_paused() or torch.is_grad_enabled():
@@ -125,17 +128,22 @@ class _Replayed:
         if self._calls[key] <= _FIRST:
             return self._forward(*given, **named)
         if key not in self._graphs:
-            self._graphs[key] = self._make_graph(given, named)
-            return self._forward(*given, **named)
+            made = self._graphs[key] = self._make_graph(given, named)
+            out = self._forward(*given, **named)
+            if made:
+                self._before[key] = out
+            return out
         graph = self._graphs[key]
         if graph is None:
             return self._forward(*given, **named)
         out = graph(find_tensors((given, tuple(named.values()))))
-        if self._calls[key] == _FIRST + 2 and not _is_near(out, expected := self._forward(*given, **named)):
+        if key not in self._before:
+            return out
+        expected = self._forward(*given, **named)
+        if not _is_near(out, expected, self._before.pop(key)):
             self._warn("its graph computes something else on other inputs")
             self._graphs[key] = None
-            return expected
-        return out
+        return expected
 
     def _make_graph(self, given: tuple[Any, ...], named: dict[str, Any]) -> _Graph | None:
         try:
@@ -174,9 +182,13 @@ def _describe(call: Any) -> Hashable:
     return inputs, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
 
 
-def _is_near(got: Any, expected: Any) -> bool:
-    pairs = zip(find_tensors(got), find_tensors(expected), strict=True)
-    return all(bool((one - other).norm() <= _ROUNDING * other.norm()) for one, other in pairs)
+def _is_near(got: Any, expected: Any, before: Any) -> bool:
+    """Whether what was replayed is what is expected, and not what was given before, which may be as near."""
+    triples = zip(*(find_tensors(each) for each in (got, expected, before)), strict=True)
+    return all(
+        bool((one - two).norm() <= _ROUNDING * two.norm()) and (torch.equal(one, two) or not torch.equal(one, three))
+        for one, two, three in triples
+    )
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:

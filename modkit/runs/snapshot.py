@@ -147,7 +147,7 @@ def _copy(files: Mapping[str, _File], memory: Memory) -> dict[str, Part]:
         data[: len(layout.header)] = layout.header
         for key, value in file.tensors.items():
             part = region[slice(*layout.places[key])]
-            part.view(value.dtype).view(value.shape).copy_(value, non_blocking=True)
+            part.view(value.dtype).view(value.shape).copy_(value, non_blocking=value.is_cuda)
         parts[name] = Part(file.group, data, file.slices, file.frozen)
     for device in cuda:
         torch.cuda.current_stream(device).synchronize()

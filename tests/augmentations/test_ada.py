@@ -66,6 +66,14 @@ def test_colours_are_those_of_the_paper_s_matrices():
         torch.testing.assert_close(made[i], want)
 
 
+def test_under_autocast_it_computes_in_float32():
+    ramp = torch.linspace(-1, 1, 64).expand(4, 1, 64, 64)
+    augment = ADA(TensorType((1, 64, 64), range=(-1.0, 1.0)), groups=["geometry", "color"], p=1.0)
+    want = augment(ramp, Rng(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(augment(ramp, Rng(0)), want, rtol=0, atol=0)
+
+
 def test_p_moves_by_the_signs_every_four_turns():
     part = ADA(X, target=0.5, images=80, p=0.1)
     step, seen = StepContext(Rng(0), training=True), []

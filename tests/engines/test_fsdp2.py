@@ -65,6 +65,20 @@ def test_networks_are_divided_and_made_whole_again(engine):
         own = [*model.autoencoder.parameters()]
 
 
+def test_a_mean_has_the_layout_of_its_gradient(engine):
+    """The fault: Adam reads a contiguous gradient of a channels-last weight in the order of the weight's memory."""
+    layers = [nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    for layer in layers:
+        layer(torch.arange(2 * 3 * 5 * 5).view(2, 3, 5, 5).sin()).square().sum().backward()
+    optimizers = [torch.optim.Adam(layer.parameters(), fused=True) for layer in layers]
+    engine.step(optimizers[0], None)
+    optimizers[1].step()
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    (mean,) = engine.reduce({"w": layers[0].weight}).values()
+    assert mean.stride() == layers[0].weight.stride() and torch.equal(mean, layers[0].weight)
+
+
 @pytest.mark.parametrize(
     ("network", "last"),
     [

@@ -116,6 +116,24 @@ def test_what_no_graph_can_replay_runs_as_it_is_and_says_why(kind, reason, caplo
         assert all(torch.equal(one[0], two[0]) for one, two in zip(got, want)) and net.calls == calls
 
 
+class Shift(Net):
+    """Hardly depends on its inputs."""
+
+    def forward(self, x, cond):
+        return 100 + super().forward(x, cond)[0], x
+
+
+def test_a_graph_that_gives_what_it_gave_before_is_noticed(caplog):
+    """Also where successive outputs are near each other, as are those of a sampler's steps."""
+    net, inputs = Shift(), [torch.full((4, 3), value) for value in torch.linspace(0, 0.1, 8)]
+    with torch.no_grad():
+        want = [net(x, Cond(vector=x))[0] for x in inputs]
+        with replay_networks([net], lambda run: (run(), lambda: None)), caplog.at_level(logging.WARNING):
+            got = [net(x, Cond(vector=x))[0] for x in inputs]
+    assert "something else on other inputs" in caplog.text
+    assert all(map(torch.equal, got, want))
+
+
 def test_sharded_networks_are_left_alone():
     class Shard(torch.Tensor):
         pass

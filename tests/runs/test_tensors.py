@@ -3,8 +3,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modkit.runs.checkpoint import Checkpoint, save
+from modkit.runs.snapshot import Memory, take
 from modkit.runs.tensors import plan_layout, read_tensors
 from tests.processes import READ_PEAK, run_python
 from tests.refusals import check_refusal
@@ -69,10 +71,23 @@ def test_a_file_that_ends_early_is_refused(tmp_path):
         check_refusal("it ends 8 bytes early", read_tensors, file, path.stat().st_size + 8)
 
 
+class Waiting(TorchDispatchMode):
+    """A device whose copies without blocking end later than what follows them, as on MPS."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.copy_.default and args[2:] == (True,):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_snapshot_holds_the_values_of_devices_that_copy_later():
+    with Waiting():
+        part = take(Checkpoint({"g": {"w": torch.tensor([1.0, 2.0])}}), Memory()).parts["g.safetensors"]
+    assert torch.frombuffer(bytearray(part.data[-8:]), dtype=torch.float32).tolist() == [1.0, 2.0]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
 def test_tensors_on_cuda_are_copied_into_page_locked_memory():
-    from modkit.runs.snapshot import Memory, take
-
     memory, values = Memory(), {"w": torch.randn(1000, device="cuda"), "n": torch.arange(3, device="cuda")}
     part = take(Checkpoint({"g": values}), memory).parts["g.safetensors"]
     places = plan_layout(values).places
