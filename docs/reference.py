@@ -38,6 +38,14 @@ MODULES = (
         "modkit.metrics",
         "modkit.engines",
     ),
+    *(
+        f"modkit.diffusion.{name}"
+        for name in (
+            *("gaussian", "schedules", "zero_snr", "log_snr", "parametrizations", "time_sampling", "low_discrepancy"),
+            *("couplings", "alignments", "loss_weights", "uncertainty", "guidance"),
+        )
+    ),
+    *("modkit.optim.optimizers", "modkit.optim.lr_schedules"),
     *("modkit.comparison", "modkit.latent_space", "modkit.testing"),
 )
 """The modules, in the order in which a name that several have is described."""

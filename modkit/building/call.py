@@ -98,7 +98,7 @@ class Given:
     def __init__(self, value: Any, *, make: bool = False) -> None:
         self.value, self.make = value, make
         owner = value if make and hasattr(value, "__qualname__") else type(value)
-        self.__module__, self.__qualname__ = owner.__module__, owner.__qualname__
+        self.__module__, self.__qualname__, self.__name__ = owner.__module__, owner.__qualname__, owner.__name__
         self.implies = read_extras(value if make else type(value), ImpliedExtras).implies
 
     def __call__(self, **types: Any) -> Any:

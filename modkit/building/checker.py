@@ -101,7 +101,7 @@ class _Tried(NamedTuple):
         if self.settings is None:
             return []
         unfed = [one for one in self.find_unmet() if ".metrics[" in one.path]
-        return [*find_unknown(self.site, self.model, self.settings, self.trial.terms), *unfed]
+        return [*_find_unknown_names(self.site, self.model, self.settings, self.trial), *unfed]
 
     def find_unmet(self) -> list[Problem]:
         """Finds what the evaluation would fail for."""
@@ -171,7 +171,7 @@ def _make_report(
     x: TensorType,
     fields: Mapping[str, TensorType],
 ) -> Report:
-    played = _check_training(site, model, settings, trial.terms) if settings else ()
+    played = _check_training(site, model, settings, trial) if settings else ()
     for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
@@ -259,11 +259,14 @@ def _find_unmet(site: Site, model: Model, data: Data | None, x: TensorType, meas
     return [Problem(path, reason, site.plan.spec.find_position(path)) for path, reason in unmet.items()]
 
 
-def _check_training(
-    site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]
-) -> tuple[StageSchedule, ...]:
+def _find_unknown_names(site: Site, model: Model, settings: Settings, trial: Trial) -> list[Problem]:
+    """Finds what settings and weights name and the model does not have; a trial that stopped does not know all."""
+    return find_unknown(site, model, settings, trial.terms, complete=not trial.unchecked)
+
+
+def _check_training(site: Site, model: Model, settings: Settings, trial: Trial) -> tuple[StageSchedule, ...]:
     """Checks settings against a model and returns the stages; problems are recorded by the site."""
-    unknown = find_unknown(site, model, settings, terms)
+    unknown = _find_unknown_names(site, model, settings, trial)
     site.problems += unknown
     _check_precision(site, model, settings)
     _check_compilation(site, settings)

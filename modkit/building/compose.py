@@ -24,6 +24,7 @@ from modkit.building.builder import Factory, Site
 from modkit.building.call import Call, Given
 from modkit.building.composition import Composition
 from modkit.building.exchange import exchange_weights
+from modkit.building.mentions import find_unknown_weights
 from modkit.building.plan import Plan, plan
 from modkit.building.trial import try_model
 from modkit.errors import Problem, SpecError, split
@@ -94,9 +95,11 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     written = Node(write_types(x, fields)) if isinstance(x, TensorType) else None
     planned = plan(Spec(model=model, train=train, x=written), typed=True)
     with torch.random.fork_rng(devices=[]):
-        trial = Site(planned, meta=True)
-        try_model(trial, x, fields, cond)
-        trial.check()
+        check = Site(planned, meta=True)
+        tried, trial = try_model(check, x, fields, cond)
+        check.check()
+        if not trial.unchecked and (unknown := [*find_unknown_weights(check, tried, trial.terms)]):
+            raise SpecError(unknown)
     site = Site(planned, meta=False, seeded=seed is not None)
     composed: Model = site.build_model(x, fields, cond)
     site.check()
@@ -268,12 +271,19 @@ def convert_part(value: Any, kind: str, path: str) -> Any:
             raise SpecError(Problem(path, message))
         if told := [name for name in value.keywords if name in KINDS[kind].given]:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
-        declared = read_parameters(Local.wrap(kind, value.func))
+        try:
+            declared = read_parameters(Local.wrap(kind, value.func))
+        except ValueError:
+            declared = {}  # the planner reports it, at its path
         return Node({"use": name_part(value.func), **_convert_keywords(value.keywords, declared, path)})
     if isinstance(value, Factory) or (inspect.isroutine(value) and _takes_all(value)):
         return Node({"use": Given(value, make=True)})
     if isinstance(value, type) or inspect.isroutine(value):
         return Node({"use": name_part(value)})
+    if KINDS[kind].repeated:
+        given = " and ".join(f"`{name}`" for name in KINDS[kind].given)
+        message = f"got a built {type(value).__name__}, expected a class, a function or a functools.partial"
+        raise SpecError(Problem(path, f"{message}: for each player and stage it is called with {given}"))
     return Node({"use": Given(value)})
 
 

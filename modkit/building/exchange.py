@@ -80,7 +80,8 @@ def _list_free(planned: Plan) -> list[str]:
 def _list_empty(planned: Plan) -> Iterator[str]:
     """Lists the empty slots for parts that a trained model has no use for."""
     for path, call in planned.calls.items():
-        for name, parameter in read_parameters(call.part).items():
+        declared = read_parameters(call.part) if call.arguments else {}  # a part that was given built declares none
+        for name, parameter in declared.items():
             if parameter.slot and KINDS[parameter.slot.kind].spare and call.arguments.get(name) is None:
                 yield f"{path}.{name}"
 

@@ -25,12 +25,14 @@ from modkit.specs.yaml import Source
 from modkit.training.ownership import find_origins
 from modkit.training.players import strip_scope
 
-__all__ = ["drop_leftovers", "find_unknown", "find_weight"]
+__all__ = ["drop_leftovers", "find_unknown", "find_unknown_weights", "find_weight"]
 
 _logger = logging.getLogger(__name__)
 
 
-def find_unknown(site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]]) -> list[Problem]:
+def find_unknown(
+    site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]], *, complete: bool = True
+) -> list[Problem]:
     """Finds the mentions that name nothing, each as a problem at its path.
 
     Args:
@@ -38,17 +40,18 @@ def find_unknown(site: Site, model: Model, settings: Settings, terms: Mapping[st
         model: The model.
         settings: The settings of training.
         terms: Names of each player's losses.
+        complete: Whether these are all losses; otherwise only players are looked for.
     """
     every = {term for names in terms.values() for term in names}
     players = [player.name for player in model.list_active_players()]
-    found = [*_find_unknown_weights(site, model, terms)]
+    found = [*find_unknown_weights(site, model, terms)] if complete else []
 
     def compare(pattern: str, names: Iterable[str], what: str, *path: str | int) -> None:
         if not any(fnmatchcase(name, pattern) for name in names):
             message = f"the pattern {pattern!r} matches none of the {what}: {', '.join(sorted(names))}"
             found.append(Problem(join(path), message, site.plan.spec.find_position(join(path), key=True)))
 
-    for pattern in settings.terms:
+    for pattern in settings.terms if complete else ():
         compare(pattern, every, "losses", "train", "terms", pattern)
     if players:  # a frozen model cannot be trained at all
         for pattern in settings.players:
@@ -58,11 +61,33 @@ def find_unknown(site: Site, model: Model, settings: Settings, terms: Mapping[st
                 compare(pattern, players, "players", "train", "stages", index, "players", number)
     best = settings.checkpoints.best
     logged = {f"{p}/{strip_scope(term, p.rpartition('/')[0])}" for p, names in terms.items() for term in names}
-    if best is not None and best not in logged:
+    if complete and best is not None and best not in logged:
         message = f"got {best!r}, expected one of the logged losses: {', '.join(sorted(logged))}"
         where = "train.checkpoints.best"
         found.append(Problem(where, message, site.plan.spec.find_position(where), suggest(best, logged)))
     return found
+
+
+def find_unknown_weights(site: Site, model: Model, terms: Mapping[str, Iterable[str]]) -> Iterator[Problem]:
+    """Finds the weights of losses that no player has, each as a problem at its path.
+
+    Args:
+        site: The site that built the model.
+        model: The model.
+        terms: Names of each player's losses.
+    """
+    each = {player.name: model.weights(player.name) for player in model.list_active_players()}
+    weighed = {term for player, names in terms.items() for term in names if term in each.get(player, ())}
+    for name, weight in {name: weight for weights in each.values() for name, weight in weights.items()}.items():
+        if name not in weighed:
+            path = find_weight(model, weight, name)
+            *owner, _, term = split(path)
+            scope = name.removesuffix(f"/{term}") if name != term else ""
+            every = {one for names in terms.values() for one in names} - {name}
+            known = ", ".join(sorted(strip_scope(one, scope) for one in every))
+            parts = _describe_parts(site, join(owner))
+            got = f"got a weight of {term!r}, expected one of the losses: {known}; {parts}"
+            yield Problem(path, got, site.plan.spec.find_position(path))
 
 
 def find_weight(model: Model, weight: Weight, name: str) -> str:
@@ -110,21 +135,6 @@ def drop_leftovers(
     for path in reversed(dropped):  # so that indices of lists stay valid
         spec = _remove(spec, path)
     return spec
-
-
-def _find_unknown_weights(site: Site, model: Model, terms: Mapping[str, Iterable[str]]) -> Iterator[Problem]:
-    each = {player.name: model.weights(player.name) for player in model.list_active_players()}
-    weighed = {term for player, names in terms.items() for term in names if term in each.get(player, ())}
-    for name, weight in {name: weight for weights in each.values() for name, weight in weights.items()}.items():
-        if name not in weighed:
-            path = find_weight(model, weight, name)
-            *owner, _, term = split(path)
-            scope = name.removesuffix(f"/{term}") if name != term else ""
-            every = {one for names in terms.values() for one in names} - {name}
-            known = ", ".join(sorted(strip_scope(one, scope) for one in every))
-            parts = _describe_parts(site, join(owner))
-            got = f"got a weight of {term!r}, expected one of the losses: {known}; {parts}"
-            yield Problem(path, got, site.plan.spec.find_position(path))
 
 
 def _describe_parts(site: Site, path: str) -> str:

@@ -140,7 +140,9 @@ class Planner:
         try:
             declared, taken = read_parameters(part), frozenset(list_given_types(part))
         except Exception as error:  # a plug-in's target may fail to import in any way
-            self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}")
+            names = ", ".join(entry.part.name for entry in self.registry.list_parts(part.kind))
+            hint = f"parts of kind {part.kind} with a name: {names}" if isinstance(part, Local) else None
+            self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}", hint)
             return None
         try:
             node = _expand(part, node)
@@ -235,10 +237,14 @@ class Planner:
             return make(value, path)
         return None
 
-    def _plan_given(self, given: Given, kind: str, path: str) -> Call | Ref:
+    def _plan_given(self, given: Given, kind: str, path: str) -> Call | Ref | None:
         """Plans a part given as an object, with the parts it was composed of; its second place is a reference."""
-        if id(given.value) in self.given:
-            ref = Ref(path, self.given[id(given.value)])
+        if (target := self.given.get(id(given.value))) is not None:
+            if (first := self.calls[target].part).kind != kind:
+                message = f"got the built {given.__name__} that is the {first.kind} at {target}"
+                self.report(path, f"{message}, expected another object: one can be a part of one kind only")
+                return None
+            ref = Ref(path, target)
             self.refs.append((ref, kind))
             return ref
         self.given[id(given.value)] = path

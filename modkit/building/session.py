@@ -28,7 +28,10 @@ from modkit.specs.settings import Evaluation
 from modkit.specs.spec import Spec, require_spec
 from modkit.types import TensorType
 
-__all__ = ["Loaded", "Opened", "build", "build_checked", "load", "load_run", "open_data", "open_run", "restore_std"]
+__all__ = [
+    *("Loaded", "Opened", "build", "build_checked", "load", "load_run", "make_data_refusal", "open_data", "open_run"),
+    "restore_std",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -210,10 +213,15 @@ def open_data(run: Run, site: Site) -> Opened:
         data, call = site.make_data(), site.plan.data
         site.check()
         if data is None or call is None:
-            raise ValueError(f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits")
+            raise make_data_refusal(run)
         made = Opened(data, call.part.name, site.make_evaluation(), site)
         site.check()
     return made
+
+
+def make_data_refusal(run: Run) -> ValueError:
+    """Makes the error of a run whose spec has no data, such as one of tensors, where they are needed."""
+    return ValueError(f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits")
 
 
 def open_run(run: Run) -> Opened:

@@ -25,6 +25,7 @@ class Kind:
             them.
         optional: Those of `given` that a part need not declare even where they are not empty: the assembly finds out
             which of its parts take conditions.
+        repeated: Whether its parts are built anew for each player and stage, so that none can be given built.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Kind:
     trained: bool = True
     spare: bool = False
     optional: tuple[str, ...] = ()
+    repeated: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -79,8 +81,8 @@ KINDS: dict[str, Kind] = {
         Kind("corruption", "Corruption", ("x",), "what a sample loses, as fields"),
         Kind("features", "FeatureExtractor", ("x",), "images to features"),
         Kind("metric", "Metric", (), "a measure of samples"),
-        Kind("optimizer", "Optimizer", ("parameters",), "moves parameters"),
-        Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage"),
+        Kind("optimizer", "Optimizer", ("parameters",), "moves parameters", repeated=True),
+        Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage", repeated=True),
         Kind("logger", "Logger", (), "watches a run"),
         Kind("engine", "Engine", ("device",), "processes and devices"),
     )

@@ -120,10 +120,7 @@ def read_parameters(part: Part) -> dict[str, Parameter]:
     found = read_signature(part.load(), given, part)
     for one in found.values():
         if one.record is not None:
-            raise ValueError(
-                f"{part}, parameter {one.name!r}: expected plain data or a slot (a {part.kind} is given "
-                f"{', '.join(given) or 'nothing'}), got {render(one.annotation)}"
-            )
+            raise ValueError(_refuse(part, one.name, given, one.annotation))
     return found
 
 
@@ -158,7 +155,7 @@ def _read_cached(
         except ValueError as error:
             raise ValueError(f"{owner}, parameter {name!r}: {error}") from error
         if slot is None and record is None and (odd := _find_not_plain(annotation)) is not None:
-            raise ValueError(f"{owner}, parameter {name!r}: expected plain data or a slot, got {render(odd)}")
+            raise ValueError(_refuse(owner, name, given, odd))
         help = helps.get(name) or _get_help(annotation)
         own = Own in getattr(annotation, "__metadata__", ())
         result[name] = Parameter(name, annotation, _get_default(target, declared), help, slot, record, own)
@@ -278,6 +275,11 @@ def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parame
             f"{owner}, parameter {declared.name!r}: cannot resolve the annotation {declared.annotation!r}: {error}; "
             "import what it names at run time, not under TYPE_CHECKING"
         ) from error
+
+
+def _refuse(owner: object, name: str, given: Sequence[str], annotation: Any) -> str:
+    told = f" (it is given {', '.join(given)} by name)" if given else ""
+    return f"{owner}, parameter {name!r}: expected plain data or a slot{told}, got {render(annotation)}"
 
 
 def _get_help(annotation: Any) -> str:

@@ -22,7 +22,7 @@ from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
-__all__ = ["apply", "expand", "locate", "split_values"]
+__all__ = ["apply", "expand", "locate", "require_list", "split_values"]
 
 _TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)
 
@@ -60,6 +60,7 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
         SpecError: If an override is malformed or its path cannot be set. The position of the n-th override is
             `<override n>`, counted from 1.
     """
+    require_list(overrides, "overrides")
     parsed = list(_parse(overrides))
     if problems := [_make_problem(spec, one) for one in parsed if one.parts[0] not in TOP]:
         raise SpecError(problems)
@@ -82,6 +83,16 @@ def _make_problem(spec: Spec, override: _Override) -> Problem:
         override.position,
         hint,
     )
+
+
+def require_list(texts: Sequence[str], what: str) -> None:
+    """Refuses a string in place of a list of strings: its letters would be the items.
+
+    Raises:
+        SpecError: If it is one.
+    """
+    if isinstance(texts, str):
+        raise SpecError(Problem("", f"got the string {texts!r}, expected a list of {what}: [{texts!r}]"))
 
 
 def locate(spec: Spec, name: str) -> list[str]:

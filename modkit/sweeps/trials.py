@@ -22,7 +22,7 @@ from modkit.building.plan import Plan, plan
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.runs.files import make_safe_name
 from modkit.specs.node import Node
-from modkit.specs.overrides import apply, expand, split_values
+from modkit.specs.overrides import apply, expand, require_list, split_values
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, walk
 
@@ -70,6 +70,7 @@ def freeze(spec: Spec, axes: Sequence[str]) -> tuple[Trial, ...]:
     Raises:
         SpecError: With all problems of all axes and trials.
     """
+    require_list(axes, "axes")
     spec.to_yaml()  # parts without a name cannot reach another process
     values, numbers = _parse_axes(spec, axes)
     checks = _Checks(spec, numbers)
@@ -119,7 +120,10 @@ class _Checks:
             changed, notices = apply(frozen or self._spec, choices)
             tree = _make_paths_absolute(plan(changed)).tree
             if tree not in self._plans:
-                self._plans[tree] = check(changed).plan  # without what its swaps left over
+                made = check(changed).plan  # without what its swaps left over
+                if made.data is None:
+                    raise SpecError(Problem("data", "missing, expected a data set: the runs of a sweep are trained"))
+                self._plans[tree] = made
         except SpecError as error:
             for problem in error.problems:
                 self._problems.setdefault(self._move_to_axis(problem, choices), {})[label] = None

@@ -108,6 +108,18 @@ def test_a_built_encoder_says_what_it_emits():
     assert model.encode(torch.zeros(2, 1, 8, 8), "continuous").shape == (2, 1, 4, 4)
 
 
+def test_weights_beside_a_part_that_needs_values_are_trusted(tmp_path):
+    """The fault: no loss was known, so that training refused every weight."""
+
+    class Branching(Pooled):
+        def forward(self, x):
+            return super().forward(x) if x.mean().item() < 100 else x
+
+    model = Autoencoder(X, encoder=Branching(), decoder="mlp", weights={"kl": 0.5})
+    run = modkit.fit(model, torch.rand(8, 1, 8, 8), tmp_path / "run", steps=1, batch_size=4, device="cpu")
+    assert run.finished and model.weights("autoencoder")["kl"].value == 0.5
+
+
 def test_the_types_of_a_built_module_are_checked_before_any_other_is_built():
     wrong = nn.Conv2d(3, 1, 3)
     before = wrong.weight.clone()
@@ -193,6 +205,17 @@ def test_findings_of_a_model_that_stands_in_another_too_are_at_its_own_paths():
     assert {note.path for note in review_model(model)} == {"model", "model.guidance.guide"}
 
 
+class Silent(nn.Module):
+    """A network whose output has the wrong shape."""
+
+    def forward(self, x, cond):
+        return x[:, :, :4]
+
+
+def make_tied(module):
+    return Autoencoder(X, encoder=module, bottleneck="identity", decoder=module)
+
+
 class Pair(Model):
     """Two networks."""
 
@@ -236,6 +259,12 @@ class Pair(Model):
         ),
         (lambda: Diffusion(X, network={"use": "mlp", "width": nn.SiLU}), r"model\.network\.width: got .*SiLU"),
         (lambda: GAN(X, discriminators=[MLPNetwork]), r"model\.discriminators: got a list, expected a mapping"),
+        (
+            lambda: Autoencoder(X, encoder="mlp", decoder="mlp", weights={"k": 0.5}),
+            r"model\.weights\.k: got a weight of 'k', expected one of the losses: kl, nll",
+        ),
+        (lambda: make_tied(Pooled()), r"model\.decoder: got the built Pooled that is the encoder at model\.encoder"),
+        (lambda: Diffusion(X, network=Silent()), r"model\.network: the network Silent, .* declares an output of 1×8×8"),
         (lambda: build(use("diffusion")), "build expects a Spec, got a mapping that uses diffusion"),
     ],
 )

@@ -246,7 +246,7 @@ def read_annotated(annotation):
 
 
 test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused = refusals(
-    (TensorType, r"plain data or a slot \(a network is given x, out, cond\), got TensorType"),
+    (TensorType, r"plain data or a slot \(it is given x, out, cond by name\), got TensorType"),
     (list[collections.abc.Callable[[int], int]], "got Callable"),
     (Slot[Encoder] | Slot[Network], r"got slot of encoder \| slot of network"),
     (Slot[int], "got slot of int"),

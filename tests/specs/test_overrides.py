@@ -398,6 +398,12 @@ test_wrong_short_names_are_refused = refusals(
 )
 
 
+def test_a_string_is_no_list_of_overrides(spec):
+    """The fault: each of its letters was an error of its own."""
+    with pytest.raises(SpecError, match=r"^got the string 'name=a', expected a list of overrides: \['name=a'\]$"):
+        apply(spec, "name=a")
+
+
 def test_a_short_name_of_several_slots_lists_their_paths():
     spec = Spec(model=use("latent", prior=use("latent")))
     message = r"2 slots have, expected one of model\.autoencoder\.encoder, model\.prior\.auto"

@@ -123,6 +123,7 @@ def test_a_problem_of_the_spec_itself_is_listed_once(spec):
         (["seed=0", "train.seed=1"], "<axis 2>:1:1: train.seed: got this axis twice: <axis 1> and <axis 2>"),
         (["smapler=ddim"], "<axis 1>:1:1: smapler: got 'smapler', expected a path that starts with one of .*sampler"),
         (["decoding=ddim"], "<axis 1>:1:1: decoding: the model has no such slot"),
+        ("seed=0,1", "got the string 'seed=0,1', expected a list of axes: \\['seed=0,1'\\]"),
         (["a[=1"], "<axis 1>:1:1: got 'a\\[', expected a path"),
         ([f"seed={','.join(map(str, range(MAX_TRIALS + 1)))}"], "got 1001 trials, expected at most 1000"),
     ],
@@ -137,6 +138,13 @@ def test_a_part_without_a_name_cannot_be_swept():
 
     local = Spec(model=use("diffusion", network=use(Local)), data=use("digits"))
     assert "cannot be loaded by name" in problems(local, "seed=0,1")[0]
+
+
+def test_a_spec_without_data_cannot_be_swept_unless_an_axis_names_them():
+    """The fault: every process was started, and failed."""
+    typed = Spec(model=use("gan", z_dim=2), x={"shape": [2]})
+    assert problems(typed, "seed=0,1") == ["data: missing, expected a data set: the runs of a sweep are trained"]
+    assert [trial.label for trial in freeze(typed, ["data=ring,digits"])] == ["data=ring", "data=digits"]
 
 
 def test_a_run_that_a_spec_starts_from_is_found_from_another_folder(tmp_path, spec):
