@@ -14,7 +14,8 @@ __all__ = ["escape_cell", "join_lines", "link_addresses", "render_annotation", "
 __all__ += ["render_page", "render_prose", "render_signature", "render_table", "split_paragraphs"]
 
 _WRITTEN = "<!-- Written by docs/generate.py from the code; change the docstrings there. -->"
-_SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Yields": "Yields", "Raises": "Raises"}
+_SECTIONS = {"Args": "Arguments", "Raises": "Raises"}
+_PARAGRAPHS = re.compile(r"\n\s*\n")
 _TITLE = re.compile(r"([A-Z]\w+):")
 _ADDRESS = re.compile(r"<(?:function|class|bound method)? ?'?([\w.]+).* at 0x[0-9a-f]+>")
 _WIDTH = 100
@@ -34,13 +35,15 @@ def render_table(head: tuple[str, ...], rows: list[list[str]]) -> str:
 def render_prose(docstring: str) -> Iterator[str]:
     """A docstring without its examples; indented paragraphs and tables stay, and `Args:` becomes a list."""
     for title, body in _split_sections(docstring):
-        if title in _SECTIONS:
+        if title in ("Returns", "Yields"):
+            yield f"{title}: {join_lines(body)}"
+        elif title in _SECTIONS:
             items = re.split(r"\n(?=\S)", body)
             entries = [join_lines(item).partition(": ") for item in items]
             yield f"{_SECTIONS[title]}:"
             yield "\n".join(f"- `{name}`: {text}" if text else f"- {name}" for name, _, text in entries)
         elif title != "Examples":
-            for paragraph in split_paragraphs(f"{title}: {body}" if title else body):
+            for paragraph in _PARAGRAPHS.split(f"{title}: {body}" if title else body):
                 if paragraph.startswith(" "):
                     yield f"```text\n{inspect.cleandoc(chr(10) + paragraph)}\n```"
                 elif paragraph:
@@ -54,7 +57,7 @@ def render_example(docstring: str) -> Iterator[str]:
 
 def split_paragraphs(docstring: str) -> list[str]:
     """The paragraphs of a docstring."""
-    return re.split(r"\n\s*\n", inspect.cleandoc(docstring))
+    return _PARAGRAPHS.split(inspect.cleandoc(docstring))
 
 
 def render_method(name: str, function: Callable[..., Any]) -> str:

@@ -130,8 +130,8 @@ class Rng:
     def seed_torch(self) -> Iterator[None]:
         """Seeds torch's global generators, which dropout and initialisers use, by this key and first row.
 
-        They are those of the CPU and of all devices in use. Their previous states return at the end of the `with`
-        block.
+        They are the CPU's and those of every GPU, if any is in use. Their previous states return at the end of the
+        `with` block.
         """
         generators = _list_generators()
         states = [generator.get_state() for generator in generators]
@@ -175,7 +175,7 @@ def _check_names(names: tuple[int | str, ...]) -> Key:
 
 
 def _list_generators() -> list[torch.Generator]:
-    """Lists torch's global generators: the CPU's, and those of the devices in use."""
+    """Lists torch's global generators: the CPU's, and those of every device of a kind in use."""
     kinds = [kind for kind in (torch.cuda, torch.xpu) if kind.is_initialized()]
     chip = [torch.mps._get_default_mps_generator()] if torch.backends.mps.is_available() else []
     return [torch.default_generator, *(one for kind in kinds for one in kind.default_generators), *chip]

@@ -102,7 +102,7 @@ class ResidualQuantizer(Quantizer):
             z_q = z_q + embedding
             commitment = commitment + F.mse_loss(z, z_q.detach())
             codebook = codebook + F.mse_loss(embedding, residual)
-            if step is not None and step.training:
+            if step is not None and step.training and self.training:
                 self._get_book(depth).observe(to_tokens(residual), chosen, step.rng.at(depth))
         losses = {"commitment": self.commitment * commitment}
         if not self.ema:
@@ -122,7 +122,7 @@ class ResidualQuantizer(Quantizer):
 
     def update(self, step: Step) -> None:
         """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
-        if step.training:
+        if step.training and self.training:
             for depth in range(len(self.codebooks)):
                 self._get_book(depth).update(step)
 

@@ -114,7 +114,7 @@ class VectorQuantizer(Quantizer):
         losses = {"commitment": self.commitment * F.mse_loss(z, z_q.detach())}
         if not self.codebook.ema:
             losses["codebook"] = F.mse_loss(z_q, z.detach())
-        if step is not None and step.training:
+        if step is not None and step.training and self.training:
             self.codebook.observe(to_tokens(z), codes.flatten(1), step.rng)
         return self._make_latents(z, codes, z_q, losses)
 
@@ -137,7 +137,7 @@ class VectorQuantizer(Quantizer):
 
     def update(self, step: Step) -> None:
         """Updates usage and, with `ema`, the codes from the vectors of this step; replaces dead codes."""
-        if step.training:
+        if step.training and self.training:
             self.codebook.update(step)
 
     @torch.no_grad()

@@ -100,7 +100,7 @@ def find_weight(model: Model, weight: Weight, name: str) -> str:
         for term, other in inner.weights(player.name).items()
         if other is weight
     ]
-    return join(max(found, key=len))
+    return join(max(found, key=len, default=("model", "weights", name)))
 
 
 def drop_leftovers(

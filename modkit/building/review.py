@@ -20,6 +20,7 @@ from modkit.engines.batch_norm import JOINABLE
 from modkit.errors import Problem, SpecError
 from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model
+from modkit.nn.frozen import is_frozen
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.specs.overrides import apply
@@ -64,7 +65,7 @@ def review_model(model: Model) -> Iterator[Note]:
         >>> [note.path for note in review_model(model) if isinstance(note, Finding)]
         ['model.parametrization']
     """
-    frozen = tuple(f"{name}." for name, module in model.named_modules() if getattr(module, "frozen", False))
+    frozen = tuple(f"{name}." for name, module in model.named_modules() if is_frozen(module))
     origins = find_origins(model)
     for name, part in model.named_modules():
         if not isinstance(part, Model):

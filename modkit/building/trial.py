@@ -95,7 +95,7 @@ class Trial:
         for name, weight in self.model.weights(player.name).items():
             path = find_weight(self.model, weight, name)
             if not callable(weight):
-                self.site.fail(path, f"expected a number or a weight, got a {type(weight).__name__}")
+                self.site.fail(path, f"expected a weight (or, in a slot, a number), got a {type(weight).__name__}")
             elif name in losses and all(loss.shape == () for loss in losses.values()):
                 step = StepContext(Rng("check", player.name))
                 weigh = partial(weigh_losses, losses, {name: weight}, step, last_layer)

@@ -48,6 +48,7 @@ SLOTS = ("sampler", "guidance")
 _ROOTS = ("model", "data", "train", "evaluate")
 _WRITTEN = ("spec.yaml", "modkit.lock")  # files of a run's folder
 _SPECIAL = re.compile(r"[^\w@%+=:,./~-]")  # what bash may read as more than itself
+_SPECIAL_IN_QUOTES = re.compile(r'[$`"\\]')
 _UNSENDABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")  # no line of UTF-8 holds such names
 
 
@@ -67,17 +68,14 @@ class _Bash(BashComplete):
 
     def complete(self) -> str:
         """Returns the replies, one a line."""
+        if "COMP_LINE" not in os.environ:  # a script of another version
+            return super().complete()
         line = os.environ["COMP_LINE"]
         before = line.removesuffix(os.environ["COMP_REPLACED"])
         kept = _split_line(before)[-1]  # what stays of the word
         _, *args, word = _split_line(line)
-        replies = []
-        for item in self.get_completions(args, word):
-            value = item.value.removeprefix(kept)
-            if not before.endswith(("'", '"')):  # a quote that is still open
-                value = _SPECIAL.sub(r"\\\g<0>", value)
-            replies.append(f"{item.type},{value}")
-        return "\n".join(replies)
+        items = self.get_completions(args, word)
+        return "\n".join(f"{item.type},{_quote(item.value.removeprefix(kept), before[-1:])}" for item in items)
 
 
 class _Fish(FishComplete):
@@ -304,6 +302,13 @@ def _list_parts(kind: str | None, start: str) -> list[tuple[str, str]]:
     return [(one.part.name, one.part.summary) for one in entries if one.part.name.startswith(start)]
 
 
+def _quote(value: str, before: str) -> str:
+    """Quotes what stands after a character, which may be a quote that is still open."""
+    if before == "'":
+        return value.replace("'", r"'\''")
+    return (_SPECIAL_IN_QUOTES if before == '"' else _SPECIAL).sub(r"\\\g<0>", value)
+
+
 def _split_line(line: str) -> list[str]:
     """Splits a line as a shell does; the last word may be empty."""
     *words, last = split_arg_string(f"{line}_")
@@ -315,6 +320,8 @@ def _list_paths(incomplete: str) -> dict[str, Path]:
     folder, slash, start = incomplete.rpartition("/")
     base = Path(expand_home(folder + slash) or ".")
     with contextlib.suppress(OSError):
+        if _UNSENDABLE.search(incomplete):
+            return {}
         names = [name for name in sorted(os.listdir(base)) if not _UNSENDABLE.search(name)]
         hidden = start.startswith(".")
         return {

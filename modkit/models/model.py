@@ -348,8 +348,16 @@ class Model(nn.Module, metaclass=Composing):
         return self if self.latents else None
 
     def list_active_players(self) -> tuple[Player, ...]:
-        """Its players, or none if it is frozen: marked so, or with parameters of which none requires gradients."""
-        return () if is_frozen(self) else self.players()
+        """Its players, or none if it is marked frozen or the modules of all its players are frozen."""
+        players = () if self.frozen else self.players()
+        return () if all(map(self._is_frozen, players)) else players
+
+    def _is_frozen(self, player: Player) -> bool:
+        """Whether a player has parameters, in frozen modules alone; one without any may be trained by `prepare`."""
+        modules = [
+            module for module in map(self.get_submodule, player.modules) if any(True for _ in module.parameters())
+        ]
+        return bool(modules) and all(map(is_frozen, modules))
 
     def list_modules(self, *names: str) -> tuple[str, ...]:
         """Returns those of the given attributes that hold modules, for `Player.modules`."""

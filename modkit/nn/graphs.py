@@ -131,7 +131,7 @@ class _Replayed:
             made = self._graphs[key] = self._make_graph(given, named)
             out = self._forward(*given, **named)
             if made:
-                self._before[key] = out
+                self._before[key] = map_tensors(out, torch.clone)  # the caller may change its own
             return out
         graph = self._graphs[key]
         if graph is None:

@@ -146,7 +146,8 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
     """Returns the players of one of a model's stages, for your own training loop.
 
     The modules that the players own are put into train mode, all others into eval mode. Parameters that do not require
-    gradients are in no player's `parameters`, and modules of which none does count as frozen.
+    gradients are in no player's `parameters`, and modules of which none does count as frozen: a player without
+    `parameters`, such as a frozen critic, takes no turn.
 
     Args:
         model: The model.
@@ -333,7 +334,7 @@ def _require(parameters: Iterable[nn.Parameter], required: bool) -> None:
 
 @contextmanager
 def limit_gradients(model: nn.Module, own: Iterable[nn.Parameter] = ()) -> Iterator[None]:
-    """Lets only some parameters of a model require gradients, and whatever takes its turn within the context."""
+    """Lets only some parameters of a model require gradients within the context; turns may switch on others there."""
     before = {name: one.requires_grad for name, one in model.named_parameters()}
     model.requires_grad_(False)
     _require(own, True)

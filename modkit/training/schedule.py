@@ -10,7 +10,7 @@ from modkit.models.condensing import check_condensed
 from modkit.models.model import Model
 from modkit.models.player import Player
 from modkit.specs.settings import PlayerSettings, PowerAverage, Settings, Stage
-from modkit.training.ownership import collect_modules
+from modkit.training.ownership import collect_modules, collect_trained
 
 __all__ = ["StageSchedule", "check_trainable", "match_names", "schedule_stages", "select_settings"]
 
@@ -41,7 +41,8 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
     """
     players = tuple(_override(player, settings) for player in model.list_active_players())
     if not players:
-        raise ValueError("training expects a model with something to train, got a frozen one: set `train: true`")
+        remedy = "set `train: true`, or `requires_grad_(True)` on it"
+        raise ValueError(f"training expects a model with something to train, got a frozen one: {remedy}")
     names = [player.name for player in players]
     for pattern in settings.players:
         match_names(pattern, names, "train.players")
@@ -67,13 +68,14 @@ def check_trainable(model: Model, stage: StageSchedule) -> None:
     """Checks that a stage has something to train or to prepare.
 
     Raises:
-        ValueError: If the modules of its players hold neither parameters nor buffers.
+        ValueError: If its players own modules, but no parameters to train and no buffers.
     """
     paths = [path for player in stage.players for path in player.modules]
-    modules = [model.get_submodule(path) for path in paths]
-    if paths and not any(True for module in modules for _ in (*module.parameters(), *module.buffers())):
+    modules = [module for player in stage.players for module in collect_modules(model, player)]
+    buffers = (one for module in modules for one in module.buffers(recurse=False))
+    if paths and not collect_trained(modules) and next(buffers, None) is None:
         names = ", ".join(player.name for player in stage.players)
-        reason = f"no parameters or buffers in {', '.join(paths)}"
+        reason = f"no parameters to train and no buffers in {', '.join(paths)}"
         raise ValueError(f"training expects stages with something to train, got one of {names} with {reason}")
 
 

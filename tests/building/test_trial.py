@@ -34,7 +34,10 @@ def weigh(step, losses, last_layer):
     [
         ({"decoder": Plain()}, r"^model\.decoder: expected a decoder with `last_layer`, got a Plain without it$"),
         ({"decoder": Torn()}, r"^model\.decoder: it cannot run on its types: AttributeError: 'Torn' .* 'missing'"),
-        ({"weights": {"kl": torch.tensor(0.5)}}, r"^model\.weights\.kl: expected a number or a weight, got a Tensor$"),
+        (
+            {"weights": {"kl": torch.tensor(0.5)}},
+            r"^model\.weights\.kl: expected a weight \(or, in a slot, a number\), got a Tensor$",
+        ),
         (
             {"weights": {"kl": lambda term: weigh}},
             r"^model\.weights\.kl: it cannot weigh a loss of .*: KeyError: 'noth",

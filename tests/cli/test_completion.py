@@ -251,12 +251,14 @@ def test_bash_completes_words_that_it_splits_and_quotes_what_it_inserts(tmp_path
     program.write_text(f"#!{sys.executable}\n{path}\nfrom modkit.cli.app import main\nmain()\n")
     program.chmod(0o755)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("INPUTRC", os.devnull)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     expected = {
         "sample runs/z\t0\t --seed": ["sample", "runs/z_dim=2,seed=0", "--seed"],  # bash ends words at `=`
         "export 'runs/z\t1\tx": ["export", "runs/z_dim=2,seed=1", "x"],
         "evaluate runs/my\ta\tx": ["evaluate", "runs/my runs/a $b", "x"],
-        'compare "runs/my\t': ["compare", "runs/my runs/"],
+        'compare "runs/my\ta\t x': ["compare", "runs/my runs/a $b", "x"],
+        "compare 'runs/my\ta\t x": ["compare", "runs/my runs/a $b", "x"],
         "new-plugin --kind=samp\tx": ["new-plugin", "--kind=sampler", "x"],
         "train ~/ru\tx": ["train", f"{tmp_path}/runs/x"],
         f"train {TRAIN[1]} model.prior.sampler=ddi\tx": ["train", TRAIN[1], "model.prior.sampler=ddim", "x"],

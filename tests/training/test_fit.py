@@ -391,7 +391,9 @@ def test_a_stage_that_trains_nothing_is_refused(tmp_path):
         def losses(self, player, batch, step):
             return {"mean": batch.tensor.mean()}
 
-    with pytest.raises(ValueError, match="something to train, got one of own with no parameters or buffers in net"):
+    with pytest.raises(
+        ValueError, match="something to train, got one of own with no parameters to train and no buffers in net"
+    ):
         modkit.fit(Empty(X), points(), tmp_path / "run", **TINY)
     assert not (tmp_path / "run").exists()
 

@@ -9,7 +9,8 @@ from torch import nn
 
 import modkit
 from modkit import TensorType
-from modkit.models import GAN, Autoencoder, Diffusion, Latent
+from modkit.bottlenecks import VectorQuantizer
+from modkit.models import GAN, Autoencoder, Diffusion, Latent, Player
 from modkit.samplers import Heun
 
 X = TensorType((2,))
@@ -104,6 +105,53 @@ def test_a_frozen_autoencoder_has_no_stage(tmp_path):
     assert model.stages() == (("autoencoder/*",),)
 
 
+class Spread(modkit.Model):
+    """A prior without parameters: the mean and the deviation of the latents, which `prepare` measures."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+        self.register_buffer("ends", torch.zeros(2, *x.shape))
+
+    def players(self):
+        return (Player("spread", ()),)
+
+    def stages(self):
+        return (("*",),)
+
+    def prepare(self, player, batches, rng):
+        x = torch.cat([batch.tensor for batch in batches])
+        self.ends.copy_(torch.stack([x.mean(0), x.std(0)]))
+
+    def losses(self, player, batch, step):
+        return {}
+
+    def draw(self, num, fields, cond, rng):
+        return self.ends[0] + self.ends[1] * rng.normal("x", self.ends.new_empty(num, *self.x.shape))
+
+
+def test_a_prior_without_parameters_is_fitted_to_a_frozen_autoencoder(tmp_path):
+    """The fault: the only parameters of the model are frozen, so that it counted as frozen whole."""
+    vae = SMALL(X)
+    vae.requires_grad_(False)
+    model = Latent(X, autoencoder=vae, prior=Spread)
+    modkit.fit(model, POINTS, tmp_path / "run", **TINY)
+    assert bool((model.prior.ends[1] > 0).all())
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+def test_codes_of_a_frozen_bottleneck_stay(codebook, tmp_path):
+    model = SMALL(
+        TensorType((1, 8, 8)), bottleneck=partial(VectorQuantizer, num_codes=8, channels=2, codebook=codebook)
+    )
+    images = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    modkit.fit(model, images, tmp_path / "first", **TINY)
+    model.bottleneck.requires_grad_(False)
+    before = copy_state(model)
+    modkit.fit(model, images, tmp_path / "run", ema=0.0, **TINY)
+    assert not any(name.startswith("bottleneck.") for name in find_moved(model, before))
+
+
 def test_each_stage_leaves_the_flags_to_the_next(tmp_path):
     model = Latent(X, autoencoder=SMALL, prior=partial(Diffusion, network="mlp"))
     first = next(iter(model.autoencoder.encoder.parameters())).requires_grad_(False)
@@ -119,6 +167,8 @@ def test_a_frozen_critic_judges_but_takes_no_turn(tmp_path):
     before = copy_state(model)
     modkit.fit(model, POINTS, tmp_path / "run", ema=0.0, **TINY)
     assert {name.split(".")[0] for name in find_moved(model, before)} == {"generator"}
+    with pytest.raises(ValueError, match="got one of discriminator with no parameters to train and no buffers"):
+        modkit.fit(model, POINTS, tmp_path / "none", stages=[{"players": ["discriminator"]}], **TINY)
 
 
 def test_a_loop_of_ones_own_leaves_the_flags_as_they_were():
