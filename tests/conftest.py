@@ -2,7 +2,9 @@ import importlib
 
 import pytest
 
+from modkit.data import fashion_mnist
 from modkit.parts.registry import get_registry
+from tests.files import write_fashion_mnist
 
 
 @pytest.fixture
@@ -18,3 +20,17 @@ def site(tmp_path, monkeypatch):
     monkeypatch.undo()
     get_registry.cache_clear()
     importlib.invalidate_caches()
+
+
+@pytest.fixture(scope="session")
+def clothes_folder(tmp_path_factory):
+    """Files of the format of Fashion-MNIST."""
+    folder = tmp_path_factory.mktemp("fashion-mnist") / "files"
+    write_fashion_mnist(folder)
+    return folder
+
+
+@pytest.fixture
+def clothes(clothes_folder, monkeypatch):
+    """Fashion-MNIST, whether or not its files are installed: small ones stand where they would be."""
+    monkeypatch.setattr(fashion_mnist, "_DEBIAN", clothes_folder)

@@ -34,7 +34,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch):
+def offline(monkeypatch, clothes):
     def refuse(*arguments, **keywords):
         if isinstance(arguments[0], socket.socket) and arguments[0].family == socket.AF_UNIX:
             return connect(*arguments)  # to a process of this machine
@@ -52,7 +52,7 @@ def test_there_is_an_example_of_each_system():
     systems += " autoencoder denoising-autoencoder conditional-vae beta-vae-sprites iwae flow-2d"
     systems += " contractive-autoencoder vae-gan"
     systems += " ddgan-25-gaussians latent-ddgan super-resolution-ldm ldm-diffusers minimax-gan-ring ac-gan"
-    systems += " minibatch-gan wgan-gp r3gan stylegan2-ada pacgan-grid dit flow-matching-ring"
+    systems += " minibatch-gan wgan-gp r3gan stylegan2-ada pacgan-grid dit flow-matching-ring ldm-fashion"
     assert {path.stem for path in SPECS} >= set(systems.split())
     assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
 

@@ -60,6 +60,7 @@ def prepare(model, batch):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+@pytest.mark.usefixtures("clothes")
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_the_objects_of_an_example_are_its_spec(path):
     spec = modkit.load_spec(path)
@@ -72,7 +73,7 @@ def test_the_objects_of_an_example_are_its_spec(path):
     assert differing(model, built) == []
     assert plan(Spec.from_yaml(str(modkit.spec_of(model)))).resolved.model == planned.resolved.model
 
-    batch = data.read("train", range(64), Rng(0))
+    batch = data.read("train", range(min(64, data.splits["train"])), Rng(0))
     for each in (model, built):
         prepare(each, batch)
     assert differing(model, built) == []
