@@ -307,6 +307,8 @@ def _try_settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
 
 
 def _schedule(site: Site, model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
+    if not model.list_active_players():  # what is frozen whole can be built and sampled; training refuses it
+        return ()
     try:
         return schedule_stages(model, settings)
     except ValueError as error:

@@ -83,7 +83,7 @@ def test_a_model_without_latents_neither_encodes_nor_decodes():
 def test_what_is_frozen_has_no_active_players():
     class Game(Noise):
         def players(self):
-            return (Player("one", ("scale",)),)
+            return (Player("one", ()),)
 
     model = Game(VECTOR)
     assert model.list_active_players() == model.players() != () and model.stages() == (("*",),)
