@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 def find_unknown(
-    site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]], *, complete: bool = True
+    site: Site, model: Model, settings: Settings, terms: Mapping[str, Iterable[str]], *, complete: bool
 ) -> list[Problem]:
     """Finds the mentions that name nothing, each as a problem at its path.
 

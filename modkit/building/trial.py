@@ -93,28 +93,30 @@ class Trial:
         """Checks that each weight, on its own, can weight its loss."""
         last_layer = self.model.get_parameter(player.last_layer) if player.last_layer else None
         for name, weight in self.model.weights(player.name).items():
-            path = find_weight(self.model, weight, name)
+            find = partial(find_weight, self.model, weight, name)
             if not callable(weight):
-                self.site.fail(path, f"expected a weight (or, in a slot, a number), got a {type(weight).__name__}")
+                self.site.fail(find(), f"expected a weight (or, in a slot, a number), got a {type(weight).__name__}")
             elif name in losses and all(loss.shape == () for loss in losses.values()):
                 step = StepContext(Rng("check", player.name))
                 weigh = partial(weigh_losses, losses, {name: weight}, step, last_layer)
-                self._attempt(weigh, path, f"it cannot weigh a loss of {player.name}")
+                self._attempt(weigh, find, f"it cannot weigh a loss of {player.name}")
 
-    def _attempt(self, run: Callable[[], Any], at: str | None = None, what: str = "it cannot run on its types") -> Any:
-        """Runs something, and records an error: at a path if one is given, otherwise at the part that it comes from."""
+    def _attempt(
+        self, run: Callable[[], Any], find: Callable[[], str] | None = None, what: str = "it cannot run on its types"
+    ) -> Any:
+        """Runs something, and records an error: at the path that is found, or else at the part that it comes from."""
         try:
             return run()
         except _Emission as error:
             self.site.fail(error.path, str(error))
         except Exception as error:
-            path = at or self._find_culprit(error.__traceback__)
+            path = find() if find else self._find_culprit(error.__traceback__)
             if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             elif lack := self._describe_lack(path, error):
                 self.site.fail(path, lack)
             else:
-                report = self.site.fail if at else self.site.refuse
+                report = self.site.fail if find else self.site.refuse
                 report(path, f"{what}: {'' if isinstance(error, ValueError) else f'{type(error).__name__}: '}{error}")
         return None
 

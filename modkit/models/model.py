@@ -22,9 +22,8 @@ from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
 from modkit.models.given import draw_fields, pass_fields
 from modkit.models.passes import select_fields
-from modkit.models.player import Player
+from modkit.models.player import Player, is_idle
 from modkit.models.request import check_numbers, check_start_noise, choose_seed, expand_field
-from modkit.nn.frozen import is_frozen
 from modkit.nn.graphs import find_capture, replay_networks
 from modkit.nn.narrowed_weights import narrow_weights
 from modkit.nn.units import find_networks
@@ -350,14 +349,7 @@ class Model(nn.Module, metaclass=Composing):
     def list_active_players(self) -> tuple[Player, ...]:
         """Its players, or none if it is marked frozen or the modules of all its players are frozen."""
         players = () if self.frozen else self.players()
-        return () if all(map(self._is_frozen, players)) else players
-
-    def _is_frozen(self, player: Player) -> bool:
-        """Whether a player has parameters, in frozen modules alone; one without any may be trained by `prepare`."""
-        modules = [
-            module for module in map(self.get_submodule, player.modules) if any(True for _ in module.parameters())
-        ]
-        return bool(modules) and all(map(is_frozen, modules))
+        return () if all(is_idle(player, self) for player in players) else players
 
     def list_modules(self, *names: str) -> tuple[str, ...]:
         """Returns those of the given attributes that hold modules, for `Player.modules`."""

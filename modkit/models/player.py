@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["Player", "prefix_player"]
+from torch import nn
+
+from modkit.nn.frozen import is_frozen
+
+__all__ = ["Player", "is_idle", "prefix_player"]
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,17 @@ def prefix_player(player: Player, name: str) -> Player:
         against=tuple(f"{name}/{other}" for other in player.against),
         last_layer=player.last_layer and f"{name}.{player.last_layer}",
     )
+
+
+def is_idle(player: Player, model: nn.Module) -> bool:
+    """Whether all parameters of a player are in frozen modules of its model; one without any may still be prepared.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> model[0].requires_grad_(False)
+        Linear(in_features=2, out_features=2, bias=True)
+        >>> is_idle(Player("one", ("0",)), model), is_idle(Player("other", ("1",)), model)
+        (True, False)
+    """
+    modules = [one for one in map(model.get_submodule, player.modules) if any(True for _ in one.parameters())]
+    return bool(modules) and all(map(is_frozen, modules))

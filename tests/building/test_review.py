@@ -11,6 +11,7 @@ from modkit.building import review
 from modkit.building.checker import examine
 from modkit.building.session import load_run
 from modkit.engines.ddp import DDPEngine
+from modkit.kinds import Finding
 from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
@@ -257,6 +258,14 @@ def test_a_frozen_piece_is_only_warned_of(tmp_path):
     assert frozen.path == "model.prior.parametrization" and not frozen.refused
     trained = use("latent", autoencoder=use("autoencoder", **MLP), prior=use("run", **piece, train=True))
     assert examine(spec(trained)).findings[0].refused
+
+
+def test_what_flags_freeze_is_only_warned_of():
+    model = Diffusion(TensorType((4, 8, 8)), network="mlp", parametrization="eps")
+    for frozen in (False, True):
+        model.requires_grad_(not frozen)
+        (finding,) = (note for note in review.review_model(model) if isinstance(note, Finding))
+        assert finding.refused is not frozen
 
 
 def test_a_run_without_findings_has_none_in_its_lock(tmp_path):

@@ -284,6 +284,13 @@ def complete_in_bash(lines, folder):
     return [line.split("\0")[1:-1] for line in (folder / "words").read_text().splitlines()]
 
 
+def test_a_script_of_an_earlier_version_is_answered(monkeypatch):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    monkeypatch.setenv("COMP_WORDS", "modkit show samp")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert get_completion_class("bash")(app, {}, "modkit", "_MODKIT_COMPLETE").complete() == "plain,sampler"
+
+
 def test_fish_keeps_what_follows_a_comma():
     source = get_completion_class("fish")(app, {}, "modkit", "_MODKIT_COMPLETE").source()
     assert '(string split -m 1 "," $completion)' in source

@@ -93,15 +93,10 @@ def test_what_diffusers_samples_from_what_was_convert(tmp_path):
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("part", ["flow-euler", "dpm-solver++", "unipc"])
-def test_what_diffusers_samples_on_the_line(tmp_path, part):
-    sampler = use(f"diffusers/{part}", steps=4)
-    run = make_run(tmp_path / "run", diffusion(sampler=sampler, parametrization="flow", schedule="flow"))
-    out = export(run, tmp_path / "out", to="diffusers")
+def check_samples(run, out, kind):
+    """Holds the samples of a run to those of the U-Net and the scheduler that were exported, of the same noise."""
     unet = diffusers.UNet2DModel.from_pretrained(out / "unet")
-    config = json.loads((out / "scheduler" / "scheduler_config.json").read_text())
-    scheduler = getattr(diffusers, config["_class_name"]).from_pretrained(out / "scheduler")
+    scheduler = kind.from_pretrained(out / "scheduler")
     scheduler.set_timesteps(4)
     model = load(run)
     x = model.allocate(2, model.start_noise).normal_(generator=torch.Generator().manual_seed(1))
@@ -109,6 +104,16 @@ def test_what_diffusers_samples_on_the_line(tmp_path, part):
     for timestep in scheduler.timesteps:
         x = scheduler.step(unet(x, timestep).sample, timestep, x).prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["flow-euler", "dpm-solver++", "unipc"])
+def test_what_diffusers_samples_on_the_line(tmp_path, part):
+    sampler = use(f"diffusers/{part}", steps=4)
+    run = make_run(tmp_path / "run", diffusion(sampler=sampler, parametrization="flow", schedule="flow"))
+    out = export(run, tmp_path / "out", to="diffusers")
+    config = json.loads((out / "scheduler" / "scheduler_config.json").read_text())
+    check_samples(run, out, getattr(diffusers, config["_class_name"]))
 
 
 @torch.no_grad()
@@ -130,15 +135,7 @@ def test_what_clips_the_samples_of_a_model_of_pixels_is_saved_or_warned_of(tmp_p
         scheduler = diffusers.DDIMScheduler.from_pretrained(out / "scheduler")
         assert (scheduler.config.clip_sample, scheduler.config.clip_sample_range) == (True, 1.0)
     if part == "dpm-solver++":
-        unet = diffusers.UNet2DModel.from_pretrained(out / "unet")
-        scheduler = diffusers.DPMSolverMultistepScheduler.from_pretrained(out / "scheduler")
-        scheduler.set_timesteps(4)
-        model = load(run)
-        x = model.allocate(2, model.start_noise).normal_(generator=torch.Generator().manual_seed(1))
-        ours = sample(model.sampler, model.denoiser({}, Cond()), x, rng=Rng(0))
-        for timestep in scheduler.timesteps:
-            x = scheduler.step(unet(x, timestep).sample, timestep, x).prev_sample
-        torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+        check_samples(run, out, diffusers.DPMSolverMultistepScheduler)
 
 
 @torch.no_grad()
