@@ -1,3 +1,4 @@
+import gc
 import importlib
 
 import pytest
@@ -5,6 +6,12 @@ import pytest
 from modkit.data import fashion_mnist
 from modkit.parts.registry import get_registry
 from tests.files import write_fashion_mnist
+
+
+def pytest_collection_finish():
+    """Keeps the collector from going through every module and test again each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -19,5 +19,5 @@ def is_frozen(module: nn.Module) -> bool:
     """
     if getattr(module, "frozen", False):
         return True
-    flags = [one.requires_grad for one in module.parameters()]
-    return bool(flags) and not any(flags)
+    flags = (one.requires_grad for one in module.parameters())
+    return next(flags, None) is False and not any(flags)
