@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Position", "Problem", "SpecError", "join", "shorten", "split", "suggest"]
+__all__ = ["Position", "Problem", "SpecError", "describe_exception", "join", "shorten", "split", "suggest"]
 
 _BARE = re.compile(r"""[^.\[\]"'=\s]+""")
 _STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
@@ -115,6 +116,28 @@ def _fold(name: str) -> str:
 def shorten(text: str) -> str:
     """A text as a message quotes it: at most 60 characters, or its first 50 and its length."""
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
+
+
+def describe_exception(error: BaseException) -> str:
+    """Describes an exception on one line, with the place that raised it, if that is not where it was caught.
+
+    Examples:
+        >>> try:
+        ...     {}["a"]
+        ... except KeyError as error:
+        ...     print(describe_exception(error))
+        KeyError: 'a'
+    """
+    import importlib
+    import traceback
+
+    text = " ".join("".join(traceback.format_exception_only(type(error), error)[-1:]).split())
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    machinery = ("<frozen importlib", os.path.dirname(importlib.__file__))
+    places = [(one.filename, one.lineno) for one in frames if not one.filename.startswith(machinery)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    return f"{text} ({os.path.basename(places[-1][0])}, line {places[-1][1]})" if places else text
 
 
 def join(parts: Sequence[str | int]) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 import pluggy
+
+from modkit.errors import describe_exception
 
 __all__ = ["Local", "Part", "format_target", "hookimpl", "import_target", "split_name"]
 
@@ -62,7 +64,7 @@ class Part:
         Raises:
             ValueError: If the target is not of the form `module.path:Name`, the module has no such name, or it is not
                 callable.
-            ImportError: If the module cannot be imported.
+            ImportError: If the module cannot be imported, whatever it raises; the message names the part.
         """
         return import_target(self.target, f"part {self}")
 
@@ -122,16 +124,22 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
 
     Raises:
         ValueError: If the target is not of that form, the module has no such name, or it is not callable.
-        ImportError: If the module cannot be imported.
+        ImportError: If the module cannot be imported, whatever it raises: a plug-in's module may have any defect, and
+            even one that exits must not end the program.
     """
     module, _, name = target.partition(":")
     if not module or not name:
         raise ValueError(f"{owner} expects a target 'module.path:Name', got {target!r}")
-    value: Any = importlib.import_module(module)
-    for attribute in name.split("."):
-        if not hasattr(value, attribute):
-            raise ValueError(f"{owner}: module {module} has no {name!r}")
-        value = getattr(value, attribute)
+    try:
+        value: Any = importlib.import_module(module)
+        for attribute in name.split("."):
+            value = getattr(value, attribute, MISSING)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ImportError(f"{owner} cannot be imported: {describe_exception(error)}") from error
+    if value is MISSING:
+        raise ValueError(f"{owner}: module {module} has no {name!r}")
     if not callable(value):
         raise ValueError(f"{owner} expects a callable target, got {value!r}")
     return value  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ from torch import nn
 from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
 from modkit.building.composition import Composition, Origin
 from modkit.building.exchange import drop_spare
+from modkit.building.members import check_members
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join, split
@@ -199,6 +200,7 @@ class Site:
             limit_modules(),
         ):
             value = make(**given, **arguments)
+        check_members(call.part.kind, value)
         if isinstance(value, nn.Module):
             self._mark(value, self._locate(call))
             if call.trained:
@@ -213,6 +215,7 @@ class Site:
             value = given(**types)
         if isinstance(given.value, Factory):
             return value
+        check_members(call.part.kind, value)
         composed: Composition | None = getattr(value, "composition", None)
         if composed:
             _check_composed(value, composed, types)
@@ -252,7 +255,7 @@ class Site:
         if self.weights:
             folder = find_run(call.trained.path, self.plan.spec)
             module.load_state_dict(drop_spare(read_piece(folder, call.trained.at), self.plan, call.path))
-            mark_trained(module)
+        mark_trained(module)  # without weights, too: those of a checkpoint go on from the piece's
 
     def _record(self, record: Record) -> Any:
         return record.type(**{name: self.convert_argument(value) for name, value in record.arguments.items()})

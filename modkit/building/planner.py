@@ -139,7 +139,10 @@ class Planner:
     def _make_call(self, part: Part, node: Node, path: str, trained: Trained | None = None) -> Call | None:
         try:
             declared, taken = read_parameters(part), frozenset(list_given_types(part))
-        except Exception as error:  # a plug-in's target may fail to import in any way
+        except ImportError as error:
+            self.report(path, str(error))
+            return None
+        except Exception as error:  # a plug-in's signature may fail to be read in any way
             names = ", ".join(entry.part.name for entry in self.registry.list_parts(part.kind))
             hint = f"parts of kind {part.kind} with a name: {names}" if isinstance(part, Local) else None
             self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}", hint)

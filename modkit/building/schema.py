@@ -15,12 +15,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Default
-from modkit.part import Part
 from modkit.parts import docstrings
 from modkit.parts.annotation import DICTS, LISTS, list_members, strip_annotated
-from modkit.parts.registry import get_registry
+from modkit.parts.registry import Entry, get_registry
 from modkit.parts.signature import MISSING, Parameter, SlotShape, read_parameters, read_signature
-from modkit.parts.validation import LIMIT
+from modkit.parts.validation import LIMIT, validate
 from modkit.specs.event import KEYS
 from modkit.specs.implied import list_implied
 from modkit.specs.settings import Evaluation, Settings
@@ -48,7 +47,7 @@ _TRAINED: _Schema = {
     "type": "object",
     "description": "A trained part of another run, frozen unless `train` is set.",
     "properties": {
-        "use": {"const": "run"},
+        "use": {"enum": ["run"]},
         "path": {"type": "string", "description": "The run's directory."},
         "at": {"type": "string", "description": "Path of the part in that run's spec.", "default": "model"},
         "train": {"type": "boolean", "description": "Whether it is trained further.", "default": False},
@@ -71,7 +70,7 @@ def make_schema() -> dict[str, Any]:
         >>> sorted(make_schema()["properties"])
         ['data', 'evaluate', 'model', 'name', 'train', 'x']
     """
-    entries = [(kind, entry.part) for kind in KINDS for entry in get_registry().list_parts(kind)]
+    entries = [(kind, entry) for kind in KINDS for entry in get_registry().list_parts(kind)]
     fields = {"type": "object", "additionalProperties": _make_type("Type of a field of the sample.", {})}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -89,8 +88,8 @@ def make_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "definitions": {
             **{kind: _make_kind(kind) for kind in KINDS},
-            **{_make_name(kind, part.name): _make_part(part) for kind, part in entries},
-            **{_make_name(kind, part.name, _DEFAULT): _make_part(part, named=False) for kind, part in entries},
+            **{_make_name(kind, one.part.name): _make_part(one) for kind, one in entries},
+            **{_make_name(kind, one.part.name, _DEFAULT): _make_part(one, named=False) for kind, one in entries},
         },
     }
 
@@ -108,17 +107,22 @@ def _make_type(description: str, more: _Schema) -> _Schema:
 
 def _make_kind(kind: str) -> _Schema:
     """Makes the schema of a part of a kind: its name, a mapping with `use`, a reference or a part of another run."""
-    names = [entry.part.name for entry in get_registry().list_parts(kind)]
+    registry = get_registry()
+    entries = registry.list_parts(kind)
+    names = [entry.part.name for entry in entries]
+    others = [other for entry in entries for other in registry.list_other_names(entry)]
     named = [{"$ref": f"#/definitions/{_make_name(kind, name)}"} for name in names]
     return {
         "description": KINDS[kind].summary,
-        "anyOf": [{"enum": names}, *named, _REFERENCE, _TRAINED],
+        "anyOf": [{"enum": names}, *([{"enum": others}] if others else []), *named, _REFERENCE, _TRAINED],
     }
 
 
-def _make_part(part: Part, *, named: bool = True) -> _Schema:
-    """Makes the schema of a part's parameters, with its name unless it is the slot's default."""
-    use = {"use": {"const": part.name, "description": part.summary}} if named else {}
+def _make_part(entry: Entry, *, named: bool = True) -> _Schema:
+    """Makes the schema of a part's parameters, with its names unless it is the slot's default."""
+    part = entry.part
+    names = [part.name, *get_registry().list_other_names(entry)]
+    use = {"use": {"enum": names, "description": part.summary}} if named else {}
     try:
         found = _make_object(read_parameters(part), docstrings.read_summary(part.load()) or part.summary)
     except Exception:  # a plug-in's target may fail to import in any way
@@ -145,12 +149,8 @@ def _make_parameter(parameter: Parameter, implied: Collection[str]) -> _Schema:
     found = _make_value(parameter, implied)
     if parameter.help:
         found = {"description": parameter.help, **({"allOf": [found]} if "$ref" in found else found)}
-    default = parameter.default
-    if isinstance(default, Default):
-        return {**found, "default": default.name}
-    if default is None or isinstance(default, bool | int | float | str | list | dict):
-        return {**found, "default": default}
-    return found
+    default = parameter.default.name if isinstance(parameter.default, Default) else parameter.default
+    return found if validate(default, Any) else {**found, "default": default}
 
 
 def _make_value(parameter: Parameter, implied: Collection[str]) -> _Schema:

@@ -107,10 +107,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
     """Show one part: its parameters with types, defaults and help, its source and paper."""
     from modkit.cli.describe import describe_part, format_implied
 
-    try:
-        part = describe_part(kind, name)
-    except ImportError as error:
-        end(1, f"the {kind} {name} cannot be imported: {error}")
+    part = describe_part(kind, name)
     rows = [
         [row["name"], row["type"], "required" if row["required"] else json.dumps(row["default"]), row["help"]]
         for row in part["parameters"]

@@ -185,7 +185,7 @@ class _Place:
         for option in definitions[kind]["anyOf"]:
             part = definitions[_get_reference(option)] if "$ref" in option else option
             found = dict(part.get("properties", {}))
-            if found.pop("use", {}).get("const") == name:
+            if name in found.pop("use", {}).get("enum", ()):
                 return found
         return {}
 

@@ -1,6 +1,7 @@
 """Failures on the command line: one message and an exit status.
 
-1  the run failed: a file, a disk, training        2  the input was invalid and nothing was written
+1  the run failed: a file, a disk, a package that cannot be imported, training
+2  the input was invalid and nothing was written
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def report_failures(command: Callable[P, None]) -> Callable[P, None]:
-    """Turns invalid input into a message and status 2; a failing file or process and a lack of memory into status 1."""
+    """Turns invalid input into a message and status 2; a failing file, process, import or memory into status 1."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -30,7 +31,7 @@ def report_failures(command: Callable[P, None]) -> Callable[P, None]:
                 command(*args, **kwargs)
         except ValueError as error:
             end(2, str(error))
-        except OSError as error:
+        except (OSError, ImportError) as error:
             end(1, str(error))
         except (MemoryError, RuntimeError) as error:
             if (reason := _explain(error)) is None:

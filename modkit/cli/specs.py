@@ -83,7 +83,7 @@ def schema() -> None:
 
     with contextlib.redirect_stdout(sys.stderr):  # a plug-in may print while its parts are imported
         found = make_schema()
-    echo(json.dumps(found, indent=1))
+    echo(json.dumps(found, indent=1, allow_nan=False))
 
 
 SPECS = (check, diff, schema)

@@ -2,7 +2,8 @@
 
 A Protocol with optional members has a record of them beside it: `BottleneckExtras` belongs to `Bottleneck`. The fields
 of the record are the members, with their types and the defaults that stand in for members that a part lacks.
-`read_extras` reads them, so a part inherits nothing and defines only the members it has.
+`read_extras` reads them, so a part inherits nothing and defines only the members it has. What cannot be of a member's
+type is refused when the part is built (`modkit.building.members`).
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from torch import nn
 
 from modkit.kinds import NetworkExtras, read_extras
 
-__all__ = ["find_networks", "list_units"]
+__all__ = ["NETWORK_KINDS", "find_networks", "list_units"]
 
-_KINDS = ("encoder", "decoder", "generator", "discriminator", "network", "prior-network")
+NETWORK_KINDS = ("encoder", "decoder", "generator", "discriminator", "network", "prior-network")
+"""The kinds of parts that map tensors to tensors."""
 
 
 def find_networks(model: nn.Module) -> list[nn.Module]:
@@ -18,7 +19,7 @@ def find_networks(model: nn.Module) -> list[nn.Module]:
     networks: dict[int, nn.Module] = {}
     inside: set[int] = set()
     for module in model.modules():
-        if id(module) not in inside and getattr(getattr(module, "origin", None), "kind", None) in _KINDS:
+        if id(module) not in inside and getattr(getattr(module, "origin", None), "kind", None) in NETWORK_KINDS:
             networks[id(module)] = module
             inside |= {id(one) for one in module.modules()}
     return list(networks.values())

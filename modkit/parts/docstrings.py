@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 __all__ = ["read_arguments", "read_paper", "read_summary"]
@@ -24,6 +25,8 @@ def read_summary(target: Callable[..., Any]) -> str:
 
 def read_arguments(target: Callable[..., Any]) -> dict[str, str]:
     """Reads the text of each argument under `Args:`; for a class, also from the docstring of its own `__init__`."""
+    if isinstance(target, partial):
+        return read_arguments(target.func)
     found = _parse_arguments(_get_docstring(target))
     if not isinstance(target, type):
         return found
@@ -38,6 +41,8 @@ def read_paper(target: Callable[..., Any]) -> str | None:
 
 
 def _get_docstring(target: Callable[..., Any]) -> str:
+    if isinstance(target, partial):
+        return _get_docstring(target.func)
     if not isinstance(target, type):
         return inspect.cleandoc(getattr(target, "__doc__", None) or "")
     text = vars(target).get("__doc__") or ""

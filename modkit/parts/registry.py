@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import pluggy
 
-from modkit.errors import suggest
+from modkit.errors import describe_exception, suggest
 from modkit.kinds import KINDS
 from modkit.part import Part, split_name
 from modkit.parts import catalogue, hookspecs
@@ -199,6 +199,17 @@ class Registry:
             _check_kind(kind)
         return [self._entries[key] for key in sorted(self._entries) if kind in (None, key[0])]
 
+    def list_other_names(self, entry: Entry) -> list[str]:
+        """Returns the names beside its own by which a part is found: former names, and full names of a plug-in's part.
+
+        Examples:
+            >>> registry = Registry.load()
+            >>> registry.list_other_names(registry.find_entry("sampler", "ddim"))
+            []
+        """
+        part = entry.part
+        return [other for (kind, other), name in self._aliases.items() if (kind, name) == (part.kind, part.name)]
+
     def find_by_target(self, target: str) -> Part | None:
         """Returns the part whose target is the class or function defined at `"module:qualname"`, or None.
 
@@ -245,7 +256,7 @@ class Registry:
                     raise
                 if name not in self._warned:
                     self._warned.add(name)
-                    warnings.warn(f"plug-in {name} failed in {hook}: {_describe(error)}", stacklevel=2)
+                    warnings.warn(f"plug-in {name} failed in {hook}: {describe_exception(error)}", stacklevel=2)
         return answers
 
     def _get_caller(self, hook: str) -> pluggy.HookCaller:
@@ -303,7 +314,7 @@ class Registry:
         except BaseException as error:
             if self.manager.has_plugin(key):
                 self.manager.unregister(name=key)
-            self._report(declared, _describe(error), error)
+            self._report(declared, describe_exception(error), error)
             return []
         for reason in reasons:
             self._report(declared, reason)
@@ -376,15 +387,6 @@ def _locate_target(target: str) -> str | None:
     for attribute in name.split("."):
         value = getattr(value, attribute, None)
     return f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
-
-
-def _describe(error: BaseException) -> str:
-    """Describes an exception on one line, with the place that raised it."""
-    import traceback
-
-    text = " ".join("".join(traceback.format_exception_only(type(error), error)[-1:]).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{text} ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else text
 
 
 def _is_strict() -> bool:

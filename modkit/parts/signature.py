@@ -4,7 +4,7 @@ There are three sorts of parameters: types that the kind provides (`x`, `cond`, 
 slots, annotated `Slot[Encoder]`, which receive factories; and plain data, which `modkit.parts.validation` checks
 against the annotation:
 
-    bool  int  float  str  None  Literal  list  tuple  dict  unions of them
+    bool  int  float  str  None  Literal of them  list  tuple  dict  unions of them
 
 The help of a parameter comes from the docstring or, if that does not document it, from the first text in its
 annotation, which several parts can share: `Annotated[int, "Number of steps."]`.
@@ -20,7 +20,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -118,6 +118,8 @@ def read_parameters(part: Part) -> dict[str, Parameter]:
     """
     given = KINDS[part.kind].given
     found = read_signature(part.load(), given, part)
+    if "use" in found:
+        raise ValueError(f"{part} expects another name for the parameter 'use': in a spec this key names the part")
     for one in found.values():
         if one.record is not None:
             raise ValueError(_refuse(part, one.name, given, one.annotation))
@@ -135,7 +137,7 @@ def read_signature(target: Callable[..., Any], given: Sequence[str], owner: obje
     Raises:
         ValueError: If the signature is not valid; the message names the owner and the parameter.
     """
-    return dict(_read_cached(target, _get_code(target), tuple(given), owner))
+    return dict(_read_cached(target, _get_code(owner, target), tuple(given), owner))
 
 
 @lru_cache(maxsize=1024)
@@ -223,7 +225,7 @@ def _parse_record(annotation: Any) -> RecordShape | None:
 
 
 def _inspect(owner: object, target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return _inspect_cached(owner, target, _get_code(target))
+    return _inspect_cached(owner, target, _get_code(owner, target))
 
 
 @lru_cache(maxsize=1024)
@@ -246,13 +248,21 @@ def _inspect_cached(
 
 def _get_function(target: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the function that has the signature of a target."""
+    if isinstance(target, partial):
+        return _get_function(target.func)
     if not isinstance(target, type):
-        return target
+        is_function = inspect.isroutine(target) or hasattr(target, "__wrapped__")
+        return target if is_function else type(target).__call__
     init: Callable[..., Any] = inspect.getattr_static(target, "__init__")
     return init if inspect.isfunction(init) else target.__new__
 
 
-def _get_code(target: Callable[..., Any]) -> types.CodeType | None:
+def _get_code(owner: object, target: Callable[..., Any]) -> types.CodeType | None:
+    """Returns the code of a target, which must be hashable, since signatures are cached."""
+    try:
+        hash(target)
+    except TypeError as error:
+        raise ValueError(f"{owner} expects a class, a function or a hashable object, got {target!r}") from error
     return getattr(_get_function(target), "__code__", None)
 
 
@@ -306,8 +316,10 @@ def _find_not_plain(annotation: Any) -> Any | None:
     """Returns the first member of an annotation that is not plain data, or None."""
     annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
-    if annotation in (bool, int, float, str, type(None), Any, Ellipsis) or origin is Literal:
+    if annotation in (bool, int, float, str, type(None), Any, Ellipsis):
         return None
+    if origin is Literal:
+        return None if all(type(arg) in (bool, int, str, type(None)) for arg in args) else annotation
     if (origin or annotation) not in (Union, types.UnionType, tuple, *LISTS, *DICTS):
         return annotation
     return next((odd for arg in args if (odd := _find_not_plain(arg)) is not None), None)

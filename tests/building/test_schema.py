@@ -1,16 +1,19 @@
 import json
+import math
 import random
+from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
+from typing import Any, Literal
 
 import jsonschema
 import pytest
 
-from modkit import Part, Spec, SpecError, load_spec
+from modkit import Part, Spec, SpecError, hookimpl, load_spec
 from modkit.building.plan import plan
 from modkit.building.schema import make_schema
 from modkit.kinds import KINDS
-from modkit.parts.registry import get_registry
+from modkit.parts.registry import Registry, get_registry
 from modkit.specs.yaml import parse
 
 FILES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
@@ -101,11 +104,55 @@ def test_every_kind_part_and_parameter_is_there_with_its_help(validator):
     assert "$ref" in json.dumps(definitions["model:latent"]["properties"]["prior"])
 
 
-def test_a_part_that_cannot_be_imported_takes_anything(monkeypatch):
-    broken = Part("sampler", "broken", "no_such_module:Sampler", "Broken")
-    entries = [type("Entry", (), {"part": broken})]
-    known = get_registry()
-    registry = SimpleNamespace(list_parts=lambda kind: entries if kind == "sampler" else known.list_parts(kind))
+class Odd:
+    """A sampler whose defaults JSON cannot hold."""
+
+    def __init__(
+        self,
+        *,
+        kinds: list[Any] = [Fraction],  # noqa: B006
+        most: float = math.inf,
+        table: dict[int, float] = {1: 2.0},  # noqa: B006
+        pair: tuple[int, int] = (1, 2),
+    ) -> None: ...
+
+
+class Chosen:
+    """A sampler whose choices JSON cannot hold."""
+
+    def __init__(self, *, mode: Literal[Path] = Path) -> None: ...  # type: ignore[valid-type]
+
+
+@pytest.fixture
+def acme(monkeypatch):
+    """The schema with a plug-in that has parts of all sorts."""
+    parts = [
+        Part("sampler", "exits", "no_such_module:Sampler", "Broken"),
+        Part("sampler", "odd", f"{__name__}:Odd", "Odd", aliases=("old",)),
+        Part("sampler", "chosen", f"{__name__}:Chosen", "Chosen"),
+    ]
+    registry = Registry.load()
+    plugin = ModuleType("acme")
+    plugin.modkit_parts = hookimpl(lambda: parts)
+    registry.add("acme", plugin)
     monkeypatch.setattr("modkit.building.schema.get_registry", lambda: registry)
-    found = jsonschema.Draft7Validator(make_schema())
-    assert found.is_valid({"model": {"use": "diffusion", "sampler": {"use": "broken", "anything": 1}}})
+    found = json.loads(json.dumps(make_schema(), allow_nan=False))
+    jsonschema.Draft7Validator.check_schema(found)
+    return jsonschema.Draft7Validator(found)
+
+
+def test_a_part_that_cannot_be_used_takes_anything_and_what_json_cannot_hold_is_left_out(acme):
+    for name in ("exits", "chosen"):
+        assert acme.is_valid({"model": {"use": "diffusion", "sampler": {"use": f"acme/{name}", "anything": 1}}})
+    found = acme.schema["definitions"]["sampler:acme.odd"]["properties"]
+    assert {name: one["default"] for name, one in found.items() if "default" in one} == {"pair": [1, 2]}
+    assert list(found) == ["use", "kinds", "most", "table", "pair"]
+
+
+def test_a_part_is_known_by_its_former_and_its_full_names_too(acme):
+    for name in ("acme/odd", "acme/old", "acme:acme/odd", "acme:acme/old"):
+        for sampler in (name, {"use": name}, {"use": name, "most": 3.0}):
+            assert acme.is_valid({"model": {"use": "diffusion", "sampler": sampler}}), sampler
+        assert not acme.is_valid({"model": {"use": "diffusion", "sampler": {"use": name, "no_such_key": 3}}})
+    assert not acme.is_valid({"model": {"use": "diffusion", "sampler": "acme/older"}})
+    assert acme.schema["definitions"]["sampler"]["anyOf"][0]["enum"][:2] == ["acme/chosen", "acme/exits"]

@@ -50,6 +50,7 @@ class OutOfMemoryError(RuntimeError):
     ("error", "message"),
     [
         (MemoryError(), "out of memory: try smaller batches or fewer samples"),
+        (ImportError("part sampler acme/x cannot be imported: 3"), "modkit: part sampler acme/x cannot be imported: 3"),
         (np.exceptions.AxisError(1, 1), None),
         (OutOfMemoryError("CUDA out of memory."), "out of memory: CUDA out of memory"),
         (

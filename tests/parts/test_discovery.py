@@ -92,8 +92,21 @@ def test_a_broken_plugin_is_fatal_where_it_is_asked_to_be_and_can_be_left_out(si
 
 
 def test_a_part_whose_target_does_not_import_is_named_when_it_is_used(site):
-    make_plugin(site, "acme", make_source("[Part('sampler', 'lost', 'nowhere_to_be_found:X', '')]"))
+    (site / "module_that_exits.py").write_text("import sys\nsys.exit(3)")
+    parts = "Part('sampler', 'lost', 'nowhere_to_be_found:X', ''), Part('sampler', 'exits', 'module_that_exits:X', '')"
+    make_plugin(site, "acme", make_source(f"[{parts}]"))
     shown, _ = command(site, "show", "sampler", "acme/lost")
     assert shown.returncode == 1
-    assert "modkit: the sampler acme/lost cannot be imported: No module named 'nowhere_to_be_found'" in shown.stderr
-    assert "Traceback" not in shown.stderr
+    message = "part sampler acme/lost cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found'"
+    assert f"modkit: {message}\n" in shown.stderr and "Traceback" not in shown.stderr
+    other, _ = command(site, "show", "model", "diffusion")
+    assert other.returncode == 0 and other.stdout.startswith("model diffusion: ")
+    planned, _ = command(site, "check", write_spec(site), "model.sampler=acme/exits")
+    message = "model.sampler: part sampler acme/exits cannot be imported: SystemExit: 3 (module_that_exits.py, line 2)"
+    assert planned.returncode == 2 and message in planned.stderr
+
+
+def write_spec(folder):
+    path = folder / "spec.yaml"
+    path.write_text("{data: digits, model: diffusion}")
+    return str(path)

@@ -6,6 +6,8 @@ import collections.abc
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
@@ -192,6 +194,18 @@ def test_a_function_and_a_class_method_are_parts():
     assert list(read_parameters(part(Holder.make))) == ["size"]
 
 
+def _function_with_use(x: TensorType, *, use: str = "mean", size: int = 1) -> Any:
+    """In a spec `use` is the name of the part."""
+
+
+class Mode(Enum):
+    A = "a"
+
+
+class Text(str, Enum):
+    A = "a"
+
+
 class Fresh:
     def __new__(cls, *, size: int = 4):
         return super().__new__(cls)
@@ -223,6 +237,39 @@ def test_a_name_known_to_type_checkers_only_is_refused_with_the_way_out():
 
 
 @dataclass
+class Unhashable:
+    size: int = 3
+
+    def __call__(self, x: TensorType) -> nn.Module: ...
+
+
+class Hashable:
+    def __call__(self, x: TensorType, *, size: typing.Optional[int] = 3) -> nn.Module: ...
+
+
+def make_sized(x: TensorType, *, size: typing.Optional[int] = 3, depth: int = 2) -> nn.Module:
+    """Makes a network.
+
+    Args:
+        x: Given.
+        size: Its size.
+        depth: Its depth.
+    """
+
+
+def test_a_partial_and_an_object_that_is_called_resolve_their_annotations_where_the_function_stands():
+    found = read_parameters(part(partial(partial(make_sized, size=5), depth=4)))
+    assert {name: (one.default, one.help) for name, one in found.items()} == {
+        "size": (5, "Its size."),
+        "depth": (4, "Its depth."),
+    }
+    assert found["size"].annotation == int | None
+    assert docstrings.read_summary(partial(make_sized)) == "Makes a network."
+    assert read_parameters(part(partial(type("Some", (nn.Module,), {})))) == {}
+    assert read_parameters(part(Hashable()))["size"].annotation == int | None
+
+
+@dataclass
 class Inner:
     lr: float
     betas: list[float] = field(default_factory=list)
@@ -233,6 +280,8 @@ test_signatures_that_no_part_can_have_are_refused_by_name = refusals(
     (lambda x, *sizes: None, r"each parameter to be declared, got '\*sizes'"),
     (lambda x, **options: None, r"each parameter to be declared, got '\*\*options'"),
     (lambda x, /: None, "pass by name, got 'x'"),
+    (Unhashable(), r"expects a class, a function or a hashable object, got Unhashable\(size=3\)"),
+    (_function_with_use, "expects another name for the parameter 'use': in a spec this key names the part"),
     start="network local.*",
     of=lambda target: read_parameters(part(target)),
 )
@@ -255,6 +304,9 @@ test_annotations_that_are_neither_plain_data_nor_a_slot_are_refused = refusals(
     (dict[int, Slot[Encoder]], r"got dict\[int, slot of encoder\]"),
     (list[Slot[Encoder] | None], r"got list\[slot of encoder \| None\]"),
     (Slot, "got Slot"),
+    (Literal[Mode.A], "got <Mode.A: 'a'>"),
+    (list[Literal["a", Text.A]], r"got 'a' \| <Text.A: 'a'>"),
+    (Literal[b"a"], "got b'a'"),
     (dict[str, Inner], r"expected plain data .*got dict\[str, Inner"),
     of=read_annotated,
     start="network local, parameter 'other': .*",

@@ -1,0 +1,122 @@
+"""Optional members: whether what a part has under their names is what the records of its kind expect.
+
+A part defines only the optional members that it has (`modkit.kinds.extras`), so an attribute of a part's own may have
+the name of one by accident: a network whose width is `units`, or whose gate is `update`. It would be read in training,
+long after the part was built.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from functools import cache
+from numbers import Real
+from types import FunctionType
+from typing import Any
+
+from torch import Tensor, nn
+
+from modkit import kinds
+from modkit.errors import shorten
+from modkit.kinds import KINDS, NetworkExtras, PretrainedExtras, PromiseExtras
+from modkit.nn.units import NETWORK_KINDS
+from modkit.types import TensorType
+
+__all__ = ["check_members"]
+
+_FUNCTIONS = (FunctionType, staticmethod, classmethod)
+_HELD = ("_parameters", "_buffers", "_modules")  # where a module keeps what is no plain attribute
+_LISTS = (list, tuple, nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList)
+_MAPPINGS = (Mapping, nn.ModuleDict, nn.ParameterDict)
+_TYPES: dict[str, type] = {"nn.Module": nn.Module, "Tensor": Tensor, "TensorType": TensorType, "str": str}
+
+
+def check_members(kind: str, part: object) -> None:
+    """Checks the optional members of a part against the annotations of their records.
+
+    Nothing is called: properties, and members that are made when they are read, are not looked at.
+
+    Args:
+        kind: The kind of the part.
+        part: The part.
+
+    Examples:
+        >>> check_members("network", nn.Identity())
+
+    Raises:
+        ValueError: If a member cannot be what its record expects.
+    """
+    for name, (text, expected) in _list_members(kind).items():
+        if not _is_stored(part, name):
+            continue
+        value = getattr(part, name)
+        if value is not None and not _is_valid(value, expected):
+            got = shorten(" ".join(repr(value).split()))
+            raise ValueError(
+                f"`{name}` is an optional member of the kind {kind}, expected {text}, got {got}: rename it"
+            )
+
+
+@cache
+def _list_members(kind: str) -> dict[str, tuple[str, ast.expr]]:
+    """Lists the optional members of the parts of a kind, with their annotations as text and parsed."""
+    own = getattr(kinds, f"{KINDS[kind].protocol}Extras", None)
+    records = (own, NetworkExtras if kind in NETWORK_KINDS else None, PromiseExtras, PretrainedExtras)
+    found = {one.name: str(one.type) for record in records if record for one in fields(record)}
+    return {name: (text, ast.parse(text, mode="eval").body) for name, text in found.items()}
+
+
+def _is_stored(part: object, name: str) -> bool:
+    """Whether a member of a part is an attribute or a method, so that reading it computes nothing."""
+    declared = inspect.getattr_static(type(part), name, None)
+    if declared is not None:
+        return isinstance(declared, _FUNCTIONS) or not hasattr(type(declared), "__get__")
+    held = getattr(part, "__dict__", {})
+    return name in held or (isinstance(part, nn.Module) and any(name in held.get(key, ()) for key in _HELD))
+
+
+def _is_valid(value: Any, expected: ast.expr) -> bool:
+    """Whether a value may be what an annotation says, as far as this shows without calling it."""
+    if isinstance(expected, ast.BinOp):
+        return _is_valid(value, expected.left) or _is_valid(value, expected.right)
+    name, args = _take_apart(expected)
+    if name == "Callable":
+        return callable(value) and (not isinstance(value, nn.Module) or _takes(value, *args))
+    if name in ("Sequence", "tuple"):
+        iterable = isinstance(value, Iterable) and not isinstance(value, str | Tensor)
+        return iterable and (not isinstance(value, _LISTS) or all(_is_valid(item, args[0]) for item in value))
+    if name == "Mapping":
+        return isinstance(value, _MAPPINGS)
+    if name == "Literal":
+        return value in map(ast.literal_eval, args)
+    if name in ("bool", "int", "float"):
+        number = value.item() if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta else value
+        return isinstance(number, Real) and (name != "bool" or number in (0, 1))
+    if name in _TYPES:
+        return isinstance(value, _TYPES[name])
+    return name != "None" and not isinstance(value, str | Real | Tensor)
+
+
+def _take_apart(expected: ast.expr) -> tuple[str, list[ast.expr]]:
+    """Takes an annotation such as `tuple[str, ...]` apart, into its name and its arguments."""
+    if not isinstance(expected, ast.Subscript):
+        return ast.unparse(expected), []
+    inside = expected.slice
+    return ast.unparse(expected.value), inside.elts if isinstance(inside, ast.Tuple) else [inside]
+
+
+def _takes(module: nn.Module, arguments: ast.expr, result: ast.expr) -> bool:
+    """Whether a module can be a `Callable`: it is called with as many arguments, and what it returns is used."""
+    if ast.unparse(result) == "None":
+        return False
+    if not isinstance(arguments, ast.List):
+        return True
+    try:
+        inspect.signature(module.forward).bind(*arguments.elts)
+    except TypeError:
+        return False
+    except ValueError:  # a function that is not written in Python has no signature
+        return True
+    return True
