@@ -10,8 +10,9 @@ seen to be differentiated so stays joined until `divide`.
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from modkit.kinds import NetworkExtras, read_extras
+from modkit.nn.arguments import find_tensors
 from modkit.nn.units import list_units
 from modkit.optim.shards import gather_whole, is_shard
 
@@ -52,9 +54,10 @@ class ShardedNetwork:
             fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
         self._parts = [module for module in network.modules() if isinstance(module, FSDPModule)]
         for name in _METHODS:
-            if hasattr(network, name):
+            if callable(getattr(network, name, None)):
                 register_fsdp_forward_method(network, name)
-        network.register_forward_hook(self._watch)
+                setattr(network, name, self._watch(getattr(network, name)))
+        network.register_forward_hook(lambda network, given, out: self._watch_tensors(out))
         self._before = [(module, kind, hooks, vars(module).keys() - names) for module, kind, hooks, names in before]
 
     def exchange(self, exchanges: bool) -> None:
@@ -92,9 +95,20 @@ class ShardedNetwork:
     def _root(self) -> FSDPModule:
         return self._parts[0]
 
-    def _watch(self, network: nn.Module, given: Any, out: Any) -> None:
+    def _watch(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Watches what a method returns, as a hook does what `forward` returns."""
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            out = method(*args, **kwargs)
+            self._watch_tensors(out)
+            return out
+
+        return call
+
+    def _watch_tensors(self, out: Any) -> None:
         """Waits for a backward pass that will be differentiated itself, in which gradients are enabled."""
-        for tensor in out if isinstance(out, tuple) else (out,):
+        for tensor in find_tensors(out):
             if tensor.requires_grad:
                 tensor.register_hook(self._hold_if_differentiated)
 

@@ -1,6 +1,7 @@
 """The parts of an adversarial game: the two networks, the losses of each, and penalties on either side.
 
-Shape letters: b batch, d features, h w spatial. Logits are higher for real samples.
+Shape letters: b batch, d features, h w spatial. Logits are higher for real samples, unless the losses of the game say
+otherwise (`sign`).
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """Tells real samples from generated ones, by logits `b` or `b 1 h w` that are higher for real samples.
+    """Tells real samples from generated ones, by logits `b` or `b 1 h w`.
 
-    One that judges packs of samples returns fewer.
+    The losses of a game say for which of the two its logits become higher, as a rule for real samples. One that judges
+    packs of samples returns fewer.
     """
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
@@ -87,7 +89,7 @@ class Round:
         fake: What was generated or reconstructed in this turn, the shape of `real`.
         z: What `fake` was made from: a generator's noise, or an autoencoder's latent. In the turn of the side that made
             them, gradients pass through both.
-        critic: The discriminator.
+        critic: The discriminator. If the game has an augmentation, it augments samples by new draws at each call.
         generator: `generator(z, cond)` generates x.
         encoder: `encoder(x)` computes z, without noise.
         decoder: `decoder(z)` computes the mean of x.
@@ -136,10 +138,12 @@ class AdversarialExtras:
             real samples, too, and no gradients reach these.
         boundary: The logit at which its discriminator takes a sample for real as for fake; None if a constant added to
             all logits changes no loss.
+        sign: On which side of `boundary` its discriminator's logits of real samples lie: 1 above, -1 below.
     """
 
     paired: bool = False
     boundary: float | None = 0.0
+    sign: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -183,8 +187,8 @@ class AugmentationExtras:
 
     Args:
         observe: `observe(real_logits)` is given the logits of augmented real samples at each turn of the critic in
-            training, one for each sample or its patches: samples judged together have the same. It is called for each
-            microbatch. What it keeps belongs in buffers.
+            training, positive where a sample is taken for real, one for each sample or its patches: samples judged
+            together have the same. It is called for each microbatch. What it keeps belongs in buffers.
         update: `update(step)` is called once after the turn.
     """
 

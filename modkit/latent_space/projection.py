@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import FeatureExtractor
-from modkit.latent_space.space import Space
+from modkit.latent_space.space import Space, repeat_fields
 
 __all__ = ["Projection", "measure_in_features", "measure_squares", "project"]
 
 _BATCH = 256  # samples whose distance is taken at once
+_STARTS = 64
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -63,7 +64,7 @@ def project(
     *,
     steps: int = 200,
     lr: float = 0.1,
-    starts: int = 64,
+    starts: int | None = None,
     distance: Distance = measure_squares,
     fields: Mapping[str, Tensor] = {},
     seed: int = 0,
@@ -77,9 +78,11 @@ def project(
         x: The samples, `n ...`.
         steps: Number of steps.
         lr: Learning rate at the first step, in units of the latent.
-        starts: Number of draws among which each begins; 0 begins at what the Model encodes x to.
+        starts: Number of draws among which each begins; 0 begins at what the Model encodes x to. By default it is 64,
+            or 0 in a space whose prior is unknown.
         distance: `distance(decoded, x)` gives the distance of each pair, `n`, differentiably.
-        fields: The fields of the samples, for a conditional Model.
+        fields: The fields of the samples, for a conditional Model; those that a GAN is not given are drawn, as
+            `Space.complete` does.
         seed: Seed of the draws.
 
     Raises:
@@ -94,12 +97,18 @@ def project(
         >>> found.latents.shape, bool((found.distances < 1).all())
         (torch.Size([3, 2]), True)
     """
+    starts = starts if starts is not None else _STARTS if space.draws else 0
     if steps < 0 or not 0 < lr < math.inf or starts < 0:
         raise ValueError(f"project expects steps >= 0, lr > 0 and starts >= 0, got {steps}, {lr} and {starts}")
-    begun = _choose_starts(space, x, starts, distance, fields, seed) if starts else space.encode(x, fields)
+    known = space.complete(len(x), fields)
+    if starts:
+        drawn = space.draw(len(x) * starts, seed=seed, fields=repeat_fields(fields, starts))
+        begun = _choose_nearest(space, x, drawn, distance, known)
+    else:
+        begun = space.encode(x, fields)
     z = begun.to(space.device).clone().requires_grad_()
     target = x.to(z)
-    given = {name: value.to(space.device) for name, value in fields.items()}
+    given = {name: value.to(space.device) for name, value in known.items()}
     optimizer = torch.optim.Adam([z], lr=lr)
     best, least = z.detach().clone(), torch.full((len(x),), math.inf, device=z.device)
     for step in range(steps + 1):  # the last one is measured, too
@@ -113,16 +122,13 @@ def project(
         optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.step()
     latents = best.cpu()
-    return Projection(latents, space.decode(latents, fields), least.cpu())
+    return Projection(latents, space.decode(latents, known), least.cpu())
 
 
-def _choose_starts(
-    space: Space, x: Tensor, starts: int, distance: Distance, fields: Mapping[str, Tensor], seed: int
-) -> Tensor:
-    """Draws so many latents for each sample, and returns the nearest."""
-    given = {name: value.repeat_interleave(starts, 0) for name, value in fields.items()}
-    drawn = space.draw(len(x) * starts, seed=seed, fields=given)
-    decoded = space.decode(drawn, given)
+def _choose_nearest(space: Space, x: Tensor, drawn: Tensor, distance: Distance, fields: Mapping[str, Tensor]) -> Tensor:
+    """Chooses the nearest of as many latents for each sample."""
+    starts = len(drawn) // len(x)
+    decoded = space.decode(drawn, repeat_fields(fields, starts))
     samples = x.to(decoded).repeat_interleave(starts, 0)
     with torch.no_grad():
         pairs = zip(decoded.split(_BATCH), samples.split(_BATCH), strict=True)

@@ -16,7 +16,7 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
-__all__ = ["Space", "find_space"]
+__all__ = ["Space", "find_space", "repeat_fields"]
 
 _BATCH = 256
 Fields: TypeAlias = Mapping[str, Tensor]
@@ -32,6 +32,7 @@ class Space:
         encode: Maps samples, `n ...`, and their fields to latents; None if the Model does not encode.
         decode: Maps latents, `n ...`, and fields to samples; gradients flow through it.
         draw: Draws so many latents, under fields; None if there is no prior that is known.
+        complete: Completes the fields of so many samples; None if the Model draws none.
         normal: Whether the latent's prior is N(0, I).
     """
 
@@ -44,15 +45,22 @@ class Space:
         encode: Callable[[Tensor, Fields], Tensor] | None,
         decode: Callable[[Tensor, Fields], Tensor],
         draw: Callable[[int, Rng, Fields], Tensor] | None = None,
+        complete: Callable[[int, Fields], Fields] | None = None,
         normal: bool,
     ) -> None:
         self.type, self.x, self.normal = type, x, normal
         self._model, self._encode, self._decode, self._draw = model, encode, decode, draw
+        self._complete = complete
 
     @property
     def encodes(self) -> bool:
         """Whether samples can be encoded; otherwise latents are drawn."""
         return self._encode is not None
+
+    @property
+    def draws(self) -> bool:
+        """Whether latents can be drawn: their prior is known."""
+        return self._draw is not None
 
     @property
     def device(self) -> torch.device:
@@ -89,9 +97,15 @@ class Space:
             given = {name: value.to(self._model.device) for name, value in fields.items()}
             return self._draw(num, Rng("latents", seed).rows(first), given).cpu()
 
+    def complete(self, num: int, fields: Mapping[str, Tensor] = {}) -> Mapping[str, Tensor]:
+        """Completes the fields of `num` samples, on the CPU, by those that `decode` draws where they are not given."""
+        if self._complete is None:
+            return fields
+        return {name: value.cpu() for name, value in self._complete(num, fields).items()}
+
     def decode(self, z: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Decodes latents, `n ...`, to samples, on the CPU; a conditional Model needs fields."""
-        return self._map(self._decode, Batch(z, fields))
+        """Decodes latents, `n ...`, to samples, on the CPU; a conditional Model that encodes needs fields."""
+        return self._map(self._decode, Batch(z, self.complete(len(z), fields)))
 
     def decode_with_gradients(self, z: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes latents on the Model's device, `n ...`, in one batch; gradients flow to them, if they need any."""
@@ -143,6 +157,16 @@ def find_space(model: Model, name: str | None = None) -> Space:
     raise ValueError(f"a latent space expects {one}, got {_name(coder or model)} with {listed}")
 
 
+def repeat_fields(fields: Mapping[str, Tensor], num: int) -> dict[str, Tensor]:
+    """Repeats each row of fields `num` times.
+
+    Examples:
+        >>> repeat_fields({"labels": torch.tensor([3, 1])}, 2)
+        {'labels': tensor([3, 3, 1, 1])}
+    """
+    return {name: value.repeat_interleave(num, 0) for name, value in fields.items()}
+
+
 def _make_encoded(coder: Model, name: str, type: TensorType) -> Space:
     normal = coder.start_noise is not None and coder.start_noise.shape == type.shape
     return Space(
@@ -168,6 +192,7 @@ def _make_source(model: Model, name: str) -> Space:
         encode=None,
         decode=lambda z, fields: model.decode_source(z, name, **read(fields)),
         draw=lambda num, rng, fields: model.draw_source(num, name, rng, **read(fields)),
+        complete=lambda num, fields: model.complete(num, fields, Rng("source")),
         normal=type is model.start_noise,
     )
 

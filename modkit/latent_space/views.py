@@ -14,7 +14,7 @@ from torch import Tensor
 from modkit.data.splits import check_split, read_samples
 from modkit.kinds import Data
 from modkit.latent_space.paths import interpolate, make_plane
-from modkit.latent_space.space import Space
+from modkit.latent_space.space import Space, repeat_fields
 from modkit.models.paths import Path
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -75,7 +75,7 @@ def decode_plane(
         points = flat.mean(0) + flat.std(0) * points
     elif not space.normal:
         raise ValueError("decode_plane expects latents `among` which the plane lies, where the prior is not N(0, I)")
-    return space.decode(points.reshape(-1, *space.type.shape), _repeat(fields, side**2))
+    return space.decode(points.reshape(-1, *space.type.shape), repeat_fields(fields, side**2))
 
 
 def check_plane(space: Space) -> None:
@@ -139,7 +139,7 @@ def traverse_dimensions(
     rows = z.flatten().repeat(size, steps, 1)
     for index in range(size):
         rows[index, :, index] = mean.flatten()[index] + std.flatten()[index] * values
-    return space.decode(rows.reshape(-1, *space.type.shape), _repeat(fields, size * steps))
+    return space.decode(rows.reshape(-1, *space.type.shape), repeat_fields(fields, size * steps))
 
 
 def decode_path(space: Space, ends: tuple[Batch, Batch], steps: int = 9, *, path: Path = "linear") -> Tensor:
@@ -174,15 +174,10 @@ def decode_between(
     Raises:
         ValueError: As `modkit.latent_space.interpolate`.
     """
-    return space.decode(interpolate(*ends, steps, path=path).flatten(0, 1), _repeat(fields, steps))
+    return space.decode(interpolate(*ends, steps, path=path).flatten(0, 1), repeat_fields(fields, steps))
 
 
 def reconstruct_pairs(space: Space, batch: Batch) -> Tensor:
     """Returns each sample of a batch, `n ...`, followed by its reconstruction: `(n 2) ...`."""
     made = space.decode(space.encode(batch.tensor, batch.fields), batch.fields)
     return torch.stack([batch.tensor.float().cpu(), made], 1).flatten(0, 1)
-
-
-def _repeat(fields: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
-    """Repeats each row of fields so many times."""
-    return {name: values.repeat_interleave(times, 0) for name, values in fields.items()}

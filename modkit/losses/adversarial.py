@@ -1,7 +1,8 @@
 """Adversarial losses: those of the generator and of the discriminator, as means over logits.
 
-Logits are `b`, or `b 1 h w` for a critic of patches; they are higher for real data. The means are computed in float32
-or wider. Gradients flow through all logits: the caller detaches the samples that must not learn.
+Logits are `b`, or `b 1 h w` for a critic of patches; they are higher for real data, and lower in `reverse-kl`. The
+means are computed in float32 or wider. Gradients flow through all logits: the caller detaches the samples that must not
+learn.
 
 Shape letters: b batch, h w patches.
 """
@@ -276,6 +277,8 @@ class ReverseKL:
         >>> ReverseKL(beta=0.5).generator(e)
         tensor(0.5000)
     """
+
+    sign = -1.0
 
     def __init__(self, *, beta: float = 1.0) -> None:
         self._weight = _check_weight("ReverseKL", "beta", beta)

@@ -6,6 +6,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from itertools import count
 
@@ -25,7 +26,7 @@ from modkit.kinds import (
 from modkit.rng import Rng
 from modkit.types import Cond, Judgement
 
-__all__ = ["AugmentedCritic", "Augmenter", "change_pair"]
+__all__ = ["AugmentedCritic", "Augmenter", "change_pair", "share_draws"]
 
 
 def change_pair(augment: Augmentation, x: Tensor, cond: Cond, rng: Rng) -> tuple[Tensor, Cond]:
@@ -44,6 +45,21 @@ def change_pair(augment: Augmentation, x: Tensor, cond: Cond, rng: Rng) -> tuple
     if beside is not None and beside.is_floating_point() and beside.shape == x.shape:
         cond = replace(cond, concat=augment(beside, rng.replay()))
     return augment(x, rng), cond
+
+
+def share_draws(critic: Critic) -> Critic:
+    """Returns a critic that augments the samples of all its calls by the same draws, to be compared with each other.
+
+    One that augments nothing is returned as it is.
+
+    Examples:
+        >>> import torch
+        >>> shift = lambda x, rng: x + rng.normal("shift", x)
+        >>> critic = share_draws(AugmentedCritic(lambda x, cond: x.sum(1), shift, Rng(0)))
+        >>> bool(critic(torch.ones(2, 3), Cond()).equal(critic(torch.ones(2, 3), Cond())))
+        True
+    """
+    return critic.share_draws() if isinstance(critic, AugmentedCritic) else critic
 
 
 class Augmenter:
@@ -68,7 +84,8 @@ class Augmenter:
 
     def __init__(self, augment: Augmentation | None, adversarial: Adversarial) -> None:
         self._augment, self._extras = augment, read_extras(augment, AugmentationExtras)
-        self._boundary = read_extras(adversarial, AdversarialExtras).boundary
+        losses = read_extras(adversarial, AdversarialExtras)
+        self._boundary, self._sign = losses.boundary, losses.sign
         if self._extras.observe and self._boundary is None:
             raise Unfit(
                 "augment",
@@ -83,6 +100,8 @@ class Augmenter:
     def observe(self, real_logits: Tensor, num: int, step: Step) -> None:
         """Tells an augmentation whose strength follows the game the critic's logits of real samples, in training.
 
+        They are counted from the boundary, and positive where a sample is taken for real.
+
         Args:
             real_logits: The logits, `b ...` or, of a critic that judges several samples at once, fewer: those that
                 follow one another share one.
@@ -91,7 +110,7 @@ class Augmenter:
         """
         if self._extras.observe and step.training and self._boundary is not None:
             each = real_logits.repeat_interleave(-(-num // len(real_logits)), 0)[:num]
-            self._extras.observe(each - self._boundary)
+            self._extras.observe(self._sign * (each - self._boundary))
 
     def update(self, step: Step) -> None:
         """Updates the strength after a turn of the critic."""
@@ -116,7 +135,8 @@ class AugmentedCritic:
     """
 
     def __init__(self, critic: Critic, augment: Augmentation, rng: Rng, *, maps: bool = True) -> None:
-        self._critic, self._augment, self._rng, self._maps, self._calls = critic, augment, rng, maps, count()
+        self._critic, self._augment, self._maps = critic, augment, maps
+        self._sources = (rng.at(call) for call in count())
 
     def __call__(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of augmented `x`."""
@@ -128,6 +148,12 @@ class AugmentedCritic:
         judge = read_extras(self._critic, DiscriminatorExtras).judge
         return judge and (lambda x, cond: judge(*self._change(x, cond)))
 
+    def share_draws(self) -> AugmentedCritic:
+        """Returns the critic with the next call's draws in each of its calls."""
+        shared, rng = copy(self), next(self._sources)
+        shared._sources = (rng.replay() for _ in count())
+        return shared
+
     def _change(self, x: Tensor, cond: Cond) -> tuple[Tensor, Cond]:
-        rng = self._rng.at(next(self._calls))
+        rng = next(self._sources)
         return change_pair(self._augment, x, cond, rng) if self._maps else (self._augment(x, rng), cond)

@@ -4,7 +4,7 @@ r"""Consistency: a critic judges a sample and its augmented copy alike.
 
 T changes what does not matter for whether a sample is real. A map of x's shape beside it is changed by the same draws:
 a critic of pairs must see whether the two belong together. Unlike `augment` of a Model, T shows the critic's opponent
-nothing.
+nothing. Beside one, D augments x and T(x) by the same draws: T alone tells them apart.
 
 Shape letters: b batch.
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Augmentation, AugmentationExtras, Round, Slot, default, read_extras
-from modkit.losses.augmented import change_pair
+from modkit.losses.augmented import change_pair, share_draws
 from modkit.precision import widen
 from modkit.types import TensorType
 
@@ -78,8 +78,8 @@ class Consistency:
         with torch.enable_grad():
             for name, x in (("real", round.real), ("fake", round.fake)):
                 if weight := self.weights[name]:
-                    x = x.detach()
+                    x, critic = x.detach(), share_draws(round.critic)
                     changed = change_pair(self.augment, x, round.cond, round.rng.at(name))
-                    gap = widen(round.critic(x, round.cond)) - widen(round.critic(*changed))
+                    gap = widen(critic(x, round.cond)) - widen(critic(*changed))
                     total = total + weight * gap.square().mean()
         return total

@@ -215,11 +215,12 @@ class Bidirectional(Model):
         return self._encode(Batch(x, {}).tensor, self.conditioner(fields, None), rng)
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Generates x from z_c and the categories; what is not encoded is 0, or drawn."""
-        code = Batch(latent, {}).tensor
+        """Generates x from z_c and the categories; what is not encoded is 0, or drawn, as is the generator's noise."""
+        code, cond = Batch(latent, {}).tensor, self.conditioner(fields, None)
         rest = code.new_zeros(len(code), self.noise)
-        z = torch.cat([code, rest if rng is None else rng.normal("noise", rest)], 1)
-        return self.generator(z, self.conditioner(fields, None))
+        if rng is None:
+            return self.generator(torch.cat([code, rest], 1), cond)
+        return call_generator(self.generator, torch.cat([code, rng.normal("noise", rest)], 1), cond, rng)
 
     def review(self) -> Iterator[kinds.Note]:
         """What the discriminator is made of."""

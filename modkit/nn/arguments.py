@@ -1,8 +1,8 @@
-"""The tensors among what a network is called with or returns: in lists, tuples and conditions."""
+"""The tensors among what a network is called with or returns: in lists, tuples, mappings and conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +24,8 @@ def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
         return change(value)
     if isinstance(value, list | tuple):
         return tuple(map_tensors(one, change) for one in value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(one, change) for key, one in value.items()}
     return value.map(change) if isinstance(value, Cond) else value
 
 
@@ -32,8 +34,8 @@ def find_tensors(value: Any) -> list[Tensor]:
 
     Examples:
         >>> import torch
-        >>> len(find_tensors((torch.zeros(2), Cond(time=torch.ones(2)), 3)))
-        2
+        >>> len(find_tensors((torch.zeros(2), Cond(time=torch.ones(2)), {"map": torch.ones(2)}, 3)))
+        3
     """
     found: list[Tensor] = []
     map_tensors(value, found.append)

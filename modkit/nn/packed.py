@@ -15,7 +15,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -68,17 +67,19 @@ class Packed(nn.Module):
         self.num = num
         self.embedding = CondEmbedding(cond if num > 1 else CondType(), width)
         self.discriminator = discriminator(x=_join_type(x, num), cond=self._join_types(cond, width))
+        if read_extras(self.discriminator, DiscriminatorExtras).judge is None:
+            self.judge = None  # type: ignore[assignment, method-assign]
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of the packs of `x`, `n` or, of patches, `n 1 h w`."""
         logits: Tensor = self.discriminator(self._pack(x), self._pack_cond(cond, x))
         return logits
 
-    @property
-    def judge(self) -> Callable[[Tensor, Cond], Judgement] | None:
-        """The discriminator's judgement of packs, if it has one."""
+    def judge(self, x: Tensor, cond: Cond) -> Judgement:
+        """The discriminator's judgement of the packs of `x`; None in place of the method if it gives logits alone."""
         judge = read_extras(self.discriminator, DiscriminatorExtras).judge
-        return judge and (lambda x, cond: judge(self._pack(x), self._pack_cond(cond, x)))
+        assert judge is not None, "a part whose discriminator gives logits alone has no `judge`"
+        return judge(self._pack(x), self._pack_cond(cond, x))
 
     def _join_types(self, cond: CondType, width: int) -> CondType:
         """The type of a pack's conditions."""

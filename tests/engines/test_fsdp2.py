@@ -5,11 +5,12 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from modkit import Cond, TensorType, use
+from modkit import Batch, Cond, Rng, StepContext, TensorType, use
 from modkit.engines import fsdp2
 from modkit.engines.fsdp2 import FSDP2Engine
-from modkit.models import Diffusion, Latent
-from modkit.optim.shards import is_shard
+from modkit.models import GAN, Diffusion, Latent
+from modkit.optim.shards import gather_whole, is_shard
+from modkit.specs.settings import Term
 from tests.refusals import check_refusal
 
 
@@ -103,6 +104,57 @@ def test_taps_of_a_divided_network_are_those_of_the_whole_one(engine, network, l
         torch.testing.assert_close(made, y)
         torch.testing.assert_close(read[name], maps[name])
         assert all(is_shard(one) for one in model.network.parameters() if one.ndim)
+
+
+def test_a_method_s_gradients_are_differentiated_with_whole_weights(engine):
+    """The fault: only after `forward` did weights stay whole; the second backward pass read memory that was freed."""
+    event, packed = TensorType((1, 8, 8), (-1, 1)), use("packed", discriminator=use("mlp", width=8))
+    made = use("stylegan2", channels=4, style=8, mixing=0.0)
+    model = GAN(event, generator=made, discriminator=packed, z_dim=4, regularizers={"length": "path-length"})
+    model.penalties.length.turns.fill_(1)
+    x = torch.randn(4, 1, 8, 8, requires_grad=True)
+
+    def measure_length():
+        step = StepContext(Rng(0), terms={"adversarial": Term(start=1)})
+        return model.losses("generator", Batch(x, {}), step)["length"]
+
+    def measure_slope():
+        feature = model.discriminator.judge(x, Cond()).maps[0].square().sum()
+        return torch.autograd.grad(feature, x, create_graph=True)[0].square().sum()
+
+    for player, compute in {"generator": measure_length, "discriminator": measure_slope}.items():
+        network = getattr(model, player)
+        network.zero_grad()
+        compute().backward()
+        want = {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
+        network.zero_grad()
+        losses = nn.ModuleDict({"model": model})
+        engine.wrap(player, losses, [*network.parameters()])
+        penalty = compute()
+        assert not any(map(is_shard, network.parameters()))
+        penalty.backward()
+        engine._divide()
+        found = {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
+        assert any(map(is_shard, found.values())) and found.keys() == want.keys()
+        for name, one in found.items():
+            torch.testing.assert_close(gather_whole(one), want[name])
+        engine.release(player, losses)
+    assert "judge" not in vars(model.discriminator)
+
+
+def test_a_packed_critic_of_logits_alone_is_divided(engine):
+    class Logits(nn.Linear):
+        def __init__(self, x, cond):
+            super().__init__(x.numel, 1)
+
+        def forward(self, x, cond):
+            return super().forward(x.flatten(1)).squeeze(1)
+
+    model = GAN(TensorType((2,)), discriminator=use("packed", discriminator=use(Logits)))
+    losses = nn.ModuleDict({"model": model})
+    engine.wrap("discriminator", losses, [*model.discriminator.parameters()])
+    assert model.discriminator(torch.zeros(4, 2), Cond()).shape == (2,) and model.discriminator.judge is None
+    engine.release("discriminator", losses)
 
 
 def test_networks_update_weights_that_are_divided(engine):

@@ -1,8 +1,10 @@
+import pytest
 import torch
 
 from modkit.features.random_conv import RandomConv
 from modkit.latent_space import Space, find_space, measure_in_features, project
-from modkit.models import GAN, Autoencoder
+from modkit.latent_space.projection import measure_squares
+from modkit.models import GAN, Autoencoder, Bidirectional
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -82,6 +84,40 @@ def test_a_model_that_encodes_begins_where_the_sample_is_encoded_to():
     found = project(space, x, steps=0, starts=0)
     torch.testing.assert_close(found.latents, space.encode(x))
     assert (project(space, x, steps=20, starts=0).distances < found.distances).all()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Autoencoder(X, encoder="mlp", decoder="mlp", bottleneck="identity"),
+        Bidirectional(X, encoder="mlp", game="infogan", categories=3),
+        Bidirectional(X, encoder="mlp", game="infogan", noise=3),
+    ],
+    ids=["autoencoder", "categories", "noise"],
+)
+def test_without_a_known_prior_it_begins_at_the_encoding_unless_told(model):
+    """The fault: it drew, and so did `modkit latent --project`."""
+    space, x = find_space(model), torch.rand(3, 1, 8, 8) * 2 - 1
+    assert not space.draws
+    assert torch.equal(project(space, x, steps=3).latents, project(space, x, steps=3, starts=0).latents)
+    linear = make_linear(torch.eye(2))
+    assert torch.equal(*(project(linear, x[:, 0, 0, :2], steps=0, **one).latents for one in ({}, {"starts": 64})))
+
+
+def test_missing_fields_are_drawn_once_for_all_rows():
+    """The fault: they were drawn anew for every 256 rows that were decoded, and for the draws of a start, so that
+    samples were of other classes than their latents were found for."""
+    model = GAN(
+        X, fields={"labels": TensorType((), classes=4)}, conditioner="label", discriminator="mlp", generator="mlp"
+    )
+    space, x = find_space(model), torch.rand(300, 1, 8, 8) * 2 - 1
+    fields = space.complete(300)
+    assert torch.equal(fields["labels"], model.complete(300, {}, Rng("source"))["labels"])
+    found, given = project(space, x, steps=1, starts=2), project(space, x, steps=1, starts=2, fields=fields)
+    assert torch.equal(found.latents, given.latents) and torch.equal(found.samples, given.samples)
+    assert torch.equal(found.samples, space.decode(found.latents))
+    torch.testing.assert_close(found.distances, measure_squares(found.samples, x))
+    torch.testing.assert_close(found.samples, space.decode_with_gradients(found.latents).detach())
 
 
 test_refuses = refusals(

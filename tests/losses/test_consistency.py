@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from modkit import Rng
 from modkit.augmentations import DiffAugment
 from modkit.kinds import Round
 from modkit.losses import Consistency
+from modkit.losses.augmented import AugmentedCritic
 from modkit.types import Cond, TensorType
 
 X = TensorType((1, 4, 3))
@@ -46,6 +49,21 @@ def test_a_map_of_the_samples_shape_is_changed_as_they_are():
         return float(part(Round(REAL, Cond(concat=beside), Rng(5), fake=FAKE, critic=critic)))
 
     assert penalize(REAL) == 0.0 < penalize(torch.cat([REAL, FAKE], 1))
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_what_a_critic_sees_of_both_is_augmented_alike(strength):
+    """The fault: the game's own augmentation drew anew for T(x), so that the penalty was on its draws, not on T."""
+    shown = AugmentedCritic(play(*WEIGHTS).critic, DiffAugment(X), Rng(7))
+    part = Consistency(X, augment=lambda x: DiffAugment(x, strength=strength), real=1.0, fake=1.0)
+    found = part(replace(play(*WEIGHTS), critic=shown))
+    want = 0
+    for call, (name, x) in enumerate({"real": REAL, "fake": FAKE}.items()):
+        changed = DiffAugment(X, strength=strength)(x, Rng(5).at(name))
+        logits = [play(*WEIGHTS).critic(DiffAugment(X)(one, Rng(7).at(call)), Cond()) for one in (x, changed)]
+        want = want + (logits[0] - logits[1]).square().mean()
+    torch.testing.assert_close(found, want)
+    assert (found > 0) == (strength > 0)
 
 
 def test_second_gradients_by_the_critic_s_weights():

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modkit import use
 from modkit.augmentations import ADA
 from modkit.kinds import AdversarialExtras, read_extras
 from modkit.losses import R1, Hinge, LeastSquares, NonSaturating, Relativistic
 from modkit.models import Bidirectional, Diffusion, Latent
 from modkit.models.step import StepContext
-from modkit.nn.mlp import MLPEncoder
+from modkit.nn.mlp import MLPEncoder, MLPGenerator
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, TensorType
 from tests.models.test_gan import Twice
@@ -192,6 +193,23 @@ def test_codes_are_means_and_probabilities_or_draws():
     z = model.draw_source(3000, "z", Rng(0))
     assert (z[:, 4:7].sum(1) == 1).all() and (z[:, 4:7].mean(0) - 1 / 3).abs().max() < 0.04
     assert model.start_noise is None and make().start_noise.numel == 4
+
+
+def test_a_generator_s_own_noise_is_drawn_where_the_rest_of_z_is():
+    """The fault: `decode` left it out, with draws too."""
+
+    class Noisy(MLPGenerator):
+        draws = True
+
+        def forward(self, z, cond, rng=None):
+            x = super().forward(z, cond)
+            return x if rng is None else x + rng.normal("noise", x)
+
+    model, code = make(generator=use(Noisy)), torch.zeros(3, 4, dtype=torch.float64)
+    x = model.decode(code, "z")
+    torch.testing.assert_close(x, model.decode_source(code, "z"))
+    noise = Rng(0).at("generator").normal("noise", x)
+    torch.testing.assert_close(model.decode(code, "z", Rng(0)), x + noise)
 
 
 def test_it_is_a_first_stage_of_latent():

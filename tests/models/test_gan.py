@@ -211,6 +211,8 @@ def test_a_discriminator_that_tells_classes_plays_ac_gan():
     torch.testing.assert_close(losses["adversarial/one"], F.softplus(-model.critics["one"](fake, Cond())).mean())
     lazy = turn("a", terms={"adversarial/*": Term(every=2), "class/other": Term(every=2)}, index=1)
     torch.testing.assert_close(model.losses("generator", batch, lazy), {"class/one": losses["class/one"]})
+    waiting = model.losses("generator", batch, turn("a", waiting=("other",)))
+    assert list(waiting) == ["adversarial/one", "class/one"]  # a head that nothing has trained teaches no classes
     losses["class/one"].backward()
     assert model.conditioner.embedding.weight.grad.any()
 
