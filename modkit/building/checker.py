@@ -176,7 +176,8 @@ def _make_report(
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
     engine = _review_engine(site.plan, model, played, settings) if settings else ()
-    notes = (*review_data(data), *review_model(model), *review_game(played, trial.terms), *engine)
+    game = review_game(played, trial.terms, settings.terms if settings else {})
+    notes = (*review_data(data), *review_model(model), *game, *engine)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)

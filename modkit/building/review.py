@@ -11,19 +11,21 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.data.splits import is_stream
 from modkit.engines.batch_norm import JOINABLE
-from modkit.errors import Problem, SpecError
+from modkit.errors import Problem, SpecError, join
 from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model
 from modkit.nn.frozen import is_frozen
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.specs.overrides import apply
+from modkit.specs.settings import Term
 from modkit.specs.spec import Spec
 from modkit.training.ownership import collect_modules, find_origins
 from modkit.training.players import strip_scope
@@ -80,12 +82,15 @@ def review_model(model: Model) -> Iterator[Note]:
         )
 
 
-def review_game(stages: Sequence[StageSchedule], terms: Mapping[str, Iterable[str]]) -> Iterator[Note]:
-    """Reviews the players of the stages: the terms of opponents, and players that never have a turn.
+def review_game(
+    stages: Sequence[StageSchedule], terms: Mapping[str, Iterable[str]], due: Mapping[str, Term]
+) -> Iterator[Note]:
+    """Reviews the players of the stages: the terms of opponents, and players and terms that never have a turn.
 
     Args:
         stages: The stages.
         terms: Names of each player's losses.
+        due: When terms are computed, by pattern.
     """
     for number, stage in enumerate(stages):
         names = {name for player in stage.players for name in player.against}
@@ -102,6 +107,29 @@ def review_game(stages: Sequence[StageSchedule], terms: Mapping[str, Iterable[st
                     "that it never has a turn",
                     (f"train.steps={enough}", f"train.stages[{number}].steps={enough}"),
                 )
+    for pattern, term in due.items():
+        yield from _review_term(pattern, term, stages, terms)
+
+
+def _review_term(
+    pattern: str, term: Term, stages: Sequence[StageSchedule], terms: Mapping[str, Iterable[str]]
+) -> Iterator[Finding]:
+    """Warns of a term that starts after the last turns of its player, in all stages."""
+    last: dict[str, int] = {}
+    for stage in stages:
+        for player in stage.players:
+            for turn in range(player.start, stage.steps, player.every)[-1:]:
+                last[player.name] = max(last.get(player.name, 0), turn)
+    for owner, turn in last.items():
+        late = [name for name in terms.get(owner, ()) if fnmatchcase(name, pattern)]
+        if late and turn < term.start:
+            path, enough = join(("train", "terms", pattern)), 2 * term.start
+            yield Finding(
+                path,
+                f"{', '.join(late)} of {owner} starts at step {term.start} of a stage, after the player's last turn, "
+                f"at step {turn}, so that it is never computed",
+                (f"{path}.start=0", f"train.steps={enough}"),
+            )
 
 
 def review_processes(

@@ -3,7 +3,8 @@
     fields of sample i = corruption(x_i, rng.at("corruption", i))
 
 What is corrupted of a sample is a function of (seed, epoch, i): it changes with each epoch and does not depend on the
-batch or the worker.
+batch or the worker. Where corrupted data are corrupted again, each corruption has a source of its own, which is
+`rng.at("corruption", d, i)` above d others.
 
 Shape letters: b batch.
 """
@@ -24,8 +25,8 @@ __all__ = ["Corrupted"]
 class Corrupted:
     """A data set whose samples come with damaged or smaller copies of themselves, in every split.
 
-    It has the types, splits and levels of the data set. A model trained on it must read the fields of the corruption,
-    by a conditioner such as `map`.
+    It has the types, splits and levels of the data set, and its samples are measured in the same features. A model
+    trained on it must read the fields of the corruption, by a conditioner such as `map`.
 
     Args:
         data: The data set.
@@ -54,7 +55,8 @@ class Corrupted:
         self.conditions = (*extras.conditions, *self.corruption.fields)
         self.splits = self.data.splits
         self.levels = self.data.levels
-        self.factors = extras.factors
+        self.truth, self.features, self.factors = extras.truth, extras.features, extras.factors
+        self._place = (depth,) if (depth := _count_corrupted(self.data)) else ()
 
     @property
     def key(self) -> str:
@@ -73,6 +75,15 @@ class Corrupted:
             ValueError: If there is no such split.
         """
         batch = read_samples(self.data, split, indices, rng)
-        each = Each([rng.at("corruption", int(index)) for index in indices])
+        each = Each([rng.at("corruption", *self._place, int(index)) for index in indices])
         made = self.corruption(batch.tensor, each)
         return Batch(batch.x, {**batch.fields, **made}, batch.cond)
+
+
+def _count_corrupted(data: object) -> int:
+    """Counts how often data are corrupted, by themselves or by what they are made of."""
+    num = 0
+    while hasattr(data, "read"):
+        num += isinstance(data, Corrupted)
+        data = data.data if hasattr(data, "data") else None
+    return num

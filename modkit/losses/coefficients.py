@@ -115,6 +115,9 @@ class Adaptive:
 
         weight = value * clamp(|grad_last sum against| / (|grad_last term| + tiny), 0, max)
 
+    Only those losses of `against` count that are computed at the step, see `train.terms`. At a step without any, the
+    weight is 0, so that lazy losses and the term stay in balance over the steps.
+
     The gradients are those of a microbatch, averaged over processes before their norms are taken; so the weight depends
     on `train.accumulate`, but not on the number of processes.
 
@@ -152,14 +155,19 @@ class Adaptive:
         """The weight, a detached scalar; the graph of `losses` is retained.
 
         Raises:
-            ValueError: If there is no last layer, a loss is missing, or one does not depend on the last layer.
+            ValueError: If there is no last layer, a loss that the step wants is missing, or one does not depend on the
+                last layer.
         """
         if last_layer is None:
             raise ValueError(f"Adaptive weight of {self.term!r} expects a decoder with a last layer, got None")
-        missing = [name for name in (*self.against, self.term) if name not in losses]
+        wanted = (*filter(step.wants, self.against), self.term)
+        missing = [name for name in wanted if name not in losses]
         if missing:
             raise ValueError(f"Adaptive weight of {self.term!r} expects losses {missing}, got {list(losses)}")
-        against = torch.stack([losses[name] for name in self.against]).sum()
+        due = [losses[name] for name in self.against if name in losses]
+        if not due:
+            return torch.zeros((), device=last_layer.device)
+        against = torch.stack(due).sum()
         measure, own = (self._compute_gradient_norm(loss, last_layer, step) for loss in (against, losses[self.term]))
         ratio = measure / (own + self.tiny)
         return ratio.clamp(0, self.max) * self.value

@@ -17,6 +17,8 @@ from modkit.specs.settings import Term
 
 __all__ = ["StepContext"]
 
+_BETWEEN = ("adversarial", "class")
+
 
 @dataclass(frozen=True)
 class StepContext:
@@ -30,10 +32,12 @@ class StepContext:
         training: Whether statistics, such as a codebook's sums, are updated.
         terms: When terms are computed, by pattern of their full names; a term that matches no pattern is computed at
             every step.
-        waiting: The player's opponents that have yet to start. Terms between the player and these are not computed.
+        waiting: The player's opponents that have yet to start. Terms between the player and these are not computed:
+            `adversarial`, and `class`, what an opponent learns to tell beside it.
         scope: Prefix of the nested Model that is given the step, such as `prior/`; empty for the whole model.
         exchange: Speaks to the other processes of the training; None if there are none.
         loss_scale: See `modkit.kinds.Step`.
+        previous: Index of the player's turn before this one, -1 if this is its first; by default the step before.
 
     Examples:
         >>> from modkit import Rng
@@ -43,6 +47,12 @@ class StepContext:
         >>> step = StepContext(Rng(0), index=3, training=True, terms={"prior/r1": Term(every=16)})
         >>> step.wants("prior/r1"), step.at("prior").wants("r1"), step.wants("r1")
         (False, False, True)
+
+        A lazy term of a player that plays at every third step is computed in its first turn after each multiple.
+
+        >>> lazy = {"r1": Term(every=4)}
+        >>> [i for i in range(0, 25, 3) if StepContext(Rng(0), i, terms=lazy, previous=i - 3).wants("r1")]
+        [0, 6, 9, 12, 18, 21, 24]
     """
 
     rng: Rng
@@ -53,6 +63,7 @@ class StepContext:
     scope: str = ""
     exchange: Exchange | None = None
     loss_scale: float = 1.0
+    previous: int | None = None
 
     @property
     def rank(self) -> int:
@@ -73,19 +84,25 @@ class StepContext:
         return value if self.exchange is None else self.exchange.gather(value)
 
     def wants(self, term: str) -> bool:
-        """Whether the term is to be computed: it is due at this step, and its opponent has started."""
+        """Whether the term is to be computed: it is due in this turn, and its opponent has started."""
         name = f"{self.scope}{term}"
         if any(_is_between(name, player) for player in self.waiting):
             return False
         due = [setting for pattern, setting in self.terms.items() if fnmatchcase(name, pattern)]
-        return all(self.index >= one.start and (self.index - one.start) % one.every == 0 for one in due)
+        previous = self.index - 1 if self.previous is None else self.previous
+        return all(_count_due(one, self.index) > _count_due(one, previous) for one in due)
 
     def at(self, name: str) -> StepContext:
         """Returns the step of the nested Model `name`, whose draws and terms are under that name."""
         return replace(self, rng=self.rng.at(name), scope=f"{self.scope}{name}/")
 
 
+def _count_due(term: Term, index: int) -> int:
+    """Counts the steps at which a term has been due, up to and including a step of the stage."""
+    return max(0, (index - term.start) // term.every + 1)
+
+
 def _is_between(term: str, opponent: str) -> bool:
     """Whether a term is part of the game against an opponent; both are full names."""
     scope, slash, name = opponent.rpartition("/")
-    return term in (f"{scope}{slash}adversarial", f"{scope}{slash}adversarial/{name}")
+    return term in {f"{scope}{slash}{one}{end}" for one in _BETWEEN for end in ("", f"/{name}")}

@@ -91,6 +91,10 @@ class Participant:
         """Whether the player plays at this step of the stage."""
         return index >= self.player.start and (index - self.player.start) % self.player.every == 0
 
+    def find_previous(self, index: int) -> int:
+        """The step of its turn before the one at this step, -1 if it is the first."""
+        return index - self.player.every if index > self.player.start else -1
+
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Prepares the player before its first turn (k-means of a codebook, statistics of the data).
 
@@ -139,7 +143,7 @@ class Participant:
         seed, stage = self._key
         rng = Rng(seed, "train", stage, index, self.name, *names)
         waiting = tuple(name for name in self.player.against if index < self._starts.get(name, 0))
-        return StepContext(rng, index, training=True, waiting=waiting)
+        return StepContext(rng, index, training=True, waiting=waiting, previous=self.find_previous(index))
 
 
 def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
@@ -350,18 +354,15 @@ def weigh_losses(
 ) -> Tensor:
     """Sums a player's losses, each multiplied by its weight.
 
-    Weights are computed in order: each is given its own loss, and the weighted losses before it.
+    Weights are computed in order: each is given its own loss, and the weighted losses before it. One in a nested Model
+    is given the names and the step of that Model.
     """
     seen: dict[str, Tensor] = {}
     for name, loss in losses.items():
         if (weight := weights.get(name)) is not None:
             scope = name.rpartition("/")[0]
-            loss = (
-                weight(
-                    step, {strip_scope(term, scope): value for term, value in {**seen, name: loss}.items()}, last_layer
-                )
-                * loss
-            )
+            known = {strip_scope(term, scope): value for term, value in {**seen, name: loss}.items()}
+            loss = weight(step.at(scope) if scope else step, known, last_layer) * loss
         seen[name] = loss
     return torch.stack([widen(loss) for loss in seen.values()]).sum()
 

@@ -40,6 +40,7 @@ from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
 from modkit.training.turns import Turns
+from modkit.types import Score
 
 __all__ = ["Trainer", "TrainingError"]
 
@@ -272,13 +273,20 @@ class Trainer:
                 return
             scores = scorer(self.model, self.engine)
         values = {name: score.value for name, score in scores.items()}
-        if self.settings.checkpoints.best is None:
-            name, first = next(iter(scores.items()))
-            criterion = json.dumps([name, first.counts, first.settings], sort_keys=True)
-            cursor.watch(criterion, -first.value if first.better == "higher" else first.value)
+        remark = self._watch_score(scores) if self.settings.checkpoints.best is None else ""
         self.run.log({"stage": cursor.stage, "step": cursor.step, "scores": values})
         self.callbacks.scores_ready(cursor.step, values)
-        self.progress.note(f"step {cursor.step}: " + ", ".join(f"{n} {value:.4g}" for n, value in values.items()))
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.progress.note(f"step {cursor.step}: {listed}{remark}")
+
+    def _watch_score(self, scores: Mapping[str, Score]) -> str:
+        """Watches the first score of which one direction is better; returns a remark if there is none."""
+        for name, score in scores.items():
+            if score.better is not None:
+                criterion = json.dumps([name, score.counts, score.settings], sort_keys=True)
+                self._cursor.watch(criterion, -score.value if score.better == "higher" else score.value)
+                return ""
+        return "; no checkpoint is kept as the best, for neither direction of these scores is better"
 
     @contextmanager
     def _save_if_refused(self, states: Sequence[PlayerState], averages: Averages) -> Iterator[None]:

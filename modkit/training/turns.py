@@ -63,6 +63,7 @@ class Turns:
 
         Raises:
             FloatingPointError: If a loss is found not to be finite.
+            ValueError: If none of a player's losses requires a gradient.
         """
         logged: dict[str, Tensor] = {}
         complete = True
@@ -74,9 +75,15 @@ class Turns:
                 losses = self._accumulate_gradients(state, batch, cursor)
             name = state.name
             if (reason := state.step(self._engine)) is None:
-                rng = self._make_rng(name, cursor, "update")
-                terms, engine = self._settings.terms, self._engine
-                state.update_within(StepContext(rng, cursor.index, training=True, terms=terms, exchange=engine))
+                step = StepContext(
+                    self._make_rng(name, cursor, "update"),
+                    cursor.index,
+                    training=True,
+                    terms=self._settings.terms,
+                    exchange=self._engine,
+                    previous=state.find_previous(cursor.index),
+                )
+                state.update_within(step)
             else:
                 complete = False
                 self._progress.note(f"step {cursor.step + 1}: {name} skips it, {reason}")
@@ -102,6 +109,7 @@ class Turns:
                 waiting=waiting,
                 exchange=engine,
                 loss_scale=scale,
+                previous=state.find_previous(cursor.index),
             )
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
@@ -111,6 +119,11 @@ class Turns:
                     losses = state.losses(micro, step)
                 if losses:
                     loss = weigh_losses(losses, state.weights, step, state.last_layer) / settings.accumulate
+                    if not loss.requires_grad:
+                        raise ValueError(
+                            f"player {state.name} expects a loss that depends on its parameters, got "
+                            f"{', '.join(losses)}, through which no gradient flows"
+                        )
                     # a weight that overflowed with the gradients that it compares makes the step one to skip
                     total = torch.stack([widen(one) for one in losses.values()]).sum() if state.scaled else loss
                     self._losses.check(state.name, losses, total.detach())

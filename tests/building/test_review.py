@@ -170,6 +170,22 @@ def test_planted_nonsense_is_found_with_the_override_that_mends_it(name):
     build(apply(planted, [override])[0])
 
 
+def test_a_term_that_starts_after_its_player_s_last_turn_is_found():
+    terms, players = {"r*": {"start": 4}}, {"discriminator": {"every": 3}}  # of 5 steps it plays 0 and 3
+    model = gan(discriminator=use("mlp", **SMALL), **PENALIZED)
+    planted = spec(model, steps=5, terms=terms, players=players)
+    (found,) = examine(planted).findings
+    assert found.path == "train.terms.r*" and not found.refused
+    assert found.message == (
+        "r1 of discriminator starts at step 4 of a stage, after the player's last turn, at step 3, so that it is never "
+        "computed"
+    )
+    assert found.overrides == ("train.terms.r*.start=0", "train.steps=8")
+    assert not examine(planted.with_value("train.terms.r*.start", 3)).findings
+    stages = [{"players": ["*"]}, {"players": ["*"], "steps": 7}]
+    assert not examine(spec(model, steps=5, terms=terms, players=players, stages=stages)).findings
+
+
 def test_a_level_of_a_cascade_is_mended_where_it_is_written():
     bottleneck = use("top-down", level=use("vq", num_codes=8, channels=2))
     encoder, decoder = use("conv", channels=[4, 8], levels=[8, 4]), use("conv", channels=[8, 4])

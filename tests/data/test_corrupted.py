@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -7,6 +8,9 @@ from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import LowRes, Mask
 from modkit.data.digits import Digits
 from modkit.data.loader import Loader
+from modkit.data.mixture import Ring
+from modkit.data.noise import Noise
+from modkit.data.subset import Subset
 from modkit.rng import Rng
 from tests.refusals import refusals
 
@@ -57,6 +61,31 @@ def test_a_row_draws_what_its_index_does_alone():
         x, own = batch.tensor[row : row + 1], Rng(3).at("corruption", index)
         want = Noise(None)(x, own)
         assert all(torch.equal(batch.fields[name][row : row + 1], want[name]) for name in "abcd")
+
+
+def test_each_corruption_of_corrupted_data_has_draws_of_its_own():
+    def make(*fields):
+        data = digits
+        for field in fields:
+            data = partial(Corrupted, data=data, corruption=partial(Noise, field=field))
+        return data()
+
+    data = Corrupted(data=lambda: Subset(data=lambda: make("a", "b"), num=20), corruption=partial(Noise, field="c"))
+    rows = data.data._find("train", [3, 0])
+    fields = data.read("train", [3, 0], Rng(0)).fields
+    single = make("a").read("train", rows, Rng(0)).fields  # the draws of one alone
+    assert torch.equal(fields["a"], single["a"])
+    for name, depth, indices in (("b", 1, rows), ("c", 2, [3, 0])):
+        x = data.read("train", [3, 0], Rng(0)).tensor
+        for row, index in enumerate(indices):
+            want = Noise(data.x, field=name)(x[row : row + 1], Rng(0).at("corruption", depth, index))[name]
+            assert torch.equal(fields[name][row : row + 1], want)
+
+
+def test_corrupted_samples_are_measured_as_those_of_the_data():
+    assert corrupted().features == digits().features == "classifier:digits" and corrupted().truth is None
+    ring = Corrupted(data=partial(Ring, num=64, num_test=8), corruption=Noise)
+    assert torch.equal(ring.truth.centers, Ring(num=64, num_test=8).truth.centers)
 
 
 def test_epochs_differ_and_workers_do_not():

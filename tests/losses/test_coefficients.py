@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modkit.losses.coefficients import Adaptive, Constant, Cyclical, Warmup
+from modkit.specs.settings import Term
 from tests.play import turn
 
 
@@ -50,6 +51,19 @@ def test_adaptive_is_the_ratio_of_gradient_norms():
     torch.testing.assert_close(both.item(), 0.5 * math.hypot(3, 12) / 2)  # the norm of the sum
     (weight * terms["adversarial"] + terms["nll"]).backward()  # the graph is still there
     torch.testing.assert_close(last.grad, torch.tensor([3.0, 4.0]) + weight * torch.tensor([0.6, 0.8]))
+
+
+def test_adaptive_compares_with_what_is_due_at_the_step():
+    last = torch.tensor([1.0, -2.0], requires_grad=True)
+    terms = losses(last, torch.ones(2))
+    part = Adaptive("adversarial", against=["nll", "perceptual"], tiny=1.0)
+    step = turn(index=1, terms={"perceptual": Term(every=2)})
+    del terms["perceptual"]
+    torch.testing.assert_close(part(step, terms, last).item(), 5 / 2)
+    idle = part(turn(index=1, terms={"*": Term(every=2)}), {"adversarial": terms["adversarial"]}, last)
+    assert idle.item() == 0 and idle.device == last.device
+    with pytest.raises(ValueError, match=r"expects losses \['perceptual'\], got \['nll', 'adversarial'\]"):
+        part(turn(index=2, terms={"perceptual": Term(every=2)}), terms, last)
 
 
 def test_adaptive_is_clamped_before_its_value_multiplies():

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 import modkit
@@ -33,10 +34,24 @@ def test_lazy_terms_are_due_from_their_start_on_each_nth_step():
     assert due("nll") == list(range(13))
 
 
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize("start", [0, 1, 7])
+def test_a_lazy_term_is_due_in_the_first_turn_at_or_after_each_of_its_steps(every, start):
+    turns = range(start, 60, every)
+    for term in (Term(every=4), Term(every=4, start=2), Term(every=6, start=9)):
+        steps = range(term.start, turns[-1] + 1, term.every)
+        wanted = {next(turn for turn in turns if turn >= step) for step in steps}
+        contexts = [
+            StepContext(Rng(0), turn, terms={"r1": term}, previous=before)
+            for before, turn in zip([-1, *turns], turns, strict=False)
+        ]
+        assert {step.index for step in contexts if step.at("critic").wants("r1") and step.wants("r1")} == wanted
+
+
 def test_terms_against_a_player_wait_for_it():
     step = StepContext(Rng(0), waiting=("critic", "prior/second"))
     for term in ("adversarial", "adversarial/critic", "prior/adversarial", "prior/adversarial/second"):
-        assert not step.wants(term)
+        assert not step.wants(term) and not step.wants(term.replace("adversarial", "class"))
     for term in ("nll", "adversarial/other", "prior/adversarial/critic", "outer/adversarial", "adversarial/second"):
         assert step.wants(term)
     assert not step.at("prior").wants("adversarial") and step.at("prior").wants("adversarial/critic")

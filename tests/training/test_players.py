@@ -12,6 +12,7 @@ from modkit.losses.coefficients import Adaptive, Constant, Warmup
 from modkit.models.player import Player
 from modkit.nn.edm2_unet import EDM2UNet
 from modkit.nn.magnitude import UnitConv
+from modkit.specs.settings import Term
 from modkit.training.ownership import collect_modules
 from modkit.training.players import PlayerState, make_player_states, strip_scope, take_turn, weigh_losses
 from modkit.training.schedule import match_names, schedule_stages
@@ -60,6 +61,17 @@ def test_an_adaptive_weight_sees_the_weighted_terms_of_its_own_model(scope):
     (gradient,) = torch.autograd.grad(total, last)
     want = torch.tensor([3 + 10 * lam, 1 + 10 * lam]) + (100 if scope else 0)
     torch.testing.assert_close(gradient, want)
+
+
+@pytest.mark.parametrize("scope", ["", "outer/autoencoder/"])
+def test_an_adaptive_weight_leaves_out_a_lazy_term_of_its_own_model(scope):
+    last = torch.ones(2, requires_grad=True)
+    losses = {f"{scope}nll": 3 * last[0], f"{scope}adversarial": 10 * last[1]}
+    weights = {f"{scope}adversarial": Adaptive("adversarial", against=["nll", "kl"])}
+    step = turn(index=1, terms={f"{scope}kl": Term(every=2)})
+    torch.testing.assert_close(weigh_losses(losses, weights, step, last).item(), 3 + 3 / (10 + 1e-4) * 10)
+    with pytest.raises(ValueError, match=r"expects losses \['kl'\]"):
+        weigh_losses(losses, weights, turn(index=1, terms={"kl2": Term(every=2)}), last)
 
 
 def test_a_scope_is_taken_off_whole_names_only():

@@ -163,6 +163,18 @@ def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
     assert not any(same) if train else all(same)
 
 
+def test_a_piece_that_is_trained_in_a_later_stage_is_not_prepared_anew(tmp_path: Path):
+    coded = use("autoencoder", encoder=MLP, bottleneck=use("vq", num_codes=4, channels=2), decoder=MLP)
+    source = trained(spec(coded, batch_size=64, ema=0.0), tmp_path / "source", steps=2)
+    latent = use("latent", autoencoder=use("run", path=str(source), train=True), prior=use("autoregressive"))
+    stages = [{"players": ["prior/*"]}, {"players": ["autoencoder/*"], "steps": 1}]
+    later = spec(latent, steps=2, batch_size=64, ema=0.0, stages=stages, **EVERY)
+    resumed_from_each(later, tmp_path)
+    branched = modkit.branch(tmp_path / "whole", tmp_path / "branch", step=1)
+    weights = branched.load_weights()
+    assert all(torch.equal(value, weights[key]) for key, value in Run.open(tmp_path / "whole").load_weights().items())
+
+
 def test_a_checkpoint_of_format_1_is_resumed(tmp_path: Path):
     whole = trained(DCGAN, tmp_path / "whole")
     run = stopped_at("step-00000002", whole, tmp_path / "run")

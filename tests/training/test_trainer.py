@@ -158,6 +158,25 @@ def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path
     assert all({"autoencoder/nll", "autoencoder/kl"} <= set(row["losses"]) for row in rows)
 
 
+def test_a_lazy_term_is_computed_in_the_next_turn_of_its_player(tmp_path):
+    critic = {"critic": use("mlp", width=8, depth=1), "regularizers": {"r1": use("r1")}}
+    players, terms = {"critic": {"every": 2, "start": 1}}, {"r1": {"every": 4}}
+    model = use("autoencoder", **MLP, **critic)
+    rows = fitted(model, tmp_path / "run", steps=11, players=players, terms=terms).run.read_metrics()
+    assert [row["step"] - 1 for row in rows if "critic/adversarial" in row["losses"]] == [1, 3, 5, 7, 9]
+    assert [row["step"] - 1 for row in rows if "critic/r1" in row["losses"]] == [1, 5, 9]
+
+
+def test_a_lazy_term_that_an_adaptive_weight_compares_with_is_left_out_where_it_is_not_due(tmp_path):
+    model = use(
+        "autoencoder", **MLP, critic=use("mlp", width=8, depth=1), features=use("random-conv"),
+        weights={"adversarial": use("adaptive", against=["nll", "perceptual"])},
+    )  # fmt: skip
+    rows = fitted(model, tmp_path / "run", steps=3, terms={"perceptual": {"every": 2}}).run.read_metrics()
+    assert ["autoencoder/perceptual" in row["losses"] for row in rows] == [True, False, True]
+    assert all("autoencoder/adversarial" in row["losses"] for row in rows)
+
+
 def test_a_critic_that_has_never_played_is_not_played_against(tmp_path):
     stages = [{"players": [p], "steps": 1} for p in ("autoencoder", "*", "autoencoder")]
     rows = fitted(VQGAN, tmp_path / "run", stages=stages).run.read_metrics()
@@ -239,6 +258,20 @@ def test_a_loss_that_is_not_a_number_stops_at_once_and_names_the_last_good_check
         one.fit()
     assert errors == [caught.value] and not one.run.finished and len(one.run.read_metrics()) == until
     assert all(value.isfinite().all() for value in store.load(good).tensors["model"].values())
+
+
+class Cut(Told):
+    """A model of whose losses none depends on the weights, for torch."""
+
+    def losses(self, player, batch, step):
+        return {name: loss.detach() for name, loss in super().losses(player, batch, step).items()}
+
+
+def test_losses_without_a_gradient_are_named_with_their_player(tmp_path):
+    """The fault: "element 0 of tensors does not require grad", with no word on whose losses they are."""
+    said = "player one expects a loss that depends on its parameters, got good, bad, through which no gradient flows"
+    with pytest.raises(ValueError, match=said):
+        fitted(use(Cut), tmp_path / "run")
 
 
 def test_a_step_that_fails_ends_the_processes_and_the_thread_that_read(tmp_path):
