@@ -29,7 +29,12 @@ __all__ = ["SCORES"]
 )
 @click.option("--fake", type=click.Path(), help="Samples, in the same formats as --real.")
 @click.option("--train", type=click.Path(), help="Training data, for copying.")
-@click.option("-n", "num", type=click.IntRange(min=2), help="Number of samples on each side; all by default.")
+@click.option(
+    "-n",
+    "num",
+    type=click.IntRange(min=2),
+    help="Number of samples on each side, a fixed random subset of more; as many as both have by default.",
+)
 @click.option("--features", help="Features; `modkit list features` lists them.")
 @click.option("--metrics", help="Metrics, separated by commas; `modkit list metric` lists them.")
 @click.option("-k", type=click.IntRange(min=1), help="Which nearest neighbour prdc and similar metrics use.")

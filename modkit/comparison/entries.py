@@ -1,5 +1,7 @@
 """Entries: the reports of runs, each with its resolved spec. Systems: entries that differ only in the training seed.
 
+Entries whose data had other content when they were measured differ in more than that, even if their specs are equal.
+
 An entry is labelled `NAME`, or `NAME sampler=heun` if it was evaluated with overrides. If its run was evaluated both
 without and with overrides, as in a sweep over samplers, the entry without is the base of the others, and its label has
 its own values of what they override: `NAME (base: sampler=ddim)`. Equal labels are extended by the name of the run's
@@ -40,8 +42,8 @@ class Entry:
     run: Run
     report: Report
     spec: Spec  # the run's resolved spec with the report's overrides applied
-    data: Data  # the run's data set
-    reference: str  # the name of that data set
+    data: Data  # the run's data set as it is now
+    reference: str  # the name of the data set that it was measured on
 
     @property
     def seed(self) -> int:
@@ -52,6 +54,16 @@ class Entry:
     def batch_size(self) -> int:
         """Samples in a training step."""
         return int(self.spec.at("train.batch_size"))  # type: ignore[arg-type]
+
+    @property
+    def key(self) -> str:
+        """Hash of the data that it was measured on; a report of an earlier version has that of the training data."""
+        return str(self.report.data or self.run.lock.get("data") or self.data.key)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the content of the data has changed since it was measured."""
+        return self.data.key != self.key
 
     @cached_property
     def parts(self) -> int:
@@ -83,7 +95,7 @@ class System:
         """Returns the same score together with the data that it was measured on."""
         score = self.get_score(name)
         first = self.members[0]
-        return None if score is None else Measured(score, first.data.key, first.reference)
+        return None if score is None else Measured(score, first.key, first.reference)
 
 
 def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
@@ -109,15 +121,15 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
         for report in reports:
             changed = plan(apply(spec, report.overrides)[0]).resolved
             entries.append(Entry("", run, report, changed, data, ""))
-    names = name_references({entry.data.key: entry.spec.tree.get("data") for entry in entries})
-    return [replace(entry, reference=names[entry.data.key]) for entry in entries]
+    names = name_references({entry.key: entry.spec.tree.get("data") for entry in entries})
+    return [replace(entry, reference=names[entry.key]) for entry in entries]
 
 
 def group(entries: Sequence[Entry]) -> list[System]:
     """Groups entries into systems and labels both."""
-    groups: dict[Node, list[Entry]] = {}
+    groups: dict[tuple[Node, str], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(_drop_name_and_seed(entry.spec), []).append(entry)
+        groups.setdefault((_drop_name_and_seed(entry.spec), entry.key), []).append(entry)
     made: list[list[Entry]] = []
     for same in groups.values():
         distinct = len({entry.seed for entry in same}) == len(same)

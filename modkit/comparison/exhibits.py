@@ -45,7 +45,7 @@ class Exhibit:
 
 
 def make_exhibits(entries: Sequence[Entry]) -> list[Exhibit]:
-    """Makes the exhibits of entries; each training split is read once.
+    """Makes the exhibits of entries; each training split is read once, and none that has changed since.
 
     Raises:
         ValueError: If a model cannot be loaded.
@@ -56,10 +56,11 @@ def make_exhibits(entries: Sequence[Entry]) -> list[Exhibit]:
         exhibit, x = _sample(entry)
         made.append(exhibit)
         samples.append(x)
-    for key in dict.fromkeys(entry.data.key for entry in entries):
-        chosen = [(number, x) for number, x in enumerate(samples) if x is not None and entries[number].data.key == key]
-        if not chosen:
-            continue
+    groups: dict[str, list[tuple[int, Tensor]]] = {}
+    for number, x in enumerate(samples):
+        if x is not None and not entries[number].changed:
+            groups.setdefault(entries[number].key, []).append((number, x))
+    for chosen in groups.values():
         data = entries[chosen[0][0]].data
         queries = [x[:SHOWN] for _, x in chosen]
         held = torch.cat([*read_batches(data, "test", most=_HELD_OUT)]) if data.splits.get("test") else queries[0][:0]

@@ -35,6 +35,7 @@ def write_findings(systems: Sequence[System], rankings: Mapping[str, Ranking], s
         *(text for axis in shown.axes if (text := _describe_best(systems, axis.score, rankings[axis.score]))),
         *_describe_front(shown),
         *_explain_unranked(rankings),
+        *_explain_changed(systems),
     ]
 
 
@@ -133,6 +134,12 @@ def _explain_unranked(rankings: Mapping[str, Ranking]) -> Iterator[str]:
             reasons.setdefault((label, reason), []).append(name)
     for (label, reason), names in reasons.items():
         yield f"{label} is shown but not ranked in {join_words(names)}: {reason}."
+
+
+def _explain_changed(systems: Sequence[System]) -> Iterator[str]:
+    for entry in (entry for system in systems for entry in system.members if entry.changed):
+        left = "training images and those nearest to its samples are not shown"
+        yield f"The data of {entry.label} have changed since it was measured on them: {left}."
 
 
 def _format_settings(values: Mapping[str, object]) -> str:

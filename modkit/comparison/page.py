@@ -69,7 +69,7 @@ def render_page(material: Material) -> str:
     )
     systems, entries = material.systems, material.entries
     scores, losses = _draw_curves(systems)
-    datasets = {entry.data.key: entry for entry in reversed(entries)}
+    datasets = {entry.key: entry for entry in reversed(entries)}
     return environment.get_template("comparison.html").render(
         title=_write_title([system.label for system in systems]),
         findings=write_findings(systems, material.rankings, material.trilemma),
@@ -84,7 +84,10 @@ def render_page(material: Material) -> str:
         score_curves=scores,
         loss_curves=losses,
         exhibits=material.exhibits,
-        training=[(draw_training_data(entry.data), entry.reference) for entry in reversed(datasets.values())],
+        training=[
+            ("" if entry.changed else draw_training_data(entry.data), entry.reference)
+            for entry in reversed(datasets.values())
+        ],
         cost=make_cost_table(systems, material.rankings),
         cost_settings=[one for one in group_measurements(entries) if set(one.scores) & set(COST)],
         held_out=_find_held_out(material),

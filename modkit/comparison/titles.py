@@ -9,13 +9,14 @@ __all__ = ["Title", "parse_title"]
 
 _TITLE = re.compile(r"(?P<score>[^(,]+?)(?: \((?P<features>.+?)\))?(?:, (?P<of>.+))?", re.DOTALL)
 _INCEPTION = ("FID", "FID∞", "KID")
-_UNITS = ("s", "MiB", "nats", "bits", "bits/dim", "dB")
+# what stands in parentheses and is no label of features: units, and how a likelihood was measured
+_NOTES = re.compile(r"s|MiB|nats|bits|bits/dim|dB|log-likelihood|num=\d+")
 
 
 class Title(NamedTuple):
     """The parts of a score's title."""
 
-    score: str  # the score's name with its unit
+    score: str  # the score's name with its unit, or how else it was measured
     features: str = ""  # the features that it is measured by; empty if there are none
     of: str = ""  # the part of the samples that it is measured on; empty if it is all of them
 
@@ -33,11 +34,13 @@ def parse_title(title: str) -> Title:
         Title(score='FD', features='pixels', of='class 3')
         >>> parse_title("KID").features
         'inception'
+        >>> parse_title("bits/dim (log-likelihood)").features
+        ''
     """
     found = _TITLE.fullmatch(title)
     if found is None:
         return Title(title)
     score, features, of = found["score"], found["features"] or "", found["of"] or ""
-    if features in _UNITS:
+    if _NOTES.fullmatch(features):
         return Title(f"{score} ({features})", "", of)
     return Title(score, "inception" if not features and score in _INCEPTION else features, of)

@@ -24,6 +24,7 @@ from modkit.evaluation.sources import BYTES, Reading, Samples, Source, make_sour
 from modkit.evaluation.states import gather_states
 from modkit.kinds import FeatureExtractor
 from modkit.metrics.moments import Gaussian, Moments
+from modkit.precision import use_precision
 from modkit.types import Precision
 
 __all__ = ["DEFAULT", "evaluate", "compute_statistics"]
@@ -61,7 +62,8 @@ def evaluate(
         features: A features part or its name (see `modkit list features`); None if `real` and `fake` are features
             already, `n d`.
         metrics: Metrics or their names; None is `DEFAULT`.
-        num: Number of samples on each side; None is as many as both have, where iterables must have equally many.
+        num: Number of samples on each side; None is as many as both have, where iterables must have equally many. Of
+            a side that has more it is a fixed random subset, of an iterable the first ones.
         size: Height and width that images of folders are resized to; None is the smallest side of any image.
         channels: Channels that images of folders are converted to, 4 with opacity; None is 1 for grey and 3 for colour
             images, and refuses folders that mix both.
@@ -93,11 +95,13 @@ def evaluate(
         if train is not None:
             sources["train"] = make_source(train, "train", **how)
         sources = _match_types(sources, size)
+        if (limit := _choose_limit(sources, num)) is not None:
+            sources |= {side: sources[side].choose(limit) for side in ("real", "fake")}
         sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
         alive = next((one for one in sources.values() if one.given is None), sources["real"])
         feed = Feed(make_extractor(features, alive.type), raw=raw, device=engine.device)
         check_needs(feed, sources, made, places)
-        found = score(feed, sources, made, places, engine, limit=_choose_limit(sources, num), seed=seed)
+        found = score(feed, sources, made, places, engine, limit=limit, seed=seed)
         return found.drop_undefined()
 
 
@@ -113,7 +117,8 @@ def compute_statistics(
 ) -> Gaussian:
     """Computes the mean and covariance of the features of data, which can replace the data in a Fréchet distance.
 
-    Processes share the work as in `evaluate`.
+    Processes share the work as in `evaluate`. If there are more than `num` samples, a fixed random subset is used, the
+    same as in `evaluate`, and of an iterable the first ones.
 
     Raises:
         ValueError: If the data cannot be read, are empty, or are fewer than `num`.
@@ -123,11 +128,13 @@ def compute_statistics(
         data = make_source(real, "real", num=num, reading=Reading(size, channels, background), device=engine.device)
         if num is not None and data.count is not None and data.count < num:
             raise ValueError(f"compute_statistics expects {num} samples, got {data.count}")
+        data = data if num is None else data.choose(num)
         feed = Feed(make_extractor(features, data.type), raw=raw, device=engine.device)
-        for _, batch in data.number_batches(num, engine.rank, engine.world):
-            vectors = feed.compute_values(data, batch, ["features"])["features"]
-            moments = moments or Moments(vectors.shape[1])
-            moments.update(vectors)
+        with use_precision(engine.device, "float32"):
+            for _, batch in data.number_batches(num, engine.rank, engine.world):
+                vectors = feed.compute_values(data, batch, ["features"])["features"]
+                moments = moments or Moments(vectors.shape[1])
+                moments.update(vectors)
         parts = [one for one in gather_states(moments, engine) if one is not None]
     if not parts:
         raise ValueError(f"compute_statistics expects samples, got none in {real}")

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from modkit.building.session import Loaded, Opened, load_run, open_data
-from modkit.data.loader import draw_permutation
 from modkit.data.splits import find_plain
 from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
@@ -34,7 +33,7 @@ from modkit.evaluation.scoring import (
     prepare_extractor,
     score,
 )
-from modkit.evaluation.sources import Source, from_data, from_model
+from modkit.evaluation.sources import Source, draw_subset, from_data, from_model
 from modkit.kinds import Data, Engine, FeatureExtractor, Metric
 from modkit.metrics.memory import measure_peak_memory
 from modkit.metrics.per_class import PerClass
@@ -42,7 +41,6 @@ from modkit.metrics.speed import measure_training_speed
 from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
 from modkit.precision import check_precision
-from modkit.rng import Rng
 from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.specs.settings import Watching
@@ -155,7 +153,7 @@ def measure_run(
     if options.per_class and _count_classes(found.data) is None:
         known = ", ".join(found.data.fields) or "none"
         raise ValueError(f"evaluate expects data with labels for scores per class, got the fields: {known}")
-    found = found._replace(data=find_plain(found.data))
+    key, found = found.data.key, found._replace(data=find_plain(found.data))
     model = loaded.model.to(where).eval()
     precision = options.precision or (found.evaluation.precision if found.evaluation else "float32")
     check_precision(precision, where, model)
@@ -187,8 +185,8 @@ def measure_run(
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
-    notes, spec = (*report.notes, *notes), hash_data(run.spec_text)
-    return replace(report, scores=scores, notes=notes, checkpoint=loaded.checkpoint, spec=spec).drop_undefined()
+    origin: dict[str, Any] = {"checkpoint": loaded.checkpoint, "spec": hash_data(run.spec_text), "data": key}
+    return replace(report, scores=scores, notes=(*report.notes, *notes), **origin).drop_undefined()
 
 
 def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,16 +292,18 @@ def _choose(data: Data, split: str, count: int) -> Sequence[int] | None:
     there = data.splits[split]
     if count > there:
         raise ValueError(f"evaluate expects at most the {there} images of the {split} split on each side, got {count}")
-    return None if count == there else draw_permutation(Rng(0, "evaluate", split), there)[:count].tolist()
+    return None if count == there else draw_subset(split, there, count)
 
 
 def _match_classes(data: Data, held: Source) -> Sequence[int]:
     """Chooses as many training images of each class as there are held-out images; reads the whole split."""
     wanted = torch.cat([batch.fields["labels"] for _, batch in held.number_batches()]).bincount()
-    order = draw_permutation(Rng(0, "evaluate", "train"), data.splits["train"])
-    passed = from_data(data, "train", "training images", order.tolist()).number_batches()
+    size = data.splits["train"]
+    order = draw_subset("train", size, size)
+    passed = from_data(data, "train", "training images", order).number_batches()
     labels = torch.cat([batch.fields["labels"] for _, batch in passed])
-    kept = [order[(labels == label).nonzero()[: int(num), 0]] for label, num in enumerate(wanted)]
+    shuffled = torch.tensor(order)
+    kept = [shuffled[(labels == label).nonzero()[: int(num), 0]] for label, num in enumerate(wanted)]
     if short := [label for label, num in enumerate(wanted) if len(kept[label]) < num]:
         raise ValueError(f"evaluate expects as many training as held-out images of each class, got fewer of {short}")
     return torch.cat(kept).sort().values.tolist()

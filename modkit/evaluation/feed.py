@@ -311,7 +311,7 @@ def _feed(
     if not engine.agree(made is None):
         every = [values for turn in zip_longest(*gather_states(made or [], engine)) for values in turn if values]
         if every and rank == 0:
-            cache.save(reference, {name: torch.cat([values[name] for values in every]) for name in wanted})
+            cache.try_save(reference, {name: torch.cat([values[name] for values in every]) for name in wanted})
 
 
 def _count_codes(codes: Tensor, type: TensorType, z: TensorType) -> Iterator[Tensor]:

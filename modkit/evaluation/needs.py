@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from modkit.types import Features, TensorType, split_levels
 __all__ = [
     "Measures",
     "choose_num",
+    "explain_refusal",
     "extract",
     "find_codes",
     "find_continuous",
@@ -117,6 +118,12 @@ def name_needs(name: str, missing: Sequence[str]) -> str:
     return f"{name} requires {', '.join(missing)}, which these samples and features do not provide"
 
 
+def explain_refusal(metric: Metric, model: Model | None, types: Iterable[TensorType]) -> str | None:
+    """Returns why a metric refuses a Model or samples of one of the types, whose offers meet its needs, or None."""
+    refuse = read_extras(metric, MetricExtras).refuse
+    return None if refuse is None else next((reason for x in types if (reason := refuse(model, x))), None)
+
+
 def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> dict[str, str]:
     """Finds what an evaluation at the end of training, or scores during it, would fail for.
 
@@ -153,6 +160,8 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
         }
         if missing := [need for need in metric.needs if any(need not in offers.get(side, ()) for side in metric.sets)]:
             found[path] = name_needs(type(metric).__name__, missing)
+        elif reason := explain_refusal(metric, compared, [x]):
+            found[path] = reason
     return found | (_find_few(settings, data.splits, watches) or _find_many(measures, data.splits, watches))
 
 

@@ -40,6 +40,8 @@ class Report:
         checkpoint: Name of the run's checkpoint that was measured; None if no run was measured.
         settings: Arguments of `evaluate_run` that differ from its defaults; objects are `<Class>`.
         spec: Hash of the run's spec, before the overrides; None if no run was measured, or by an earlier version.
+        data: Hash of the content and preprocessing of the data that were measured on, their `key`; None if no run was
+            measured, or by an earlier version.
 
     Examples:
         >>> report = Report({"FD (pixels)": Score(2.5, 0.1, "lower")}, {"real": 64, "fake": 64}, seed=0)
@@ -56,6 +58,7 @@ class Report:
     checkpoint: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     spec: str | None = None
+    data: str | None = None
 
     def describe(self) -> Iterator[Block]:
         """Describes the report: a table of its scores with its floor, its counts and notes."""
@@ -184,11 +187,11 @@ def _check_plain(report: Report) -> None:
     scores = [*report.scores.values(), *report.floor.values()]
     counts = [count for counted in (report.counts, *(score.counts for score in scores)) for count in counted.values()]
     texts = [*report.notes, *report.overrides, *(text for score in scores for text in score.warnings)]
-    texts += [text for text in (report.checkpoint, report.spec) if text is not None]
+    texts += [text for text in (report.checkpoint, report.spec, report.data) if text is not None]
     if any(type(number) is not int or abs(number) >= 2**63 for number in (report.seed, *counts)):
         raise ValueError("expected counts and the seed to be whole numbers")
     if any(type(text) is not str for text in texts):
-        raise ValueError("expected notes, warnings, overrides, the checkpoint and the hash of the spec to be texts")
+        raise ValueError("expected notes, warnings, overrides, the checkpoint and the hashes to be texts")
     if not all(isinstance(one, dict) for one in (report.settings, *(score.settings for score in scores))):
         raise ValueError("expected settings by name")
 

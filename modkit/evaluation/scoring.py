@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modkit.data.loader import read_in_order
 from modkit.evaluation.feed import Feed, gather, uses_features
-from modkit.evaluation.needs import name_needs
+from modkit.evaluation.needs import explain_refusal, name_needs
 from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
 from modkit.kinds import Data, Engine, FeatureExtractor, Metric, MetricExtras, read_extras
@@ -112,14 +112,17 @@ def find_missing(feed: Feed, sources: Mapping[str, Source], metric: Metric, at: 
 
 
 def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str, Metric], places: Places) -> None:
-    """Checks that the sources offer what metrics need.
+    """Checks that the sources offer what metrics need, and that no metric refuses them or the Model.
 
     Raises:
-        ValueError: If a metric needs anything else; the message names the first.
+        ValueError: If a metric needs anything else, or refuses what it is given; the message is that of the first.
     """
     for name, metric in metrics.items():
         if missing := find_missing(feed, sources, metric, places[name]):
             raise ValueError(name_needs(name, missing))
+        types = [source.type for place in places[name].values() if (source := sources[place]).given is None]
+        if reason := explain_refusal(metric, feed.model, types):
+            raise ValueError(reason)
 
 
 def score(
@@ -135,6 +138,8 @@ def score(
 ) -> Report:
     """Computes the scores of metrics and, for those in `floors`, scores with other sources in place of their sets.
 
+    Everything is computed in float32 at least, whatever surrounds the call; a Model samples in its source's precision.
+
     Args:
         feed: Computes what metrics need.
         sources: Sources of samples by name.
@@ -143,25 +148,19 @@ def score(
         engine: The processes that share the samples; each gets all scores.
         floors: The same for the floor.
         limit: Number of samples of each source except `train`; None is all.
-        seed: Seed of subsets.
+        seed: Seed of subsets; scores state it, unless their metric has a `seed` of its own.
 
     Raises:
-        ValueError: If samples cannot be read, the sides have different numbers of samples, or a score cannot be
-            computed.
+        ValueError: If samples cannot be read, the sides have different numbers of samples, a score cannot be computed,
+            or two metrics give scores of one name with different settings.
     """
     states: dict[str, dict[tuple[str, str], Any]] = {}
     counts: dict[str, int] = {}
-    for place, one in sources.items():
-        uses = {(name, side): None for name, side, at in (*_flatten(places), *_flatten(floors or {})) if at == place}
-        if uses:
-            with use_precision(engine.device, "float32"):
-                states[place], counts[place] = gather(
-                    feed, one, list(uses), metrics, engine, None if place == "train" else limit
-                )
     label = feed.extractor.label if feed.extractor else "features as given"
 
     def results(uses: Places) -> dict[str, Score]:
         found: dict[str, Score] = {}
+        makers: dict[str, str] = {}
         for name, at in uses.items():
             sides = {side: counts[at[side]] for side in ("real", "fake") if side in at}
             if len(set(sides.values())) > 1 and not any(sources[at[side]].given for side in sides):
@@ -170,17 +169,30 @@ def score(
             metric = metrics[name]
             engine.announce(f"the scores of {name}")
             state = reduce(metric.merge, [states[place][name, side] for side, place in at.items()])
-            if (move := read_extras(metric, MetricExtras).place) is not None:
-                state = move(state, engine.device)
+            extras = read_extras(metric, MetricExtras)
+            if extras.place is not None:
+                state = extras.place(state, engine.device)
+            drawn = seed if extras.seed is None else extras.seed
             other = [one for place in at.values() if (one := sources[place].precision) != "float32"]
             how: dict[str, Any] = {"precision": other[0]} if other else {}
             how |= {"raw": True} if any(feed.is_raw(metric, sources[place]) for place in at.values()) else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
-                score = replace(score, settings={**score.settings, **how})
-                found[_add_label(title, label) if uses_features(metric) else title] = score
+                score = replace(score, seed=drawn, settings={**score.settings, **how})
+                title = _add_label(title, label) if uses_features(metric) else title
+                if title in found and found[title].settings != score.settings:
+                    received = f"one of {makers[title]}, {dict(found[title].settings)}, and one of {name}"
+                    expected = f"one score named {title!r}, got {received}, {dict(score.settings)}"
+                    raise ValueError(f"evaluate expects {expected}: leave out one of the metrics")
+                found[title], makers[title] = score, name
         return found
 
-    scores, floor = results(places), results(floors or {})
+    with use_precision(engine.device, "float32"):
+        for place, one in sources.items():
+            every = (*_flatten(places), *_flatten(floors or {}))
+            if uses := {(name, side): None for name, side, at in every if at == place}:
+                most = None if place == "train" else limit
+                states[place], counts[place] = gather(feed, one, list(uses), metrics, engine, most)
+        scores, floor = results(places), results(floors or {})
     notes = [note for one in sources.values() for note in one.notes]
     notes += [warning for score in scores.values() for warning in score.warnings]
     return Report(scores, counts, seed, tuple(dict.fromkeys(notes)), floor)

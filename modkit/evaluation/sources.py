@@ -25,6 +25,7 @@ from modkit.data.arrays import map_array, read_statistics
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.listing import list_pictures
+from modkit.data.loader import draw_permutation
 from modkit.data.picture import DAMAGE, read_picture
 from modkit.data.splits import check_indexed, read_samples
 from modkit.features.images import map_range
@@ -36,7 +37,18 @@ from modkit.runs.files import hash_data, replace_file
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, Precision, TensorType
 
-__all__ = ["BYTES", "SIZE", "Reading", "Samples", "Source", "from_data", "from_model", "save_statistics", "make_source"]
+__all__ = [
+    "BYTES",
+    "SIZE",
+    "Reading",
+    "Samples",
+    "Source",
+    "draw_subset",
+    "from_data",
+    "from_model",
+    "save_statistics",
+    "make_source",
+]
 
 Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | PathLike[str] | Run | Model | Source"
 
@@ -83,6 +95,8 @@ class Source:
     given: Gaussian | None = None  # mean and covariance of features, instead of samples
     # returns the same source with images of another size; None if it cannot be resized
     at: Callable[[int], Source] | None = None
+    # returns the source of its samples at indices; None if they can only be read in order
+    pick: Callable[[Sequence[int]], Source] | None = None
     notes: tuple[str, ...] = ()  # remarks for the reader of the scores, such as resizing
     assumed: bool = False  # whether its range is only assumed, as that of floating-point images is
 
@@ -101,12 +115,35 @@ class Source:
             self._check(batch.tensor)
             yield torch.arange(first, first + len(batch)), batch
 
+    def choose(self, count: int) -> Source:
+        """Returns the source of `count` samples: a fixed random subset, since files are often sorted by class.
+
+        It is the same subset of all sources of equally many samples, so that samples that belong together stay so.
+        What can only be read in order stays as it is, to be read up to a limit: an iterable, and a Model, whose first
+        samples are as random as any.
+        """
+        if self.given is not None or (self.count is not None and self.count <= count):
+            return self
+        if self.count is None:
+            return replace(self, notes=(*self.notes, f"{self.name}: the first {count} samples of an iterable"))
+        if self.pick is None:
+            return self
+        note = f"{self.name}: {count} of {self.count} samples, a fixed random subset"
+        subset = sorted(draw_subset("samples", self.count, count))  # in order, for files are read faster so
+        return replace(self.pick(subset), notes=(*self.notes, note))
+
     def match_range(self, range: tuple[float, float] | None) -> Source:
         """Returns the same samples in another range: mapped to it, or taken to be in it if theirs is only assumed."""
         old = self.type.range
         if old is None or range is None or old == range:
             return self
-        matched = replace(self, type=replace(self.type, range=range), at=None)
+        pick = self.pick
+        matched = replace(
+            self,
+            type=replace(self.type, range=range),
+            at=None,
+            pick=None if pick is None else lambda indices: pick(indices).match_range(range),
+        )
         if self.assumed:
             return matched
 
@@ -184,6 +221,21 @@ def make_source(
     return _from_batches(samples, name)
 
 
+def draw_subset(label: str, there: int, count: int) -> list[int]:
+    """Draws the indices of a fixed random subset of `there` samples, in random order.
+
+    Args:
+        label: What they are samples of; equal labels have equal subsets.
+        there: Number of samples that there are.
+        count: Number of samples to draw.
+
+    Examples:
+        >>> len(draw_subset("train", 100, 3)), draw_subset("train", 100, 3) == draw_subset("train", 100, 5)[:3]
+        (3, True)
+    """
+    return draw_permutation(Rng(0, "evaluate", label), there)[:count].tolist()
+
+
 def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None = None) -> Source:
     """Makes the source of a data set's split, in order, or of its samples at `indices`.
 
@@ -201,7 +253,11 @@ def from_data(data: Data, split: str, name: str, indices: Sequence[int] | None =
     key = f"{data.key}:{split}:{mark}"
     extras = read_extras(data, DataExtras)
     fields = tuple(data.fields)
-    return Source(name, batches, len(chosen), data.x, fields, key, data.levels, extras.factors, extras.truth)
+
+    def pick(indices: Sequence[int]) -> Source:
+        return from_data(data, split, name, [chosen[index] for index in indices])
+
+    return Source(name, batches, len(chosen), data.x, fields, key, data.levels, extras.factors, extras.truth, pick=pick)
 
 
 def from_model(
@@ -237,18 +293,24 @@ def save_statistics(path: Path, statistics: Gaussian) -> None:
         replace_file(path, file.getvalue())
 
 
-def _from_array(array: np.ndarray[Any, Any], name: str) -> Source:
+def _from_array(array: np.ndarray[Any, Any], name: str, indices: Sequence[int] | None = None) -> Source:
     if array.ndim < 2 or len(array) < 2 or not array.size:
         raise ValueError(f"{name}: expected at least 2 samples of at least one dimension, got shape {array.shape}")
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name}: expected uint8 or floating values, got {array.dtype}")
 
+    chosen = range(len(array)) if indices is None else indices
+
     def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
-        for start in _start_batches(len(array), rank, world):
-            part = torch.from_numpy(np.array(array[start : start + SIZE], dtype=np.float32))
+        for start in _start_batches(len(chosen), rank, world):
+            part = torch.from_numpy(np.array(array[list(chosen[start : start + SIZE])], dtype=np.float32))
             yield start, Batch(part / 127.5 - 1 if array.dtype == np.uint8 else part, {})
 
-    return Source(name, batches, len(array), _infer_type(array.shape), assumed=array.dtype != np.uint8)
+    def pick(indices: Sequence[int]) -> Source:
+        return _from_array(array, name, [chosen[index] for index in indices])
+
+    type = _infer_type(array.shape)
+    return Source(name, batches, len(chosen), type, assumed=array.dtype != np.uint8, pick=pick)
 
 
 def _from_batches(samples: Iterable[Tensor], name: str) -> Source:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from modkit.types import Batch, Features, Score
+from modkit.types import Batch, Features, Score, TensorType
 
 if TYPE_CHECKING:
     import torch
@@ -132,8 +132,14 @@ class MetricExtras:
             the new state.
         place: `place(state, device)` returns the state, of which `result` may compute on the device.
         most: The largest number of samples of a set that it can compare, so that more are refused before training.
+        refuse: `refuse(model, x)` returns why it cannot measure samples of type `x`, or the Model, or None, so that
+            such are refused before training. It is given the Model, on any device, trained or not, if that is among
+            its needs.
+        seed: Seed of its draws, if it does not use the evaluation's; its scores state it.
     """
 
     given: Callable[[Any, str, Any], Any] | None = None
     place: Callable[[Any, torch.device], Any] | None = None
     most: int | None = None
+    refuse: Callable[[Any, TensorType], str | None] | None = None
+    seed: int | None = None

@@ -5,8 +5,8 @@ r"""Bound: how well a Model predicts data, by its lower bound on log p(x), in na
 Data that take finitely many levels, evenly spaced over their range, are dequantised, x + w u with u uniform in
 [-1/2, 1/2]. A bound on their density is then a bound on the probability of the levels (Theis et al., 2016, eq. 2 to 4),
 each of which is w wide. With 256 levels in [-1, 1], -log w is log 127.5. The density of data without levels depends on
-their unit, so no bits are given for them. A Model that is `discrete` (a Bernoulli likelihood of binary data) gives the
-probability itself: x is not dequantised, and bits/dim = -nats / (d log 2).
+their unit, so no bits are given for them. A Model that is `discrete` (of codes, or with a Bernoulli likelihood) gives
+the probability itself: x is not dequantised, and bits/dim = -nats / (d log 2).
 
 Shape letters: b batch, d dimensions of a sample.
 """
@@ -24,7 +24,7 @@ from modkit.metrics.moments import Moments
 from modkit.metrics.streaming import Streaming
 from modkit.models.model import Model, evaluate_mode
 from modkit.rng import Rng
-from modkit.types import Batch, Score
+from modkit.types import Batch, Score, TensorType
 
 __all__ = ["Bound", "Bounds", "bits_per_dim"]
 
@@ -104,6 +104,10 @@ class Bound(Streaming[Bounds]):
         self.num, self.seed = num, seed
         self.settings: dict[str, Any] = {"num": num}
         self.names = ("ELBO" if num == 1 else f"bound (num={num})", "bits/dim")
+
+    def refuse(self, model: Model, x: TensorType) -> str | None:
+        """Returns the reason of a Model without a bound, or None."""
+        return model.explain_no_bound()
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Bounds:
         """Computes the moments of the bounds that `model` gives of a `batch` whose data have `levels`.

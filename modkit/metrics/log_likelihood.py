@@ -7,7 +7,7 @@ from torch import Tensor
 from modkit.metrics.bound import Bound
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.types import Batch
+from modkit.types import Batch, TensorType
 
 __all__ = ["LogLikelihood"]
 
@@ -46,6 +46,10 @@ class LogLikelihood(Bound):
             raise ValueError(f"LogLikelihood expects steps of at least 1, got {steps}")
         self.settings = {"num": num, "steps": steps}
         self.names = ("log-likelihood", "bits/dim (log-likelihood)")
+
+    def refuse(self, model: Model, x: TensorType) -> str | None:
+        """Returns the reason of a Model without a log p(x), or None."""
+        return model.explain_no_log_prob()
 
     def compute_nats(self, model: Model, batch: Batch, rng: Rng, grain: float) -> Tensor:
         """Computes log p(x), `b`."""

@@ -27,6 +27,7 @@ from modkit.metrics.streaming import Streaming
 from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.paths import walk
+from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.types import Score, TensorType
 
@@ -78,6 +79,14 @@ class PathLength(Streaming[Model]):
             raise ValueError(f"PathLength expects num >= 2, eps in (0, 1) and places path or ends, got {received}")
         self.num, self.source, self.features, self.places, self.eps = num, source, features, places, eps
 
+    def refuse(self, model: Model, x: TensorType) -> str | None:
+        """Returns the reason of a Model without the source, or None."""
+        if self._choose_source(model) in model.sources:
+            return None
+        who, known = type(model).__name__, ", ".join(model.sources) or "none"
+        expected = f"the source {self.source!r}" if self.source else "sources"
+        return f"PathLength expects a Model with {expected}, got {who}, whose sources are: {known}"
+
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Model:
         """Returns the model."""
         model: Model = values["model"]
@@ -88,19 +97,17 @@ class PathLength(Streaming[Model]):
         return a
 
     def result(self, state: dict[str, Model], rng: Rng) -> dict[str, Score]:
-        """Computes `path length`, from samples that it decodes itself.
+        """Computes `path length`, from samples that it decodes itself, in float32.
 
         Raises:
             ValueError: If the Model has no such source.
         """
         model = self.find(state, "fake")
-        source = self.source or next(iter([*model.sources][::-1]), None)
-        if source is None or source not in model.sources:
-            who, known = type(model).__name__, ", ".join(model.sources) or "none"
-            expected = f"the source {self.source!r}" if self.source else "sources"
-            raise ValueError(f"PathLength expects a Model with {expected}, got {who}, whose sources are: {known}")
+        if reason := self.refuse(model, model.single):
+            raise ValueError(reason)
+        source = self._choose_source(model)
         measure, rng = _make_distance(self.features, model), Rng("path length", rng.draw_seed())
-        with evaluate_mode(model):
+        with use_precision(model.device, "float32"), evaluate_mode(model):
             speeds = [
                 self._measure_speed(model, source, measure, min(_BATCH, self.num - first), rng.rows(first))
                 for first in range(0, self.num, _BATCH)
@@ -109,6 +116,10 @@ class PathLength(Streaming[Model]):
         error = float(values.std()) / math.sqrt(self.num)
         settings = {"source": source, "features": self.features, "places": self.places, "eps": self.eps}
         return {"path length": Score(float(values.mean()), error, "lower", {"fake": self.num}, settings=settings)}
+
+    def _choose_source(self, model: Model) -> str:
+        """The name of the source: that which is stated, or the Model's last; empty if it has none."""
+        return self.source or next(reversed(tuple(model.sources)), "")
 
     def _measure_speed(
         self, model: Model, source: str, measure: Callable[[Tensor, Tensor], Tensor], num: int, rng: Rng

@@ -44,6 +44,8 @@ class PerClass:
         self.needs = (*metric.needs, "labels")
         self.sets = metric.sets
         self.better: Literal["lower", "higher"] | None = metric.better
+        extras = read_extras(metric, MetricExtras)
+        self.seed, self.refuse = extras.seed, extras.refuse
 
     def init(self) -> State:
         """Returns the state of no samples."""

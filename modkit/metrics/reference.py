@@ -5,12 +5,15 @@ Each entry is a safetensors file. Its name is the hash of its description, which
     folder/DIGEST.safetensors     tensors;  metadata: description (JSON), sha256 of the tensors
 
 An entry is written to a temporary file and renamed, so a reader finds it complete or not at all. An entry whose
-description or content does not match its name is never used or overwritten; the error names its file.
+description or content does not match its name is never used or overwritten; the error names its file. Where the folder
+cannot be read or written, statistics are computed each time.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +26,8 @@ from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import hash_data, replace_file
 
 __all__ = ["Reference", "ReferenceCache"]
+
+_logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _HEADER_LIMIT = 2**24
@@ -98,7 +103,7 @@ class ReferenceCache:
                 it.
         """
         path = self.locate(reference)
-        if not path.exists():
+        if not os.path.exists(path):  # false too, unlike `path.exists()`, in a folder that must not be searched
             return None
         data = read_bytes("ReferenceCache", path, limit=2**40)
         try:
@@ -126,19 +131,29 @@ class ReferenceCache:
         replace_file(self.locate(reference), safetensors.torch.save(kept, metadata))
         return self.locate(reference)
 
+    def try_save(self, reference: Reference, tensors: Mapping[str, Tensor]) -> None:
+        """Saves the statistics; logs a warning if the folder cannot be written or the disk is full.
+
+        Raises:
+            ValueError: If there are no tensors.
+        """
+        try:
+            self.save(reference, tensors)
+        except OSError as error:
+            what = f"{reference.statistics} of {reference.split}"
+            _logger.warning("%s cannot be written, so that %s will be computed again: %s", self.folder, what, error)
+
     def get(self, reference: Reference, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Loads the statistics or, if there is no entry, computes and saves them.
+        """Loads the statistics or, if there is no entry, computes them and saves them if it can.
 
         Raises:
             ValueError: Under the conditions of `load` and `save`.
         """
-        kept = self.load(reference)
-        if kept is None:
-            self.save(reference, compute())
-            kept = self.load(reference)
-        if kept is None:
-            raise ValueError(f"ReferenceCache expects to read what it wrote, got no file {self.locate(reference)}")
-        return kept
+        if (kept := self.load(reference)) is not None:
+            return kept
+        made = {name: value.detach().cpu().clone() for name, value in compute().items()}
+        self.try_save(reference, made)
+        return made
 
 
 def _read_metadata(data: bytes) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import Score, TensorType
 
 __all__ = ["Sharpness", "measure_detail"]
 
@@ -52,7 +52,7 @@ def measure_detail(x: Tensor) -> Tensor:
         >>> measure_detail((x[:, None] * x)[None, None]).item()
         64.0
     """
-    if x.ndim != 4 or min(x.shape[2:]) < 3 or max(x.shape[2:]) < 4:
+    if not _has_detail(x.shape[1:]):
         raise ValueError(f"detail expects images of shape (b, c, h, w) of at least 3×4, got {tuple(x.shape)}")
     x = x.double()
     inner = x[..., 1:-1, 1:-1]
@@ -77,6 +77,12 @@ class Sharpness(Streaming[Tensor]):
     """
 
     needs = ("images",)
+
+    def refuse(self, model: object, x: TensorType) -> str | None:
+        """Returns the reason of samples that are not images of at least 3×4."""
+        if _has_detail(x.shape):
+            return None
+        return f"Sharpness expects images of shape (c, h, w) of at least 3×4, got samples of shape {x.shape}"
 
     def update(self, state: Sums, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Sums:
         """Adds samples to the state: `images`, `b c h w`.
@@ -107,6 +113,11 @@ class Sharpness(Streaming[Tensor]):
         ]
         counts = {side: int(totals[side][0]) for side in self.sets}
         return {"sharpness": Score(fake / real, standard_error(*variances), self.better, counts)}
+
+
+def _has_detail(shape: Sequence[int]) -> bool:
+    """Whether samples of a shape are images in which the stencil fits at more than one position."""
+    return len(shape) == 3 and min(shape[1:]) >= 3 and max(shape[1:]) >= 4
 
 
 def _compute_mean(total: Tensor) -> float:

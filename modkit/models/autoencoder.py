@@ -35,7 +35,7 @@ from modkit.models.judges import Judges
 from modkit.models.latent_game import Against, LatentGame
 from modkit.models.latent_penalties import LatentPenalties
 from modkit.models.latent_scale import make_unit
-from modkit.models.model import Model, check_draws, make_weights
+from modkit.models.model import Model, check_draws, evaluate_mode, make_weights
 from modkit.models.observation import Observation
 from modkit.models.passes import map_batches, select_fields
 from modkit.models.penalties import Penalties
@@ -268,6 +268,16 @@ class Autoencoder(Model):
         """Returns the reason of a bottleneck without a prior."""
         return explain_undrawn(self.bottleneck)
 
+    def explain_no_bound(self) -> str | None:
+        """Returns the reason of a likelihood that is no density, or of a bottleneck without densities and a KL."""
+        reason = self._p.explain_no_density()
+        lack = None if reason else self._q.explain_no_density()
+        return reason or (None if lack is None or self._has_kl() else lack)
+
+    def explain_no_weight(self) -> str | None:
+        """Returns the reason of a likelihood that is no density, or of a bottleneck without densities."""
+        return self._p.explain_no_density() or self._q.explain_no_density()
+
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.
 
@@ -335,6 +345,16 @@ class Autoencoder(Model):
 
     def _compute_features(self, x: Tensor, fields: Mapping[str, Tensor], cond: Cond) -> Value:
         return call_given(self.encoder, read_input(x, fields, self.input), cond)
+
+    def _has_kl(self) -> bool:
+        """Whether the bottleneck gives a KL, which is tried on blank features."""
+        h = self.encoder.h
+        blank = tuple(map(self._make_blank, h)) if isinstance(h, tuple) else self._make_blank(h)
+        with evaluate_mode(self):
+            return self.bottleneck(blank, StepContext(Rng(0))).total_kl is not None
+
+    def _make_blank(self, type: TensorType) -> Tensor:
+        return torch.zeros_like(self.allocate(1, type))
 
     def _encode_batch(self, batch: Batch) -> Value:
         return self._compute_features(batch.tensor, batch.fields, self._compute_cond(batch.fields, batch.cond))

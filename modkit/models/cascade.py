@@ -168,6 +168,10 @@ class Cascade(Model):
         ]
         return torch.stack(bounds).sum(0)
 
+    def explain_no_bound(self) -> str | None:
+        """Returns the reason of the first level without a bound."""
+        return next((reason for model in self._levels if (reason := model.explain_no_bound())), None)
+
     @property
     def differentiable(self) -> bool:
         """Whether the Models of all levels are."""

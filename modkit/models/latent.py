@@ -276,6 +276,18 @@ class Latent(Model):
         latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
         return log_weight + self.prior.log_prob(replace(batch, x=latent), num, rng.at("prior"), steps=steps)
 
+    def explain_no_bound(self) -> str | None:
+        """Returns the reason of the autoencoder or of the prior."""
+        return self.autoencoder.explain_no_weight() or self.prior.explain_no_bound()
+
+    def explain_no_log_prob(self) -> str | None:
+        """Returns the reason of the autoencoder or of the prior."""
+        return self.autoencoder.explain_no_weight() or self.prior.explain_no_log_prob()
+
+    def explain_no_weight(self) -> str | None:
+        """Returns the reason of the autoencoder or of the prior, whose latents are weighed through both."""
+        return self.autoencoder.explain_no_weight() or self.prior.explain_no_weight()
+
     @property
     def discrete(self) -> bool:
         """Whether the autoencoder's likelihood gives probabilities of x."""

@@ -34,6 +34,10 @@ from modkit.types import Batch, Cond, Event, Precision, TensorType, Value
 
 __all__ = ["Model", "check_draws", "evaluate_mode", "make_weights", "reconstruct_batch"]
 
+_NO_BOUND = "{} has no lower bound on log p(x)"
+_NO_LOG_PROB = "{} has no log p(x) of its own; a bound may be there: `bound`"
+_NO_WEIGHT = "{} has no densities of its latents"
+
 
 def make_weights(weights: Mapping[str, Slot[Weight] | float] | None) -> dict[str, Weight]:
     """Builds the weights in an assembly's slot, by term; a number becomes a constant weight."""
@@ -210,7 +214,14 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If the Model has no bound, or `num` is below 1.
         """
-        raise ValueError(f"{type(self).__name__} has no lower bound on log p(x)")
+        raise ValueError(_NO_BOUND.format(type(self).__name__))
+
+    def explain_no_bound(self) -> str | None:
+        """Returns why `bound` is refused, whatever the samples and however the Model is trained, or None.
+
+        By default, whether the class has one; a Model whose bound depends on its parts says what they lack.
+        """
+        return _NO_BOUND.format(type(self).__name__) if type(self).bound is Model.bound else None
 
     def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
         """The density log p(x) given the conditions, in nats per sample, `b`, or an unbiased estimate of it.
@@ -227,12 +238,19 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If the Model has none, or `num` or `steps` is below 1.
         """
-        raise ValueError(f"{type(self).__name__} has no log p(x) of its own; a bound may be there: `bound`")
+        raise ValueError(_NO_LOG_PROB.format(type(self).__name__))
+
+    def explain_no_log_prob(self) -> str | None:
+        """Returns why `log_prob` is refused, as `explain_no_bound` does, or None."""
+        return _NO_LOG_PROB.format(type(self).__name__) if type(self).log_prob is Model.log_prob else None
 
     @property
     def discrete(self) -> bool:
-        """Whether `bound` bounds the probability of x, which takes finitely many values, and not a density."""
-        return False
+        """Whether `bound` bounds the probability of x, which takes finitely many values, and not a density.
+
+        By default, whether x consists of codes.
+        """
+        return isinstance(self.event, TensorType) and self.event.classes is not None
 
     @property
     def differentiable(self) -> bool:
@@ -277,7 +295,11 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If one of the two has no density.
         """
-        raise ValueError(f"{type(self).__name__} has no densities of its latents")
+        raise ValueError(_NO_WEIGHT.format(type(self).__name__))
+
+    def explain_no_weight(self) -> str | None:
+        """Returns why `weigh` is refused, as `explain_no_bound` does, or None."""
+        return _NO_WEIGHT.format(type(self).__name__) if type(self).weigh is Model.weigh else None
 
     def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Condenses `x`: computes, without draws, what `encode` to the latent `name` accepts in its place."""

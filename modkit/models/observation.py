@@ -67,6 +67,13 @@ class Observation:
         out = call_given(self.decoder, z, cond)
         return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
 
+    def explain_no_density(self) -> str | None:
+        """Returns why the likelihood is no distribution of x, or None."""
+        if self.extras.constant is not None:
+            return None
+        name = type(self.likelihood).__name__
+        return f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x"
+
     def compute_log_density(self, x: Tensor, z: Value, cond: Cond) -> Tensor:
         """Computes log p(x | z), `b`, with what `nll` leaves out.
 
@@ -75,7 +82,7 @@ class Observation:
         """
         name, extras = type(self.likelihood).__name__, self.extras
         if extras.constant is None:
-            raise ValueError(f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x")
+            raise ValueError(self.explain_no_density())
         if extras.levels is not None and not _has_levels(x, self.x, extras.levels):
             raise ValueError(
                 f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {extras.levels} "

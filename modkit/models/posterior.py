@@ -94,14 +94,20 @@ class Posterior:
         """Computes the latent of features: a draw if an rng is given, otherwise the mean."""
         return self.bottleneck(h, StepContext(rng) if rng else None).values[name]
 
+    def explain_no_density(self) -> str | None:
+        """Returns why the bottleneck has no density of any latent, or None."""
+        return self._describe_lack() if self.extras.posterior is None else None
+
     def _list_first(self, known: object) -> tuple[str, ...]:
         return () if known is None else tuple(self.bottleneck.latents)[:1]
 
     def _require(self, density: Callable[..., T] | None) -> Callable[..., T]:
         if density is None:
-            name = type(self.bottleneck).__name__
-            raise ValueError(f"Autoencoder has no bound on log p(x): its bottleneck {name} has no densities")
+            raise ValueError(self._describe_lack())
         return density
+
+    def _describe_lack(self) -> str:
+        return f"Autoencoder has no bound on log p(x): its bottleneck {type(self.bottleneck).__name__} has no densities"
 
 
 def get_last(values: Mapping[str, Value]) -> Value:

@@ -64,6 +64,12 @@ def test_the_latent_of_a_plain_autoencoder_is_scaled_to_where_its_codes_lie(runs
     assert (tmp_path / "rows.png").stat().st_size > 100
 
 
+def test_a_plain_autoencoder_s_projections_begin_at_its_encodings(runs, tmp_path):
+    run("latent", runs / "plain", "--project", "-n", 2, "--iterations", 0, "--out", tmp_path / "begun.png")
+    run("latent", runs / "plain", "--reconstruct", "-n", 2, "--out", tmp_path / "pairs.png")
+    assert (tmp_path / "begun.png").read_bytes() == (tmp_path / "pairs.png").read_bytes()
+
+
 @pytest.mark.parametrize("view", ["interpolate", "project"])
 def test_the_styles_of_a_generator_are_shown_by_name(view, runs, tmp_path):
     pictures = []

@@ -13,6 +13,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -264,6 +265,33 @@ def test_references_are_named_where_data_differ(mixed):
 def test_references_have_no_names_where_data_agree(page):
     assert "held-out images the floor" in [row[0] for row in page.rows]
     assert "digits" not in page.text.partition("8. How it was measured")[0].partition("2. Scores")[2]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_scores_belong_to_the_content_that_was_measured(tmp_path, stored):
+    """The fault: seeds of one path were averaged, and ranked, by what its file holds when they are compared."""
+    runs, keys = [], []
+    for seed, value in enumerate((-0.5, 0.5)):
+        np.save(tmp_path / "x.npy", np.full((20, 3, 3), value, np.float32))
+        data = f"data: {{use: array, path: {tmp_path / 'x.npy'}, bounds: [-1, 1], test: 0.5}}\n"
+        spec = Spec.from_yaml(f"name: gan\n{data}{GAN}{TRAIN.format(seed=seed)}")
+        run = modkit.train(spec, tmp_path / str(seed), evaluate=False)
+        made = modkit.evaluate_run(run, features="pixels", metrics=["fd"], num=4)
+        keys.append(run.lock["data"])
+        assert made.data == keys[-1]
+        (made if stored else replace(made, data=None)).save(run.path)  # an earlier version stored none
+        runs.append(run)
+    compared = compare(runs, tmp_path / "page.html")
+    found = json.loads(compared.data.read_bytes())
+    assert [one["data"] for one in found["entries"]] == keys and len(set(keys)) == 2
+    assert [one["entries"] for one in found["systems"]] == [["gan (0)"], ["gan (1)"]]
+    names = [f"array with content {key[:8]}" for key in keys]
+    reason = f"it was measured on {names[0]} instead of {names[1]}"
+    assert found["rankings"]["FD (pixels)"]["unranked"]["gan (0)"] == reason
+    assert [bool(one["samples"]["distances"]) for one in found["entries"]] == [False, True]
+    assert any(text.startswith("The data of gan (0) have changed") for text in compared.findings)
+    page = compared.page.read_text()
+    assert f"training data of {names[1]}" in page and f"training data of {names[0]}" not in page
 
 
 def test_one_system_alone_has_no_radar(runs, tmp_path):

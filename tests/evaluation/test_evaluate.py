@@ -15,6 +15,7 @@ import modkit
 from modkit.cli.app import app
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
+from modkit.data.loader import draw_permutation
 from modkit.engines.device import find_device
 from modkit.evaluation.evaluate import compute_statistics
 from modkit.evaluation.extractors import make_extractor
@@ -23,7 +24,7 @@ from modkit.evaluation.scoring import prepare_extractor
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.metrics.frechet import frechet_distance
-from modkit.metrics.precision_recall import PRDC
+from modkit.metrics.precision_recall import PRDC, PrecisionRecall
 from modkit.runs import cache
 from modkit.types import TensorType
 from tests.files import write_images
@@ -131,6 +132,30 @@ def test_states_are_placed_on_the_engine_s_device_to_be_scored(floats):
 
     evaluate(*floats, metrics=[Placed()])
     assert placed == [(["fake", "real"], find_device("auto"))]
+
+
+def test_scores_state_the_seed_that_they_were_drawn_with(floats):
+    """The fault: scores stated seed 0 whatever the evaluation's, which pages of comparisons print."""
+
+    class Own(PRDC):
+        def __init__(self, seed):
+            super().__init__()
+            self.seed = seed
+
+    report = evaluate(*floats, metrics=["sliced-wasserstein", Own(3)], seed=7)
+    assert report.scores["sliced W1 (pixels)"].seed == report.seed == 7
+    assert report.scores["recall (pixels)"].seed == 3, "the metric's own"
+
+
+def test_scores_of_one_name_and_other_settings_are_refused(floats):
+    """The fault: of two metrics with a score of one name the first one's was lost without a word."""
+    found = evaluate(*floats, metrics=[PRDC(k=3), PrecisionRecall(k=3)]).scores
+    assert found["precision (pixels)"].settings["k"] == 3 and len(found) == 4
+    message = (
+        r"one score named 'precision \(pixels\)', got one of PRDC, {'k': 3, .*}, and one of PrecisionRecall, "
+        r"{'k': 10, .*}: leave out one of the metrics"
+    )
+    check_refusal(message, evaluate, *floats, metrics=[PRDC(k=3), PrecisionRecall(k=10)])
 
 
 class Unsure(PRDC):
@@ -323,6 +348,60 @@ def test_statistics_are_those_of_as_many_samples_as_said(floats):
         check_refusal(message, compute_statistics, form, features="pixels", num=25)
 
 
+def test_of_more_samples_a_fixed_random_subset_is_compared(images, floats, tmp_path, monkeypatch):
+    """The fault: the first samples were compared, which of files sorted by class are those of a few classes."""
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
+    real, fake = floats[0], floats[1][:10]
+    order = sorted(draw_permutation(modkit.Rng(0, "evaluate", "samples"), 24)[:10].tolist())
+    assert order != list(range(10))
+    np.save(tmp_path / "real.npy", real.numpy())
+    folder = write_images(tmp_path / "folder", images[0][:, 0])
+    chosen, first = (evaluate(part, fake).scores["FD (pixels)"].value for part in (real[order], real[:10]))
+    assert abs(chosen - first) > 0.01 * chosen
+    for form in (real, images[0], tmp_path / "real.npy", folder, folder):  # the last from the cache
+        report = evaluate(form, fake)
+        assert report.scores["FD (pixels)"].value == pytest.approx(chosen, rel=1e-6)
+        assert report.counts == {"real": 10, "fake": 10}
+        assert "real: 10 of 24 samples, a fixed random subset" in report.notes
+        mean = compute_statistics(form, features="pixels", num=10).mean
+        torch.testing.assert_close(mean, real[order].flatten(1).double().mean(0), rtol=0, atol=1e-6)
+    report = evaluate(iter(real.split(7)), fake)
+    assert report.scores["FD (pixels)"].value == pytest.approx(first, rel=1e-6)
+    assert "real: the first 10 samples of an iterable" in report.notes
+    assert evaluate(real, real, num=10).scores["FD (pixels)"].value == pytest.approx(0, abs=1e-9), "the same of both"
+    assert not any("subset" in note for note in evaluate(folder, real).notes)
+
+
+def test_a_subset_is_of_the_range_that_samples_are_brought_to(images):
+    model = Uniform.assemble(1.0)
+    subset = sorted(draw_permutation(modkit.Rng(0, "evaluate", "samples"), 24)[:10].tolist())
+    few, more = (evaluate(part, model, num=10) for part in (images[0][subset], images[0]))
+    assert more.scores["FD (pixels)"].value == few.scores["FD (pixels)"].value
+    notes = ("real: mapped from [-1, 1] to [0, 1]", "real: 10 of 24 samples, a fixed random subset")
+    assert more.notes[:2] == notes
+
+
+def test_what_surrounds_a_call_does_not_narrow_features_or_scores(floats):
+    """The fault: results of metrics, and statistics, were computed in the caller's autocast."""
+    narrowed = []
+
+    class Watched(PRDC):
+        def update(self, *given):
+            narrowed.append(torch.is_autocast_enabled("cpu"))
+            return super().update(*given)
+
+        def result(self, *given):
+            narrowed.append(torch.is_autocast_enabled("cpu"))
+            return super().result(*given)
+
+    plain = compute_statistics(floats[0], features="random-conv")
+    with torch.autocast("cpu", torch.bfloat16):
+        within = compute_statistics(floats[0], features="random-conv")
+        evaluate(*floats, metrics=[Watched()])
+    assert torch.equal(plain.mean, within.mean) and torch.equal(plain.covariance, within.covariance)
+    assert len(narrowed) == 3 and not any(narrowed)
+
+
 def test_folders_without_features_name_the_choices(tmp_path, monkeypatch):
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
     result = CliRunner().invoke(app, ["evaluate", "--real", str(tmp_path), "--fake", str(tmp_path)])
@@ -366,6 +445,18 @@ def test_a_classifier_is_trained_for_each_of_its_settings(tmp_path, monkeypatch)
     made = [Classifier(data.x, classes=2, **{"epochs": 1, **given}) for given in settings]
     keys = [prepare_extractor(one, data).key() for one in made]
     assert keys[0] == keys[-1] and len(set(keys)) == 4
+
+
+def test_nothing_needs_a_cache_that_can_be_written(tmp_path, monkeypatch, caplog):
+    """The fault: an evaluation ended in the OSError of the folder, or of a disk that was full."""
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "file" / "cache"))
+    folder = write_bitmaps(tmp_path / "d", range(6))
+    assert evaluate(folder, folder).scores["FD (pixels)"].value == pytest.approx(0, abs=1e-9)
+    assert "cannot be written, so that features of real will be computed again" in caplog.text
+    data = ImageFolder(root=str(folder), size=8, channels=1, test=0.0)
+    made = [prepare_extractor(Classifier(data.x, classes=2, epochs=1), data) for _ in range(2)]
+    assert made[0].key() == made[1].key() and caplog.text.count("weights of train") == 2
 
 
 class Counted(nn.Module):

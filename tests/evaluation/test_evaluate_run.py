@@ -27,6 +27,7 @@ from modkit.features.pixels import Pixels
 from modkit.models.model import reconstruct_batch
 from modkit.rng import Rng
 from tests.files import write_images, write_pictures
+from tests.play import Notes
 from tests.refusals import check_refusal
 
 DATA = "data: {use: digits, size: 8}\n"
@@ -167,6 +168,22 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
     assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
     check_refusal("has no checkpoint 'nowhere'", modkit.load, run, checkpoint="nowhere")
+
+
+def test_a_score_without_a_better_direction_chooses_no_checkpoint(tmp_path):
+    """The fault: the checkpoint with the lowest sharpness, the most blurred one, was kept as the best."""
+    watched = "watch: {every: 2, num: 16, metrics: [sharpness]}"
+    text = WATCHED.replace("watch: {every: 2, num: 16}", watched)
+    shown = Notes()
+    run = modkit.train(modkit.Spec.from_yaml(text), tmp_path / "alone", evaluate=False, progress=shown)
+    notes = [note for note in shown.texts if "sharpness" in note]
+    assert len(notes) == 3 and all("no checkpoint is kept as the best" in note for note in notes)
+    check_refusal("best", run.find_checkpoint, "best")
+    assert run.kept == ["step-00000006"]
+    both = text.replace("[sharpness]", "[sharpness, fd]")
+    run = modkit.train(modkit.Spec.from_yaml(both), tmp_path / "both", evaluate=False)
+    values = [row["scores"]["FD (pixels)"] for row in run.read_metrics() if "scores" in row]
+    assert run.find_checkpoint("best").name == f"step-{2 * (1 + values.index(min(values))):08d}"
 
 
 def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):

@@ -47,8 +47,16 @@ UNBOUNDED = {
 WITHOUT_LOG_P = {
     **dict.fromkeys(("vae", "critic", "aae", "vq-vae", "denoising", "conditional-vae", "latent-vae"), "Autoencoder"),
     "latent-masked": "Masked",
+    "latent-cascade": "Cascade",
 }
-WITHOUT_SOURCE = {"latent-autoregressive", "latent-masked", "latent-cascade", "denoising-gan", "denoising-gan-ring"}
+WITHOUT_SOURCE = {
+    "latent-autoregressive",
+    "latent-masked",
+    "latent-cascade",
+    "denoising-gan",
+    "denoising-gan-ring",
+    "vq-vae",
+}
 WITHOUT_PRIOR = {"vq-vae": "has no prior to sample from"}
 METRICS = [entry.part.name for entry in get_registry().list_parts("metric") if entry.part.name != "cost"]
 OF_IMAGES = ("classifier:digits", "random-conv", "pixels")

@@ -18,6 +18,8 @@ from tests.refusals import list_problems
 
 GAN = {"use": "gan", "generator": {"use": "mlp", "width": 8}, "discriminator": {"use": "mlp", "width": 8}, "z_dim": 4}
 AUTOENCODER = {"use": "autoencoder", "encoder": {"use": "mlp", "width": 8}, "decoder": {"use": "mlp", "width": 8}}
+IDENTITY = {**AUTOENCODER, "bottleneck": "identity"}
+LATENT = {"use": "latent", "autoencoder": AUTOENCODER, "prior": {"use": "diffusion", "network": "mlp"}}
 DIGITS, RING = {"use": "digits", "size": 8}, {"use": "ring", "num": 64, "num_test": 32}
 
 
@@ -60,6 +62,25 @@ def make_spec(evaluate, model=GAN, data=DIGITS, **train):
             {"data": {"use": "ring", "num": 7000, "num_test": 60}},
             "evaluate.watch.num.*expected at most the 5000 samples that Wasserstein compares, got 6000",
         ),
+        ({"metrics": ["bound"]}, {}, r"metrics\[0\]: GAN has no lower bound on log p"),
+        ({"metrics": ["log-likelihood"]}, {"model": AUTOENCODER}, r"metrics\[0\]: Autoencoder has no log p"),
+        (
+            {"metrics": ["bound"]},
+            {"model": {**LATENT, "autoencoder": IDENTITY}},
+            "bottleneck Identity has no densities",
+        ),
+        ({"metrics": ["log-likelihood"]}, {"model": {**LATENT, "prior": GAN}}, "GAN has no log p"),
+        ({"metrics": ["path-length"]}, {"model": "denoising-gan"}, "Model with sources, got DenoisingGAN.* none"),
+        (
+            {"metrics": ["fd", "sharpness"], "features": "pixels"},
+            {"data": {"use": "digits", "size": 3}},
+            r"metrics\[1\]: Sharpness expects images of shape \(c, h, w\) of at least 3×4, got .* \(1, 3, 3\)",
+        ),
+        (
+            {"features": "pixels", "watch": {"every": 1, "num": 8, "metrics": ["sharpness"]}},
+            {"data": {"use": "digits", "size": 3}},
+            r"watch.metrics\[0\]: Sharpness expects images",
+        ),
         ({"num": 1000}, {}, "evaluate.num.*1437 samples of the train and the 360 of the test split, got 1000"),
     ],
 )
@@ -83,6 +104,9 @@ def test_what_metrics_lack_is_refused_by_path_before_training(evaluate, options,
         ({"metrics": ["reconstruction", "reconstruction-fd"], "features": "pixels"}, {"model": AUTOENCODER}),
         ({"metrics": ["codebook"]}, {"model": {**AUTOENCODER, "bottleneck": "vq"}}),
         ({"watch": {"every": 1, "num": 8, "metrics": ["fd", "is"]}}, {}),
+        ({"metrics": ["path-length", "sharpness"]}, {}),
+        ({"metrics": ["bound", "sharpness"]}, {"model": AUTOENCODER}),
+        ({"metrics": ["bound", "log-likelihood", "path-length"]}, {"model": LATENT}),
     ],
 )
 def test_what_is_provided_is_not_refused(evaluate, options):

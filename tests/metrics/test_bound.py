@@ -57,6 +57,26 @@ def test_an_even_density_costs_the_bits_of_its_levels(levels):
     assert scores["bits/dim"].better == "lower" and scores["ELBO"].better == "higher"
 
 
+class Codes(Model):
+    """Codes of 8 classes, all equally likely."""
+
+    def __init__(self):
+        super().__init__()
+        self.event = TensorType((2, 3), classes=8)
+
+    def bound(self, batch, num, rng, *, grain=0.0):
+        assert grain == 0 and not batch.tensor.is_floating_point()
+        return torch.full((len(batch),), -6 * math.log(8), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("levels", [None, 8])
+def test_codes_cost_the_bits_of_their_classes(levels):
+    """The fault: no bits per dimension, and a note that they would depend on a unit."""
+    scores = scored(Codes.assemble(), Rng(0).integers("x", torch.empty(5, 2, 3), 0, 8), levels)
+    assert scores["bits/dim"].value == pytest.approx(3, rel=1e-12)
+    assert not scores["ELBO"].warnings and not scores["bits/dim"].warnings
+
+
 @pytest.mark.parametrize("ends", [(0.0, 1.0), (-1.0, 1.0), (3.0, 258.0)])
 def test_levels_are_spaced_over_the_range_of_the_data(ends):
     low, high = ends

@@ -55,6 +55,14 @@ def test_it_is_the_mean_squared_speed_along_the_arcs(places):
     assert score.settings["source"] == "z" and model.training
 
 
+def test_samples_are_decoded_in_float32_whatever_surrounds_the_call():
+    """The fault: the difference of two near samples was computed in the caller's autocast."""
+    model, metric = make_gan().float(), PathLength(num=20)
+    plain = metric.compute(fake={"model": model})["path length"].value
+    with torch.autocast("cpu", torch.bfloat16):
+        assert metric.compute(fake={"model": model})["path length"].value == plain
+
+
 def test_features_with_maps_measure_the_perceptual_distance():
     x = TensorType((1, 8, 8), range=(-1.0, 1.0))
     model = Autoencoder(x, encoder="mlp", decoder="mlp")

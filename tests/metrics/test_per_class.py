@@ -2,8 +2,11 @@ import pytest
 
 from modkit.metrics.frechet import FrechetDistance, frechet_distance
 from modkit.metrics.kernel import MMD
+from modkit.metrics.latent_usage import LatentUsage
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.precision_recall import PrecisionRecall
+from modkit.metrics.sharpness import Sharpness
+from modkit.types import TensorType
 from tests.metrics.streams import labelled, streamed
 
 N, K = 240, 3
@@ -33,6 +36,16 @@ def test_the_mean_has_the_warnings_and_settings_of_all_classes():
     found = streamed(PerClass(FrechetDistance()), KEYS, sets)
     assert found["FD, mean over classes"].warnings == found["FD, class 1"].warnings != ()
     assert found["FD, mean over classes"].settings == {"groups": 10}
+
+
+def test_a_metric_of_its_own_seed_has_it_in_classes_too():
+    assert PerClass(LatentUsage(seed=4)).seed == 4 and PerClass(FrechetDistance()).seed is None
+
+
+def test_what_a_metric_refuses_is_refused_in_classes_too():
+    x = TensorType((2, 16))
+    assert PerClass(Sharpness()).refuse(None, x) == Sharpness().refuse(None, x) and Sharpness().refuse(None, x)
+    assert PerClass(FrechetDistance()).refuse is None
 
 
 def test_a_class_that_cannot_be_scored_is_named():

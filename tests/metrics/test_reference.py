@@ -77,6 +77,17 @@ def test_a_writer_that_fails_leaves_the_former_entry(cache, monkeypatch):
     assert len(list(cache.folder.iterdir())) == 1
 
 
+def test_what_cannot_be_saved_is_computed_each_time(tmp_path, caplog):
+    """The fault: the folder's OSError ended whatever asked."""
+    (tmp_path / "file").write_bytes(b"")
+    cache, calls = ReferenceCache(tmp_path / "file" / "references"), []
+    for count in (1, 2):
+        assert same(cache.get(REFERENCE, lambda: calls.append(1) or TENSORS), TENSORS)
+        assert len(calls) == len(caplog.records) == count
+    assert "references cannot be written, so that moments of train will be computed again" in caplog.text
+    check_refusal("ReferenceCache expects one or more tensors to save, got none", cache.get, REFERENCE, dict)
+
+
 def test_the_default_folder_is_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path))
     assert ReferenceCache().folder == tmp_path / "references"

@@ -9,6 +9,7 @@ from torch.distributions import Bernoulli, Laplace, Normal, kl_divergence
 
 import modkit
 from modkit import build, use
+from modkit.bottlenecks import Gaussian
 from modkit.losses.likelihoods import MSE
 from modkit.metrics.bound import Bound
 from modkit.models import Autoencoder, Latent
@@ -172,6 +173,27 @@ class Distance(MSE):
     """A score of no distribution."""
 
     constant = None
+
+
+@pytest.mark.parametrize(
+    "parts", [{}, {"likelihood": use(Distance)}, {"bottleneck": "identity"}, {"bottleneck": "deterministic"}]
+)
+def test_what_bound_refuses_is_known_before_it_is_called(parts):
+    model = made(**parts)
+    try:
+        reason = model.bound(BATCH, 1, Rng(0)) is None
+    except ValueError as error:
+        reason = str(error)
+    assert (model.explain_no_bound() or False) == (model.explain_no_weight() or False) == reason
+
+
+def test_a_kl_alone_gives_a_bound_but_no_weight():
+    class Plain(Gaussian):
+        posterior = None
+
+    model = made(bottleneck=use(Plain))
+    assert model.bound(BATCH, 1, Rng(0)).isfinite().all() and model.explain_no_bound() is None
+    assert model.explain_no_weight() == "Autoencoder has no bound on log p(x): its bottleneck Plain has no densities"
 
 
 def gan():
