@@ -68,7 +68,8 @@ class Term:
     """When a loss term is computed.
 
     Args:
-        every: Computed at every n-th step of the stage (lazy regularization; the loss is not rescaled).
+        every: Computed at every n-th step of the stage, or in the player's next turn if it does not play at that step
+            (lazy regularization; the loss is not rescaled).
         start: First step of the stage at which it is computed.
     """
 
@@ -145,7 +146,8 @@ class Checkpoints:
         every: At every n-th step of the run, and at the end of each stage.
         keep: Number of latest checkpoints to keep.
         best: A logged loss, `player/term`. The checkpoint with the lowest mean of it since the previous checkpoint is
-            kept as well. By default the first score of `evaluate.watch`, if there is one, is used instead.
+            kept as well. By default the first score of `evaluate.watch` of which one direction is
+            better, if there is one, is used instead.
     """
 
     every: int = 500
