@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
+from modkit.cases.case import TRAINED, Case, Emitted, Flow, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR
-from modkit.kinds import AdversarialExtras, DiscriminatorExtras, GeneratorExtras, Round, read_extras
+from modkit.kinds import (
+    AdversarialExtras,
+    AugmentationExtras,
+    DiscriminatorExtras,
+    GeneratorExtras,
+    RegularizerExtras,
+    Round,
+    read_extras,
+)
+from modkit.models.step import StepContext
 from modkit.types import Cond, CondType, Judgement, TensorType
 
 __all__ = ["CASES"]
@@ -75,6 +85,16 @@ def _play_augmentation(part: Any, types: Mapping[str, Any], probe: Probe) -> dic
     return emit("x", made, replace(types["x"], range=None))  # noise and brightness leave a range
 
 
+def _learn_augmentation(part: Any, types: Mapping[str, Any], probe: Probe) -> None:
+    """Shows an augmentation the logits of real samples and updates it after a call, as in training."""
+    extras = read_extras(part, AugmentationExtras)
+    part(probe.draw_tensor("x", types["x"]), probe.rng)
+    if extras.observe:
+        extras.observe(probe.draw_tensor("real logits", TensorType(())))
+    if extras.update:
+        extras.update(StepContext(probe.rng.at("update"), training=True))
+
+
 def _play_regularizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     weight = probe.feed("weight", torch.linspace(0.5, 1.5, IMAGE.numel, dtype=probe.dtype).reshape(IMAGE.shape))
 
@@ -90,8 +110,14 @@ def _play_regularizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     x = probe.draw_tensor("x", IMAGE)
     z = encode(x)
     played = Round(x, Cond(), probe.rng, decode(z), z, critic, lambda z, cond: decode(z), encode, decode)
-    penalty = part(played)
-    return emit_scalar("penalty", penalty, rows=False, learns=weight.requires_grad)
+    found = emit_scalar("penalty", part(played), rows=False, learns=weight.requires_grad)
+    if probe.training and read_extras(part, RegularizerExtras).update:  # what it measures may be known after a turn
+        part = copy.deepcopy(part)
+        part.update(probe.step)
+        found |= emit_scalar(
+            "penalty after a turn", part(replace(played, rng=probe.rng)), rows=False, learns=weight.requires_grad
+        )
+    return found
 
 
 class _Critic:
@@ -118,6 +144,7 @@ CASES = (
         },
         _play_generator,
         TRAINED,
+        (Flow("x", ("z",)), Flow("x", ("vector",))),
     ),
     Case(
         "discriminator",
@@ -134,13 +161,26 @@ CASES = (
         },
         _play_discriminator,
         TRAINED,
+        (Flow("logits", ("x",)), Flow("logits", ("vector",))),
     ),
-    Case("adversarial", {"logits": {}}, _play_adversarial),
+    Case(
+        "adversarial",
+        {"logits": {}},
+        _play_adversarial,
+        ("gradients",),
+        tuple(
+            Flow(f"{side} of {name}", (f"{given} {name}",))
+            for name in ("logits", "patches")
+            for side, given in (("generator", "fake"), ("discriminator", "real"), ("discriminator", "fake"))
+        ),
+    ),
     Case(
         "augmentation",
         {"2-D": {"x": IMAGE}, "odd": {"x": ODD}, "1-D": {"x": SIGNAL}, "vector": {"x": VECTOR}},
         _play_augmentation,
-        ("modules", "independence"),
+        ("modules", "gradients", "independence"),
+        (Flow("x", ("x",)),),
+        _learn_augmentation,
     ),
-    Case("regularizer", {"2-D": {"x": IMAGE}}, _play_regularizer),
+    Case("regularizer", {"2-D": {"x": IMAGE}}, _play_regularizer, ("gradients",), (Flow("penalty*", ("weight",)),)),
 )

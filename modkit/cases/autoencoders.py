@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modkit.cases import shapes
-from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all, emit_scalar
+from modkit.cases.case import TRAINED, Case, Emitted, Flow, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.kinds import AggregateExtras, BottleneckExtras, read_extras
@@ -24,6 +24,7 @@ __all__ = ["CASES"]
 
 _MANY = 16  # samples on which bottlenecks are prepared
 _SAMPLES = 100  # in the training set from which a batch of latents comes
+_KL = {"small kl": 2.0, "large kl": 1000.0}  # below and above what a rate leaves free
 _MEMBERS = {"prior": VECTOR, "mean": VECTOR, "std": TensorType(VECTOR.shape, range=(0.5, 1.5))}
 _SIZES = {"2-D": IMAGE, "odd": ODD, "1-D": SIGNAL, "3-D": VOLUME, "vector": VECTOR}
 _DECODED: dict[str, tuple[Event, TensorType]] = {
@@ -57,7 +58,7 @@ def _play_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
         found |= emit_scalar(name, loss, rows=False)
     found |= _emit_draws(part, types, probe)
     if probe.training:
-        _play_turn(copy.deepcopy(part), types, probe)
+        _learn_bottleneck(copy.deepcopy(part), types, probe)
     return found
 
 
@@ -92,7 +93,7 @@ def _list_tensors(value: Value) -> tuple[Tensor, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _play_turn(part: Any, types: Mapping[str, Any], probe: Probe) -> None:
+def _learn_bottleneck(part: Any, types: Mapping[str, Any], probe: Probe) -> None:
     """Prepares a bottleneck and updates it after a call, as in training."""
     extras, many = read_extras(part, BottleneckExtras), Probe(_MANY, dtype=probe.dtype, device=probe.device)
     if extras.prepare is not None:
@@ -117,10 +118,13 @@ def _play_likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
 
 
 def _play_rate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    kl = probe.draw_tensor("kl", TensorType((len(split_levels(types["z"])),), range=(0.5, 2.0)))
+    groups = len(split_levels(types["z"]))
     found: dict[str, Emitted] = {}
-    for index in (0, 1000):
-        found |= emit_scalar(f"step {index}", part(kl, StepContext(probe.rng.at("step", index), index)), rows=False)
+    for name, high in _KL.items():
+        kl = probe.draw_tensor(name, TensorType((groups,), range=(0.5, high)))
+        for index in (0, 1000):
+            loss = part(kl, StepContext(probe.rng.at("step", index), index))
+            found |= emit_scalar(f"step {index} of {name}", loss, rows=False)
     return found
 
 
@@ -153,6 +157,8 @@ CASES = (
         },
         _play_bottleneck,
         TRAINED,
+        (Flow("to_z(*)", ("h",)),),
+        _learn_bottleneck,
     ),
     Case(
         "decoder",
@@ -163,13 +169,21 @@ CASES = (
         },
         _play_decoder,
         TRAINED,
+        (Flow("x", ("z",)),),
     ),
     Case(
         "likelihood",
         {"2-D": {"x": IMAGE}, "unit range": {"x": ODD}, "vector": {"x": VECTOR}},
         _play_likelihood,
-        ("independence",),
+        ("gradients", "independence"),
+        (Flow("nll", ("out",)),),
     ),
-    Case("rate", {"2-D": {"z": TensorType((4, 4, 4))}, "hierarchy": {"z": HIERARCHY}}, _play_rate),
-    Case("aggregate", {"vector": {}}, _play_aggregate),
+    Case(
+        "rate",
+        {"2-D": {"z": TensorType((4, 4, 4))}, "hierarchy": {"z": HIERARCHY}},
+        _play_rate,
+        ("gradients",),
+        (Flow("step * of *", ("small kl", "large kl")),),
+    ),
+    Case("aggregate", {"vector": {}}, _play_aggregate, ("gradients",), (Flow("penalty", ("z", "mean", "std")),)),
 )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from modkit.types import Event, TensorType, Value, split_levels
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from modkit.cases.probe import Probe
 
-__all__ = ["Call", "Case", "Emitted", "Example", "TRAINED", "emit", "emit_all", "emit_scalar"]
+__all__ = ["Call", "Case", "Emitted", "Example", "Flow", "TRAINED", "emit", "emit_all", "emit_scalar"]
 
 TRAINED = ("modules", "gradients", "independence")
 """The groups of checks of parts with parameters that are trained by gradient descent."""
@@ -58,6 +59,26 @@ Call: TypeAlias = "Callable[[Any, Mapping[str, Any], Probe], dict[str, Emitted]]
 """A reference call of a part built from these types: `call(part, types, probe)` returns its outputs by name."""
 
 
+class Flow(NamedTuple):
+    """Gradients that must flow: from the outputs of a name to one of these inputs, in some example that has both.
+
+    Args:
+        outputs: Pattern of the outputs' names, without levels: `to_z(*)`.
+        inputs: The inputs' names, without levels.
+    """
+
+    outputs: str
+    inputs: tuple[str, ...]
+
+    def has_output(self, name: str) -> bool:
+        """Whether an output is among these, given its name with its level, if it is of a hierarchy."""
+        return fnmatchcase(name.partition("[")[0], self.outputs)
+
+    def has_input(self, name: str) -> bool:
+        """Whether an input is among these, given its name with its level, if it is of a hierarchy."""
+        return name.partition("[")[0] in self.inputs
+
+
 @dataclass(frozen=True)
 class Case:
     """The case of one kind.
@@ -67,12 +88,17 @@ class Case:
         table: Types by name, or a function that makes them, for each example; a part must accept at least one example.
         call: The reference call.
         checks: Names of groups of checks in addition to those for every part.
+        flows: The gradients that must flow through a part to its inputs, which the check `gradients` finds.
+        learn: Does to a part what a turn of training does besides the optimizer's step, given what `call` is given; the
+            reference call in training by default.
     """
 
     kind: str
     table: Mapping[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]]
     call: Call
     checks: tuple[str, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    learn: Callable[[Any, Mapping[str, Any], Probe], object] | None = None
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:

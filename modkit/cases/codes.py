@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import TRAINED, Case, Emitted, emit
+from modkit.cases.case import TRAINED, Case, Emitted, Flow, emit
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES
 from modkit.types import CondType, TensorType
@@ -57,6 +57,7 @@ CASES = (
         },
         _play_prior_network,
         TRAINED,
+        (Flow("logits", ("vector",)), Flow("logits", ("context",))),
     ),
     Case("decoding", {"2-D": {"codes": CODES}}, _play_decoding, ("independence",)),
 )

@@ -21,7 +21,7 @@ from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["CASES"]
 
-_MANY = 16  # samples on which conditioners are prepared
+_MANY = 16  # samples on which conditioners are prepared, and among which those of a data set must differ
 
 
 def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
@@ -34,6 +34,9 @@ def _play_data(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, E
     batch, copied = (_read_rows(one, split, num, probe.rng) for one in (part, copy.deepcopy(part)))
     if not torch.equal(copied.x, batch.x):
         raise AssertionError("expected a copy, such as a worker has, to read the same samples, got others")
+    if not is_stream(part):
+        for name, size in part.splits.items():
+            _check_indices(part, name, size, probe)
     batch = finish_batch(part, batch)
     if set(batch.fields) != set(part.fields):
         raise AssertionError(f"expected the fields {list(part.fields)}, as in `fields`, got {list(batch.fields)}")
@@ -45,6 +48,31 @@ def _read_rows(part: Any, split: str, num: int, rng: Rng) -> Any:
     if is_stream(part):
         return StreamReader(part, split, seed=0)[num, slice(None)]
     return part.read(split, range(num), rng)
+
+
+def _check_indices(part: Any, split: str, size: int, probe: Probe) -> None:
+    """Checks that a sample depends on its index alone, and not on its place in a batch or on others."""
+    many = list(dict.fromkeys((0, size // 2, size - 1)))[:size]
+    samples: dict[int, Batch] = {}
+    for indices in filter(None, (many, many[::-2], many[1:2])):
+        batch = part.read(split, indices, probe.rng)
+        if len(batch) != len(indices):
+            raise AssertionError(f"expected {len(indices)} samples at {indices} of {split}, got {len(batch)}")
+        for place, index in enumerate(indices):
+            row = batch.rows(slice(place, place + 1))
+            if not _is_same(row, samples.setdefault(index, row)):
+                raise AssertionError(
+                    f"expected the sample at {index} of {split} to be the same in any batch and order, given equal "
+                    f"rngs, got another one among those at {indices}: read by index, and draw from `rng.at(index)`"
+                )
+    if size > 1 and all(_is_same(row, samples[0]) for row in samples.values()):
+        spread = (part.read(split, [index], probe.rng) for index in range(0, size, -(-size // _MANY)))
+        if all(_is_same(row, samples[0]) for row in spread):
+            raise AssertionError(f"expected other samples at other indices of {split}, got the same at all")
+
+
+def _is_same(a: Batch, b: Batch) -> bool:
+    return torch.equal(a.tensor, b.tensor) and all(torch.equal(a.fields[name], b.fields[name]) for name in a.fields)
 
 
 def _play_corruption(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

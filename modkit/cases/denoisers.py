@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all
+from modkit.cases.case import TRAINED, Case, Emitted, Flow, emit, emit_all
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import IMAGE, ODD, SIGNAL, VECTOR, VOLUME
 from modkit.cases.subject import Subject
@@ -237,6 +237,7 @@ CASES = (
         {name: {"x": x, "out": replace(x, range=None), "cond": cond} for name, (x, cond) in _INPUTS.items()},
         _play_network,
         (*TRAINED, "compile"),
+        (Flow("out", ("x",)), Flow("out", ("vector",)), Flow("out", ("context",))),
     ),
     Case("schedule", {"2-D": {"x": replace(IMAGE, std=1.0)}}, _play_schedule, ("modules", "gradients")),
     Case("times", _SCHEDULES, _play_times, ("independence",)),
@@ -264,8 +265,15 @@ CASES = (
         },
         _play_alignment,
         TRAINED,
+        (Flow("loss", ("h",)),),
     ),
-    Case("parametrization", _SCHEDULES, _play_parametrization, ("independence",)),
+    Case(
+        "parametrization",
+        _SCHEDULES,
+        _play_parametrization,
+        ("gradients", "independence"),
+        (Flow("x_0", ("out",)), Flow("loss *", ("out",))),
+    ),
     Case("loss-weight", {"cosine": {}}, _play_loss_weight, TRAINED),
     Case("grid", _SCHEDULES, _play_grid),
     Case(
@@ -275,6 +283,7 @@ CASES = (
             "cosine, vector": partial(_make_schedule, "cosine", x=VECTOR),
             "edm, odd": partial(_make_schedule, "edm", x=ODD),
             "flow, 1-D": partial(_make_schedule, "flow", x=SIGNAL),
+            "cosine, 3-D": partial(_make_schedule, "cosine", x=VOLUME),
         },
         _play_sampler,
         ("independence",),

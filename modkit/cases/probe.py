@@ -45,6 +45,8 @@ class Probe:
     ) -> None:
         self.num, self.dtype, self.training, self.device = num, dtype, training, device
         self.gradients, self._seed = gradients, seed
+        self.leaves: list[tuple[str, Tensor]] = []
+        """The inputs that require gradients, by name; one that is drawn more than once is as many leaves."""
         self._given: list[tuple[str, Tensor, Tensor]] = []
 
     @property
@@ -79,7 +81,10 @@ class Probe:
     def feed(self, name: str, x: Tensor) -> Tensor:
         """Registers a tensor as an input of this probe, and returns it."""
         x = self.watch(name, x.to(self.device))
-        return x.clone().requires_grad_() if self.gradients and x.is_floating_point() else x
+        if not self.gradients or not x.is_floating_point():
+            return x
+        self.leaves.append((name, x.clone().requires_grad_()))
+        return self.leaves[-1][1]
 
     def watch(self, name: str, x: Tensor) -> Tensor:
         """Registers a tensor that reaches the part on its way as an input of this probe, and returns it as it is."""

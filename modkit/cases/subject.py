@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modkit.building.builder import Site
-from modkit.building.plan import plan_part
+from modkit.building.plan import Plan, plan_part
 from modkit.errors import SpecError
 from modkit.part import Part
 from modkit.specs.node import Node
@@ -38,6 +38,7 @@ class Subject:
     params: Mapping[str, Any] = field(default_factory=dict)
     declared: str | None = None
     plugin: Plugin | None = None
+    _plans: dict[int, Plan] = field(default_factory=dict, init=False, repr=False, compare=False)  # by seed
 
     def __str__(self) -> str:
         return f"{self.part.kind} {self.part.name}"
@@ -58,7 +59,9 @@ class Subject:
         Raises:
             SpecError: If the part cannot be built from these types, or its parameters are wrong.
         """
-        planned = plan_part(self.part.kind, self.node, seed=seed)
+        if seed not in self._plans:
+            self._plans[seed] = plan_part(self.part.kind, self.node, seed=seed)
+        planned = self._plans[seed]
         site = Site(planned, meta=meta)
         value = site.build(planned.model, types, planned.model.path)
         site.check()

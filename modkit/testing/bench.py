@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
 
-__all__ = ["Bench", "Flaw", "Play", "perturb"]
+__all__ = ["Bench", "Flaw", "Play", "mix", "perturb"]
 
 
 class Flaw(AssertionError):
@@ -107,11 +108,17 @@ class Bench:
         Raises:
             Flaw: If the call fails.
         """
-        try:
+        with self._report(example):
             return self.case.call(part, types, probe)
-        except Exception as error:
-            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            raise Flaw(f"{self.describe(example)}: {kind}{error}") from error
+
+    def learn(self, part: Any, types: Mapping[str, Any], example: Example) -> None:
+        """Does to a part that is built already what a turn of training does, without a step of an optimizer.
+
+        Raises:
+            Flaw: If that fails.
+        """
+        with self._report(example):
+            (self.case.learn or self.case.call)(part.train(), types, Probe(training=True))
 
     def differentiate(self, emitted: Mapping[str, Emitted], part: Any = None) -> dict[str, Tensor]:
         """Differentiates a weighted sum of the outputs that learn, and returns the gradients that reach parameters.
@@ -122,7 +129,7 @@ class Bench:
         """
         learning = [one.value for one in emitted.values() if one.learns and one.value.requires_grad]
         if learning:
-            torch.autograd.backward([_mix(value) for value in learning])
+            torch.autograd.backward([mix(value) for value in learning])
         named = part.named_parameters() if isinstance(part, nn.Module) else ()
         return {name: one.grad for name, one in named if one.grad is not None}
 
@@ -134,6 +141,15 @@ class Bench:
         """Yields each accepted example with its play, each with a new probe."""
         for example in self.accepted:
             yield example, self.play(example, probe(), **options)
+
+    @contextmanager
+    def _report(self, example: Example) -> Iterator[None]:
+        """Reports an error as a flaw found with an example."""
+        try:
+            yield
+        except Exception as error:
+            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            raise Flaw(f"{self.describe(example)}: {kind}{error}") from error
 
     def fail(self, example: Example, message: str) -> NoReturn:
         """Raises a flaw found with an example.
@@ -155,7 +171,7 @@ def perturb(part: Any) -> Any:
     return part
 
 
-def _mix(value: Tensor) -> Tensor:
+def mix(value: Tensor) -> Tensor:
     """Returns a scalar that weights each element of a value differently."""
     flat = value.reshape(-1)
     return (flat * torch.linspace(0.5, 1.5, len(flat), dtype=flat.dtype)).sum()

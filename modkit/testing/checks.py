@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from modkit.testing import declaration, draws, modules, playing, values
+from modkit.testing import declaration, draws, gradients, modules, playing, values
 from modkit.testing.bench import Bench
 
 __all__ = ["GROUNDS", "LONG", "list_checks", "is_possible"]
@@ -37,7 +37,7 @@ _GROUPS: dict[str, dict[str, _Check]] = {
         "units": modules.check_units,
         "cuda": modules.check_cuda,
     },
-    "gradients": {"gradients": modules.check_gradients},
+    "gradients": {"gradients": gradients.check_gradients},
     "independence": {"independence": values.check_independence},
     "compile": {"compiles": modules.check_compilation, "inductor": modules.check_inductor},
 }

@@ -1,4 +1,4 @@
-"""Checks of what holds parameters: modes, dtypes, gradients, round trips, compilation."""
+"""Checks of what holds parameters: modes, dtypes, round trips, compilation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ __all__ = [
     "check_cuda",
     "check_dtypes",
     "check_device",
-    "check_gradients",
     "check_inductor",
     "check_meta",
     "check_modes",
@@ -125,45 +124,23 @@ def check_device(bench: Bench, device: str) -> None:
                 bench.fail(example, f"{name}: expected finite values on {device}, got some that are not")
 
 
-def check_gradients(bench: Bench) -> None:
-    """Gradients of the outputs reach every parameter, after all are moved off their initial values."""
-    reached: set[str] = set()
-    known: set[str] = set()
-    for example in bench.accepted:
-        play = bench.play(example, Probe(training=True, gradients=True), train=True, prepare=perturb)
-        if not isinstance(play.part, nn.Module):
-            continue
-        named = {name: one for name, one in play.part.named_parameters() if one.requires_grad}
-        if named and not any(one.learns and one.value.requires_grad for one in play.emitted.values()):
-            bench.fail(example, "expected gradients to reach its parameters, got no output that requires gradients")
-        gradients = bench.differentiate(play.emitted, play.part)
-        for name, gradient in gradients.items():
-            if not gradient.isfinite().all():
-                bench.fail(example, f"expected finite gradients, got some of {name} that are not")
-        reached |= {name for name, gradient in gradients.items() if gradient.any()}
-        known |= named.keys()
-    if unused := sorted(known - reached):
-        bench.fail(
-            bench.accepted[0],
-            f"expected gradients to reach every parameter, got none at {', '.join(unused)}: use or remove them",
-        )
-
-
 def check_round_trips(bench: Bench) -> None:
-    """A deep copy, and a new part with its weights loaded from safetensors, return the same."""
+    """After a turn of training a deep copy, and a new part with its weights from safetensors, return the same."""
     for example in bench.accepted:
         types = example.types()
-        play = bench.play(example, prepare=perturb)
-        part: Any = play.part
+        part: Any = perturb(bench.subject.build(types))
         if not isinstance(part, nn.Module):
             continue
+        bench.learn(part, types, example)
+        expected = bench.call(part.eval(), types, Probe(), example)
         for other, how in ((copy.deepcopy(part), "a deep copy"), (_reload(bench, part, types, example), "a reload")):
             given = bench.call(other.eval(), types, Probe(), example)
-            for name, value in play.values.items():
-                if not torch.equal(given[name].value, value):
+            for name, one in expected.items():
+                if not torch.equal(given[name].value, one.value):
                     bench.fail(
                         example,
-                        f"{name}: expected {how} to return the same: keep all that it needs in its state",
+                        f"{name}: expected {how} after training to return the same: keep all that it needs, and "
+                        "measures in training, in parameters and buffers",
                     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from modkit.building.session import load
 from modkit.cases.subject import Subject
+from modkit.errors import SpecError
 from modkit.parts.registry import get_registry
 from modkit.specs.node import Node
 from modkit.specs.spec import Spec
@@ -27,9 +28,14 @@ def check_playing(bench: Bench) -> None:
     for host, path in list_hosts(bench.subject.part.kind):
         try:
             first, second = _play(host.with_value(path, (node,) if path in _LISTS else node))
-        except Exception as error:  # reported below unless another host accepts it
+        except SpecError as error:  # a refusal, reported below unless another host accepts it
             reasons.append(f"{host.name}: {error}")
             continue
+        except Exception as error:
+            raise Flaw(
+                f"{bench.subject}: expected {host.name} to refuse it or to train with it, be loaded and sampled, got "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if first is not None and second is not None and not (first.isfinite().all() and torch.equal(first, second)):
             raise Flaw(f"{bench.subject}: expected finite samples in {host.name}, equal each time it is loaded")
         return
