@@ -16,6 +16,7 @@ from numbers import Real
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from modkit import kinds
@@ -54,9 +55,8 @@ def check_members(kind: str, part: object) -> None:
         value = getattr(part, name)
         if value is not None and not _is_valid(value, expected):
             got = shorten(" ".join(repr(value).split()))
-            raise ValueError(
-                f"`{name}` is an optional member of the kind {kind}, expected {text}, got {got}: rename it"
-            )
+            expected = f"`{name}` is an optional member of the kind {kind}, expected {text}"
+            raise ValueError(f"{expected}, got {got}: give it this type, or rename it")
 
 
 @cache
@@ -85,14 +85,20 @@ def _is_valid(value: Any, expected: ast.expr) -> bool:
     if name == "Callable":
         return callable(value) and (not isinstance(value, nn.Module) or _takes(value, *args))
     if name in ("Sequence", "tuple"):
-        iterable = isinstance(value, Iterable) and not isinstance(value, str | Tensor)
-        return iterable and (not isinstance(value, _LISTS) or all(_is_valid(item, args[0]) for item in value))
+        iterable = isinstance(value, Iterable) and not isinstance(value, str)
+        return (
+            iterable
+            and not (isinstance(value, Tensor) and value.ndim == 0)
+            and (not isinstance(value, _LISTS) or all(_is_valid(item, args[0]) for item in value))
+        )
     if name == "Mapping":
         return isinstance(value, _MAPPINGS)
     if name == "Literal":
         return value in map(ast.literal_eval, args)
     if name in ("bool", "int", "float"):
-        number = value.item() if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta else value
+        if isinstance(value, Tensor) and value.is_meta:
+            return value.numel() == 1
+        number = value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
         return isinstance(number, Real) and (name != "bool" or number in (0, 1))
     if name in _TYPES:
         return isinstance(value, _TYPES[name])

@@ -224,14 +224,14 @@ def make_data_refusal(run: Run) -> ValueError:
     return ValueError(f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits")
 
 
-def open_run(run: Run) -> Opened:
-    """Opens the data set of a run without building its model.
+def open_run(run: Run, overrides: Sequence[str] = ()) -> Opened:
+    """Opens the data set of a run, with overrides of its spec, without building its model.
 
     Raises:
         ValueError: If it has none, or a part of the run is missing.
     """
     with explain_failure(run):
-        site = _make_site(run, (), load_current_spec(run), None)
+        site = _make_site(run, overrides, load_current_spec(run), None)
     return open_data(run, site)
 
 

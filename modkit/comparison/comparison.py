@@ -158,7 +158,7 @@ def _convert_entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
         "run": str(entry.run.path),
         "name": entry.spec.name,
         "train_seed": entry.seed,
-        "data": entry.key,
+        "data": entry.data_key,
         "reference": entry.reference,
         "parts": entry.parts,
         "report": report,

@@ -42,7 +42,7 @@ class Entry:
     run: Run
     report: Report
     spec: Spec  # the run's resolved spec with the report's overrides applied
-    data: Data  # the run's data set as it is now
+    data: Data  # the data set, of the same overrides, as it is now
     reference: str  # the name of the data set that it was measured on
 
     @property
@@ -56,14 +56,14 @@ class Entry:
         return int(self.spec.at("train.batch_size"))  # type: ignore[arg-type]
 
     @property
-    def key(self) -> str:
+    def data_key(self) -> str:
         """Hash of the data that it was measured on; a report of an earlier version has that of the training data."""
         return str(self.report.data or self.run.lock.get("data") or self.data.key)
 
     @property
     def changed(self) -> bool:
         """Whether the content of the data has changed since it was measured."""
-        return self.data.key != self.key
+        return self.data.key != self.data_key
 
     @cached_property
     def parts(self) -> int:
@@ -95,7 +95,7 @@ class System:
         """Returns the same score together with the data that it was measured on."""
         score = self.get_score(name)
         first = self.members[0]
-        return None if score is None else Measured(score, first.key, first.reference)
+        return None if score is None else Measured(score, first.data_key, first.reference)
 
 
 def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
@@ -117,19 +117,19 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
             hint = f"evaluate it with: modkit evaluate {run.path}"
             raise ValueError(f"compare expects runs that were evaluated, got {run.path}; {hint}")
         spec = read_spec(run)
-        data = open_run(run).data
+        opened = {overrides: open_run(run, overrides).data for overrides in {report.overrides for report in reports}}
         for report in reports:
             changed = plan(apply(spec, report.overrides)[0]).resolved
-            entries.append(Entry("", run, report, changed, data, ""))
-    names = name_references({entry.key: entry.spec.tree.get("data") for entry in entries})
-    return [replace(entry, reference=names[entry.key]) for entry in entries]
+            entries.append(Entry("", run, report, changed, opened[report.overrides], ""))
+    names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
+    return [replace(entry, reference=names[entry.data_key]) for entry in entries]
 
 
 def group(entries: Sequence[Entry]) -> list[System]:
     """Groups entries into systems and labels both."""
     groups: dict[tuple[Node, str], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault((_drop_name_and_seed(entry.spec), entry.key), []).append(entry)
+        groups.setdefault((_drop_name_and_seed(entry.spec), entry.data_key), []).append(entry)
     made: list[list[Entry]] = []
     for same in groups.values():
         distinct = len({entry.seed for entry in same}) == len(same)

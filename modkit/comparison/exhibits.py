@@ -59,7 +59,7 @@ def make_exhibits(entries: Sequence[Entry]) -> list[Exhibit]:
     groups: dict[str, list[tuple[int, Tensor]]] = {}
     for number, x in enumerate(samples):
         if x is not None and not entries[number].changed:
-            groups.setdefault(entries[number].key, []).append((number, x))
+            groups.setdefault(entries[number].data_key, []).append((number, x))
     for chosen in groups.values():
         data = entries[chosen[0][0]].data
         queries = [x[:SHOWN] for _, x in chosen]

@@ -69,7 +69,7 @@ def render_page(material: Material) -> str:
     )
     systems, entries = material.systems, material.entries
     scores, losses = _draw_curves(systems)
-    datasets = {entry.key: entry for entry in reversed(entries)}
+    datasets = {entry.data_key: entry for entry in reversed(entries)}
     return environment.get_template("comparison.html").render(
         title=_write_title([system.label for system in systems]),
         findings=write_findings(systems, material.rankings, material.trilemma),

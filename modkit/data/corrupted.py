@@ -4,7 +4,7 @@
 
 What is corrupted of a sample is a function of (seed, epoch, i): it changes with each epoch and does not depend on the
 batch or the worker. Where corrupted data are corrupted again, each corruption has a source of its own, which is
-`rng.at("corruption", d, i)` above d others.
+`rng.at("corruption-again", d, i)` above d others.
 
 Shape letters: b batch.
 """
@@ -56,7 +56,7 @@ class Corrupted:
         self.splits = self.data.splits
         self.levels = self.data.levels
         self.truth, self.features, self.factors = extras.truth, extras.features, extras.factors
-        self._place = (depth,) if (depth := _count_corrupted(self.data)) else ()
+        self._place = ("corruption-again", depth) if (depth := _count_corrupted(self.data)) else ("corruption",)
 
     @property
     def key(self) -> str:
@@ -75,7 +75,7 @@ class Corrupted:
             ValueError: If there is no such split.
         """
         batch = read_samples(self.data, split, indices, rng)
-        each = Each([rng.at("corruption", *self._place, int(index)) for index in indices])
+        each = Each([rng.at(*self._place, int(index)) for index in indices])
         made = self.corruption(batch.tensor, each)
         return Batch(batch.x, {**batch.fields, **made}, batch.cond)
 

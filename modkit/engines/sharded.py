@@ -123,4 +123,4 @@ class ShardedNetwork:
 
 
 def _copy_hooks(module: nn.Module) -> dict[str, Any]:
-    return {name: copy.copy(value) for name, value in vars(module).items() if "hooks" in name}
+    return {n: copy.copy(value) for n, value in vars(module).items() if "hooks" in n or n in _METHODS}

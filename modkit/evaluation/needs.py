@@ -19,7 +19,7 @@ from modkit.types import Features, TensorType, split_levels
 __all__ = [
     "Measures",
     "choose_num",
-    "explain_refusal",
+    "explain_unmeasured",
     "extract",
     "find_codes",
     "find_continuous",
@@ -118,7 +118,7 @@ def name_needs(name: str, missing: Sequence[str]) -> str:
     return f"{name} requires {', '.join(missing)}, which these samples and features do not provide"
 
 
-def explain_refusal(metric: Metric, model: Model | None, types: Iterable[TensorType]) -> str | None:
+def explain_unmeasured(metric: Metric, model: Model | None, types: Iterable[TensorType]) -> str | None:
     """Returns why a metric refuses a Model or samples of one of the types, whose offers meet its needs, or None."""
     refuse = read_extras(metric, MetricExtras).refuse
     return None if refuse is None else next((reason for x in types if (reason := refuse(model, x))), None)
@@ -160,7 +160,7 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
         }
         if missing := [need for need in metric.needs if any(need not in offers.get(side, ()) for side in metric.sets)]:
             found[path] = name_needs(type(metric).__name__, missing)
-        elif reason := explain_refusal(metric, compared, [x]):
+        elif reason := explain_unmeasured(metric, compared, [x]):
             found[path] = reason
     return found | (_find_few(settings, data.splits, watches) or _find_many(measures, data.splits, watches))
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from modkit.data.loader import read_in_order
 from modkit.evaluation.feed import Feed, gather, uses_features
-from modkit.evaluation.needs import explain_refusal, name_needs
+from modkit.evaluation.needs import explain_unmeasured, name_needs
 from modkit.evaluation.report import Report
 from modkit.evaluation.sources import Source
 from modkit.kinds import Data, Engine, FeatureExtractor, Metric, MetricExtras, read_extras
@@ -121,7 +121,7 @@ def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str,
         if missing := find_missing(feed, sources, metric, places[name]):
             raise ValueError(name_needs(name, missing))
         types = [source.type for place in places[name].values() if (source := sources[place]).given is None]
-        if reason := explain_refusal(metric, feed.model, types):
+        if reason := explain_unmeasured(metric, feed.model, types):
             raise ValueError(reason)
 
 
@@ -138,7 +138,8 @@ def score(
 ) -> Report:
     """Computes the scores of metrics and, for those in `floors`, scores with other sources in place of their sets.
 
-    Everything is computed in float32 at least, whatever surrounds the call; a Model samples in its source's precision.
+    Where two metrics give scores of one name, that of the second tells its settings, as `precision k=10`. Everything is
+    computed in float32 at least, whatever surrounds the call; a Model samples in its source's precision.
 
     Args:
         feed: Computes what metrics need.
@@ -151,8 +152,8 @@ def score(
         seed: Seed of subsets; scores state it, unless their metric has a `seed` of its own.
 
     Raises:
-        ValueError: If samples cannot be read, the sides have different numbers of samples, a score cannot be computed,
-            or two metrics give scores of one name with different settings.
+        ValueError: If samples cannot be read, the sides have different numbers of samples, or a score cannot be
+            computed.
     """
     states: dict[str, dict[tuple[str, str], Any]] = {}
     counts: dict[str, int] = {}
@@ -160,7 +161,6 @@ def score(
 
     def results(uses: Places) -> dict[str, Score]:
         found: dict[str, Score] = {}
-        makers: dict[str, str] = {}
         for name, at in uses.items():
             sides = {side: counts[at[side]] for side in ("real", "fake") if side in at}
             if len(set(sides.values())) > 1 and not any(sources[at[side]].given for side in sides):
@@ -178,12 +178,10 @@ def score(
             how |= {"raw": True} if any(feed.is_raw(metric, sources[place]) for place in at.values()) else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
                 score = replace(score, seed=drawn, settings={**score.settings, **how})
-                title = _add_label(title, label) if uses_features(metric) else title
-                if title in found and found[title].settings != score.settings:
-                    received = f"one of {makers[title]}, {dict(found[title].settings)}, and one of {name}"
-                    expected = f"one score named {title!r}, got {received}, {dict(score.settings)}"
-                    raise ValueError(f"evaluate expects {expected}: leave out one of the metrics")
-                found[title], makers[title] = score, name
+                add_label = partial(_add_label, label=label) if uses_features(metric) else str
+                if (before := found.get(add_label(title))) and before.settings != score.settings:
+                    title = _tell_apart(title, score.settings, before.settings)
+                found[add_label(title)] = score
         return found
 
     with use_precision(engine.device, "float32"):
@@ -226,6 +224,12 @@ def _is_ready(extractor: FeatureExtractor) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _tell_apart(score: str, settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Adds the settings that differ from the others to the name of a score: `precision k=10, class 3`."""
+    name, comma, rest = score.partition(", ")
+    return f"{' '.join([name, *(f'{k}={v}' for k, v in settings.items() if others.get(k) != v)])}{comma}{rest}"
 
 
 def _add_label(score: str, label: str) -> str:

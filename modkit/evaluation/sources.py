@@ -125,7 +125,7 @@ class Source:
         if self.given is not None or (self.count is not None and self.count <= count):
             return self
         if self.count is None:
-            return replace(self, notes=(*self.notes, f"{self.name}: the first {count} samples of an iterable"))
+            return replace(self, notes=(*self.notes, f"{self.name}: at most the first {count} samples of an iterable"))
         if self.pick is None:
             return self
         note = f"{self.name}: {count} of {self.count} samples, a fixed random subset"

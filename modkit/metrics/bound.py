@@ -107,7 +107,7 @@ class Bound(Streaming[Bounds]):
 
     def refuse(self, model: Model, x: TensorType) -> str | None:
         """Returns the reason of a Model without a bound, or None."""
-        return model.explain_no_bound()
+        return model.explain_lack("bound", self.num)
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Bounds:
         """Computes the moments of the bounds that `model` gives of a `batch` whose data have `levels`.

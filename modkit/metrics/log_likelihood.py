@@ -49,7 +49,7 @@ class LogLikelihood(Bound):
 
     def refuse(self, model: Model, x: TensorType) -> str | None:
         """Returns the reason of a Model without a log p(x), or None."""
-        return model.explain_no_log_prob()
+        return model.explain_lack("log_prob")
 
     def compute_nats(self, model: Model, batch: Batch, rng: Rng, grain: float) -> Tensor:
         """Computes log p(x), `b`."""

@@ -35,7 +35,7 @@ from modkit.models.judges import Judges
 from modkit.models.latent_game import Against, LatentGame
 from modkit.models.latent_penalties import LatentPenalties
 from modkit.models.latent_scale import make_unit
-from modkit.models.model import Model, check_draws, evaluate_mode, make_weights
+from modkit.models.model import Density, Model, check_draws, evaluate_mode, make_weights
 from modkit.models.observation import Observation
 from modkit.models.passes import map_batches, select_fields
 from modkit.models.penalties import Penalties
@@ -268,15 +268,17 @@ class Autoencoder(Model):
         """Returns the reason of a bottleneck without a prior."""
         return explain_undrawn(self.bottleneck)
 
-    def explain_no_bound(self) -> str | None:
-        """Returns the reason of a likelihood that is no density, or of a bottleneck without densities and a KL."""
-        reason = self._p.explain_no_density()
-        lack = None if reason else self._q.explain_no_density()
-        return reason or (None if lack is None or self._has_kl() else lack)
+    def explain_lack(self, density: Density, num: int = 1) -> str | None:
+        """Returns the reason of a likelihood that is no density, or of a bottleneck without densities.
 
-    def explain_no_weight(self) -> str | None:
-        """Returns the reason of a likelihood that is no density, or of a bottleneck without densities."""
-        return self._p.explain_no_density() or self._q.explain_no_density()
+        A KL stands in for these in the bound of one draw.
+        """
+        if density == "log_prob":
+            return super().explain_lack(density, num)
+        if reason := self._p.explain_lack():
+            return reason
+        lack = self._q.explain_lack(prior=density == "bound")
+        return None if lack and density == "bound" and num == 1 and self._has_kl() else lack
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.

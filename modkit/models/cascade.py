@@ -26,7 +26,7 @@ from torch import Tensor
 
 from modkit.kinds import Note, Slot, Step, Unfit, Weight, default
 from modkit.models.given import complete_in_turn
-from modkit.models.model import Model
+from modkit.models.model import Density, Model
 from modkit.models.passes import Passes, select_fields
 from modkit.models.player import Player, prefix_player
 from modkit.models.prior_review import review_priors
@@ -168,9 +168,11 @@ class Cascade(Model):
         ]
         return torch.stack(bounds).sum(0)
 
-    def explain_no_bound(self) -> str | None:
+    def explain_lack(self, density: Density, num: int = 1) -> str | None:
         """Returns the reason of the first level without a bound."""
-        return next((reason for model in self._levels if (reason := model.explain_no_bound())), None)
+        if density != "bound":
+            return super().explain_lack(density, num)
+        return next((reason for model in self._levels if (reason := model.explain_lack(density, num))), None)
 
     @property
     def differentiable(self) -> bool:

@@ -35,7 +35,7 @@ from torch import Tensor
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.given import complete_in_turn, pass_fields
 from modkit.models.latent_scale import LatentScale, make_unit
-from modkit.models.model import Model
+from modkit.models.model import Density, Model
 from modkit.models.passes import Passes, map_batches, select_fields
 from modkit.models.player import Player, prefix_player
 from modkit.models.prior_review import review_priors
@@ -276,17 +276,9 @@ class Latent(Model):
         latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
         return log_weight + self.prior.log_prob(replace(batch, x=latent), num, rng.at("prior"), steps=steps)
 
-    def explain_no_bound(self) -> str | None:
-        """Returns the reason of the autoencoder or of the prior."""
-        return self.autoencoder.explain_no_weight() or self.prior.explain_no_bound()
-
-    def explain_no_log_prob(self) -> str | None:
-        """Returns the reason of the autoencoder or of the prior."""
-        return self.autoencoder.explain_no_weight() or self.prior.explain_no_log_prob()
-
-    def explain_no_weight(self) -> str | None:
-        """Returns the reason of the autoencoder or of the prior, whose latents are weighed through both."""
-        return self.autoencoder.explain_no_weight() or self.prior.explain_no_weight()
+    def explain_lack(self, density: Density, num: int = 1) -> str | None:
+        """Returns the reason of the autoencoder, whose latent is weighed, or of the prior."""
+        return self.autoencoder.explain_lack("weigh") or self.prior.explain_lack(density, num)
 
     @property
     def discrete(self) -> bool:

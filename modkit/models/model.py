@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,15 @@ from modkit.rng import Rng
 from modkit.samplers.sampling import Callback, Sampling
 from modkit.types import Batch, Cond, Event, Precision, TensorType, Value
 
-__all__ = ["Model", "check_draws", "evaluate_mode", "make_weights", "reconstruct_batch"]
+__all__ = ["Density", "Model", "check_draws", "evaluate_mode", "make_weights", "reconstruct_batch"]
 
-_NO_BOUND = "{} has no lower bound on log p(x)"
-_NO_LOG_PROB = "{} has no log p(x) of its own; a bound may be there: `bound`"
-_NO_WEIGHT = "{} has no densities of its latents"
+Density = Literal["bound", "log_prob", "weigh"]
+
+_LACKS: Mapping[Density, str] = {
+    "bound": "{} has no lower bound on log p(x)",
+    "log_prob": "{} has no log p(x) of its own; a bound may be there: `bound`",
+    "weigh": "{} has no densities of its latents",
+}
 
 
 def make_weights(weights: Mapping[str, Slot[Weight] | float] | None) -> dict[str, Weight]:
@@ -214,14 +218,7 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If the Model has no bound, or `num` is below 1.
         """
-        raise ValueError(_NO_BOUND.format(type(self).__name__))
-
-    def explain_no_bound(self) -> str | None:
-        """Returns why `bound` is refused, whatever the samples and however the Model is trained, or None.
-
-        By default, whether the class has one; a Model whose bound depends on its parts says what they lack.
-        """
-        return _NO_BOUND.format(type(self).__name__) if type(self).bound is Model.bound else None
+        raise ValueError(_LACKS["bound"].format(type(self).__name__))
 
     def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
         """The density log p(x) given the conditions, in nats per sample, `b`, or an unbiased estimate of it.
@@ -238,11 +235,19 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If the Model has none, or `num` or `steps` is below 1.
         """
-        raise ValueError(_NO_LOG_PROB.format(type(self).__name__))
+        raise ValueError(_LACKS["log_prob"].format(type(self).__name__))
 
-    def explain_no_log_prob(self) -> str | None:
-        """Returns why `log_prob` is refused, as `explain_no_bound` does, or None."""
-        return _NO_LOG_PROB.format(type(self).__name__) if type(self).log_prob is Model.log_prob else None
+    def explain_lack(self, density: Density, num: int = 1) -> str | None:
+        """Returns why the method of this name is refused, whatever the samples and however it is trained, or None.
+
+        By default, whether the class has the method; a Model whose densities depend on its parts says what they lack.
+
+        Args:
+            density: The method's name.
+            num: Number of draws of the bound.
+        """
+        lacks = getattr(type(self), density) is getattr(Model, density)
+        return _LACKS[density].format(type(self).__name__) if lacks else None
 
     @property
     def discrete(self) -> bool:
@@ -295,11 +300,7 @@ class Model(nn.Module, metaclass=Composing):
         Raises:
             ValueError: If one of the two has no density.
         """
-        raise ValueError(_NO_WEIGHT.format(type(self).__name__))
-
-    def explain_no_weight(self) -> str | None:
-        """Returns why `weigh` is refused, as `explain_no_bound` does, or None."""
-        return _NO_WEIGHT.format(type(self).__name__) if type(self).weigh is Model.weigh else None
+        raise ValueError(_LACKS["weigh"].format(type(self).__name__))
 
     def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Condenses `x`: computes, without draws, what `encode` to the latent `name` accepts in its place."""

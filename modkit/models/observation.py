@@ -67,7 +67,7 @@ class Observation:
         out = call_given(self.decoder, z, cond)
         return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
 
-    def explain_no_density(self) -> str | None:
+    def explain_lack(self) -> str | None:
         """Returns why the likelihood is no distribution of x, or None."""
         if self.extras.constant is not None:
             return None
@@ -82,7 +82,7 @@ class Observation:
         """
         name, extras = type(self.likelihood).__name__, self.extras
         if extras.constant is None:
-            raise ValueError(self.explain_no_density())
+            raise ValueError(self.explain_lack())
         if extras.levels is not None and not _has_levels(x, self.x, extras.levels):
             raise ValueError(
                 f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {extras.levels} "

@@ -94,9 +94,10 @@ class Posterior:
         """Computes the latent of features: a draw if an rng is given, otherwise the mean."""
         return self.bottleneck(h, StepContext(rng) if rng else None).values[name]
 
-    def explain_no_density(self) -> str | None:
-        """Returns why the bottleneck has no density of any latent, or None."""
-        return self._describe_lack() if self.extras.posterior is None else None
+    def explain_lack(self, *, prior: bool) -> str | None:
+        """Returns why the bottleneck has no density of any latent, or none of its own prior, or None."""
+        lacks = self.extras.posterior is None or (prior and self.extras.log_prior is None)
+        return self._describe_lack() if lacks else None
 
     def _list_first(self, known: object) -> tuple[str, ...]:
         return () if known is None else tuple(self.bottleneck.latents)[:1]

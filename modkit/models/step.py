@@ -17,7 +17,7 @@ from modkit.specs.settings import Term
 
 __all__ = ["StepContext"]
 
-_BETWEEN = ("adversarial", "class")
+_TERMS_BETWEEN = ("adversarial", "class")  # the game of two players, and what a head of the critic learns to tell
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StepContext:
         terms: When terms are computed, by pattern of their full names; a term that matches no pattern is computed at
             every step.
         waiting: The player's opponents that have yet to start. Terms between the player and these are not computed:
-            `adversarial`, and `class`, what an opponent learns to tell beside it.
+            `adversarial`, and `class`, the loss of a head that the opponent trains.
         scope: Prefix of the nested Model that is given the step, such as `prior/`; empty for the whole model.
         exchange: Speaks to the other processes of the training; None if there are none.
         loss_scale: See `modkit.kinds.Step`.
@@ -105,4 +105,4 @@ def _count_due(term: Term, index: int) -> int:
 def _is_between(term: str, opponent: str) -> bool:
     """Whether a term is part of the game against an opponent; both are full names."""
     scope, slash, name = opponent.rpartition("/")
-    return term in {f"{scope}{slash}{one}{end}" for one in _BETWEEN for end in ("", f"/{name}")}
+    return term in {f"{scope}{slash}{one}{end}" for one in _TERMS_BETWEEN for end in ("", f"/{name}")}

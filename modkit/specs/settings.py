@@ -146,8 +146,8 @@ class Checkpoints:
         every: At every n-th step of the run, and at the end of each stage.
         keep: Number of latest checkpoints to keep.
         best: A logged loss, `player/term`. The checkpoint with the lowest mean of it since the previous checkpoint is
-            kept as well. By default the first score of `evaluate.watch` of which one direction is
-            better, if there is one, is used instead.
+            kept as well. By default the first score of `evaluate.watch` that has a better direction is used instead,
+            if there is one.
     """
 
     every: int = 500

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from modkit.errors import Problem, SpecError
 from modkit.models.condensing import check_condensed
 from modkit.models.model import Model
 from modkit.models.player import Player
@@ -68,7 +69,7 @@ def check_trainable(model: Model, stage: StageSchedule) -> None:
     """Checks that a stage has something to train or to prepare.
 
     Raises:
-        ValueError: If its players own modules, but no parameters to train and no buffers.
+        SpecError: If its players own modules, but no parameters to train and no buffers.
     """
     paths = [path for player in stage.players for path in player.modules]
     modules = [module for player in stage.players for module in collect_modules(model, player)]
@@ -76,7 +77,8 @@ def check_trainable(model: Model, stage: StageSchedule) -> None:
     if paths and not collect_trained(modules) and next(buffers, None) is None:
         names = ", ".join(player.name for player in stage.players)
         reason = f"no parameters to train and no buffers in {', '.join(paths)}"
-        raise ValueError(f"training expects stages with something to train, got one of {names} with {reason}")
+        expected = "training expects stages with something to train"
+        raise SpecError(Problem("", f"{expected}, got one of {names} with {reason}"))
 
 
 def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:

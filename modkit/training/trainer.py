@@ -280,7 +280,7 @@ class Trainer:
         self.progress.note(f"step {cursor.step}: {listed}{remark}")
 
     def _watch_score(self, scores: Mapping[str, Score]) -> str:
-        """Watches the first score of which one direction is better; returns a remark if there is none."""
+        """Watches the first score that has a better direction; returns a remark if there is none."""
         for name, score in scores.items():
             if score.better is not None:
                 criterion = json.dumps([name, score.counts, score.settings], sort_keys=True)

@@ -1,12 +1,14 @@
 import functools
 import math
+from dataclasses import MISSING, fields
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from modkit import SpecError, TensorType, build, use
+from modkit import SpecError, TensorType, build, kinds, use
 from modkit.building.members import check_members
 from modkit.kinds import KINDS
 from modkit.types import Modes
@@ -34,10 +36,10 @@ test_what_cannot_be_the_member_of_its_name_is_refused = refusals(
     (
         "network",
         make_module(units=16),
-        r"`units` is .* of the kind network, expected Sequence\[nn.Module\], got 16: re",
+        r"`units` is .* of the kind network, expected Sequence\[nn.Module\], got 16: give it this type, or rename it",
     ),
-    ("encoder", make_module(units=[16, 32]), r"`units` is .* kind encoder, .* got \[16, 32\]: rename it"),
-    ("network", make_module(units=nn.Linear(1, 1)), r"got Linear\(in_features=1.*: rename it"),
+    ("encoder", make_module(units=[16, 32]), r"`units` is .* kind encoder, .* got \[16, 32\]: give it"),
+    ("network", make_module(units=nn.Linear(1, 1)), r"got Linear\(in_features=1.*: give it"),
     ("network", make_module(units=nn.ModuleDict({"a": nn.ReLU()})), r"Sequence\[nn.Module\], got ModuleDict"),
     ("network", make_module(update=nn.Linear(1, 1)), r"expected Callable\[\[\], None\] \| None, got Linear"),
     ("augmentation", make_module(update=nn.Linear(1, 1)), r"expected Callable\[\[Step\], None\] \| None, got Linear"),
@@ -55,7 +57,7 @@ test_what_cannot_be_the_member_of_its_name_is_refused = refusals(
     ("conditioner", make_module(drop=nn.Dropout()), r"`drop` .* expected float \| None, got Dropout"),
     ("conditioner", make(together=("a", "b")), "`together` "),
     ("schedule", make(learn=True), "`learn` .* got True"),
-    ("data", make(features=2), r"`features` is .* kind data, expected str \| None, got 2: rename it"),
+    ("data", make(features=2), r"`features` is .* kind data, expected str \| None, got 2: give it"),
     ("data", make(conditions="labels"), r"expected tuple\[str, \.\.\.\], got 'labels'"),
     ("data", make(plain=True), r"expected Data \| None, got True"),
     ("data", make(truth=torch.ones(2)), r"expected Modes \| None, got tensor"),
@@ -96,6 +98,10 @@ class Lazy(nn.Module):
         ("data", make(truth=Modes(torch.ones(2, 2), 0.1), factors=["a"], plain=make(), features="pixels")),
         ("data", make(truth=SimpleNamespace(centers=torch.ones(2, 2), std=0.1), units=16)),
         ("likelihood", make_module(constant=torch.tensor(0.5), levels=256)),
+        ("likelihood", make_module(constant=torch.tensor(0.5, device="meta"))),
+        ("likelihood", make(constant=np.array(0.5), levels=np.int64(256))),
+        ("discriminator", make(bounded=np.bool_(True))),
+        ("sampler", make(bounds=torch.tensor([-1.0, 1.0]))),
         ("bottleneck", make_module(moments={"z": (0.0, 1.0)}, prepare=lambda features, rng: None)),
         ("optimizer", torch.optim.SGD([nn.Parameter(torch.ones(1))])),
         ("weight", 3.0),
@@ -106,8 +112,16 @@ def test_what_works_is_not_refused(kind, part):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_checked_without_members(kind):
-    check_members(kind, make())
+def test_every_kind_is_checked_by_its_record(kind):
+    record = getattr(kinds, f"{KINDS[kind].protocol}Extras", None)
+    defaults = {one.name: one.default for one in fields(record)} if record else {}
+    check_members(kind, make(**{name: value for name, value in defaults.items() if value is not MISSING}))
+
+
+def test_every_record_of_optional_members_is_that_of_a_kind():
+    records = {name.removesuffix("Extras") for name in vars(kinds) if name.endswith("Extras")}
+    shared = {"Implied", "Game", "Promise", "Pretrained"}
+    assert records - shared == records & {kind.protocol for kind in KINDS.values()}
 
 
 class Gated(nn.Module):

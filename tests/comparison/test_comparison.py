@@ -294,6 +294,17 @@ def test_scores_belong_to_the_content_that_was_measured(tmp_path, stored):
     assert f"training data of {names[1]}" in page and f"training data of {names[0]}" not in page
 
 
+def test_data_that_an_override_changes_have_not_changed_since(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((20, 3, 3), np.float32))
+    data = f"data: {{use: array, path: {tmp_path / 'x.npy'}, bounds: [-1, 1], test: 0.5}}\n"
+    spec = Spec.from_yaml(f"name: gan\n{data}{GAN}{TRAIN.format(seed=0)}")
+    run = modkit.train(spec, tmp_path / "run", evaluate=False)
+    made = modkit.evaluate_run(run, overrides=["data.test=0.4"], features="pixels", metrics=["fd"], num=4)
+    made.save(run.path)
+    assert made.data != run.lock["data"]
+    assert not any("have changed" in text for text in compare([run], tmp_path / "page.html").findings)
+
+
 def test_one_system_alone_has_no_radar(runs, tmp_path):
     """The fault: with nothing to be compared with, it was outermost in everything."""
     text = compare([runs["vae"]], tmp_path / "page.html").page.read_text()

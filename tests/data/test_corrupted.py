@@ -78,7 +78,7 @@ def test_each_corruption_of_corrupted_data_has_draws_of_its_own():
     for name, depth, indices in (("b", 1, rows), ("c", 2, [3, 0])):
         x = data.read("train", [3, 0], Rng(0)).tensor
         for row, index in enumerate(indices):
-            want = Noise(data.x, field=name)(x[row : row + 1], Rng(0).at("corruption", depth, index))[name]
+            want = Noise(data.x, field=name)(x[row : row + 1], Rng(0).at("corruption-again", depth, index))[name]
             assert torch.equal(fields[name][row : row + 1], want)
 
 

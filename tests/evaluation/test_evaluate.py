@@ -13,6 +13,7 @@ from torch import nn
 
 import modkit
 from modkit.cli.app import app
+from modkit.comparison.titles import parse_title
 from modkit.data.digits import Digits
 from modkit.data.image_folder import ImageFolder
 from modkit.data.loader import draw_permutation
@@ -147,15 +148,14 @@ def test_scores_state_the_seed_that_they_were_drawn_with(floats):
     assert report.scores["recall (pixels)"].seed == 3, "the metric's own"
 
 
-def test_scores_of_one_name_and_other_settings_are_refused(floats):
+def test_scores_of_one_name_and_other_settings_are_told_apart(floats):
     """The fault: of two metrics with a score of one name the first one's was lost without a word."""
     found = evaluate(*floats, metrics=[PRDC(k=3), PrecisionRecall(k=3)]).scores
     assert found["precision (pixels)"].settings["k"] == 3 and len(found) == 4
-    message = (
-        r"one score named 'precision \(pixels\)', got one of PRDC, {'k': 3, .*}, and one of PrecisionRecall, "
-        r"{'k': 10, .*}: leave out one of the metrics"
-    )
-    check_refusal(message, evaluate, *floats, metrics=[PRDC(k=3), PrecisionRecall(k=10)])
+    both = evaluate(*floats, metrics=[PRDC(k=3), PrecisionRecall(k=10)]).scores
+    assert both["precision (pixels)"] == found["precision (pixels)"] and len(both) == 6
+    assert both["precision k=10 (pixels)"].settings["k"] == 10
+    assert parse_title("precision k=10 (pixels)").features == "pixels"
 
 
 class Unsure(PRDC):
@@ -367,7 +367,7 @@ def test_of_more_samples_a_fixed_random_subset_is_compared(images, floats, tmp_p
         torch.testing.assert_close(mean, real[order].flatten(1).double().mean(0), rtol=0, atol=1e-6)
     report = evaluate(iter(real.split(7)), fake)
     assert report.scores["FD (pixels)"].value == pytest.approx(first, rel=1e-6)
-    assert "real: the first 10 samples of an iterable" in report.notes
+    assert "real: at most the first 10 samples of an iterable" in report.notes
     assert evaluate(real, real, num=10).scores["FD (pixels)"].value == pytest.approx(0, abs=1e-9), "the same of both"
     assert not any("subset" in note for note in evaluate(folder, real).notes)
 

@@ -1,4 +1,5 @@
 import math
+import re
 from itertools import product
 
 import pytest
@@ -184,7 +185,7 @@ def test_what_bound_refuses_is_known_before_it_is_called(parts):
         reason = model.bound(BATCH, 1, Rng(0)) is None
     except ValueError as error:
         reason = str(error)
-    assert (model.explain_no_bound() or False) == (model.explain_no_weight() or False) == reason
+    assert (model.explain_lack("bound") or False) == (model.explain_lack("weigh") or False) == reason
 
 
 def test_a_kl_alone_gives_a_bound_but_no_weight():
@@ -192,8 +193,23 @@ def test_a_kl_alone_gives_a_bound_but_no_weight():
         posterior = None
 
     model = made(bottleneck=use(Plain))
-    assert model.bound(BATCH, 1, Rng(0)).isfinite().all() and model.explain_no_bound() is None
-    assert model.explain_no_weight() == "Autoencoder has no bound on log p(x): its bottleneck Plain has no densities"
+    lack = "Autoencoder has no bound on log p(x): its bottleneck Plain has no densities"
+    assert model.bound(BATCH, 1, Rng(0)).isfinite().all() and model.explain_lack("bound") is None
+    assert model.explain_lack("weigh") == model.explain_lack("bound", 2) == lack
+    with pytest.raises(ValueError, match=re.escape(lack)):
+        model.bound(BATCH, 2, Rng(0))
+
+
+def test_a_posterior_without_a_prior_or_a_kl_gives_no_bound():
+    class Bare(Gaussian):
+        log_prior = None
+
+        def forward(self, h, step):
+            return super().forward(h, step)._replace(kl=None)
+
+    model = made(bottleneck=use(Bare))
+    assert model.explain_lack("weigh") is None
+    assert model.explain_lack("bound") == "Autoencoder has no bound on log p(x): its bottleneck Bare has no densities"
 
 
 def gan():
