@@ -55,8 +55,8 @@ def check_members(kind: str, part: object) -> None:
         value = getattr(part, name)
         if value is not None and not _is_valid(value, expected):
             got = shorten(" ".join(repr(value).split()))
-            expected = f"`{name}` is an optional member of the kind {kind}, expected {text}"
-            raise ValueError(f"{expected}, got {got}: give it this type, or rename it")
+            wanted = f"`{name}` is an optional member of the kind {kind}, expected {text}"
+            raise ValueError(f"{wanted}, got {got}: give it this type, or rename it")
 
 
 @cache
