@@ -180,7 +180,7 @@ def score(
                 score = replace(score, seed=drawn, settings={**score.settings, **how})
                 add_label = partial(_add_label, label=label) if uses_features(metric) else str
                 if (before := found.get(add_label(title))) and before.settings != score.settings:
-                    title = _tell_apart(title, score.settings, before.settings)
+                    title = _add_settings(title, score.settings, before.settings)
                 found[add_label(title)] = score
         return found
 
@@ -226,7 +226,7 @@ def _is_ready(extractor: FeatureExtractor) -> bool:
     return True
 
 
-def _tell_apart(score: str, settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+def _add_settings(score: str, settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     """Adds the settings that differ from the others to the name of a score: `precision k=10, class 3`."""
     name, comma, rest = score.partition(", ")
     return f"{' '.join([name, *(f'{k}={v}' for k, v in settings.items() if others.get(k) != v)])}{comma}{rest}"

@@ -268,6 +268,8 @@ def _get_code(owner: object, target: Callable[..., Any]) -> types.CodeType | Non
 
 def _find_definer(target: Callable[..., Any]) -> str | None:
     """Returns the module of the class that defines a class's `__init__`, which torch's tools may have wrapped."""
+    if isinstance(target, partial):
+        return _find_definer(target.func)
     classes = target.__mro__ if isinstance(target, type) else ()
     return next((one.__module__ for one in classes if "__init__" in vars(one)), None)
 

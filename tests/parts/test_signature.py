@@ -265,8 +265,15 @@ def test_a_partial_and_an_object_that_is_called_resolve_their_annotations_where_
     }
     assert found["size"].annotation == int | None
     assert docstrings.read_summary(partial(make_sized)) == "Makes a network."
-    assert read_parameters(part(partial(type("Some", (nn.Module,), {})))) == {}
     assert read_parameters(part(Hashable()))["size"].annotation == int | None
+
+
+def test_what_wraps_the_init_of_modules_adds_no_parameters(monkeypatch):
+    """The fault: torch's compiler does, and a partial of a module without parameters was refused from then on."""
+    init = nn.Module.__init__
+    monkeypatch.setattr(nn.Module, "__init__", lambda self, *args, **kwargs: init(self, *args, **kwargs))
+    some = type("Some", (nn.Module,), {})
+    assert read_parameters(part(some)) == read_parameters(part(partial(some))) == {}
 
 
 @dataclass
