@@ -70,7 +70,7 @@ def _list_members(kind: str) -> dict[str, tuple[str, ast.expr]]:
 
 def _is_stored(part: object, name: str) -> bool:
     """Whether a member of a part is an attribute or a method, so that reading it computes nothing."""
-    declared = inspect.getattr_static(type(part), name, None)
+    declared = next((vars(one)[name] for one in type(part).__mro__ if name in vars(one)), None)
     if declared is not None:
         return isinstance(declared, _FUNCTIONS) or not hasattr(type(declared), "__get__")
     held = getattr(part, "__dict__", {})
