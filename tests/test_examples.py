@@ -52,7 +52,7 @@ def test_there_is_an_example_of_each_system():
     systems += " autoencoder denoising-autoencoder conditional-vae beta-vae-sprites iwae flow-2d"
     systems += " contractive-autoencoder vae-gan"
     systems += " ddgan-25-gaussians latent-ddgan super-resolution-ldm ldm-diffusers minimax-gan-ring ac-gan"
-    systems += " minibatch-gan wgan-gp r3gan stylegan2-ada pacgan-grid dit flow-matching-ring ldm-fashion"
+    systems += " minibatch-gan wgan-gp r3gan stylegan2-ada pacgan-grid veegan-grid dit flow-matching-ring ldm-fashion"
     assert {path.stem for path in SPECS} >= set(systems.split())
     assert {path.stem for path in SCRIPTS} >= {"hybrid", "local_part"}
 

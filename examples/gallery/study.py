@@ -147,7 +147,7 @@ def _list_usual(model: Model, data: Data) -> Iterator[str]:
     if not explain_unsampled(model):
         synthetic = read_extras(data, DataExtras).truth is not None
         yield from ("modes", "fd", "prdc") if synthetic else ("fd", "prdc", "copying")
-    if model.coder is not None:
+    if model.coder is not None and data.x.range is not None:
         yield "reconstruction"
     if "labels" in model.reads:
         yield "label-accuracy"
