@@ -26,7 +26,7 @@ from modkit.errors import SpecError, split
 from modkit.evaluation.report import Report, read_reports
 from modkit.kinds import Data
 from modkit.runs.run import Run
-from modkit.specs.node import Node
+from modkit.specs.node import Node, Value
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
 from modkit.types import Score
@@ -117,10 +117,12 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
             hint = f"evaluate it with: modkit evaluate {run.path}"
             raise ValueError(f"compare expects runs that were evaluated, got {run.path}; {hint}")
         spec = read_spec(run)
-        opened = {overrides: open_run(run, overrides).data for overrides in {report.overrides for report in reports}}
+        opened: dict[Value, Data] = {}
         for report in reports:
-            changed = plan(apply(spec, report.overrides)[0]).resolved
-            entries.append(Entry("", run, report, changed, opened[report.overrides], ""))
+            changed = apply(spec, report.overrides)[0]
+            if changed.data not in opened:
+                opened[changed.data] = open_run(run, report.overrides).data
+            entries.append(Entry("", run, report, plan(changed).resolved, opened[changed.data], ""))
     names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]
 

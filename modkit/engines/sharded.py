@@ -44,7 +44,7 @@ class ShardedNetwork:
     def __init__(self, network: nn.Module, own: Sequence[nn.Parameter], mesh: DeviceMesh) -> None:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # nothing here writes into an output
         self._network, self._held = network, False
-        before = [(module, type(module), _copy_hooks(module), set(vars(module))) for module in network.modules()]
+        before = [(module, type(module), _copy_changed(module), set(vars(module))) for module in network.modules()]
         last = read_extras(network, NetworkExtras).last_layer
         kept = {id(one) for one in own if one.ndim} - {id(network.get_parameter(last)) if last else 0}
         whole = {one for one in network.parameters() if id(one) not in kept}
@@ -122,5 +122,6 @@ class ShardedNetwork:
         self._root.set_reshard_after_forward(not held)
 
 
-def _copy_hooks(module: nn.Module) -> dict[str, Any]:
+def _copy_changed(module: nn.Module) -> dict[str, Any]:
+    """Copies the attributes that division changes: hooks, and methods that the module holds itself."""
     return {n: copy.copy(value) for n, value in vars(module).items() if "hooks" in n or n in _METHODS}

@@ -184,9 +184,9 @@ def score(
                 found[add_label(title)] = score
         return found
 
+    every = (*_flatten(places), *_flatten(floors or {}))
     with use_precision(engine.device, "float32"):
         for place, one in sources.items():
-            every = (*_flatten(places), *_flatten(floors or {}))
             if uses := {(name, side): None for name, side, at in every if at == place}:
                 most = None if place == "train" else limit
                 states[place], counts[place] = gather(feed, one, list(uses), metrics, engine, most)
@@ -229,7 +229,8 @@ def _is_ready(extractor: FeatureExtractor) -> bool:
 def _add_settings(score: str, settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     """Adds the settings that differ from the others to the name of a score: `precision k=10, class 3`."""
     name, comma, rest = score.partition(", ")
-    return f"{' '.join([name, *(f'{k}={v}' for k, v in settings.items() if others.get(k) != v)])}{comma}{rest}"
+    differing = [key for key in {**settings, **others} if settings.get(key) != others.get(key)]
+    return f"{' '.join([name, *(f'{key}={settings.get(key)}' for key in differing)])}{comma}{rest}"
 
 
 def _add_label(score: str, label: str) -> str:

@@ -35,6 +35,7 @@ from modkit.types import Batch, Cond, Event, Precision, TensorType, Value
 __all__ = ["Density", "Model", "check_draws", "evaluate_mode", "make_weights", "reconstruct_batch"]
 
 Density = Literal["bound", "log_prob", "weigh"]
+"""A method that computes a density, or a bound on one."""
 
 _LACKS: Mapping[Density, str] = {
     "bound": "{} has no lower bound on log p(x)",

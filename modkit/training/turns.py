@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -75,15 +76,7 @@ class Turns:
                 losses = self._accumulate_gradients(state, batch, cursor)
             name = state.name
             if (reason := state.step(self._engine)) is None:
-                step = StepContext(
-                    self._make_rng(name, cursor, "update"),
-                    cursor.index,
-                    training=True,
-                    terms=self._settings.terms,
-                    exchange=self._engine,
-                    previous=state.find_previous(cursor.index),
-                )
-                state.update_within(step)
+                state.update_within(self._make_step(state, cursor, self._make_rng(name, cursor, "update")))
             else:
                 complete = False
                 self._progress.note(f"step {cursor.step + 1}: {name} skips it, {reason}")
@@ -101,16 +94,7 @@ class Turns:
         for part in range(settings.accumulate):
             first = engine.rank * len(batch) + part * size
             rng = self._make_rng(state.name, cursor).rows(first)
-            step = StepContext(
-                rng,
-                cursor.index,
-                training=True,
-                terms=settings.terms,
-                waiting=waiting,
-                exchange=engine,
-                loss_scale=scale,
-                previous=state.find_previous(cursor.index),
-            )
+            step = replace(self._make_step(state, cursor, rng), waiting=waiting, loss_scale=scale)
             micro = batch.rows(slice(part * size, (part + 1) * size)) if settings.accumulate > 1 else batch
             last = part == settings.accumulate - 1
             products = use_tf32(engine.device, settings.precision == "tf32")
@@ -132,6 +116,17 @@ class Turns:
                 value = value.detach() / settings.accumulate
                 sums[name] = sums[name] + value if name in sums else value
         return sums
+
+    def _make_step(self, state: PlayerState, cursor: Cursor, rng: Rng) -> StepContext:
+        index = cursor.index
+        return StepContext(
+            rng,
+            index,
+            training=True,
+            terms=self._settings.terms,
+            exchange=self._engine,
+            previous=state.find_previous(index),
+        )
 
     def _find_waiting(self, player: Player, cursor: Cursor) -> tuple[str, ...]:
         """The opponents of a player that have yet to start, in this stage or an earlier one."""

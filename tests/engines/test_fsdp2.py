@@ -155,6 +155,11 @@ def test_a_packed_critic_of_logits_alone_is_divided(engine):
     engine.wrap("discriminator", losses, [*model.discriminator.parameters()])
     assert model.discriminator(torch.zeros(4, 2), Cond()).shape == (2,) and model.discriminator.judge is None
     engine.release("discriminator", losses)
+    held = model.discriminator.judge = lambda x, cond: model.discriminator(x, cond)
+    engine.wrap("discriminator", losses, [*model.discriminator.parameters()])
+    assert model.discriminator.judge is not held
+    engine.release("discriminator", losses)
+    assert model.discriminator.judge is held
 
 
 def test_networks_update_weights_that_are_divided(engine):

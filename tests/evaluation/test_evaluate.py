@@ -158,6 +158,15 @@ def test_scores_of_one_name_and_other_settings_are_told_apart(floats):
     assert parse_title("precision k=10 (pixels)").features == "pixels"
 
 
+def test_a_score_without_settings_is_told_apart_from_one_with_them(floats):
+    class Bare(PRDC):
+        def result(self, state, rng):
+            return {name: replace(one, settings={}) for name, one in super().result(state, rng).items()}
+
+    found = evaluate(*floats, metrics=[PRDC(k=3), Bare(k=3)]).scores
+    assert found["precision (pixels)"].settings["k"] == 3 and len(found) == 8
+
+
 class Unsure(PRDC):
     """A metric whose errors are not numbers."""
 
