@@ -17,12 +17,12 @@ FAMILY_FREE = (
     "building.provenance", "building.graph*", "cli.app", "cli.scores", "cli.runs",
 )  # fmt: skip
 TORCH_FREE = (
-    "version", "errors", "escapes", "blocks", "types", "part", "kinds", "kinds.*", "runs.ranks", "parts.*", "specs.*",
-    "building.call", "building.pieces", "building.plan", "building.planner",
+    "version", "errors", "escapes", "blocks", "types", "types.*", "part", "kinds", "kinds.*", "runs.ranks", "parts.*",
+    "specs.*", "building.call", "building.pieces", "building.plan", "building.planner",
     "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (
-    ("version", "errors", "escapes", "blocks", "precision", "progress", "types", "part"),
+    ("version", "errors", "escapes", "blocks", "precision", "progress", "types", "types.*", "part"),
     ("ops", "ops.*"),
     ("rng",),
     ("kinds", "kinds.*"),

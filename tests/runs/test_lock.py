@@ -20,7 +20,7 @@ from tests.plugin_factory import make_plugin
 
 Entry = namedtuple("Entry", "part distribution version")
 TYPE = Entry(Part("bottleneck", "acme/fsq", "modkit.types:TensorType", ""), "acme-parts-of-nobody", "1.2")
-SOURCE = hashlib.sha256(Path(modkit.types.__file__).read_bytes()).hexdigest()
+SOURCE = hashlib.sha256(Path(modkit.types.tensor_type.__file__).read_bytes()).hexdigest()
 KEYS = {"b": (3,), "a": (2, 3)}
 partial = functools.partial(functools.partial(modkit.types.split_levels))
 
