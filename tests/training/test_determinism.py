@@ -93,3 +93,13 @@ def test_cublas_is_told_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> 
         with use_deterministic(torch.device("cuda")):
             assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected
+
+
+def test_the_last_of_several_trainings_to_end_restores_the_flags() -> None:
+    before, first, second = read_flags(), use_deterministic(CPU), use_deterministic(CPU)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert read_flags() == {"enabled": True, "warns": True, "fills": False}
+    second.__exit__(None, None, None)
+    assert read_flags() == before
