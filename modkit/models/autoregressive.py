@@ -15,28 +15,25 @@ Shape letters: b batch, h w spatial, n positions, k classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.decodings.windows import Windows
-from modkit.diffusion.guidance import make_conditions
-from modkit.diffusion.sampler_review import review_guidance
-from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNetwork, Slot, Step, Weight, default
-from modkit.models.model import Model, check_draws, make_weights
-from modkit.models.player import Player
+from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
+from modkit.models.code_model import CodeModel
+from modkit.models.model import check_draws
 from modkit.nn.compiled import run_uncompiled
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Event, TensorType
+from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["Autoregressive"]
 
 
-class Autoregressive(Model):
+class Autoregressive(CodeModel):
     """A causal network of codes, and a decoding.
 
     The loss `nll` is in nats per code: averaged over the batch and divided by the number of codes.
@@ -75,27 +72,10 @@ class Autoregressive(Model):
         window: list[int] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
-        super().__init__()
-        if reason := self.accepts(x):
-            raise ValueError(reason)
-        self.event = x
-        self.conditioner = conditioner(fields=fields or {})
-        self.reads = self.conditioner.reads
+        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, causal=True)
         self.windows = Windows(x, window)
         told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
-        self.sampler = make_decoding("Autoregressive", sampler, x, causal=True)
-        self.guidance = guidance(x=x)
-        self._weights = make_weights(weights)
-
-    @classmethod
-    def accepts(cls, event: Event, **slots: Any) -> str | None:
-        """Refuses any event but one map of codes."""
-        return explain_refusal(cls.__name__, event)
-
-    def players(self) -> tuple[Player, ...]:
-        """`network`."""
-        return (Player("network", self.list_modules("network", "conditioner")),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `nll`."""
@@ -104,16 +84,6 @@ class Autoregressive(Model):
         codes = self.windows.cut(batch.tensor, origins)
         log_p = _log_p(self.network(codes, self.windows.cut_cond(cond, origins)), codes)
         return {"nll": -log_p.sum(1).mean() / self.windows.codes.numel}
-
-    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Draws codes `b h w` one after another; the conditioner draws missing fields."""
-        conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
-        predicts = {side: self._predict(cond) for side, cond in conds.items()}
-        return draw_map(self.sampler, self.guidance, predicts, self.single, num, rng.at("sampler")).to(self.device)
-
-    def review(self) -> Iterator[Note]:
-        """Guidance without a null."""
-        yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The exact log p(x), without draws; truncation by the sampler and guidance are not applied."""
@@ -135,7 +105,7 @@ class Autoregressive(Model):
         seen = self.windows.cut(codes.to(self.device), origins)
         return seen, self.network(seen, self.windows.cut_cond(cond, origins))
 
-    def _predict(self, cond: Cond) -> Predict:
+    def predict(self, cond: Cond) -> Predict:
         """Makes a function that predicts position after position from 0, with the network's cache or by windows."""
         cache: Any = None
 

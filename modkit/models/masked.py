@@ -12,26 +12,22 @@ Shape letters: b batch, h w spatial, n positions, k classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
-from modkit.diffusion.guidance import make_conditions
-from modkit.diffusion.sampler_review import review_guidance
-from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNetwork, Slot, Step, Weight, default
-from modkit.models.model import Model, check_draws, make_weights
-from modkit.models.player import Player
+from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
+from modkit.models.code_model import CodeModel
+from modkit.models.model import check_draws
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Event, TensorType
+from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["Masked"]
 
 
-class Masked(Model):
+class Masked(CodeModel):
     """A network that predicts masked codes from the other codes, and a decoding.
 
     The loss `masked` is in nats per code: the mean over each sample's masked codes, averaged over the batch.
@@ -67,25 +63,8 @@ class Masked(Model):
         conditioner: Slot[Conditioner] = default("none"),
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
-        super().__init__()
-        if reason := self.accepts(x):
-            raise ValueError(reason)
-        self.event = x
-        self.conditioner = conditioner(fields=fields or {})
-        self.reads = self.conditioner.reads
+        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, causal=False)
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
-        self.sampler = make_decoding("Masked", sampler, x, causal=False)
-        self.guidance = guidance(x=x)
-        self._weights = make_weights(weights)
-
-    @classmethod
-    def accepts(cls, event: Event, **slots: Any) -> str | None:
-        """Refuses any event but one map of codes."""
-        return explain_refusal(cls.__name__, event)
-
-    def players(self) -> tuple[Player, ...]:
-        """`network`."""
-        return (Player("network", self.list_modules("network", "conditioner")),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `masked`."""
@@ -93,16 +72,6 @@ class Masked(Model):
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         share = torch.cos(math.pi / 2 * rng.uniform("share", torch.empty(len(codes), device=codes.device)))
         return {"masked": self._cross_entropy(codes, cond, (share * self.single.numel).ceil().clamp_min(1), rng).mean()}
-
-    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Draws codes `b h w`, starting from masks; the conditioner draws missing fields."""
-        conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
-        predicts = {side: self._predict(cond) for side, cond in conds.items()}
-        return draw_map(self.sampler, self.guidance, predicts, self.single, num, rng.at("sampler")).to(self.device)
-
-    def review(self) -> Iterator[Note]:
-        """Guidance without a null."""
-        yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound of revealing codes one by one in random order, for any decoding.
@@ -133,7 +102,9 @@ class Masked(Model):
         mean: Tensor = (each * chosen).sum(1) / count
         return mean
 
-    def _predict(self, cond: Cond) -> Predict:
+    def predict(self, cond: Cond) -> Predict:
+        """Makes a function that predicts a position, or all, from what is not masked."""
+
         def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
             logits = self.network(codes.view(-1, *self.single.shape).to(self.device), cond)
             return logits if i is None else logits[:, i]

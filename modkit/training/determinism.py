@@ -21,13 +21,13 @@ _FLAGS: Any = deterministic  # a module with an attribute that its stub lacks
 
 
 class _Setting:
-    """Torch's flags, set from the first entrance to the last exit: trainings in several threads share them."""
+    """Torch's flags, set from the first holder to the last: trainings in several threads share them."""
 
     def __init__(self) -> None:
         self._lock, self._inside = Lock(), 0
         self._before = (False, False, True)
 
-    def enter(self) -> None:
+    def hold(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside > 1:
@@ -38,7 +38,7 @@ class _Setting:
             torch.use_deterministic_algorithms(True, warn_only=warns or not enabled)
             _FLAGS.fill_uninitialized_memory = False  # it would take time and is for what reads memory not written
 
-    def leave(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside:
@@ -68,8 +68,8 @@ def use_deterministic(device: torch.device) -> Iterator[None]:
     """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    _SETTING.enter()
+    _SETTING.hold()
     try:
         yield
     finally:
-        _SETTING.leave()
+        _SETTING.release()

@@ -195,7 +195,7 @@ def test_a_code_sees_those_before_it_in_its_window_alone():
     model = tiny(event=TensorType((3, 5), classes=3), window=[2, 3])
     codes = torch.randint(3, (4, 15), generator=torch.Generator().manual_seed(0))
     with evaluate_mode(model):
-        predict = model._predict(Cond())
+        predict = model.predict(Cond())
         for i in range(15):
             (top, left), _ = model.windows.locate(i)
             logits = predict(codes, i)
@@ -224,7 +224,7 @@ def test_training_reads_random_windows_of_codes_and_their_places():
 
 def test_only_one_position_can_be_asked_for_at_a_time():
     with pytest.raises(ValueError, match="Autoregressive predicts one position at a time, got None"):
-        tiny()._predict(Cond())(ALL.flatten(1), None)
+        tiny().predict(Cond())(ALL.flatten(1), None)
 
 
 class MapAndVector(nn.Module):
