@@ -104,23 +104,17 @@ class TopDown(nn.Module):
         """Draws from the prior of each level; each level must have one."""
         return tuple(_require_tensor(level.sample(num, rng.at(f"level-{i}"))) for i, level in enumerate(self._levels))
 
-    def posterior(self, name: str, h: tuple[Tensor, ...], rng: Rng) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Draws from q(latent | h) level by level and computes log q, `b`, the sum over levels."""
-        latents: list[Tensor] = []
-        z: list[Tensor] = []
-        log_q: list[Tensor] = []
-        for index, level in enumerate(self._levels):
-            draw = _get_density(level, "posterior")
-            latent, log = draw(name, self._join_features(h, index, z), rng.at(f"level-{index}"))
-            latents.append(latent)
-            z.append(_require_tensor(level.to_z(name, latent)))
-            log_q.append(log)
-        return tuple(latents), torch.stack(log_q).sum(0)
+    @property
+    def posterior(self) -> Callable[[str, tuple[Tensor, ...], Rng], tuple[tuple[Tensor, ...], Tensor]] | None:
+        """Draws from q(latent | h) level by level and sums log q, `b`; None if a level has no density."""
+        densities = self._list_densities("posterior")
+        return partial(self._draw_levels, densities) if densities else None
 
-    def log_prior(self, name: str, latent: tuple[Tensor, ...]) -> Tensor:
-        """Computes the sum of the levels' log priors, `b`."""
-        logs = [_get_density(level, "log_prior")(name, one) for level, one in zip(self._levels, latent)]
-        return torch.stack(logs).sum(0)
+    @property
+    def log_prior(self) -> Callable[[str, tuple[Tensor, ...]], Tensor] | None:
+        """Computes the sum of the levels' log priors, `b`; None if a level has none."""
+        densities = self._list_densities("log_prior")
+        return partial(_sum_log_priors, densities) if densities else None
 
     def update(self, step: Step) -> None:
         """Updates the levels' codebooks."""
@@ -145,6 +139,24 @@ class TopDown(nn.Module):
     @property
     def _levels(self) -> list[Bottleneck]:
         return [getattr(self, name) for name in self._names]
+
+    def _list_densities(self, name: str) -> list[Callable[..., Any]]:
+        """The optional member of this name of each level, or nothing if one lacks it."""
+        each = [getattr(read_extras(level, BottleneckExtras), name) for level in self._levels]
+        return [] if None in each else each
+
+    def _draw_levels(
+        self, densities: list[Callable[..., Any]], name: str, h: tuple[Tensor, ...], rng: Rng
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        latents: list[Tensor] = []
+        z: list[Tensor] = []
+        log_q: list[Tensor] = []
+        for index, (level, draw) in enumerate(zip(self._levels, densities)):
+            latent, log = draw(name, self._join_features(h, index, z), rng.at(f"level-{index}"))
+            latents.append(latent)
+            z.append(_require_tensor(level.to_z(name, latent)))
+            log_q.append(log)
+        return tuple(latents), torch.stack(log_q).sum(0)
 
     def _join_features(self, h: tuple[Tensor, ...], index: int, z: list[Tensor]) -> Tensor:
         joined: Tensor = self.joins[index - 1](h[index], z[index - 1]) if index else h[0]
@@ -194,8 +206,5 @@ def _get_last(made: Latents) -> Tensor:
     return _require_tensor(list(made.values.values())[-1])
 
 
-def _get_density(level: Bottleneck, name: str) -> Callable[..., Any]:
-    density: Callable[..., Any] | None = vars(read_extras(level, BottleneckExtras))[name]
-    if density is None:
-        raise ValueError(f"TopDown has no density of its latents: {type(level).__name__} has no `{name}`")
-    return density
+def _sum_log_priors(densities: list[Callable[..., Any]], name: str, latent: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([log_prior(name, one) for log_prior, one in zip(densities, latent)]).sum(0)

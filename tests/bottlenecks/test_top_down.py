@@ -1,12 +1,14 @@
 import math
+import re
 
 import pytest
 import torch
 
 import modkit
 from modkit import build, use
-from modkit.bottlenecks import Gaussian, VectorQuantizer
+from modkit.bottlenecks import Deterministic, Gaussian, Identity, VectorQuantizer
 from modkit.bottlenecks.top_down import TopDown
+from modkit.models.posterior import Posterior
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -116,6 +118,30 @@ def test_kl_and_densities_are_sums_over_levels():
     drawn = part.sample(4, Rng(0))
     assert [tuple(one.shape) for one in drawn] == [(4, 2, 2, 3), (4, 2, 4, 5)]
     assert not torch.isclose(drawn[0].flatten(1)[:, :8], drawn[1].flatten(1)[:, :8]).any()
+
+
+def test_it_has_a_density_where_every_level_has_one():
+    """The fault: it claimed densities that `deterministic` lacks, and a bound failed after the whole training."""
+
+    class Unweighed(Gaussian):
+        log_prior = None
+
+    for level, known in ((Gaussian, True), (Unweighed, True), (Deterministic, False), (Identity, False)):
+        part = TopDown(H, level=Slot(level))
+        assert (part.posterior is not None) == known and (part.log_prior is not None) == (level is Gaussian)
+        assert Posterior(part).entropic == (("continuous",) if known else ())
+
+
+@pytest.mark.parametrize("level", ["deterministic", "identity"])
+def test_an_autoencoder_over_levels_without_densities_has_none(level):
+    autoencoder = use("autoencoder", **CONV, bottleneck=use(TopDown, level=level))
+    model = build(spec(autoencoder))
+    lack = "Autoencoder has no bound on log p(x): its bottleneck TopDown has no densities"
+    assert model.explain_lack("bound") == model.explain_lack("weigh") == lack
+    with pytest.raises(ValueError, match=re.escape(lack)):
+        model.bound(digits(2), 1, Rng(0))
+    with pytest.raises(modkit.SpecError, match="a bottleneck with densities of its latent"):
+        build(spec({**autoencoder, "draws": 3}))
 
 
 def test_codes_have_the_uniform_prior_of_all_levels():
