@@ -68,11 +68,17 @@ class Observation:
         return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
 
     def explain_lack(self) -> str | None:
-        """Returns why the likelihood is no distribution of x, or None."""
-        if self.extras.constant is not None:
+        """Returns why the likelihood is no distribution of x, or none of the levels that the type of x states, or None.
+
+        A likelihood of more levels has those of x among its own where each step of x is a whole number of its steps.
+        """
+        extras, stated = self.extras, self.x.levels
+        if extras.constant is None:
+            name = type(self.likelihood).__name__
+            return f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x"
+        if extras.levels is None or stated is None or (extras.levels - 1) % (stated - 1) == 0:
             return None
-        name = type(self.likelihood).__name__
-        return f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x"
+        return self._describe_levels(f"{stated}")
 
     def compute_log_density(self, x: Tensor, z: Value, cond: Cond) -> Tensor:
         """Computes log p(x | z), `b`, with what `nll` leaves out.
@@ -80,15 +86,11 @@ class Observation:
         Raises:
             ValueError: If the likelihood is no distribution of x, or x has values that it gives no probability.
         """
-        name, extras = type(self.likelihood).__name__, self.extras
+        extras = self.extras
         if extras.constant is None:
             raise ValueError(self.explain_lack())
         if extras.levels is not None and not _has_levels(x, self.x, extras.levels):
-            raise ValueError(
-                f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {extras.levels} "
-                f"values of x, evenly spaced over its range, got others; expected such data, or a likelihood that is a "
-                f"density"
-            )
+            raise ValueError(self._describe_levels("others"))
         return -self.likelihood.nll(call_given(self.decoder, z, cond), x) - extras.constant * self.x.numel
 
     def weigh(self, x: Tensor, q: Posterior, name: str, h: Value, cond: Cond, rng: Rng) -> tuple[Value, Tensor]:
@@ -111,6 +113,14 @@ class Observation:
             latent, log_weight = self.weigh(x, q, name, h, cond, rng.at(index))
             total = torch.logaddexp(total, log_weight + q.compute_log_prior(name, latent))
         return total - math.log(num)
+
+    def _describe_levels(self, received: str) -> str:
+        """Says that x has other values than those whose probability the likelihood gives."""
+        return (
+            f"Autoencoder has no bound on log p(x): its likelihood {type(self.likelihood).__name__} gives the "
+            f"probability of {self.extras.levels} values of x, evenly spaced over its range, got {received}; expected "
+            f"such data, or a likelihood that is a density"
+        )
 
 
 def _has_levels(x: Tensor, type: TensorType, levels: int) -> bool:

@@ -14,6 +14,7 @@ from modkit.bottlenecks import Gaussian
 from modkit.losses.likelihoods import MSE
 from modkit.metrics.bound import Bound
 from modkit.models import Autoencoder, Latent
+from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 from tests.models.test_autoencoder import SigmaPoints, made, place
@@ -186,6 +187,35 @@ def test_what_bound_refuses_is_known_before_it_is_called(parts):
     except ValueError as error:
         reason = str(error)
     assert (model.explain_lack("bound") or False) == (model.explain_lack("weigh") or False) == reason
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "finer"),
+    [
+        (use("categorical", levels=3), True),
+        (use("categorical", levels=5), True),
+        (use("discretized-logistic", levels=9), True),
+        (use("categorical", levels=4), False),
+        (use("discretized-logistic", levels=6), False),
+        ("bernoulli", False),
+    ],
+)
+def test_levels_that_a_likelihood_gives_no_probability_are_known_before_they_are_seen(likelihood, finer):
+    """The fault: the bound of grey digits under `bernoulli` was refused after the whole training."""
+    mlp, values = use("mlp", width=8, depth=1), Batch(torch.tensor([[-1.0, 0.0, 1.0]]), {})
+    unknown, stated = (
+        Autoencoder(TensorType((3,), (-1, 1), levels=levels), encoder=mlp, decoder=mlp, likelihood=likelihood)
+        for levels in (None, 3)
+    )
+    assert unknown.losses("autoencoder", values, StepContext(Rng(0)))["nll"].isfinite()
+    if finer:
+        assert stated.bound(values, 1, Rng(0)).isfinite() and stated.explain_lack("bound") is None
+        return
+    with pytest.raises(ValueError, match="got others; expected such data, or a likelihood that is a") as raised:
+        unknown.bound(values, 1, Rng(0))
+    assert unknown.explain_lack("bound") is None
+    assert stated.explain_lack("bound") == str(raised.value).replace("got others", "got 3")
+    assert stated.explain_lack("weigh") == stated.explain_lack("bound")
 
 
 def test_a_kl_alone_gives_a_bound_but_no_weight():
