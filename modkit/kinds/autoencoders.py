@@ -85,8 +85,8 @@ class Bottleneck(Protocol):
 class BottleneckExtras:
     """Optional members of a `Bottleneck`.
 
-    `Model.bound` takes its densities from `posterior` and `log_prior`; both raise ValueError for a latent that has no
-    density.
+    `Model.bound` takes its densities from `posterior` and `log_prior`, which are those of the first latent. Both raise
+    ValueError for a latent that has no density.
 
     Args:
         moments: Mean and standard deviation of the latents whose scale is already known, by name, for a bottleneck that

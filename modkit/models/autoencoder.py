@@ -268,16 +268,16 @@ class Autoencoder(Model):
         """Returns the reason of a bottleneck without a prior."""
         return explain_undrawn(self.bottleneck)
 
-    def explain_lack(self, density: Density, num: int = 1) -> str | None:
-        """Returns the reason of a likelihood that is no density, or of a bottleneck without densities.
+    def explain_lack(self, density: Density, num: int = 1, name: str | None = None) -> str | None:
+        """Returns the reason of a likelihood that is no density of x, or of a bottleneck without one of the latent.
 
-        A KL stands in for these in the bound of one draw.
+        A KL stands in for the latter in the bound of one draw.
         """
         if density == "log_prob":
-            return super().explain_lack(density, num)
+            return super().explain_lack(density, num, name)
         if reason := self._p.explain_lack():
             return reason
-        lack = self._q.explain_lack(prior=density == "bound")
+        lack = self._q.explain_lack(prior=density == "bound", name=name)
         return None if lack and density == "bound" and num == 1 and self._has_kl() else lack
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:

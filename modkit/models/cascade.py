@@ -168,10 +168,10 @@ class Cascade(Model):
         ]
         return torch.stack(bounds).sum(0)
 
-    def explain_lack(self, density: Density, num: int = 1) -> str | None:
+    def explain_lack(self, density: Density, num: int = 1, name: str | None = None) -> str | None:
         """Returns the reason of the first level without a bound."""
         if density != "bound":
-            return super().explain_lack(density, num)
+            return super().explain_lack(density, num, name)
         return next((reason for model in self._levels if (reason := model.explain_lack(density, num))), None)
 
     @property

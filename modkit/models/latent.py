@@ -276,9 +276,9 @@ class Latent(Model):
         latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
         return log_weight + self.prior.log_prob(replace(batch, x=latent), num, rng.at("prior"), steps=steps)
 
-    def explain_lack(self, density: Density, num: int = 1) -> str | None:
+    def explain_lack(self, density: Density, num: int = 1, name: str | None = None) -> str | None:
         """Returns the reason of the autoencoder, whose latent is weighed, or of the prior."""
-        return self.autoencoder.explain_lack("weigh") or self.prior.explain_lack(density, num)
+        return self.autoencoder.explain_lack("weigh", name=self.at) or self.prior.explain_lack(density, num, name)
 
     @property
     def discrete(self) -> bool:

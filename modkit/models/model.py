@@ -238,7 +238,7 @@ class Model(nn.Module, metaclass=Composing):
         """
         raise ValueError(_LACKS["log_prob"].format(type(self).__name__))
 
-    def explain_lack(self, density: Density, num: int = 1) -> str | None:
+    def explain_lack(self, density: Density, num: int = 1, name: str | None = None) -> str | None:
         """Returns why the method of this name is refused, whatever the samples and however it is trained, or None.
 
         By default, whether the class has the method; a Model whose densities depend on its parts says what they lack.
@@ -246,6 +246,7 @@ class Model(nn.Module, metaclass=Composing):
         Args:
             density: The method's name.
             num: Number of draws of the bound.
+            name: Name of the latent that is weighed, by default the first.
         """
         lacks = getattr(type(self), density) is getattr(Model, density)
         return _LACKS[density].format(type(self).__name__) if lacks else None

@@ -46,6 +46,8 @@ class Posterior:
 
     def draw(self, name: str, h: Value, rng: Rng) -> tuple[Value, Tensor]:
         """Draws the latent, and computes log q(latent | h), `b`."""
+        if lack := self.explain_lack(prior=False, name=name):
+            raise ValueError(lack)
         return self._require(self.extras.posterior)(name, h, rng)
 
     def compute_log_prior(self, name: str, latent: Value) -> Tensor:
@@ -94,10 +96,15 @@ class Posterior:
         """Computes the latent of features: a draw if an rng is given, otherwise the mean."""
         return self.bottleneck(h, StepContext(rng) if rng else None).values[name]
 
-    def explain_lack(self, *, prior: bool) -> str | None:
-        """Returns why the bottleneck has no density of any latent, or none of its own prior, or None."""
-        lacks = self.extras.posterior is None or (prior and self.extras.log_prior is None)
-        return self._describe_lack() if lacks else None
+    def explain_lack(self, *, prior: bool, name: str | None = None) -> str | None:
+        """Returns why there is no density of a latent, by default the first, or none of the own prior, or None."""
+        if self.extras.posterior is None or (prior and self.extras.log_prior is None):
+            return self._describe_lack()
+        first = next(iter(self.bottleneck.latents))
+        if name in (None, first):
+            return None
+        reason = f"of its bottleneck {type(self.bottleneck).__name__}, {name!r} has no density, only {first!r} has"
+        return f"Autoencoder has no bound on log p(x): {reason}; expected a prior of that latent, `at: {first}`"
 
     def _list_first(self, known: object) -> tuple[str, ...]:
         return () if known is None else tuple(self.bottleneck.latents)[:1]

@@ -216,7 +216,7 @@ def test_a_latent_model_over_it_takes_the_state_or_the_hierarchy(prior, at):
     latent = model.autoencoder.encode(batch.tensor, at)
     torch.testing.assert_close(model.reconstruct(batch.tensor), model.autoencoder.decode(latent, at))
     if at == "state":
-        with pytest.raises(ValueError, match="Ladder has the density of its latent 'hierarchy' alone, got 'state'"):
+        with pytest.raises(ValueError, match="Ladder, 'state' has no density, only 'hierarchy' has"):
             model.bound(batch, 1, Rng(0))
 
 

@@ -70,6 +70,16 @@ def make_spec(evaluate, model=GAN, data=DIGITS, **train):
             "bottleneck Identity has no densities",
         ),
         ({"metrics": ["log-likelihood"]}, {"model": {**LATENT, "prior": GAN}}, "GAN has no log p"),
+        (
+            {"metrics": ["bound"]},
+            {"model": {**LATENT, "autoencoder": {**AUTOENCODER, "bottleneck": "vq"}}},
+            r"metrics\[0\]: .* bottleneck VectorQuantizer, 'continuous' has no density, only 'codes'.*; .*`at: codes`",
+        ),
+        (
+            {"metrics": ["bound"]},
+            {"model": {**AUTOENCODER, "likelihood": "bernoulli"}},
+            r"metrics\[0\]: .* likelihood Bernoulli gives the probability of 2 values of x, .*, got 17; expected such",
+        ),
         ({"metrics": ["path-length"]}, {"model": "denoising-gan"}, "Model with sources, got DenoisingGAN.* none"),
         (
             {"metrics": ["fd", "sharpness"], "features": "pixels"},

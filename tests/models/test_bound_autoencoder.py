@@ -262,6 +262,7 @@ test_what_has_no_density_is_refused_by_name = refusals(
     (lambda: made().bound(BATCH, 0, Rng(0)), "Autoencoder.bound expects num of at least 1, got 0"),
     (lambda: gan().bound(BATCH, 1, Rng(0)), "GAN has no lower bound on log p"),
     (lambda: gan().weigh(BATCH.tensor, "continuous", Rng(0)), "GAN has no densities of its latents"),
-    (lambda: vq().weigh(BATCH.tensor, "continuous", Rng(0)), "of its codes only; 'continuous' has no density"),
+    (lambda: vq().weigh(BATCH.tensor, "continuous", Rng(0)), "'continuous' has no density, only 'codes' has"),
+    (lambda: vq().bottleneck.posterior("continuous", BATCH.tensor, Rng(0)), "of its codes only; 'continuous' has no d"),
     (lambda: vq().bottleneck.log_prior("quantized", BATCH.tensor), "a prior of its codes only, not of 'quantized'"),
 )

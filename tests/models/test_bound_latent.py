@@ -1,3 +1,4 @@
+import pytest
 import torch
 from sklearn.decomposition import PCA
 from torch.distributions import Normal
@@ -108,6 +109,38 @@ def test_a_pair_as_autoencoder_weighs_through_both():
     u, further = second.weigh(2 * z, "continuous", rng.at("prior"))
     want = log_weight + 5 * torch.tensor(2.0).double().log() + further + Normal(0.0, 1.0).log_prob(u).sum(1)
     torch.testing.assert_close(outer.bound(Batch(x, {}), 1, Rng(0)), want)
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "known", "others"),
+    [
+        (use("gaussian", channels=2), "continuous", ()),
+        (use("vq", num_codes=6, channels=3), "codes", ("continuous", "quantized")),
+        (use("gumbel", num_codes=6, channels=3), "codes", ("quantized",)),
+        (use("ladder", channels=2), "hierarchy", ("state",)),
+    ],
+)
+def test_a_latent_without_a_density_is_known_before_it_is_weighed(bottleneck, known, others):
+    """The fault: a bound under a prior of `continuous` vectors of codes was refused after the whole training."""
+    for at in (known, *others):
+        prior = Levels if at == "hierarchy" else Known
+        model = made({**MLP, "bottleneck": bottleneck}, use(prior), at=at, scale=1.0)
+        try:
+            reason = model.bound(digits(2, torch.float64), 1, Rng(0)) is None
+        except ValueError as error:
+            reason = str(error)
+        assert (model.explain_lack("bound") or False) == reason
+        assert (at == known) == (reason is False)
+        if reason:
+            assert f"{at!r} has no density, only {known!r} has; expected a prior of that latent, `at: {known}" in reason
+
+
+def test_of_a_pair_as_autoencoder_the_latent_of_its_prior_is_asked_about():
+    coder = use("autoencoder", **MLP, bottleneck=use("gumbel", num_codes=6))
+    inner = use("latent", autoencoder=use("autoencoder", **GAUSSIAN), prior=coder, scale=1.0)
+    outer = use("latent", autoencoder=inner, prior=use(Known), scale=1.0)
+    assert build(spec({**outer, "at": "codes"})).explain_lack("bound") is None
+    assert "'quantized' has no density" in build(spec({**outer, "at": "quantized"})).explain_lack("bound")
 
 
 test_what_has_no_bound_is_refused = refusals(
