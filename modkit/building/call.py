@@ -6,6 +6,7 @@ spec does.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -106,7 +107,8 @@ class Given:
         return self.value(**types) if self.make else self.value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Given:
-        return self
+        """A copy of a model is composed of the copies that it holds; a factory makes another part each time."""
+        return self if self.make else Given(copy.deepcopy(self.value, memo))
 
 
 def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:

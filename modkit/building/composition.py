@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from modkit.building.plan import Plan
 from modkit.types import CondType, Event, TensorType
@@ -58,6 +58,3 @@ class Composition(NamedTuple):
         for name, origin in self.origins.items():
             found.setdefault(origin.path, []).append(name)
         return {path: names for path, names in found.items() if names != [path.partition(".")[2]]}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Composition:
-        return self

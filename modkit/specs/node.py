@@ -6,6 +6,7 @@ slot's default part, or is a plain mapping.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
@@ -102,7 +103,8 @@ class Node(Mapping[str, Value]):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Node:
-        return self
+        copied = {key: copy.deepcopy(value, memo) for key, value in self._items.items()}
+        return self if all(copied[key] is value for key, value in self._items.items()) else Node(copied)
 
     def __reduce__(self) -> tuple[type[Node], tuple[dict[str, Value]]]:
         return Node, (self._items,)

@@ -1,6 +1,7 @@
 """The weights of pieces of other runs in slots that only sampling uses."""
 
 import shutil
+from copy import deepcopy
 from functools import partial
 
 import torch
@@ -10,7 +11,8 @@ import modkit
 from modkit import use
 from modkit.building.plan import plan
 from modkit.building.session import load_run
-from modkit.models import Diffusion
+from modkit.data import Ring
+from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.samplers import DDIM
 from tests.play import spec
 
@@ -58,3 +60,25 @@ def test_parts_that_sampling_uses_are_swapped_beside_built_ones():
     assert named.network is built.network is model.network
     assert torch.equal(named.sample(2, seed=0), built.sample(2, seed=0))
     assert torch.equal(built.with_parts(sampler="heun").sample(2, seed=0), model.sample(2, seed=0))
+
+
+def test_a_copy_of_a_model_is_composed_of_the_copies_that_it_holds(tmp_path):
+    """The fault: parts were swapped, and a run measured, with the original's modules, which got the copy's weights."""
+    coder = Autoencoder(X, encoder=use("mlp", width=4, depth=1), decoder=use("mlp", width=4, depth=1))
+    prior = partial(Diffusion, network=use("mlp", width=4, depth=1), sampler=use("ddim", steps=2))
+    models = [
+        (Diffusion(X, network=Line(), sampler="heun"), "network"),
+        (Latent(X, autoencoder=coder, prior=prior), "autoencoder"),
+    ]
+    for index, (model, given) in enumerate(models):
+        before = deepcopy(dict(model.named_parameters()))
+        copied = deepcopy(model)
+        with torch.no_grad():
+            for parameter in copied.parameters():
+                parameter.fill_(7)
+        swapped = copied.with_parts(sampler=partial(DDIM, steps=2))
+        assert getattr(swapped, given) is getattr(copied, given) is not getattr(model, given)
+        assert all((parameter == 7).all() for parameter in swapped.parameters())
+        settings = {"steps": 1, "batch_size": 8, "device": "cpu", "evaluate": {"metrics": ["fd"], "num": 8}}
+        modkit.fit(copied, Ring(modes=3, num=64, num_test=8), tmp_path / str(index), **settings)
+        assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
