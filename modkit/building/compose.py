@@ -11,7 +11,7 @@ become the tree of a spec, so objects and specs share one planner, one check on 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -25,17 +25,19 @@ from modkit.building.call import Call, Given
 from modkit.building.composition import Composition
 from modkit.building.exchange import exchange_weights
 from modkit.building.mentions import find_unknown_weights
+from modkit.building.pieces import move_refs
 from modkit.building.plan import Plan, plan
 from modkit.building.trial import try_model
-from modkit.errors import Problem, SpecError, split
+from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS
 from modkit.models.model import Model
 from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, describe, freeze, name_part
+from modkit.specs.node import Node, Value, describe, freeze, name_part
 from modkit.specs.places import keep_outermost
 from modkit.specs.spec import Spec
+from modkit.specs.tree import Path, rebuild
 from modkit.types import CondType, TensorType
 
 __all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
@@ -118,12 +120,11 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
         ValueError: If there is no such slot, or several, or training depends on it.
     """
     composed = get_composition(model)
-    spec = before = composed.plan.spec if composed.plan.spec.local else composed.plan.resolved
-    paths = []
-    for name, value in parts.items():
-        path, kind = _find_slot(composed.plan, name)
+    slots = [_find_slot(composed.plan, name) for name in parts]
+    paths = [path for path, _ in slots]
+    spec = before = _write_out(composed.plan, paths)
+    for (path, kind), value in zip(slots, parts.values()):
         spec = spec.with_value(path, convert_part(value, kind, path))
-        paths.append(path)
     site = Site(plan(spec, typed=True), meta=False, weights=False)
     made: Model = site.build_model(composed.x, composed.fields, composed.cond)
     site.check()
@@ -148,6 +149,34 @@ def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
         several = f"{len(found)} slots have this name" if found else "no slot that only sampling uses has this name"
         raise ValueError(f"with_parts got {name!r}, but {several}; expected one of: {', '.join(free) or 'none'}")
     return found[0], free[found[0]]
+
+
+def _write_spec(planned: Plan) -> Spec:
+    """Writes the spec of a plan: all of it, unless a part is an object or a class that no spec can hold."""
+    return planned.spec if planned.spec.local else planned.resolved
+
+
+def _write_out(planned: Plan, paths: Collection[str]) -> Spec:
+    """Writes a plan's spec with the parts of each composed model that has one of the paths inside it."""
+    places = {id(call.given.value): path for path, call in planned.calls.items() if call.given}
+    due = {object for object, place in places.items() if any(path.startswith(f"{place}.") for path in paths)}
+
+    def change(path: Path, value: Value) -> Value:
+        if not isinstance(value, Node) or not isinstance(given := value.use, Given):
+            return value
+        inner = getattr(given.value, "composition", None)
+        if inner is None:
+            return value
+        held = {id(call.given.value) for call in inner.plan.calls.values() if call.given}
+        if due.isdisjoint({id(given.value), *held}):
+            return value
+        place = places[id(given.value)]
+        if place != join(path):
+            return Node({"ref": place})
+        return move_refs(_write_spec(inner.plan).model, inner.plan.model.path, place)
+
+    spec = _write_spec(planned)
+    return spec.with_tree(rebuild(spec.tree, change))
 
 
 def spec_of(model: Model) -> Spec:

@@ -2,21 +2,25 @@
 
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import nn
 
 import modkit
-from modkit import use
+from modkit import CondType, TensorType, use
 from modkit.building.plan import plan
 from modkit.building.session import load_run
 from modkit.data import Ring
+from modkit.kinds import Slot
 from modkit.models import Autoencoder, Diffusion, Latent
+from modkit.models.autoguidance import AutoGuidance
+from modkit.models.model import Model
 from modkit.samplers import DDIM
 from tests.play import spec
 
-X = modkit.TensorType((2,), std=1.0)
+X = TensorType((2,), std=1.0)
 RING = use("ring", modes=3, num=64, num_test=8)
 
 
@@ -82,3 +86,51 @@ def test_a_copy_of_a_model_is_composed_of_the_copies_that_it_holds(tmp_path):
         settings = {"steps": 1, "batch_size": 8, "device": "cpu", "evaluate": {"metrics": ["fd"], "num": 8}}
         modkit.fit(copied, Ring(modes=3, num=64, num_test=8), tmp_path / str(index), **settings)
         assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
+
+
+class Pair(Model):
+    """Two models, the first of which samples."""
+
+    def __init__(self, x: TensorType, cond: CondType, *, first: Slot[Model], second: Slot[Model]) -> None:
+        super().__init__()
+        self.event = x
+        self.first, self.second = first(x=x, cond=cond, fields={}), second(x=x, cond=cond, fields={})
+
+    def players(self):
+        return (modkit.Player("both", ("first", "second")),)
+
+    def losses(self, player, batch, step):
+        return {}
+
+    def draw(self, num, fields, cond, rng):
+        return self.first.draw(num, fields, cond, rng)
+
+
+def test_a_slot_inside_a_model_that_was_composed_before_is_swapped():
+    """The fault: the composed model was used as it was, with the sampler that it had, and nothing said so."""
+    net = Line()
+    coder = Autoencoder(X, encoder=use("mlp", width=4, depth=1), decoder=use("mlp", width=4, depth=1))
+    latent = replace(coder.latents["continuous"], std=1.0)
+    prior = partial(Diffusion, network=use("mlp", width=4, depth=1))
+    former, latter = (use("ddim", steps=2), use("heun", steps=3))
+    composed, written = prior(latent, sampler=former), partial(prior, sampler=former)
+    inner = Latent(X, autoencoder=coder, prior=composed)
+    outer = Latent(X, autoencoder=coder, prior=written)
+    for latent in (inner, outer):
+        latent.mean_0.fill_(0)
+        latent.std_0.fill_(1)
+    for model in (inner, outer, Pair(X, first=inner, second=inner)):
+        before = model.sample(2, seed=0)
+        swap = {"model.first.prior.sampler" if isinstance(model, Pair) else "sampler": latter}
+        made = model.with_parts(**swap)
+        whole = made.first if isinstance(made, Pair) else made
+        assert type(whole.prior.sampler).__name__ == "Heun" and whole.autoencoder is coder
+        assert all(one is two for one, two in zip(made.parameters(), model.parameters(), strict=True))
+        assert torch.equal(made.with_parts(**dict.fromkeys(swap, former)).sample(2, seed=0), before)
+        assert torch.equal(model.sample(2, seed=0), before) and not torch.equal(made.sample(2, seed=0), before)
+    assert made.second is made.first is not inner
+    guide = Diffusion(X, network=net, sampler=former)
+    guided = Diffusion(X, network=net, guidance=partial(AutoGuidance, guide=guide), sampler=former)
+    made = guided.with_parts(**{"model.guidance.guide.sampler": latter})
+    assert type(made.guidance.guide.sampler).__name__ == "Heun" and type(made.sampler).__name__ == "DDIM"
+    assert made.guidance.guide.network is made.network is net
