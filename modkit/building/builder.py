@@ -86,7 +86,9 @@ class Site:
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
         self.sources: dict[str, str] = {}
-        self._shared = {ref.target for call in plan.calls.values() for ref in _find_refs(call.arguments)}
+        refs = [ref for call in plan.calls.values() for ref in _find_refs(call.arguments)]
+        self._shared, self._borrowed = {ref.target for ref in refs}, {ref.path for ref in refs}
+        self._copies: dict[int, Any] = {}
         self._rng = Rng(int(plan.settings.arguments["seed"]), "init") if seeded else None  # type: ignore[arg-type]
         self._begun: set[str] = set()
         self._origins: dict[nn.Module, Origin] = {}
@@ -220,12 +222,13 @@ class Site:
         if composed:
             _check_composed(value, composed, types)
         if self.meta and isinstance(value, nn.Module):
-            value = copy_to_meta(value)
+            value = copy_to_meta(value, self._copies)
         if isinstance(value, nn.Module):
             root = composed.plan.model.path if composed else ""
             for module, origin in find_origins(value).items() if composed else ():
-                new = (call.path + path.removeprefix(root) for path in (origin.path, origin.owner))
-                self._mark(module, replace(origin, path=next(new), owner=next(new)))
+                path, owner = (call.path + path.removeprefix(root) for path in (origin.path, origin.owner))
+                if not any(f"{path}.".startswith(f"{one}.") for one in self._borrowed):  # else it has another place
+                    self._mark(module, replace(origin, path=path, owner=owner))
             self._mark(value, self._locate(call))
         return value
 
@@ -369,11 +372,17 @@ def limit_modules() -> Iterator[None]:
             handle.remove()
 
 
-def copy_to_meta(module: M) -> M:
-    """Copies a module to the meta device, without copying any values."""
-    tensors = [*module.parameters(), *module.buffers()]
-    memo: dict[int, Any] = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
-    memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in module.parameters()}
+def copy_to_meta(module: M, copies: dict[int, Any] | None = None) -> M:
+    """Copies a module to the meta device, without copying any values.
+
+    Args:
+        module: The module.
+        copies: What has been copied before, by identity: a module inside several is one in their copies, too.
+    """
+    memo = {} if copies is None else copies
+    new = [tensor for tensor in (*module.parameters(), *module.buffers()) if id(tensor) not in memo]
+    memo |= {id(tensor): tensor.detach().to("meta") for tensor in new}
+    memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in new if isinstance(p, nn.Parameter)}
     return copy.deepcopy(module, memo)
 
 

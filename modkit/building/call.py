@@ -15,7 +15,7 @@ from modkit.kinds import ImpliedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.specs.node import Node, Value
 
-__all__ = ["LOCAL", "Argument", "Call", "Given", "Record", "Ref", "Trained", "reroot", "write_record"]
+__all__ = ["LOCAL", "Argument", "Call", "Given", "Record", "Ref", "Trained", "reroot", "share", "write_record"]
 
 LOCAL = "local:"
 """Prefix, in a resolved spec, of the name of a part that was given as a Python object."""
@@ -129,6 +129,26 @@ def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:
     if isinstance(value, Mapping) and not isinstance(value, Node):
         return {key: reroot(item, old, new, refs=refs) for key, item in value.items()}
     return [reroot(item, old, new, refs=refs) for item in value] if isinstance(value, list) else value
+
+
+def share(value: Any, places: Mapping[str, str]) -> Any:
+    """Puts references in place of calls, whose parts are built elsewhere; those to what is inside them follow.
+
+    Args:
+        value: The call, or the value of an argument.
+        places: The paths of these calls, each with that of its part. A call inside one of them becomes a reference too.
+    """
+    if isinstance(value, Call | Ref):
+        aim = value.target if isinstance(value, Ref) else value.path
+        goals = (new + aim.removeprefix(old) for old, new in places.items() if f"{aim}.".startswith(f"{old}."))
+        if (goal := next(goals, None)) is not None:
+            return Ref(value.path, goal)
+        if isinstance(value, Ref):
+            return value
+        return replace(value, arguments={name: share(argument, places) for name, argument in value.arguments.items()})
+    if isinstance(value, Mapping) and not isinstance(value, Node):
+        return {key: share(item, places) for key, item in value.items()}
+    return [share(item, places) for item in value] if isinstance(value, list) else value
 
 
 def write_record(record: Record) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
-from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot
+from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, share
 from modkit.building.pieces import find_run, move_refs, read_run_node
 from modkit.errors import Problem, join, split, suggest
 from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
@@ -85,7 +85,7 @@ class Planner:
         if value.use == "run":
             return self._plan_trained(value, kind, path)
         if isinstance(value.use, Given):
-            return self._plan_given(value.use, kind, path)
+            return self._plan_given(value, value.use, kind, path)
         if fallback and "use" not in value:
             value = Node({"use": fallback.name, **fallback.params, **value})
         part = self._find(value, kind, path)
@@ -240,27 +240,46 @@ class Planner:
             return make(value, path)
         return None
 
-    def _plan_given(self, given: Given, kind: str, path: str) -> Call | Ref | None:
+    def _plan_given(self, node: Node, given: Given, kind: str, path: str) -> Call | Ref | None:
         """Plans a part given as an object, with the parts it was composed of; its second place is a reference."""
-        if (target := self.given.get(id(given.value))) is not None:
-            if (first := self.calls[target].part).kind != kind:
-                message = f"got the built {given.__name__} that is the {first.kind} at {target}"
-                self.report(path, f"{message}, expected another object: one can be a part of one kind only")
-                return None
-            ref = Ref(path, target)
-            self.refs.append((ref, kind))
-            return ref
+        for key in node.params:
+            message = f"got {key!r} for the built {given.__name__}, expected no parameters: it is used as it is"
+            self.report(_join(path, key), message, key=True)
+        if id(given.value) in self.given:
+            return self._share_given(given, kind, path)
         self.given[id(given.value)] = path
         composed: Any = getattr(getattr(given.value, "composition", None), "plan", None)  # a Plan
         if composed is None:
             part = Local.wrap(kind, given)
             self.calls[path] = Call(path, part, {}, frozenset(), given=given)
         else:
-            inner = [reroot(call, composed.model.path, path) for call in composed.calls.values()]
-            self.calls.update({call.path: call for call in inner})
+            self._enter([reroot(call, composed.model.path, path) for call in composed.calls.values()])
             self.calls[path] = replace(self.calls[path], given=given)
             self.entries.update({(entry.part.kind, entry.part.name): entry for entry in composed.entries})
         return self.calls[path]
+
+    def _share_given(self, given: Given, kind: str, path: str) -> Ref | None:
+        """Refers to the part that an object is already; returns None after a problem."""
+        target = self.given[id(given.value)]
+        if (first := self.calls[target].part).kind != kind:
+            message = f"got the built {given.__name__} that is the {first.kind} at {target}"
+            self.report(path, f"{message}, expected another object: one can be a part of one kind only")
+            return None
+        ref = Ref(path, target)
+        self.refs.append((ref, kind))
+        return ref
+
+    def _enter(self, calls: Iterable[Call]) -> None:
+        """Enters the calls of a composed model, with references in place of objects that have their place outside."""
+        calls, known, places = list(calls), dict(self.given), {}
+        for call in calls:
+            if call.given and id(call.given.value) not in known:
+                self.given[id(call.given.value)] = call.path
+            elif call.given and (ref := self._share_given(call.given, call.part.kind, call.path)):
+                places[call.path] = ref.target
+        for call in calls:
+            if isinstance(shared := share(call, places), Call):
+                self.calls[call.path] = shared
 
     def _plan_trained(self, node: Node, kind: str, path: str) -> Call | None:
         known = {"use": str, "path": str, "at": str, "train": bool, "part": Node}

@@ -101,6 +101,9 @@ def test_a_built_module_stands_in_a_slot_and_no_spec_holds_it():
     assert model.sample(2, seed=0).shape == (2, 1, 8, 8)
     with pytest.raises(SpecError, match=r"model\.network: got a built .*Convolution, which no spec can hold"):
         spec_of(model)
+    changed = get_composition(model).plan.spec.with_value("model.network.width", 8)
+    with pytest.raises(SpecError, match=r"model\.network\.width: got 'width' for the built Convolution, expected no"):
+        plan(changed, typed=True)
 
 
 def test_a_built_encoder_says_what_it_emits():
@@ -172,6 +175,37 @@ def test_one_object_in_two_slots_is_one_module_and_a_ref():
     assert pair.first is pair.second is net and len(collect_modules(pair, pair.players()[0])) == 2
 
 
+@pytest.mark.parametrize("first", ["autoencoder", "prior"])
+def test_an_object_that_a_composed_model_holds_too_has_one_place(first):
+    """The fault: its place inside the other model counted, where a frozen conditioner holds it, so none trained it."""
+    fields = {"low_res": X}
+    coder = Autoencoder(X, encoder=partial(ConvEncoder, channels=[4]), decoder="mlp")
+    encoded = partial(Encoded, autoencoder=coder, field="low_res")
+    latent = replace(coder.latents["continuous"], std=1.0)
+    prior = Diffusion(latent, fields=fields, conditioner=encoded, network=use("unet", channels=[4]))
+    slots = {"autoencoder": coder, "prior": prior}
+    model = Latent(X, fields=fields, **dict(sorted(slots.items(), key=lambda slot: slot[0] != first)))
+    assert model.autoencoder is model.prior.conditioner.autoencoder is coder
+    assert spec_of(model).at("model.prior.conditioner.autoencoder.ref") == "model.autoencoder"
+    owned = [collect_modules(model, player) for player in model.players()]
+    assert all(module in owned[0] and module not in owned[1] for module in coder.encoder.modules())
+    assert all(module in owned[1] for module in prior.network.modules())
+    assert get_composition(model).origins["prior.conditioner.autoencoder.encoder"].path == "model.autoencoder.encoder"
+
+
+def test_references_inside_a_composed_model_follow_an_object_to_its_place():
+    net = Convolution()
+    inner = Pair(X, first=net, second=net)
+    model = Three(X, net=net, pair=inner)
+    calls = get_composition(model).plan.calls
+    assert [calls["model.pair"].arguments[name].target for name in ("first", "second")] == ["model.net", "model.net"]
+    assert net in collect_modules(model, model.players()[0])
+    with pytest.raises(
+        SpecError, match=r"model\.pair\.first: got the built Convolution that is the encoder at model\.net"
+    ):
+        Coded(X, net=net, pair=inner)
+
+
 class Around(nn.Module):
     """A network of one's own around another module."""
 
@@ -237,6 +271,29 @@ class Pair(Model):
 
     def losses(self, player, batch, step):
         return {}
+
+
+class Three(Model):
+    """A network, and a model of two."""
+
+    def __init__(self, x: TensorType, cond: CondType, *, net: Slot[Network], pair: Slot[Model]) -> None:
+        super().__init__()
+        self.event = x
+        self.net = net(x=x, out=x, cond=CondType(time=True))
+        self.pair = pair(x=x, cond=cond, fields={})
+
+    def players(self):
+        return (modkit.Player("net", ("net",)),)
+
+    def losses(self, player, batch, step):
+        return {}
+
+
+class Coded(Three):
+    """An encoder, and a model of two networks."""
+
+    def __init__(self, x: TensorType, cond: CondType, *, net: Slot[Encoder], pair: Slot[Model]) -> None:
+        super().__init__(x, cond, net=net, pair=pair)
 
 
 @pytest.mark.parametrize(
