@@ -37,7 +37,7 @@ from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value, describe, freeze, name_part
 from modkit.specs.places import keep_outermost
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, rebuild
+from modkit.specs.tree import Path, rebuild, strip_parts
 from modkit.types import CondType, TensorType
 
 __all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
@@ -158,6 +158,7 @@ def _write_spec(planned: Plan) -> Spec:
 
 def _write_out(planned: Plan, paths: Collection[str]) -> Spec:
     """Writes a plan's spec with the parts of each composed model that has one of the paths inside it."""
+    spec = _write_spec(planned)
     places = {id(call.given.value): path for path, call in planned.calls.items() if call.given}
     due = {object for object, place in places.items() if any(path.startswith(f"{place}.") for path in paths)}
 
@@ -171,11 +172,10 @@ def _write_out(planned: Plan, paths: Collection[str]) -> Spec:
         if due.isdisjoint({id(given.value), *held}):
             return value
         place = places[id(given.value)]
-        if place != join(path):
+        if place != join(strip_parts(spec.tree, path)):
             return Node({"ref": place})
         return move_refs(_write_spec(inner.plan).model, inner.plan.model.path, place)
 
-    spec = _write_spec(planned)
     return spec.with_tree(rebuild(spec.tree, change))
 
 

@@ -12,7 +12,7 @@ from modkit.errors import SpecError
 from modkit.kinds import KINDS
 from modkit.parts.signature import read_parameters
 from modkit.runs.layout import read_step
-from modkit.specs.node import Value
+from modkit.specs.node import Node, Value
 from modkit.specs.spec import Spec
 
 if TYPE_CHECKING:
@@ -88,8 +88,11 @@ def _list_empty(planned: Plan) -> Iterator[str]:
 
 def _is_other(before: Spec, planned: Plan, path: str) -> bool:
     """Whether a slot holds something else than before, where a piece of a run may have been written out."""
-    former, call = _find(before, path), planned.calls[path]
-    return former != _find(planned.spec, path) and not (call.trained and former == call.to_node())
+    former, now, call = _find(before, path), _find(planned.spec, path), planned.calls[path]
+    if call.trained and isinstance(former, Node) and isinstance(now, Node) and "part" in now:
+        same = (former.get("path"), former.get("at")) == (call.trained.path, call.trained.at)
+        return not same  # inside it, what only sampling uses may differ
+    return former != now and not (call.trained and former == call.to_node())
 
 
 def _has(changed: Collection[str], path: str) -> bool:

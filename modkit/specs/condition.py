@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from modkit.errors import Position, Problem, SpecError, split
 from modkit.specs.node import Node, Value, freeze
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, walk
+from modkit.specs.tree import Path, strip_parts, walk
 from modkit.specs.yaml import parse
 
 __all__ = ["Condition"]
@@ -45,8 +45,12 @@ class Condition:
         return cls(parts, freeze(parse(value, "<condition>")[0], parts, len(parts)))
 
     def holds(self, spec: Spec) -> bool:
-        """Whether a spec, which should be resolved, has the value there."""
-        return any(path[-len(self.path) :] == self.path and self._is_met_by(value) for path, value in walk(spec.tree))
+        """Whether a spec, which should be resolved, has the value there, inside a piece of another run too."""
+        tree, end = spec.tree, slice(-len(self.path), None)
+        return any(
+            self._is_met_by(value) and self.path in (path[end], strip_parts(tree, path)[end])
+            for path, value in walk(tree)
+        )
 
     def _is_met_by(self, value: Value) -> bool:
         if isinstance(value, Node) and isinstance(self.value, str):

@@ -14,7 +14,7 @@ from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Value
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, get_value
+from modkit.specs.tree import Path, get_value, open_piece
 
 __all__ = [
     "Place",
@@ -143,6 +143,7 @@ def keep_outermost(paths: Iterable[str]) -> list[str]:
 
 def get_part(value: Value, place: Place) -> str | Part | None:
     """Returns the part that a slot's value stands for: its name, a class as a part, or None if there is none."""
+    value = open_piece(value)
     if isinstance(value, str):
         return value
     if isinstance(value, Node):
@@ -154,6 +155,7 @@ def get_part(value: Value, place: Place) -> str | Part | None:
 
 def _read_inside(value: Value, place: Place | RecordShape) -> dict[str, Parameter]:
     """Returns what the part in a slot, or a group of settings, declares, with the defaults that hold there."""
+    value = open_piece(value)
     if isinstance(place, Place):
         declared = read_known(place.shape.kind, get_part(value, place)) or {}
     else:

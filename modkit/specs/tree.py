@@ -1,4 +1,8 @@
-"""Trees of a spec's nodes: walking through a tree, and getting and replacing the values at its paths."""
+"""Trees of a spec's nodes: walking through a tree, and getting and replacing the values at its paths.
+
+A resolved spec writes a piece of another run out in its `part`. A path leads through it to what is inside the piece, as
+in `model.autoencoder.encoder`; the keys of the piece itself (`path`, `at`, `train`, `part`) come first.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,17 @@ from typing import Any, TypeAlias
 from modkit.errors import Position, Problem, SpecError, join, suggest
 from modkit.specs.node import Node, Value, describe
 
-__all__ = ["Path", "find_written", "get_value", "replace_value", "make_path_error", "walk"]
+__all__ = [
+    "Path",
+    "find_written",
+    "get_value",
+    "make_path_error",
+    "open_piece",
+    "rebuild",
+    "replace_value",
+    "strip_parts",
+    "walk",
+]
 
 Path: TypeAlias = "tuple[str | int, ...]"
 
@@ -41,6 +55,8 @@ def get_value(tree: Value, path: Path, position: Position | None = None, referre
     for depth, part in enumerate(path):
         choices: Iterable[str] = ()
         if isinstance(tree, Node):
+            tree = tree if part in tree else open_piece(tree)
+        if isinstance(tree, Node):
             if isinstance(part, str) and part in tree:
                 tree = tree[part]
                 continue
@@ -61,12 +77,34 @@ def find_written(tree: Value, path: Path) -> Path:
         >>> find_written(Node({"model": {"use": "run", "path": "runs/a", "part": {"use": "gan"}}}), ("model", "z_dim"))
         ('model', 'part', 'z_dim')
     """
-    if isinstance(tree, Node) and tree.use == "run" and "part" in tree:
-        return "part", *find_written(tree["part"], path)
+    if (part := open_piece(tree)) is not tree:
+        return "part", *find_written(part, path)
     try:
         return (path[0], *find_written(get_value(tree, path[:1]), path[1:])) if path else ()
     except SpecError:
         return path
+
+
+def open_piece(value: Value) -> Value:
+    """Returns the part that a piece of another run is, where it is written out; any other value as it is."""
+    return value["part"] if isinstance(value, Node) and value.use == "run" and "part" in value else value
+
+
+def strip_parts(tree: Value, path: Path) -> Path:
+    """Strips a path to where a tree holds something of the keys `part` of pieces of other runs.
+
+    Examples:
+        >>> tree = Node({"model": {"use": "run", "path": "runs/a", "part": {"use": "gan", "z_dim": 2}}})
+        >>> strip_parts(tree, ("model", "part", "z_dim"))
+        ('model', 'z_dim')
+    """
+    if not path:
+        return ()
+    try:
+        below = strip_parts(get_value(tree, path[:1]), path[1:])
+    except SpecError:
+        return path
+    return below if path[0] == "part" and open_piece(tree) is not tree else (path[0], *below)
 
 
 def rebuild(tree: Value, change: Callable[[Path, Value], Value], path: Path = ()) -> Any:
@@ -109,6 +147,8 @@ def replace_value(tree: Value, path: Path, value: Value, position: Position | No
     if node.ref is not None:
         message = f"got a reference to {node.ref}; set {part!r} at that path instead"
         raise SpecError(Problem(join(path[:depth]), message, position))
+    if part not in node and (inner := open_piece(node)) is not node:
+        return Node({**node, "part": replace_value(inner, path, value, position, depth)})
     return Node({**node, part: replace_value(node.get(part), path, value, position, depth + 1)})
 
 

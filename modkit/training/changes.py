@@ -33,6 +33,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Stage
 from modkit.specs.spec import Spec
+from modkit.specs.tree import strip_parts
 from modkit.training.cursor import Cursor
 
 __all__ = ["Change", "Written", "check_steps", "update_spec", "find_changes", "find_data_changes"]
@@ -132,8 +133,9 @@ def find_changes(run: Run, planned: Plan) -> list[Change]:
     former = load_current_spec(run)
     if not planned.spec.local:  # parts may have been renamed, or have more parameters by now
         former = plan(former).resolved
-    pairs = compare_trees((former.tree, planned.resolved.tree))
-    changes = [Change(join(path), *map(format_value, values)) for path, values in pairs]
+    tree = planned.resolved.tree
+    pairs = compare_trees((former.tree, tree))
+    changes = [Change(join(strip_parts(tree, path)), *map(format_value, values)) for path, values in pairs]
     _refuse(run, planned, {change: "the same" for change in changes if not _may_change(change.path, planned)})
     return changes
 

@@ -5,11 +5,12 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 
 import modkit
-from modkit import CondType, TensorType, use
+from modkit import CondType, Spec, SpecError, TensorType, use
 from modkit.building.plan import plan
 from modkit.building.session import load_run
 from modkit.data import Ring
@@ -18,6 +19,7 @@ from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.models.autoguidance import AutoGuidance
 from modkit.models.model import Model
 from modkit.samplers import DDIM
+from modkit.specs.overrides import expand
 from tests.play import spec
 
 X = TensorType((2,), std=1.0)
@@ -134,3 +136,38 @@ def test_a_slot_inside_a_model_that_was_composed_before_is_swapped():
     made = guided.with_parts(**{"model.guidance.guide.sampler": latter})
     assert type(made.guidance.guide.sampler).__name__ == "Heun" and type(made.sampler).__name__ == "DDIM"
     assert made.guidance.guide.network is made.network is net
+
+
+def test_what_only_sampling_uses_is_swapped_inside_a_piece_of_another_run(tmp_path):
+    """The fault: the slots of a run whose model is a piece of another one were not found."""
+    parts = {"network": use("mlp", width=8, depth=1), "sampler": use("ddim", steps=3)}
+    modkit.train(spec(use("diffusion", **parts), RING, steps=1), tmp_path / "guide")
+    guided = use("diffusion", **parts, guidance=use("autoguidance", guide=use("run", path=str(tmp_path / "guide"))))
+    modkit.train(spec(guided, RING, steps=1), tmp_path / "former")
+    piece = spec(use("run", path=str(tmp_path / "former"), train=True), RING, steps=1)
+    run = modkit.train(piece, tmp_path / "run")
+    for name in ("guide", "former"):
+        (tmp_path / name).rename(tmp_path / f"{name} elsewhere")
+    model, before = modkit.load(run), modkit.load(run).sample(2, seed=0)
+    override = expand(load_run(run).plan.resolved, ["sampler"], "sampler={use: heun, steps: 3}")
+    loaded = load_run(run, [override])
+    x, sampler = loaded.model.eval().sample(2, seed=0), loaded.plan.resolved.at("model.sampler")
+    assert sampler["use"] == "heun" and not torch.equal(x, before)
+    assert torch.equal(model.with_parts(sampler=sampler).sample(2, seed=0), x)
+    assert torch.equal(modkit.load(run, ["model.guidance.guide.sampler=heun"]).sample(2, seed=0), before)
+    with pytest.raises(ValueError, match=r"expects overrides that leave its weights as they are, got model\.network"):
+        modkit.load(run, ["model.network.width=4"])
+    with pytest.raises(SpecError, match=r"model\.samplre: got an unknown key 'samplre'.*did you mean 'sampler'"):
+        modkit.load(run, ["model.samplre=heun"])
+
+
+def test_a_run_of_a_piece_goes_on_with_another_sampler(tmp_path):
+    parts = {"network": use("mlp", width=8, depth=1), "sampler": use("ddim", steps=3)}
+    modkit.train(spec(use("diffusion", **parts), RING, steps=1), tmp_path / "former")
+    piece = spec(use("run", path=str(tmp_path / "former"), train=True), RING, steps=2)
+    modkit.train(piece, tmp_path / "run", steps=1)
+    run = modkit.train(piece, tmp_path / "run", overrides=["model.sampler=heun"], resume=True)
+    assert [change["path"] for change in run.revisions[0]["changes"]] == ["model.sampler"]
+    assert Spec.from_yaml(run.spec_text).at("model.sampler.use") == "heun"
+    with pytest.raises(SpecError, match=r"model\.network\.width: got 4 in a run that has trained with 8"):
+        modkit.train(piece, tmp_path / "run", overrides=["model.network.width=4"], resume=True)

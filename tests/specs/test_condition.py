@@ -44,3 +44,13 @@ def test_a_condition_holds_at_a_path_or_any_with_its_end(text, holds):
 def test_what_is_no_condition_is_refused(text):
     with pytest.raises(SpecError):
         Condition.read(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["model=run", "model=latent", "model.prior.sampler=ddim", "model.part.prior=diffusion"]
+)
+def test_a_condition_holds_inside_a_piece_of_another_run(text):
+    """The fault: no run with a piece met a condition on what the piece is."""
+    piece = {"use": "run", "path": "runs/a", "at": "model", "train": False, "part": SPEC.model}
+    assert Condition.read(text).holds(Spec(model=piece))
+    assert not Condition.read("model.prior.sampler=heun").holds(Spec(model=piece))

@@ -185,6 +185,25 @@ def test_a_piece_of_another_run_replaces_a_part_as_it_is(spec):
     assert (back.at("model.autoencoder"), notices) == ("autoencoder", [])
 
 
+def test_a_path_leads_into_a_piece_that_is_written_out(spec):
+    """The fault: what is inside the piece of a resolved spec had no path that an override could name."""
+    piece = use("run", path="runs/a", at="model", train=False, part=spec.model)
+    whole = Spec(model=piece)
+    assert locate(whole, "sampler") == ["model.prior.sampler"]
+    assert expand(whole, {"sampler"}, "sampler=heun") == "model.prior.sampler=heun"
+    changed, notices = apply(whole, ["model.prior.sampler=heun", "model.train=true", "model.prior.sampler.steps=9"])
+    alone, same = apply(spec, ["model.prior.sampler=heun", "model.prior.sampler.steps=9"])
+    assert notices == same and changed.model == {**piece, "train": True, "part": alone.model}
+    assert changed.at("model.prior.sampler") == changed.at("model.part.prior.sampler") == use("heun", steps=9)
+    assert changed.find_position("model.prior.sampler").file == "<override 1>"
+    replaced, _ = apply(whole, ["model=gan"])
+    assert replaced.model["use"] == "gan"
+    inside, _ = apply(whole, ["model.autoencoder={use: run, path: runs/b}"])
+    assert inside.at("model.part.autoencoder") == use("run", path="runs/b")
+    unread, _ = apply(Spec(model=use("run", path="runs/a")), ["model.prior.sampler=heun"])
+    assert unread.at("model.prior.sampler") == "heun"  # the planner refuses the key
+
+
 def test_a_reference_replaces_a_part_as_it_is(spec):
     overrides = ["model.prior.network.width=8", "model.prior.network={ref: model.autoencoder.encoder}"]
     changed, notices = apply(spec, overrides[1:])
