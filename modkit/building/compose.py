@@ -11,6 +11,7 @@ become the tree of a spec, so objects and specs share one planner, one check on 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,6 +44,8 @@ from modkit.types import CondType, TensorType
 __all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
 
 _seed: ContextVar[int | None] = ContextVar("modkit_seed", default=None)
+_logger = logging.getLogger(__name__)
+_SHOWN = 3  # names of parameters in a warning, at most
 _GIVEN = KINDS["model"].given
 
 
@@ -182,7 +185,9 @@ def _write_out(planned: Plan, paths: Collection[str]) -> Spec:
 def spec_of(model: Model) -> Spec:
     """Returns the spec of a composed model, with all parts and parameters written out. `print` shows it as YAML.
 
-    The spec of a model composed from types has `x` in place of `data`.
+    The spec of a model composed from types has `x` in place of `data`. It holds no weights: those of a model that was
+    composed before, and parameters that were frozen by `requires_grad_(False)`, are named in a warning, for
+    `modkit.build` makes them anew, to be trained.
 
     Args:
         model: The model, composed from objects or built from a spec.
@@ -211,7 +216,29 @@ def spec_of(model: Model) -> Spec:
     ]
     if problems:
         raise SpecError(problems)
-    return replace(planned.resolved, train=planned.spec.train)
+    spec = replace(planned.resolved, train=planned.spec.train)
+    given = [path for path, call in planned.calls.items() if call.given]
+    if outer := [path for path in given if not any(path.startswith(f"{one}.") for one in given)]:
+        _logger.warning(
+            "the spec holds no weights of %s, composed before: a model built from it initialises them", ", ".join(outer)
+        )
+    if names := _find_thawed(model, spec):
+        shown = ", ".join(names[:_SHOWN]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN else "")
+        _logger.warning("the spec does not freeze %s: a model built from it trains these parameters", shown)
+    return spec
+
+
+def _find_thawed(model: Model, spec: Spec) -> list[str]:
+    """Finds the frozen parameters of a model, by name, that require gradients in one built from its spec."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if not frozen:
+        return []
+    composed = get_composition(model)
+    site = Site(plan(spec, typed=True), meta=True)
+    fresh = site.build_model(composed.x, composed.fields, composed.cond)
+    site.check()
+    trained = {name for name, parameter in fresh.named_parameters() if parameter.requires_grad}
+    return [name for name in frozen if name in trained]
 
 
 def get_composition(model: Model) -> Composition:

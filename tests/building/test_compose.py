@@ -158,6 +158,27 @@ def test_a_composed_model_is_held_to_the_fields_that_it_reads(classes):
         Latent(X, fields={**fields, **other}, autoencoder=coder, prior=prior)
 
 
+def test_what_no_spec_holds_of_a_composed_model_is_named(caplog):
+    """The fault: a model built from the spec had other weights, and trained what was frozen, and nothing said so."""
+    small = {"encoder": use("mlp", width=4, depth=2), "decoder": use("mlp", width=4, depth=1)}
+    prior = partial(Diffusion, **SMALL)
+    with seeded(0):
+        inner = Autoencoder(X, **small)
+        model = Latent(X, autoencoder=inner, prior=prior)
+        again = Latent(X, autoencoder=partial(Autoencoder, **small), prior=prior)
+    assert same(build(spec_of(again)), again) and not caplog.messages
+    assert not same(build(spec_of(model)), model)
+    lost = "the spec holds no weights of model.autoencoder, composed before: a model built from it initialises them"
+    assert caplog.messages == [lost]
+    caplog.clear()
+    again.autoencoder.encoder.requires_grad_(False)
+    names = [name for name, _ in again.named_parameters() if name.startswith("autoencoder.encoder.")]
+    fresh = build(spec_of(again))
+    assert all(fresh.get_parameter(name).requires_grad for name in names)
+    shown = f"{', '.join(names[:3])}, … ({len(names)} in all)"
+    assert caplog.messages == [f"the spec does not freeze {shown}: a model built from it trains these parameters"]
+
+
 def test_one_object_in_two_slots_is_one_module_and_a_ref():
     fields = {"low_res": X}
     with seeded(0):
