@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ OF_TRUTH = ("modes", "sliced-wasserstein", "fd", "prdc", "cost")
 
 
 def evaluate_run(
-    run: Run,
+    run: Run | str | PathLike[str],
     *,
     overrides: Sequence[str] = (),
     spec: Spec | None = None,
@@ -82,7 +83,7 @@ def evaluate_run(
     Processes share the work as in `evaluate`; costs are those that the first one measures.
 
     Args:
-        run: The run.
+        run: The run, or its directory.
         overrides: Overrides of its spec, for parts without weights: `model.prior.sampler=ddim`.
         spec: A spec in place of the run's, which is necessary if that has local parts, which cannot be loaded by name.
         features: Features or their name; None is what the spec states, or else the data set's, or else a classifier for
@@ -114,6 +115,7 @@ def evaluate_run(
         >>> report.scores["modes"].counts
         {'fake': 16}
     """
+    run = run if isinstance(run, Run) else Run.open(run)
     options = Options(features, metrics, num, k, seed, raw, per_class, precision)
     loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
     if compile:

@@ -79,6 +79,13 @@ def test_a_run_is_measured_beside_its_floor(run):
     assert "held-out images" in table.output and "32 reference, 32 held-out, 32 fake" in table.output
 
 
+def test_a_run_is_measured_by_its_directory(run):
+    options = {"metrics": ["fd"], "features": "pixels", "num": 16, "device": "cpu"}
+    assert modkit.evaluate_run(str(run.path), **options) == modkit.evaluate_run(run, **options)
+    with pytest.raises(ValueError, match="expects the directory of a run"):
+        modkit.evaluate_run(run.path.parent / "none", **options)
+
+
 def test_the_floor_is_held_out_images_against_the_same_training_images(run):
     """Both sides by hand: the reference is the training split's subset of a fixed permutation."""
     data, model = Digits(size=8), modkit.load(run)
