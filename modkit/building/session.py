@@ -242,15 +242,17 @@ def restore_std(x: TensorType, run: Run) -> TensorType:
 
 
 def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:
-    """Returns the types stored in a run; for older runs and overrides of `data`, they are read from the data."""
-    spec = site.plan.spec
-    if spec.data is not None and spec.data == own.data and isinstance(run.lock.get("x"), dict):
+    """Returns the types stored in a run; for older runs and other `data` than its own, they are read from the data."""
+    spec, data = site.plan.spec, site.plan.data
+    # as the run has it, which may be older than a parameter of the part, or as a spec given in its place means it
+    same = data is not None and own.data in (spec.data, data.to_node())
+    if same and isinstance(run.lock.get("x"), dict):
         spec = spec.with_value("x", run.lock["x"])
     elif spec.data is not None and not (run.exported and spec.data == own.data):
-        data = site.make_data()
+        opened = site.make_data()
         site.check()
-        if data:
-            return restore_std(data.x, run), data.fields
+        if opened:
+            return restore_std(opened.x, run), opened.fields
     return read_type(spec), read_fields(spec)
 
 

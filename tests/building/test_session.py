@@ -177,6 +177,20 @@ def test_a_run_keeps_the_deviation_of_the_data_it_was_trained_on(tmp_path, monke
     assert load(forget(run, std=0.25)).schedule.sigma_max == 40
 
 
+def test_a_run_of_local_parts_is_loaded_by_its_spec_without_its_data(tmp_path, monkeypatch):
+    class Times(LogNormal):
+        """Log-normal levels."""
+
+    written = spec(use("diffusion", **{**EDM.params, "times": use(Times)}))
+    run = train(written, tmp_path / "run", steps=1)
+    samples = load(run, spec=written).sample(3, seed=0)
+    monkeypatch.setattr("modkit.data.digits._read", None)  # the data are gone
+    assert torch.equal(load(run, spec=written).sample(3, seed=0), samples)
+    assert load(forget(run, std=0.25), spec=written).schedule.sigma_max == 40
+    with pytest.raises(SpecError, match="data: the data digits cannot be built"):  # of others, the type is read
+        load(run, ["data.size=16"], spec=written)
+
+
 def test_a_run_made_before_keeps_its_constants(tmp_path):
     run = train(spec(use("diffusion", **{**EDM.params, **CONSTANTS})), tmp_path / "run")
     samples = load(run).sample(3, seed=0)
