@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from modkit.building.call import Argument, Call, Given, Record, Ref, reroot
+from modkit.building.call import Argument, Call, Given, Record, Ref, Trained, reroot
 from modkit.building.composition import Composition, Origin
 from modkit.building.exchange import drop_spare
 from modkit.building.members import check_members
@@ -205,9 +205,10 @@ class Site:
         check_members(call.part.kind, value)
         if isinstance(value, nn.Module):
             self._mark(value, self._locate(call))
+            weights = self.weights and not self.plan.is_in_piece(call)  # which has those of all parts inside it
             if call.trained:
-                self._load_piece(call, value)
-            elif self.weights and (load := read_extras(value, PretrainedExtras).load_pretrained):
+                self._load_piece(call, call.trained, value, weights=weights)
+            elif weights and (load := read_extras(value, PretrainedExtras).load_pretrained):
                 load()
         return value
 
@@ -249,15 +250,13 @@ class Site:
         owner = next((path for path in owners if path in self._begun or path in self.plan.calls), "")
         return Origin(call.path, call.part.kind, call.part.name, owner)
 
-    def _load_piece(self, call: Call, module: nn.Module) -> None:
-        if call.trained is None:
-            return
-        if not call.trained.train:
+    def _load_piece(self, call: Call, piece: Trained, module: nn.Module, *, weights: bool) -> None:
+        if not piece.train:
             module.requires_grad_(False)
             module.frozen = True  # type: ignore[assignment]
-        if self.weights:
-            folder = find_run(call.trained.path, self.plan.spec)
-            module.load_state_dict(drop_spare(read_piece(folder, call.trained.at), self.plan, call.path))
+        if weights:
+            folder = find_run(piece.path, self.plan.spec)
+            module.load_state_dict(drop_spare(read_piece(folder, piece.at), self.plan, call.path))
         mark_trained(module)  # without weights, too: those of a checkpoint go on from the piece's
 
     def _record(self, record: Record) -> Any:

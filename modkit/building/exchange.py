@@ -41,13 +41,15 @@ def exchange_weights(
     composed: Composition = model.composition  # type: ignore[assignment]
     state, kept = model.state_dict(keep_vars=True), dict(weights)
     free = _list_free(planned)
-    for path, call in planned.calls.items():
+    read: list[str] = []
+    for path, call in sorted(planned.calls.items()):  # a part before those inside it
         if not _is_inside(path, free) or not (_has(revised, path) or _is_other(before, planned, path)):
             continue
         names = composed.find_names(path)
-        if call.trained:
+        if call.trained and not _is_inside(path, read):  # among whose weights are the part's
             piece = read_piece(find_run(call.trained.path, planned.spec), call.trained.at)
             kept |= {f"{name}.{key}": value for name in names for key, value in piece.items()}
+            read.append(path)
         elif call.given:
             kept |= {key: value for key, value in state.items() if _is_inside(key, names)}
     left = [*free, *_list_empty(planned)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from modkit.building.call import Call, Record, write_record
 from modkit.building.planner import Planner
-from modkit.errors import Problem, SpecError
+from modkit.errors import Problem, SpecError, join, split
 from modkit.parts.registry import Entry, get_registry
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
@@ -60,6 +60,12 @@ class Plan:
             evaluate=Node(write_record(self.evaluation)) if self.evaluation else None,
             x=self.spec.x,
         )
+
+    def is_in_piece(self, call: Call) -> bool:
+        """Whether a part is inside a piece of another run, among whose weights are the part's."""
+        parts = split(call.path)
+        around = (self.calls.get(join(parts[:stop])) for stop in range(1, len(parts)))
+        return any(one.trained not in (None, call.trained) for one in around if one)  # a repeated piece is in its slot
 
     def __str__(self) -> str:
         return str(self.resolved)

@@ -47,6 +47,23 @@ def test_a_run_keeps_its_guide_where_it_is_loaded_by_the_spec_that_it_was_traine
         assert weights and all(torch.equal(model.state_dict()[key], value) for key, value in weights.items())
 
 
+def test_a_guide_that_has_a_guide_needs_no_run_but_its_own(tmp_path):
+    parts = {"network": use("mlp", width=8, depth=1), "sampler": use("ddim", steps=3)}
+
+    def train(name, guide=None, **options):
+        guidance = {"guidance": use("autoguidance", guide=use("run", path=str(tmp_path / guide)))} if guide else {}
+        return modkit.train(spec(use("diffusion", **parts, **guidance), RING, steps=1), tmp_path / name, **options)
+
+    train("first"), train("second", "first")
+    train("run")
+    kept = modkit.load(tmp_path / "second").state_dict()
+    shutil.rmtree(tmp_path / "first")
+    guidance = f"model.guidance={{use: autoguidance, guide: {{use: run, path: {tmp_path / 'second'}}}}}"
+    run = train("run", resume=True, overrides=[guidance])
+    guide = modkit.load(run).guidance.guide.state_dict()
+    assert guide.keys() == kept.keys() and all(torch.equal(guide[name], value) for name, value in kept.items())
+
+
 class Line(nn.Module):
     """A denoiser of one's own."""
 

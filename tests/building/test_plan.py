@@ -7,6 +7,8 @@ from modkit.building.call import Call, Ref
 from modkit.building.graph import find_owner
 from modkit.building.plan import MAX_PARTS, plan
 from modkit.kinds import Encoder, default
+from modkit.nn.trained import is_trained
+from modkit.publishing.export import export
 from tests.play import MLP, spec
 from tests.refusals import list_problems, refusals
 
@@ -240,6 +242,22 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(run, tmp_path
     assert plan(planned.resolved).resolved == planned.resolved, "a resolved spec needs no other run"
     with pytest.raises(SpecError, match="model.autoencoder: the run cannot be used: "):
         plan(latent)
+
+
+def test_a_run_with_a_piece_is_a_piece_itself_without_the_run_of_its_own(run, tmp_path):
+    """The fault: each piece was read from its own run, though the weights of the one around it are all."""
+    prior = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
+    latent = train(
+        spec(use("latent", autoencoder=use("run", path=str(run.path)), prior=prior)), tmp_path / "latent", steps=1
+    )
+    export(latent, tmp_path / "exported")
+    run.path.rename(tmp_path / "moved")
+    kept = latent.load_weights()
+    for path in (latent.path, tmp_path / "exported"):
+        model = build(spec(use("run", path=str(path), train=True)))
+        assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+        assert [player.name for player in model.list_active_players()] == ["prior/denoiser"]
+        assert is_trained(model)
 
 
 def test_a_piece_of_a_trained_piece_is_taken_by_its_path(run):
