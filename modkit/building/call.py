@@ -14,8 +14,21 @@ from typing import Any, TypeAlias
 from modkit.kinds import ImpliedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.specs.node import Node, Value
+from modkit.specs.tree import walk
 
-__all__ = ["LOCAL", "Argument", "Call", "Given", "Record", "Ref", "Trained", "reroot", "share", "write_record"]
+__all__ = [
+    "LOCAL",
+    "Argument",
+    "Call",
+    "Given",
+    "Record",
+    "Ref",
+    "Trained",
+    "list_local",
+    "reroot",
+    "share",
+    "write_record",
+]
 
 LOCAL = "local:"
 """Prefix, in a resolved spec, of the name of a part that was given as a Python object."""
@@ -149,6 +162,12 @@ def share(value: Any, places: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping) and not isinstance(value, Node):
         return {key: share(item, places) for key, item in value.items()}
     return [share(item, places) for item in value] if isinstance(value, list) else value
+
+
+def list_local(tree: Node) -> list[str]:
+    """Lists the parts in a node of a resolved spec that were given as Python objects, so that no name loads them."""
+    names = (value.use for _, value in [((), tree), *walk(tree)] if isinstance(value, Node))
+    return [name for name in names if isinstance(name, str) and name.startswith(LOCAL)]
 
 
 def write_record(record: Record) -> dict[str, Any]:

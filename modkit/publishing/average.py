@@ -25,6 +25,7 @@ from modkit.publishing.export import export_loaded
 from modkit.runs import checkpoint as store
 from modkit.runs.layout import read_step
 from modkit.runs.run import Run
+from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.players import limit_gradients, make_player_states, set_modes
 from modkit.training.reader import Reader
 from modkit.training.schedule import schedule_stages
@@ -105,7 +106,7 @@ def rebuild_average(
     with torch.no_grad():
         for name, value in weights.items():
             made.model.get_parameter(name).copy_(value)
-    _measure(made, last)
+    _measure(run, made, last)
     number = int(read_step(last.path.name))
     made = made._replace(checkpoint=f"{last.path.name}-std-{std:g}")
     origin = {"average": {"std": std, "step": number, "kept": len(traces), "error": fit.error}}
@@ -142,13 +143,14 @@ def _combine(kept: Sequence[_Kept], coefficients: Sequence[float]) -> dict[str, 
     return total
 
 
-def _measure(made: Loaded, last: _Kept) -> None:
+def _measure(run: Run, made: Loaded, last: _Kept) -> None:
     """Measures the running statistics of the model's weights, if it has any."""
     if not any(isinstance(module, _BatchNorm) for module in made.model.modules()):
         return
     settings, data = made.site.make_settings(), made.site.make_data()
     made.site.check()
     assert data is not None  # a run has trained on it
+    freeze(made.model, find_frozen_by_hand(run, made.model, settings))
     engine, stage = LocalEngine("cpu"), schedule_stages(made.model, settings)[last.stage]
     states = make_player_states(made.model, settings, stage, engine)
     set_modes(made.model, states)

@@ -2,8 +2,9 @@
 
     modkit branch RUN --from 3000 train.optimizer.lr=1e-4 --out DIR
 
-The branch has the weights, their averages, and the position in its stage. Its learning rate is where its own schedule
-is at that step. An optimizer that is the same part keeps its moments under the new settings; another one begins anew.
+The branch has the weights, their averages, and the position in its stage; what was frozen by hand stays so. Its
+learning rate is where its own schedule is at that step. An optimizer that is the same part keeps its moments under the
+new settings; another one begins anew.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from typing import Any
 from torch import Tensor
 
 from modkit.building.builder import Site
+from modkit.building.call import list_local
 from modkit.building.checker import Report, check
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
 from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
-from modkit.building.plan import plan_training
+from modkit.building.plan import plan, plan_training
 from modkit.building.provenance import verify
 from modkit.building.session import make_data_refusal, restore_std
 from modkit.engines.local import LocalEngine
 from modkit.engines.processes import choose_engine
+from modkit.errors import shorten
 from modkit.models.model import Model
 from modkit.optim.averages import list_profiles
 from modkit.progress import Progress
@@ -37,6 +40,7 @@ from modkit.specs.settings import PowerAverage
 from modkit.specs.spec import Spec
 from modkit.training.changes import Written
 from modkit.training.cursor import Cursor
+from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
 from modkit.training.ownership import find_untrained
 from modkit.training.players import PlayerState, make_player_states
@@ -59,6 +63,8 @@ def branch(
     progress: Progress | None = None,
 ) -> Run:
     """Trains a new run that begins at a checkpoint of another one, with changed settings.
+
+    Parameters that the run left alone because they did not require gradients stay as they are in the new run, too.
 
     Args:
         run: The run, which stays as it is, or its directory.
@@ -105,15 +111,24 @@ def branch(
     for name, fault in faults.items():
         _logger.warning("%s: %s is damaged (%s); the branch begins at %s", run.path, name, fault, path.name)
 
+    frozen = _find_frozen(run, former, report)
+
     def make(site: Site) -> Model:
         site.weights = False  # those of pieces of other runs are in the checkpoint, too
-        return site.build_model(report.x, report.fields)  # type: ignore[no-any-return]
+        model: Model = site.build_model(report.x, report.fields)
+        site.check()
+        freeze(model, (name for name in frozen if name in report.state))
+        return model
 
     try:
         Cursor.read(begun.state["cursor"])
         _adapt(begun, path, report, make, former, list_revised(run, path.name))
     except (AttributeError, KeyError, TypeError) as error:  # of a state that is not of training
         raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
+    if frozen:
+        _logger.warning(
+            "the branch leaves what did not require gradients in %s as it is: %s", run.path, shorten(", ".join(frozen))
+        )
     if not _count_left(begun.state["cursor"], report, steps):
         _logger.warning(
             "%s is at the end of training, so the branch trains no step; name an earlier step or more", path
@@ -197,6 +212,19 @@ def _adapt(
         former[player.name] = {"optimizer": packed.state, **player.state_dict()}
     begun.tensors = kept
     begun.frozen = {"model": find_untrained(model, [player for stage in stages for player in stage.players])}
+
+
+def _find_frozen(run: Run, before: Spec, report: Report) -> list[str]:
+    """Finds the parameters that were frozen by hand in a run, which its spec as it was before the changes trains."""
+    if not run.lock.get("untrained"):
+        return []
+    bare = replace(before, data=None, evaluate=None)
+    # a part that no name loads has been replaced, by one without other weights
+    planned = plan_training(report.plan, bare) if list_local(before.model) else plan(bare, typed=True)
+    site = Site(planned, meta=True)
+    model = site.build_model(report.x, report.fields)
+    site.check()
+    return find_frozen_by_hand(run, model, site.make_settings())
 
 
 def _read_average(report: Report, before: Spec, cursor: Mapping[str, Any]) -> float | PowerAverage:

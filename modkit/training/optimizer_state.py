@@ -7,7 +7,7 @@ A state's entries are named `NAME.KEY` by the parameter's name in the model, suc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from modkit.runs.encoding import Checkpoint
 from modkit.runs.files import make_safe_name
 from modkit.runs.slices import place
 
-__all__ = ["Packed", "find_packed", "name_parameters", "name_group", "pack", "unpack"]
+__all__ = ["Packed", "check_trained", "find_packed", "name_parameters", "name_group", "pack", "unpack"]
 
 _LONGEST = 100  # characters of a player's name in the name of a file
 _OWN = {"fused", "foreach", "capturable"}  # settings of a group that say how this process computes, and not what
@@ -87,6 +87,29 @@ def find_packed(checkpoint: Checkpoint, player: str, names: Sequence[str]) -> Pa
     tensors = checkpoint.tensors[f"optimizer-{list(players).index(player)}"]
     groups = _name_groups(state["groups"], names)
     return Packed(_name_entries(tensors, names), {"groups": groups, "numbers": _name_entries(state["numbers"], names)})
+
+
+def check_trained(names: Iterable[str], players: Mapping[str, Any]) -> None:
+    """Checks that the optimizers of a stage have the parameters that those in a checkpoint have.
+
+    Args:
+        names: Names of the parameters of all optimizers, see `name_parameters`.
+        players: The players in the state of the checkpoint.
+
+    Raises:
+        ValueError: If they have others.
+    """
+    groups = [group for player in players.values() for group in player["optimizer"]["groups"]]
+    now, then = set(names), {name for group in groups for name in group["params"]}
+    if any(isinstance(name, int) for name in then):  # of format 1
+        return
+    for odd, before, after in ((now - then, "frozen", "trained"), (then - now, "trained", "frozen")):
+        if odd:
+            listed = f"{', '.join(sorted(odd)[:8])}{', …' if len(odd) > 8 else ''}"
+            raise ValueError(
+                f"expected parameters to require gradients as before, got some that were {before} and are {after} now: "
+                f"{listed}; set requires_grad_({before == 'trained'}) on them"
+            )
 
 
 def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:

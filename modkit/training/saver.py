@@ -26,7 +26,7 @@ from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks
 from modkit.training.cursor import Cursor
 from modkit.training.loss_record import LossRecord
-from modkit.training.optimizer_state import find_packed, name_group, name_parameters, pack, unpack
+from modkit.training.optimizer_state import check_trained, find_packed, name_group, name_parameters, pack, unpack
 from modkit.training.ownership import find_untrained
 from modkit.training.players import PlayerState
 from modkit.training.schedule import StageSchedule
@@ -119,9 +119,11 @@ class Saver:
             return
         path, restored = begun
         with _explain_misfit(path):
+            names_of = {state.name: name_parameters(self._model, state.optimizer) for state in states}
+            check_trained([name for names in names_of.values() for name in names], restored.state["players"])
             averages.load_state_dict(restored.tensors, cursor.averaged)
             for state in states:
-                kept, names = restored.state["players"][state.name], name_parameters(self._model, state.optimizer)
+                kept, names = restored.state["players"][state.name], names_of[state.name]
                 if state.guard:
                     state.guard.load_state_dict(kept)
                 rates = state.move_rates(cursor.index)  # not those that were kept: the stage may have more steps by now

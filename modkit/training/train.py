@@ -47,6 +47,7 @@ from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import Change, Written, check_steps, find_changes, find_data_changes, update_spec
+from modkit.training.freezing import describe_untrained, find_frozen_by_hand, freeze
 from modkit.training.interruption import Stopped
 from modkit.training.schedule import check_trainable, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
@@ -120,9 +121,17 @@ def train(
         report = examine(changed) if before else check(changed)
     if before:
         report = replace(report, x=restore_std(report.x, before))
+
+    def make(site: Site) -> Model:
+        model: Model = site.build_model(report.x, report.fields)
+        site.check()
+        if before:
+            freeze(model, find_frozen_by_hand(before, model, site.make_settings()))
+        return model
+
     return execute(
         report,
-        lambda site: site.build_model(report.x, report.fields),
+        make,
         path,
         before,
         origin={"written": asdict(Written.describe(spec, overrides))},
@@ -192,9 +201,10 @@ def execute(
         site.check()
         for precision in (settings.precision, evaluation.precision if evaluation and evaluate else "float32"):
             check_precision(precision, engine.device, model)
-        for stage in schedule_stages(model, settings):
+        stages = schedule_stages(model, settings)
+        for stage in stages:
             check_trainable(model, stage)
-        lock = {**report.lock(), **(origin or {})}
+        lock = {**report.lock(), **describe_untrained(model, stages), **(origin or {})}
 
         def make_run() -> Run:
             lock["data"] = data.key

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from modkit import branch, load, rebuild_average, train, use
+from modkit import branch, build, fit, load, rebuild_average, train, use
 from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from tests.command import run as run_command
@@ -99,6 +99,18 @@ def test_running_statistics_are_those_that_training_measures(tmp_path):
     for name, value in read(made, "ema").items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
     assert any("running_var" in name for name in read(made, "ema"))
+
+
+def test_running_statistics_that_were_frozen_by_hand_stay(tmp_path):
+    norms = {"width": 8, "depth": 1, "norm": "batch"}
+    written = spec(use("autoencoder", encoder=use("mlp", **norms), decoder=use("mlp", **norms)))
+    model = build(written)
+    model.encoder.requires_grad_(False)
+    settings = {"steps": 4, "batch_size": 8, "device": "cpu", "ema": {"std": 0.1, "every": 2}}
+    made = rebuild_average(fit(model, written.data, tmp_path / "run", **settings), 0.1)
+    found, kept = (one.state_dict() for one in (load(made.path), model))
+    names = [name for name in kept if name.startswith("encoder.") and "running" in name]
+    assert names and all(torch.equal(found[name], kept[name]) for name in names)
 
 
 def test_a_branch_may_begin_to_keep_averages(tmp_path):

@@ -12,6 +12,7 @@ from modkit import TensorType
 from modkit.bottlenecks import VectorQuantizer
 from modkit.models import GAN, Autoencoder, Diffusion, Latent, Player
 from modkit.samplers import Heun
+from tests.play import spec
 
 X = TensorType((2,))
 POINTS = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
@@ -103,6 +104,57 @@ def test_a_frozen_autoencoder_has_no_stage(tmp_path):
         modkit.fit(model, POINTS, tmp_path / "none", **TINY)
     vae.requires_grad_(True)
     assert model.stages() == (("autoencoder/*",),)
+
+
+def make_vae(frozen="encoder"):
+    with modkit.seeded(0):
+        torch.manual_seed(0)
+        model = SMALL(X)
+    model.get_submodule(frozen).requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("frozen", ["encoder", "decoder.out"])
+def test_what_is_built_from_the_spec_of_a_run_anew_leaves_them_alone(frozen, tmp_path, caplog):
+    """The fault: a branch trained them, without a word, and the run was not resumed by its spec."""
+    data, wanted = partial(modkit.find("data", "ring").load(), num=64, num_test=8), {**TINY, "ema": 0.0}
+    model = make_vae(frozen)
+    kept = {name for name in model.state_dict() if name.startswith(f"{frozen}.")}
+    run = modkit.fit(model, data, tmp_path / "run", **wanted)
+    caplog.clear()
+    made = modkit.branch(run, tmp_path / "branch", ["train.steps=5"])
+    assert f"the branch leaves what did not require gradients in {run.path} as it is: {frozen}" in caplog.text
+    again = modkit.branch(made, tmp_path / "again", ["train.steps=6"])
+    for one in (run, made):
+        modkit.train(modkit.load_spec(one.path / "spec.yaml"), one.path, overrides=["train.steps=7"], resume=True)
+    for one in (run, made, again):
+        moved = find_moved(modkit.load(one), copy_state(model))
+        assert moved and not moved & kept, one
+
+
+def test_a_piece_that_a_branch_trains_is_trained(tmp_path, caplog):
+    play = partial(spec, data=modkit.use("ring", num=64, num_test=8), ema=0.0)
+    coder = {"encoder": modkit.use("mlp", width=8, depth=1), "decoder": modkit.use("mlp", width=8, depth=1)}
+    piece = modkit.train(play(modkit.use("autoencoder", **coder), steps=1), tmp_path / "piece")
+    coder["encoder"] = modkit.use("run", path=str(piece.path), at="model.encoder")
+    run = modkit.train(play(modkit.use("autoencoder", **coder), steps=1), tmp_path / "run")
+    made = modkit.branch(run, tmp_path / "branch", ["model.encoder.train=true", "train.steps=2"])
+    moved = find_moved(modkit.load(made), modkit.load(run).state_dict())
+    assert any(name.startswith("encoder.") for name in moved) and "require gradients" not in caplog.text
+
+
+def test_a_run_that_is_resumed_with_others_frozen_names_them(tmp_path):
+    """The fault: the refusal listed the names of all parameters, and did not speak of freezing."""
+    modkit.fit(make_vae(), POINTS, tmp_path / "run", **TINY)
+    message = r"got some that were {} and are {} now: {}\.[^;]*; set requires_grad_\({}\) on them"
+    for free, told in {
+        "encoder": message.format("frozen", "trained", "encoder", False),
+        "decoder.out": message.format("trained", "frozen", "bottleneck", True),
+    }.items():
+        model = make_vae()
+        model.requires_grad_(False).get_submodule(free).requires_grad_(True)
+        with pytest.raises(ValueError, match=told):
+            modkit.fit(model, POINTS, tmp_path / "run", resume=True, **{**TINY, "steps": 5})
 
 
 class Spread(modkit.Model):
