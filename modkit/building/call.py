@@ -167,7 +167,7 @@ def share(value: Any, places: Mapping[str, str]) -> Any:
 def list_local(tree: Node) -> list[str]:
     """Lists the parts in a node of a resolved spec that were given as Python objects, so that no name loads them."""
     names = (value.use for _, value in [((), tree), *walk(tree)] if isinstance(value, Node))
-    return [name for name in names if isinstance(name, str) and name.startswith(LOCAL)]
+    return [name.removeprefix(LOCAL) for name in names if isinstance(name, str) and name.startswith(LOCAL)]
 
 
 def write_record(record: Record) -> dict[str, Any]:

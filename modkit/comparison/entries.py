@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 
+from modkit.building.call import list_local
 from modkit.building.difference import format_value
 from modkit.building.migration import read_spec
 from modkit.building.plan import plan
@@ -102,7 +103,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
     """Collects the entries of runs in their order: the report of each run, then its reports with overrides.
 
     Raises:
-        ValueError: If there is no run, or if a run is given twice, has no report or a damaged one.
+        ValueError: If there is no run, or if a run is given twice, has local parts, no report or a damaged one.
     """
     if not runs:
         raise ValueError("compare expects at least one run, got none")
@@ -110,13 +111,17 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
     twice = [str(path) for path, count in Counter(run.path.resolve() for run in found).items() if count > 1]
     if twice:
         raise ValueError(f"compare expects each run once, got {', '.join(twice)} several times")
-    kept = [(run, read_reports(run.path)) for run in found]
+    kept = [(run, read_spec(run), read_reports(run.path)) for run in found]
     entries = []
-    for run, reports in kept:
+    for run, spec, reports in kept:
+        if local := list_local(spec.tree):
+            raise ValueError(
+                f"compare expects runs whose models it can load by name, to draw samples of them, got {run.path} with "
+                f"local parts: {', '.join(local)}; its scores are in the reports in its directory"
+            )
         if not reports:
             hint = f"evaluate it with: modkit evaluate {run.path}"
             raise ValueError(f"compare expects runs that were evaluated, got {run.path}; {hint}")
-        spec = read_spec(run)
         opened: dict[Value, Data] = {}
         for report in reports:
             changed = apply(spec, report.overrides)[0]

@@ -192,13 +192,16 @@ def _refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:
         SpecError: With all of them.
     """
     if changes:
+        by_name = not planned.spec.local  # no command loads local parts
         raise SpecError(
             [
                 Problem(
                     change.path,
                     f"got {change.now} in a run that has trained with {change.before}, expected {expected}",
                     planned.spec.find_position(change.path),
-                    f"modkit branch {run.path} {change.path}=… begins a new run from one of its checkpoints",
+                    f"modkit branch {run.path} {change.path}=… begins a new run from one of its checkpoints"
+                    if by_name
+                    else None,
                 )
                 for change, expected in changes.items()
             ]

@@ -392,6 +392,30 @@ def test_refusals(runs, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+class Local(torch.nn.Module):
+    """A local denoiser."""
+
+    def __init__(self, x: modkit.TensorType, cond: modkit.CondType):
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.zeros(x.shape))
+
+    def forward(self, x, cond):
+        return x + self.shift
+
+
+def test_a_run_of_local_parts_is_refused_before_anything_is_read(tmp_path):
+    """The fault: the refusal was that of its spec, as if that were wrong, or advised a command that fails."""
+    model = modkit.use("diffusion", network=modkit.use(Local), sampler=modkit.use("ddim", steps=2))
+    train = {"steps": 1, "batch_size": 8, "device": "cpu"}
+    data = modkit.use("ring", num=32, num_test=8)
+    run = modkit.train(Spec(name="local", data=data, model=model, train=train), tmp_path / "run")
+    message = (
+        r"it can load by name, to draw samples of them, got .*run with local parts: tests\..*:Local; its scores are"
+    )
+    check_refusal(message, compare, [run], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
 @pytest.mark.parametrize("content", ["report", '{"format": 2, "runs": {}, "trials": []}', "[1]", "{", "[" * 10**5])
 def test_another_file_beside_the_page_is_kept(tmp_path, content):
     """The fault: `--out RUN/evaluation.html` replaced the run's report by the comparison."""

@@ -333,6 +333,21 @@ def test_a_run_that_no_command_can_load_is_not_advised_one(tmp_path, monkeypatch
         )
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_a_change_that_a_run_of_local_parts_refuses_advises_no_command(local, tmp_path):
+    """The fault: it was to be branched, which no run of local parts can."""
+
+    def fit(**settings):
+        model = make_line(0) if local else make_gan()
+        modkit.fit(model, Ring(num=32, num_test=32), tmp_path / "run", steps=1, **{**TINY, **settings})
+
+    fit()
+    with pytest.raises(SpecError, match=r"train\.ema: got 0\.5 in a run") as caught:
+        fit(ema=0.5, resume=True)
+    (problem,) = caught.value.problems
+    assert ("modkit branch" in (problem.hint or "")) is not local
+
+
 def make_adam():
     return torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))])
 
