@@ -28,6 +28,7 @@ from modkit.building.exchange import exchange_weights
 from modkit.building.mentions import find_unknown_weights
 from modkit.building.pieces import move_refs
 from modkit.building.plan import Plan, plan
+from modkit.building.review import list_findings, show_warnings
 from modkit.building.trial import try_model
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS
@@ -137,11 +138,18 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
     for tensor, flag in flags:
         tensor.requires_grad_(flag)
     swapped = tuple(f"{name}." for path in paths for name in get_composition(made).find_names(path))
-    modules = dict(made.named_modules())
+    modules = dict(made.to(model.device).train(model.training).named_modules())
     for name, module in model.named_modules():
-        if name in modules and getattr(module, "trained", False) and not f"{name}.".startswith(swapped):
+        if name not in modules or f"{name}.".startswith(swapped):
+            continue
+        modules[name].training = module.training
+        if getattr(module, "trained", False):
             modules[name].trained = True
-    return made.to(model.device).train(model.training)
+        for key in dict(modules[name].named_buffers(recurse=False)).keys() & module._buffers.keys():
+            setattr(modules[name], key, module._buffers[key])  # those that no state dict has, too, in their dtype
+    known = list_findings(model)
+    show_warnings((finding for finding in list_findings(made) if finding not in known), "")
+    return made
 
 
 def _find_slot(planned: Plan, name: str) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from modkit.training.players import strip_scope
 from modkit.training.schedule import StageSchedule
 
 __all__ = [
+    "list_findings",
     "make_problems",
     "review_data",
     "review_game",
@@ -80,6 +81,11 @@ def review_model(model: Model) -> Iterator[Note]:
         yield from (
             replace(note, refused=False) if isinstance(note, Finding) and not trained else note for note in notes
         )
+
+
+def list_findings(model: Model) -> list[Finding]:
+    """Lists the findings in a model that is trained already: no override of what it was made by would mend them."""
+    return [replace(note, overrides=()) for note in review_model(model) if isinstance(note, Finding)]
 
 
 def review_game(

@@ -17,8 +17,8 @@ from modkit.building.migration import load_current, load_current_spec
 from modkit.building.pieces import keep_pieces
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
-from modkit.building.review import review_model, show_warnings
-from modkit.kinds import Data, Finding
+from modkit.building.review import list_findings, show_warnings
+from modkit.kinds import Data
 from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
 from modkit.nn.trained import mark_trained
@@ -178,8 +178,7 @@ def load_run(
         site.check()
     weights = exchange_weights(mine.weights, model, mine.spec, site.plan, list_revised(run, mine.checkpoint))
     _load_weights(run, model, weights, ", ".join(overrides) or "the spec given")
-    notes = (note for note in review_model(model) if isinstance(note, Finding))
-    show_warnings((replace(finding, overrides=()) for finding in notes), str(run.path))  # it is trained already
+    show_warnings(list_findings(model), str(run.path))
     return Loaded(model, site, x, fields, bool(mine.migrations), mine.checkpoint)
 
 

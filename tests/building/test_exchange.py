@@ -188,3 +188,23 @@ def test_a_run_of_a_piece_goes_on_with_another_sampler(tmp_path):
     assert Spec.from_yaml(run.spec_text).at("model.sampler.use") == "heun"
     with pytest.raises(SpecError, match=r"model\.network\.width: got 4 in a run that has trained with 8"):
         modkit.train(piece, tmp_path / "run", overrides=["model.network.width=4"], resume=True)
+
+
+def test_other_parts_are_reviewed_as_on_load(caplog):
+    model = Diffusion(X, network="mlp")
+    model.with_parts(sampler="heun")
+    assert not caplog.messages
+    model.with_parts(guidance=use("cfg", scale=2.0))
+    (message,) = caplog.messages
+    assert message.startswith("model.guidance: ")
+
+
+def test_buffers_that_no_state_dict_has_keep_their_dtype_and_modules_their_mode():
+    model = Diffusion(TensorType((1, 4, 4)), network=use("dit", width=8, depth=1, heads=2)).bfloat16()
+    model.network.eval()
+    made = model.with_parts(sampler=use("ddim", steps=2))
+    assert {name: one.dtype for name, one in made.network.named_buffers()} == {
+        name: one.dtype for name, one in model.network.named_buffers()
+    }
+    assert made.sample(1, seed=0).dtype == torch.bfloat16
+    assert made.training and not made.network.training
