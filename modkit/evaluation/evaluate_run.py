@@ -24,7 +24,7 @@ from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.feed import Feed
-from modkit.evaluation.needs import choose_num
+from modkit.evaluation.needs import choose_num, explain_few
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import (
     Chosen,
@@ -102,8 +102,8 @@ def evaluate_run(
         compile: Whether to compile the model's networks, which pays when many samples are drawn.
 
     Raises:
-        ValueError: If the run has no data or checkpoint, `num` is more than there are images, or data without labels
-            are to be scored per class.
+        ValueError: If the run has no data or checkpoint, or fewer than two held-out images; `num` is more than there
+            are images; or data without labels are to be scored per class.
 
     Examples:
         >>> import tempfile
@@ -246,6 +246,8 @@ class _Watch:
 def _make_sources(found: Opened, model: Model, options: Options, precision: Precision) -> dict[str, Source]:
     """Makes the sources for a run's metrics: training images, held-out images, and the Model's samples."""
     data, splits = found.data, found.data.splits
+    if few := explain_few(splits):
+        raise ValueError(f"evaluate {few}")
     stated = found.evaluation.num if found.evaluation else None
     count = choose_num(options.num or stated, splits)
     held = from_data(data, "test", "held-out images", _choose(data, "test", count))

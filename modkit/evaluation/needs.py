@@ -19,6 +19,7 @@ from modkit.types import Features, TensorType, split_levels
 __all__ = [
     "Measures",
     "choose_num",
+    "explain_few",
     "explain_unmeasured",
     "extract",
     "find_codes",
@@ -113,6 +114,17 @@ def choose_num(stated: int | None, splits: Mapping[str, int]) -> int:
     return stated or min(splits.get("test", 0), splits.get("train", 0), _MOST)
 
 
+def explain_few(splits: Mapping[str, int]) -> str | None:
+    """Returns why splits have too few held-out samples to measure a model, or None.
+
+    Examples:
+        >>> explain_few({"train": 60_000})
+        'expected at least 2 samples in the test split to measure, got 0'
+    """
+    test = splits.get("test", 0)
+    return f"expected at least 2 samples in the test split to measure, got {test}" if test < 2 else None
+
+
 def name_needs(name: str, missing: Sequence[str]) -> str:
     """Says what a metric lacks."""
     return f"{name} requires {', '.join(missing)}, which these samples and features do not provide"
@@ -173,8 +185,8 @@ def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) ->
     if settings.num is not None and settings.num > min(train, test):
         there = f"{train} samples of the train and the {test} of the test split"
         return {"evaluate.num": f"expected at most the {there}, got {settings.num}"}
-    if test < 2 and not watches:
-        return {"evaluate": f"expected at least 2 samples in the test split to measure, got {test}"}
+    if not watches and (few := explain_few(splits)):  # what is watched needs training samples alone
+        return {"evaluate": few}
     return {}
 
 

@@ -28,6 +28,7 @@ from modkit.building.session import Opened, load_run, restore_std
 from modkit.data.workers import check_workers
 from modkit.engines.processes import check_processes, choose_engine, keep_open
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
+from modkit.evaluation.needs import explain_few
 from modkit.evaluation.report import Report, locate_report
 from modkit.kinds import Engine
 from modkit.models.compiling import compile_networks, restore_networks
@@ -243,7 +244,10 @@ def execute(
                         run.withdraw(*(begun or ())[:1])
                 raise
         if evaluate and evaluation and engine.agree(engine.rank == 0 and not _is_measured(run)):
-            _measure(run, report, opened, engine, settings)
+            if few := explain_few(data.splits):  # the check lets it pass where scores are watched during training
+                _logger.warning("%s is trained, and not evaluated at the end: %s", path, few)
+            else:
+                _measure(run, report, opened, engine, settings)
     return run
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.sources import make_source
 from modkit.features.classifier import Classifier
 from modkit.features.pixels import Pixels
+from modkit.models import GAN
 from modkit.models.model import reconstruct_batch
 from modkit.rng import Rng
 from tests.files import write_images, write_pictures
@@ -175,6 +177,30 @@ def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     assert again.scores["FD (pixels)"].value == pytest.approx(min(values), rel=1e-6)
     assert set(Report.from_json((run.path / "evaluation.json").read_bytes()).floor) == {"FD (pixels)"}
     check_refusal("has no checkpoint 'nowhere'", modkit.load, run, checkpoint="nowhere")
+
+
+WATCH_ALONE = {"features": "pixels", "watch": {"every": 1, "num": 8}}
+FEW = "expected at least 2 samples in the test split to measure, got 0"
+
+
+def test_what_was_watched_stays_where_nothing_is_held_out(tmp_path, caplog):
+    """The fault: training went to its end and failed there."""
+    write_pictures(tmp_path / "pictures")
+    data = modkit.use("image-folder", root=str(tmp_path / "pictures"), size=8, test=0.0)
+    spec = replace(modkit.Spec.from_yaml(SPEC), data=data, evaluate=WATCH_ALONE)
+    run = modkit.train(spec, tmp_path / "run")
+    assert run.finished and not read_reports(run.path) and FEW in caplog.text
+    assert sum("scores" in row for row in run.read_metrics()) == 2
+    check_refusal(f"evaluate {FEW}", evaluate_run, run)
+
+
+def test_tensors_can_be_watched(tmp_path, caplog):
+    """The fault: a bare KeyError, for they have no split for testing at all."""
+    model = GAN(modkit.TensorType((2,)), generator="mlp", discriminator="mlp", z_dim=2)
+    points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    settings = {"steps": 1, "batch_size": 8, "device": "cpu", "evaluate": WATCH_ALONE}
+    run = modkit.fit(model, points, tmp_path / "run", **settings)
+    assert run.finished and FEW in caplog.text and any("scores" in row for row in run.read_metrics())
 
 
 def test_a_score_without_a_better_direction_chooses_no_checkpoint(tmp_path):
