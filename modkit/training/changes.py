@@ -36,7 +36,7 @@ from modkit.specs.spec import Spec
 from modkit.specs.tree import strip_parts
 from modkit.training.cursor import Cursor
 
-__all__ = ["Change", "Written", "check_steps", "update_spec", "find_changes", "find_data_changes"]
+__all__ = ["Change", "Written", "check_steps", "explain_short", "update_spec", "find_changes", "find_data_changes"]
 
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
@@ -170,6 +170,24 @@ def check_steps(
         elif stage == cursor.stage < len(lengths) and lengths[stage] < cursor.index:
             refused[change] = f"at least the {cursor.index} that the stage has trained"
     _refuse(run, planned, refused)
+
+
+def explain_short(lengths: Sequence[int], cursor: Cursor) -> str | None:
+    """Explains that the stages that have ended are shorter than they are to be, or returns None.
+
+    Args:
+        lengths: The number of steps that each stage is to train.
+        cursor: Where training stands.
+
+    Examples:
+        >>> explain_short([6, 6], Cursor(stage=1, index=1, step=3))
+        'stage 0 has ended after 2 of 6 steps'
+    """
+    trained, wanted = cursor.step - cursor.index, sum(lengths[: cursor.stage])
+    if trained >= wanted:
+        return None
+    ended = "stage 0 has" if cursor.stage == 1 else f"stages 0 to {cursor.stage - 1} have"
+    return f"{ended} ended after {trained} of {wanted} steps"
 
 
 def find_data_changes(run: Run, lock: Mapping[str, Any]) -> list[Change]:

@@ -13,7 +13,7 @@ from modkit.models.player import Player
 from modkit.specs.settings import PlayerSettings, PowerAverage, Settings, Stage
 from modkit.training.ownership import collect_modules, collect_trained
 
-__all__ = ["StageSchedule", "check_trainable", "match_names", "schedule_stages", "select_settings"]
+__all__ = ["StageSchedule", "check_trainable", "count_steps", "match_names", "schedule_stages", "select_settings"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,14 @@ def check_trainable(model: Model, stage: StageSchedule) -> None:
         reason = f"no parameters to train and no buffers in {', '.join(paths)}"
         expected = "training expects stages with something to train"
         raise SpecError(Problem("", f"{expected}, got one of {names} with {reason}"))
+
+
+def count_steps(model: Model, stages: Sequence[StageSchedule]) -> list[int]:
+    """Counts the steps that each stage trains: none without parameters, for to prepare it is all of its training."""
+    return [
+        stage.steps if any(collect_trained(collect_modules(model, player)) for player in stage.players) else 0
+        for stage in stages
+    ]
 
 
 def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:

@@ -47,10 +47,19 @@ from modkit.specs.overrides import apply
 from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
-from modkit.training.changes import Change, Written, check_steps, find_changes, find_data_changes, update_spec
+from modkit.training.changes import (
+    Change,
+    Written,
+    check_steps,
+    explain_short,
+    find_changes,
+    find_data_changes,
+    update_spec,
+)
+from modkit.training.cursor import Cursor
 from modkit.training.freezing import describe_untrained, find_frozen_by_hand, freeze
 from modkit.training.interruption import Stopped
-from modkit.training.schedule import check_trainable, schedule_stages
+from modkit.training.schedule import check_trainable, count_steps, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
 
 __all__ = ["execute", "open_before", "train"]
@@ -228,10 +237,18 @@ def execute(
                 trainer = Trainer(model, data, settings, engine, run, callbacks, shown, watch)
                 if before:
                     lengths = [stage.steps for stage in schedule_stages(model, stated)]
-                    trainer.resume(
-                        partial(_exchange, model, before, report.plan, changes),
-                        partial(check_steps, before, report.plan, changes, stated.stages, lengths),
-                    )
+                    wanted = count_steps(model, trainer.stages)
+
+                    def check_position(cursor: Cursor) -> None:
+                        check_steps(before, report.plan, changes, stated.stages, lengths, cursor)
+                        if engine.rank == 0 and (short := explain_short(wanted, cursor)):
+                            _logger.warning(
+                                "%s: %s, and is not resumed in them; to train them all, branch from an earlier "
+                                "checkpoint or overwrite the run",
+                                *(before.path, short),
+                            )
+
+                    trainer.resume(partial(_exchange, model, before, report.plan, changes), check_position)
                 step = trainer.resume()
                 if changes or run.half_revised:
                     run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)

@@ -266,6 +266,22 @@ def test_steps_that_an_ended_stage_shares_are_not_lowered(tmp_path: Path) -> Non
     trained(run.path, "train.stages[1].steps=5", spec=shared, resume=True)
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_stages_that_steps_cut_short_are_warned_of(
+    number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fault: a stage that `--steps` had ended early stayed short without a word."""
+    stages = ", ".join(["{players: ['*'], steps: 3}"] * number)
+    spec = Spec.from_yaml(TEXT.replace("{steps: 4, b", f"{{stages: [{stages}], b"))
+    run = trained(tmp_path / "run", spec=spec, steps=1)
+    trained(run.path, spec=spec, steps=1, resume=True)
+    assert not caplog.messages
+    trained(run.path, spec=spec, steps=2, resume=True)
+    ended = {2: "stage 0 has ended after 1 of 2 steps", 3: "stages 0 to 1 have ended after 2 of 4 steps"}[number]
+    remedy = "and is not resumed in them; to train them all, branch from an earlier checkpoint or overwrite the run"
+    assert caplog.messages == [f"{run.path}: {ended}, {remedy}"]
+
+
 MEASURED = ("evaluate={metrics: [fd], num: 16}",)
 
 

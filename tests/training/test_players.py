@@ -15,7 +15,7 @@ from modkit.nn.magnitude import UnitConv
 from modkit.specs.settings import Term
 from modkit.training.ownership import collect_modules
 from modkit.training.players import PlayerState, make_player_states, strip_scope, take_turn, weigh_losses
-from modkit.training.schedule import match_names, schedule_stages
+from modkit.training.schedule import count_steps, match_names, schedule_stages
 from tests.play import MLP, digits, spec, trainer, turn
 
 VQGAN = use("autoencoder", **MLP, critic=use("mlp", width=8, depth=1), critic_start=3)
@@ -84,6 +84,14 @@ def test_the_natural_game_is_the_model_s_own_with_the_settings_steps():
     played = schedule_stages(model, settings)
     assert names(played) == [["autoencoder/autoencoder", "autoencoder/critic"], ["prior/denoiser"]]
     assert [(stage.steps, stage.ema) for stage in played] == [(7, 0.5)] * 2
+
+
+def test_a_stage_without_parameters_has_no_steps_to_train():
+    model, settings = made(LDM, steps=7)
+    played = schedule_stages(model, settings)
+    assert count_steps(model, played) == [7, 7]
+    model.autoencoder.requires_grad_(False)
+    assert count_steps(model, played) == [0, 7]
 
 
 def test_stages_choose_players_by_pattern_in_the_model_s_order():
