@@ -40,7 +40,8 @@ class Stacked:
         seed: Seed of which samples make a stack.
 
     Raises:
-        ValueError: If the data have no channels or no labels, or are a stream, or a number is below 1.
+        ValueError: If the data have no channels, no labels or no samples in the split `train` or `test`, or are a
+            stream, or a number is below 1.
 
     Examples:
         >>> from modkit.data import Digits
@@ -67,6 +68,9 @@ class Stacked:
             raise ValueError(f"Stacked expects depth, num and num_test of at least 1, got {depth}, {num}, {num_test}")
         if len(x.shape) < 2 or labels is None or labels.classes is None or labels.shape:
             raise ValueError(f"Stacked expects data with channels and labels, got {x} with {sorted(self.data.fields)}")
+        for split in ("train", "test"):
+            if not self.data.splits.get(split):
+                raise ValueError(f"Stacked expects samples in the split {split}, got none")
         self.x = replace(x, shape=(depth * x.shape[0], *x.shape[1:]))
         self.classes = labels.classes
         self.fields = {"labels": TensorType((), classes=labels.classes**depth)}

@@ -16,6 +16,13 @@ def digits():
     return Digits(size=8)
 
 
+def keep(splits):
+    """Digits of which only some samples are known, by split."""
+    data = digits()
+    data.splits = splits
+    return data
+
+
 def test_channels_are_samples_and_their_labels_are_the_digits_of_the_label():
     data, singles = Stacked(data=digits, num=300, num_test=50), digits()
     for split in ("train", "test"):
@@ -63,6 +70,8 @@ def test_all_classes_of_the_data_are_found_by_the_features_that_it_names():
 
 test_refuses = refusals(
     (lambda: Stacked(data=Ring), "Stacked expects data with channels and labels, got 2 unbounded"),
+    (lambda: Stacked(data=lambda: keep({"train": 8, "test": 0})), "expects samples in the split test, got none"),
+    (lambda: Stacked(data=lambda: keep({"train": 8})), "expects samples in the split test, got none"),
     (lambda: Stacked(data=digits, depth=0), "at least 1, got 0"),
     (lambda: Stacked(data=digits, num=2).read("valid", [0], Rng(0)), "Stacked expects a split of"),
 )
