@@ -23,11 +23,13 @@ class Archive(Pictures):
     The largest square of a picture is resized to `size`. Nothing is unpacked: where each picture begins is found once,
     and kept in the cache folder. Labels are those of `dataset.json` in a ZIP archive (EDM's), or of `KEY.cls` or
     `KEY.json` beside `KEY.jpg` in a tar archive (webdataset's); without any, the folders in a single archive are the
-    classes if there are two or more and every picture is in one of them.
+    classes if there are two or more and every picture is in one of them. In a tar archive, `KEY.mask.jpg` beside
+    `KEY.jpg` or labels is passed over with a notice.
 
     Args:
         root: The archive, or a folder of archives (shards). Hidden members are ignored. If there are both folders
-            `train` and `test`, in the archive or of archives, they are the splits.
+            `train` and `test`, in the archive or of archives, they are the splits; `val`, `validation` or `valid` are
+            in the place of `test` where there is none.
         test: Share of the pictures in the test split, in [0, 1), if no folders define splits.
         label: Name of the class in `KEY.json`.
 

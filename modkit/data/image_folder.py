@@ -15,8 +15,8 @@ class ImageFolder(Pictures):
 
     Args:
         root: The folder. Pictures may be at any depth; hidden files and folders are ignored. If it has both subfolders
-            `train` and `test`, they are the splits. Subfolders are the classes if there are two or more and every
-            picture is in one of them.
+            `train` and `test`, they are the splits; `val`, `validation` or `valid` are in the place of `test` where
+            there is none. Subfolders are the classes if there are two or more and every picture is in one of them.
         test: Share of the pictures in the test split, in [0, 1), if the folder does not define splits.
 
     Raises:

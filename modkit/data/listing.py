@@ -1,15 +1,16 @@
 """The pictures in a folder or other store, with their splits and classes.
 
-If both `root/train` and `root/test` exist, they are the splits. Otherwise a picture belongs to the test split if the
-hash of its relative path is below `test`, so adding pictures moves no other picture. If every picture is in a subfolder
-of its split, and there are at least two such subfolders, their sorted names are the classes.
+If both `root/train` and `root/test` exist, they are the splits; where there is no `root/test`, `root/val`,
+`root/validation` or `root/valid` is the test split. Otherwise a picture belongs to it if the hash of its relative path
+is below `test`, so adding pictures moves no other picture. If every picture is in a subfolder of its split, and there
+are at least two such subfolders, their sorted names are the classes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
@@ -23,10 +24,13 @@ from modkit.data.names import Names
 from modkit.data.store import Folder, Store
 from modkit.runs.cache import compute_once
 
-__all__ = ["SUFFIXES", "Listing", "find_classes", "list_pictures", "split_pictures"]
+__all__ = ["SUFFIXES", "Listing", "choose_folders", "find_classes", "list_pictures", "split_pictures"]
 
 SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
 """How the names of pictures end, in lower case."""
+
+_HELD_OUT = ("test", "val", "validation", "valid")
+"""Names of the folder of the test split; the first that is there is it."""
 
 
 class Listing(Names):
@@ -65,7 +69,7 @@ def list_pictures(root: str, test: float) -> dict[str, Listing]:
 
     Args:
         root: The folder.
-        test: Share of pictures in the test split, if the folder does not have `train` and `test`.
+        test: Share of pictures in the test split, if the folder does not define splits.
 
     Raises:
         ValueError: If there is no such folder.
@@ -77,9 +81,25 @@ def list_pictures(root: str, test: float) -> dict[str, Listing]:
     return _unpack(compute_once(name, lambda: _pack(_list_splits(folder, test))))
 
 
+def choose_folders(has: Callable[[str], bool]) -> dict[str, str]:
+    """Chooses the folders that are the splits `train` and `test`, or none.
+
+    Args:
+        has: Whether there is a folder of a name.
+
+    Examples:
+        >>> choose_folders(lambda name: name in ("train", "val"))
+        {'train': 'train', 'test': 'val'}
+        >>> choose_folders(lambda name: name in ("cat", "dog"))
+        {}
+    """
+    held_out = next(filter(has, _HELD_OUT), None)
+    return {"train": "train", "test": held_out} if held_out and has("train") else {}
+
+
 def _list_splits(folder: bytes, test: float) -> dict[str, Listing]:
-    own = {split: os.path.join(folder, split.encode()) for split in ("train", "test")}
-    if all(map(os.path.isdir, own.values())):
+    chosen = choose_folders(lambda name: os.path.isdir(os.path.join(folder, name.encode())))
+    if own := {split: os.path.join(folder, name.encode()) for split, name in chosen.items()}:
         return {split: Listing(Folder(path), sorted(_walk(path, b"", ()))) for split, path in own.items()}
     return split_pictures(Folder(folder), sorted(_walk(folder, b"", ())), test)
 

@@ -2,13 +2,16 @@
 
 A `.zip` may have EDM's `dataset.json`, `{"labels": [[name, class], …]}`. In a `.tar` named as webdataset's, files of
 one sample share a key, the name up to the first dot of its last part: a picture `KEY.jpg` has its class in `KEY.cls`,
-or in `KEY.json` under a given name. An archive that is compressed as a whole (`.tar.gz`) cannot be read at random.
+or in `KEY.json` under a given name, and beside either `KEY.mask.jpg` is passed over. Where a key has no file with one
+dot, its pictures are those of a `.zip`, samples of their own. An archive that is compressed as a whole (`.tar.gz`)
+cannot be read at random.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import struct
 import tarfile
@@ -37,6 +40,8 @@ _DAMAGE = (
     *(OSError, ValueError, EOFError, OverflowError, MemoryError, KeyError, RuntimeError),
 )
 """What reading the list of a damaged archive may raise."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Member(NamedTuple):
@@ -71,7 +76,7 @@ def read_members(file: BinaryIO, path: str, label: str) -> list[Member]:
             label that is no class.
     """
     try:
-        members = list(_read_zip(file) if path.lower().endswith(".zip") else _read_tar(file, label))
+        members = list(_read_zip(file) if path.lower().endswith(".zip") else _read_tar(file, path, label))
         end = file.seek(0, os.SEEK_END)
         for member in members:
             name = os.fsdecode(member.name)
@@ -149,8 +154,9 @@ def _is_pair(pair: Any) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
 
 
-def _read_tar(file: BinaryIO, label: str) -> Iterator[Member]:
+def _read_tar(file: BinaryIO, path: str, label: str) -> Iterator[Member]:
     found: list[Member] = []
+    samples: set[str] = set()  # keys of files with one dot, beside which others are no pictures of their own
     labels: dict[str, int] = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
@@ -159,7 +165,9 @@ def _read_tar(file: BinaryIO, label: str) -> Iterator[Member]:
             key, suffix = _split_name(name)
             if not member.isreg():
                 continue
-            if "." not in suffix and _is_picture(name):
+            if "." not in suffix:
+                samples.add(key)
+            if _is_picture(name):
                 if member.issparse():
                     raise ValueError(f"{name!r} is a sparse file, which cannot be read at random")
                 found.append(Member(os.fsencode(name), member.offset_data, member.size))
@@ -167,8 +175,20 @@ def _read_tar(file: BinaryIO, label: str) -> Iterator[Member]:
                 number = read_class({suffix: _read_small(archive, member)}, label, name)
                 if number is not None and (suffix == "cls" or key not in labels):
                     labels[key] = number
+    passed: list[str] = []
     for picture in found:
-        yield picture._replace(label=labels.get(_split_name(os.fsdecode(picture.name))[0], UNKNOWN))
+        name = os.fsdecode(picture.name)
+        key, suffix = _split_name(name)
+        if "." in suffix and key in samples:
+            passed.append(name)
+        else:
+            yield picture._replace(label=labels.get(key, UNKNOWN))
+    if passed:
+        _logger.warning(
+            "%s: passed over %d pictures such as %r, which by webdataset's names belong to other files of their "
+            "samples; put pictures with dots in their names into a .zip",
+            *(path, len(passed), passed[0]),
+        )
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -112,9 +112,10 @@ def test_folders_in_an_archive_are_classes_unless_a_file_of_labels_gives_none(tm
     assert Archive(root=str(tmp_path / "none"), test=0.0).classes == (), "nor the names of several archives"
 
 
+@pytest.mark.parametrize("held_out", ["test", "val"])
 @pytest.mark.parametrize("inside", [True, False], ids=["in an archive", "of archives"])
-def test_train_and_test_are_the_splits(tmp_path, inside):
-    chosen = {split: dict(list(PICTURES.items())[start::2]) for start, split in enumerate(("train", "test"))}
+def test_train_and_test_or_val_are_the_splits(tmp_path, inside, held_out):
+    chosen = {split: dict(list(PICTURES.items())[start::2]) for start, split in enumerate(("train", held_out))}
     if inside:
         members = {f"{split}/{name}": one for split, each in chosen.items() for name, one in each.items()}
         root = write_archive(tmp_path / "x.zip", {**members, "cover.png": PICTURES["00.png"]})
@@ -124,8 +125,25 @@ def test_train_and_test_are_the_splits(tmp_path, inside):
             write_tar(tmp_path / split / "1.tar", each)
     data = Archive(root=root, size=7, test=0.9)
     assert data.splits == {"train": 6, "test": 6}
-    for split, each in chosen.items():
+    for split, each in zip(("train", "test"), chosen.values(), strict=True):
         assert [os.path.basename(name.decode()) for name in data._listings[split]] == list(each)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_dots_in_the_names_of_pictures(tmp_path, caplog, kind):
+    """The fault: a .tar dropped them without a word."""
+    names = ("a.png", "b.1.png", "c.2024.01.png", "c.2024.02.png", "d.v1/e.png")
+    write = write_tar if kind == "tar" else write_archive
+    root = write(tmp_path / f"x.{kind}", dict.fromkeys(names, PICTURES["00.png"]))
+    assert Archive(root=root, test=0.0).splits["train"] == len(names) and not caplog.messages
+
+
+def test_other_pictures_of_a_sample_are_passed_over_with_a_notice(tmp_path, caplog):
+    members = {"0.png": b"", "0.seg.png": b"", "1.cls": b"2", "1.left.png": b"", "1.right.png": b""}
+    root = write_tar(tmp_path / "x.tar", {**members, "0.png": PICTURES["00.png"]})
+    assert Archive(root=root, test=0.0).splits["train"] == 1
+    (message,) = caplog.messages
+    assert f"{root}: passed over 3 pictures such as '0.seg.png'" in message
 
 
 def test_hidden_members_and_other_files_are_left_out(tmp_path):

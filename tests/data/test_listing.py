@@ -67,6 +67,16 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
     assert listings["test"].find_labels(classes).tolist() == [1]
 
 
+@pytest.mark.parametrize("name", ["val", "validation", "valid"])
+def test_a_folder_for_validation_is_the_test_split_where_there_is_none(tmp_path, name):
+    """The fault: ImageNet's layout was trained on whole, with `train` and `val` as the classes."""
+    root = touch(tmp_path, "train/cat/1.png", "train/dog/2.png", f"{name}/dog/3.png")
+    listings = list_pictures(root, 0.0)
+    assert list(listings["train"]) == [b"cat/1.png", b"dog/2.png"] and list(listings["test"]) == [b"dog/3.png"]
+    touch(tmp_path, "test/cat/4.png")
+    assert list(list_pictures(root, 0.0)["test"]) == [b"cat/4.png"]
+
+
 @pytest.mark.parametrize(
     ("paths", "classes"),
     [
