@@ -22,7 +22,7 @@ class TensorBoard:
 
     Losses have tags such as `stage-0/player/term`, scores `scores/NAME`, grids `samples`. A resumed run writes another
     file, and TensorBoard shows both as one curve: the steps between the checkpoint and the interruption are the same in
-    both.
+    both. A run that begins anew in the directory of another, overwritten one removes the events of that.
 
     Args:
         folder: Folder for the events, inside the run's directory.
@@ -60,6 +60,9 @@ class TensorBoard:
         for name in Path(self._folder).parts:
             path = path / name
             make_own_folder(path)
+        if not (run.kept or run.read_metrics()):  # what `--overwrite` leaves is not this run's
+            for file in path.glob("events.out.tfevents.*"):
+                file.unlink()
         self._writer = self._factory(str(path))
 
     def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:

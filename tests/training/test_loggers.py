@@ -19,8 +19,31 @@ def read(folder):
     return accumulator
 
 
+def stand_in(path, kept=()):
+    """A run that begins, or one that goes on from checkpoints."""
+    return SimpleNamespace(path=path, kept=kept, read_metrics=list)
+
+
+def log_step(run, value):
+    logger = TensorBoard()
+    logger.run_started(run)
+    logger.step_done(run, 0, 1, {"vae/nll": value})
+    logger.run_finished(run, None)
+
+
+def test_events_of_an_overwritten_run_are_removed_and_those_of_a_resumed_one_stay(tmp_path):
+    """The fault: they were shown as one curve with those of the new run."""
+    log_step(stand_in(tmp_path), 1.0)
+    (tmp_path / "tensorboard" / "note.txt").touch()
+    for kept, number in ((["step-00000001"], 2), ([], 1)):
+        log_step(stand_in(tmp_path, kept), 2.0)
+        assert len(list((tmp_path / "tensorboard").glob("events.*"))) == number
+    assert [e.value for e in read(tmp_path / "tensorboard").Scalars("stage-0/vae/nll")] == [2.0]
+    assert (tmp_path / "tensorboard" / "note.txt").exists()
+
+
 def test_events_hold_what_was_logged(tmp_path):
-    run, logger = SimpleNamespace(path=tmp_path), TensorBoard()
+    run, logger = stand_in(tmp_path), TensorBoard()
     logger.run_started(run)
     for step in range(3):
         losses = {
@@ -47,7 +70,7 @@ def test_events_hold_what_was_logged(tmp_path):
 
 
 def test_grey_grids_and_thinned_losses(tmp_path):
-    run, logger = SimpleNamespace(path=tmp_path), TensorBoard(folder="events", every=3)
+    run, logger = stand_in(tmp_path), TensorBoard(folder="events", every=3)
     logger.run_started(run)
     for step in range(7):
         logger.step_done(run, 0, step, {"vae/nll": float(step)})
