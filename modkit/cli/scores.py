@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,8 @@ def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options
             "evaluate expects a RUN with --per-class, --checkpoint, --locked or --compile, got folders or files"
         )
     else:
+        if target is not None:
+            _check_statistics(target, {"train": of_files["train"], **options})
         if options["features"] is None and find_inception() is None:
             choices = "pixels, random-conv, classifier:FILE, …"
             raise ValueError(
@@ -97,7 +99,8 @@ def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options
             found = compute_statistics(of_files["real"], **of_images)
             if find_rank() == 0:
                 save_statistics(Path(target), found)
-                echo(f"mean and covariance of {found.count} samples: {target}")
+                text = f"mean and covariance of {found.count} samples: {target}"
+                print_result({"count": found.count, "path": target}, as_json, [text])
             return
         report = evaluate(**of_files, **options)
     if find_rank() == 0:
@@ -153,6 +156,15 @@ def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, 
     echo(f"sweep: {done.path}" + (f", page: {done.page}" if done.page else ""))
     if done.failures:
         raise SystemExit(1)
+
+
+def _check_statistics(target: str, options: Mapping[str, Any]) -> None:
+    """Checks the file of --save-statistics, and that no option is given that has no effect on it."""
+    if Path(target).suffix != ".npz":
+        raise ValueError(f"--save-statistics expects a file ending in .npz, got {target}")
+    names = {"train": "--train", "metrics": "--metrics", "k": "-k", "seed": "--seed", "precision": "--precision"}
+    if given := [flag for name, flag in names.items() if options[name]]:
+        raise ValueError(f"--save-statistics expects none of {', '.join(names.values())}, got {', '.join(given)}")
 
 
 def _split_names(given: str | None) -> list[str] | None:

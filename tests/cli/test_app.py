@@ -188,6 +188,15 @@ def test_check_prints_the_graph_and_writes_nothing(here):
     assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml"]
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_check_draws_the_model_and_its_json_stays_alone(here, options):
+    """The fault: the path of the drawing was printed below the JSON."""
+    text, said = run("check", "tiny.yaml", "--graph", "g.svg", *options)
+    assert "graph: g.svg" in (said if options else text) and b"<svg" in (here / "g.svg").read_bytes()
+    if options:
+        assert json.loads(text)["parameters"] > 0
+
+
 @pytest.mark.parametrize("command", ["check", "train"])
 @pytest.mark.parametrize(
     "arguments, message",

@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Semaphore
@@ -104,7 +106,7 @@ def test_statistics_stand_in_for_the_data(floats, tmp_path):
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    run("--real", real, "--save-statistics", saved)
+    assert json.loads(run("--real", real, "--save-statistics", saved, "--json")) == {"count": 24, "path": saved}
     plain, given = (
         json.loads(run("--real", path, "--fake", fake, "--metrics", "fd", "--json"))["scores"]["FD (random-conv:0)"]
         for path in (real, saved)
@@ -114,6 +116,24 @@ def test_statistics_stand_in_for_the_data(floats, tmp_path):
     check_refusal("got mean and covariance, which `kd` cannot use", evaluate, saved, fake, "random-conv", ["kd"])
     (tmp_path / "bad.npz").write_bytes(b"PK")
     check_refusal("expected `mu` and `sigma`", evaluate, tmp_path / "bad.npz", fake, "random-conv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("s.npz", "--metrics", "fd", "--seed", "3"), "expects none of --train, .*, got --metrics, --seed"),
+        (("s.npz", "--train", "t.npy", "-k", "3"), "got --train, -k"),
+        (("s.npz", "--precision", "bf16"), "got --precision"),
+        (("s.txt",), r"expects a file ending in .npz, got .*s\.txt"),
+    ],
+)
+def test_options_that_statistics_have_no_use_for_are_refused(floats, tmp_path, options, message):
+    """The fault: they were ignored, and a file of another ending written."""
+    np.save(tmp_path / "real.npy", floats[0].numpy())
+    target = ["--save-statistics", str(tmp_path / options[0]), *options[1:]]
+    done = CliRunner().invoke(app, ["evaluate", "--features", "pixels", "--real", str(tmp_path / "real.npy"), *target])
+    assert done.exit_code == 2 and re.search(f"--save-statistics .*{message}", done.stderr), done.output
+    assert os.listdir(tmp_path) == ["real.npy"]
 
 
 def test_k_reaches_the_metrics_of_neighbours(floats):
