@@ -30,13 +30,17 @@ from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS
 from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
+from modkit.specs.event import write_types
+from modkit.specs.node import Node
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Stage
 from modkit.specs.spec import Spec
 from modkit.specs.tree import strip_parts
 from modkit.training.cursor import Cursor
+from modkit.types import TensorType
 
 __all__ = ["Change", "Written", "check_steps", "explain_short", "update_spec", "find_changes", "find_data_changes"]
+__all__ += ["find_type_changes"]
 
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
@@ -201,6 +205,21 @@ def find_data_changes(run: Run, lock: Mapping[str, Any]) -> list[Change]:
     if all(run.lock[name] == lock[name] for name in known):
         return []
     return [Change("data", *(_describe_data({name: one[name] for name in known}) for one in (run.lock, lock)))]
+
+
+def find_type_changes(run: Run, x: TensorType, fields: Mapping[str, TensorType]) -> list[Change]:
+    """Finds how the types of a run's data differ from those that its model was made for.
+
+    Args:
+        run: The run; of one by an earlier version, whose lock has no types, nothing is known.
+        x: The type of a sample now.
+        fields: The types of its fields now.
+    """
+    then = run.lock.get("x")
+    if not isinstance(then, dict):
+        return []
+    found = compare_trees((Node(then), Node(write_types(x, fields))))
+    return [Change(join(path), *map(format_value, values)) for path, values in found if path != ("std",)]
 
 
 def _refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:

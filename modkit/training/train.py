@@ -54,6 +54,7 @@ from modkit.training.changes import (
     explain_short,
     find_changes,
     find_data_changes,
+    find_type_changes,
     update_spec,
 )
 from modkit.training.cursor import Cursor
@@ -377,8 +378,10 @@ def _check_state(run: Run, report: Checked) -> None:
     if then is None:
         return
     if changed := drop_sampling((key for key in {**then, **now} if then.get(key) != now.get(key)), report.plan):
-        reasons = "; ".join(suggest_remedies(run, keys=changed))
-        raise ValueError(f"{run.path} has weights that do not fit the model: {', '.join(changed[:8])}; {reasons}")
+        types = ", ".join(map(str, find_type_changes(run, report.x, report.fields)))
+        reasons = [f"its data have changed ({types}): train a new run"] if types else []
+        what = "; ".join([", ".join(changed[:8]), *reasons, *suggest_remedies(run, keys=changed)])
+        raise ValueError(f"{run.path} has weights that do not fit the model: {what}")
 
 
 def _exchange(

@@ -184,6 +184,22 @@ def test_other_data_are_warned_of_and_recorded_once(tmp_path: Path, caplog: pyte
     assert len(caplog.messages) == 1
 
 
+def test_data_of_other_types_are_named_where_the_weights_do_not_fit(tmp_path: Path) -> None:
+    """The fault: the refusal was cut off behind the names of the weights."""
+    files = {name: tmp_path / f"{name}.npy" for name in ("x", "labels")}
+    np.save(files["x"], np.random.default_rng(0).standard_normal((64, 2)).astype(np.float32))
+    np.save(files["labels"], np.arange(64) % 2)
+    data = use("array", path=str(files["x"]), fields={"labels": str(files["labels"])})
+    spec = SPEC.with_value("data", data).with_value("model.conditioner", "label")
+    run = trained(tmp_path / "run", spec=spec, steps=2)
+    np.save(files["labels"], np.arange(64) % 3)
+    before = contents(run.path)
+    cause = r"its data have changed \(fields.labels.classes was 2, now 3\): train a new run$"
+    with pytest.raises(ValueError, match=rf"has weights that do not fit the model: conditioner\..*; {cause}"):
+        trained(run.path, spec=spec, resume=True)
+    assert contents(run.path) == before
+
+
 def test_other_tensors_are_warned_of_and_those_of_an_older_lock_are_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
