@@ -247,7 +247,7 @@ def _make_sources(found: Opened, model: Model, options: Options, precision: Prec
     """Makes the sources for a run's metrics: training images, held-out images, and the Model's samples."""
     data, splits = found.data, found.data.splits
     if few := explain_few(splits):
-        raise ValueError(f"evaluate {few}")
+        raise ValueError(f"evaluate: {few}")
     stated = found.evaluation.num if found.evaluation else None
     count = choose_num(options.num or stated, splits)
     held = from_data(data, "test", "held-out images", _choose(data, "test", count))

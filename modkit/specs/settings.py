@@ -185,7 +185,7 @@ class Evaluation:
         metrics: The metrics; by default every usual one that fits.
         num: Number of samples on each side; by default the whole test split, up to 10,000.
         precision: What samples are computed in, as in `train`; features and metrics are computed in float32 at least.
-        watch: Scores during training.
+        watch: Scores during training; the only ones of data with fewer than two held-out samples.
     """
 
     features: Slot[FeatureExtractor] | None = None

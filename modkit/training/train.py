@@ -244,8 +244,8 @@ def execute(
                         check_steps(before, report.plan, changes, stated.stages, lengths, cursor)
                         if engine.rank == 0 and (short := explain_short(wanted, cursor)):
                             _logger.warning(
-                                "%s: %s, and is not resumed in them; to train them all, branch from an earlier "
-                                "checkpoint or overwrite the run",
+                                "%s: %s, and is not resumed there; to train in full, branch from a "
+                                "checkpoint of such a stage or overwrite the run",
                                 *(before.path, short),
                             )
 

@@ -191,7 +191,7 @@ def test_what_was_watched_stays_where_nothing_is_held_out(tmp_path, caplog):
     run = modkit.train(spec, tmp_path / "run")
     assert run.finished and not read_reports(run.path) and FEW in caplog.text
     assert sum("scores" in row for row in run.read_metrics()) == 2
-    check_refusal(f"evaluate {FEW}", evaluate_run, run)
+    check_refusal(f"evaluate: {FEW}", evaluate_run, run)
 
 
 def test_tensors_can_be_watched(tmp_path, caplog):
