@@ -39,8 +39,16 @@ from modkit.specs.tree import strip_parts
 from modkit.training.cursor import Cursor
 from modkit.types import TensorType
 
-__all__ = ["Change", "Written", "check_steps", "explain_short", "update_spec", "find_changes", "find_data_changes"]
-__all__ += ["find_type_changes"]
+__all__ = [
+    "Change",
+    "Written",
+    "check_steps",
+    "explain_short",
+    "find_changes",
+    "find_data_changes",
+    "find_type_changes",
+    "update_spec",
+]
 
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
