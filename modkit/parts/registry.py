@@ -137,7 +137,7 @@ class Registry:
         if entry := self._entries.get((kind, name)):
             return entry
         names = [known for of, known in self._entries if of == kind]
-        hint = suggest(name, names, "; ")
+        hint = "; null leaves an optional slot empty" if name == "none" else suggest(name, names, "; ")
         plugin = name.partition("/")[0] if "/" in name else None
         for state in self.plugins:
             if plugin in (state.name, state.full_name) and state.status != "ok":

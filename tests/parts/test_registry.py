@@ -285,6 +285,7 @@ def test_find_names_the_nearest_and_says_what_became_of_a_failed_plugin(site):
     for kind, name, message in (
         ("samplr", "ddim", r"unknown kind 'samplr'; did you mean 'sampler'\?; there are: .*encoder"),
         ("sampler", "ddmi", r"no sampler is called 'ddmi'; did you mean 'ddim'\?; there are: acme/fast"),
+        ("sampler", "none", r"no sampler is called 'none'; null leaves an optional slot empty; there are: acme/fast"),
         ("sampler", "fast", r"no sampler is called 'fast'; did you mean 'acme/fast'\?"),
         ("sampler", "bad/fast", r"'bad/fast'.*plug-in bad is failed: RuntimeError: no luck"),
     ):
