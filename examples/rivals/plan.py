@@ -63,8 +63,7 @@ _BRIEF = (  # steps take five times as long, so there are few of them: smaller o
     "model.weights={class: 0.2}",
     "model.z_dim=16",
 )
-_FEW = ("dcgan.yaml", "data={use: subset, data: {use: digits, size: 8}, num: 300}")
-_ADA = (*_FEW, "model.augment={use: ada, groups: [geometry]}")
+_FEW = ("stylegan2-ada.yaml", "data={use: subset, data: {use: digits, size: 8}, num: 300}")
 
 
 def _size(generator: int, discriminator: int) -> tuple[str, str]:
@@ -81,6 +80,6 @@ PLANS = {
             {"DCGAN": ("dcgan.yaml", _FASHION), "AC-GAN": ("ac-gan.yaml", _FASHION, *_size(28, 30), *_BRIEF)},
             num=5000,
         ),
-        Plan("gans-few", {"DCGAN": _FEW, "ADA": _ADA}, seconds=600.0, num=360, split="test"),
+        Plan("gans-few", {"StyleGAN2": (*_FEW, "model.augment=null"), "StyleGAN2-ADA": _FEW}, num=360, split="test"),
     )
 }
