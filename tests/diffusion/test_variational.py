@@ -6,7 +6,7 @@ from torch.distributions import Normal, kl_divergence
 
 from modkit.diffusion.gaussian import add_noise, posterior
 from modkit.diffusion.parametrizations import EpsLearned
-from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, Table
+from modkit.diffusion.schedules import EDM, VP, Cosine, Flow, Linear, Table, find_noise_range
 from modkit.diffusion.variational import variational_bound
 from modkit.rng import Rng
 from modkit.types import Denoised
@@ -80,8 +80,10 @@ def shares(schedule):
     """The probability with which each step but the first is drawn, and the middle of its interval of shares."""
     alpha, sigma = schedule.scales(torch.arange(1, schedule.num + 1).double() / schedule.num)
     snr = (alpha / sigma) ** 2
-    share = (snr[:-1] - snr[1:]) / (1 + snr[1:]) if len(snr) > 1 else torch.ones(1).double()
-    share = share / share.sum()
+    if len(snr) == 1:
+        return torch.ones(1).double(), torch.full((1,), 0.5).double()
+    white, eps = (-snr.diff() / by for by in (1 + snr[1:], snr[1:]))
+    share = 0.9 * white / white.sum() + 0.1 * eps / eps.sum()
     return share, share.cumsum(0) - share / 2
 
 
@@ -121,6 +123,41 @@ def test_without_a_table_it_is_the_integral_over_all_noise():
 
     torch.testing.assert_close(bound, torch.stack([ends(one) for one in x]), rtol=0, atol=1e-5)
     assert -DATA.entropy() - 0.01 < bound.mean() < -DATA.entropy()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Linear(), Cosine(), Cosine(num=40), EDM(), EDM(sigma_min=1e-6, sigma_max=1e6), VP(), Flow()],
+    ids=["linear", "cosine", "cosine of 40", "edm", "edm of all levels", "vp", "flow"],
+)
+def test_errors_of_eps_count_where_hardly_any_signal_is_left(schedule):
+    """The fault: the last step of `cosine` had half of the sum and a share of 2e-7, so the bound was too high."""
+    err, x = 0.1, torch.zeros(4000, 1, dtype=torch.float64)
+    bound = variational_bound(schedule, lambda x_t, t: Denoised(errs(schedule, x_t, t, err)), x, 1, Rng(0))
+    low, high = find_noise_range(schedule)
+    total = math.log(high / low)
+    if schedule.num is not None:
+        levels = torch.arange(1, schedule.num + 1).double() / schedule.num
+        alpha, sigma = schedule.scales(levels)
+        ratios = (sigma / alpha) ** 2
+        total = float((ratios[1:] / ratios[:-1] - 1).sum() / 2)
+    want = -(err**2) * (total + 0.5) - math.log(low) - math.log(2 * math.pi) / 2
+    assert float(bound.mean()) == pytest.approx(want, abs=4 * float(bound.std()) / math.sqrt(4000))
+    assert bound.std() < 3.3 * err**2 * total  # one draw in ten has all of it, which is a deviation of 3 times the sum
+
+
+def errs(schedule, x_t, t, err):
+    """A prediction of the x_0 = 0 whose error in eps is `err`."""
+    alpha, sigma = schedule.scales(t)
+    return (err * sigma / alpha).view(-1, 1).expand_as(x_t)
+
+
+def test_no_signal_at_the_end_of_a_table_leaves_the_bound_finite():
+    schedule = Coarse(0, num=20)
+    compute = schedule.scales
+    schedule.scales = lambda t: tuple(torch.where(t == 1, end, one) for end, one in zip((0.0, 1.0), compute(t)))
+    denoise = rows(gaussian(MEAN, COV), schedule)
+    assert variational_bound(schedule, denoise, some_data(), 4, Rng(0)).isfinite().all()
 
 
 def noised(mean, cov, sigma):
