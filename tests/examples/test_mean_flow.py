@@ -9,6 +9,7 @@ from torch import nn
 
 import modkit
 from modkit import Batch, Cond, CondType, Rng, StepContext, TensorType, use
+from modkit.precision import use_precision
 from tests.diffusion.test_straightness import NUM, RING, measure
 from tests.examples.packages import check_package, find_flaws, install_package
 
@@ -114,6 +115,37 @@ def test_gradients_flow_through_the_prediction_alone(parts):
     u = model.predict((1 - t.view(-1, 1, 1)) * x + t.view(-1, 1, 1) * eps, r, t, Cond())
     expected = torch.autograd.grad((2 * error / (squares + 1e-3) * u).mean(), list(model.parameters()))
     torch.testing.assert_close(found, list(expected))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        use("unet", channels=[8, 16], blocks=1),
+        use("ncsnpp", channels=[8, 8], blocks=1, style=8),
+        use("dit", width=16, depth=1, heads=2),
+    ],
+    ids=lambda node: node.use,
+)
+def test_its_loss_under_autocast_is_that_of_float32(parts, network):
+    """The fault: the tangents of float32 met weights that autocast had narrowed, and training failed."""
+    fields = {"labels": TensorType((), classes=3)}
+    model = parts.MeanFlow(TensorType((1, 8, 8), std=0.5), fields=fields, network=network, conditioner="label")
+    batch = Batch(Rng("x").normal("x", torch.empty(4, 1, 8, 8)), {"labels": torch.arange(4) % 3})
+    found = []
+    for precision in ("float32", "bf16"):
+        with use_precision(torch.device("cpu"), precision):
+            found.append(model.losses("flow", batch, StepContext(Rng(0), training=True))["velocity"])
+    assert torch.equal(*found)
+    found[1].backward()
+
+
+def test_a_latent_that_autocast_has_narrowed_is_widened(parts):
+    model, found = parts.MeanFlow(TensorType((3,)), network=use("mlp", width=8, depth=1)), []
+    x = Rng("x").normal("x", torch.empty(4, 3)).bfloat16()
+    for one in (x.float(), x):
+        with use_precision(torch.device("cpu"), "bf16"):
+            found.append(model.losses("flow", Batch(one, {}), StepContext(Rng(0), training=True))["velocity"])
+    assert found[0] == found[1] and found[1].dtype == torch.float32
 
 
 def test_times_are_sigmoids_of_normal_draws_and_equal_in_a_share(parts):

@@ -69,7 +69,7 @@ class MeanFlow(Model):
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `velocity`, the weighted square of the error."""
-        x, rng = batch.tensor, step.rng
+        x, rng = batch.tensor.to(self.allocate(0, self.noise).dtype), step.rng  # autocast may have narrowed a latent
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         error = self.compute_error(x, rng.normal("eps", x), *self.draw_times(x, rng), cond)
         squares = error.square().flatten(1).mean(1)
@@ -95,13 +95,17 @@ class MeanFlow(Model):
         return torch.where(rng.uniform("same", t) < self.same, t, r), t
 
     def compute_error(self, x: Tensor, eps: Tensor, r: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """Computes how far u is from its target, `b ...`; no gradients flow through the target."""
+        """Computes how far u is from its target, `b ...`; no gradients flow through the target.
+
+        Autocast would narrow weights but not the tangents of what they are multiplied with, so networks run without it.
+        """
         times, span = (time.view(-1, *[1] * (x.ndim - 1)) for time in (t, t - r))
         z, v = (1 - times) * x + times * eps, eps - x
 
         def predict(z: Tensor, t: Tensor) -> Tensor:
             return self.predict(z, r, t, cond)
 
-        u, slope = torch.func.jvp(predict, (z, t), (v, torch.ones_like(t)))[:2]
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            u, slope = torch.func.jvp(predict, (z, t), (v, torch.ones_like(t)))[:2]
         error: Tensor = u - (v - span * slope).detach()
         return error
