@@ -64,13 +64,14 @@ class DenoisingGAN(Model):
         regularizers: Penalties on the discriminator at x_s (not at x_t) or on the generator, by the names of their
             terms.
         augment: Changes the pairs x_s and x_t that the discriminator judges, both alike; nothing by default.
-        conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
+        conditioner: Computes the conditions of both networks from fields, without a map, for the same reason; it is
+            trained with the generator.
         steps: Number T of steps.
         z_dim: Width of the noise.
         weights: Weights of the losses by term (`adversarial`, the generator's; `r1`, …); the default weight is 1.
 
     Raises:
-        ValueError: If `steps` is below 1.
+        ValueError: If `steps` is below 1, or a condition is a map.
 
     Examples:
         >>> x = TensorType((1, 8, 8), (-1, 1))
@@ -112,6 +113,7 @@ class DenoisingGAN(Model):
             raise kinds.Unfit("schedule", f"expected one that is not trained, since no loss here could, got {name}")
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
+        _check_no_map(cond, self.conditioner)
         cond = cond.merge(self.conditioner.type)
         self.network = network(x=x, out=x, cond=cond.merge(CondType(noise=z_dim, time=True)))
         self.discriminator = discriminator(x=x, cond=cond.merge(CondType(concat=x, time=True)))
@@ -225,6 +227,15 @@ class DenoisingGAN(Model):
     def _add_pair(self, pair: _Pair, cond: Cond) -> Cond:
         """Adds x_t and its time to the conditions, for the discriminator."""
         return cond.merge(Cond(concat=pair.x_t, time=pair.time))
+
+
+def _check_no_map(cond: CondType, conditioner: kinds.Conditioner) -> None:
+    reason = "without a map, since the discriminator is given x_t as its map, got"
+    if cond.concat is not None:
+        raise ValueError(f"DenoisingGAN expects conditions from an enclosing Model {reason} {cond}")
+    if conditioner.type.concat is not None:
+        name = type(conditioner).__name__
+        raise kinds.Unfit("conditioner", f"expected one {reason} {name}, which gives {conditioner.type}")
 
 
 class _Pair(NamedTuple):

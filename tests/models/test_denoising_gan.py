@@ -14,11 +14,11 @@ from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
 from modkit.rng import Rng
 from modkit.samplers import posterior
-from modkit.types import Batch, Cond, TensorType
+from modkit.types import Batch, Cond, CondType, TensorType
 from tests.float64 import NoFloat64
 from tests.models.test_gan import Twice
 from tests.play import digits, spec, trainer, turn
-from tests.refusals import refusals
+from tests.refusals import check_refusal, list_problems, refusals
 
 F64 = torch.float64
 MLPS = {"network": use("mlp", width=16, depth=1), "discriminator": use("mlp", width=16, depth=1)}
@@ -249,6 +249,18 @@ test_what_does_not_fit_is_refused = refusals(
     ({"sampler": use("ancestral", steps=5)}, r"expects steps in \[1, 4\] on a table of 4, got 5"),
     of=lambda slots: made(**slots),
 )
+
+
+def test_conditions_with_a_map_are_refused_where_they_come_from():
+    """The fault: the message named the model, and not why there is one map only."""
+    problems = list_problems(build, spec(game(conditioner="map"), use("corrupted", data=use("digits", size=8))))
+    reason = "without a map, since the discriminator is given x_t as its map, got"
+    found = f"model.conditioner: expected one {reason} Map, which gives concat 2×8×8 unbounded"
+    assert problems == [f"{found} (what fits there: label, none, several, vector)"]
+    check_refusal(
+        f"DenoisingGAN expects conditions from an enclosing Model {reason} concat 1×8×8 unbounded",
+        lambda: DenoisingGAN(TensorType((1, 8, 8)), CondType(concat=TensorType((1, 8, 8))), **MLPS),
+    )
 
 
 def test_it_accepts_one_continuous_tensor():

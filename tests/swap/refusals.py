@@ -378,12 +378,12 @@ _UNCONDITIONAL = ("latent", "sklearn/gaussian-mixture")
 _OF_CORRUPTED = ("super-resolution-gan", "in-painting", "latent-in-painting", "denoising")
 _CONDITIONS = {
     **{
-        f"{host}=denoising-gan": "conditions expect `concat` from one side only, got"
-        for host in (
-            "super-resolution-gan model",
-            "in-painting model",
-            "latent-in-painting model.prior",
-            "latent-cascade model.prior.level",
+        f"{host}=denoising-gan": f"{expected} without a map, since the discriminator is given x_t as its map, got {got}"
+        for host, expected, got in (
+            ("super-resolution-gan model", r"model\.conditioner: expected one", "Map"),
+            ("in-painting model", r"model\.conditioner: expected one", "Several"),
+            ("latent-in-painting model.prior", r"model\.prior\.conditioner: expected one", "Encoded"),
+            ("latent-cascade model.prior.level", "DenoisingGAN expects conditions from an enclosing Model", "concat"),
         )
     },
     **{
