@@ -36,7 +36,7 @@ from modkit.kinds import (
 )
 from modkit.types import Denoised, TensorType
 
-__all__ = ["review_coupling", "review_distilled", "review_ends", "review_guidance"]
+__all__ = ["list_asked", "review_coupling", "review_distilled", "review_ends", "review_guidance"]
 
 _LEAST_FIRST = 3.0  # deviations of the data
 _LOW_FIRST = 8.0  # likewise; below it, a warning
@@ -44,6 +44,20 @@ _MOST_LAST = 2.0  # likewise
 _FEW = 8  # steps below which networks are trained to take long ones
 _UNNAMED = ": only a network that lists its layers of self-attention offers it"
 _ASKED = 64  # times at which guidance is tried: an interval of noise levels may be short
+
+
+def list_asked(sampler: Sampler) -> Tensor:
+    """The times at which a sampler calls the denoiser, `n`, float64 on the CPU, in descending order.
+
+    Examples:
+        >>> from modkit.diffusion.schedules import EDM
+        >>> from modkit.samplers import Heun
+        >>> sampler = Heun(EDM(), TensorType((2,)), steps=2, churn=0.2)
+        >>> [[round(80 * t, 3) for t in times.tolist()] for times in (sampler.times(), list_asked(sampler))]
+        [[80.0, 2.515, 0.0], [88.0, 2.767, 2.515]]
+    """
+    of_its_own = read_extras(sampler, SamplerExtras).list_asked
+    return of_its_own() if of_its_own else sampler.times()[:-1]
 
 
 def review_ends(x: TensorType, schedule: Schedule, sampler: Sampler) -> Iterator[Note]:

@@ -338,11 +338,15 @@ class SamplerExtras:
         deterministic: Whether a sample is a function of the noise that it starts from: the steps draw nothing.
         distilled: Whether it takes each prediction for the end of a path, so that it is for networks that are trained
             to predict that, as in distillation; others predict a mean.
+        list_asked: `list_asked()` returns all times at which its steps call the denoiser, float64 on the CPU, in
+            descending order, where these are not those of `times`, such as the higher ones of steps that add noise
+            first. What cannot be asked at one of them is refused before training.
     """
 
     bounds: tuple[float, float] | Literal["range"] | None = "range"
     deterministic: bool = False
     distilled: bool = False
+    list_asked: Callable[[], Tensor] | None = None
 
 
 class Sides(Protocol):

@@ -34,7 +34,7 @@ from modkit.diffusion.review import (
     review_scale,
     review_weight,
 )
-from modkit.diffusion.sampler_review import review_coupling, review_distilled, review_ends, review_guidance
+from modkit.diffusion.sampler_review import list_asked, review_coupling, review_distilled, review_ends, review_guidance
 from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Unfit, Weight, default, read_extras
@@ -203,8 +203,8 @@ class Diffusion(Model):
         yield from review_distilled(self.sampler)
         yield from self._review_weight(drawn)
         yield from review_coupling(self.coupling, self.sampler)
-        times = self.sampler.times()[:-1].tolist()
-        yield from review_guidance(self.guidance, self.conditioner, x, times, self._list_sides())
+        asked = list_asked(self.sampler).tolist()
+        yield from review_guidance(self.guidance, self.conditioner, x, asked, self._list_sides())
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The variational bound of the ancestral chain over the whole schedule, for any sampler.

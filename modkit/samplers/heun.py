@@ -91,6 +91,12 @@ class Heun(GridSampler):
         self.noise = noise
         self.deterministic = churn == 0 or noise == 0
 
+    def list_asked(self) -> Tensor:
+        """All times at which the denoiser is called, `n`, in descending order: those to which churn raises, too."""
+        times = self.times()[:-1]
+        raised = torch.stack([self._raise_time(t) for t in times])
+        return torch.cat([raised, times[1:]]).unique().flip(0)
+
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Returns x_s; the last step, to s = 0, is one of Euler's method."""
         x_t, t = self._add_churn(x_t, t, rng)
@@ -109,11 +115,17 @@ class Heun(GridSampler):
 
     def _add_churn(self, x_t: Tensor, t: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Adds noise to x_t; returns it with its new time."""
+        raised = self._raise_time(t)
+        if raised is t:
+            return x_t, t
+        (alpha_t, sigma_t), (alpha, sigma_hat) = self.scales(t), self.scales(raised)
+        added = max((sigma_hat / alpha) ** 2 - (sigma_t / alpha_t) ** 2, 0.0) ** 0.5  # none at the end of a table
+        return combine(alpha / alpha_t, x_t, alpha * added * self.noise, rng.normal("eps", x_t)), raised
+
+    def _raise_time(self, t: Tensor) -> Tensor:
+        """The time to which churn raises the noise level of `t`; `t` itself where there is none."""
         alpha_t, sigma_t = self.scales(t)
         sigma = sigma_t / alpha_t
         if self.gamma == 0 or not self.churn_min <= sigma <= self.churn_max:
-            return x_t, t
-        t = self.schedule.time(torch.tensor(sigma * (1 + self.gamma), dtype=torch.float64, device="cpu"))
-        alpha, sigma_hat = self.scales(t)  # of the new time, which is at most the last of a table
-        added = max((sigma_hat / alpha) ** 2 - sigma**2, 0.0) ** 0.5
-        return combine(alpha / alpha_t, x_t, alpha * added * self.noise, rng.normal("eps", x_t)), t
+            return t
+        return self.schedule.time(torch.tensor(sigma * (1 + self.gamma), dtype=torch.float64, device="cpu"))

@@ -78,7 +78,7 @@ class Restart:
         inner: tuple[str, ...] = self.sampler._key if isinstance(self.sampler, Restart) else ()
         self._key: tuple[str, ...] = ("restart", *inner)  # intervals that end together draw noise of their own
         extras = read_extras(self.sampler, SamplerExtras)
-        self.bounds, self.distilled = extras.bounds, extras.distilled
+        self.bounds, self.distilled, self.list_asked = extras.bounds, extras.distilled, extras.list_asked
         self.deterministic = extras.deterministic and repeats == 0
         self.times()
 

@@ -105,6 +105,22 @@ def test_a_guide_s_table_must_reach_the_levels_that_are_sampled():
     assert made(guidance=guided(made(schedule="linear"), scale=1.0)).sample(2, seed=0).shape == (2, 2)
 
 
+@pytest.mark.parametrize("around", [lambda one: one, lambda one: use("restart", sampler=one)], ids=["alone", "restart"])
+def test_the_levels_to_which_churn_raises_x_t_count_too(around):
+    """The fault: the model passed its review, and its samples were refused in their first step."""
+    heun = use("heun", steps=9, churn=5.0, grid=use("karras", sigma_min=0.02, sigma_max=157.0))
+    model = made(schedule="edm", times="log-normal", guidance=guided(made(schedule="linear")), sampler=around(heun))
+    message = "AutoGuidance expects a guide with the noise level 222.0"
+    (found,) = [note for note in model.review() if isinstance(note, Finding) and note.path == "guidance"]
+    assert found.message.startswith(message) and found.refused
+    with pytest.raises(ValueError, match=message):
+        model.sample(2, seed=0)
+    plain = use("heun", steps=9, churn=5.0, churn_max=100.0, grid=use("karras", sigma_min=0.02, sigma_max=157.0))
+    within = model.with_parts(sampler=around(plain))
+    assert not [note for note in within.review() if isinstance(note, Finding)]
+    assert within.sample(2, seed=0).shape == (2, 2)
+
+
 def test_at_scale_1_the_guide_is_not_called():
     model = made(guidance=guided(made(), scale=1.0))
     model.guidance.guide.network.forward = None

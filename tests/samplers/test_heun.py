@@ -8,7 +8,7 @@ import torch
 from modkit.diffusion.schedules import EDM, Linear
 from modkit.grids import Karras
 from modkit.rng import Rng
-from modkit.samplers import Heun
+from modkit.samplers import Heun, Restart
 from modkit.types import TensorType
 from tests.mixture import ring
 from tests.samplers.loop import Counter, denoiser, network, sample
@@ -72,3 +72,21 @@ def test_churn_goes_past_the_schedules_end_only_without_a_table():
             torch.ones(1, 2, dtype=F64),
         )
         assert low <= max(counter.times) <= high
+
+
+@pytest.mark.parametrize("schedule", [EDM(), Linear()], ids=["edm", "linear"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        partial(Heun, steps=6),
+        partial(Heun, steps=6, churn=2.0, grid=partial(Karras, sigma_max=None)),
+        partial(Heun, steps=6, churn=2.0, churn_min=0.1, churn_max=10.0),
+        partial(Restart, sampler=partial(Heun, steps=30, churn=3.0)),
+    ],
+    ids=["plain", "churn", "churn between levels", "restart of churn"],
+)
+def test_all_times_that_it_asks_for_are_listed(schedule, sampler):
+    sampler = sampler(schedule, TensorType((2,), std=1.0))
+    counter = Counter(denoiser(schedule))
+    sample(sampler, counter, torch.ones(1, 2, dtype=F64))
+    assert sampler.list_asked().tolist() == sorted(set(counter.times), reverse=True)
