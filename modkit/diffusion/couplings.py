@@ -55,7 +55,8 @@ class Optimal:
     on its own part of the noise, and yet sampled from all of it. Conditions that hardly any two samples share (maps,
     vectors, what an enclosing Model gives) leave nothing to pair and are refused.
 
-    Samplers must not draw noise in their steps, since p(x_t | x_0) is not normal; bounds hold, but are loose.
+    Samplers must not draw noise in their steps, since p(x_t | x_0) is not normal; bounds hold, but are loose. The
+    loss weight `likelihood` is refused, for its loss would bound nothing.
 
     References:
         Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport (Tong et al., 2024),

@@ -97,7 +97,8 @@ class Learned(nn.Module):
 
     Implies the loss weight `likelihood`, without which no end would have a reason to be where it is, and times that are
     spread over a batch. Where the paper has a monotone network, bins have an exact inverse, by which samplers and
-    bounds find the time of a noise level. A tenth of all times stays spread evenly.
+    bounds find the time of a noise level. A tenth of all times stays spread evenly. Noise that is paired with the data
+    is refused: the losses would bound nothing, and the lowest level would fall without limit.
 
     References:
         Variational Diffusion Models (Kingma et al., 2021), eq. 11 to 18 and appendix I, https://arxiv.org/abs/2107.00630

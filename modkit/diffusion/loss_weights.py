@@ -12,7 +12,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.kinds import LossWeight, LossWeightExtras, Schedule, ScheduleExtras, Times, TimesExtras, Unfit, read_extras
+from modkit.kinds import (
+    Coupling,
+    CouplingExtras,
+    LossWeight,
+    LossWeightExtras,
+    Schedule,
+    ScheduleExtras,
+    Times,
+    TimesExtras,
+    Unfit,
+    read_extras,
+)
 
 __all__ = ["Likelihood", "MinSNR", "Simple", "check_likelihood"]
 
@@ -73,9 +84,9 @@ class Likelihood:
         1/2 SNR(t) (-d log SNR / dt) |x_0 - x_0-hat|^2
 
     Its mean over even times bounds -log p(x) together with the bound's two ends, which depend on no network; whichever
-    the schedule, only its ends matter to the mean. Where log SNR is far from linear in t, a few samples take most of
-    the loss: schedules `log-linear` and `learned` suit it. It equals `simple` where the network predicts eps and the
-    schedule is `log-linear`, but for a constant.
+    the schedule, only its ends matter to the mean. Noise that is paired with the data gives no bound, and is refused.
+    Where log SNR is far from linear in t, a few samples take most of the loss: schedules `log-linear` and `learned`
+    suit it. It equals `simple` where the network predicts eps and the schedule is `log-linear`, but for a constant.
 
     References:
         Variational Diffusion Models (Kingma et al., 2021), eq. 17 and 18, https://arxiv.org/abs/2107.00630
@@ -97,8 +108,8 @@ class Likelihood:
         return snr * error_scale / 2
 
 
-def check_likelihood(schedule: Schedule, times: Times, loss_weight: LossWeight) -> None:
-    """Checks that a learned schedule is trained by the likelihood, and that the likelihood has even times.
+def check_likelihood(schedule: Schedule, times: Times, loss_weight: LossWeight, coupling: Coupling) -> None:
+    """Checks that a learned schedule is trained by the likelihood, which needs even times and independent noise.
 
     Raises:
         Unfit: If they do not fit.
@@ -109,6 +120,11 @@ def check_likelihood(schedule: Schedule, times: Times, loss_weight: LossWeight) 
         raise Unfit(
             "loss_weight", f"expected `likelihood` with the schedule {type(schedule).__name__}, got {got}: {reason}"
         )
-    if likelihood and not read_extras(times, TimesExtras).even:
+    if not likelihood:
+        return
+    if not read_extras(times, TimesExtras).even:
         expected = f"even times with the loss weight {got}, such as `uniform` or `low-discrepancy`"
         raise Unfit("times", f"expected {expected}, got {type(times).__name__}")
+    if not read_extras(coupling, CouplingExtras).independent:
+        expected = f"noise independent of the data with the loss weight {got}, which is no bound otherwise"
+        raise Unfit("coupling", f"expected {expected}, got {type(coupling).__name__}: use `independent`")

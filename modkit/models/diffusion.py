@@ -105,11 +105,11 @@ class Diffusion(Model):
         self.times = times(schedule=self.schedule, x=x)
         self.parametrization: kinds.Parametrization = parametrization(schedule=self.schedule, x=x)
         self.loss_weight = loss_weight()
-        check_likelihood(self.schedule, self.times, self.loss_weight)
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         conditions = {name: one for name, one in (fields or {}).items() if name in self.reads}
         self.coupling = coupling(x=x, cond=cond, fields=fields or {}, conditions=conditions)
+        check_likelihood(self.schedule, self.times, self.loss_weight, self.coupling)
         self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.alignment: kinds.Alignment | None = None

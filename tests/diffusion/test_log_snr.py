@@ -1,10 +1,12 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from modkit import build, load, train, use
+from modkit.diffusion.couplings import Independent
 from modkit.diffusion.gaussian import find_slope
 from modkit.diffusion.log_snr import Learned, LogLinear
 from modkit.diffusion.loss_weights import Likelihood, Simple, check_likelihood
@@ -169,17 +171,31 @@ def test_a_trained_schedule_is_sampled_and_loaded_as_trained(tmp_path):
     assert {note.path for note in after.review()} == {""}  # no parts that do not suit each other
 
 
+def pair_noise(schedule, coupling):
+    """The fault: a learned schedule without independent noise lowered its losses without limit, which bound nothing."""
+    parts = {"loss_weight": "likelihood", "schedule": schedule, "coupling": coupling}
+    return Diffusion(X, fields={"noise": X}, network="mlp", **parts)
+
+
 test_what_does_not_fit_is_refused = refusals(
     (lambda: LogLinear(sigma_min=2.0, sigma_max=1.0), "LogLinear expects 0 < sigma_min < sigma_max, got 2 and 1"),
     (lambda: Learned(sigma_min=0.6), "Learned expects 0 < sigma_min < 0.5, the data's deviation, .*, got 0.6 and 80"),
     (lambda: Learned(bins=1), "Learned expects bins of at least 2, got 1"),
     (
-        lambda: check_likelihood(Learned(), Uniform(Learned()), Simple()),
+        lambda: check_likelihood(Learned(), Uniform(Learned()), Simple(), Independent()),
         "expected `likelihood` with the schedule Learned, got Simple: any other loss is least at the noise levels that",
     ),
     (
-        lambda: check_likelihood(EDM(), LowDiscrepancy(EDM(), times=LogNormal), Likelihood()),
+        lambda: check_likelihood(EDM(), LowDiscrepancy(EDM(), times=LogNormal), Likelihood(), Independent()),
         "expected even times with the loss weight Likelihood, .* got LowDiscrepancy",
+    ),
+    *(
+        (partial(pair_noise, schedule, coupling), f"expected noise independent of the data .*, got {name}: use `indep")
+        for schedule, coupling, name in (
+            ("learned", "optimal", "Optimal"),
+            ("learned", "pairs", "Pairs"),
+            ("vp", "optimal", "Optimal"),
+        )
     ),
     (
         lambda: DenoisingGAN(X, network="mlp", discriminator="mlp", schedule="learned"),
