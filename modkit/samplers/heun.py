@@ -95,7 +95,8 @@ class Heun(GridSampler):
         """All times at which the denoiser is called, `n`, in descending order: those to which churn raises, too."""
         times = self.times()[:-1]
         raised = torch.stack([self._raise_time(t) for t in times])
-        return torch.cat([raised, times[1:]]).unique().flip(0)
+        asked: Tensor = torch.cat([raised, times[1:]]).unique().flip(0)
+        return asked
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Returns x_s; the last step, to s = 0, is one of Euler's method."""
