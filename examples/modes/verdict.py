@@ -31,6 +31,12 @@ class _Order(NamedTuple):
         """The systems that it is about."""
         return {self.more, self.less}
 
+    def judge(self, rows: Rows) -> Claim:
+        """Judges whether the means are apart by more than both errors."""
+        more, less = (average(rows, name, self.figure) for name in (self.more, self.less))
+        text = f"{self.figure}: {self.more} above {self.less} by more than both errors"
+        return Claim(text, f"{more} against {less}", more.exceeds(less))
+
 
 class _Whole(NamedTuple):
     """A published statement that a system finds all modes in each run, or that it does not."""
@@ -45,6 +51,32 @@ class _Whole(NamedTuple):
         """The system that it is about."""
         return {self.system}
 
+    def judge(self, rows: Rows) -> Claim:
+        """Judges whether all modes are found in each run, or the mean is below all by more than its error."""
+        mean = average(rows, self.system, self.figure)
+        always = None if mean.error is None else all(row[self.figure] >= self.most for row in rows[self.system])
+        if not self.finds:
+            text = f"{self.system} finds fewer than {self.most} {self.figure}"
+            return Claim(text, str(mean), False if always else Mean(float(self.most), 0.0).exceeds(mean))
+        return Claim(f"{self.system} finds all {self.most} {self.figure} in each run", str(mean), always)
+
+
+class _Failure(NamedTuple):
+    """A published statement that a system fails to train."""
+
+    system: str
+
+    @property
+    def systems(self) -> set[str]:
+        """The system that it is about."""
+        return {self.system}
+
+    def judge(self, rows: Rows) -> Claim:
+        """Judges whether all runs have ended up with a single class, or none has."""
+        mean, failed = average(rows, self.system, "classes"), {row["classes"] <= 1 for row in rows[self.system]}
+        decided = mean.error is not None and len(failed) == 1
+        return Claim(f"{self.system} fails in each run", str(mean), failed.pop() if decided else None)
+
 
 def _expect(better: str, worse: str, *, more: Sequence[str] = (), less: Sequence[str] = ()) -> list[_Order]:
     """Of two systems, figures of which the better one has more, and those of which it has less."""
@@ -54,7 +86,7 @@ def _expect(better: str, worse: str, *, more: Sequence[str] = (), less: Sequence
 _TOY = {"more": ("high quality",), "less": ("steps to all", "mode KL")}
 _PACKED = {"more": ("modes",), "less": ("mode KL",)}
 _CLASSES = {"more": ("classes",), "less": ("class KL",)}
-_CLAIMS: Mapping[str, Sequence[_Order | _Whole]] = {
+_CLAIMS: Mapping[str, Sequence[_Order | _Whole | _Failure]] = {
     "ring": [
         _Whole("GAN", "modes", 8, finds=False),
         _Whole("D2GAN", "modes", 8),
@@ -74,6 +106,8 @@ _CLAIMS: Mapping[str, Sequence[_Order | _Whole]] = {
         *_expect("relativistic, R1 and R2", "plain, R1 and R2", **_CLASSES),
         *_expect("relativistic, R1 and R2", "relativistic, R1", **_CLASSES),
         *_expect("plain, R1 and R2", "plain, R1", **_CLASSES),
+        _Failure("relativistic, R1"),
+        _Failure("plain, R1"),
     ],
 }
 _PUBLISHED: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -105,8 +139,7 @@ def judge(part: str, rows: Rows) -> list[Claim]:
         part: The study's part.
         rows: Figures of each system by seed.
     """
-    there = [one for one in _CLAIMS[part] if one.systems <= rows.keys()]
-    return [_compare(rows, one) if isinstance(one, _Order) else _count(rows, one) for one in there]
+    return [one.judge(rows) for one in _CLAIMS[part] if one.systems <= rows.keys()]
 
 
 def report(part: str, rows: Rows) -> str:
@@ -122,20 +155,3 @@ def report(part: str, rows: Rows) -> str:
         for name in rows
     ]
     return join_report([table(head, cells)], judge(part, rows))
-
-
-def _compare(rows: Rows, claim: _Order) -> Claim:
-    more, less = (average(rows, name, claim.figure) for name in (claim.more, claim.less))
-    text = f"{claim.figure}: {claim.more} above {claim.less} by more than both errors"
-    return Claim(text, f"{more} against {less}", more.exceeds(less))
-
-
-def _count(rows: Rows, claim: _Whole) -> Claim:
-    """Judges whether all modes are found in each run, or the mean is below all by more than its error."""
-    mean = average(rows, claim.system, claim.figure)
-    always = None if mean.error is None else all(row[claim.figure] >= claim.most for row in rows[claim.system])
-    if not claim.finds:
-        text = f"{claim.system} finds fewer than {claim.most} {claim.figure}"
-        return Claim(text, str(mean), False if always else Mean(float(claim.most), 0.0).exceeds(mean))
-    text = f"{claim.system} finds all {claim.most} {claim.figure} in each run"
-    return Claim(text, str(mean), always)

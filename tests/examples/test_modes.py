@@ -73,6 +73,16 @@ def test_all_modes_are_found_in_each_run_or_not():
     assert find(judge("ring", rows), "GAN finds fewer than 8 modes") is False
 
 
+def test_a_system_fails_where_each_of_its_runs_has_a_single_class():
+    rows, words = make_rows("stacked"), "plain, R1 fails in each run"
+    assert find(judge("stacked", rows), words) is False
+    rows["plain, R1"][0]["classes"] = 1.0
+    assert find(judge("stacked", rows), words) is None
+    rows["plain, R1"][1]["classes"] = 1.0
+    assert find(judge("stacked", rows), words) is True
+    assert find(judge("stacked", make_rows("stacked", seeds=1)), words) is None
+
+
 @pytest.mark.parametrize("part", PLANS)
 def test_a_report_has_all_systems_beside_what_was_published(part):
     text = report(part, make_rows(part))
