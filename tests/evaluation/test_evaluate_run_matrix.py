@@ -47,7 +47,6 @@ UNBOUNDED = {
 WITHOUT_LOG_P = {
     **dict.fromkeys(("vae", "critic", "aae", "vq-vae", "denoising", "conditional-vae", "latent-vae"), "Autoencoder"),
     "latent-masked": "Masked",
-    "latent-cascade": "Cascade",
 }
 WITHOUT_SOURCE = {
     "latent-autoregressive",
