@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -175,4 +176,6 @@ def _to_plain(value: Any) -> Any:
         return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no such numbers
+        return repr(value)
     return value if isinstance(value, bool | int | float | str | None) else repr(value)

@@ -34,6 +34,7 @@ class Critic:
         sizes: tuple[int, ...] = (1, 2),
         mode: Literal["a"] | None = None,
         inner: Slot[Encoder] = default("conv"),
+        most: float = float("inf"),
     ) -> None:
         self.width = width
 
@@ -79,6 +80,7 @@ def test_description_is_the_signature_and_the_docstring_with_source_and_paper(si
         ("sizes", "tuple[int, ...]", False, [1, 2], "Of each level."),
         ("mode", "'a' | None", False, None, ""),
         ("inner", "slot of encoder", False, "conv", "Looks first."),
+        ("most", "float", False, "inf", ""),
     ]
     assert list(parameters[0]) == ["name", "type", "required", "default", "help"]
     found = describe_part("optimizer", "adam")
