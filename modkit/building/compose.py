@@ -171,7 +171,7 @@ def _write_out(planned: Plan, paths: Collection[str]) -> Spec:
     """Writes a plan's spec with the parts of each composed model that has one of the paths inside it."""
     spec = _write_spec(planned)
     places = {id(call.given.value): path for path, call in planned.calls.items() if call.given}
-    due = {object for object, place in places.items() if any(path.startswith(f"{place}.") for path in paths)}
+    due = {one for one, place in places.items() if any(path.startswith(f"{place}.") for path in paths)}
 
     def change(path: Path, value: Value) -> Value:
         if not isinstance(value, Node) or not isinstance(given := value.use, Given):
@@ -193,9 +193,9 @@ def _write_out(planned: Plan, paths: Collection[str]) -> Spec:
 def spec_of(model: Model) -> Spec:
     """Returns the spec of a composed model, with all parts and parameters written out. `print` shows it as YAML.
 
-    The spec of a model composed from types has `x` in place of `data`. It holds no weights: those of a model that was
-    composed before, and parameters that were frozen by `requires_grad_(False)`, are named in a warning, for
-    `modkit.build` makes them anew, to be trained.
+    The spec of a model composed from types has `x` in place of `data`. It holds neither the weights of models that were
+    composed before nor what `requires_grad_(False)` froze: `modkit.build` initialises these, to be trained. A warning
+    names them.
 
     Args:
         model: The model, composed from objects or built from a spec.

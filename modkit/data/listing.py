@@ -93,8 +93,8 @@ def choose_folders(has: Callable[[str], bool]) -> dict[str, str]:
         >>> choose_folders(lambda name: name in ("cat", "dog"))
         {}
     """
-    held_out = next(filter(has, _HELD_OUT), None)
-    return {"train": "train", "test": held_out} if held_out and has("train") else {}
+    held_out = next(filter(has, _HELD_OUT), None) if has("train") else None
+    return {"train": "train", "test": held_out} if held_out else {}
 
 
 def _list_splits(folder: bytes, test: float) -> dict[str, Listing]:

@@ -157,6 +157,7 @@ def _is_pair(pair: Any) -> bool:
 def _read_tar(file: BinaryIO, path: str, label: str) -> Iterator[Member]:
     found: list[Member] = []
     samples: set[str] = set()  # keys of files with one dot, beside which others are no pictures of their own
+    sparse: set[str] = set()
     labels: dict[str, int] = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
@@ -169,7 +170,7 @@ def _read_tar(file: BinaryIO, path: str, label: str) -> Iterator[Member]:
                 samples.add(key)
             if _is_picture(name):
                 if member.issparse():
-                    raise ValueError(f"{name!r} is a sparse file, which cannot be read at random")
+                    sparse.add(name)
                 found.append(Member(os.fsencode(name), member.offset_data, member.size))
             elif suffix in ("cls", "json"):
                 number = read_class({suffix: _read_small(archive, member)}, label, name)
@@ -181,13 +182,15 @@ def _read_tar(file: BinaryIO, path: str, label: str) -> Iterator[Member]:
         key, suffix = _split_name(name)
         if "." in suffix and key in samples:
             passed.append(name)
+        elif name in sparse:
+            raise ValueError(f"{name!r} is a sparse file, which cannot be read at random")
         else:
             yield picture._replace(label=labels.get(key, UNKNOWN))
     if passed:
         _logger.warning(
-            "%s: passed over %d pictures such as %r, which by webdataset's names belong to other files of their "
-            "samples; put pictures with dots in their names into a .zip",
-            *(path, len(passed), passed[0]),
+            "%s: passed over pictures such as %r, %d in all, which by webdataset's names belong to other files of "
+            "their samples; put pictures with dots in their names into a .zip",
+            *(path, passed[0], len(passed)),
         )
 
 

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import (
-    Coupling,
-    CouplingExtras,
     LossWeight,
     LossWeightExtras,
     Schedule,
@@ -108,8 +106,8 @@ class Likelihood:
         return snr * error_scale / 2
 
 
-def check_likelihood(schedule: Schedule, times: Times, loss_weight: LossWeight, coupling: Coupling) -> None:
-    """Checks that a learned schedule is trained by the likelihood, which needs even times and independent noise.
+def check_likelihood(schedule: Schedule, times: Times, loss_weight: LossWeight) -> None:
+    """Checks that a learned schedule is trained by the likelihood, and that by even times.
 
     Raises:
         Unfit: If they do not fit.
@@ -120,11 +118,6 @@ def check_likelihood(schedule: Schedule, times: Times, loss_weight: LossWeight, 
         raise Unfit(
             "loss_weight", f"expected `likelihood` with the schedule {type(schedule).__name__}, got {got}: {reason}"
         )
-    if not likelihood:
-        return
-    if not read_extras(times, TimesExtras).even:
+    if likelihood and not read_extras(times, TimesExtras).even:
         expected = f"even times with the loss weight {got}, such as `uniform` or `low-discrepancy`"
         raise Unfit("times", f"expected {expected}, got {type(times).__name__}")
-    if not read_extras(coupling, CouplingExtras).independent:
-        expected = f"noise independent of the data with the loss weight {got}, which is no bound otherwise"
-        raise Unfit("coupling", f"expected {expected}, got {type(coupling).__name__}: use `independent`")

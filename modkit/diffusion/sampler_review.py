@@ -28,6 +28,8 @@ from modkit.kinds import (
     Finding,
     Guidance,
     GuidanceExtras,
+    LossWeight,
+    LossWeightExtras,
     Note,
     Sampler,
     SamplerExtras,
@@ -93,10 +95,19 @@ def review_distilled(sampler: Sampler) -> Iterator[Note]:
         yield Finding("sampler", message, ("sampler=ddim", "sampler.sampler=heun"), refused=True)
 
 
-def review_coupling(coupling: Coupling, sampler: Sampler) -> Iterator[Note]:
-    """Finds samplers that draw noise in their steps where training paired the noise with the data."""
-    independent = read_extras(coupling, CouplingExtras).independent
-    if not independent and not read_extras(sampler, SamplerExtras).deterministic:
+def review_coupling(coupling: Coupling, loss_weight: LossWeight, sampler: Sampler) -> Iterator[Note]:
+    """Finds what noise that training pairs with the data does not suit: the likelihood, and steps that draw noise."""
+    if read_extras(coupling, CouplingExtras).independent:
+        return
+    if read_extras(loss_weight, LossWeightExtras).likelihood:
+        yield Finding(
+            "coupling",
+            f"expected noise independent of the data with the loss weight {type(loss_weight).__name__}, which is no "
+            f"bound otherwise, got {type(coupling).__name__}",
+            ("coupling=independent", "loss_weight=simple"),
+            refused=True,
+        )
+    if not read_extras(sampler, SamplerExtras).deterministic:
         yield Finding(
             "sampler",
             "expected a sampler that draws no noise in its steps, since training pairs noise with data, "

@@ -109,7 +109,7 @@ class Diffusion(Model):
         self.reads = self.conditioner.reads
         conditions = {name: one for name, one in (fields or {}).items() if name in self.reads}
         self.coupling = coupling(x=x, cond=cond, fields=fields or {}, conditions=conditions)
-        check_likelihood(self.schedule, self.times, self.loss_weight, self.coupling)
+        check_likelihood(self.schedule, self.times, self.loss_weight)
         self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.alignment: kinds.Alignment | None = None
@@ -202,7 +202,7 @@ class Diffusion(Model):
         yield from review_ends(x, self.schedule, self.sampler)
         yield from review_distilled(self.sampler)
         yield from self._review_weight(drawn)
-        yield from review_coupling(self.coupling, self.sampler)
+        yield from review_coupling(self.coupling, self.loss_weight, self.sampler)
         asked = list_asked(self.sampler).tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, asked, self._list_sides())
 

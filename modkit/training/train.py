@@ -244,8 +244,8 @@ def execute(
                         check_steps(before, report.plan, changes, stated.stages, lengths, cursor)
                         if engine.rank == 0 and (short := explain_short(wanted, cursor)):
                             _logger.warning(
-                                "%s: %s, and is not resumed there; to train in full, branch from a "
-                                "checkpoint of such a stage or overwrite the run",
+                                "%s: %s; a stage that has ended is not resumed: to train it in full, branch from one "
+                                "of its checkpoints or overwrite the run",
                                 *(before.path, short),
                             )
 
@@ -263,7 +263,8 @@ def execute(
                 raise
         if evaluate and evaluation and engine.agree(engine.rank == 0 and not _is_measured(run)):
             if few := explain_few(data.splits):  # the check lets it pass where scores are watched during training
-                _logger.warning("%s is trained, and not evaluated at the end: %s", path, few)
+                if engine.rank == 0:
+                    _logger.warning("%s is trained, and not evaluated at the end: %s", path, few)
             else:
                 _measure(run, report, opened, engine, settings)
     return run

@@ -143,7 +143,7 @@ def test_other_pictures_of_a_sample_are_passed_over_with_a_notice(tmp_path, capl
     root = write_tar(tmp_path / "x.tar", {**members, "0.png": PICTURES["00.png"]})
     assert Archive(root=root, test=0.0).splits["train"] == 1
     (message,) = caplog.messages
-    assert f"{root}: passed over 3 pictures such as '0.seg.png'" in message
+    assert f"{root}: passed over pictures such as '0.seg.png', 3 in all" in message
 
 
 def test_hidden_members_and_other_files_are_left_out(tmp_path):

@@ -1,18 +1,17 @@
 import math
-from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from modkit import build, load, train, use
-from modkit.diffusion.couplings import Independent
 from modkit.diffusion.gaussian import find_slope
 from modkit.diffusion.log_snr import Learned, LogLinear
 from modkit.diffusion.loss_weights import Likelihood, Simple, check_likelihood
 from modkit.diffusion.low_discrepancy import LowDiscrepancy
 from modkit.diffusion.schedules import EDM, VP, Cosine, Flow, Linear
 from modkit.diffusion.time_sampling import LogNormal, Uniform
+from modkit.kinds import Finding
 from modkit.models import DenoisingGAN, Diffusion
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -171,10 +170,16 @@ def test_a_trained_schedule_is_sampled_and_loaded_as_trained(tmp_path):
     assert {note.path for note in after.review()} == {""}  # no parts that do not suit each other
 
 
-def pair_noise(schedule, coupling):
+@pytest.mark.parametrize(
+    ("schedule", "coupling"), [("learned", "optimal"), ("learned", "pairs"), ("vp", "optimal"), ("vp", "independent")]
+)
+def test_the_likelihood_of_noise_that_is_paired_with_the_data_is_refused_and_runs_of_it_load(schedule, coupling):
     """The fault: a learned schedule without independent noise lowered its losses without limit, which bound nothing."""
     parts = {"loss_weight": "likelihood", "schedule": schedule, "coupling": coupling}
-    return Diffusion(X, fields={"noise": X}, network="mlp", **parts)
+    model = Diffusion(X, fields={"noise": X}, network="mlp", **parts)
+    found = [note for note in model.review() if isinstance(note, Finding) and note.path == "coupling"]
+    assert [note.refused for note in found] == ([] if coupling == "independent" else [True])
+    assert all("expected noise independent of the data with the loss weight Likelihood" in str(one) for one in found)
 
 
 test_what_does_not_fit_is_refused = refusals(
@@ -182,20 +187,12 @@ test_what_does_not_fit_is_refused = refusals(
     (lambda: Learned(sigma_min=0.6), "Learned expects 0 < sigma_min < 0.5, the data's deviation, .*, got 0.6 and 80"),
     (lambda: Learned(bins=1), "Learned expects bins of at least 2, got 1"),
     (
-        lambda: check_likelihood(Learned(), Uniform(Learned()), Simple(), Independent()),
+        lambda: check_likelihood(Learned(), Uniform(Learned()), Simple()),
         "expected `likelihood` with the schedule Learned, got Simple: any other loss is least at the noise levels that",
     ),
     (
-        lambda: check_likelihood(EDM(), LowDiscrepancy(EDM(), times=LogNormal), Likelihood(), Independent()),
+        lambda: check_likelihood(EDM(), LowDiscrepancy(EDM(), times=LogNormal), Likelihood()),
         "expected even times with the loss weight Likelihood, .* got LowDiscrepancy",
-    ),
-    *(
-        (partial(pair_noise, schedule, coupling), f"expected noise independent of the data .*, got {name}: use `indep")
-        for schedule, coupling, name in (
-            ("learned", "optimal", "Optimal"),
-            ("learned", "pairs", "Pairs"),
-            ("vp", "optimal", "Optimal"),
-        )
     ),
     (
         lambda: DenoisingGAN(X, network="mlp", discriminator="mlp", schedule="learned"),
