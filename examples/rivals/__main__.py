@@ -2,7 +2,7 @@
 
     gans-digits    GANs beside DCGAN on digits 16×16: 3 seeds of 5 minutes
     gans-fashion   the same on Fashion-MNIST 32×32
-    gans-few       StyleGAN2 with and without ADA on 300 digits, compared with held-out ones
+    gans-few       DCGAN with and without ADA on 300 digits, compared with held-out ones
     --only         systems by name; the baseline is always among them
     --quick        one seed of half a minute
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -49,11 +50,11 @@ def _measure(path: Path, plan: Plan) -> dict[str, float]:
     model, data = modkit.load(run), open_run(run).data
     order = Rng("rivals").uniform("real", torch.empty(data.splits[plan.split])).argsort()[: plan.num].tolist()
     real = read_samples(data, plan.split, order, Rng(0)).tensor
-    fake = model.sample(len(real), seed=1)
+    fakes = [model.sample(len(real), seed=seed) for seed in range(1, plan.draws + 1)]
     own = prepare_extractor(make_extractor(choose_features(data), data.x), data)
     figures: dict[str, float] = {}
     for features, end in ((own, ""), ("random-conv", " (random-conv)")):
-        scores = modkit.evaluate(real=real, fake=fake, features=features, metrics=_METRICS).scores
-        figures |= {name.partition(" (")[0] + end: score.value for name, score in scores.items()}
+        sets = [modkit.evaluate(real=real, fake=fake, features=features, metrics=_METRICS).scores for fake in fakes]
+        figures |= {name.partition(" (")[0] + end: fmean(scores[name].value for scores in sets) for name in sets[0]}
     weights = sum(one.numel() for one in model.parameters())
     return {**figures, "weights": weights, "steps": run.read_metrics()[-1]["step"]}
