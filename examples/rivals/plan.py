@@ -51,10 +51,10 @@ class Plan:
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.seeds < 1 or self.num < 2 or len(self.systems) < 2:
+        if self.seconds <= 0 or min(self.seeds, self.draws) < 1 or self.num < 2 or len(self.systems) < 2:
             raise ValueError(
-                "Plan expects seconds above 0, a seed or more, num of at least 2 and a baseline with rivals, got "
-                f"{self.seconds}, {self.seeds}, {self.num} and {list(self.systems)}"
+                "Plan expects seconds above 0, a seed, a draw, num of at least 2 and a baseline with rivals, got "
+                f"{self.seconds}, {self.seeds}, {self.draws}, {self.num} and {list(self.systems)}"
             )
 
 

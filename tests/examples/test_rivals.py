@@ -79,5 +79,7 @@ def test_the_command_sizes_the_plan(words, changed, monkeypatch):
 
 
 def test_a_plan_without_a_rival_is_refused():
-    with pytest.raises(ValueError, match="Plan expects seconds above 0, .* a baseline with rivals, got 300.0, 3, 1437"):
+    with pytest.raises(
+        ValueError, match="Plan expects seconds above 0, .* a baseline with rivals, got 300.0, 3, 1, 1437"
+    ):
         Plan("gans", {"DCGAN": ("dcgan.yaml",)})
