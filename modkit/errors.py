@@ -10,10 +10,21 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-__all__ = ["Position", "Problem", "SpecError", "describe_exception", "join", "shorten", "split", "suggest"]
+__all__ = [
+    "Position",
+    "Problem",
+    "SpecError",
+    "describe_exception",
+    "join",
+    "join_names",
+    "shorten",
+    "split",
+    "suggest",
+]
 
 _BARE = re.compile(r"""[^.\[\]"'=\s]+""")
 _STEP = re.compile(r"""\.?(?P<name>[^.\[\]"'=\s]+)|\[(?P<index>[0-9]{1,9})\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]""")
@@ -116,6 +127,17 @@ def _fold(name: str) -> str:
 def shorten(text: str) -> str:
     """A text as a message quotes it: at most 60 characters, or its first 50 and its length."""
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
+
+
+def join_names(names: Collection[str], most: int = 8) -> str:
+    """Joins names for a message: the first of them, and how many there are if these are not all.
+
+    Examples:
+        >>> join_names(["a", "b", "c"], most=2)
+        'a, b, … (3 in all)'
+    """
+    some = ", ".join(islice(names, most))
+    return some if len(names) <= most else f"{some}, … ({len(names)} in all)"
 
 
 def describe_exception(error: BaseException) -> str:

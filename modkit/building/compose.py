@@ -30,7 +30,7 @@ from modkit.building.pieces import move_refs
 from modkit.building.plan import Plan, plan
 from modkit.building.review import list_findings, show_warnings
 from modkit.building.trial import try_model
-from modkit.errors import Problem, SpecError, join, split
+from modkit.errors import Problem, SpecError, join, join_names, split
 from modkit.kinds import KINDS
 from modkit.models.model import Model
 from modkit.part import Local
@@ -231,8 +231,9 @@ def spec_of(model: Model) -> Spec:
             "the spec holds no weights of %s, composed before: a model built from it initialises them", ", ".join(outer)
         )
     if names := _find_thawed(model, spec):
-        shown = ", ".join(names[:_SHOWN]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN else "")
-        _logger.warning("the spec does not freeze %s: a model built from it trains these parameters", shown)
+        _logger.warning(
+            "the spec does not freeze %s: a model built from it trains these parameters", join_names(names, _SHOWN)
+        )
     return spec
 
 

@@ -64,8 +64,8 @@ class DenoisingGAN(Model):
         regularizers: Penalties on the discriminator at x_s (not at x_t) or on the generator, by the names of their
             terms.
         augment: Changes the pairs x_s and x_t that the discriminator judges, both alike; nothing by default.
-        conditioner: Computes the conditions of both networks from fields, without a map, for the same reason; it is
-            trained with the generator.
+        conditioner: Computes the conditions of both networks from fields, without a map either; it is trained with the
+            generator.
         steps: Number T of steps.
         z_dim: Width of the noise.
         weights: Weights of the losses by term (`adversarial`, the generator's; `r1`, …); the default weight is 1.

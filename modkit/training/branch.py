@@ -28,7 +28,7 @@ from modkit.building.provenance import verify
 from modkit.building.session import make_data_refusal, restore_std
 from modkit.engines.local import LocalEngine
 from modkit.engines.processes import choose_engine
-from modkit.errors import shorten
+from modkit.errors import join_names
 from modkit.models.model import Model
 from modkit.optim.averages import list_profiles
 from modkit.progress import Progress
@@ -127,7 +127,7 @@ def branch(
         raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
     if frozen:
         _logger.warning(
-            "the branch leaves what did not require gradients in %s as it is: %s", run.path, shorten(", ".join(frozen))
+            "the branch leaves what did not require gradients in %s as it is: %s", run.path, join_names(frozen)
         )
     if not _count_left(begun.state["cursor"], report, steps):
         _logger.warning(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from modkit.engines.updates import list_parameters
+from modkit.errors import join_names
 from modkit.kinds import Optimizer
 from modkit.runs.encoding import Checkpoint
 from modkit.runs.files import make_safe_name
@@ -105,10 +106,9 @@ def check_trained(names: Iterable[str], players: Mapping[str, Any]) -> None:
         return
     for odd, before, after in ((now - then, "frozen", "trained"), (then - now, "trained", "frozen")):
         if odd:
-            listed = f"{', '.join(sorted(odd)[:8])}{', …' if len(odd) > 8 else ''}"
             raise ValueError(
                 f"expected parameters to require gradients as before, got some that were {before} and are {after} now: "
-                f"{listed}; set requires_grad_({before == 'trained'}) on them"
+                f"{join_names(sorted(odd))}; set requires_grad_({before == 'trained'}) on them"
             )
 
 

@@ -215,7 +215,7 @@ def execute(
         stages = schedule_stages(model, settings)
         for stage in stages:
             check_trainable(model, stage)
-        lock = {**report.lock(), **describe_untrained(model, stages), **(origin or {})}
+        lock = {**report.lock(), **({} if before else describe_untrained(model, stages)), **(origin or {})}
 
         def make_run() -> Run:
             lock["data"] = data.key
