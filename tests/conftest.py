@@ -1,4 +1,3 @@
-import gc
 import importlib
 
 import pytest
@@ -6,12 +5,6 @@ import pytest
 from modkit.data import fashion_mnist
 from modkit.parts.registry import get_registry
 from tests.files import write_fashion_mnist
-
-
-def pytest_collection_finish():
-    """Keeps the collector from going through every module and test again each time."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
