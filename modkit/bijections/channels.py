@@ -20,5 +20,7 @@ def count_channels(owner: str, x: TensorType, least: int = 1) -> int:
     if x.classes is not None or not 1 <= len(x.shape) <= 4:
         raise ValueError(f"{owner} expects continuous x (d,), (c, t), (c, h, w) or (c, t, h, w), got {x}")
     if x.shape[0] < least:
-        raise ValueError(f"{owner} expects x with at least {least} channels, got {x}: put it into a `squeeze`")
+        blocks = len(x.shape) > 1 and not any(size % 2 for size in x.shape[1:])
+        fits = "put it into a `squeeze`" if blocks else "`actnorm` and `autoregressive` take any number of channels"
+        raise ValueError(f"{owner} expects x with at least {least} channels, got {x}: {fits}")
     return x.shape[0]

@@ -157,7 +157,15 @@ CODES, SCALAR = TensorType((4,), classes=3), TensorType((1,))
 test_refusals = refusals(
     (lambda: build("actnorm", CODES), "Actnorm expects continuous x"),
     (lambda: build("coupling", SCALAR), "Coupling expects x with two or more positions to split"),
-    (lambda: build("linear", TensorType((1, 4, 4))), "Linear expects x with at least 2 channels"),
+    (
+        lambda: build("linear", TensorType((1, 4, 4))),
+        r"Linear expects x with at least 2 channels, got .*: put it into a `squeeze`$",
+    ),
+    (
+        lambda: build("linear", SCALAR),
+        r"at least 2 channels, got 1 unbounded: `actnorm` and `autoregressive` take any number of channels$",
+    ),
+    (lambda: build("linear", TensorType((1, 4, 3))), "got 1×4×3 unbounded: `actnorm` and `autoregressive`"),
     (
         lambda: build(use("coupling", split="halves"), TensorType((1, 4, 4))),
         "with the split `halves` expects x with at least 2 channels",
