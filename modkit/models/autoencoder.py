@@ -169,7 +169,7 @@ class Autoencoder(Model):
         make = decoder.name_source(bottleneck.where)
         self.decoder = make(z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond)
         check_conditional(cond, self.encoder, self.decoder)
-        check_critic(critic, critic_game, augment)
+        check_critic(critic, critic_game, augment, self.bottleneck, bottleneck)
         self.critic = critic(x=x, cond=cond) if critic else None
         self.adversarial = adversarial() if critic else None
         self.augment = augment(x=x) if augment else None

@@ -23,10 +23,11 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.kinds import Adversarial, Augmentation, Bottleneck, Discriminator, Round, Step, Unfit
+from modkit.kinds import Adversarial, Augmentation, Bottleneck, Discriminator, Round, Slot, Step, Unfit
 from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_generator_loss, measure_features
 from modkit.models.penalties import Penalties
+from modkit.models.prior_review import explain_undrawn
 from modkit.types import Cond
 
 __all__ = ["CriticGame", "Game", "check_critic"]
@@ -60,7 +61,8 @@ class CriticGame:
             raise ValueError(f"Autoencoder expects critic_game of {list(_RULES)}, got {game!r}")
         self._critic, self._adversarial, self._penalties = critic, adversarial, penalties
         self._augmenter = Augmenter(augment, adversarial)
-        self._list_fakes, self.compares_features = _RULES[game]
+        rule = _RULES[game]
+        self._list_fakes, self.compares_features = rule.list_fakes, rule.compares_features
 
     def compute_autoencoder_loss(self, round: Round, bottleneck: Bottleneck) -> Tensor:
         """The adversarial loss of the autoencoder, a scalar; gradients do not reach conditions.
@@ -98,8 +100,15 @@ class CriticGame:
         return measure_features(self._critic, fake, real, cond.map(Tensor.detach))
 
 
-def check_critic(critic: object, game: Game, augment: object) -> None:
-    """Checks that there is a critic where a game or an augmentation needs one.
+def check_critic(critic: object, game: Game, augment: object, bottleneck: Bottleneck, slot: Slot[Bottleneck]) -> None:
+    """Checks that there is a critic where a game or an augmentation needs one, and a prior where it is to judge draws.
+
+    Args:
+        critic: The slot of the critic.
+        game: What is judged.
+        augment: The slot of the augmentation.
+        bottleneck: The bottleneck, from whose prior samples are drawn.
+        slot: The slot of the bottleneck.
 
     Raises:
         Unfit: If there is none.
@@ -108,11 +117,16 @@ def check_critic(critic: object, game: Game, augment: object) -> None:
         raise Unfit("critic_game", f"{game} expects a critic, got none")
     if augment and not critic:
         raise Unfit("augment", "an augmentation expects a critic, which it shows samples to, got none")
+    if critic and _RULES[game].draws and explain_undrawn(bottleneck):
+        expected = "`vqgan`, which judges reconstructions alone, or a bottleneck with a prior, such as `gaussian`"
+        reason = f"{game} judges draws of the bottleneck's prior, and {slot.where} has none"
+        raise Unfit("critic_game", f"{reason}; expected {expected}")
 
 
 class _Rule(NamedTuple):
     list_fakes: Callable[[Round, Bottleneck], tuple[Tensor, ...]]
     compares_features: bool
+    draws: bool
 
 
 def _list_reconstructions(round: Round, bottleneck: Bottleneck) -> tuple[Tensor, ...]:
@@ -128,6 +142,6 @@ def _list_samples(round: Round, bottleneck: Bottleneck) -> tuple[Tensor, ...]:
 
 
 _RULES: Mapping[Game, _Rule] = {
-    "vqgan": _Rule(_list_reconstructions, compares_features=False),
-    "vae-gan": _Rule(_list_samples, compares_features=True),
+    "vqgan": _Rule(_list_reconstructions, compares_features=False, draws=False),
+    "vae-gan": _Rule(_list_samples, compares_features=True, draws=True),
 }

@@ -115,7 +115,12 @@ def test_the_critic_is_shown_augmented_samples_and_features_are_of_samples_as_th
     ("slots", "message"),
     [
         ({"critic_game": "gan"}, r"expect(s|ed).*vqgan"),
-        ({"bottleneck": "identity"}, "Identity has no prior to sample from"),
+        (
+            {"bottleneck": "identity"},
+            r"model\.critic_game: vae-gan judges draws of the bottleneck's prior, and model\.bottleneck "
+            r"\(identity\) has none; expected `vqgan`, .* such as `gaussian`",
+        ),
+        ({"bottleneck": use("vq", num_codes=8, channels=2)}, r"model\.critic_game: .* \(vq\) has none"),
         ({"critic": use(Bare)}, "expected a critic with feature maps"),
         (
             {"critic": None, "critic_game": "vqgan", "augment": "diffaugment"},
