@@ -9,7 +9,7 @@ reports both; `check` also refuses what the review refuses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -27,9 +27,10 @@ from modkit.building.review import (
     review_game,
     review_model,
     review_processes,
+    review_rows,
     verify_overrides,
 )
-from modkit.building.trial import EMITS, Trial, try_model
+from modkit.building.trial import EMITS, ROWS, Trial, try_model
 from modkit.data.moments import find_type
 from modkit.data.splits import is_stream
 from modkit.engines.device import read_device
@@ -40,6 +41,7 @@ from modkit.kinds import Data, DataExtras, EngineExtras, Fact, Finding, Note, re
 from modkit.models.model import Model
 from modkit.nn.compiled import check_backend
 from modkit.precision import check_precision
+from modkit.runs.ranks import count_launched
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Compilation, Evaluation, Settings
 from modkit.specs.spec import Spec, require_spec
@@ -121,14 +123,15 @@ def _try_spec(spec: Spec) -> _Tried:
     x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
     measures = _make_measures(evaluation, x) if evaluation else None
     _ = [make() for make in settings.loggers] if settings else []  # to hear what they refuse
+    rows = _count_rows(settings)
 
     def find_problems(spec: Spec) -> list[Problem]:
         other = Site(plan(spec), meta=True)
-        try_model(other, x, fields)
+        try_model(other, x, fields, rows=rows)
         return other.problems
 
     try:
-        model, trial = try_model(site, x, fields)
+        model, trial = try_model(site, x, fields, rows=rows)
     except SpecError as error:
         raise SpecError(suggest_candidates(error.problems, site.plan, find_problems)) from None
     return _Tried(site, model, trial, settings, data, x, fields, measures)
@@ -154,7 +157,7 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
     site = Site(planned, meta=True)
     settings = _try_settings(site, site.make_settings)
     copied = copy_to_meta(model)
-    trial = Trial(site, copied, data.x, data.fields)
+    trial = Trial(site, copied, data.x, data.fields, rows=_count_rows(settings))
     trial.run()
     _check_conditions(site, copied, data)
     evaluation = _try_settings(site, site.make_evaluation)
@@ -175,7 +178,7 @@ def _make_report(
     for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
-    engine = _review_engine(site.plan, model, played, settings) if settings else ()
+    engine = _review_engine(site.plan, model, trial, played, settings) if settings else ()
     game = review_game(played, trial.terms, settings.terms if settings else {})
     notes = (*review_data(data), *review_model(model), *game, *engine)
     findings = tuple(note for note in notes if isinstance(note, Finding))
@@ -201,13 +204,21 @@ def _make_report(
     )
 
 
-def _review_engine(planned: Plan, model: Model, played: Sequence[StageSchedule], settings: Settings) -> Iterable[Note]:
-    """States what several processes do otherwise than one, if the engine of a plan is for several."""
+def _review_engine(
+    planned: Plan, model: Model, trial: Trial, played: Sequence[StageSchedule], settings: Settings
+) -> Iterator[Note]:
+    """States what several processes do otherwise than one, if the engine is for several, and finds too few rows."""
     engine = planned.calls.get("train.engine")
-    if engine is None or not read_extras(engine.part.load(), EngineExtras).several:
-        return ()
-    joins = engine.arguments.get("sync_batch_norm") is True
-    return review_processes(model, played, settings.device, joins=joins)
+    joins = False
+    if engine is not None and read_extras(engine.part.load(), EngineExtras).several:
+        joins = engine.arguments.get("sync_batch_norm") is True
+        yield from review_processes(model, played, settings.device, joins=joins)
+    yield from review_rows(model, played, trial.single, settings, count_launched(), joins=joins)
+
+
+def _count_rows(settings: Settings | None) -> int:
+    """Counts the rows of a microbatch of one process; without settings, as many as the trial plays."""
+    return max(1, settings.count_rows(count_launched())) if settings else ROWS
 
 
 def _verify(report: Report) -> Report:
@@ -216,7 +227,7 @@ def _verify(report: Report) -> Report:
     def examine_again(spec: Spec) -> tuple[Finding, ...]:
         site = Site(plan(spec, typed=True), meta=True)
         settings = _try_settings(site, site.make_settings)
-        model, trial = try_model(site, report.x, report.fields)
+        model, trial = try_model(site, report.x, report.fields, rows=_count_rows(settings))
         return _make_report(site, model, trial, settings, report.data, report.x, report.fields).findings
 
     return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit.data.splits import is_stream
@@ -25,7 +26,7 @@ from modkit.nn.frozen import is_frozen
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.specs.overrides import apply
-from modkit.specs.settings import Term
+from modkit.specs.settings import Settings, Term
 from modkit.specs.spec import Spec
 from modkit.training.ownership import collect_modules, find_origins
 from modkit.training.players import strip_scope
@@ -38,6 +39,7 @@ __all__ = [
     "review_game",
     "review_model",
     "review_processes",
+    "review_rows",
     "show_warnings",
     "verify_overrides",
 ]
@@ -162,6 +164,51 @@ def review_processes(
         if alone:
             layers = ", ".join(sorted(alone))
             yield Fact("", f"{player.name} has layers that see the rows of their own process only: {layers}")
+
+
+def review_rows(
+    model: Model,
+    stages: Sequence[StageSchedule],
+    single: Mapping[str, Iterable[nn.Module]],
+    settings: Settings,
+    processes: int,
+    *,
+    joins: bool = False,
+) -> Iterator[Finding]:
+    """Finds batch normalization that is trained and given one value of a channel, which has no variance.
+
+    Args:
+        model: The model.
+        stages: The stages.
+        single: The layers that are given one value in a player's losses, by player.
+        settings: The settings of training.
+        processes: Number of processes.
+        joins: Whether batch normalization sees the rows of all processes.
+    """
+    found: dict[str, nn.Module] = {}
+    for stage in stages:
+        trained = {id(one) for player in stage.players for one in collect_modules(model, player)}
+        playing = [player.name for player in stage.players if player.start < stage.steps]
+        for layer in (one for name in playing for one in single.get(name, ())):
+            if id(layer) in trained and not (joins and processes > 1 and type(layer) in JOINABLE):
+                found.setdefault(_find_path(model, layer), layer)
+    size, parts = settings.batch_size, settings.accumulate
+    among = f", {processes} processes" if processes > 1 else ""
+    fewer = [f"train.accumulate={one}" for one in range(parts // 2, 0, -1) if parts % one == 0][:1]
+    for path, layer in found.items():
+        yield Finding(
+            path,
+            f"{type(layer).__name__} expects at least 2 values of each channel in training, got 1 in a microbatch: "
+            f"train.batch_size={size}, train.accumulate={parts}{among}",
+            (*fewer, f"train.batch_size={2 * size}"),
+            refused=True,
+        )
+
+
+def _find_path(model: Model, layer: nn.Module) -> str:
+    """Finds the path of the innermost part that a layer is in."""
+    parts = find_origins(model).items()
+    return max((o.path for part, o in parts if any(one is layer for one in part.modules())), key=len, default="model")
 
 
 def make_problems(findings: Iterable[Finding], spec: Spec) -> list[Problem]:

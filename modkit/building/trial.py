@@ -2,11 +2,14 @@
 
 The output of each part is compared with the type that the part declares, and an error is recorded at the part that it
 comes from. The declared type of a part that cannot run without values is trusted, and the part is listed as unchecked.
+
+A batch of 2 rows stands for any larger one; a microbatch of 1 row is played as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -14,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from modkit import kinds
 from modkit.building.builder import Built, Site
@@ -28,7 +32,7 @@ from modkit.rng import Rng
 from modkit.training.players import weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
-__all__ = ["EMITS", "Trial", "try_model"]
+__all__ = ["EMITS", "ROWS", "Trial", "try_model"]
 
 EMITS: dict[str, Callable[[Built], Event]] = {
     "encoder": lambda built: built.value.h,
@@ -39,33 +43,57 @@ EMITS: dict[str, Callable[[Built], Event]] = {
 """The declared type of the output of a part, by kind."""
 
 
+ROWS = 2
+"""The most rows that are played."""
+
+
 def try_model(
-    site: Site, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
+    site: Site, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None, *, rows: int = ROWS
 ) -> tuple[Model, Trial]:
     """Builds the model of a site and runs its losses and decodings; problems are recorded by the site.
+
+    Args:
+        site: The site.
+        x: Type of the data.
+        fields: The data's fields.
+        cond: Conditions from an enclosing Model.
+        rows: Rows of a microbatch in training.
 
     Raises:
         SpecError: If a part cannot be built.
     """
     model: Model = site.build_model(x, fields, cond)
     site.check()
-    trial = Trial(site, model, x, fields, cond)
+    trial = Trial(site, model, x, fields, cond, rows=rows)
     with MetaCache():
         trial.run()
     return model, trial
 
 
 class Trial:
-    """Runs the losses and decodings of a model on the meta device, and records problems at the parts they come from."""
+    """Runs the losses and decodings of a model on the meta device, and records problems at the parts they come from.
+
+    `.single` are the batch norm layers, by the players in whose losses a microbatch gives them one value of a channel.
+    """
 
     def __init__(
-        self, site: Site, model: Model, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None
+        self,
+        site: Site,
+        model: Model,
+        x: Event,
+        fields: Mapping[str, TensorType],
+        cond: CondType | None = None,
+        *,
+        rows: int = ROWS,
     ) -> None:
         self.site, self.model = site, model
         self.terms: dict[str, tuple[str, ...]] = {}
         self.unchecked: dict[str, str] = {}
-        given = _make_blank_cond(cond) if cond else Cond()
-        self._batch = Batch(_make_blank_event(x), {name: _make_blank(type) for name, type in fields.items()}, given)
+        self.single: dict[str, tuple[_BatchNorm, ...]] = {}
+        self._num, self._whole = min(rows, ROWS), rows <= ROWS
+        given = self._make_blank_cond(cond) if cond else Cond()
+        blanks = {name: self._make_blank(type) for name, type in fields.items()}
+        self._batch = Batch(self._make_blank_event(x), blanks, given)
         self._paths = {id(b.value): path for path, b in site.built.items() if isinstance(b.value, nn.Module)}
 
     def run(self) -> None:
@@ -76,7 +104,9 @@ class Trial:
                 built.value.register_forward_hook(_make_output_hook(built))
         for player in self._attempt(self.model.list_active_players) or ():
             probe = _Probe(Rng("check", player.name))
-            losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
+            with _watch_norms(self.model) as single:
+                losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
+            self.single[player.name] = tuple(single) if self._whole else ()
             self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))
             for name, loss in losses.items():
                 if loss.shape != ():
@@ -87,7 +117,7 @@ class Trial:
         nested = self._batch.cond != Cond()  # an enclosing Model with conditions draws and bounds, but decodes nothing
         given = pass_fields(self.model, self._batch.fields)
         for name, event in self.model.latents.items() if not nested else ():
-            self._attempt(partial(self.model.decode, _make_blank_event(event), name, **given))
+            self._attempt(partial(self.model.decode, self._make_blank_event(event), name, **given))
 
     def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
         """Checks that each weight, on its own, can weight its loss."""
@@ -140,6 +170,24 @@ class Trial:
             trace = trace.tb_next
         return path
 
+    def _make_blank(self, type: TensorType) -> Tensor:
+        dtype = torch.float32 if type.classes is None else torch.int64
+        return torch.empty((self._num, *type.shape), dtype=dtype, device="meta")
+
+    def _make_blank_event(self, event: Event) -> Value:
+        return tuple(map(self._make_blank, event)) if isinstance(event, tuple) else self._make_blank(event)
+
+    def _make_blank_cond(self, cond: CondType) -> Cond:
+        """Makes conditions of a type without values, except for the time, which a Model adds itself."""
+        types = {
+            "vector": cond.vector and TensorType((cond.vector,)),
+            "noise": cond.noise and TensorType((cond.noise,)),
+            "labels": cond.labels and TensorType((), classes=cond.labels + 1),
+            "context": cond.context and TensorType(cond.context),
+            "concat": cond.concat,
+        }
+        return Cond(**{name: self._make_blank(type) for name, type in types.items() if type})
+
 
 class _Emission(Exception):
     """The output of a part differs from the type that it declares."""
@@ -176,30 +224,28 @@ def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
     return hook
 
 
+@contextmanager
+def _watch_norms(model: nn.Module) -> Iterator[dict[_BatchNorm, None]]:
+    """Collects, in order, the batch norm layers that are given a single value of a channel within the context."""
+    single: dict[_BatchNorm, None] = {}
+
+    def watch(norm: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        (x,) = (*given, *named.values())
+        if isinstance(norm, _BatchNorm) and x.numel() == x.shape[1]:
+            single[norm] = None
+
+    norms = [one for one in model.modules() if isinstance(one, _BatchNorm)]
+    hooks = [one.register_forward_pre_hook(watch, with_kwargs=True) for one in norms]
+    try:
+        yield single
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _list_tensors(value: Any) -> tuple[Tensor, ...]:
     return tuple(value) if isinstance(value, tuple) else (value,)
 
 
 def _format_shapes(shapes: Iterable[tuple[int, ...]]) -> str:
     return ", ".join("×".join(map(str, shape)) or "a scalar" for shape in shapes)
-
-
-def _make_blank(type: TensorType) -> Tensor:
-    dtype = torch.float32 if type.classes is None else torch.int64
-    return torch.empty((2, *type.shape), dtype=dtype, device="meta")
-
-
-def _make_blank_event(event: Event) -> Value:
-    return tuple(map(_make_blank, event)) if isinstance(event, tuple) else _make_blank(event)
-
-
-def _make_blank_cond(cond: CondType) -> Cond:
-    """Makes conditions of a type without values, except for the time, which a Model adds itself."""
-    types = {
-        "vector": cond.vector and TensorType((cond.vector,)),
-        "noise": cond.noise and TensorType((cond.noise,)),
-        "labels": cond.labels and TensorType((), classes=cond.labels + 1),
-        "context": cond.context and TensorType(cond.context),
-        "concat": cond.concat,
-    }
-    return Cond(**{name: _make_blank(type) for name, type in types.items() if type})

@@ -326,6 +326,15 @@ class Settings:
             _check_norm(f"train.players.{pattern}.clip", player.clip)
             _check_norm(f"train.players.{pattern}.skip", player.skip)
 
+    def count_rows(self, processes: int) -> int:
+        """Counts the rows of a microbatch in each of some processes.
+
+        Examples:
+            >>> Settings(batch_size=32, accumulate=2).count_rows(processes=4)
+            4
+        """
+        return self.batch_size // self.accumulate // processes
+
 
 def _check_norm(path: str, norm: float | None) -> None:
     """Checks the largest norm of a gradient."""

@@ -59,7 +59,7 @@ class Reader:
     def read_view(self, stage: int, epoch: int, indices: Sequence[int]) -> Iterator[Batch]:
         """Yields samples in the order of `indices`, as an epoch of a stage reads them, a microbatch at a time."""
         settings = self._settings
-        size = settings.batch_size // settings.accumulate // self._engine.world
+        size = settings.count_rows(processes=self._engine.world)
         loader = self._load(Rng(settings.seed, "data", stage), size, settings.workers)
         return map(self.place, loader.read_epoch(epoch, indices))
 
@@ -91,7 +91,7 @@ class Reader:
 
     def read_microbatches(self, *names: int | str, num: int) -> Iterator[Batch]:
         """Yields `num` microbatches, in an order of their own, a function of the seed and `names`."""
-        size = self._settings.batch_size // self._settings.accumulate
+        size = self._settings.count_rows(processes=1)
         return self._read(Rng(self._settings.seed, *names), size, 0, num, workers=0)
 
     def place(self, batch: Batch) -> Batch:

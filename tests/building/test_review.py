@@ -326,6 +326,78 @@ def test_an_engine_of_several_processes_is_known_by_what_it_says():
         assert bool(facts) == several
 
 
+class Normed(nn.Sequential):
+    """A plug-in's critic with batch norm of a vector."""
+
+    def __init__(self, x: TensorType, cond: CondType):
+        super().__init__(nn.Flatten(), nn.Linear(x.numel, 8), nn.BatchNorm1d(8), nn.Linear(8, 1), nn.Flatten(0))
+
+    def forward(self, x, cond):
+        return super().forward(x)
+
+
+NORMED = gan(generator=use("mlp", **SMALL, norm="batch"))
+PACKED = gan(discriminator=use("packed", discriminator=use(Normed), num=2))
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "processes", "path", "overrides"),
+    [
+        (NORMED, {"batch_size": 1}, 1, "model.generator", ("train.batch_size=2",)),
+        (NORMED, {"accumulate": 8}, 1, "model.generator", ("train.accumulate=4", "train.batch_size=16")),
+        (NORMED, {"accumulate": 2}, 4, "model.generator", ("train.accumulate=1", "train.batch_size=16")),
+        (
+            use("latent", autoencoder=use("autoencoder", **MLP), prior=NORMED),
+            {"accumulate": 8}, 1, "model.prior.generator", ("train.accumulate=4", "train.batch_size=16"),
+        ),
+        (PACKED, {"batch_size": 2}, 1, "model.discriminator.discriminator", ("train.batch_size=4",)),
+    ],
+    ids=["one row", "microbatches", "processes", "a later stage", "packs"],
+)  # fmt: skip
+def test_batch_norm_of_a_single_value_is_refused_with_what_mends_it(
+    model, train, processes, path, overrides, tmp_path, monkeypatch
+):
+    """The fault: torch's own message in training, in a later stage after the earlier ones were trained."""
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    planted = spec(model, **train)
+    (found,) = examine(planted).findings
+    assert (found.path, found.overrides, found.refused) == (path, overrides, True)
+    assert all(f"train.{name}={value}" in found.message for name, value in train.items())
+    assert ("processes" in found.message) is (processes > 1)
+    with pytest.raises(SpecError, match=rf"{path}: BatchNorm.d expects at least 2 values .* \(mend it with train"):
+        modkit.train(planted, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "train"),
+    [
+        (NORMED, {"accumulate": 4}),
+        (gan(generator=DCGAN, discriminator=DCGAN), {"batch_size": 1}),
+        (NORMED, {"batch_size": 1, "stages": [{"players": ["discriminator"]}]}),
+        (NORMED, {"batch_size": 1, "stages": [{"players": ["*"], "steps": 0}]}),
+        (PACKED, {"batch_size": 3}),
+    ],
+    ids=["two rows", "maps", "not trained", "no steps", "two packs"],
+)
+def test_batch_norm_that_is_trained_by_several_values_or_by_none_is_not_refused(model, train):
+    check(spec(model, **train))
+
+
+def test_synchronized_batch_norm_sees_a_row_of_each_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for joins in (True, False):
+        findings = examine(spec(NORMED, batch_size=4, device="auto", engine=use("ddp", sync_batch_norm=joins))).findings
+        assert bool(findings) is not joins
+
+
+def test_a_composed_model_with_batch_norm_is_not_fitted_by_single_rows(tmp_path):
+    model = modkit.models.GAN(TensorType((2,)), **{key: NORMED[key] for key in ("generator", "discriminator")})
+    with pytest.raises(SpecError, match=r"model\.generator: BatchNorm1d expects .* with train\.accumulate=2"):
+        modkit.fit(model, torch.zeros(8, 2), tmp_path / "run", steps=1, batch_size=4, accumulate=4, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
 def test_batch_norm_is_not_told_of_where_it_is_synchronized(engine):
     joined = use(engine, sync_batch_norm=True)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import SpecError, TensorType
+from modkit import SpecError, TensorType, check, use
 from modkit.models import Autoencoder
+from tests.play import MLP, spec
 
 X = TensorType((2,))
 PARTS = {"encoder": "mlp", "bottleneck": "gaussian", "decoder": "mlp"}
@@ -48,3 +49,10 @@ def test_what_a_part_lacks_is_told_at_its_path(parts, message):
     """The fault: AttributeErrors and TypeErrors without a path."""
     with pytest.raises(SpecError, match=message):
         Autoencoder(X, **{**PARTS, **parts})
+
+
+def test_a_microbatch_of_one_row_is_played_as_it_is():
+    """The fault: what needs two rows was refused in training."""
+    critic = {"latent_critic": use("mlp", width=8), "latent_against": "shuffled"}
+    with pytest.raises(SpecError, match=r"at least 2 latents in each process, got 1"):
+        check(spec(use("autoencoder", **MLP, **critic), batch_size=4, accumulate=4))
