@@ -28,6 +28,7 @@ from modkit.building.review import (
     review_model,
     review_processes,
     review_rows,
+    review_samples,
     verify_overrides,
 )
 from modkit.building.trial import EMITS, ROWS, Trial, try_model
@@ -180,7 +181,7 @@ def _make_report(
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
     engine = _review_engine(site.plan, model, trial, played, settings) if settings else ()
     game = review_game(played, trial.terms, settings.terms if settings else {})
-    notes = (*review_data(data), *review_model(model), *game, *engine)
+    notes = (*review_data(data), *review_samples(played, data), *review_model(model), *game, *engine)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)

@@ -40,6 +40,7 @@ __all__ = [
     "review_model",
     "review_processes",
     "review_rows",
+    "review_samples",
     "show_warnings",
     "verify_overrides",
 ]
@@ -58,6 +59,20 @@ def review_data(data: Data | None) -> Iterator[Fact]:
             "a stream, so that training is inexact: a resumed run goes on with other samples, and other numbers of "
             "processes or workers read other orders",
         )
+
+
+def review_samples(stages: Sequence[StageSchedule], data: Data | None) -> Iterator[Finding]:
+    """Finds players that cannot be prepared with as few training samples as there are.
+
+    Args:
+        stages: The stages.
+        data: The data set, if there is one.
+    """
+    num = None if data is None else data.splits.get("train")
+    for player in {player.name: player for stage in stages for player in stage.players}.values():
+        if num is not None and num < player.least:
+            reason = f"{player.name} expects at least {player.least} training samples, got {num}"
+            yield Finding("data", reason, refused=True)
 
 
 def review_model(model: Model) -> Iterator[Note]:

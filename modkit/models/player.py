@@ -23,6 +23,7 @@ class Player:
         against: Its opponents. The terms `adversarial` and `class`, also as `…/PLAYER`, are computed only once the
             opponent has started.
         last_layer: Path of the parameter that produces its output, for gradient-balanced weights.
+        least: Fewest training samples that it can be prepared with; data with fewer are refused before training.
 
     Examples:
         >>> prefix_player(Player("denoiser", ("network",)), "prior").modules
@@ -35,6 +36,7 @@ class Player:
     start: int = 0
     against: tuple[str, ...] = ()
     last_layer: str | None = None
+    least: int = 1
 
 
 def prefix_player(player: Player, name: str) -> Player:

@@ -1,12 +1,13 @@
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 import modkit
-from modkit import CondType, SpecError, TensorType, build, check, use
+from modkit import CondType, Spec, SpecError, TensorType, build, check, use
 from modkit.building import review
 from modkit.building.checker import examine
 from modkit.building.session import load_run
@@ -16,6 +17,7 @@ from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
+from modkit.starters.model import Gaussian
 from tests.cli.test_app import run as command
 from tests.play import MLP, SMALL, spec
 from tests.refusals import list_problems
@@ -304,6 +306,21 @@ def test_a_games_terms_are_told_with_those_who_minimise_them():
         "stage 0: discriminator minimises adversarial, r1",
         "stage 0: generator minimises adversarial",
     ]
+
+
+class Choosy(Gaussian):
+    """A Model that is prepared with three samples or more."""
+
+    def players(self):
+        return (replace(super().players()[0], least=3),)
+
+
+def test_training_samples_that_are_too_few_for_a_player_are_refused():
+    for num in (2, 3):
+        planted = Spec(data=use("ring", num=num, num_test=8), model=use(Choosy))
+        findings = [] if num == 3 else ["data: density expects at least 3 training samples, got 2"]
+        assert list(map(str, examine(planted).findings)) == findings
+        assert list_problems(check, planted) == findings if findings else check(planted)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2", "local"])

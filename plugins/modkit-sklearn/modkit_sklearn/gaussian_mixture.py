@@ -82,8 +82,8 @@ class GaussianMixture(Model):
         self.register_buffer("factors", torch.zeros(*shape, x.numel) if covariance == "full" else torch.zeros(shape))
 
     def players(self) -> tuple[Player, ...]:
-        """Returns `mixture`, which has no parameters: it is fitted in `prepare`."""
-        return (Player("mixture", ()),)
+        """Returns `mixture`, which has no parameters: it is fitted in `prepare`, to a sample for each component."""
+        return (Player("mixture", (), least=self._least),)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Returns no losses."""
@@ -97,9 +97,8 @@ class GaussianMixture(Model):
             ValueError: If there are fewer samples than components, or one is not finite.
         """
         rows = _take_rows(batches, self.max_samples)
-        least = max(2, len(self.means))
-        if len(rows) < least:
-            raise ValueError(f"GaussianMixture expects at least {least} samples to fit, got {len(rows)}")
+        if len(rows) < self._least:
+            raise ValueError(f"GaussianMixture expects at least {self._least} samples to fit, got {len(rows)}")
         from sklearn.mixture import GaussianMixture as Fit  # takes a second, and a fitted mixture needs it no more
 
         fit = Fit(
@@ -131,6 +130,10 @@ class GaussianMixture(Model):
         if self.single.range is not None:
             x = x.clamp(*self.single.range)
         return x.view(num, *self.single.shape)
+
+    @property
+    def _least(self) -> int:
+        return max(2, len(self.means))
 
     def _scale(self, eps: Tensor, component: Tensor) -> Tensor:
         """Computes `factors_k eps` with each row's own k, by component, since `b d d` would not fit in memory."""

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from modkit_sklearn.gaussian_mixture import GaussianMixture
 
 import modkit
-from modkit import Batch, Cond, Rng, Spec, TensorType, use
+from modkit import Batch, Cond, Rng, Spec, SpecError, TensorType, use
 from modkit.data.digits import Digits
 
 PROPORTIONS = torch.tensor([0.2, 0.3, 0.5])
@@ -162,6 +163,16 @@ def test_a_keyword_out_of_range_is_refused(keywords, message):
 def test_fewer_samples_than_components_are_refused():
     with pytest.raises(ValueError, match="GaussianMixture expects at least 10 samples to fit, got 9"):
         fit_model(torch.randn(9, 2))
+
+
+def test_fewer_training_samples_than_components_are_refused_before_the_autoencoder_is_trained(tmp_path):
+    few = replace(latent_spec(), data=use("subset", data=use("digits", size=8), num=20))
+    modkit.check(few.with_value("model.prior.num_components", 20))
+    many = few.with_value("model.prior.num_components", 21)
+    with pytest.raises(SpecError, match="data: prior/mixture expects at least 21 training samples, got 20"):
+        modkit.train(many, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    modkit.check(many.with_value("train.stages", [{"players": ["autoencoder/*"]}]))  # the mixture is not fitted
 
 
 def test_codes_and_hierarchies_are_refused():
