@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import Bijection, BijectionExtras, Slot, default, read_extras
+from modkit.kinds import Bijection, BijectionExtras, Slot, Unless, default, read_extras
 from modkit.models.passes import Passes
 from modkit.nn.trained import is_trained
 from modkit.types import Batch, Cond, CondType, TensorType
@@ -50,8 +51,8 @@ class Chain(nn.Module):
         x: TensorType,
         cond: CondType = CondType(),
         *,
-        layer: Slot[Bijection] = default("coupling"),
-        depth: int = 4,
+        layer: Annotated[Slot[Bijection], Unless("layers")] = default("coupling"),
+        depth: Annotated[int, Unless("layers")] = 4,
         layers: list[Slot[Bijection]] | None = None,
     ) -> None:
         super().__init__()

@@ -179,6 +179,8 @@ class Planner:
         arguments: dict[str, Argument] = {}
         kind = owner.kind if owner else None
         derived = derive_defaults(declared, node, kind, lambda name, reason: self.report(_join(path, name), reason))
+        for name in [name for name in declared if name in node and name not in derived]:
+            self._check_unused(node, declared[name], path)
         for name, parameter in derived.items():
             place = _join(path, name)
             if name in node:
@@ -188,6 +190,14 @@ class Planner:
             else:
                 arguments[name] = self._plan_default(parameter, place)
         return arguments
+
+    def _check_unused(self, node: Node, parameter: Parameter, path: str) -> None:
+        """Refuses what is written beside the parameter that replaces it, but for its default: older runs have that."""
+        place, other = _join(path, parameter.name), Planner(self.spec, self.registry)
+        if other._plan_argument(node[parameter.name], parameter, place) != other._plan_default(parameter, place):
+            message = f"got {parameter.name!r} beside {parameter.unless!r}, which replaces it, expected one of them"
+            inner = _join(path, parameter.unless)
+            self.report(place, message, f"change {inner}[0], …, or set {inner} to null", key=True)
 
     def _plan_default(self, parameter: Parameter, path: str) -> Argument:
         default = parameter.default

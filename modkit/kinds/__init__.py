@@ -76,7 +76,7 @@ from modkit.kinds.denoisers import (
 from modkit.kinds.extras import GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
-from modkit.kinds.slots import Default, Own, Slot, Unfit, default
+from modkit.kinds.slots import Default, Own, Slot, Unfit, Unless, default
 from modkit.kinds.table import KINDS, Kind
 from modkit.kinds.training import (
     Engine,
@@ -173,6 +173,7 @@ __all__ = [
     "Times",
     "TimesExtras",
     "Unfit",
+    "Unless",
     "Weight",
     "default",
     "read_extras",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Default", "Own", "Slot", "Unfit", "default"]
+__all__ = ["Default", "Own", "Slot", "Unfit", "Unless", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -65,6 +65,22 @@ class Own:
         >>> Rate = Annotated[float, "Learning rate of plain gradients.", Own]
         >>> def sgd(parameters, *, lr: Rate = 1e-2): ...
     """
+
+
+@dataclass(frozen=True)
+class Unless:
+    """Marks a parameter that has no effect where another one is given: it is refused beside that, and not written out.
+
+    Args:
+        name: The other parameter, whose default is None.
+
+    Examples:
+        >>> from typing import Annotated
+        >>> from modkit.kinds import Encoder
+        >>> def stack(x, *, depth: Annotated[int, Unless("layers")] = 4, layers: list[Slot[Encoder]] | None = None): ...
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)

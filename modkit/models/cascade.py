@@ -19,12 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from modkit.kinds import Note, Slot, Step, Unfit, Weight, default
+from modkit.kinds import Note, Slot, Step, Unfit, Unless, Weight, default
 from modkit.models.given import complete_in_turn
 from modkit.models.model import Density, Model
 from modkit.models.passes import Passes, select_fields
@@ -67,7 +67,7 @@ class Cascade(Model):
         cond: CondType = CondType(),
         fields: Mapping[str, TensorType] | None = None,
         *,
-        level: Slot[Model] = default("autoregressive"),
+        level: Annotated[Slot[Model], Unless("levels")] = default("autoregressive"),
         levels: list[Slot[Model]] | None = None,
     ) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Own, Slot
+from modkit.kinds import KINDS, Own, Slot, Unless
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
@@ -93,6 +93,7 @@ class Parameter:
         slot: What it accepts, if it is a slot.
         record: What it accepts, if it holds records.
         own: Whether its values suit its part alone.
+        unless: The parameter beside which it has no effect, or nothing.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Parameter:
     slot: SlotShape | None
     record: RecordShape | None = None
     own: bool = False
+    unless: str = ""
 
 
 def read_parameters(part: Part) -> dict[str, Parameter]:
@@ -159,8 +161,10 @@ def _read_cached(
         if slot is None and record is None and (odd := _find_not_plain(annotation)) is not None:
             raise ValueError(_refuse(owner, name, given, odd))
         help = helps.get(name) or _get_help(annotation)
-        own = Own in getattr(annotation, "__metadata__", ())
-        result[name] = Parameter(name, annotation, _get_default(target, declared), help, slot, record, own)
+        marks = getattr(annotation, "__metadata__", ())
+        unless = next((mark.name for mark in marks if isinstance(mark, Unless)), "")
+        default = _get_default(target, declared)
+        result[name] = Parameter(name, annotation, default, help, slot, record, Own in marks, unless)
     return result
 
 

@@ -32,7 +32,7 @@ def derive_defaults(
     kind: str | None = None,
     report: Callable[[str, str], None] | None = None,
 ) -> dict[str, Parameter]:
-    """Replaces the defaults of slots by the parts that the parts in other slots imply.
+    """Replaces the defaults of slots by the parts that the parts in other slots imply; leaves out what has no effect.
 
     Args:
         declared: The parameters of a part, as its signature declares them.
@@ -41,7 +41,7 @@ def derive_defaults(
         report: Is called with the slot of a part that implies what cannot be, and the reason.
 
     Returns:
-        The parameters, with the defaults that hold for this node.
+        The parameters that have an effect in this node (`Unless`), with the defaults that hold for it.
 
     Examples:
         >>> from modkit import find, use
@@ -49,8 +49,8 @@ def derive_defaults(
         >>> found["times"].default.name, found["network"].default.name
         ('log-normal', 'unet')
     """
-    derived = dict(declared)
-    waiting = [name for name, parameter in declared.items() if parameter.slot and not parameter.slot.container]
+    derived = {name: parameter for name, parameter in declared.items() if node.get(parameter.unless) is None}
+    waiting = [name for name, parameter in derived.items() if parameter.slot and not parameter.slot.container]
     implied: set[str] = set()
 
     def rank(name: str) -> int:

@@ -9,6 +9,7 @@ from modkit.building.plan import MAX_PARTS, plan
 from modkit.kinds import Encoder, default
 from modkit.nn.trained import is_trained
 from modkit.publishing.export import export
+from modkit.specs.overrides import apply, locate
 from tests.play import MLP, spec
 from tests.refusals import list_problems, refusals
 
@@ -50,6 +51,23 @@ def test_short_forms_and_defaults_are_written_out():
     assert model["prior"]["schedule"] == use("cosine", num=1000, offset=0.008, max_beta=0.999)
     assert "critic" not in model["autoencoder"] and "scale" not in model
     assert planned.spec == read(LATENT), "what was written stays as it was"
+
+
+def test_what_another_parameter_replaces_is_refused_beside_it_unless_an_older_run_wrote_its_default():
+    flow = use("flow", bijection=use("chain", layers=["actnorm"]))
+    written = Spec(model=flow, x={"shape": [2]})
+    planned = plan(written)
+    assert planned.resolved.model["bijection"] == use("chain", layers=(use("actnorm"),)), "it has neither"
+    assert "model.bijection.layer" not in planned.calls and not locate(planned.spec, "layer")
+    older = written.with_value(
+        "model.bijection.layer", plan(Spec(model="flow", x=written.x)).resolved.at("model.bijection.layer")
+    ).with_value("model.bijection.depth", 4)
+    assert plan(older).resolved == planned.resolved
+    for name, value in (("depth", 8), ("layer", "linear"), ("layer", use("coupling", transform="spline"))):
+        with pytest.raises(SpecError, match=f"model.bijection.{name}: got '{name}' beside 'layers', which replaces it"):
+            plan(written.with_value(f"model.bijection.{name}", value))
+    other = apply(written, ["model.bijection.layers=null", "model.bijection.layer=linear"])[0]
+    assert plan(other).resolved.model["bijection"]["layer"].use == "linear"
 
 
 def test_a_plan_has_every_part_by_its_path_and_every_registered_one_used():

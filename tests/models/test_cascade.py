@@ -228,6 +228,10 @@ test_refusals_name_expected_and_received = refusals(
         "codes: Cascade of 3 Models expects a hierarchy of as many levels",
     ),
     (
+        use("latent", autoencoder=AUTOENCODER, prior=use(Cascade, level=DENOISER, levels=[use(Table), DENOISER])),
+        "prior.level: got 'level' beside 'levels', which replaces it, expected one of them .change model.prior.levels",
+    ),
+    (
         use("latent", autoencoder=PLAIN, prior=use(Cascade, level=DENOISER)),
         "continuous: Cascade expects a hierarchy, got 4 unbounded",
     ),
