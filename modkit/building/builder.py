@@ -17,11 +17,11 @@ from itertools import count
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modkit.building.call import Argument, Call, Given, Record, Ref, Trained, reroot
 from modkit.building.composition import Composition, Origin
-from modkit.building.exchange import drop_spare
+from modkit.building.exchange import drop_spare, find_misfits
 from modkit.building.members import check_members
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
@@ -77,12 +77,12 @@ class Site:
     Args:
         plan: The plan.
         meta: Whether modules are built on the meta device.
-        weights: Whether pieces of other runs receive their weights.
+        weights: Whether pieces of other runs receive their weights; on the meta device, whether these would fit.
         seeded: Whether the plan's seed initialises parts; otherwise torch's global generator does.
     """
 
     def __init__(self, plan: Plan, *, meta: bool, weights: bool = True, seeded: bool = True) -> None:
-        self.plan, self.meta, self.weights = plan, meta, weights and not meta
+        self.plan, self.meta, self.weights = plan, meta, weights
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
         self.sources: dict[str, str] = {}
@@ -208,7 +208,7 @@ class Site:
             weights = self.weights and not self.plan.is_in_piece(call)  # which has those of all parts inside it
             if call.trained:
                 self._load_piece(call, call.trained, value, weights=weights)
-            elif weights and (load := read_extras(value, PretrainedExtras).load_pretrained):
+            elif weights and not self.meta and (load := read_extras(value, PretrainedExtras).load_pretrained):
                 load()
         return value
 
@@ -255,8 +255,8 @@ class Site:
             module.requires_grad_(False)
             module.frozen = True  # type: ignore[assignment]
         if weights:
-            folder = find_run(piece.path, self.plan.spec)
-            module.load_state_dict(drop_spare(read_piece(folder, piece.at), self.plan, call.path))
+            read = read_piece(find_run(piece.path, self.plan.spec), piece.at, meta=self.meta)
+            _load_weights(module, drop_spare(read, self.plan, call.path), f"{piece.at} in {piece.path}")
         mark_trained(module)  # without weights, too: those of a checkpoint go on from the piece's
 
     def _record(self, record: Record) -> Any:
@@ -313,6 +313,23 @@ class Factory:
         """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""
         self._site.sources[self._path] = source
         return self
+
+
+def _load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Loads weights into a part; of what is on the meta device, it is only seen whether they would fit.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    found = find_misfits(weights, {key: value.shape for key, value in module.state_dict().items()})
+    if not found and any(value.is_meta for value in weights.values()):
+        return
+    try:
+        module.load_state_dict(weights)  # a module may have its own way of loading what is named otherwise
+    except RuntimeError as error:
+        if not found:
+            raise
+        raise ValueError(f"it expects weights of its own shapes, got those of {source}: {'; '.join(found)}") from error
 
 
 def _check_composed(model: Any, composed: Composition, types: Mapping[str, Any]) -> None:

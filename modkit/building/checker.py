@@ -29,6 +29,7 @@ from modkit.building.review import (
     review_processes,
     review_rows,
     review_samples,
+    review_training,
     verify_overrides,
 )
 from modkit.building.trial import EMITS, ROWS, Trial, try_model
@@ -73,15 +74,20 @@ def check(spec: Spec) -> Report:
     return report
 
 
-def examine(spec: Spec) -> Report:
+def examine(spec: Spec, *, weights: bool = True) -> Report:
     """Checks a spec as `check` does, but only reports the findings that `check` refuses, as for what is loaded.
+
+    Args:
+        spec: The spec.
+        weights: Whether pieces of other runs are to receive their weights, which must then fit; a run that goes on has
+            them in its own.
 
     Raises:
         SpecError: With every problem of form and types.
     """
-    tried = _try_spec(spec)
+    tried = _try_spec(spec, weights=weights)
     if not tried.site.problems and (rest := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
-        return examine(rest)
+        return examine(rest, weights=weights)
     _check_conditions(tried.site, tried.model, tried.data)
     tried.site.problems += tried.find_unmet()
     return _verify(_make_report(*tried[:-1]))
@@ -111,13 +117,13 @@ class _Tried(NamedTuple):
         return _find_unmet(self.site, self.model, self.data, self.x, self.measures)
 
 
-def _try_spec(spec: Spec) -> _Tried:
+def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
     """Builds everything in a spec and runs the losses of its model; problems are recorded by the site.
 
     Raises:
         SpecError: If a part cannot be built.
     """
-    site = Site(plan(spec), meta=True)
+    site = Site(plan(spec), meta=True, weights=weights)
     data = site.make_data()
     settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
     site.check()
@@ -127,7 +133,7 @@ def _try_spec(spec: Spec) -> _Tried:
     rows = _count_rows(settings)
 
     def find_problems(spec: Spec) -> list[Problem]:
-        other = Site(plan(spec), meta=True)
+        other = Site(plan(spec), meta=True, weights=weights)
         try_model(other, x, fields, rows=rows)
         return other.problems
 
@@ -202,6 +208,7 @@ def _make_report(
         sources=dict(site.sources),
         facts=tuple(note for note in notes if isinstance(note, Fact)),
         findings=findings,
+        idle=tuple(review_training(model, played, site.plan)) if settings else (),
     )
 
 
@@ -226,7 +233,7 @@ def _verify(report: Report) -> Report:
     """Keeps those overrides of the findings that mend them."""
 
     def examine_again(spec: Spec) -> tuple[Finding, ...]:
-        site = Site(plan(spec, typed=True), meta=True)
+        site = Site(plan(spec, typed=True), meta=True, weights=False)
         settings = _try_settings(site, site.make_settings)
         model, trial = try_model(site, report.x, report.fields, rows=_count_rows(settings))
         return _make_report(site, model, trial, settings, report.data, report.x, report.fields).findings

@@ -243,7 +243,7 @@ def _find_thawed(model: Model, spec: Spec) -> list[str]:
     if not frozen:
         return []
     composed = get_composition(model)
-    site = Site(plan(spec, typed=True), meta=True)
+    site = Site(plan(spec, typed=True), meta=True, weights=False)
     fresh = site.build_model(composed.x, composed.fields, composed.cond)
     site.check()
     trained = {name for name, parameter in fresh.named_parameters() if parameter.requires_grad}

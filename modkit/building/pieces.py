@@ -15,6 +15,8 @@ from modkit.specs.tree import find_written, get_value, rebuild
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from modkit.runs.run import Run
+
 __all__ = ["find_run", "keep_pieces", "move_refs", "read_piece", "read_run_node"]
 
 
@@ -60,19 +62,37 @@ def keep_pieces(spec: Spec, before: Spec) -> Spec:
     return spec.with_tree(rebuild(spec.tree, change))
 
 
-def read_piece(folder: Path, at: str) -> dict[str, Tensor]:
-    """Reads the weights of one piece of a run, by their names within the piece."""
+def read_piece(folder: Path, at: str, *, meta: bool = False) -> dict[str, Tensor]:
+    """Reads the weights of one piece of a run, by their names within the piece.
+
+    Args:
+        folder: The run's directory.
+        at: The path of the piece.
+        meta: Whether their shapes are enough, so that they are on the meta device.
+    """
     from modkit.building.migration import load_current
     from modkit.runs.run import Run
 
     run = Run.open(folder)
     prefix = run.lock.get("modules", {}).get(at, [at.partition(".")[2]])[0]
-    every = load_current(run).weights
+    every = _read_shapes(run) if meta else load_current(run).weights
     return {
         name[len(prefix) + 1 :] if prefix else name: value
         for name, value in every.items()
         if not prefix or name.startswith(f"{prefix}.")
     }
+
+
+def _read_shapes(run: Run) -> dict[str, Tensor]:
+    """Reads the weights of a run onto the meta device, from its lock alone unless they may be others by now."""
+    import torch
+
+    from modkit.building.migration import find_due, load_current
+
+    if run.kept and "state" in run.lock and not (run.exported or run.revisions or find_due(run)):
+        return {name: torch.empty(shape, device="meta") for name, shape in run.lock["state"].items()}
+    with torch.device("cpu"):  # a part may be built on the meta device meanwhile
+        return {name: value.to("meta") for name, value in load_current(run).weights.items()}
 
 
 def move_refs(value: Value, old: str, new: str) -> Value:

@@ -50,6 +50,7 @@ class Report:
         sources: Descriptions of where the types of a part come from, by the path of the part.
         facts: What the models and the game say of themselves, a line each.
         findings: Parts that do not suit each other, with the overrides that mend it.
+        idle: Where nothing is trained, which training alone refuses: such a model can be built and sampled.
     """
 
     plan: Plan
@@ -67,6 +68,7 @@ class Report:
     sources: Mapping[str, str]
     facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
+    idle: tuple[Finding, ...]
 
     def describe(self) -> Iterator[Block]:
         """Describes the report: a table of the parts, the stages, facts and warnings, and a summary."""
@@ -85,9 +87,9 @@ class Report:
             names = ", ".join(player.name for player in stage.players)
             yield f"stage {number}: {names}, {stage.steps} steps"
         yield from map(str, self.facts)
-        warnings = [finding for finding in self.findings if not finding.refused]
+        warnings = [*(finding for finding in self.findings if not finding.refused), *self.idle]
         yield from (f"warning: {finding}" for finding in warnings)
-        count = len(self.findings)
+        count = len(self.findings) + len(self.idle)
         found = f"{count} problem{'s' if count > 1 else ''} found" if count else "no problems found"
         yield f"x: {self.x}; {self.parameters:,} parameters; {found}"
 
@@ -111,4 +113,13 @@ class Report:
             SpecError: If there are any.
         """
         if problems := make_problems(self.findings, self.plan.spec):
+            raise SpecError(problems)
+
+    def raise_idle(self) -> None:
+        """Raises what training alone refuses.
+
+        Raises:
+            SpecError: If there is any.
+        """
+        if problems := make_problems(self.idle, self.plan.spec):
             raise SpecError(problems)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from modkit.building.plan import Plan
 from modkit.data.splits import is_stream
 from modkit.engines.batch_norm import JOINABLE
 from modkit.errors import Problem, SpecError, join
@@ -30,7 +31,7 @@ from modkit.specs.settings import Settings, Term
 from modkit.specs.spec import Spec
 from modkit.training.ownership import collect_modules, find_origins
 from modkit.training.players import strip_scope
-from modkit.training.schedule import StageSchedule
+from modkit.training.schedule import StageSchedule, explain_idle
 
 __all__ = [
     "list_findings",
@@ -41,6 +42,7 @@ __all__ = [
     "review_processes",
     "review_rows",
     "review_samples",
+    "review_training",
     "show_warnings",
     "verify_overrides",
 ]
@@ -153,6 +155,23 @@ def _review_term(
                 f"at step {turn}, so that it is never computed",
                 (f"{path}.start=0", f"train.steps={enough}"),
             )
+
+
+def review_training(model: Model, stages: Sequence[StageSchedule], planned: Plan) -> Iterator[Finding]:
+    """Finds what only training refuses: a model that is frozen whole, and stages in which nothing is trained.
+
+    Args:
+        model: The model.
+        stages: The stages.
+        planned: The plan, whose frozen pieces of other runs might be trained.
+    """
+    if reason := explain_idle(model):
+        frozen = [path for path, call in planned.calls.items() if call.trained and not call.trained.train]
+        outer = [path for path in frozen if not any(path.startswith(f"{other}.") for other in frozen)]
+        yield Finding("model", reason, tuple(f"{path}.train=true" for path in outer), refused=True)
+    for number, stage in enumerate(stages):
+        if reason := explain_idle(model, stage):
+            yield Finding(f"train.stages[{number}]", reason, refused=True)
 
 
 def review_processes(

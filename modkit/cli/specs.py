@@ -101,5 +101,5 @@ def _make_plain(report: Report) -> dict[str, Any]:
         "parameters": report.parameters,
         "unchecked": report.unchecked,
         "facts": [asdict(fact) for fact in report.facts],
-        "findings": [asdict(finding) for finding in report.findings],
+        "findings": [asdict(finding) for finding in (*report.findings, *report.idle)],
     }

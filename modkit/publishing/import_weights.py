@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from typing import Any
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from modkit.building.checker import examine
+from modkit.building.exchange import find_misfits
 from modkit.building.review import show_warnings
 from modkit.building.session import build_checked
+from modkit.errors import join_names
 from modkit.runs.checkpoint import Checkpoint
 from modkit.runs.run import Run
 from modkit.specs.spec import Spec
 from modkit.training.cursor import Cursor
 
 __all__ = ["import_weights"]
-
-_SHOWN = 8
 
 
 def import_weights(
@@ -45,7 +45,7 @@ def import_weights(
         ValueError: If keys are missing or unknown, shapes differ or values are not finite, with all of these in one
             message; or if the directory holds a run. Nothing is written in these cases.
     """
-    report = examine(spec)
+    report = examine(spec, weights=False)
     _check_weights(weights, report.state)
     show_warnings(report.findings, str(out))
     model = build_checked(report)
@@ -60,23 +60,8 @@ def import_weights(
 
 def _check_weights(weights: Mapping[str, Tensor], state: Mapping[str, Sequence[int]]) -> None:
     """Checks weights against the keys and shapes of a model."""
-    misshapen = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(shape)}"
-        for key, shape in state.items()
-        if key in weights and tuple(weights[key].shape) != tuple(shape)
-    ]
-    problems = {
-        "missing": [key for key in state if key not in weights],
-        "unknown": [key for key in weights if key not in state],
-        "of another shape": misshapen,
-        "not finite": [key for key, value in weights.items() if not torch.isfinite(value).all()],
-    }
-    found = [f"{len(keys)} {what}: {_join_keys(keys)}" for what, keys in problems.items() if keys]
+    found = find_misfits(weights, state)
+    if odd := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
+        found.append(f"{len(odd)} not finite: {join_names(odd)}")
     if found:
         raise ValueError(f"the weights do not fit the model: {'; '.join(found)}")
-
-
-def _join_keys(keys: Iterable[str]) -> str:
-    every = list(keys)
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more

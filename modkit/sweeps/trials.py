@@ -120,7 +120,9 @@ class _Checks:
             changed, notices = apply(frozen or self._spec, choices)
             tree = _make_paths_absolute(plan(changed)).tree
             if tree not in self._plans:
-                made = check(changed).plan  # without what its swaps left over
+                report = check(changed)
+                report.raise_idle()
+                made = report.plan  # without what its swaps left over
                 if made.data is None:
                     raise SpecError(Problem("data", "missing, expected a data set: the runs of a sweep are trained"))
                 self._plans[tree] = made

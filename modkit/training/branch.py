@@ -20,7 +20,7 @@ from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.call import list_local
-from modkit.building.checker import Report, check
+from modkit.building.checker import Report, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
 from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
 from modkit.building.plan import plan, plan_training
@@ -101,7 +101,8 @@ def branch(
     for notice in notices:
         _logger.warning("%s", notice)
     spec = choose_engine(spec, again=True)
-    report = check(spec)
+    report = examine(spec, weights=False)
+    report.raise_refusals()
     if report.data is None:
         raise make_data_refusal(run)
     report = replace(report, x=restore_std(report.x, run))
@@ -221,7 +222,7 @@ def _find_frozen(run: Run, before: Spec, report: Report) -> list[str]:
     bare = replace(before, data=None, evaluate=None)
     # a part that no name loads has been replaced, by one without other weights
     planned = plan_training(report.plan, bare) if list_local(before.model) else plan(bare, typed=True)
-    site = Site(planned, meta=True)
+    site = Site(planned, meta=True, weights=False)
     model = site.build_model(report.x, report.fields)
     site.check()
     return find_frozen_by_hand(run, model, site.make_settings())

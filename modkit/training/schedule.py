@@ -13,7 +13,10 @@ from modkit.models.player import Player
 from modkit.specs.settings import PlayerSettings, PowerAverage, Settings, Stage
 from modkit.training.ownership import collect_modules, collect_trained
 
-__all__ = ["StageSchedule", "check_trainable", "count_steps", "match_names", "schedule_stages", "select_settings"]
+__all__ = [
+    *("StageSchedule", "check_trainable", "count_steps", "explain_idle", "match_names", "schedule_stages"),
+    "select_settings",
+]
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,8 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
             cannot be trained with condensed samples.
     """
     players = tuple(_override(player, settings) for player in model.list_active_players())
-    if not players:
-        remedy = "set `train: true`, or `requires_grad_(True)` on it"
-        raise ValueError(f"training expects a model with something to train, got a frozen one: {remedy}")
+    if reason := explain_idle(model):
+        raise ValueError(reason)
     names = [player.name for player in players]
     for pattern in settings.players:
         match_names(pattern, names, "train.players")
@@ -65,20 +67,35 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
     return tuple(result)
 
 
+def explain_idle(model: Model, stage: StageSchedule | None = None) -> str | None:
+    """Returns why training a model, or a stage of it, is refused: nothing in it is trained or prepared; or None.
+
+    Args:
+        model: The model, which is idle if it has no players that are not frozen.
+        stage: The stage, which is idle if its players own modules, but no parameters to train and no buffers.
+    """
+    if stage is None:
+        remedy = "set `train: true`, or `requires_grad_(True)` on it"
+        reason = f"training expects a model with something to train, got a frozen one: {remedy}"
+        return None if model.list_active_players() else reason
+    paths = [path for player in stage.players for path in player.modules]
+    modules = [module for player in stage.players for module in collect_modules(model, player)]
+    buffers = (one for module in modules for one in module.buffers(recurse=False))
+    if not paths or collect_trained(modules) or next(buffers, None) is not None:
+        return None
+    names = ", ".join(player.name for player in stage.players)
+    reason = f"no parameters to train and no buffers in {', '.join(paths)}"
+    return f"training expects stages with something to train, got one of {names} with {reason}"
+
+
 def check_trainable(model: Model, stage: StageSchedule) -> None:
     """Checks that a stage has something to train or to prepare.
 
     Raises:
-        SpecError: If its players own modules, but no parameters to train and no buffers.
+        SpecError: If it has not.
     """
-    paths = [path for player in stage.players for path in player.modules]
-    modules = [module for player in stage.players for module in collect_modules(model, player)]
-    buffers = (one for module in modules for one in module.buffers(recurse=False))
-    if paths and not collect_trained(modules) and next(buffers, None) is None:
-        names = ", ".join(player.name for player in stage.players)
-        reason = f"no parameters to train and no buffers in {', '.join(paths)}"
-        expected = "training expects stages with something to train"
-        raise SpecError(Problem("", f"{expected}, got one of {names} with {reason}"))
+    if reason := explain_idle(model, stage):
+        raise SpecError(Problem("", reason))
 
 
 def count_steps(model: Model, stages: Sequence[StageSchedule]) -> list[int]:

@@ -129,7 +129,7 @@ def train(
     if resume and not before:
         _logger.warning("%s holds no run yet: this starts one", path)
     with explain_failure(before) if before else nullcontext():
-        report = examine(changed) if before else check(changed)
+        report = examine(changed, weights=not before.kept) if before else check(changed)
     if before:
         report = replace(report, x=restore_std(report.x, before))
 

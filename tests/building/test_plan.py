@@ -1,8 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+import modkit
 from modkit import Event, Model, Player, Slot, Spec, SpecError, TensorType, build, check, load, train, use
+from modkit.building.builder import Site
 from modkit.building.call import Call, Ref
 from modkit.building.graph import find_owner
 from modkit.building.plan import MAX_PARTS, plan
@@ -262,6 +266,58 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(run, tmp_path
         plan(latent)
 
 
+def test_a_check_refuses_weights_of_a_piece_that_do_not_fit_as_the_building_of_it_does(run, tmp_path):
+    """The fault: only what was trained, or a sweep's jobs, refused them, in torch's words."""
+
+    def make(path, **data):
+        encoder = use("run", path=str(path), at="model.encoder")
+        return spec(use("autoencoder", encoder=encoder, decoder=MLP["decoder"]), use("digits", **data))
+
+    wide = make(run.path, size=16)
+    site = Site(plan(wide), meta=False)
+    site.build_model(TensorType((1, 16, 16), (-1, 1)), {})
+    exported = make(export(run, tmp_path / "exported"), size=16)
+    said = r"model.encoder: the encoder mlp .*: it expects weights of its own shapes, got those of model.encoder in "
+    said += r".*: 1 of another shape: \S* \(16, 64\) instead of \(16, 256\)"
+    for refuse in (site.check, *(partial(check, one) for one in (wide, exported, plan(wide).resolved))):
+        with pytest.raises(SpecError, match=said):
+            refuse()
+
+
+def test_a_run_goes_on_without_the_run_of_its_piece_and_a_new_one_is_refused_by_the_check(run, tmp_path):
+    encoder = use("run", path=str(run.path), at="model.encoder")
+    own = train(spec(use("autoencoder", encoder=encoder, decoder=MLP["decoder"])), tmp_path / "own", steps=1)
+    resolved = Spec.from_yaml(own.spec_text)
+    check(resolved)
+    run.path.rename(tmp_path / "moved")
+    with pytest.raises(SpecError, match="model.encoder: .* Run.open expects the directory of a run"):
+        check(resolved)
+    modkit.branch(own, tmp_path / "branch", steps=2)
+    train(resolved, own.path, steps=2, resume=True)
+    assert own.kept[-1] == "step-00000002"
+
+
+def test_what_training_alone_refuses_is_a_warning_of_the_check(run):
+    """The fault: it found no problem."""
+    frozen = spec(use("run", path=str(run.path)))
+    report = check(frozen)
+    (finding,) = report.idle
+    assert str(finding).startswith("model: training expects a model with something to train, got a frozen one")
+    assert finding.overrides == ("model.train=true",) and f"warning: {finding}" in str(report)
+    assert "; 1 problem found" in str(report) and not report.findings
+    assert build(frozen).sample(2, seed=0).shape == (2, 1, 8, 8), "it can be sampled"
+    with pytest.raises(SpecError, match="model: training expects .*, got a frozen one"):
+        report.raise_idle()
+    assert not check(apply(frozen, finding.overrides)[0]).idle
+
+
+def test_a_stage_without_anything_to_train_is_found_by_the_check():
+    idle = check(spec(use(Still))).idle
+    assert [(one.path, one.message.partition(",")[0]) for one in idle] == [
+        ("train.stages[0]", "training expects stages with something to train")
+    ]
+
+
 def test_a_run_with_a_piece_is_a_piece_itself_without_the_run_of_its_own(run, tmp_path):
     """The fault: each piece was read from its own run, though the weights of the one around it are all."""
     prior = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))
@@ -302,6 +358,20 @@ def test_a_piece_with_a_reference_inside_is_loaded_and_so_are_pieces_of_it(tmp_p
     piece = use("run", path=str(run.path), at="model.generator")
     generator = build(spec(use("gan", **parts | {"generator": piece}))).generator.state_dict()
     assert all(torch.equal(value, generator[key]) for key, value in model.generator.state_dict().items())
+
+
+class Still(Model):
+    """A model whose player has nothing to train."""
+
+    def __init__(self, x: TensorType) -> None:
+        super().__init__()
+        self.event, self.net = x, nn.Identity()
+
+    def players(self):
+        return (Player("own", ("net",)),)
+
+    def losses(self, player, batch, step):
+        return {"mean": self.net(batch.tensor).mean()}
 
 
 class Apart(Model):

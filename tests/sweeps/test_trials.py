@@ -154,3 +154,14 @@ def test_a_run_that_a_spec_starts_from_is_found_from_another_folder(tmp_path, sp
     frozen = Spec.from_yaml(freeze(load_spec(file), ["seed=3"])[0].spec)
     assert frozen.model["path"] == str(tmp_path / "first")
     check(frozen)
+
+
+def test_what_training_always_refuses_is_refused_before_anything_is_done(tmp_path, spec):
+    """The fault: the sweep began, and failed job by job."""
+    train(spec, tmp_path / "first", steps=0)
+    piece = f"model.network={{use: run, path: {tmp_path / 'first'}, at: model.network}}"
+    found = problems(spec, piece)[0]
+    assert "model: training expects a model with something to train, got a frozen one" in found
+    assert found.endswith("(mend it with model.network.train=true)")
+    found = problems(spec, piece.replace("}", ", train: true}"), "data.size=8,16")[0]
+    assert "stem.weight (8, 64) instead of (8, 256)" in found and found.count("; in ") == 1
