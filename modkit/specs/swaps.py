@@ -1,7 +1,8 @@
 """Swaps: another part in a slot, which keeps what fits of the former part's parameters.
 
 Another model keeps its conditioner, which belongs to the data; all else was chosen for the former model's game, as were
-the training settings that name its players. Those that the new model states for its own players are written out.
+the training settings that name its players. Those that the new model states for its own players are written out. Other
+data do not keep features of an evaluation that the former data name as their own, such as those of `digits`.
 Parameters that are marked as a part's own (`modkit.kinds.Own`), such as the learning rate of `sgd`, are never kept. A
 reference or a piece of another run (`{use: run, …}`) replaces a part as it is.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from modkit.errors import Position, Problem, SpecError, join
-from modkit.kinds import GameExtras, read_extras
+from modkit.kinds import DataExtras, GameExtras, read_extras
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
 from modkit.parts.validation import validate
@@ -67,9 +68,14 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
             source = source.with_child((key,), before)
     written = name if isinstance(value, str) and len(node) == 1 else node
     former, spec = find_value(spec.tree, path), spec.with_value(join(path), written, source)
-    if place.shape.kind != "model" or not _is_other(former, place, name):
+    if place.shape.kind not in ("model", "data") or not _is_other(former, place, name):
         return spec, notices
-    parts = (find_known("model", get_part(former, place)), find_known("model", name))
+    parts = (find_known(place.shape.kind, get_part(former, place)), find_known(place.shape.kind, name))
+    if place.shape.kind == "data":
+        spec, gone = _renew_features(
+            spec, *(read_extras(part.load(), DataExtras).features if part else None for part in parts)
+        )
+        return spec, [*notices, *(f"swap {join(path)}: dropped {one}" for one in gone)]
     games = [read_extras(part.load() if part else None, GameExtras).optimizers for part in parts]
     spec, gone, come = renew_settings(spec, _find_scope(spec, path), *games)
     if gone:
@@ -79,6 +85,29 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
             f"swap {join(path)}: wrote {', '.join(f'train.{key}' for key in come)} (for the new model's game)"
         )
     return spec, notices
+
+
+def _renew_features(spec: Spec, former: str | None, new: str | None) -> tuple[Spec, list[str]]:
+    """Drops the features of an evaluation if they are those of the former data, so that those of the new ones count.
+
+    Args:
+        spec: The spec, in which the new data have their place.
+        former: The features that suit the former data, by name (`modkit.kinds.DataExtras`), or None.
+        new: Those that suit the new data.
+
+    Returns:
+        The new spec, and what was dropped, with the reason.
+    """
+    written = spec.evaluate.get("features") if isinstance(spec.evaluate, Node) else None
+    if former in (None, new) or not isinstance(written, Node) or not isinstance(written.use, str):
+        return spec, []
+    name, _, value = str(former).partition(":")  # the value of its first parameter
+    first = next(iter(read_known("features", name) or ()), None)
+    if find_known("features", written.use) != find_known("features", name) or written.get(first) != value:
+        return spec, []
+    rest = Node({key: kept for key, kept in spec.evaluate.items() if key != "features"})
+    reason = f"evaluate.features ({former} suits the former data; those that suit the new data are used)"
+    return spec.with_tree({**spec.tree, "evaluate": rest}), [reason]
 
 
 def _is_elsewhere(value: Value) -> bool:

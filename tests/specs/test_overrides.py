@@ -428,3 +428,25 @@ def test_a_short_name_of_several_slots_lists_their_paths():
     message = r"2 slots have, expected one of model\.autoencoder\.encoder, model\.prior\.auto"
     with pytest.raises(SpecError, match=message):
         expand(spec, {"encoder"}, "encoder=conv")
+
+
+def test_other_data_do_not_keep_the_features_that_the_former_data_name_as_their_own():
+    """The fault: photos were compared by what a classifier of digits sees in them, without a word."""
+    shipped = use("classifier", weights="digits")
+    evaluate = {"features": shipped, "num": 8}
+    said = "dropped evaluate.features (classifier:digits suits the former data; those that suit the new data are used)"
+    changed, notices = apply(Spec(model="gan", data="digits", evaluate=evaluate), ["data=image-folder", "data.root=a"])
+    assert changed.evaluate == {"num": 8} and notices == [f"swap data: {said}"]
+    wrapped = Spec(model="gan", data=use("augmented", data=use("digits", size=8)), evaluate=evaluate)
+    changed, notices = apply(wrapped, ["data.data=sprites"])
+    assert changed.evaluate == {"num": 8} and notices[-1] == f"swap data.data: {said}"
+    for spec, override in (
+        (wrapped, "data.data.size=16"),
+        (Spec(model="gan", data="digits", evaluate=evaluate), "data={use: digits, size: 16}"),
+        (Spec(model="gan", data="digits", evaluate={"features": "inception"}), "data=sprites"),
+        (Spec(model="gan", data="digits", evaluate={"features": use("classifier", weights="my.pt")}), "data=sprites"),
+        (Spec(model="gan", data="sprites", evaluate=evaluate), "data=fashion-mnist"),
+    ):
+        assert apply(spec, [override])[0].evaluate == spec.evaluate
+    given = ["data=sprites", "evaluate.features={use: classifier, weights: digits}"]
+    assert apply(Spec(model="gan", data="digits", evaluate=evaluate), given)[0].evaluate["features"] == shipped
