@@ -98,14 +98,15 @@ def _renew_features(spec: Spec, former: str | None, new: str | None) -> tuple[Sp
     Returns:
         The new spec, and what was dropped, with the reason.
     """
-    written = spec.evaluate.get("features") if isinstance(spec.evaluate, Node) else None
+    evaluate = spec.evaluate or Node({})
+    written = evaluate.get("features")
     if former in (None, new) or not isinstance(written, Node) or not isinstance(written.use, str):
         return spec, []
     name, _, value = str(former).partition(":")  # the value of its first parameter
-    first = next(iter(read_known("features", name) or ()), None)
+    first = next(iter(read_known("features", name) or ()), "")
     if find_known("features", written.use) != find_known("features", name) or written.get(first) != value:
         return spec, []
-    rest = Node({key: kept for key, kept in spec.evaluate.items() if key != "features"})
+    rest = Node({key: kept for key, kept in evaluate.items() if key != "features"})
     reason = f"evaluate.features ({former} suits the former data; those that suit the new data are used)"
     return spec.with_tree({**spec.tree, "evaluate": rest}), [reason]
 
