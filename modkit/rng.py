@@ -153,7 +153,8 @@ class Rng:
         child._drawn = self._drawn  # one record for the whole tree, so that two equal children cannot draw one noise
         return child
 
-    def _draw(self, law: Law, name: str, like: Tensor, low: int = 0, high: int = 1) -> Tensor:
+    def _draw(self, law: Law, name: int | str, like: Tensor, low: int = 0, high: int = 1) -> Tensor:
+        (name,) = _check_names((name,))
         key = (*self._key, name)
         if (key, self._first) in self._drawn:
             raise ValueError(
@@ -171,7 +172,8 @@ class Rng:
 def _check_names(names: tuple[int | str, ...]) -> Key:
     if _PLAIN.issuperset(map(type, names)):
         return names
-    return tuple(name if isinstance(name, str) else operator.index(name) for name in names)
+    # a key is hashed by its `repr`, in which subclasses of str have their own name: numpy's, members of an Enum
+    return tuple(str.__str__(name) if isinstance(name, str) else operator.index(name) for name in names)
 
 
 def _list_generators() -> list[torch.Generator]:

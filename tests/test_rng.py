@@ -1,3 +1,4 @@
+import enum
 import math
 
 import numpy as np
@@ -121,6 +122,25 @@ def test_a_child_is_named_by_its_path_and_by_nothing_else():
     for other in (Rng(0, "a", "1"), Rng(0, "a1"), Rng(0, 1, "a"), Rng(0, "a")):
         assert not torch.equal(drawn(other, (2, 2)), want)
     assert torch.equal(drawn(Rng(0, "a", np.int64(1)), (2, 2)), want)
+
+
+class Word(str, enum.Enum):
+    A = "a"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize("name", [np.str_("a"), Word.A], ids=["numpy", "enum"])
+def test_names_draw_by_their_text_whatever_their_class(name):
+    want = drawn(Rng(0, "a"), (2, 2), "a")
+    for rng in (Rng(0, name), Rng(0).at(name)):
+        assert torch.equal(drawn(rng, (2, 2), name), want)
+        with pytest.raises(ValueError, match="got 'a' a second time"):
+            drawn(rng, (2, 2), "a")
+    one = drawn(Rng(0, 1), (2, 2))
+    assert torch.equal(drawn(Rng(0, Number.ONE), (2, 2)), one) and torch.equal(drawn(Rng(0, True), (2, 2)), one)
 
 
 def test_one_name_is_drawn_once_through_whatever_children():
