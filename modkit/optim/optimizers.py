@@ -79,6 +79,7 @@ def sgd(
     Raises:
         ValueError: If a number is out of range.
     """
+    _check_shares("sgd", momentum=momentum)
     moved = list(parameters)
     fused = _can_fuse(moved) and not any(map(is_shard, moved)) or None
     return torch.optim.SGD(moved, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
@@ -98,12 +99,13 @@ def rmsprop(
     The Wasserstein GAN was trained with lr 5e-5.
 
     Args:
-        alpha: Decay of the average of squared gradients.
-        momentum: Share of the previous update that is kept.
+        alpha: Decay of the average of squared gradients, in [0, 1).
+        momentum: Share of the previous update that is kept, in [0, 1).
 
     Raises:
         ValueError: If a number is out of range.
     """
+    _check_shares("rmsprop", alpha=alpha, momentum=momentum)
     return torch.optim.RMSprop(list(parameters), lr, alpha, eps, weight_decay, momentum, foreach=True)
 
 
@@ -111,6 +113,13 @@ def _read_betas(name: str, betas: list[float]) -> tuple[float, float]:
     if len(betas) != 2:
         raise ValueError(f"{name} expects two betas, got {betas}")
     return betas[0], betas[1]
+
+
+def _check_shares(maker: str, **shares: float) -> None:
+    """Checks what torch does not: that averages and updates do not grow without end."""
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{maker} expects {name} in [0, 1), got {share}")
 
 
 def _can_fuse(parameters: list[nn.Parameter]) -> bool:

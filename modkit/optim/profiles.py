@@ -49,12 +49,19 @@ class Exponential:
     Args:
         decay: Share of the average that is kept at each update, in [0, 1).
 
+    Raises:
+        ValueError: If `decay` is out of range.
+
     Examples:
         >>> Exponential(0.9)(1) == 2 / 11, Exponential(0.9)(1000)
         (True, 0.9)
     """
 
     decay: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"Exponential expects decay in [0, 1), got {self.decay}")
 
     def __call__(self, update: int) -> float:
         """Computes beta of an update."""

@@ -91,6 +91,15 @@ def test_mistakes_are_named(make):
     check_refusal("-1", make, [parameter], lr=-1.0)
 
 
+@pytest.mark.parametrize(
+    ("make", "name"), [(sgd, "momentum"), (rmsprop, "alpha"), (rmsprop, "momentum")], ids=lambda one: str(one)[:14]
+)
+def test_shares_that_would_grow_without_end_are_refused(make, name):
+    for share in (-0.1, 1.0, 1.5, float("nan")):
+        message = rf"{make.__name__} expects {name} in \[0, 1\), got {share}"
+        check_refusal(message, make, [torch.nn.Parameter(torch.zeros(1))], **{name: share})
+
+
 def test_defaults_are_not_shared():
     one, other = (adam([torch.nn.Parameter(torch.zeros(1))]) for _ in range(2))
     one.param_groups[0]["betas"] = (0.0, 0.0)

@@ -57,6 +57,11 @@ def test_exponents_of_the_paper():
         check_refusal(r"Power expects std in \(0, 0.2887\), got", Power, std)
 
 
+@pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
+def test_a_decay_that_is_no_share_is_refused(decay):
+    check_refusal(rf"Exponential expects decay in \[0, 1\), got {decay}", Exponential, decay)
+
+
 def test_inner_products_equal_numerical_integration():
     traces = [Trace(Power(std), n) for std in (0.03, 0.25) for n in (40, 100)]
     t = np.linspace(0, 100, 200_001)
