@@ -25,6 +25,9 @@ class Player:
         last_layer: Path of the parameter that produces its output, for gradient-balanced weights.
         least: Fewest training samples that it can be prepared with; data with fewer are refused before training.
 
+    Raises:
+        ValueError: If `every` is below 1 or `start` below 0.
+
     Examples:
         >>> prefix_player(Player("denoiser", ("network",)), "prior").modules
         ('prior.network',)
@@ -37,6 +40,11 @@ class Player:
     against: tuple[str, ...] = ()
     last_layer: str | None = None
     least: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.start < 0:
+            given = f"{self.every} and {self.start}"
+            raise ValueError(f"Player {self.name} expects every of at least 1 and start of at least 0, got {given}")
 
 
 def prefix_player(player: Player, name: str) -> Player:

@@ -318,9 +318,11 @@ class Settings:
                 raise ValueError(f"train.stages[{number}].players expects patterns of players, got none: '*' is all")
         for ema in (self.ema, *(stage.ema for stage in self.stages if stage.ema is not None)):
             _check_average(ema)
-        for every in (*(term.every for term in self.terms.values()), *(own.every for own in self.players.values())):
-            if every is not None and every < 1:
-                raise ValueError(f"train expects `every` of at least 1, got {every}")
+        for rule in (*self.terms.values(), *self.players.values()):
+            for name, least in (("every", 1), ("start", 0)):
+                value = getattr(rule, name)
+                if value is not None and value < least:
+                    raise ValueError(f"train expects `{name}` of at least {least}, got {value}")
         _check_norm("train.clip", self.clip)
         for pattern, player in self.players.items():
             _check_norm(f"train.players.{pattern}.clip", player.clip)

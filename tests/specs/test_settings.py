@@ -73,6 +73,8 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
         ("{players: {'*': {clip: 0}}}", 31, "train.players.*.clip", "expects a norm above 0, got 0"),
         ("{terms: {adversarial: {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
         ("{players: {'*': {every: 0}}}", 8, "train", "expects `every` of at least 1, got 0"),
+        ("{terms: {adversarial: {start: -1}}}", 8, "train", "expects `start` of at least 0, got -1"),
+        ("{players: {'*': {start: -3}}}", 8, "train", "expects `start` of at least 0, got -3"),
         ("{precision: half}", 20, "train.precision", r"expected 'float32' \| 'tf32' \| 'bf16' \| 'fp16', got 'half'"),
         ("{stages: [{steps: 2}]}", 18, "train.stages[0]", "got no 'players'"),
         ("{stages: {players: ['*']}}", 17, "train.stages", "got a mapping, expected a list"),
