@@ -4,12 +4,17 @@ Autocast keeps what it has cast only of weights that are trained, and only until
 network that samples step by step, would cast all of its weights whenever it is called. Here copies in the narrow type
 are made once and found by the layer in place of its weights where autocast to this type is on. State dicts, averages
 and all that is computed without autocast have the weights themselves.
+
+A weight that nothing trains may still be moved, as a teacher's is in a Model's `update`; afterwards, the copies are
+made again. Until then, a weight that torch knows to have changed is used itself. Compiled code cannot ask, and torch
+does not know of what is written through `.data`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +24,7 @@ __all__ = ["narrow_weights"]
 
 
 @contextmanager
-def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> Iterator[None]:
+def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> Iterator[Callable[[], None]]:
     """Keeps copies of the weights of layers in a narrow type for autocast, within the context.
 
     Nothing may train these layers in it. What autocast computes stays the same to the bit.
@@ -27,6 +32,9 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
     Args:
         modules: The layers, among other modules, which stay as they are.
         dtype: The type that autocast casts to; None does nothing.
+
+    Returns:
+        What makes the copies again, in place: to be called after weights may have been moved.
 
     Examples:
         >>> layer = nn.Linear(2, 2)
@@ -38,13 +46,26 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
     for layer, kind in chosen:
         weights = {name: one for name, one in layer._parameters.items() if one is not None}
         vars(layer)["narrowed"] = {name: one.detach().to(dtype) for name, one in weights.items()}
+        vars(layer)["narrowed_from"] = {name: (one, *_read_version(one)) for name, one in weights.items()}
         layer.__class__ = _NARROWED[kind]
     try:
-        yield
+        yield partial(_refresh, [layer for layer, _ in chosen])
     finally:
         for layer, kind in chosen:
             layer.__class__ = kind
-            vars(layer).pop("narrowed", None)  # one module may be named twice
+            for own in ("narrowed", "narrowed_from"):
+                vars(layer).pop(own, None)  # one module may be named twice
+
+
+@torch.no_grad()
+def _refresh(layers: Iterable[Any]) -> None:
+    pairs = []
+    for layer in layers:
+        for name, (weight, *_) in layer.narrowed_from.items():
+            pairs.append((layer.narrowed[name], weight))
+            layer.narrowed_from[name] = (weight, *_read_version(weight))
+    if pairs:
+        torch._foreach_copy_(*map(list, zip(*pairs)))
 
 
 def _is_cast(module: nn.Module) -> bool:
@@ -55,15 +76,24 @@ def _is_cast(module: nn.Module) -> bool:
 
 def _find_weight(name: str) -> property:
     def find(layer: Any) -> Tensor | None:
+        weight: Tensor | None = layer._parameters[name]
         narrowed: Tensor | None = layer.narrowed.get(name)
-        if narrowed is None:
-            return None
+        if weight is None or narrowed is None:
+            return weight
         kind = narrowed.device.type
-        casts = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == narrowed.dtype
-        weight: Tensor = narrowed if casts else layer._parameters[name]
-        return weight
+        if not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) != narrowed.dtype:
+            return weight
+        if torch.compiler.is_compiling():  # a version is no constant of a graph
+            return narrowed
+        source, *version = layer.narrowed_from[name]
+        return narrowed if weight is source and version == _read_version(weight) else weight
 
     return property(find)
+
+
+def _read_version(weight: Tensor) -> list[int]:
+    """What changes when a weight is written to, and when its `data` are replaced."""
+    return [-1 if weight.is_inference() else weight._version, weight.data_ptr()]
 
 
 _LAYERS = (

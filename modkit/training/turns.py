@@ -6,7 +6,7 @@ and the model updates what has no gradients. Every random draw is a function of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -51,13 +51,20 @@ class Turns:
         self._settings, self._engine, self._stages = settings, engine, stages
         self._losses, self._progress = losses, progress
 
-    def take(self, states: Sequence[PlayerState], batch: Batch, cursor: Cursor) -> tuple[dict[str, Tensor], bool]:
+    def take(
+        self,
+        states: Sequence[PlayerState],
+        batch: Batch,
+        cursor: Cursor,
+        refresh: Callable[[], None] = lambda: None,
+    ) -> tuple[dict[str, Tensor], bool]:
         """Takes the turns of one step.
 
         Args:
             states: The players.
             batch: This process's share of the batch.
             cursor: The step.
+            refresh: Is called whenever what has no gradient may have been moved.
 
         Returns:
             The losses by player and term, and whether no player skipped its optimizer's step.
@@ -77,6 +84,7 @@ class Turns:
             name = state.name
             if (reason := state.step(self._engine)) is None:
                 state.update_within(self._make_step(state, cursor, self._make_rng(name, cursor, "update")))
+                refresh()
             else:
                 complete = False
                 self._progress.note(f"step {cursor.step + 1}: {name} skips it, {reason}")

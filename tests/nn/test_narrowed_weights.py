@@ -67,3 +67,57 @@ def test_layers_whose_weights_are_computed_stay_as_they_are():
         assert not any(hasattr(one, "narrowed") for one in (layer, old, double))
     with narrow_weights([plain := nn.Linear(2, 2)], None):
         assert type(plain) is nn.Linear
+
+
+def test_a_weight_that_is_moved_is_used_as_it_is_until_the_copies_are_made_again():
+    net, other = make(), make()
+    with narrow_weights(net.modules(), torch.bfloat16) as refresh, torch.no_grad():
+        for move in (
+            lambda one: one.mul_(2),
+            lambda one: setattr(one, "data", one.data + 1),
+            lambda one: torch._foreach_mul_([one], 0.5),
+        ):
+            for one in (*net.parameters(), *other.parameters()):
+                move(one)
+            with torch.autocast("cpu", torch.bfloat16), Count() as count:
+                assert torch.equal(net(X), other(X))
+            before = count.casts
+            refresh()
+            with torch.autocast("cpu", torch.bfloat16), Count() as count:
+                assert torch.equal(net(X), other(X))
+            assert before - count.casts == 5
+        net[4].bias.data.add_(1), other[4].bias.data.add_(1)  # of which torch knows nothing
+        refresh()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(net(X), other(X))
+
+
+def test_compiled_code_uses_the_copies_that_were_made_again():
+    net = make()
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    with narrow_weights(net.modules(), torch.bfloat16) as refresh:
+        with torch.autocast("cpu", torch.bfloat16):
+            before = compiled(X)
+        net[4].bias.data.add_(1)
+        refresh()
+        with torch.autocast("cpu", torch.bfloat16), torch.compiler.set_stance("fail_on_recompile"):
+            assert torch.equal(compiled(X), net(X)) and not torch.equal(compiled(X), before)
+
+
+def test_weights_that_another_call_is_given_are_used():
+    net = make()
+    given = {name: value + 1 for name, value in net.state_dict().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = torch.func.functional_call(net, given, X)
+        with narrow_weights(net.modules(), torch.bfloat16):
+            assert torch.equal(torch.func.functional_call(net, given, X), expected)
+
+
+def test_weights_of_inference_mode_are_narrowed():
+    with torch.inference_mode():
+        net = make()
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = net(X)
+            with narrow_weights(net.modules(), torch.bfloat16):
+                assert torch.equal(net(X), expected)

@@ -1,3 +1,4 @@
+import copy
 import json
 import multiprocessing
 import os
@@ -122,6 +123,56 @@ def test_losses_and_pictures_are_computed_under_autocast_with_float32_weights(pr
     one = fitted(model, tmp_path / "run", precision=precision, steps=2)
     assert len(seen) == 3 and set(seen) == {dtype}  # the last is of the picture
     assert {value.dtype for value in one.model.state_dict().values()} == {torch.float32}
+
+
+class Teaching(Model):
+    """A student that follows its teacher, which `update` moves towards the student."""
+
+    def __init__(self, x, cond, move: str):
+        super().__init__()
+        self.event = x
+        self.student = nn.Linear(x.numel, 4)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.move, self.gaps = MOVES[move], []
+
+    def players(self):
+        return (Player("student", ("student",)),)
+
+    def losses(self, player, batch, step):
+        x = batch.tensor.flatten(1)
+        taught = self.teacher(x)
+        self.gaps.append((taught - nn.functional.linear(x, *self.teacher.parameters())).abs().max().item())
+        return {"match": (self.student(x) - taught - 1).square().mean()}
+
+    def update(self, player, step):
+        for one, other in zip(self.teacher.parameters(), self.student.parameters()):
+            self.move(one, other)
+
+    def draw(self, num, fields, cond, rng):
+        return rng.normal("x", self.allocate(num, self.event))
+
+
+@torch.no_grad()
+def move_in_place(one, other):
+    one.lerp_(other, 0.5)
+
+
+def replace_data(one, other):
+    one.data = torch.lerp(one.data, other.data, 0.5)
+
+
+def move_data(one, other):
+    one.data.lerp_(other.data, 0.5)
+
+
+MOVES = {"in place": move_in_place, "new data": replace_data, "data": move_data}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_teacher_that_update_moves_is_used_as_it_is(precision, move, tmp_path):
+    one = fitted(use(Teaching, move=move), tmp_path / "run", precision=precision, steps=5, ema=0, **SGD)
+    assert one.model.gaps == [0.0] * 5
 
 
 def test_frozen_weights_are_cast_once_a_stage_and_stored_as_they_are(tmp_path):
