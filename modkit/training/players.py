@@ -149,9 +149,9 @@ class Participant:
 def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
     """Returns the players of one of a model's stages, for your own training loop.
 
-    The modules that the players own are put into train mode, all others into eval mode. Parameters that do not require
-    gradients are in no player's `parameters`, and modules of which none does count as frozen: a player without
-    `parameters`, such as a frozen critic, takes no turn.
+    The modules that the players own are put into train mode, all others into eval mode; when the loop has ended, call
+    `model.eval()`. Parameters that do not require gradients are in no player's `parameters`, and modules of which none
+    does count as frozen: a player without `parameters`, such as a frozen critic, takes no turn.
 
     Args:
         model: The model.

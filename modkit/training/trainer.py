@@ -92,6 +92,8 @@ class Trainer:
     def fit(self) -> None:
         """Trains the remaining stages and finishes the run; a run with checkpoints is resumed from the last one.
 
+        However training ends, the model is in eval mode afterwards.
+
         Raises:
             TrainingError: If a loss or a weight is not finite, another process fails, or anything is refused after the
                 first step.
@@ -104,7 +106,7 @@ class Trainer:
         self.callbacks.run_started()
         try:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with chosen, self._interruption.catch(), self._saver, closing(self._reader):
+            with _evaluate_after(self.model), chosen, self._interruption.catch(), self._saver, closing(self._reader):
                 while self._cursor.stage < len(self.stages):
                     with ExitStack() as held:
                         self._train_stage(self.stages[self._cursor.stage], held)
@@ -303,3 +305,12 @@ class Trainer:
     def _use_average(self, averages: Averages) -> Iterator[None]:
         with averages.apply(), self.engine.join_weights(), evaluate_mode(self.model):
             yield
+
+
+@contextmanager
+def _evaluate_after(model: Model) -> Iterator[None]:
+    """Puts a model into eval mode at the end of the context, as `modkit.load` gives it."""
+    try:
+        yield
+    finally:
+        model.eval()

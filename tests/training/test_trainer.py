@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -19,6 +20,7 @@ from modkit.models.diffusion import Diffusion
 from modkit.models.flow import Flow
 from modkit.models.model import Model
 from modkit.models.player import Player
+from modkit.progress import Silent
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.runs.pictures import draw_picture, encode_png
@@ -173,6 +175,41 @@ MOVES = {"in place": move_in_place, "new data": replace_data, "data": move_data}
 def test_a_teacher_that_update_moves_is_used_as_it_is(precision, move, tmp_path):
     one = fitted(use(Teaching, move=move), tmp_path / "run", precision=precision, steps=5, ema=0, **SGD)
     assert one.model.gaps == [0.0] * 5
+
+
+class Halt:
+    def step_done(self, run, stage, step, losses):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class Break(Silent):
+    def step(self, values):
+        raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [({}, None), ({"loggers": [Halt()]}, Stopped), ({"progress": Break()}, RuntimeError)],
+    ids=["finished", "stopped", "failed"],
+)
+def test_the_model_is_in_eval_mode_afterwards(settings, error, tmp_path):
+    seen = []
+
+    class Look:
+        def run_finished(self, run, error):
+            seen.append([module.training for module in one.model.modules()])
+
+    loggers = [*settings.pop("loggers", []), Look()]
+    critic = use("mlp", width=8, depth=1)
+    model = use("autoencoder", encoder=use("mlp", width=8, norm="batch"), decoder=MLP["decoder"], critic=critic)
+    one = trainer(spec(model, steps=2, log={"every": 1}), tmp_path / "run", loggers, **settings)
+    one.model.train()
+    with one.run, nullcontext() if error is None else pytest.raises(error):
+        one.fit()
+    assert not any(module.training for module in one.model.modules()) and not any(seen[0])
+    before, (name,) = state(one.model), one.model.latents
+    one.model.encode(torch.rand(4, 1, 8, 8), name)
+    assert all(torch.equal(value, before[key]) for key, value in one.model.state_dict().items())
 
 
 def test_frozen_weights_are_cast_once_a_stage_and_stored_as_they_are(tmp_path):
