@@ -59,13 +59,14 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
 
 @torch.no_grad()
 def _refresh(layers: Iterable[Any]) -> None:
-    pairs = []
+    copies, weights = list[Tensor](), list[Tensor]()
     for layer in layers:
         for name, (weight, *_) in layer.narrowed_from.items():
-            pairs.append((layer.narrowed[name], weight))
+            copies.append(layer.narrowed[name])
+            weights.append(weight)
             layer.narrowed_from[name] = (weight, *_read_version(weight))
-    if pairs:
-        torch._foreach_copy_(*map(list, zip(*pairs)))
+    if copies:
+        torch._foreach_copy_(copies, weights)
 
 
 def _is_cast(module: nn.Module) -> bool:

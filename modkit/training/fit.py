@@ -42,8 +42,8 @@ def fit(
 ) -> Run:
     """Trains a composed model in place, and writes a run.
 
-    Parameters that do not require gradients are not trained, and modules of which none does count as frozen. Afterwards,
-    also if training fails or is interrupted, the model is in eval mode.
+    Parameters that do not require gradients are not trained, and modules of which none does count as frozen.
+    Afterwards, also if training fails or is interrupted, the model is in eval mode.
 
     Args:
         model: The model, made by calling its class or by `modkit.build`.
