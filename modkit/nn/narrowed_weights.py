@@ -49,7 +49,7 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
         vars(layer)["narrowed_from"] = {name: (one, *_read_version(one)) for name, one in weights.items()}
         layer.__class__ = _NARROWED[kind]
     try:
-        yield partial(_refresh, [layer for layer, _ in chosen])
+        yield partial(_renew, [layer for layer, _ in chosen])
     finally:
         for layer, kind in chosen:
             layer.__class__ = kind
@@ -58,7 +58,7 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
 
 
 @torch.no_grad()
-def _refresh(layers: Iterable[Any]) -> None:
+def _renew(layers: Iterable[Any]) -> None:
     copies, weights = list[Tensor](), list[Tensor]()
     for layer in layers:
         for name, (weight, *_) in layer.narrowed_from.items():

@@ -165,14 +165,14 @@ class Trainer:
         self._interruption.check(f"at step {cursor.step}")
         trained = [parameter for state in states for parameter in state.parameters]
         frozen = find_frozen(self.model, trained)  # by now; an extractor may have been trained in `prepare`
-        refresh = held.enter_context(narrow_weights(frozen, AUTOCAST.get(settings.precision)))
+        renew = held.enter_context(narrow_weights(frozen, AUTOCAST.get(settings.precision)))
         steps = stage.steps if states else 0
         check = self._enter(f"the cache of stage {cursor.stage}")
         views = self._cache.open(cursor.stage, stage.cache, steps, check) if cursor.index < steps else ()
         self._begin(states)
         for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
             self._saver.poll(cursor)
-            losses, complete = self._turns.take(states, batch, cursor, refresh)
+            losses, complete = self._turns.take(states, batch, cursor, renew)
             if complete:
                 averages.update()
             cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, averages.updates

@@ -56,7 +56,7 @@ class Turns:
         states: Sequence[PlayerState],
         batch: Batch,
         cursor: Cursor,
-        refresh: Callable[[], None] = lambda: None,
+        renew: Callable[[], None] = lambda: None,
     ) -> tuple[dict[str, Tensor], bool]:
         """Takes the turns of one step.
 
@@ -64,7 +64,7 @@ class Turns:
             states: The players.
             batch: This process's share of the batch.
             cursor: The step.
-            refresh: Is called whenever what has no gradient may have been moved.
+            renew: Is called whenever what has no gradient may have been moved.
 
         Returns:
             The losses by player and term, and whether no player skipped its optimizer's step.
@@ -84,7 +84,7 @@ class Turns:
             name = state.name
             if (reason := state.step(self._engine)) is None:
                 state.update_within(self._make_step(state, cursor, self._make_rng(name, cursor, "update")))
-                refresh()
+                renew()
             else:
                 complete = False
                 self._progress.note(f"step {cursor.step + 1}: {name} skips it, {reason}")

@@ -71,7 +71,7 @@ def test_layers_whose_weights_are_computed_stay_as_they_are():
 
 def test_a_weight_that_is_moved_is_used_as_it_is_until_the_copies_are_made_again():
     net, other = make(), make()
-    with narrow_weights(net.modules(), torch.bfloat16) as refresh, torch.no_grad():
+    with narrow_weights(net.modules(), torch.bfloat16) as renew, torch.no_grad():
         for move in (
             lambda one: one.mul_(2),
             lambda one: setattr(one, "data", one.data + 1),
@@ -82,12 +82,12 @@ def test_a_weight_that_is_moved_is_used_as_it_is_until_the_copies_are_made_again
             with torch.autocast("cpu", torch.bfloat16), Count() as count:
                 assert torch.equal(net(X), other(X))
             before = count.casts
-            refresh()
+            renew()
             with torch.autocast("cpu", torch.bfloat16), Count() as count:
                 assert torch.equal(net(X), other(X))
             assert before - count.casts == 5
         net[4].bias.data.add_(1), other[4].bias.data.add_(1)  # of which torch knows nothing
-        refresh()
+        renew()
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(net(X), other(X))
 
@@ -96,11 +96,11 @@ def test_compiled_code_uses_the_copies_that_were_made_again():
     net = make()
     torch._dynamo.reset()
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
-    with narrow_weights(net.modules(), torch.bfloat16) as refresh:
+    with narrow_weights(net.modules(), torch.bfloat16) as renew:
         with torch.autocast("cpu", torch.bfloat16):
             before = compiled(X)
         net[4].bias.data.add_(1)
-        refresh()
+        renew()
         with torch.autocast("cpu", torch.bfloat16), torch.compiler.set_stance("fail_on_recompile"):
             assert torch.equal(compiled(X), net(X)) and not torch.equal(compiled(X), before)
 
