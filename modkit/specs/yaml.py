@@ -21,7 +21,18 @@ from ruamel.yaml.scanner import Scanner, ScannerError
 
 from modkit.errors import Position, Problem, SpecError, join, shorten, suggest
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_KEY", "MAX_NODES", "Source", "check_scalar", "dump", "parse", "weigh"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_KEY",
+    "MAX_NODES",
+    "Source",
+    "check_scalar",
+    "dump",
+    "format_flow",
+    "parse",
+    "weigh",
+]
 
 MAX_BYTES = 1_000_000
 """Longest text."""
@@ -128,6 +139,24 @@ def dump(tree: Mapping[str, Any]) -> str:
         <BLANKLINE>
     """
     return "".join(f"{line}\n" for line in _format_block(tree, ""))
+
+
+def format_flow(value: Any) -> str:
+    """Writes a value as YAML on one line.
+
+    Examples:
+        >>> format_flow({"use": "ddim", "steps": 50, "clip": None})
+        '{use: ddim, steps: 50, clip: null}'
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_format_text(key)}: {format_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(map(format_flow, value)) + "]"
+    if isinstance(value, str):
+        return _format_text(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def check_scalar(value: object, written: str | None = None) -> None:
@@ -340,27 +369,15 @@ def _format_block(value: Any, pad: str) -> Iterator[str]:
 def _format_inline(value: Any, room: int) -> str | None:
     """Formats a value on one line, or returns None if it should be written as a block."""
     if not value or not isinstance(value, (Mapping, tuple, list)):
-        return _format_flow(value)
+        return format_flow(value)
     if any(_has_mapping(item) for item in (value.values() if isinstance(value, Mapping) else value)):
         return None
-    text = _format_flow(value)
+    text = format_flow(value)
     return text if len(text) <= room else None
 
 
 def _has_mapping(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, (tuple, list)) and any(map(_has_mapping, value)))
-
-
-def _format_flow(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_format_text(key)}: {_format_flow(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(map(_format_flow, value)) + "]"
-    if isinstance(value, str):
-        return _format_text(value)
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _format_text(text: str) -> str:

@@ -105,7 +105,8 @@ def _describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
     """Describes why a sweep cannot continue an earlier one; additional trials are no obstacle."""
     if before["steps"] != now["steps"]:
         yield f"steps were {before['steps']}, now {now['steps']}"
-    gone = [trial["label"] for trial in before["trials"] if trial not in now["trials"]]
+    there = {(trial["label"], trial["run"]) for trial in now["trials"]}  # evaluations may be repeated, see `sweep`
+    gone = [trial["label"] for trial in before["trials"] if (trial["label"], trial["run"]) not in there]
     if gone:
         more = f" and {len(gone) - _LISTED} more" if len(gone) > _LISTED else ""
         yield f"these axes lack its trials {'; '.join(gone[:_LISTED])}{more}"

@@ -3,7 +3,11 @@
 An axis is `path=a,b,c`, with values as in overrides; commas inside brackets and quotes are part of a value. A trial
 takes one value from each axis, and a sweep has one trial for each combination. Values in `evaluate`, or in a slot that
 only sampling uses, do not affect the weights. Trials that differ only in these share one run, which keeps the sampler
-of the spec, and are evaluated with the values as overrides.
+of the spec, and are evaluated with overrides.
+
+Whatever a trial shares its run with, it is the system that `modkit train SPEC VALUES` trains. The spec of a run names
+every part, so that overrides on it imply nothing, and a swap keeps what the spec had left to defaults. Where the values
+alone would make another system of the run, further overrides follow them: `sampler=ddim,sampler.steps=50`.
 """
 
 from __future__ import annotations
@@ -17,14 +21,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
 
 from modkit.building.checker import check
+from modkit.building.difference import ABSENT, compare_trees
 from modkit.building.pieces import find_run
 from modkit.building.plan import Plan, plan
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.runs.files import make_safe_name
-from modkit.specs.node import Node
+from modkit.specs.node import Node, Value
 from modkit.specs.overrides import apply, expand, require_list, split_values
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, walk
+from modkit.specs.tree import Path, strip_parts, walk
+from modkit.specs.yaml import format_flow
 
 __all__ = ["Trial", "freeze"]
 
@@ -90,10 +96,9 @@ def freeze(spec: Spec, axes: Sequence[str]) -> tuple[Trial, ...]:
         if not made:
             continue
         frozen = _make_paths_absolute(made)
-        sampling = tuple(choice for choice in choices if choice not in training)
-        measured = checks.plan(sampling, choices, frozen)  # as `modkit evaluate` will apply them
-        if measured and _make_paths_absolute(measured).tree == frozen.tree:  # the run has these values already
-            sampling = ()
+        sampling = _find_overrides(checks, tuple(choice for choice in choices if choice not in training), frozen, whole)
+        if sampling is None:  # no override makes the trial's system of the run
+            training, sampling, frozen = choices, (), _make_paths_absolute(whole)
         name = make_safe_name(",".join(training) or spec.name, _LONGEST)
         trials.append(Trial(",".join(choices) or name, name, frozen.to_yaml(), sampling))
     checks.raise_problems(len(combinations))
@@ -113,25 +118,36 @@ class _Checks:
         self._plans: dict[Node, Plan] = {}
         self._problems: dict[Problem, dict[str, None]] = {}
 
-    def plan(self, choices: _Choices, trial: _Choices, frozen: Spec | None = None) -> Plan | None:
-        """Plans the spec, or a frozen one, with choices of a trial applied; returns None if there is a problem."""
+    def plan(self, choices: _Choices, trial: _Choices) -> Plan | None:
+        """Plans the spec with choices of a trial applied; returns None if there is a problem."""
         label = ",".join(trial)
         try:
-            changed, notices = apply(frozen or self._spec, choices)
-            tree = _make_paths_absolute(plan(changed)).tree
-            if tree not in self._plans:
-                report = check(changed)
-                report.raise_idle()
-                made = report.plan  # without what its swaps left over
-                if made.data is None:
-                    raise SpecError(Problem("data", "missing, expected a data set: the runs of a sweep are trained"))
-                self._plans[tree] = made
+            changed, notices = apply(self._spec, choices)
+            made = self._plan(changed)
         except SpecError as error:
             for problem in error.problems:
                 self._problems.setdefault(self._move_to_axis(problem, choices), {})[label] = None
             return None
-        for notice in notices if choices == trial and not frozen else ():
+        for notice in notices if choices == trial else ():
             _logger.warning("%s: %s", label, notice)
+        return made
+
+    def override(self, frozen: Spec, overrides: _Choices) -> Spec | None:
+        """Resolves the spec of a run with overrides, as `modkit evaluate` applies them; None if they do not suit it."""
+        try:
+            return _make_paths_absolute(self._plan(apply(frozen, overrides)[0]))
+        except SpecError:
+            return None
+
+    def _plan(self, spec: Spec) -> Plan:
+        tree = _make_paths_absolute(plan(spec)).tree
+        if tree not in self._plans:
+            report = check(spec)
+            report.raise_idle()
+            made = report.plan  # without what its swaps left over
+            if made.data is None:
+                raise SpecError(Problem("data", "missing, expected a data set: the runs of a sweep are trained"))
+            self._plans[tree] = made
         return self._plans[tree]
 
     def raise_problems(self, total: int) -> None:
@@ -210,6 +226,48 @@ def _find_sampling_slots(made: Plan) -> set[Path]:
     return {split(path) for path, call in made.calls.items() if call.part.kind in _SAMPLING}
 
 
+def _find_overrides(checks: _Checks, choices: _Choices, frozen: Spec, whole: Plan) -> _Choices | None:
+    """Finds the overrides that make a trial's system of its run.
+
+    Args:
+        checks: Resolves the spec of the run with overrides.
+        choices: The choices of the trial that are not those of the run.
+        frozen: The resolved spec of the run.
+        whole: The plan of the trial's system.
+
+    Returns:
+        No overrides if the run is the system as it is; otherwise the choices, and what else differs; None if there are
+        none that make it.
+    """
+    slots, wanted = _find_sampling_slots(whole), _make_paths_absolute(whole)
+    if not _list_differences(frozen, wanted, slots):
+        return ()
+    given, there = choices, checks.override(frozen, choices)
+    if there is None:  # what a swap keeps of the run does not suit the new part
+        given, there = (), frozen
+    while differences := _list_differences(there, wanted, slots):
+        if set(differences) <= set(given):
+            return None
+        given = (*given, *differences)
+        if (there := checks.override(frozen, given)) is None:
+            return None
+    return given
+
+
+def _list_differences(there: Spec, wanted: Spec, slots: Collection[Path]) -> _Choices:
+    """Lists the overrides that one resolved spec lacks to sample and to be evaluated as another."""
+    found = {strip_parts(wanted.tree, path): values[1] for path, values in compare_trees((there.tree, wanted.tree))}
+    return tuple(
+        f"{join(path)}={_format(value)}" for path, value in found.items() if _is_only_for_sampling(path, slots)
+    )
+
+
+def _format(value: Value) -> str:
+    if value is ABSENT:
+        return "null"
+    return format_flow(value.use if isinstance(value, Node) and value.use and len(value) == 1 else value)
+
+
 def _is_only_for_sampling(path: Path, slots: Collection[Path]) -> bool:
     """Tells whether a path is in one of these slots, or is an option of evaluation after training."""
     if path[0] == "evaluate":
@@ -219,11 +277,11 @@ def _is_only_for_sampling(path: Path, slots: Collection[Path]) -> bool:
 
 def _list_weight_settings(made: Plan) -> dict[Path, str]:
     """Lists the values of the resolved spec that the weights depend on, by path."""
-    slots = _find_sampling_slots(made)
+    slots, tree = _find_sampling_slots(made), made.resolved.tree
     found = {
         path: repr(value)
-        for path, value in walk(made.resolved.tree)
-        if not (value and isinstance(value, Node | tuple)) and not _is_only_for_sampling(path, slots)
+        for path, value in walk(tree)
+        if not (value and isinstance(value, Node | tuple)) and not _is_only_for_sampling(strip_parts(tree, path), slots)
     }
     watched = ("evaluate", "watch", "every") in found  # then it selects the best weights
     return {path: value for path, value in found.items() if watched or path[0] != "evaluate"}

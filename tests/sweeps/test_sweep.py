@@ -148,8 +148,23 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
     assert (out / "sweep.json").read_bytes() == before
 
 
+def test_what_an_earlier_version_evaluated_otherwise_is_evaluated_anew_and_nothing_trained(file, out, commands):
+    """It took a trial's values for all of its system, so its `sampler=heun` had what the run's sampler left over."""
+    sweep(file, ["sampler=ddim,heun", "seed=0"], out, **MEASURED)
+    before = json.loads((out / "sweep.json").read_text())
+    before["trials"][1]["sampling"] = ["model.sampler=heun"]
+    (out / "sweep.json").write_text(json.dumps(before))
+    report = locate_report(out / "runs" / "train.seed=0", ["model.sampler=heun", "model.sampler.grid=continuous"])
+    report.rename(locate_report(out / "runs" / "train.seed=0", ["model.sampler=heun"]))
+    commands.clear()
+    assert sweep(file, ["sampler=ddim,heun", "seed=0"], out, **MEASURED).failures == ()
+    assert commands == ["evaluate train.seed=0"]
+    assert report.exists()
+
+
 def test_what_was_not_measured_as_asked_or_at_the_end_is_measured_anew_and_nothing_trained(file, out, commands):
     done = sweep(file, ["sampler=heun", "seed=0"], out, **MEASURED)
+    assert done.trials[0].sampling == ("model.sampler=heun", "model.sampler.grid=continuous")
     report = locate_report(out / "runs" / "train.seed=0", done.trials[0].sampling)
     for change in ({"num": 32}, {"seed": 1}, {"metrics": ["fd", "prdc"]}, {}):
         commands.clear()
@@ -157,7 +172,7 @@ def test_what_was_not_measured_as_asked_or_at_the_end_is_measured_anew_and_nothi
         assert commands == ["evaluate train.seed=0"]
         assert json.loads(report.read_text())["settings"] == {**MEASURED, **change}
     before = report.read_bytes()
-    evaluate = ["evaluate", str(out / "runs" / "train.seed=0"), "sampler=heun"]
+    evaluate = ["evaluate", str(out / "runs" / "train.seed=0"), *done.trials[0].sampling]
     assert CliRunner().invoke(app, [*evaluate, "-n", "20", "--features", "pixels", "--metrics", "fd"]).exit_code == 0
     other = before.replace(b"step-", b"step-1", 1)
     for damage in (lambda: None, report.unlink, lambda: report.write_text("{"), lambda: report.write_bytes(other)):
@@ -313,4 +328,4 @@ def test_every_process_is_the_command_line(file, out, compared, monkeypatch):
     run = Run.open(out / "runs" / "train.seed=3")
     assert run.finished
     assert run.find_checkpoint().name == "step-00000001"
-    assert read_reports(run.path)[0].overrides == ("model.sampler=heun",)
+    assert read_reports(run.path)[0].overrides == done.trials[0].sampling

@@ -27,8 +27,12 @@ def problems(spec, *axes):
 def test_the_product_of_the_axes_shares_what_is_trained(spec):
     trials = freeze(spec, ["model.sampler=ddim,dpm-solver++,heun", "seed=0,1"])
     assert [(trial.run, trial.sampling) for trial in trials] == [
-        (f"train.seed={seed}", () if sampler == "ddim" else (f"model.sampler={sampler}",))  # ddim is the spec's own
-        for sampler in ("ddim", "dpm-solver++", "heun")
+        (f"train.seed={seed}", sampling)
+        for sampling in (
+            (),  # the spec's own
+            ("model.sampler=dpm-solver++",),
+            ("model.sampler=heun", "model.sampler.grid=continuous"),
+        )
         for seed in (0, 1)
     ]
     for seed in (0, 1):
@@ -68,7 +72,50 @@ def test_everything_else_trains(spec, axis):
     trials = freeze(spec, [axis, "sampler=heun"])
     path, _, values = axis.partition("=")
     assert list(runs(trials)) == [f"{path}={value}" for value in values.split(",")]
-    assert {trial.sampling for trial in trials} == {("model.sampler=heun",)}
+    assert {trial.sampling[0] for trial in trials} == {"model.sampler=heun"}
+
+
+BARE = Spec(name="bare", data=use("digits", size=8), model=use("diffusion", network=use("mlp", width=8, depth=1)))
+
+
+@pytest.mark.parametrize(
+    ("axes", "sampling"),
+    [
+        (["sampler=ddim"], {()}),
+        (["sampler=heun"], {("model.sampler=heun", "model.sampler.steps=18", "model.sampler.grid=continuous")}),
+        (
+            ["sampler=heun", "sampler.steps=50"],
+            {("model.sampler=heun", "model.sampler.steps=50", "model.sampler.grid=continuous")},
+        ),
+        (
+            ["sampler=ddim", "model.schedule=cosine,edm"],
+            {(), ("model.sampler=ddim", "model.sampler.steps=50", "model.sampler.grid=auto")},
+        ),
+        (["evaluate.features=random-conv,pixels", "evaluate.num=8"], None),
+    ],
+)
+def test_a_trial_is_the_system_that_its_label_names(axes, sampling):
+    """The fault: what the run's spec wrote out of its own sampler's defaults was carried over to the swept one."""
+    trials = freeze(BARE, axes)
+    for trial in trials:
+        evaluated = check(apply(Spec.from_yaml(trial.spec), trial.sampling)[0]).plan.resolved
+        assert evaluated.tree == check(apply(BARE, trial.label.split(","))[0]).plan.resolved.tree
+    assert sampling in (None, {trial.sampling for trial in trials})
+
+
+def test_a_sampler_that_what_the_run_wrote_does_not_suit_is_evaluated_all_the_same():
+    """The fault: the sweep was refused for a grid that its spec left to Heun's default."""
+    pytest.importorskip("modkit_diffusers")
+    (trial,) = freeze(BARE.with_value("model.sampler", "heun"), ["sampler=diffusers/ddim"])
+    assert trial.run == "bare"
+    assert trial.sampling[0].startswith("model.sampler={use: diffusers/ddim, steps: 50, ")
+
+
+def test_a_sampler_in_a_piece_of_another_run_trains_once(tmp_path):
+    train(BARE, tmp_path / "first", steps=0)
+    piece = BARE.with_value("model", use("run", path=str(tmp_path / "first"), train=True))
+    trials = freeze(check(piece).plan.resolved, ["sampler=ddim,heun"])
+    assert [(trial.run, trial.sampling) for trial in trials] == [("bare", ()), ("bare", ("model.sampler=heun",))]
 
 
 def test_a_sampler_that_training_refers_to_trains(spec):
