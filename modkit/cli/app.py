@@ -178,7 +178,7 @@ def _expand(word: str) -> str:
 def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     """Trains, and prints how it ended; `command` is what resumes it."""
     from modkit.cli.console import open_terminal, show_progress
-    from modkit.evaluation.report import read_reports
+    from modkit.evaluation.report import find_report
     from modkit.training.interruption import Stopped
     from modkit.training.trainer import TrainingError
 
@@ -192,7 +192,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     else:
         if find_rank() > 0:
             return
-        for report in read_reports(made.path)[:1]:
+        if report := find_report(made):  # none of an earlier checkpoint, or of another sampler
             print_result(None, False, report.describe())
         pictures = sorted(made.samples.glob("*.png"))
         echo(f"run: {made.path}" + (f", pictures: {pictures[-1]}" if pictures else ""))

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from modkit.evaluation.report import Report, locate_report
+from modkit.evaluation.report import find_report
 from modkit.runs.files import read_regular
 from modkit.runs.hold import is_held
 from modkit.runs.layout import LOCK, METRICS, SPEC, STATE, STATUS, TIMING, find_runs
@@ -46,7 +46,7 @@ class Listed:
         data: The name of its data set.
         step: The last step that was logged, or that of its checkpoint.
         steps: The number of steps of all stages together, if it is known.
-        scores: The scores of its report, or else those last watched during training.
+        scores: The scores of the report of its last checkpoint, or else those last watched during training.
         best: What its best checkpoint scored when it was saved: the scores watched, or the loss.
         tags: Its tags.
         damage: What is wrong with a damaged run.
@@ -119,9 +119,9 @@ def _add_progress(listed: Listed, run: Run) -> Listed:
     kept, time = run.kept, Rows(run.path / TIMING).read_last() or {}
     saved = kept[-1].rpartition("-")[2] if kept else ""
     rows = [] if run.exported else run.read_metrics()
-    report = locate_report(run.path)
+    report = find_report(run)
     last: Mapping[str, Any] = next((row["scores"] for row in reversed(rows) if "scores" in row), {})
-    scores = {name: one.value for name, one in Report.read(report).scores.items()} if report.exists() else last
+    scores = last if report is None else {name: one.value for name, one in report.scores.items()}
     return replace(
         listed,
         state="running" if listed.state == "running" else state,

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from modkit.blocks import Block, format_html, format_text
-from modkit.runs.files import make_own_folder, make_safe_name, read_regular, replace_file
+from modkit.runs.files import hash_data, make_own_folder, make_safe_name, read_regular, replace_file
+from modkit.runs.run import Run
 from modkit.types import Score
 
-__all__ = ["Report", "format_options", "locate_report", "read_reports"]
+__all__ = ["Report", "find_report", "format_options", "locate_report", "read_reports"]
 
 _FORMAT = 1
 _LONGEST = 200
@@ -165,6 +166,30 @@ def locate_report(run: Path, overrides: Sequence[str] = ()) -> Path:
     return run / "evaluations" / f"{make_safe_name(','.join(overrides), _LONGEST)}.json"
 
 
+def find_report(run: Run, overrides: Sequence[str] = (), *, checkpoint: str | None = None) -> Report | None:
+    """Finds the report of what a run is now: of its last checkpoint, by its present spec with `overrides`.
+
+    Args:
+        run: The run.
+        overrides: The overrides.
+        checkpoint: Name of the checkpoint; the last one, intact or not, if None.
+
+    Returns:
+        The report; None if there is none, or one of another checkpoint or spec.
+
+    Raises:
+        ValueError: If the file is damaged; the message names it.
+    """
+    path = locate_report(run.path, overrides)
+    if not path.exists():
+        return None
+    report = _read(path)
+    # that of an earlier version has no hash; a run without revisions has had one spec alone, an export has another's
+    same = run.exported or report.spec == hash_data(run.spec_text) or (report.spec is None and not run.revisions)
+    last = checkpoint or next(reversed(run.kept), None)
+    return report if same and report.checkpoint == last else None
+
+
 def read_reports(run: Path) -> list[Report]:
     """Reads the reports of a run: first that of its spec, then those with overrides, by name.
 
@@ -173,13 +198,14 @@ def read_reports(run: Path) -> list[Report]:
     """
     first = locate_report(run)
     paths = [*([first] if first.exists() else []), *sorted((run / "evaluations").glob("*.json"))]
-    reports = []
-    for path in paths:
-        try:
-            reports.append(Report.read(path))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    return reports
+    return [*map(_read, paths)]
+
+
+def _read(path: Path) -> Report:
+    try:
+        return Report.read(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _check_plain(report: Report) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from modkit.evaluation.extractors import find_features
-from modkit.evaluation.report import Report, format_options, locate_report
+from modkit.evaluation.report import find_report, format_options
 from modkit.evaluation.scoring import make_metrics
 from modkit.progress import Progress, Silent
 from modkit.runs.run import Run
@@ -237,11 +237,10 @@ class _Work:
         """Tells whether a trial's run is finished and has a report of its end with this sweep's options."""
         try:
             run = Run.open(self.path / "runs" / trial.run)
-            report = Report.read(locate_report(run.path, trial.sampling))
-            last = run.find_checkpoint_name()
+            report = find_report(run, trial.sampling, checkpoint=run.find_checkpoint_name())
         except (FileNotFoundError, ValueError):
             return False
-        return run.finished and report.settings == self.evaluation and report.checkpoint == last
+        return run.finished and report is not None and report.settings == self.evaluation
 
     def _list_missing(self, run: str) -> list[tuple[str, Trial | None]]:
         """Lists the next tasks for a run: its training, or the evaluations that it lacks."""

@@ -29,7 +29,7 @@ from modkit.data.workers import check_workers
 from modkit.engines.processes import check_processes, choose_engine, keep_open
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.needs import explain_few
-from modkit.evaluation.report import Report, locate_report
+from modkit.evaluation.report import find_report
 from modkit.kinds import Engine
 from modkit.models.compiling import compile_networks, restore_networks
 from modkit.models.model import Model
@@ -39,7 +39,6 @@ from modkit.ops.kernel import read_mode
 from modkit.precision import check_precision
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
-from modkit.runs.files import hash_data
 from modkit.runs.follower import Follower
 from modkit.runs.ranks import check_restarts
 from modkit.runs.run import Run
@@ -261,7 +260,7 @@ def execute(
                     with suppress(OSError):  # the error that is raised matters more
                         run.withdraw(*(begun or ())[:1])
                 raise
-        if evaluate and evaluation and engine.agree(engine.rank == 0 and not _is_measured(run)):
+        if evaluate and evaluation and engine.agree(engine.rank == 0 and find_report(run) is None):
             if few := explain_few(data.splits):  # the check lets it pass where scores are watched during training
                 if engine.rank == 0:
                     _logger.warning("%s is trained, and not evaluated at the end: %s", path, few)
@@ -320,17 +319,6 @@ def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings
         ) from error
     if engine.rank == 0:
         measured.save(run.path)
-
-
-def _is_measured(run: Run) -> bool:
-    """Whether the run keeps a report of its last checkpoint by its present spec."""
-    path = locate_report(run.path)
-    if not path.exists():
-        return False
-    report = Report.read(path)
-    # that of an earlier version has no hash; a run without revisions has had one spec alone
-    same = report.spec == hash_data(run.spec_text) or (report.spec is None and not run.revisions)
-    return same and report.checkpoint == run.kept[-1]
 
 
 def _cap(settings: Settings, steps: int | None) -> Settings:

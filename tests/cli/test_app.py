@@ -116,6 +116,23 @@ def test_show_prints_what_a_part_implies_and_what_others_imply_for_it():
     assert "implies" not in run("show", "schedule", "cosine")[0]
 
 
+def test_training_prints_and_runs_lists_the_scores_of_the_present_checkpoint_alone():
+    """The fault: what `train --no-evaluate` printed as its own was another sampler's report, or of earlier weights."""
+    train = ("train", "tiny.yaml", "--resume", "--no-evaluate", "--out", "runs/one")
+    measure = ("evaluate", "runs/one", "--features", "pixels", "--metrics", "fd", "-n", 4)
+
+    def list_scores():
+        (listed,) = json.loads(run("runs", "--json")[0])
+        return [*listed["scores"]]
+
+    run(*train)
+    run(*measure, "sampler.steps=3")
+    assert "FD" not in run(*train)[0] and list_scores() == []
+    run(*measure)
+    assert "FD (pixels)" in run(*train)[0] and list_scores() == ["FD (pixels)"]
+    assert "FD" not in run(*train, "train.steps=4")[0] and list_scores() == []
+
+
 def test_doctor_tells_versions_and_plugins(site):
     make_plugin(site, "acme", "raise RuntimeError('broken [red]')")
     (row,) = [row for row in json.loads(run("doctor", "--json")[0])["plugins"] if row["plugin"] == "acme"]

@@ -1,8 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modkit.evaluation.report import Report, locate_report, read_reports
+from modkit import Spec, train, use
+from modkit.evaluation.report import Report, find_report, locate_report, read_reports
+from modkit.runs.files import hash_data
 from modkit.types import Score
 from tests.refusals import check_refusal
 
@@ -54,3 +57,24 @@ def test_a_score_that_is_none_is_refused(old, new):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "scores": 3}'])
 def test_what_is_no_report_is_refused(text):
     check_refusal("Report.from_json expects what Report.to_json wrote", Report.from_json, text)
+
+
+def test_the_report_that_is_found_is_that_of_the_last_checkpoint_by_the_present_spec(tmp_path):
+    settings = {"steps": 2, "batch_size": 4, "device": "cpu", "checkpoints": {"every": 1, "keep": 2}}
+    run = train(Spec(model=use("gan", z_dim=2), data=use("ring", num=8, num_test=8), train=settings), tmp_path / "run")
+    *_, before, last = run.kept
+    assert find_report(run) is None
+
+    def save(checkpoint, spec, *overrides):
+        replace(REPORT, checkpoint=checkpoint, spec=spec, overrides=overrides).save(run.path)
+
+    spec = hash_data(run.spec_text)
+    save(last, spec, "model.x=1")
+    assert find_report(run) is None
+    assert find_report(run, ["model.x=1"]).overrides == ("model.x=1",)
+    for checkpoint, of, there in [(last, spec, True), (last, None, True), (last, "0", False), (before, spec, False)]:
+        save(checkpoint, of)
+        assert (find_report(run) is not None) == there
+    assert find_report(run, checkpoint=before).checkpoint == before
+    locate_report(run.path).write_text("{")
+    check_refusal("evaluation.json: Report.from_json expects", find_report, run)
