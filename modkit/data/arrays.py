@@ -1,7 +1,7 @@
 """Array files of numpy, read without trusting them: nothing is unpickled, and what a header claims must be there.
 
 A `.npy` file is mapped into memory, so that its batches are read when they are used. A `.npz` file is a ZIP archive of
-`mu` (d), `sigma` (d d) and perhaps `count`, the statistics of features.
+`mu` (d), `sigma` (d d) and perhaps `count` and `origin` (a text), the statistics of features.
 
 Shape letters: d features.
 """
@@ -28,6 +28,7 @@ from modkit.runs.files import open_regular
 __all__ = ["map_array", "read_statistics"]
 
 _HEADER = 4096  # bytes of a header, which is parsed as a Python literal; the usual size is 118
+_TEXT = 2**14  # bytes of a text, four a letter
 _DIM = 2**14  # features whose covariance is read, 2 GiB; Inception has 2,048
 _READERS: dict[tuple[int, int], tuple[int, Callable[..., Any]]] = {  # with the bytes that state a header's length
     (1, 0): (2, npy.read_array_header_1_0),
@@ -60,8 +61,8 @@ def map_array(path: Path) -> NDArray[Any]:
         return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
-def read_statistics(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], int | None]:
-    """Reads the mean, the covariance and, if it is there, the count of a `.npz` file.
+def read_statistics(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], int | None, str | None]:
+    """Reads the mean, the covariance and, if they are there, the count and the origin of a `.npz` file.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -75,11 +76,12 @@ def read_statistics(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64
                 covariance = _read_member(archive, "sigma", lambda shape: shape == square)
                 named = "count.npy" in archive.namelist()
                 count = _read_member(archive, "count", lambda shape: shape == ()) if named else None
+                origin = _read_text(archive, "origin") if "origin.npy" in archive.namelist() else None
         except _UNZIPPING as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
     if count is not None and not (np.isfinite(count) and 0 <= count < 2**63):
         raise ValueError(f"expected `count` to be a number of samples, got {count}")
-    return mean, covariance, None if count is None else int(count)
+    return mean, covariance, None if count is None else int(count), origin
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -100,6 +102,19 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     return shape, fortran, dtype
+
+
+def _read_text(archive: zipfile.ZipFile, name: str) -> str:
+    with archive.open(f"{name}.npy") as member:
+        shape, _, dtype = _read_header(member)  # type: ignore[arg-type]
+        if shape != () or dtype.kind != "U" or dtype.itemsize > _TEXT:
+            raise ValueError(
+                f"expected `{name}` to be a text of at most {_TEXT} bytes, got shape {shape} and type {dtype}"
+            )
+        data = member.read(dtype.itemsize)
+    if len(data) < dtype.itemsize:
+        raise ValueError(f"{name} claims {dtype.itemsize} bytes, {len(data)} are there")
+    return str(np.frombuffer(data, dtype)[0])
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, fits: Callable[[tuple[int, ...]], bool]) -> NDArray[np.float64]:

@@ -12,12 +12,14 @@ Shape letters: b batch, n samples, d features.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from typing import Any, Literal
 
 from modkit.engines.processes import open_engine
 from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.feed import Feed
+from modkit.evaluation.origins import describe_origin, match_origins
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen, check_needs, make_metrics, score
 from modkit.evaluation.sources import BYTES, Reading, Samples, Source, make_source
@@ -55,8 +57,9 @@ def evaluate(
 
     Args:
         real: The data: a tensor or array `n c h w`, a `.npy` file, a folder of images, or an iterable of batches; for
-            the Fréchet distance also a `.npz` file with `mu` and `sigma`. Floating-point images must be in [−1, 1] or,
-            beside a Model, in its range; folders and uint8 images are mapped to it.
+            the Fréchet distance also a `.npz` file with `mu` and `sigma`; one that `--save-statistics` wrote says of
+            which features and images, and must be of those that are compared. Floating-point images must be in [−1, 1]
+            or, beside a Model, in its range; folders and uint8 images are mapped to it.
         fake: The samples, in any of these forms, or a run or Model to sample.
         train: The training data, for metrics that require them.
         features: A features part or its name (see `modkit list features`); None if `real` and `fake` are features
@@ -74,7 +77,8 @@ def evaluate(
         precision: What a Model samples in; features and metrics are computed in float32 at least.
 
     Raises:
-        ValueError: If a source cannot be read, the sides differ in shape or number, or a name is unknown.
+        ValueError: If a source cannot be read, the sides differ in shape or number, statistics are of other features or
+            images, or a name is unknown.
 
     Examples:
         >>> import torch
@@ -100,6 +104,7 @@ def evaluate(
         sources["fake"].key = ""  # samples are used once, so caching is not worthwhile
         alive = next((one for one in sources.values() if one.given is None), sources["real"])
         feed = Feed(make_extractor(features, alive.type), raw=raw, device=engine.device)
+        sources = match_origins(sources, feed)
         check_needs(feed, sources, made, places)
         found = score(feed, sources, made, places, engine, limit=limit, seed=seed)
         return found.drop_undefined()
@@ -141,7 +146,7 @@ def compute_statistics(
     whole = reduce(Moments.merge, parts)
     if num is not None and whole.count < num:  # an iterable, whose number is known now
         raise ValueError(f"compute_statistics expects {num} samples, got {whole.count}")
-    return whole.to_gaussian()
+    return replace(whole.to_gaussian(), origin=describe_origin(feed, data))
 
 
 def _match_types(sources: Mapping[str, Source], size: int | None) -> dict[str, Source]:
@@ -167,10 +172,11 @@ def _resize_folders(sources: Mapping[str, Source]) -> dict[str, Source]:
 
 
 def _match_ranges(sources: Mapping[str, Source]) -> dict[str, Source]:
-    """Brings samples to one range: that of a Model or data set if there is one, else that of images of 8 bits."""
-    known = [one.type.range for one in sources.values() if one.type.range and not one.assumed]
+    """Brings samples to one range: that of given statistics, else of a Model or data set, else of images of 8 bits."""
+    fixed = [one.type.range for one in sources.values() if one.type.range and one.given]  # statistics cannot be mapped
+    known = fixed or [one.type.range for one in sources.values() if one.type.range and not one.assumed]
     target = next((range for range in known if range != BYTES), BYTES if known else None)
-    return {name: one.match_range(target) for name, one in sources.items()}
+    return {name: one if one.given else one.match_range(target) for name, one in sources.items()}
 
 
 def _choose_limit(sources: Mapping[str, Source], num: int | None) -> int | None:

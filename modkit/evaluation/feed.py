@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +95,15 @@ class Feed:
 
     def round_to_bytes(self, x: Tensor, type: TensorType) -> Tensor:
         """Rounds images (and volumes) to 8 bits, unless values are raw or have no range."""
-        if self.raw or not _has_bytes(type):
+        if self.name_values(type) != "8 bits":
             return x
         assert type.range is not None
         low, high = type.range
         return ((x - low) * (255 / (high - low))).round().clamp(0, 255) * ((high - low) / 255) + low
+
+    def name_values(self, type: TensorType) -> Literal["8 bits", "raw"] | None:
+        """Names how the values of samples are taken; None if they are no images, which are as they are."""
+        return ("raw" if self.raw else "8 bits") if _has_bytes(type) else None
 
     def is_raw(self, metric: Metric, source: Source) -> bool:
         """Whether a metric is given values of samples that are rounded by default."""

@@ -9,6 +9,8 @@ Shape letters: b batch, n samples, d features.
 from __future__ import annotations
 
 import io
+import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -28,6 +30,7 @@ from modkit.data.listing import list_pictures
 from modkit.data.loader import draw_permutation
 from modkit.data.picture import DAMAGE, read_picture
 from modkit.data.splits import check_indexed, read_samples
+from modkit.errors import shorten
 from modkit.features.images import map_range
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
@@ -99,6 +102,7 @@ class Source:
     pick: Callable[[Sequence[int]], Source] | None = None
     notes: tuple[str, ...] = ()  # remarks for the reader of the scores, such as resizing
     assumed: bool = False  # whether its range is only assumed, as that of floating-point images is
+    background: str | None = None  # the colour that transparency is laid on, of images that are read so
 
     def number_batches(self, limit: int | None = None, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Batch]]:
         """Yields `(indices, batch)` of the first `limit` samples; of several processes, those of process `rank`.
@@ -284,10 +288,15 @@ def from_model(
 
 
 def save_statistics(path: Path, statistics: Gaussian) -> None:
-    """Writes a `.npz` file of `mu`, `sigma` and `count`, which `make_source` can read; it is complete or absent."""
+    """Writes a `.npz` file of `mu`, `sigma`, `count` and `origin`, which `make_source` can read.
+
+    The file is complete or absent.
+    """
     kept: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
     if statistics.count is not None:
         kept["count"] = np.array(statistics.count)
+    if statistics.origin:
+        kept["origin"] = np.array(json.dumps(dict(statistics.origin)))
     with io.BytesIO() as file:
         np.savez(file, **kept)
         replace_file(path, file.getvalue())
@@ -360,11 +369,31 @@ def _open_array(path: Path, name: str) -> np.ndarray[Any, Any]:
 
 def _from_statistics(path: Path, name: str) -> Source:
     try:
-        mean, covariance, count = read_statistics(path)
-        statistics = Gaussian(torch.from_numpy(mean), torch.from_numpy(covariance), count)
+        mean, covariance, count, text = read_statistics(path)
+        origin = {} if text is None else _read_origin(text)
+        statistics = Gaussian(torch.from_numpy(mean), torch.from_numpy(covariance), count, origin)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: expected `mu` and `sigma` in {path}, read without pickle: {error}") from error
-    return Source(name, lambda rank, world: (), count, TensorType(tuple(mean.shape)), given=statistics)
+    x = TensorType(tuple(mean.shape), tuple(origin["range"]) if origin.get("range") else None)
+    return Source(name, lambda rank, world: (), count, x, given=statistics)
+
+
+def _read_origin(text: str) -> dict[str, Any]:
+    """Reads what statistics were computed of, see `modkit.evaluation.origins`.
+
+    Raises:
+        ValueError: If it is no such text.
+    """
+    try:
+        origin = json.loads(text)
+        low, high = origin["range"] or (0.0, 1.0)
+        fits = -math.inf < low < high < math.inf
+        origin = {str(key): value for key, value in origin.items()}
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"its `origin` cannot be read: {error!r}") from error
+    if not fits:
+        raise ValueError(f"expected `origin` with a range of two finite numbers, got {shorten(text)}")
+    return origin
 
 
 def _from_folder(path: Path, name: str, reading: Reading) -> Source:
@@ -400,7 +429,7 @@ def _from_folder(path: Path, name: str, reading: Reading) -> Source:
         if sizes != {(side, side)}:
             there = f"{len(sizes)} sizes" if len(sizes) > 1 else "×".join(map(str, *sizes))
             found.notes = (f"{name}: images of {there}, resized and cropped to {side}×{side}",)
-        found.at = at
+        found.at, found.background = at, reading.background if channels < 4 else None
         return found
 
     return at(side)

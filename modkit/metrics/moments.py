@@ -15,7 +15,9 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,7 @@ class Gaussian:
         mean: `d`, float64.
         covariance: `d d`, float64.
         count: Number of samples it was measured on, which bounds the rank of the covariance; None if unknown.
+        origin: What it was computed of, see `modkit.evaluation.origins`; empty if unknown.
 
     Raises:
         ValueError: If shapes do not match, a value is not finite, or the covariance is not symmetric.
@@ -45,6 +48,7 @@ class Gaussian:
     mean: Tensor
     covariance: Tensor
     count: int | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         mean, covariance = self.mean, self.covariance

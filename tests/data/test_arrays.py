@@ -78,6 +78,13 @@ ARCHIVES = {
     "an infinite count": ({"mu": MU, "sigma": SIGMA, "count": encode(np.float64("inf"))}, "`count`"),
     "several counts": ({"mu": MU, "sigma": SIGMA, "count": encode(np.ones(3))}, "got count of shape"),
     "text": ({"mu": MU, "sigma": encode(np.array([["a", "b"], ["c", "d"]]))}, "got sigma of"),
+    **{
+        f"an origin of {text[:12]}": ({"mu": MU, "sigma": SIGMA, "origin": encode(np.array(text))}, "`origin`")
+        for text in ("{", "[]", "{}", '{"range": 1}', '{"range": [1, 1]}', '{"range": [0, Infinity]}', "[" * 4000)
+    },
+    "a long origin": ({"mu": MU, "sigma": SIGMA, "origin": write_header("()", "<U1000000")}, "at most 16384 bytes"),
+    "a short origin": ({"mu": MU, "sigma": SIGMA, "origin": write_header("()", "<U9")}, "claims 36 bytes, 0 are there"),
+    "an origin of no text": ({"mu": MU, "sigma": SIGMA, "origin": encode(np.ones(3))}, "`origin` to be a text"),
 }
 
 
@@ -101,10 +108,17 @@ def test_a_compressed_bomb_is_not_inflated(tmp_path):
 
 
 def test_damaged_archives_are_refused(tmp_path):
-    path = write_archive(tmp_path / "x.npz", zipfile.ZIP_DEFLATED, mu=MU, sigma=SIGMA, count=encode(np.array(7)))
+    path = write_archive(
+        tmp_path / "x.npz",
+        zipfile.ZIP_DEFLATED,
+        mu=MU,
+        sigma=SIGMA,
+        count=encode(np.array(7)),
+        origin=encode(np.array("{}")),
+    )
     whole = path.read_bytes()
-    mean, covariance, count = read_statistics(path)
-    assert mean.tolist() == [0, 0] and covariance.tolist() == [[1, 0], [0, 1]] and count == 7
+    mean, covariance, count, origin = read_statistics(path)
+    assert mean.tolist() == [0, 0] and covariance.tolist() == [[1, 0], [0, 1]] and (count, origin) == (7, "{}")
     for index in range(len(whole)):
         path.write_bytes(whole[:index] + bytes([whole[index] ^ 0xFF]) + whole[index + 1 :])
         try:
