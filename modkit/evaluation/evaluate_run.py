@@ -35,7 +35,7 @@ from modkit.evaluation.scoring import (
     score,
 )
 from modkit.evaluation.sources import Source, draw_subset, from_data, from_model
-from modkit.kinds import Data, Engine, FeatureExtractor, Metric
+from modkit.kinds import Data, Engine, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.memory import measure_peak_memory
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.speed import measure_training_speed
@@ -103,7 +103,7 @@ def evaluate_run(
 
     Raises:
         ValueError: If the run has no data or checkpoint, or fewer than two held-out images; `num` is more than there
-            are images; or data without labels are to be scored per class.
+            are images; or data without labels, or with too few samples of a class, are to be scored per class.
 
     Examples:
         >>> import tempfile
@@ -173,6 +173,7 @@ def measure_run(
         made = make_metrics(metrics, options.k)
     if options.per_class:
         split = {name: one for name, one in made.items() if {"real", "fake"} == set(one.sets)}
+        sources["of classes"] = _match_classes(found.data, sources["held-out"], split)
         made |= {f"{name} per class": PerClass(one) for name, one in split.items()}
     places = {
         name: _assign_sources(one, "of classes" if isinstance(one, PerClass) else "reference")
@@ -257,8 +258,6 @@ def _make_sources(found: Opened, model: Model, options: Options, precision: Prec
         "train": from_data(data, "train", "training images"),
         "fake": from_model(model, "samples", count, options.seed, held, precision=precision),
     }
-    if options.per_class:
-        sources["of classes"] = from_data(data, "train", "training images", _match_classes(data, held))
     return sources
 
 
@@ -299,9 +298,15 @@ def _choose(data: Data, split: str, count: int) -> Sequence[int] | None:
     return None if count == there else draw_subset(split, there, count)
 
 
-def _match_classes(data: Data, held: Source) -> Sequence[int]:
-    """Chooses as many training images of each class as there are held-out images; reads the whole split."""
+def _match_classes(data: Data, held: Source, metrics: Mapping[str, Metric]) -> Source:
+    """Makes the source of as many training images of each class as there are held-out images; reads the whole split.
+
+    Raises:
+        ValueError: If there are too few of a class for one of the metrics, or fewer training images.
+    """
     wanted = torch.cat([batch.fields["labels"] for _, batch in held.number_batches()]).bincount()
+    for name, metric in metrics.items():
+        _check_classes(name, metric, wanted.tolist(), min(data.splits["train"], data.splits["test"]))
     size = data.splits["train"]
     order = draw_subset("train", size, size)
     passed = from_data(data, "train", "training images", order).number_batches()
@@ -310,7 +315,17 @@ def _match_classes(data: Data, held: Source) -> Sequence[int]:
     kept = [shuffled[(labels == label).nonzero()[: int(num), 0]] for label, num in enumerate(wanted)]
     if short := [label for label, num in enumerate(wanted) if len(kept[label]) < num]:
         raise ValueError(f"evaluate expects as many training as held-out images of each class, got fewer of {short}")
-    return torch.cat(kept).sort().values.tolist()
+    return from_data(data, "train", "training images", torch.cat(kept).sort().values.tolist())
+
+
+def _check_classes(name: str, metric: Metric, counts: Sequence[int], most: int) -> None:
+    """Checks that a metric is given enough samples of each class that is among them."""
+    fewest = read_extras(metric, MetricExtras).fewest or 1
+    if few := [f"{count} of class {label}" for label, count in enumerate(counts) if 0 < count < fewest]:
+        total = sum(counts)
+        advice = f"compare more than {total} samples (num, -n)" if total < most else "leave it out: there are no more"
+        expected = f"at least {fewest} samples of each class for {name} per class"
+        raise ValueError(f"evaluate expects {expected}, got {', '.join(few)}; {advice}")
 
 
 def _count_classes(data: Data) -> int | None:

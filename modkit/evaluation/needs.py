@@ -174,7 +174,7 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
             found[path] = name_needs(type(metric).__name__, missing)
         elif reason := explain_unmeasured(metric, compared, [x]):
             found[path] = reason
-    return found | (_find_few(settings, data.splits, watches) or _find_many(measures, data.splits, watches))
+    return found | (_find_few(settings, data.splits, watches) or _find_unfit(measures, data.splits, watches))
 
 
 def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
@@ -190,8 +190,8 @@ def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) ->
     return {}
 
 
-def _find_many(measures: Measures, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
-    """Finds numbers of samples that are too large for a metric."""
+def _find_unfit(measures: Measures, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
+    """Finds numbers of samples that are too large, or too small, for a metric."""
     settings, found = measures.settings, {}
     counts = [
         ("evaluate" if settings.num is None else "evaluate.num", choose_num(settings.num, splits), measures.metrics)
@@ -199,10 +199,14 @@ def _find_many(measures: Measures, splits: Mapping[str, int], watches: bool) -> 
     counts += [("evaluate.watch.num", settings.watch.num, measures.watched)] if watches else []
     for path, count, metrics in counts:
         for metric in metrics.values():
-            most = read_extras(metric, MetricExtras).most
-            if most is not None and count > most:
-                expected = f"expected at most the {most} samples that {type(metric).__name__} compares"
-                found[path] = f"{expected}, got {count}" + ("; set evaluate.num" if path == "evaluate" else "")
+            extras, name = read_extras(metric, MetricExtras), type(metric).__name__
+            if extras.most is not None and count > extras.most:
+                expected = f"expected at most the {extras.most} samples that {name} compares"
+            elif extras.fewest is not None and count < extras.fewest:
+                expected = f"expected at least the {extras.fewest} samples that {name} needs of a set"
+            else:
+                continue
+            found[path] = f"{expected}, got {count}" + ("; set evaluate.num" if path == "evaluate" else "")
     return found
 
 

@@ -112,7 +112,7 @@ def find_missing(feed: Feed, sources: Mapping[str, Source], metric: Metric, at: 
 
 
 def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str, Metric], places: Places) -> None:
-    """Checks that the sources offer what metrics need, and that no metric refuses them or the Model.
+    """Checks that the sources offer what metrics need, and enough of it, and that no metric refuses them or the Model.
 
     Raises:
         ValueError: If a metric needs anything else, or refuses what it is given; the message is that of the first.
@@ -123,6 +123,12 @@ def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str,
         types = [source.type for place in places[name].values() if (source := sources[place]).given is None]
         if reason := explain_unmeasured(metric, feed.model, types):
             raise ValueError(reason)
+        fewest = read_extras(metric, MetricExtras).fewest
+        for side, place in places[name].items():
+            count = sources[place].count
+            if fewest is not None and count is not None and count < fewest and sources[place].given is None:
+                expected = f"{type(metric).__name__} expects at least {fewest} samples of {side!r}"
+                raise ValueError(f"{expected}, got {count}")
 
 
 def score(

@@ -132,6 +132,8 @@ class MetricExtras:
             the new state.
         place: `place(state, device)` returns the state, of which `result` may compute on the device.
         most: The largest number of samples of a set that it can compare, so that more are refused before training.
+        fewest: The smallest number of samples of a set that it can compare, so that fewer are refused before any is
+            drawn.
         refuse: `refuse(model, x)` returns why it cannot measure samples of type `x`, or the Model, or None, so that
             such are refused before training. It is given the Model, on any device, trained or not, if that is among
             its needs.
@@ -141,5 +143,6 @@ class MetricExtras:
     given: Callable[[Any, str, Any], Any] | None = None
     place: Callable[[Any, torch.device], Any] | None = None
     most: int | None = None
+    fewest: int | None = None
     refuse: Callable[[Any, TensorType], str | None] | None = None
     seed: int | None = None

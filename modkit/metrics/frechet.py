@@ -154,6 +154,7 @@ class FrechetDistance(Streaming[Side]):
     """
 
     better = "lower"
+    fewest = 2
 
     def __init__(self, *, groups: int | None = None) -> None:
         if groups is not None and groups < 1:

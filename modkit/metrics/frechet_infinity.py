@@ -55,6 +55,7 @@ class FrechetInfinity(StoredMetric):
     """
 
     better = "lower"
+    fewest = 8
 
     def __init__(self, *, num_sizes: int = 15, lowest: int = 5000, of: Literal["fake", "both"] = "fake") -> None:
         if num_sizes < 2 or lowest < 2:
@@ -66,7 +67,7 @@ class FrechetInfinity(StoredMetric):
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """Computes the score `FD∞`; `rng` draws the subsets."""
         rows, groups = {}, {}
-        for name, (indices, values) in self.rows(state, least=8).items():
+        for name, (indices, values) in self.rows(state).items():
             order = rng.uniform(name, torch.empty(1, len(indices)))[0].argsort(stable=True)
             rows[name], groups[name] = values[order], assign_groups(indices[order], _GROUPS)
         curves = {

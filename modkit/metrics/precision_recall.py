@@ -48,6 +48,7 @@ class _BallMetric(StoredMetric):
                 expected, received = "k of at least 1 and comparison '<' or '<='", f"{k}, {comparison!r}"
                 raise ValueError(f"{type(self).__name__} expects {expected}, got {received}")
         self.held, self.counted = held, counted
+        self.fewest = 1 + max(rule.k for rule in (held, counted) if rule)
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
         """Computes the scores that the class names, such as `precision` and `recall`; `rng` is not used.
@@ -56,7 +57,7 @@ class _BallMetric(StoredMetric):
             ValueError: If counts differ or there are k samples or fewer.
         """
         held, counted = self.held, self.counted
-        rows = self.rows(state, least=1 + max(rule.k for rule in (held, counted) if rule))
+        rows = self.rows(state)
         if len(rows["real"][0]) != len(rows["fake"][0]):
             received = " and ".join(f"{len(indices)} {side}" for side, (indices, _) in rows.items())
             raise ValueError(f"{type(self).__name__} expects as many real as fake samples, got {received}")

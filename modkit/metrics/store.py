@@ -131,8 +131,11 @@ Stores = dict[str, Store]
 class StoredMetric(Streaming[Store]):
     """Base of metrics that store one value of each sample; a subclass names the value and the sets, and scores them.
 
-    `needs` names the value, `b ...`, which is stored flattened; `rows` gives all of it to `result`.
+    `needs` names the value, `b ...`, which is stored flattened; `rows` gives all of it to `result`. `fewest` is the
+    smallest number of samples of a set.
     """
+
+    fewest: int = 2
 
     def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Store:
         """Stores the value that `needs` names, `b ...`.
@@ -156,12 +159,13 @@ class StoredMetric(Streaming[Store]):
             store.device = str(device)
         return state
 
-    def rows(self, state: Stores, *, least: int = 2) -> dict[str, Rows]:
+    def rows(self, state: Stores, *, least: int | None = None) -> dict[str, Rows]:
         """Returns (indices, values) of each set, by ascending index.
 
         Raises:
-            ValueError: If a set has fewer than `least` samples, or one was added twice.
+            ValueError: If a set has fewer than `least` samples, by default `fewest`, or one was added twice.
         """
+        least = self.fewest if least is None else least
         for name in self.sets:
             count = len(state[name]) if name in state else 0
             if count < least:

@@ -162,6 +162,23 @@ def test_scores_per_class_expect_labels(tmp_path):
     check_refusal(message, evaluate_run, run, per_class=True, metrics=["fd"])
 
 
+def test_too_few_samples_of_a_class_are_refused_before_any_is_drawn(tmp_path, monkeypatch):
+    """The fault: after all samples were drawn, `class 1: Moments.covariance expects at least 2 samples, got 1`."""
+    run = modkit.train(modkit.Spec.from_yaml(CONDITIONAL), tmp_path / "run", steps=0)
+    drawn = []
+    monkeypatch.setattr("modkit.evaluation.evaluate_run.score", lambda *_, **__: drawn.append(1))
+    how = {"per_class": True, "features": "pixels", "num": 20}
+    message = r"at least 2 samples of each class for fd per class, got 1 of class .*; compare more than 20 samples"
+    check_refusal(message, evaluate_run, run, metrics=["label-accuracy", "fd"], **how)
+    check_refusal(
+        "at least 6 samples of each class for prdc per class, got", evaluate_run, run, metrics=["prdc"], **how
+    )
+    check_refusal(
+        "PRDC expects at least 31 samples of 'real', got 20", evaluate_run, run, metrics=["prdc"], k=30, num=20
+    )
+    assert not drawn
+
+
 def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(WATCHED), tmp_path / "run")
     rows = [row for row in run.read_metrics() if "scores" in row]

@@ -62,6 +62,11 @@ def make_spec(evaluate, model=GAN, data=DIGITS, **train):
             {"data": {"use": "ring", "num": 7000, "num_test": 60}},
             "evaluate.watch.num.*expected at most the 5000 samples that Wasserstein compares, got 6000",
         ),
+        (
+            {"metrics": ["prdc"], "num": 5},
+            {},
+            "evaluate.num.*expected at least the 6 samples that PRDC needs .*, got 5",
+        ),
         ({"metrics": ["bound"]}, {}, r"metrics\[0\]: GAN has no lower bound on log p"),
         ({"metrics": ["log-likelihood"]}, {"model": AUTOENCODER}, r"metrics\[0\]: Autoencoder has no log p"),
         (
