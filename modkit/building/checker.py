@@ -39,7 +39,7 @@ from modkit.engines.device import read_device
 from modkit.engines.local import LocalEngine
 from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
-from modkit.kinds import Data, DataExtras, EngineExtras, Fact, Finding, Note, read_extras
+from modkit.kinds import Data, DataExtras, Fact, Finding, Note, read_extras
 from modkit.models.model import Model
 from modkit.nn.compiled import check_backend
 from modkit.precision import check_precision
@@ -216,10 +216,9 @@ def _review_engine(
     planned: Plan, model: Model, trial: Trial, played: Sequence[StageSchedule], settings: Settings
 ) -> Iterator[Note]:
     """States what several processes do otherwise than one, if the engine is for several, and finds too few rows."""
-    engine = planned.calls.get("train.engine")
     joins = False
-    if engine is not None and read_extras(engine.part.load(), EngineExtras).several:
-        joins = engine.arguments.get("sync_batch_norm") is True
+    if planned.is_for_several():
+        joins = planned.calls["train.engine"].arguments.get("sync_batch_norm") is True
         yield from review_processes(model, played, settings.device, joins=joins)
     yield from review_rows(model, played, trial.single, settings, count_launched(), joins=joins)
 

@@ -13,6 +13,7 @@ from typing import Any
 from modkit.building.call import Call, Record, write_record
 from modkit.building.planner import Planner
 from modkit.errors import Problem, SpecError, join, split
+from modkit.kinds import EngineExtras, read_extras
 from modkit.parts.registry import Entry, get_registry
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
@@ -60,6 +61,11 @@ class Plan:
             evaluate=Node(write_record(self.evaluation)) if self.evaluation else None,
             x=self.spec.x,
         )
+
+    def is_for_several(self) -> bool:
+        """Whether the engine of training is for several processes."""
+        engine = self.calls.get("train.engine")
+        return engine is not None and read_extras(engine.part.load(), EngineExtras).several
 
     def is_in_piece(self, call: Call) -> bool:
         """Whether a part is inside a piece of another run, among whose weights are the part's."""

@@ -7,28 +7,38 @@ from contextlib import contextmanager
 
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.local import LocalEngine
-from modkit.kinds import Engine
+from modkit.kinds import Engine, Slot
 from modkit.runs.ranks import ProcessError, count_launched
 from modkit.specs.node import Node
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
 
-__all__ = ["check_processes", "choose_engine", "keep_open", "open_engine"]
+__all__ = ["check_processes", "choose_engine", "keep_open", "make_engine", "open_engine"]
 
 
 def choose_engine(spec: Spec, *, again: bool = False) -> Spec:
-    """Chooses `ddp` for several processes where a spec names no engine.
+    """Chooses `ddp` for several processes where a spec names no engine; parameters without a name are those of `ddp`.
 
     Args:
         spec: The spec.
-        again: Whether a run goes on, which may be with another number of processes: `local` is replaced by `ddp`, and
-            `ddp` and `fsdp2` by `local`.
+        again: Whether a run goes on, which one process may have begun: then `ddp` replaces `local`, too.
     """
-    names, others = {True: "ddp", False: "local"}, {True: ("local",), False: ("ddp", "fsdp2")}
-    several, given = count_launched() > 1, (spec.train or Node({})).get("engine")
+    given = (spec.train or Node({})).get("engine")
     name = given.get("use") if isinstance(given, Node) else given
-    chosen = given is None and several or again and name in others[several]
-    return spec.with_value("train.engine", names[several]) if chosen else spec
+    chosen = count_launched() > 1 and (name is None or again and name == "local")
+    return spec.with_value("train.engine.use", "ddp") if chosen else spec
+
+
+def make_engine(make: Slot[Engine], device: str, *, several: bool, again: bool) -> Engine:
+    """Makes the engine of a training; in one process, a run goes on without that of several, which its spec keeps.
+
+    Args:
+        make: The factory of the spec's engine.
+        device: Name of the device.
+        several: Whether that engine is for several processes.
+        again: Whether a run goes on, which other processes may have begun.
+    """
+    return LocalEngine(device) if again and several and count_launched() == 1 else make(device=device)
 
 
 def check_processes(engine: Engine, settings: Settings) -> None:

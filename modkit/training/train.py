@@ -26,7 +26,7 @@ from modkit.building.provenance import explain_failure, suggest_remedies, verify
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
 from modkit.data.workers import check_workers
-from modkit.engines.processes import check_processes, choose_engine, keep_open
+from modkit.engines.processes import check_processes, choose_engine, keep_open, make_engine
 from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
 from modkit.evaluation.needs import explain_few
 from modkit.evaluation.report import find_report
@@ -203,7 +203,8 @@ def execute(
     if before:
         _check_state(before, report)
         site.weights = not before.kept
-    engine = settings.engine(device=settings.device)
+    several, again = report.plan.is_for_several(), bool(before or begun)
+    engine = make_engine(settings.engine, settings.device, several=several, again=again)
     site.check()
     with keep_open(engine):
         check_processes(engine, settings)

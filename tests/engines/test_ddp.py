@@ -8,10 +8,13 @@ import torch
 from torch import distributed as dist
 
 from modkit import Spec, use
+from modkit.building.plan import plan
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.fsdp2 import FSDP2Engine
-from modkit.engines.processes import check_processes, choose_engine
+from modkit.engines.local import LocalEngine
+from modkit.engines.processes import check_processes, choose_engine, make_engine
 from modkit.runs import checkpoint as store
+from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
 from tests.engines.systems import STEPS, SYSTEMS, launch, measure_difference, read_rows, train
 from tests.refusals import check_refusal
@@ -134,21 +137,47 @@ def test_a_launcher_is_expected(engine, monkeypatch):
     check_refusal(f"{engine.__name__} expects a launcher to set RANK", engine, "cpu")
 
 
+OPTIONS = {"timeout": 77.0, "unused": True}
+
+
 @pytest.mark.parametrize(
     ("given", "again", "one", "two"),
     [
-        (None, False, None, "ddp"),
-        ("fsdp2", False, "fsdp2", "fsdp2"),
-        ("local", True, "local", "ddp"),
-        ("ddp", True, "local", "ddp"),
-        ("fsdp2", True, "local", "fsdp2"),
+        (None, False, None, use("ddp")),
+        (OPTIONS, False, OPTIONS, use("ddp", **OPTIONS)),
+        (use("fsdp2", **OPTIONS), False, use("fsdp2", **OPTIONS), use("fsdp2", **OPTIONS)),
+        ("local", False, "local", "local"),
+        ("local", True, "local", use("ddp")),
+        (use("local", **OPTIONS), True, use("local", **OPTIONS), use("ddp", **OPTIONS)),  # by overrides of a run's spec
+        (use("ddp", **OPTIONS), True, use("ddp", **OPTIONS), use("ddp", **OPTIONS)),
+        (use("fsdp2", **OPTIONS), True, use("fsdp2", **OPTIONS), use("fsdp2", **OPTIONS)),
     ],
 )
-def test_the_engine_follows_the_number_of_processes(given, again, one, two, monkeypatch):
+def test_the_engine_of_a_spec_follows_the_number_of_processes(given, again, one, two, monkeypatch):
     spec = Spec(name="toy", model=use("gan"), train={} if given is None else {"engine": given})
     for launched, engine in (("1", one), ("2", two)):
         monkeypatch.setenv("WORLD_SIZE", launched)
         assert choose_engine(spec, again=again).train.get("engine") == engine
+
+
+def test_options_on_the_command_line_are_those_of_the_engine_of_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    toy = Spec(name="toy", data="ring", model=use("gan"))
+    spec, _ = apply(toy, ["train.engine.timeout=60", "train.engine.unused=true"])
+    engine = plan(choose_engine(spec)).resolved.at("train.engine")
+    assert engine == use("ddp", timeout=60, unused=True, sync_batch_norm=False)
+    wrong, _ = apply(toy, ["train.engine.unsued=true"])
+    message = "<override 1>:1:1: train.engine.unsued: got an unknown key 'unsued', expected one of: timeout"
+    check_refusal(message, plan, choose_engine(wrong))
+
+
+@pytest.mark.parametrize(("several", "again"), [(True, True), (False, True), (True, False)])
+def test_one_process_goes_on_without_the_engine_of_several(several, again, monkeypatch):
+    made = Several()
+    engine = make_engine(lambda device: made, "cpu", several=several, again=again)
+    assert isinstance(engine, LocalEngine) if several and again else engine is made
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert make_engine(lambda device: made, "cpu", several=several, again=again) is made
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("inf"), float("nan")])

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch import distributed as dist
 
-from modkit import Run, Spec, SpecError, TensorType, branch, fit, load, train
+from modkit import Run, Spec, SpecError, TensorType, branch, fit, load, train, use
 from modkit.cli.app import app
 from modkit.models import GAN
 from modkit.runs import checkpoint as store
@@ -177,17 +177,22 @@ def test_an_average_that_changes_goes_on_from_the_one_in_use(tmp_path: Path) -> 
     assert all(torch.equal(begun[key], former[key]) for key in former)
 
 
-def test_what_several_processes_trained_is_branched_in_one(
+def test_what_several_processes_trained_goes_on_in_one_and_keeps_their_engine(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    overrides = ["train.engine={use: ddp, timeout: 77, unused: true}", "train.lr_schedule=cosine"]
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     with monkeypatch.context() as patch:
         for name, value in given.items():
             patch.setenv(name, value)
-        several = train(SPEC, tmp_path / "several", overrides=["train.engine=ddp", "train.lr_schedule=cosine"])
+        several = train(SPEC, tmp_path / "several", overrides=overrides)
     dist.destroy_process_group()
-    assert Spec.from_yaml(several.spec_text).at("train.engine.use") == "ddp"
+    engine = use("ddp", timeout=77, unused=True, sync_batch_norm=False)
     made = branch(several, tmp_path / "branch", step=2)
-    assert Spec.from_yaml(made.spec_text).at("train.engine.use") == "local"
     assert torch.equal(load(made).sample(4, seed=0), load(run).sample(4, seed=0))
+    again = train(SPEC, several.path, overrides=["train.steps=6"], resume=True)
+    for one in (several, made, again):
+        assert Spec.from_yaml(one.spec_text).at("train.engine") == engine
+    (revision,) = again.lock["revisions"]
+    assert [change["path"] for change in revision["changes"]] == ["train.steps"] and revision["step"] == 4
