@@ -57,6 +57,8 @@ class LookupFreeQuantizer(Quantizer):
         (torch.Size([2, 4, 4]), ['code_entropy', 'commitment'])
     """
 
+    across, gather = True, True
+
     def __init__(
         self,
         h: Event,

@@ -24,11 +24,12 @@ from modkit.building.report import Port, Report
 from modkit.building.review import (
     make_problems,
     review_data,
+    review_engine,
     review_game,
     review_model,
-    review_processes,
     review_rows,
     review_samples,
+    review_split,
     review_training,
     verify_overrides,
 )
@@ -37,7 +38,7 @@ from modkit.data.moments import find_type
 from modkit.data.splits import is_stream
 from modkit.engines.device import read_device
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, SpecError
+from modkit.errors import Problem, SpecError, split
 from modkit.evaluation.needs import Measures, find_unmet
 from modkit.kinds import Data, DataExtras, Fact, Finding, Note, read_extras
 from modkit.models.model import Model
@@ -185,9 +186,9 @@ def _make_report(
     for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
-    engine = _review_engine(site.plan, model, trial, played, settings) if settings else ()
+    shared = _review_split(site.plan, model, trial, played, settings) if settings else ()
     game = review_game(played, trial.terms, settings.terms if settings else {})
-    notes = (*review_data(data), *review_samples(played, data), *review_model(model), *game, *engine)
+    notes = (*review_data(data), *review_samples(played, data), *review_model(model), *game, *shared)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)
@@ -212,14 +213,15 @@ def _make_report(
     )
 
 
-def _review_engine(
+def _review_split(
     planned: Plan, model: Model, trial: Trial, played: Sequence[StageSchedule], settings: Settings
 ) -> Iterator[Note]:
-    """States what several processes do otherwise than one, if the engine is for several, and finds too few rows."""
-    joins = False
-    if planned.is_for_several():
-        joins = planned.calls["train.engine"].arguments.get("sync_batch_norm") is True
-        yield from review_processes(model, played, settings.device, joins=joins)
+    """States what several processes or microbatches do otherwise than one, and finds microbatches of too few rows."""
+    several, accumulates = planned.is_for_several(), settings.accumulate > 1
+    joins = several and planned.calls["train.engine"].arguments.get("sync_batch_norm") is True
+    yield from review_engine(settings.device, joins)
+    calls = [call for path, call in planned.calls.items() if split(path)[0] == "model" and not planned.is_frozen(call)]
+    yield from review_split(model, played, calls, several=several, accumulates=accumulates, joins=joins)
     yield from review_rows(model, played, trial.single, settings, count_launched(), joins=joins)
 
 

@@ -73,6 +73,12 @@ class Plan:
         around = (self.calls.get(join(parts[:stop])) for stop in range(1, len(parts)))
         return any(one.trained not in (None, call.trained) for one in around if one)  # a repeated piece is in its slot
 
+    def is_frozen(self, call: Call) -> bool:
+        """Whether a part is a piece of another run that is not trained further, or inside one."""
+        parts = split(call.path)
+        around = (self.calls.get(join(parts[:stop])) for stop in range(1, len(parts) + 1))
+        return any(one.trained and not one.trained.train for one in around if one)
+
     def __str__(self) -> str:
         return str(self.resolved)
 

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from modkit.building.call import Call
 from modkit.building.plan import Plan
 from modkit.data.splits import is_stream
 from modkit.engines.batch_norm import JOINABLE
 from modkit.errors import Problem, SpecError, join
-from modkit.kinds import Data, Fact, Finding, Note
+from modkit.kinds import BatchExtras, Data, Fact, Finding, Note, read_extras
 from modkit.models.model import Model
 from modkit.nn.frozen import is_frozen
 from modkit.nn.minibatch import MinibatchDiscrimination
@@ -37,11 +38,12 @@ __all__ = [
     "list_findings",
     "make_problems",
     "review_data",
+    "review_engine",
     "review_game",
     "review_model",
-    "review_processes",
     "review_rows",
     "review_samples",
+    "review_split",
     "review_training",
     "show_warnings",
     "verify_overrides",
@@ -174,17 +176,8 @@ def review_training(model: Model, stages: Sequence[StageSchedule], planned: Plan
             yield Finding(f"train.stages[{number}]", reason, refused=True)
 
 
-def review_processes(
-    model: Model, stages: Sequence[StageSchedule], device: str, *, joins: bool = False
-) -> Iterator[Note]:
-    """States which layers that look across a batch see the rows of one process, where several train the model.
-
-    Args:
-        model: The model.
-        stages: The stages.
-        device: Name of the device.
-        joins: Whether batch normalization is to see the rows of all processes, which cannot be on the CPU.
-    """
+def review_engine(device: str, joins: bool) -> Iterator[Finding]:
+    """Refuses batch normalization that is to see the rows of all processes where it cannot, on the CPU."""
     if joins and device.startswith("cpu"):
         yield Finding(
             "train.engine.sync_batch_norm",
@@ -192,12 +185,44 @@ def review_processes(
             ("train.engine.sync_batch_norm=false",),
             refused=True,
         )
+
+
+def review_split(
+    model: Model,
+    stages: Sequence[StageSchedule],
+    calls: Iterable[Call],
+    *,
+    several: bool,
+    accumulates: bool,
+    joins: bool,
+) -> Iterator[Fact]:
+    """States which layers and parts that look across a batch see some of its rows only.
+
+    Args:
+        model: The model.
+        stages: The stages.
+        calls: The model's parts, as the plan has them.
+        several: Whether several processes train the model.
+        accumulates: Whether a batch is several microbatches.
+        joins: Whether batch normalization sees the rows of all processes.
+    """
+
+    def describe(gathers: bool) -> str:
+        return " and ".join(["process"] * (several and not gathers) + ["microbatch"] * accumulates)
+
     for player in {player.name: player for stage in stages for player in stage.players}.values():
-        across = [type(one) for one in collect_modules(model, player) if isinstance(one, _ACROSS)]
-        alone = {kind.__name__ for kind in across if not (joins and kind in JOINABLE)}
-        if alone:
-            layers = ", ".join(sorted(alone))
-            yield Fact("", f"{player.name} has layers that see the rows of their own process only: {layers}")
+        across = {type(one) for one in collect_modules(model, player) if isinstance(one, _ACROSS)}
+        seen: dict[str, list[str]] = {}
+        for kind in across:
+            seen.setdefault(describe(joins and kind in JOINABLE), []).append(kind.__name__)
+        for own, names in sorted(seen.items()):
+            if own:
+                layers = ", ".join(sorted(names))
+                yield Fact("", f"{player.name} has layers that see the rows of their own {own} only: {layers}")
+    for call in calls:
+        extras = read_extras(call.part.load(), BatchExtras)
+        if extras.across and (own := describe(call.arguments.get("gather", extras.gather) is True)):
+            yield Fact(call.path, f"{call.part.name} sees the rows of its own {own} only")
 
 
 def review_rows(

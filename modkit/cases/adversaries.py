@@ -109,7 +109,7 @@ def _play_regularizer(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
 
     x = probe.draw_tensor("x", IMAGE)
     z = encode(x)
-    played = Round(x, Cond(), probe.rng, decode(z), z, critic, lambda z, cond: decode(z), encode, decode)
+    played = Round(x, Cond(), probe.rng, decode(z), z, critic, lambda z, cond: decode(z), encode, decode, probe.step)
     found = emit_scalar("penalty", part(played), rows=False, learns=weight.requires_grad)
     if probe.training and read_extras(part, RegularizerExtras).update:  # what it measures may be known after a turn
         part = copy.deepcopy(part)

@@ -77,6 +77,8 @@ class Optimal:
         True
     """
 
+    across = True
+
     def __init__(self, cond: CondType = CondType(), conditions: Mapping[str, TensorType] | None = None) -> None:
         self.names = tuple(conditions or {})
         given = [f"the field {name!r} of {type}" for name, type in (conditions or {}).items() if type.classes is None]

@@ -73,7 +73,7 @@ from modkit.kinds.denoisers import (
     Times,
     TimesExtras,
 )
-from modkit.kinds.extras import GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
+from modkit.kinds.extras import BatchExtras, GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
 from modkit.kinds.slots import Default, Own, Slot, Unfit, Unless, default
@@ -99,6 +99,7 @@ __all__ = [
     "Alignment",
     "Augmentation",
     "AugmentationExtras",
+    "BatchExtras",
     "Bijection",
     "BijectionExtras",
     "Bottleneck",

@@ -93,6 +93,8 @@ class Round:
         generator: `generator(z, cond)` generates x.
         encoder: `encoder(x)` computes z, without noise.
         decoder: `decoder(z)` computes the mean of x.
+        step: The step of training, by which what depends on the whole batch other than by a mean of rows is summed over
+            processes; None of a round that is played by itself.
 
     Examples:
         >>> import torch
@@ -111,6 +113,7 @@ class Round:
     generator: Callable[[Tensor, Cond], Tensor] = _ABSENT
     encoder: Callable[[Tensor], Value] = _ABSENT
     decoder: Callable[[Value], Tensor] = _ABSENT
+    step: Step | None = None
 
 
 class Augmentation(Protocol):
@@ -203,8 +206,8 @@ class RegularizerExtras:
     Args:
         side: The player whose turn it is computed in, and whose loss it is: `discriminator` (every discriminator, and
             an autoencoder's critic), `generator` or `autoencoder`.
-        needs: Names of the members of `Round` that it uses besides those of every round, `real`, `cond` and `rng`. In
-            a model without them it is refused.
+        needs: Names of the members of `Round` that it uses besides those of every round, `real`, `cond`, `rng`
+            and `step`. In a model without them it is refused.
         per_sample: Whether it needs the gradient of each sample's own output. A network that normalises over the batch
             couples the samples and defeats it, of which `modkit check` warns.
         update: `update(step)` is called once after each turn of its side in which it was computed. What it keeps

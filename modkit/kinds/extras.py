@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-__all__ = ["GameExtras", "ImpliedExtras", "PretrainedExtras", "PromiseExtras", "read_extras"]
+__all__ = ["BatchExtras", "GameExtras", "ImpliedExtras", "PretrainedExtras", "PromiseExtras", "read_extras"]
 
 T = TypeVar("T")
 
@@ -77,6 +77,23 @@ class PromiseExtras:
     """
 
     batch_independent: bool = False
+
+
+@dataclass(frozen=True)
+class BatchExtras:
+    """Optional members of a part of any kind whose value for a batch is other than a mean over its rows.
+
+    `modkit check` names such a part where a batch is split: into microbatches, or among processes of which each sees its own
+    rows. They are attributes of the class.
+
+    Args:
+        across: Whether it looks across the rows of a batch in training.
+        gather: Whether it sees the rows of all processes, by `Step.total` or `Step.gather`, or since it is given them.
+            A parameter of the part of this name is read in its place.
+    """
+
+    across: bool = False
+    gather: bool = False
 
 
 @dataclass(frozen=True)

@@ -225,9 +225,9 @@ class EngineExtras:
     """Optional members of an `Engine`, which are read of its class.
 
     Args:
-        several: Whether it trains with several processes: `modkit check` then states which layers see the rows of their
-            own process only. With an argument `sync_batch_norm` that is set, batch normalization is none of these, and
-            is refused on the CPU.
+        several: Whether it trains with several processes: `modkit check` then states which layers and parts see the
+            rows of their own process only. With an argument `sync_batch_norm` that is set, batch normalization is none
+            of these, and is refused on the CPU.
     """
 
     several: bool = False

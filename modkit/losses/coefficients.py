@@ -142,6 +142,8 @@ class Adaptive:
         tensor(2.9999)
     """
 
+    across, gather = True, True
+
     def __init__(
         self, term: str, *, against: Sequence[str] = ("nll",), value: float = 1.0, max: float = 1e4, tiny: float = 1e-4
     ) -> None:

@@ -40,6 +40,7 @@ class DIP:
         tensor(2.)
     """
 
+    across = True
     reads = ("mean", "std")
 
     def __init__(

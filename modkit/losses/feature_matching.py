@@ -2,7 +2,7 @@ r"""Feature matching: generated samples have the mean features of real ones.
 
     |E f(x) - E f(G(z))|^2,   f a critic's feature maps, averaged over positions
 
-The expectations are means over the samples that are judged together: the rows of a process's batch.
+The expectations are means over the samples of a microbatch, in training over those of all processes.
 
 References:
     Improved Techniques for Training GANs (Salimans et al., 2016), section 3.1, https://arxiv.org/abs/1606.03498
@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.kinds import Round
+from modkit.kinds import Round, Step
 from modkit.losses.judging import judge
 from modkit.precision import widen
 
@@ -42,6 +42,7 @@ class FeatureMatching:
         tensor(12.)
     """
 
+    across, gather = True, True
     side = "generator"
     needs = ("fake", "critic")
 
@@ -57,10 +58,13 @@ class FeatureMatching:
         num = len(found)
         if unknown := [index for index in self.maps if not -num <= index < num]:
             raise ValueError(f"FeatureMatching expects maps in [-{num}, {num}), the critic's, got {unknown}")
-        return torch.stack([_measure(found[index], wanted[index]) for index in self.maps]).sum()
+        return torch.stack([_measure(found[index], wanted[index], round.step) for index in self.maps]).sum()
 
 
-def _measure(fake: Tensor, real: Tensor) -> Tensor:
+def _measure(fake: Tensor, real: Tensor, step: Step | None) -> Tensor:
     """The squared distance between the mean features of maps `b c ...`."""
-    apart = (widen(one).flatten(2).mean(2).mean(0) if one.ndim > 2 else widen(one).mean(0) for one in (fake, real))
-    return torch.sub(*apart).square().sum()
+    means = (widen(one).flatten(2).mean(2).mean(0) if one.ndim > 2 else widen(one).mean(0) for one in (fake, real))
+    apart = torch.sub(*means)
+    if step is not None and step.training:
+        apart = step.total(apart) / step.world
+    return apart.square().sum()

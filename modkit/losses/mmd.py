@@ -57,6 +57,7 @@ class MMD:
         tensor(-0.3935)
     """
 
+    across = True
     reads = ("prior",)
 
     def __init__(

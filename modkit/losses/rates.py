@@ -61,6 +61,8 @@ class FreeBits:
         tensor(3.5000)
     """
 
+    across, gather = True, True
+
     def __init__(self, *, nats: float = 0.25) -> None:
         if nats < 0:
             raise ValueError(f"FreeBits expects nats of at least 0, got {nats}")
@@ -92,6 +94,8 @@ class Capacity:
         >>> [float(rate(kl, StepContext(Rng(0), index))) for index in (0, 25, 100)]
         [3.0, 1.0, 5.0]
     """
+
+    across, gather = True, True
 
     def __init__(self, *, nats: float = 25.0, steps: int = 10_000) -> None:
         if nats < 0 or steps < 1:
@@ -128,6 +132,8 @@ class Balanced:
         >>> [round(float(rate(kl, StepContext(Rng(0), index))), 4) for index in (0, 10)]  # 3/2 * 3 + 1/2 * 1
         [5.0, 4.0]
     """
+
+    across, gather = True, True
 
     def __init__(self, z: Event, *, steps: int = 1000, tiny: float = 0.01) -> None:
         if steps < 0 or tiny <= 0:

@@ -90,6 +90,7 @@ def _sum_densities(log: Tensor) -> Tensor:
 class _Term:
     """A term of the mean KL."""
 
+    across = True
     reads = ("mean", "std", "num_samples")
 
     def __init__(self, *, sampling: Sampling = "stratified", gather: Gather = True) -> None:

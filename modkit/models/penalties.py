@@ -89,7 +89,7 @@ class Penalties(nn.Module):
                 fake=_widen(round.fake),
                 z=_widen(round.z),
             )
-            return {name: part(replace(round, rng=round.rng.at(name))) for name, part in due.items()}
+            return {name: part(replace(round, rng=round.rng.at(name), step=step)) for name, part in due.items()}
 
     def update(self, side: str, step: Step) -> None:
         """Updates the penalties on a side that were computed in its turn."""

@@ -243,7 +243,7 @@ class Settings:
             saves the memory of their activations.
         channels_last: Whether to store images and convolutions with channels last.
         batch_size: Samples per step, over all microbatches and processes.
-        accumulate: Microbatches per step.
+        accumulate: Microbatches per step. What looks across a batch, which `modkit check` names, sees a microbatch.
         clip: Largest norm of a player's gradient; not limited by default.
         workers: Processes that read data; 0 reads it in the training process.
         optimizer: Updates the players' parameters.

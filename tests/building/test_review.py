@@ -1,6 +1,7 @@
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -413,6 +414,46 @@ def test_a_composed_model_with_batch_norm_is_not_fitted_by_single_rows(tmp_path)
     with pytest.raises(SpecError, match=r"model\.generator: BatchNorm1d expects .* with train\.accumulate=2"):
         modkit.fit(model, torch.zeros(8, 2), tmp_path / "run", steps=1, batch_size=4, accumulate=4, device="cpu")
     assert not list(tmp_path.iterdir())
+
+
+def read_split(spec, **settings):
+    return [str(fact) for fact in check(spec(**settings)).facts if " own " in str(fact)]
+
+
+def test_parts_across_a_batch_are_told_of_where_it_is_split():
+    coupled = partial(spec, diffusion(coupling="optimal"), use("digits", size=8))
+    seen = "model.coupling: optimal sees the rows of its own"
+    assert read_split(coupled) == []
+    assert read_split(coupled, engine="ddp") == [f"{seen} process only"]
+    assert read_split(coupled, accumulate=2) == [f"{seen} microbatch only"]
+    assert read_split(coupled, engine="ddp", accumulate=2) == [f"{seen} process and microbatch only"]
+
+
+def test_parts_that_exchange_what_they_see_are_told_of_where_batches_are_split_into_microbatches():
+    aggregates = {"all": "mmd", "own": use("dip", gather=False)}
+    bottleneck = use("gaussian", channels=2)
+    coder = use("autoencoder", encoder="mlp", decoder="mlp", bottleneck=bottleneck, aggregates=aggregates)
+    split = partial(spec, coder, use("digits", size=8))
+    assert read_split(split, engine="ddp") == ["model.aggregates.own: dip sees the rows of its own process only"]
+    assert read_split(split, engine="ddp", accumulate=2) == [
+        "model.aggregates.all: mmd sees the rows of its own microbatch only",
+        "model.aggregates.own: dip sees the rows of its own process and microbatch only",
+    ]
+    matched = partial(spec, gan(regularizers={"features": "feature-matching"}))
+    seen = "model.regularizers.features: feature-matching sees the rows of its own microbatch only"
+    assert (read_split(matched, engine="ddp"), read_split(matched, accumulate=2)) == ([], [seen])
+
+
+def test_layers_across_a_batch_are_told_of_where_batches_are_split_into_microbatches():
+    layers = partial(spec, gan(discriminator=use("dcgan", minibatch=2)), accumulate=2)
+    told = "discriminator has layers that see the rows of their own"
+    both = "BatchNorm2d, MinibatchDiscrimination"
+    assert read_split(layers) == [f"{told} microbatch only: {both}"]
+    assert read_split(layers, engine="ddp") == [f"{told} process and microbatch only: {both}"]
+    assert read_split(layers, engine=use("ddp", sync_batch_norm=True), device="cuda") == [
+        f"{told} microbatch only: BatchNorm2d",
+        f"{told} process and microbatch only: MinibatchDiscrimination",
+    ]
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])

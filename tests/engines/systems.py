@@ -71,7 +71,8 @@ FACTOR = {"latent_critic": MLP, "latent_adversarial": "density-ratio", "latent_a
 LATENTS = use("autoencoder", encoder=MLP, decoder=MLP, bottleneck=use("gaussian", channels=3), **PENALTIES, **FACTOR)
 GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
 ADA = use("ada", p=0.5, images=500)
-FOLLOWED = use("gan", generator=MLP, discriminator=MLP, augment=ADA, regularizers={**R1, "length": "path-length"})
+TERMS = {**R1, "length": "path-length", "features": "feature-matching"}
+FOLLOWED = use("gan", generator=MLP, discriminator=MLP, augment=ADA, regularizers=TERMS)
 TWO = {"one": MLP, "other": MLP}
 TRANSFORMER = use("transformer", width=16, depth=1, heads=2, dropout=0.0)
 DCGAN = use("dcgan", channels=4)
@@ -124,6 +125,7 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vq-ema!priorities": (use_coder(VQ), {}),
     "vq-ema!features": (use_coder(VQ), {}),
     "path-length, ada!counts": (FOLLOWED, {"terms": {"length": {"every": 2}}}),
+    "path-length, ada!means": (FOLLOWED, {"terms": {"length": {"every": 2}}}),
     "latent penalties!latents": (LATENTS, {}),
     "labels!labels": (
         use("diffusion", network=MLP, schedule="edm", conditioner="label", loss_weight="uncertainty"),
@@ -171,7 +173,7 @@ class Partial(DDPEngine):
 
     def total(self, value: Tensor) -> Tensor:
         """Sums, or does not."""
-        kind = "counts" if value.ndim == 1 else "vectors"
+        kind = ("means" if value.requires_grad else "counts") if value.ndim == 1 else "vectors"
         return value if self.left_out in ("", kind) else super().total(value)
 
     def gather(self, value: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from modkit import Rng
+from modkit import Rng, StepContext
 from modkit.kinds import Round
 from modkit.losses import FeatureMatching
 from modkit.nn import DCGANDiscriminator
@@ -31,6 +33,32 @@ def test_it_is_the_distance_between_mean_features(maps):
 
 def test_gradients_reach_the_fakes():
     assert torch.autograd.gradcheck(lambda fake: FeatureMatching()(play(fake)), FAKE.clone().requires_grad_())
+
+
+class Pair:
+    """Two processes, of which this one has the first rows: the other's are known from the whole batch."""
+
+    rank, world = 0, 2
+
+    def __init__(self, whole, own):
+        self.other = 2 * whole - own
+
+    def total(self, value):
+        return value + self.other
+
+
+def test_expectations_are_over_the_rows_of_all_processes_in_training():
+    real, fake = (torch.cat([x, x[:1] / 2]) for x in (REAL, FAKE))
+    whole = FeatureMatching()(Round(real, Cond(), Rng(0), fake=fake, critic=CRITIC))
+    first = Round(real[:2], Cond(), Rng(0), fake=fake[:2], critic=CRITIC)
+    gaps = []
+    for rows in (slice(None), slice(2)):
+        found, want = (CRITIC.judge(x[rows], Cond()).maps[-1].flatten(2).mean((0, 2)) for x in (fake, real))
+        gaps.append((found - want).detach())
+    for training in (True, False):
+        step = StepContext(Rng(0), training=training, exchange=Pair(*gaps))
+        found = FeatureMatching()(replace(first, step=step))
+        torch.testing.assert_close(found, whole if training else gaps[1].square().sum())
 
 
 def test_refuses():
