@@ -83,8 +83,8 @@ class PromiseExtras:
 class BatchExtras:
     """Optional members of a part of any kind whose value for a batch is other than a mean over its rows.
 
-    `modkit check` names such a part where a batch is split: into microbatches, or among processes of which each sees its own
-    rows. They are attributes of the class.
+    `modkit check` names such a part where a batch is split: into microbatches, or among processes of which each sees
+    its own rows. They are attributes of the class.
 
     Args:
         across: Whether it looks across the rows of a batch in training.

@@ -120,7 +120,7 @@ def test_every_kind_is_checked_by_its_record(kind):
 
 def test_every_record_of_optional_members_is_that_of_a_kind():
     records = {name.removesuffix("Extras") for name in vars(kinds) if name.endswith("Extras")}
-    shared = {"Implied", "Game", "Promise", "Pretrained"}
+    shared = {"Batch", "Implied", "Game", "Promise", "Pretrained"}
     assert records - shared == records & {kind.protocol for kind in KINDS.values()}
 
 
