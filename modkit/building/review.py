@@ -220,7 +220,7 @@ def review_split(
                 layers = ", ".join(sorted(names))
                 yield Fact("", f"{player.name} has layers that see the rows of their own {own} only: {layers}")
     for call in calls:
-        extras = read_extras(call.part.load(), BatchExtras)
+        extras = read_extras(call.given.value if call.given else call.part.load(), BatchExtras)
         if extras.across and (own := describe(call.arguments.get("gather", extras.gather) is True)):
             yield Fact(call.path, f"{call.part.name} sees the rows of its own {own} only")
 

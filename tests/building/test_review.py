@@ -10,8 +10,12 @@ from torch import nn
 import modkit
 from modkit import CondType, Spec, SpecError, TensorType, build, check, use
 from modkit.building import review
-from modkit.building.checker import examine
+from modkit.building.checker import check_composed, examine
+from modkit.building.compose import get_composition
+from modkit.building.plan import plan_training
 from modkit.building.session import load_run
+from modkit.data import Ring
+from modkit.diffusion.couplings import Optimal
 from modkit.engines.ddp import DDPEngine
 from modkit.kinds import Finding
 from modkit.models import Autoencoder, Diffusion, Latent
@@ -427,6 +431,10 @@ def test_parts_across_a_batch_are_told_of_where_it_is_split():
     assert read_split(coupled, engine="ddp") == [f"{seen} process only"]
     assert read_split(coupled, accumulate=2) == [f"{seen} microbatch only"]
     assert read_split(coupled, engine="ddp", accumulate=2) == [f"{seen} process and microbatch only"]
+    given = Diffusion(TensorType((2,)), network=NET, coupling=Optimal())
+    planned = plan_training(get_composition(given).plan, coupled(accumulate=2))
+    told = [str(fact) for fact in check_composed(given, planned, Ring()).facts if " own " in str(fact)]
+    assert told == ["model.coupling: Optimal sees the rows of its own microbatch only"]
 
 
 def test_parts_that_exchange_what_they_see_are_told_of_where_batches_are_split_into_microbatches():
