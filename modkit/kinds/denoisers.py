@@ -323,6 +323,7 @@ class Sampler(Protocol):
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
         """Computes x_s, for s < t, and the next state; the first state is None.
 
+        What wraps it may begin anew, without a state, at any of its times, unless it is `ordered` (`SamplerExtras`).
         The prediction of x_0 is clipped to `x.range` if there is one, unless the user has it otherwise.
         """
         ...
@@ -341,12 +342,14 @@ class SamplerExtras:
         list_asked: `list_asked()` returns all times at which its steps call the denoiser, float64 on the CPU, in
             descending order, where these are not those of `times`, such as the higher ones of steps that add noise
             first. What cannot be asked at one of them is refused before training.
+        ordered: Whether its steps must begin at the first of its times, so that nothing can go back to a later one.
     """
 
     bounds: tuple[float, float] | Literal["range"] | None = "range"
     deterministic: bool = False
     distilled: bool = False
     list_asked: Callable[[], Tensor] | None = None
+    ordered: bool = False
 
 
 class Sides(Protocol):

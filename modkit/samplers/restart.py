@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modkit.diffusion.gaussian import combine, tau
 from modkit.diffusion.schedules import get_std
-from modkit.kinds import Denoise, Sampler, SamplerExtras, Schedule, Slot, default, read_extras
+from modkit.kinds import Denoise, Sampler, SamplerExtras, Schedule, Slot, Unfit, default, read_extras
 from modkit.parts.filling import fill_slot
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -45,7 +45,8 @@ class Restart:
         repeats: How often the interval is repeated; 0 is the sampler itself.
 
     Raises:
-        ValueError: If not 0 <= low < high, `repeats` is negative, or the grid has fewer than two times in the interval.
+        ValueError: If not 0 <= low < high, `repeats` is negative, the sampler cannot begin anew within its grid, or the
+            grid has fewer than two times in the interval.
 
     Examples:
         >>> from functools import partial
@@ -78,6 +79,13 @@ class Restart:
         inner: tuple[str, ...] = self.sampler._key if isinstance(self.sampler, Restart) else ()
         self._key: tuple[str, ...] = ("restart", *inner)  # intervals that end together draw noise of their own
         extras = read_extras(self.sampler, SamplerExtras)
+        if extras.ordered and repeats:
+            raise Unfit(
+                "sampler",
+                "expected one that can begin at any of its times, "
+                f"got {type(self.sampler).__name__}, whose steps begin at the first",
+            )
+        self.ordered = extras.ordered
         self.bounds, self.distilled, self.list_asked = extras.bounds, extras.distilled, extras.list_asked
         self.deterministic = extras.deterministic and repeats == 0
         self.times()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modkit.diffusion.schedules import EDM, Linear
-from modkit.kinds import SamplerExtras, read_extras
+from modkit.kinds import SamplerExtras, Unfit, read_extras
 from modkit.rng import Rng
 from modkit.samplers import DDIM, DPMSolverPlusPlus, Restart
 from modkit.types import TensorType
@@ -32,6 +32,12 @@ class Plain:
     def step(self, denoise, x_t, t, s, state, rng):
         level, lower = (self.schedule.scales(one)[1] for one in (t, s))
         return x_t + (lower - level) / level * (x_t - denoise(x_t, t).x_0), (state or 0) + 1
+
+
+class Ordered(Plain):
+    """One whose steps are weighted by those before."""
+
+    ordered = True
 
 
 def test_the_interval_is_repeated_from_fresh_noise():
@@ -76,6 +82,18 @@ def test_without_repeats_it_is_the_sampler(inner):
     assert torch.equal(sample(restart, denoiser(Linear()), EPS, Rng(2)), expected)
     assert read_extras(restart, SamplerExtras).deterministic == restart.sampler.deterministic
     assert not read_extras(Restart(Linear(), X, repeats=1), SamplerExtras).deterministic
+
+
+def test_nothing_goes_back_in_a_sampler_of_ordered_steps():
+    unrepeated = partial(Restart, sampler=Ordered, low=0.2, high=3.0, repeats=0)
+    assert read_extras(unrepeated(EDM(), X), SamplerExtras).ordered
+    assert not read_extras(Restart(EDM(), X, sampler=Plain, low=0.2, high=3.0), SamplerExtras).ordered
+    for sampler, got in ((Ordered, "Ordered"), (unrepeated, "Restart")):
+        with pytest.raises(
+            Unfit, match=f"begin at any of its times, got {got}, whose steps begin at the first"
+        ) as raised:
+            Restart(EDM(), X, sampler=sampler, low=0.2, high=3.0)
+        assert raised.value.slot == "sampler"
 
 
 def test_restarts_contract_the_errors_made_before_them():

@@ -55,6 +55,7 @@ class Scheduler:
         lead: Evaluations of each of its first steps.
         each: Evaluations of each later step; the last may have fewer.
         draws: Whether a step draws noise.
+        ordered: Whether its first step must be that of its grid, as its steps are weighted by the ones before.
         options: Further arguments of its `step`.
         clip: Returns how it clips to [-high, high] by itself, given `high`; None if it cannot.
     """
@@ -65,6 +66,7 @@ class Scheduler:
     lead: tuple[int, ...] = ()
     each: int = 1
     draws: bool = False
+    ordered: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     clip: Callable[[float], Clipping | None] = lambda high: None
 
@@ -78,7 +80,6 @@ class _Course(NamedTuple):
         scales: `(alpha_t, sigma_t)` of each.
         starts: Index of each step's first evaluation, and their number.
         grid: The times of the steps, descending to 0.
-        noise: Standard deviation of x_t at the first time.
     """
 
     scheduler: Any
@@ -86,7 +87,6 @@ class _Course(NamedTuple):
     scales: Sequence[tuple[float, float]]
     starts: Sequence[int]
     grid: Tensor
-    noise: float
 
 
 class _Run(NamedTuple):
@@ -132,13 +132,20 @@ class Driven:
         """The network's prediction that the scheduler expects."""
         return self._which.prediction
 
+    @property
+    def ordered(self) -> bool:
+        """Whether a run must begin at the first time."""
+        return self._which.ordered
+
     def times(self) -> Tensor:
         """Returns the times visited, float64 on the CPU, descending to 0."""
         return self._plan().grid
 
     def start(self, eps: Tensor, t: Tensor) -> Tensor:
         """Returns x_t at the first time: `eps`, `b ...`, at the scheduler's own noise level."""
-        return self._plan().noise * eps
+        scheduler = self._plan().scheduler
+        noise = torch.as_tensor(getattr(scheduler, "init_noise_sigma", 1.0))
+        return float(_scale_input(scheduler, noise, scheduler.timesteps[0])) * eps
 
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: _Run | None, rng: Rng
@@ -146,7 +153,7 @@ class Driven:
         """Computes x_s; the state holds a scheduler that has made the steps before.
 
         Raises:
-            ValueError: If t and s are not the times of its next step.
+            ValueError: If t and s are not the times of its next step, or without a state of a step that can be first.
         """
         course, index = self._check_step(t, s, state)
         scheduler, (start, stop) = course.scheduler, course.starts[index : index + 2]
@@ -211,14 +218,20 @@ class Driven:
                 f"{self._which.name} expects steps at decreasing timesteps, got {self.steps} at {timesteps}; use "
                 f"{mends}"
             )
-        noise = torch.as_tensor(getattr(scheduler, "init_noise_sigma", 1.0))
-        return _Course(
-            scheduler, times, scales, starts, grid, float(_scale_input(scheduler, noise, scheduler.timesteps[0]))
-        )
+        return _Course(scheduler, times, scales, starts, grid)
+
+    def _begin(self, t: float) -> _Run:
+        """Begins a run at the step from t; at the first one if there is none, or the scheduler begins nowhere else."""
+        course = self._plan()
+        times = course.grid[:-1].tolist()
+        index = times.index(t) if t in times and not self.ordered else 0
+        if begin := getattr(course.scheduler, "set_begin_index", None):
+            begin(course.starts[index])
+        return _Run(course, index)
 
     def _check_step(self, t: Tensor, s: Tensor, state: _Run | None) -> _Run:
         """Returns the run after checking that its next step is from t to s."""
-        run = _Run(self._plan(), 0) if state is None else state
+        run = self._begin(float(t)) if state is None else state
         ends = run.course.grid[run.step : run.step + 2].tolist()
         if ends != [float(t), float(s)]:
             raise ValueError(

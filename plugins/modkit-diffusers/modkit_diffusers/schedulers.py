@@ -158,7 +158,7 @@ def lms(
     References:
         k-diffusion's sample_lms, https://github.com/crowsonkb/k-diffusion
     """
-    return _make("LMSDiscreteScheduler", locals(), options=("order",))
+    return _make("LMSDiscreteScheduler", locals(), options=("order",), ordered=True)
 
 
 def pndm(
@@ -182,7 +182,7 @@ def pndm(
         skip_prk_steps: Begin with a step of two evaluations; otherwise with three Runge-Kutta steps of four.
     """
     given, lead = locals(), (2,) if skip_prk_steps else (_PRK,) * 3
-    return _make("PNDMScheduler", given, {"set_alpha_to_one": True}, strides=True, lead=lead)
+    return _make("PNDMScheduler", given, {"set_alpha_to_one": True}, strides=True, lead=lead, ordered=True)
 
 
 def dpm_solver(

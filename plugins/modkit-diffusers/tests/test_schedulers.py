@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from modkit.diffusion.parametrizations import X0, Eps, EpsLearned, Flow, V
 from modkit.diffusion.schedules import EDM, VP, Cosine, Even, Linear
 from modkit.diffusion.schedules import Flow as Line
 from modkit.parts.registry import get_registry
+from modkit.samplers import Restart
 from modkit.specs.overrides import apply
 from modkit.types import Denoised
 
@@ -254,7 +256,7 @@ def test_its_times_are_kept_to_in_their_order(sampler):
     t, s, r = sampler.times()[:3]
     sampler.times().zero_()
     x, state = sampler.step(tanh, noise(), t, s, None, Rng(0))
-    for wrong in ((t, s, state), (s, r, None), (t, r, None)):
+    for wrong in ((t, s, state), (t, r, None), *([(s, r, None)] if sampler.ordered else [])):
         with pytest.raises(ValueError, match=r"Scheduler expects its times in order, now \[.*\], got .* and "):
             sampler.step(tanh, x, *wrong, Rng(0))
 
@@ -302,6 +304,43 @@ def test_learned_variance_asks_for_one():
     made = build_sampler("ddpm", Linear(), steps=4, variance_type="learned_range")
     with pytest.raises(ValueError, match="DDPMScheduler expects a learned variance for learned_range, got a denoiser"):
         run(made, tanh, noise())
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim v", "euler", "euler-ancestral", "heun", "dpm-solver++ 3", "unipc 3 v"])
+def test_a_run_begins_at_any_step_as_the_class_does_from_an_image(name):
+    case, schedule = CHAINS[name], SCHEDULES["linear"]
+    network, each = Network(case, schedule), 2 if case.part == "heun" else 1
+    scheduler = getattr(diffusers, f"{CLASSES[case.part]}Scheduler")(
+        trained_betas=schedule.betas.tolist(), **case.config
+    )
+    scheduler.set_timesteps(case.params["steps"])
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(4 * each)
+    scaled = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
+    timesteps = scheduler.timesteps[4 * each :]
+    sample = noise() / scaled(torch.ones(()), timesteps[0])
+    for index, timestep in enumerate(timesteps):
+        drawn = {"generator": Rng(2).at(index).make_generators(NUM)} if case.draws else {}
+        out = network(scaled(sample, timestep), timestep)
+        sample = scheduler.step(out, timestep, sample, **case.options, **drawn).prev_sample
+    made, x, state = build_sampler(case.part, schedule, **case.params), noise(), None
+    for index, (t, s) in enumerate(pairwise(made.times()[4:])):
+        x, state = made.step(network.denoise, x, t, s, state, Rng(2).at(index))
+    assert_close(x, sample)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_restart_goes_back_where_the_scheduler_can(part):
+    schedule = SCHEDULES[line_or_table(part)]
+    solver = partial(modkit.find("sampler", f"diffusers/{part}").load(), steps=10)
+    restart = partial(Restart, schedule, X, sampler=solver, low=0.1, high=3.0)
+    if part in ("lms", "pndm"):
+        with pytest.raises(ValueError, match="expected one that can begin at any of its times, got Driven, whose"):
+            restart()
+        restart = partial(restart, repeats=0)
+        assert restart().ordered
+    x = run(restart(), lambda x_t, t: Denoised(torch.full_like(x_t, 2.0)), noise())
+    torch.testing.assert_close(x, torch.full_like(x, 2.0), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
