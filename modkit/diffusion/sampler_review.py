@@ -31,6 +31,7 @@ from modkit.kinds import (
     LossWeight,
     LossWeightExtras,
     Note,
+    Parametrization,
     Sampler,
     SamplerExtras,
     Schedule,
@@ -38,7 +39,15 @@ from modkit.kinds import (
 )
 from modkit.types import Denoised, TensorType
 
-__all__ = ["list_asked", "review_coupling", "review_distilled", "review_ends", "review_guidance"]
+__all__ = [
+    "has_variance",
+    "list_asked",
+    "review_coupling",
+    "review_distilled",
+    "review_ends",
+    "review_guidance",
+    "review_variance",
+]
 
 _LEAST_FIRST = 3.0  # deviations of the data
 _LOW_FIRST = 8.0  # likewise; below it, a warning
@@ -60,6 +69,21 @@ def list_asked(sampler: Sampler) -> Tensor:
     """
     of_its_own = read_extras(sampler, SamplerExtras).list_asked
     return of_its_own() if of_its_own else sampler.times()[:-1]
+
+
+def has_variance(x: TensorType, schedule: Schedule, parametrization: Parametrization) -> bool:
+    """Whether predictions have a learned variance.
+
+    Examples:
+        >>> from modkit.diffusion.parametrizations import Eps, EpsLearned
+        >>> from modkit.diffusion.schedules import Linear
+        >>> [has_variance(TensorType((2,)), Linear(), part(Linear())) for part in (Eps, EpsLearned)]
+        [False, True]
+    """
+    t = torch.ones(1, dtype=torch.float64, device="cpu")
+    coefficients = parametrization.coefficients(t, schedule.scales(t))
+    out, x_t = (torch.zeros((1, *type.shape)) for type in (parametrization.out(x), x))
+    return parametrization.denoised(out, x_t, coefficients).v is not None
 
 
 def review_ends(x: TensorType, schedule: Schedule, sampler: Sampler) -> Iterator[Note]:
@@ -93,6 +117,22 @@ def review_distilled(sampler: Sampler) -> Iterator[Note]:
             "each prediction for the end of a path, where theirs is a mean"
         )
         yield Finding("sampler", message, ("sampler=ddim", "sampler.sampler=heun"), refused=True)
+
+
+def review_variance(sampler: Sampler, source: object, *, learned: bool) -> Iterator[Note]:
+    """Finds samplers whose steps need a learned variance where there is none.
+
+    Args:
+        sampler: The sampler.
+        source: The part that makes predictions of the network's outputs.
+        learned: Whether these have a variance.
+    """
+    if read_extras(sampler, SamplerExtras).learned_variance and not learned:
+        message = (
+            f"expected a denoiser that predicts the variance of steps, which {type(sampler).__name__} needs, got "
+            f"{type(source).__name__}, which predicts none"
+        )
+        yield Finding("sampler", message, ("parametrization=eps-learned", "sampler=ancestral"), refused=True)
 
 
 def review_coupling(coupling: Coupling, loss_weight: LossWeight, sampler: Sampler) -> Iterator[Note]:

@@ -342,6 +342,7 @@ class SamplerExtras:
         list_asked: `list_asked()` returns all times at which its steps call the denoiser, float64 on the CPU, in
             descending order, where these are not those of `times`, such as the higher ones of steps that add noise
             first. What cannot be asked at one of them is refused before training.
+        learned_variance: Whether its steps need the variance that a denoiser learned (`Denoised.v`).
         ordered: Whether its steps must begin at the first of its times, so that nothing can go back to a later one.
     """
 
@@ -349,6 +350,7 @@ class SamplerExtras:
     deterministic: bool = False
     distilled: bool = False
     list_asked: Callable[[], Tensor] | None = None
+    learned_variance: bool = False
     ordered: bool = False
 
 

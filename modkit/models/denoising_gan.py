@@ -29,6 +29,7 @@ from modkit import kinds
 from modkit.diffusion.coefficients import expand_time, send
 from modkit.diffusion.gaussian import add_noise, add_scaled, combine, weigh_posterior
 from modkit.diffusion.review import draw_times, review_levels
+from modkit.diffusion.sampler_review import review_variance
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Round, Slot, Step, Weight, default
@@ -180,6 +181,7 @@ class DenoisingGAN(Model):
         """The levels of its steps and of the sampler, and what the discriminator is made of."""
         drawn, mends = draw_times(Uniform(self.schedule)), ("sampler={use: ancestral, steps: null}",)
         yield from review_levels(self.single, self.schedule, drawn, self.sampler, "sampler", mends)
+        yield from review_variance(self.sampler, self, learned=False)
         yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
         alpha, sigma = self.schedule.scales(torch.tensor(1 / self.steps, dtype=torch.float64))
         lowest = float(sigma / alpha) / get_std(self.single)

@@ -34,7 +34,15 @@ from modkit.diffusion.review import (
     review_scale,
     review_weight,
 )
-from modkit.diffusion.sampler_review import list_asked, review_coupling, review_distilled, review_ends, review_guidance
+from modkit.diffusion.sampler_review import (
+    has_variance,
+    list_asked,
+    review_coupling,
+    review_distilled,
+    review_ends,
+    review_guidance,
+    review_variance,
+)
 from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
 from modkit.kinds import Slot, Step, Unfit, Weight, default, read_extras
@@ -201,6 +209,8 @@ class Diffusion(Model):
         yield from review_drift(x, self.schedule, self.parametrization, drawn, self.sampler)
         yield from review_ends(x, self.schedule, self.sampler)
         yield from review_distilled(self.sampler)
+        learned = has_variance(x, self.schedule, self.parametrization)
+        yield from review_variance(self.sampler, self.parametrization, learned=learned)
         yield from self._review_weight(drawn)
         yield from review_coupling(self.coupling, self.loss_weight, self.sampler)
         asked = list_asked(self.sampler).tolist()

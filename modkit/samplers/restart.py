@@ -85,7 +85,7 @@ class Restart:
                 "expected one that can begin at any of its times, "
                 f"got {type(self.sampler).__name__}, whose steps begin at the first",
             )
-        self.ordered = extras.ordered
+        self.ordered, self.learned_variance = extras.ordered, extras.learned_variance
         self.bounds, self.distilled, self.list_asked = extras.bounds, extras.distilled, extras.list_asked
         self.deterministic = extras.deterministic and repeats == 0
         self.times()

@@ -21,11 +21,11 @@ from modkit.diffusion.review import (
     review_levels,
     review_scale,
 )
-from modkit.diffusion.sampler_review import review_distilled, review_ends, review_guidance
+from modkit.diffusion.sampler_review import review_distilled, review_ends, review_guidance, review_variance
 from modkit.diffusion.time_sampling import LogNormal, Uniform
 from modkit.grids import Even, Karras, Leading, Trailing
 from modkit.kinds import Fact, Finding
-from modkit.models import Diffusion
+from modkit.models import DenoisingGAN, Diffusion
 from modkit.samplers import DDIM, Consistency, Heun, Restart
 from modkit.samplers.ddim import ddim_step
 
@@ -202,6 +202,25 @@ def test_samplers_of_distilled_networks_are_not_for_denoisers():
         (found,) = find(review_distilled(sampler))
         assert (found.path, found.refused) == ("sampler", True)
     assert not find(review_distilled(Heun(EDM, PICTURE)))
+
+
+class Ranged(DDIM):
+    """A sampler whose steps need a learned variance."""
+
+    learned_variance = True
+
+
+@pytest.mark.parametrize("sampler", [Ranged, partial(Restart, sampler=Ranged)])
+def test_a_learned_variance_is_asked_for_where_there_is_one(sampler):
+    parts = {"network": "mlp", "schedule": "linear", "sampler": sampler}
+    models = [Diffusion(PICTURE, parametrization=name, **parts) for name in ("eps-learned", "v")]
+    models.append(DenoisingGAN(PICTURE, network="mlp", discriminator="mlp", steps=2, sampler=Ranged))
+    lacking = [[note for note in find(model.review()) if "variance" in note.message] for model in models]
+    assert lacking[0] == []
+    for (found,), got in zip(lacking[1:], ("V", "DenoisingGAN")):
+        assert (found.path, found.refused) == ("sampler", True) and f"got {got}, which predicts none" in found.message
+    assert lacking[1][0].overrides[0] == "parametrization=eps-learned"
+    assert not find(review_variance(DDIM(EDM, PICTURE), models[1].parametrization, learned=False))
 
 
 @pytest.mark.parametrize("std", [1.0, 0.01])

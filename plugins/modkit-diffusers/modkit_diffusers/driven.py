@@ -133,6 +133,11 @@ class Driven:
         return self._which.prediction
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the scheduler expects a learned variance."""
+        return self._which.config.get("variance_type") == "learned_range"
+
+    @property
     def ordered(self) -> bool:
         """Whether a run must begin at the first time."""
         return self._which.ordered
@@ -245,7 +250,7 @@ class Driven:
         if self.x.range is not None:
             x_0 = x_0.clamp(*self.x.range)
         out = _PREDICTIONS[self._which.prediction]((x_t - alpha_t * x_0) / sigma_t, x_0, alpha_t, sigma_t)
-        if self._which.config.get("variance_type") != "learned_range":
+        if not self.learned_variance:
             return out
         if v is None:
             raise ValueError(f"{self._which.name} expects a learned variance for learned_range, got a denoiser without")

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -304,6 +305,14 @@ def test_learned_variance_asks_for_one():
     made = build_sampler("ddpm", Linear(), steps=4, variance_type="learned_range")
     with pytest.raises(ValueError, match="DDPMScheduler expects a learned variance for learned_range, got a denoiser"):
         run(made, tanh, noise())
+
+
+@pytest.mark.parametrize(("target", "refused"), [("v", True), ("eps-learned", False)])
+def test_a_model_without_the_variance_that_is_asked_for_is_refused_before_training(target, refused):
+    asked = spec("ddpm", steps=4, variance_type="learned_range")
+    asked, _ = apply(asked, ["model.schedule=linear", f"model.parametrization={target}"])
+    with pytest.raises(ValueError, match=r"parametrization=eps-learned") if refused else nullcontext():
+        modkit.check(asked)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim v", "euler", "euler-ancestral", "heun", "dpm-solver++ 3", "unipc 3 v"])
