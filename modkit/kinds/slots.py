@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Default", "Own", "Slot", "Unfit", "Unless", "default"]
+__all__ = ["Default", "Initial", "Own", "Slot", "Unfit", "Unless", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -55,6 +55,18 @@ class Unfit(ValueError):
     def __init__(self, slot: str, message: str) -> None:
         super().__init__(message)
         self.slot = slot
+
+
+class Initial:
+    """Marks a parameter of which only a new model reads what it names, as weights to start from.
+
+    A run that is loaded has weights of its own, so an export keeps the name alone of a path on this machine.
+
+    Examples:
+        >>> from typing import Annotated
+        >>> Start = Annotated[str | None, "Folder of the initial weights.", Initial]
+        >>> def network(x, out, cond, *, pretrained: Start = None): ...
+    """
 
 
 class Own:

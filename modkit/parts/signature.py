@@ -24,7 +24,7 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Own, Slot, Unless
+from modkit.kinds import KINDS, Initial, Own, Slot, Unless
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
@@ -93,6 +93,7 @@ class Parameter:
         slot: What it accepts, if it is a slot.
         record: What it accepts, if it holds records.
         own: Whether its values suit its part alone.
+        initial: Whether only a new model reads what it names.
         unless: The parameter beside which it has no effect, or nothing.
     """
 
@@ -103,6 +104,7 @@ class Parameter:
     slot: SlotShape | None
     record: RecordShape | None = None
     own: bool = False
+    initial: bool = False
     unless: str = ""
 
 
@@ -163,8 +165,10 @@ def _read_cached(
         help = helps.get(name) or _get_help(annotation)
         marks = getattr(annotation, "__metadata__", ())
         unless = next((mark.name for mark in marks if isinstance(mark, Unless)), "")
-        default = _get_default(target, declared)
-        result[name] = Parameter(name, annotation, default, help, slot, record, Own in marks, unless)
+        plain = _get_default(target, declared)
+        result[name] = Parameter(
+            name, annotation, plain, help, slot, record, own=Own in marks, initial=Initial in marks, unless=unless
+        )
     return result
 
 

@@ -14,18 +14,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from modkit.building.call import Call
 from modkit.building.compose import get_composition
 from modkit.building.session import Loaded, load_run
 from modkit.errors import join, suggest
 from modkit.evaluation.report import read_reports
 from modkit.part import import_target
 from modkit.parts.registry import get_registry
+from modkit.parts.signature import read_parameters
 from modkit.publishing.model_card import Drawn, write_model_card
 from modkit.runs.files import hash_data, make_folders, make_temporary_path, sync_folder, sync_tree
 from modkit.runs.pictures import draw_picture
@@ -63,11 +66,7 @@ def export(
         ValueError: If the folder is not empty, the layout is unknown or cannot represent this run.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    if to is None:
-        return _fill(
-            Path(out), lambda folder: _write(run, load_run(run, checkpoint=checkpoint), folder, {}, _drop_path)
-        )
-    write = _find_exporter(to)
+    write = _write_portable if to is None else _find_exporter(to)
     return _fill(Path(out), lambda folder: write(run, folder, checkpoint=checkpoint))
 
 
@@ -123,6 +122,12 @@ def _find_exporter(format: str) -> Callable[..., None]:
     return import_target(targets[format], f"format {format}")
 
 
+def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
+    """Writes the layout that `modkit.load` reads, for any machine."""
+    made = load_run(run, checkpoint=checkpoint)
+    _write(run, made, out, {}, partial(_drop_path, made.plan.calls))
+
+
 def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change: Callable[[str, Place], str]) -> None:
     """Writes the layout that `modkit.load` reads: a run that holds weights, pictures, reports and a model card."""
     name, model = made.checkpoint, made.model.eval()
@@ -159,11 +164,16 @@ def _change_paths(value: Value, path: Place, change: Callable[[str, Place], str]
     return change(value, path) if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _drop_path(value: str, place: Place) -> str:
-    """Returns the name alone of a file or folder of this machine, which a model must not have."""
-    if place[0] == "model":
+def _drop_path(calls: Mapping[str, Call], value: str, place: Place) -> str:
+    """Returns the name alone of a file or folder of this machine, which a model that is loaded must not read."""
+    if place[0] == "model" and not _is_initial(calls.get(join(place[:-1])), place[-1]):
         raise ValueError(f"export expects a model without absolute paths, got {value!r} at {join(place)}")
     return Path(value).name or "."
+
+
+def _is_initial(call: Call | None, name: str | int) -> bool:
+    """Whether a part's argument is read by a new model only."""
+    return call is not None and read_parameters(call.part)[str(name)].initial
 
 
 def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:

@@ -214,7 +214,7 @@ class Ranged(DDIM):
 def test_a_learned_variance_is_asked_for_where_there_is_one(sampler):
     parts = {"network": "mlp", "schedule": "linear", "sampler": sampler}
     models = [Diffusion(PICTURE, parametrization=name, **parts) for name in ("eps-learned", "v")]
-    models.append(DenoisingGAN(PICTURE, network="mlp", discriminator="mlp", steps=2, sampler=Ranged))
+    models.append(DenoisingGAN(PICTURE, network="mlp", discriminator="mlp", steps=2, sampler=partial(Ranged, steps=2)))
     lacking = [[note for note in find(model.review()) if "variance" in note.message] for model in models]
     assert lacking[0] == []
     for (found,), got in zip(lacking[1:], ("V", "DenoisingGAN")):

@@ -4,6 +4,7 @@ import subprocess
 import sysconfig
 import venv
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from modkit import Spec, SpecError, TensorType, build, load, train, use
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report
+from modkit.kinds import Initial
 from modkit.parts.registry import get_registry
 from modkit.publishing.average import rebuild_average
 from modkit.publishing.export import export
@@ -264,13 +266,20 @@ def test_data_of_a_folder_stay_where_they_are(tmp_path):
 class Local(nn.Module):
     """A local encoder."""
 
-    def __init__(self, x: TensorType, *, note: str = "") -> None:
+    def __init__(
+        self, x: TensorType, *, note: str = "", start: Annotated[str | None, "First weights.", Initial] = None
+    ) -> None:
         super().__init__()
+        self.frozen, self.start = start is not None, start
         self.h = TensorType((2,))
         self.inner = nn.Linear(x.numel, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.inner(x.flatten(1))
+
+    def load_pretrained(self) -> None:
+        if self.start:
+            self.inner.load_state_dict(torch.load(self.start))
 
 
 def test_a_local_part_is_refused(tmp_path):
@@ -281,15 +290,35 @@ def test_a_local_part_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["run"]
 
 
-def test_a_path_of_this_machine_in_the_model_is_refused(site, tmp_path):
-    source = """
-        from modkit.part import Part, hookimpl
+NOTED = """
+    from modkit.part import Part, hookimpl
 
-        @hookimpl
-        def modkit_parts():
-            return [Part("encoder", "noted", "tests.publishing.test_export:Local", "")]
-    """
-    make_plugin(site, "acme", source)
+    @hookimpl
+    def modkit_parts():
+        return [Part("encoder", "noted", "tests.publishing.test_export:Local", "")]
+"""
+
+
+def test_of_a_path_that_only_a_new_model_reads_the_name_is_kept(site, tmp_path):
+    make_plugin(site, "acme", NOTED)
+    start = tmp_path / "start.pt"
+    torch.save(nn.Linear(64, 2).state_dict(), start)
+    noted = use("autoencoder", encoder=use("acme/noted", start=str(start)), decoder=MLP["decoder"])
+    made = train(spec(noted, steps=1), tmp_path / "run")
+    taken = train(spec(use("run", path=str(made.path), at="model", train=True), steps=1), tmp_path / "taken")
+    start.unlink()
+    for source, where in ((made, "out"), (taken, "again")):
+        out = export(source, tmp_path / where)
+        assert str(tmp_path) not in (out / "spec.yaml").read_text("utf-8")
+        (tmp_path / where).rename(tmp_path / "moved")
+        loaded = load(tmp_path / "moved")
+        assert loaded.encoder.start == "start.pt" and loaded.encoder.frozen
+        assert torch.equal(loaded.encoder.inner.weight, load(source).encoder.inner.weight)
+        (tmp_path / "moved").rename(tmp_path / f"{where}-moved")
+
+
+def test_a_path_of_this_machine_in_the_model_is_refused(site, tmp_path):
+    make_plugin(site, "acme", NOTED)
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])
     made = train(spec(noted, steps=1), tmp_path / "run")
     with pytest.raises(ValueError, match="without absolute paths, got '/home/me/x' at model.encoder.note"):

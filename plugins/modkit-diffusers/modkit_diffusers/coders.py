@@ -90,7 +90,7 @@ class Encoder(Coder):
         norm_num_groups: Annotated[int, helps.GROUPS] = 8,
         mid_block_add_attention: Annotated[bool, helps.MIDDLE_ATTENDS] = True,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
     ) -> None:
         super().__init__(locals())

@@ -74,7 +74,7 @@ class DiT(Network):
         dropout: Annotated[float, helps.DROPOUT] = 0.0,
         upcast_attention: Annotated[bool, helps.UPCAST] = False,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = True,
     ) -> None:
         super().__init__(locals())

@@ -1,8 +1,14 @@
 """The help that `modkit show` prints for keywords that several parts share; others have theirs in the docstring."""
 
+from typing import Annotated, TypeAlias
+
+from modkit.kinds import Initial
+
 # Every part of a network or an autoencoder
 FOLDER = "A local folder that diffusers saved, with configuration and weights."
-PRETRAINED = "Folder of the initial weights, if the configuration is given by keywords."
+Pretrained: TypeAlias = Annotated[
+    str | None, "Folder of the initial weights, if the configuration is given by keywords.", Initial
+]
 TRAIN = "Whether weights from a folder are trained further."
 LEVELS = "Channels of each level, finest first; the resolution is halved between levels."
 ACTIVATION = "Activation of the residual blocks."

@@ -71,7 +71,7 @@ class KLBottleneck(Coder):
         scaling_factor: Annotated[float | None, helps.SCALING] = None,
         shift_factor: Annotated[float | None, helps.SHIFT] = None,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
     ) -> None:
         super().__init__(locals())
@@ -157,7 +157,7 @@ class KLDecoder(Decoder):
         mid_block_add_attention: Annotated[bool, helps.MIDDLE_ATTENDS] = True,
         use_post_quant_conv: Annotated[bool, helps.POST_QUANT_CONV] = True,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
     ) -> None:
         super().__init__(locals())
@@ -210,7 +210,7 @@ class AutoencoderKL(Whole):
         scaling_factor: Annotated[float | None, helps.SCALING] = None,
         shift_factor: Annotated[float | None, helps.SHIFT] = None,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
         likelihood: Annotated[Slot[kinds.Likelihood], helps.LIKELIHOOD] = default("mse"),
         critic: Annotated[Slot[kinds.Discriminator] | None, helps.CRITIC] = None,

@@ -91,7 +91,7 @@ class UNet2D(Network):
         class_embed_type: Literal["identity"] | None = None,
         num_class_embeds: Annotated[int | None, helps.CLASS_EMBEDS] = None,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = True,
     ) -> None:
         super().__init__(locals())
@@ -185,7 +185,7 @@ class UNet2DCondition(Network):
         projection_class_embeddings_input_dim: int | None = None,
         num_class_embeds: Annotated[int | None, helps.CLASS_EMBEDS] = None,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = True,
     ) -> None:
         super().__init__(locals())

@@ -71,7 +71,7 @@ class VQBottleneck(Coder):
         vq_embed_dim: int | None = None,
         scaling_factor: Annotated[float | None, helps.CONTINUOUS_SCALING] = None,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
     ) -> None:
         super().__init__(locals())
@@ -178,7 +178,7 @@ class VQDecoder(Decoder):
         norm_type: Literal["group", "spatial"] = "group",
         mid_block_add_attention: Annotated[bool, helps.MIDDLE_ATTENDS] = True,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
     ) -> None:
         super().__init__(locals())
@@ -238,7 +238,7 @@ class VQModel(Whole):
         mid_block_add_attention: Annotated[bool, helps.MIDDLES_ATTEND] = True,
         scaling_factor: Annotated[float | None, helps.CONTINUOUS_SCALING] = None,
         folder: Annotated[str | None, helps.FOLDER] = None,
-        pretrained: Annotated[str | None, helps.PRETRAINED] = None,
+        pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
         likelihood: Annotated[Slot[kinds.Likelihood], helps.LIKELIHOOD] = default("mse"),
         critic: Annotated[Slot[kinds.Discriminator] | None, helps.CRITIC] = None,
