@@ -103,7 +103,10 @@ def _make_scheduler(path: str, sampler: Driven) -> Any:
 
 def _check_network(path: str, sampler: Driven, calls: Mapping[str, Call], model: Model) -> None:
     """Checks that the network predicts what the scheduler expects, from the scheduler's own timesteps and samples."""
-    place = f"{path.rpartition('.')[0]}.parametrization"
+    around = path.rpartition(".")[0]
+    while around in calls and calls[around].part.kind == "sampler":  # which wraps this one
+        around = around.rpartition(".")[0]
+    place = f"{around}.parametrization"
     call = calls.get(place)
     if call is None:
         return

@@ -205,6 +205,12 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
             "model.sampler cannot be exported: the prediction that it expects, v_prediction, is not .* predicts, eps",
         ),
         (
+            diffusion(
+                sampler=use("restart", sampler=SAMPLER | {"steps": 10}), parametrization="eps", schedule="linear"
+            ),
+            r"model.sampler.sampler cannot be exported: the prediction that it expects, v_prediction, is not .* eps;",
+        ),
+        (
             diffusion(sampler=use("diffusers/ddim", steps=4), parametrization="eps", schedule="vp"),
             "DDIMScheduler would give the network another time than it was trained with, 999 where .* with a table",
         ),

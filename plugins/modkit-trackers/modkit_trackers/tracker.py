@@ -9,6 +9,7 @@ Shape letters: c channel, h w spatial.
 from __future__ import annotations
 
 import re
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from modkit import Run
 from modkit.runs.files import make_own_folder, read_regular, replace_file
 from modkit.specs.yaml import parse
 
-__all__ = ["Picture", "Tracker", "check_installed"]
+__all__ = ["Picture", "Tracker", "check_installed", "make_identifier"]
 
 Picture = NDArray[np.uint8]
 """A picture, `h w 3`, or `h w` if it is grey."""
@@ -100,6 +101,17 @@ class Tracker(ABC):
     def run_finished(self, run: Run, error: BaseException | None) -> None:
         """Ends the record."""
         self.end(failed=error is not None)
+
+
+def make_identifier(name: str) -> str:
+    """Makes an identifier of a new record: what of a name can be in one, and a random ending.
+
+    Examples:
+        >>> make_identifier("_my run")[:7]
+        'my-run-'
+    """
+    kept = re.sub(r"[^A-Za-z0-9._]+", "-", name).lstrip("._-")[:100].rstrip("-")
+    return "-".join(filter(None, (kept, secrets.token_hex(4))))
 
 
 def check_installed(library: str, user: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import secrets
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from typing import Any
 
 from modkit import Run
-from modkit_trackers.tracker import Picture, Tracker, check_installed
+from modkit_trackers.tracker import Picture, Tracker, check_installed, make_identifier
 
 __all__ = ["Trackio"]
 
@@ -41,9 +40,9 @@ class Trackio(Tracker):
         self._run: Any = None
 
     def begin(self, run: Run, config: Mapping[str, Any], identifier: str | None) -> str:
-        """Begins a trackio run, or goes on with one; its identifier is its name, the run's and a random ending."""
+        """Begins a trackio run, or goes on with one; its identifier is its name, like the run's."""
         self._trackio = importlib.import_module("trackio")
-        identifier = identifier or f"{run.path.resolve().name[:100]}-{secrets.token_hex(4)}"
+        identifier = identifier or make_identifier(run.path.resolve().name)
         with redirect_stdout(sys.stderr):
             self._run = self._trackio.init(
                 project=self._project,

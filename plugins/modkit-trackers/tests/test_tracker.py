@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,6 +101,19 @@ def test_a_missing_library_is_told_by_the_check(monkeypatch):
             match=rf"expects the package {name}, which is not installed.*pip install 'modkit-trackers\[{name}\]'",
         ):
             modkit.check(spec)
+
+
+@pytest.mark.parametrize("name", ["my run", "_a", "größe", "実験", "-.-", "x" * 200])
+def test_a_run_of_any_name_goes_on_with_its_trackio_record(monkeypatch, tmp_path, name):
+    begun = []
+    monkeypatch.setattr(trackio, "check_installed", lambda library, user: None)
+    library = SimpleNamespace(init=lambda **options: begun.append(options["name"]))
+    monkeypatch.setitem(sys.modules, "trackio", library)
+    with Run.create(tmp_path / name, Spec(name="toy", model=use("gan")), {}) as run:
+        trackio.Trackio().run_started(run)
+        run.log({"stage": 0, "step": 1, "losses": {}})
+        trackio.Trackio().run_started(run)
+    assert begun[0] == begun[1] == (run.path / "trackers" / "trackio").read_text()
 
 
 @pytest.mark.parametrize("part", [wandb.WandB, mlflow.MLflow, trackio.Trackio])
