@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike
 from typing import Any
 
@@ -47,6 +47,7 @@ def import_weights(
     """
     report = examine(spec, weights=False)
     _check_weights(weights, report.state)
+    report = replace(report, findings=tuple(replace(one, overrides=()) for one in report.findings))  # weights fix parts
     show_warnings(report.findings, str(out))
     model = build_checked(report)
     model.load_state_dict(dict(weights))

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from modkit import Spec, build, load
+from modkit import Spec, SpecError, build, load
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
+from modkit.specs.overrides import apply
 from tests.command import run as run_command
 
 SPEC = Spec.from_yaml("""
@@ -38,6 +39,15 @@ def test_an_adopted_run_is_a_finished_one(tmp_path, weights):
     assert load(run, ["model.sampler.steps=3"]).sampler.times().numel() == 4
     with pytest.raises(ValueError, match="no score was watched"):
         run.find_checkpoint("best")
+
+
+def test_what_weights_fix_is_warned_of_without_what_would_mend_a_new_model(tmp_path, weights, caplog):
+    spec, _ = apply(SPEC, ["x.range=null", "model.parametrization=eps"])
+    with pytest.raises(SpecError, match=r"model.parametrization: an error of the network grows .*parametrization=v"):
+        build(spec)
+    run = import_weights(spec, weights, tmp_path / "run")
+    for told in (caplog.text, str(run.lock["findings"])):
+        assert "an error of the network grows" in told and "parametrization=v" not in told
 
 
 def test_an_adopted_run_is_measured_on_data_that_are_named(tmp_path, weights):

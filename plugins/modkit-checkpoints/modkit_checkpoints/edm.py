@@ -1,7 +1,7 @@
 r"""EDM's checkpoints as runs: a preconditioned SongUNet or DhariwalUNet under `diffusion`.
 
     EDMPrecond    schedule edm, parametrization edm (sigma_data), sampled by Heun's method from sigma 80 to .002
-    iDDPMPrecond  schedule cosine (num M, offset C_2, max_beta 1 - C_1), parametrization eps-learned, sampled by DDIM
+    iDDPMPrecond  schedule cosine (num M, offset C_2, max_beta 1 - C_1), parametrization eps-learned, by DDIM from 80
 
 Their VP and VE preconditionings are refused, since modkit has no parametrization that feeds the network such times or,
 for VE, such an input. A snapshot holds averaged weights only (`ema`), a training state the weights as trained (`net`).
@@ -116,7 +116,7 @@ def _read_discrete(arguments: Arguments) -> dict[str, Any]:
         "schedule": {"use": "cosine", "num": num, **ends},
         "parametrization": "eps-learned",
         "loss_weight": "simple",
-        "sampler": {"use": "ddim", "steps": min(num, 250)},
+        "sampler": {"use": "ddim", "steps": min(num, 250), "grid": "karras"},  # from 80; their tables go to 20,000
     }
 
 

@@ -115,6 +115,16 @@ def test_the_denoiser_is_iddpms_on_its_table():
     torch.testing.assert_close(got, x - u[j] * f[:, :2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("ends", [{"M": 1000}, {"M": 20, "C_1": 0.3}])
+def test_a_table_is_sampled_from_no_more_noise_than_levels_are(ends):
+    _, made, model = convert_theirs({**DHARIWAL, **ends}, "iDDPMPrecond", 4)
+    times = model.sampler.times()
+    alpha, sigma = model.schedule.scales(torch.stack([times.new_ones(()), times[0]]))
+    highest, first = (sigma / alpha).tolist()
+    assert first == pytest.approx(min(80.0, highest)) and (highest > 1e4) == (ends["M"] == 1000)
+    assert not modkit.check(Spec(**made.spec)).findings and made.spec["model"]["sampler"]["use"] == "ddim"
+
+
 @pytest.mark.parametrize("churn", [0.0, 3.0])
 def test_the_sampler_is_edms_algorithm_2(churn):
     """Written out with x_0 = x / (1 + sigma^2), the denoiser of normal data, over the grid of levels."""

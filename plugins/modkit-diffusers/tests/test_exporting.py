@@ -17,6 +17,7 @@ UNET = use("diffusers/unet-2d", block_out_channels=[8], layers_per_block=1, norm
 DIT = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
 CONDITION = {"block_out_channels": [8], "norm_num_groups": 4, "attention_head_dim": 4}
 SAMPLER = use("diffusers/ddim", steps=4, prediction_type="v_prediction")
+RESTARTED = use("restart", sampler=use("diffusers/ddim", steps=10, prediction_type="v_prediction"), low=0.3, high=4.0)
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
@@ -205,9 +206,7 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
             "model.sampler cannot be exported: the prediction that it expects, v_prediction, is not .* predicts, eps",
         ),
         (
-            diffusion(
-                sampler=use("restart", sampler=SAMPLER | {"steps": 10}), parametrization="eps", schedule="linear"
-            ),
+            diffusion(sampler=RESTARTED, parametrization="eps", schedule="linear"),
             r"model.sampler.sampler cannot be exported: the prediction that it expects, v_prediction, is not .* eps;",
         ),
         (
