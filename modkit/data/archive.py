@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modkit.data.listing import Listing
+from modkit.data.listing import Listing, number_classes
 from modkit.data.members import UNKNOWN
 from modkit.data.pictures import Background, Channels, Crop, Damaged, Flip, Pictures, Size
 from modkit.data.shards import Shards, list_members, open_shards
@@ -35,7 +35,8 @@ class Archive(Pictures):
 
     Raises:
         ValueError: If there is no archive or picture to train on, an archive is damaged or compressed as a whole, some
-            pictures alone have labels, too many are damaged, or a setting is out of range.
+            pictures alone have labels, these are too large to be classes, too many are damaged, or a setting is out of
+            range.
         OSError: If a file cannot be opened or read.
 
     Examples:
@@ -97,5 +98,5 @@ class Archive(Pictures):
         if rest:
             got = f"none for {len(rest):,} of {len(every):,}, such as {rest[0]!r}"
             raise ValueError(f"Archive expects a class for every picture or for none, got {got}")
-        classes = tuple(map(str, range(int(every.max()) + 1)))
+        classes = number_classes("Archive", "class", every)
         return {split: torch.from_numpy(labels) for split, labels in found.items()}, classes

@@ -24,8 +24,9 @@ from modkit.data.names import Names
 from modkit.data.store import Folder, Store
 from modkit.runs.cache import compute_once
 
-__all__ = ["SUFFIXES", "Listing", "choose_folders", "find_classes", "list_pictures", "split_pictures"]
+__all__ = ["SUFFIXES", "Listing", "choose_folders", "find_classes", "list_pictures", "number_classes", "split_pictures"]
 
+_MOST_CLASSES = 10_000  # of few pictures; ImageNet-21K has 21,841 of 14 million
 SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
 """How the names of pictures end, in lower case."""
 
@@ -142,6 +143,30 @@ def find_classes(listings: Sequence[Listing]) -> tuple[bytes, ...]:
                 return ()
             names.add(name)
     return tuple(sorted(names)) if len(names) > 1 else ()
+
+
+def number_classes(owner: str, column: str, labels: Sequence[int] | NDArray[np.int64]) -> tuple[str, ...]:
+    """Names the classes of labels that are integers from 0: up to the largest.
+
+    Args:
+        owner: Name of the data set, for messages.
+        column: What the labels are called there.
+        labels: The labels of all splits.
+
+    Raises:
+        ValueError: If there would be far more classes than pictures, as of identifiers.
+
+    Examples:
+        >>> number_classes("Archive", "label", [0, 2])
+        ('0', '1', '2')
+    """
+    highest, most = int(max(labels)), max(_MOST_CLASSES, len(labels))
+    if highest >= most:
+        raise ValueError(
+            f"{owner} expects classes as the {column} of pictures, numbered from 0 to less than {most:,} for "
+            f"{len(labels):,} of them, got {highest}"
+        )
+    return tuple(map(str, range(highest + 1)))
 
 
 def _walk(folder: bytes, under: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[bytes]:

@@ -239,6 +239,8 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
            write_archive(tmp_path / "x.zip", PICTURES, some))  # fmt: skip
     refuse("'00.png' expects a class, an integer from 0, got '-1'",
            write_archive(tmp_path / "x.zip", PICTURES, {**some, "00.png": -1}))  # fmt: skip
+    refuse("classes as the class of pictures, numbered from 0 to less than 10,000 for 12 of them, got 16000000",
+           write_archive(tmp_path / "x.zip", PICTURES, dict.fromkeys(PICTURES, 16_000_000)))  # fmt: skip
     refuse("'00.cls' expects a class, an integer from 0, got 'cat'",
            write_tar(tmp_path / "3" / "x.tar", {**PICTURES, "00.cls": b"cat"}))  # fmt: skip
     refuse("'00.json' is no JSON", write_tar(tmp_path / "4" / "x.tar", {**PICTURES, "00.json": b"["}))

@@ -1,8 +1,9 @@
 import os
 
+import numpy as np
 import pytest
 
-from modkit.data.listing import Listing, find_classes, list_pictures
+from modkit.data.listing import Listing, find_classes, list_pictures, number_classes
 from modkit.data.store import Folder
 from tests.refusals import check_refusal
 
@@ -92,3 +93,13 @@ def test_classes_are_folders_that_hold_everything(paths, classes):
 
 def test_missing_folder_is_refused(tmp_path):
     check_refusal("expects a folder, got '.*none'", list_pictures, str(tmp_path / "none"), 0.1)
+
+
+def test_numbers_are_classes_up_to_ten_thousand_or_one_for_each_picture():
+    assert len(number_classes("Archive", "label", [0, 9_999])) == 10_000
+    rows = np.arange(20_000)
+    assert number_classes("Archive", "label", rows)[-1] == "19999"
+    with pytest.raises(ValueError, match="less than 10,000 for 2 of them, got 10000"):
+        number_classes("Archive", "label", [0, 10_000])
+    with pytest.raises(ValueError, match="less than 20,000 for 20,000 of them, got 20000"):
+        number_classes("Archive", "label", rows + 1)

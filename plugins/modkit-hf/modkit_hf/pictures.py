@@ -14,7 +14,7 @@ import datasets
 import torch
 from torch import Tensor
 
-from modkit.data.listing import Listing, split_pictures
+from modkit.data.listing import Listing, number_classes, split_pictures
 from modkit.data.pictures import Background, Channels, Crop, Damaged, Flip, Pictures, Size
 from modkit_hf.store import Rows, read_labels
 
@@ -106,8 +106,9 @@ class Datasets(Pictures):
                 f"Datasets expects an integer from 0 as the {self._label} of every picture, got {wrong[0]!r} for "
                 f"{len(wrong):,} of {len(every):,}; for data without labels set `label` to a column that is not there"
             )
-        names = feature.names if isinstance(feature, datasets.ClassLabel) else map(str, range(max(every) + 1))
-        return {split: torch.tensor(labels, dtype=torch.long) for split, labels in found.items()}, tuple(names)
+        named = isinstance(feature, datasets.ClassLabel)
+        names = tuple(feature.names) if named else number_classes("Datasets", self._label, every)
+        return {split: torch.tensor(labels, dtype=torch.long) for split, labels in found.items()}, names
 
 
 def _load(path: str, name: str | None) -> Mapping[str, datasets.Dataset]:

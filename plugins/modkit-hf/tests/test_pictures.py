@@ -132,6 +132,12 @@ def test_key_follows_contents_labels_and_settings(tmp_path, root):
     assert keys[0] == keys[1] and len({*keys, pictures.Datasets(path=root, size=8).key}) == 4
 
 
+def test_identifiers_are_no_classes(tmp_path):
+    numbered = make().add_column("id", [10**9 + row for row in range(NUM)])
+    with pytest.raises(ValueError, match="Datasets expects classes as the id of pictures, numbered from 0 to"):
+        pictures.Datasets(path=save(tmp_path / "numbered", numbered), label="id")
+
+
 def test_mistakes_are_named(root, tmp_path):
     for options, message in (
         ({"path": str(tmp_path / "none")}, "Datasets cannot load '.*none': "),

@@ -4,7 +4,9 @@ r"""Lookup-free quantization by the library's `LFQ`: the code's bits are the sig
     code_entropy = lambda (E H(q(k | z)) - gamma H(E q(k | z))),   commitment = beta |z - sg z_q|^2
 
 In training each vector is compared with all 2^c codes. The second entropy is over the batch, and so depends on how that
-is split. If spherical (BSQ), z and codes have length one.
+is split: each process has that of its own rows, of which the library divides the mean by the number of processes, N. So
+it counts 1/N as much. modkit's own `lfq` has that of the rows of all processes. If spherical (BSQ), z and codes have
+length one.
 
 Shape letters: b batch, c bits, h w spatial (none, one, two or three sizes), n positions, k codes.
 
@@ -33,7 +35,8 @@ class LookupFreeQuantizer(Wrapped):
     Args:
         bits: Number of channels; there are 2^bits codes.
         entropy: Weight of the entropy loss, which favours certain codes for each vector and the use of all codes.
-        diversity: Weight of the use of all codes, relative to certain codes.
+        diversity: Weight of the use of all codes, relative to certain codes, by the rows that a process has of each
+            microbatch; of N processes, 1/N of it counts.
         temperature: Temperature of the soft assignment of vectors to codes.
         commitment: Weight of the commitment loss.
         spherical: Whether vectors and codes have length one (BSQ).

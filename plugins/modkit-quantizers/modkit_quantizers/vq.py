@@ -31,7 +31,8 @@ class VectorQuantizer(moving.Moving):
 
     Args:
         heads: Parts of the channels with a codebook each; codes are `heads h w` if there are several.
-        diversity: Weight of the loss that raises the entropy of the codes used.
+        diversity: Weight of the loss that raises the entropy of the codes used, by the rows that a process has of each
+            microbatch.
 
     Raises:
         ValueError: If a number is out of its range, a choice is unknown, the features are a hierarchy or codes, heads
