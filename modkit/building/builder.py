@@ -11,20 +11,21 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modkit.building.call import Argument, Call, Given, Record, Ref, Trained, reroot
 from modkit.building.composition import Composition, Origin
-from modkit.building.exchange import drop_spare, find_misfits
+from modkit.building.exchange import drop_spare
+from modkit.building.limit import limit_modules
 from modkit.building.members import check_members
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
+from modkit.building.weights import load_weights
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS, Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.composing import Composing
@@ -36,14 +37,11 @@ from modkit.specs.settings import Evaluation, Settings
 from modkit.training.ownership import find_origins
 from modkit.types import CondType, Event, TensorType, split_levels
 
-__all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta", "limit_modules"]
+__all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta"]
 
 _SHOWN = 6  # entries of a mapping in a message, at most
 
 M = TypeVar("M", bound=nn.Module)
-
-MAX_REGISTRATIONS = 20_000
-"""Most modules and parameters of a model; a large published one has a few thousand."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +254,7 @@ class Site:
             module.frozen = True  # type: ignore[assignment]
         if weights:
             read = read_piece(find_run(piece.path, self.plan.spec), piece.at, meta=self.meta)
-            _load_weights(module, drop_spare(read, self.plan, call.path), f"{piece.at} in {piece.path}")
+            load_weights(module, drop_spare(read, self.plan, call.path), f"{piece.at} in {piece.path}")
         mark_trained(module)  # without weights, too: those of a checkpoint go on from the piece's
 
     def _record(self, record: Record) -> Any:
@@ -315,23 +313,6 @@ class Factory:
         return self
 
 
-def _load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights into a part; of what is on the meta device, it is only seen whether they would fit.
-
-    Raises:
-        ValueError: If they do not fit.
-    """
-    found = find_misfits(weights, {key: value.shape for key, value in module.state_dict().items()})
-    if not found and any(value.is_meta for value in weights.values()):
-        return
-    try:
-        module.load_state_dict(weights)  # a module may have its own way of loading what is named otherwise
-    except RuntimeError as error:
-        if not found:
-            raise
-        raise ValueError(f"it expects weights of its own shapes, got those of {source}: {'; '.join(found)}") from error
-
-
 def _check_composed(model: Any, composed: Composition, types: Mapping[str, Any]) -> None:
     """Checks that a composed model was composed for the types of the slot that it is put into."""
     fields, read = types.get("fields") or {}, (*model.reads, *model.inputs)
@@ -356,36 +337,6 @@ def _has_noise_levels(plan: Plan) -> bool:
 def _use_device(name: str) -> AbstractContextManager[object]:
     """Makes tensors on a device; where they are made there already, nothing stands in the way of torch's functions."""
     return nullcontext() if torch.get_default_device().type == name else torch.device(name)
-
-
-@contextmanager
-def limit_modules() -> Iterator[None]:
-    """Limits the modules and parameters that are made in the context to `MAX_REGISTRATIONS`.
-
-    Raises:
-        ValueError: If there are more, as soon as there are.
-
-    Examples:
-        >>> with limit_modules():
-        ...     layers = nn.ModuleList(nn.ReLU() for _ in range(1000))
-        >>> len(layers)
-        1000
-    """
-    number = count(1)
-
-    def count_one(*_: object) -> None:
-        if next(number) > MAX_REGISTRATIONS:
-            raise ValueError(f"expected at most {MAX_REGISTRATIONS} modules and parameters in one part, got more")
-
-    handles = (
-        nn.modules.module.register_module_module_registration_hook(count_one),
-        nn.modules.module.register_module_parameter_registration_hook(count_one),
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def copy_to_meta(module: M, copies: dict[int, Any] | None = None) -> M:

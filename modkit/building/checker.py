@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from torch import nn
 
+from modkit.building.batch_review import review_engine, review_rows, review_split
 from modkit.building.builder import Built, Failed, Site, copy_to_meta
 from modkit.building.candidates import suggest_candidates
 from modkit.building.compose import get_composition
@@ -24,12 +25,9 @@ from modkit.building.report import Port, Report
 from modkit.building.review import (
     make_problems,
     review_data,
-    review_engine,
     review_game,
     review_model,
-    review_rows,
     review_samples,
-    review_split,
     review_training,
     verify_overrides,
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from modkit.building.composition import Composition
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
-from modkit.errors import SpecError, join_names
+from modkit.errors import SpecError
 from modkit.kinds import KINDS
 from modkit.parts.signature import read_parameters
 from modkit.runs.layout import read_step
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from modkit.runs.run import Run
 
-__all__ = ["drop_sampling", "drop_spare", "exchange_weights", "find_misfits", "list_revised"]
+__all__ = ["drop_sampling", "drop_spare", "exchange_weights", "list_revised"]
 
 
 def exchange_weights(
@@ -60,31 +60,6 @@ def drop_spare(weights: Mapping[str, Tensor], planned: Plan, path: str) -> dict[
     """Returns the weights of the part at a path without those of what only training uses, where its slot is empty."""
     empty = list(_list_empty(planned))
     return {key: value for key, value in weights.items() if not _is_inside(f"{path}.{key}", empty)}
-
-
-def find_misfits(weights: Mapping[str, Tensor], state: Mapping[str, Sequence[int]]) -> list[str]:
-    """Finds what is missing in weights, is unknown or has another shape, a line each, with the names.
-
-    Args:
-        weights: The weights.
-        state: The shapes that are expected, by key.
-
-    Examples:
-        >>> import torch
-        >>> find_misfits({"w": torch.zeros(2), "c": torch.zeros(1)}, {"w": (3,), "b": (3,)})
-        ['1 missing: b', '1 unknown: c', '1 of another shape: w (2,) instead of (3,)']
-    """
-    misshapen = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(shape)}"
-        for key, shape in state.items()
-        if key in weights and tuple(weights[key].shape) != tuple(shape)
-    ]
-    problems = {
-        "missing": [key for key in state if key not in weights],
-        "unknown": [key for key in weights if key not in state],
-        "of another shape": misshapen,
-    }
-    return [f"{len(keys)} {what}: {join_names(keys)}" for what, keys in problems.items() if keys]
 
 
 def list_revised(run: Run, checkpoint: str) -> list[str]:

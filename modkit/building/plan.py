@@ -69,15 +69,18 @@ class Plan:
 
     def is_in_piece(self, call: Call) -> bool:
         """Whether a part is inside a piece of another run, among whose weights are the part's."""
-        parts = split(call.path)
-        around = (self.calls.get(join(parts[:stop])) for stop in range(1, len(parts)))
-        return any(one.trained not in (None, call.trained) for one in around if one)  # a repeated piece is in its slot
+        around = self._list_around(call.path)
+        return any(one.trained not in (None, call.trained) for one in around)  # a repeated piece is in its slot
 
     def is_frozen(self, call: Call) -> bool:
         """Whether a part is a piece of another run that is not trained further, or inside one."""
-        parts = split(call.path)
-        around = (self.calls.get(join(parts[:stop])) for stop in range(1, len(parts) + 1))
-        return any(one.trained and not one.trained.train for one in around if one)
+        return any(one.trained and not one.trained.train for one in (call, *self._list_around(call.path)))
+
+    def _list_around(self, path: str) -> list[Call]:
+        """Lists the parts that the part at a path is inside of."""
+        parts = split(path)
+        outer = (join(parts[:stop]) for stop in range(1, len(parts)))
+        return [self.calls[one] for one in outer if one in self.calls]
 
     def __str__(self) -> str:
         return str(self.resolved)

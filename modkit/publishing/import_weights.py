@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from modkit.building.checker import examine
-from modkit.building.exchange import find_misfits
 from modkit.building.review import show_warnings
 from modkit.building.session import build_checked
+from modkit.building.weights import find_misfits
 from modkit.errors import join_names
 from modkit.runs.checkpoint import Checkpoint
 from modkit.runs.run import Run

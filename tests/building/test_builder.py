@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from modkit import Spec, SpecError, TensorType, build, load, train, use
-from modkit.building.builder import MAX_REGISTRATIONS, Failed, Site
+from modkit.building.builder import Failed, Site
+from modkit.building.limit import MAX_REGISTRATIONS
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
 from tests.files import write_fashion_mnist

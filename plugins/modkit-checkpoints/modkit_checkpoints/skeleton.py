@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from modkit.building.builder import limit_modules
+from modkit.building.limit import limit_modules
 
 __all__ = ["build_skeleton"]
 
