@@ -260,10 +260,10 @@ def test_a_run_resumed_inside_the_stage_reads_the_same_views_or_computes_them_ag
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             take = Turns.take
 
-            def interrupt(one, states, batch, cursor, take=take):
+            def interrupt(one, states, batch, cursor, renew, take=take):
                 if cursor.step == 7:
                     raise KeyboardInterrupt
-                return take(one, states, batch, cursor)
+                return take(one, states, batch, cursor, renew)
 
             patch.setattr(Turns, "take", interrupt)
             fit(SYSTEMS["gaussian"], tmp_path / name, 2, 2, **often)

@@ -28,10 +28,10 @@ def fail_at(monkeypatch, step, error):
     """Lets a step of training fail."""
     take = Turns.take
 
-    def take_or_fail(self, states, batch, cursor):
+    def take_or_fail(self, states, batch, cursor, renew):
         if cursor.step == step:
             raise error
-        return take(self, states, batch, cursor)
+        return take(self, states, batch, cursor, renew)
 
     monkeypatch.setattr(Turns, "take", take_or_fail)
 
