@@ -26,7 +26,7 @@ from modkit.specs.settings import Term
 from modkit.specs.spec import Spec
 from modkit.training.ownership import find_origins
 from modkit.training.players import strip_scope
-from modkit.training.schedule import StageSchedule, explain_idle
+from modkit.training.schedule import StageSchedule, explain_frozen, explain_idle
 
 __all__ = [
     "list_findings",
@@ -157,7 +157,7 @@ def review_training(model: Model, stages: Sequence[StageSchedule], planned: Plan
         stages: The stages.
         planned: The plan, whose frozen pieces of other runs might be trained.
     """
-    if reason := explain_idle(model):
+    if reason := explain_frozen(model):
         frozen = [path for path, call in planned.calls.items() if call.trained and not call.trained.train]
         outer = [path for path in frozen if not any(path.startswith(f"{other}.") for other in frozen)]
         yield Finding("model", reason, tuple(f"{path}.train=true" for path in outer), refused=True)

@@ -58,7 +58,7 @@ def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options
     from modkit.building.migration import load_current_spec
     from modkit.evaluation.evaluate import compute_statistics, evaluate
     from modkit.evaluation.evaluate_run import evaluate_run
-    from modkit.evaluation.sources import save_statistics
+    from modkit.evaluation.statistics import save_statistics
     from modkit.features.inception import find_inception
     from modkit.runs.run import Run
     from modkit.specs.overrides import expand

@@ -8,9 +8,6 @@ Shape letters: b batch, n samples, d features.
 
 from __future__ import annotations
 
-import io
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -23,20 +20,20 @@ import torch
 from torch import Tensor
 
 from modkit.building.session import load
-from modkit.data.arrays import map_array, read_statistics
+from modkit.data.arrays import map_array
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
 from modkit.data.listing import list_pictures
 from modkit.data.loader import draw_permutation
 from modkit.data.picture import DAMAGE, read_picture
 from modkit.data.splits import check_indexed, read_samples
-from modkit.errors import shorten
+from modkit.evaluation.statistics import load_statistics
 from modkit.features.images import map_range
 from modkit.kinds import Data, DataExtras, read_extras
 from modkit.metrics.moments import Gaussian
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.runs.files import hash_data, replace_file
+from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.types import Batch, Modes, Precision, TensorType
 
@@ -49,7 +46,6 @@ __all__ = [
     "draw_subset",
     "from_data",
     "from_model",
-    "save_statistics",
     "make_source",
 ]
 
@@ -287,21 +283,6 @@ def from_model(
     return Source(name, batches, num, model.single, reads, truth=given.truth if given else None, precision=precision)
 
 
-def save_statistics(path: Path, statistics: Gaussian) -> None:
-    """Writes a `.npz` file of `mu`, `sigma`, `count` and `origin`, which `make_source` can read.
-
-    The file is complete or absent.
-    """
-    kept: dict[str, Any] = {"mu": statistics.mean.numpy(), "sigma": statistics.covariance.numpy()}
-    if statistics.count is not None:
-        kept["count"] = np.array(statistics.count)
-    if statistics.origin:
-        kept["origin"] = np.array(json.dumps(dict(statistics.origin)))
-    with io.BytesIO() as file:
-        np.savez(file, **kept)
-        replace_file(path, file.getvalue())
-
-
 def _from_array(array: np.ndarray[Any, Any], name: str, indices: Sequence[int] | None = None) -> Source:
     if array.ndim < 2 or len(array) < 2 or not array.size:
         raise ValueError(f"{name}: expected at least 2 samples of at least one dimension, got shape {array.shape}")
@@ -369,31 +350,12 @@ def _open_array(path: Path, name: str) -> np.ndarray[Any, Any]:
 
 def _from_statistics(path: Path, name: str) -> Source:
     try:
-        mean, covariance, count, text = read_statistics(path)
-        origin = {} if text is None else _read_origin(text)
-        statistics = Gaussian(torch.from_numpy(mean), torch.from_numpy(covariance), count, origin)
+        given = load_statistics(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: expected `mu` and `sigma` in {path}, read without pickle: {error}") from error
-    x = TensorType(tuple(mean.shape), tuple(origin["range"]) if origin.get("range") else None)
-    return Source(name, lambda rank, world: (), count, x, given=statistics)
-
-
-def _read_origin(text: str) -> dict[str, Any]:
-    """Reads what statistics were computed of, see `modkit.evaluation.origins`.
-
-    Raises:
-        ValueError: If it is no such text.
-    """
-    try:
-        origin = json.loads(text)
-        low, high = origin["range"] or (0.0, 1.0)
-        fits = -math.inf < low < high < math.inf
-        origin = {str(key): value for key, value in origin.items()}
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"its `origin` cannot be read: {error!r}") from error
-    if not fits:
-        raise ValueError(f"expected `origin` with a range of two finite numbers, got {shorten(text)}")
-    return origin
+    ends = given.origin.get("range")
+    x = TensorType(tuple(given.mean.shape), tuple(ends) if ends else None)
+    return Source(name, lambda rank, world: (), given.count, x, given=given)
 
 
 def _from_folder(path: Path, name: str, reading: Reading) -> Source:

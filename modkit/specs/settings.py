@@ -318,11 +318,16 @@ class Settings:
                 raise ValueError(f"train.stages[{number}].players expects patterns of players, got none: '*' is all")
         for ema in (self.ema, *(stage.ema for stage in self.stages if stage.ema is not None)):
             _check_average(ema)
-        for rule in (*self.terms.values(), *self.players.values()):
+        rules = [
+            (f"{group}.{pattern}", rule)
+            for group in ("terms", "players")
+            for pattern, rule in getattr(self, group).items()
+        ]
+        for place, rule in rules:
             for name, least in (("every", 1), ("start", 0)):
                 value = getattr(rule, name)
                 if value is not None and value < least:
-                    raise ValueError(f"train expects `{name}` of at least {least}, got {value}")
+                    raise ValueError(f"train expects `{name}` of at least {least}, got {value} in {place}")
         _check_norm("train.clip", self.clip)
         for pattern, player in self.players.items():
             _check_norm(f"train.players.{pattern}.clip", player.clip)

@@ -14,7 +14,13 @@ from modkit.specs.settings import PlayerSettings, PowerAverage, Settings, Stage
 from modkit.training.ownership import collect_modules, collect_trained
 
 __all__ = [
-    *("StageSchedule", "check_trainable", "count_steps", "explain_idle", "match_names", "schedule_stages"),
+    "StageSchedule",
+    "check_trainable",
+    "count_steps",
+    "explain_frozen",
+    "explain_idle",
+    "match_names",
+    "schedule_stages",
     "select_settings",
 ]
 
@@ -44,7 +50,7 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
             cannot be trained with condensed samples.
     """
     players = tuple(_override(player, settings) for player in model.list_active_players())
-    if reason := explain_idle(model):
+    if reason := explain_frozen(model):
         raise ValueError(reason)
     names = [player.name for player in players]
     for pattern in settings.players:
@@ -67,17 +73,16 @@ def schedule_stages(model: Model, settings: Settings) -> tuple[StageSchedule, ..
     return tuple(result)
 
 
-def explain_idle(model: Model, stage: StageSchedule | None = None) -> str | None:
-    """Returns why training a model, or a stage of it, is refused: nothing in it is trained or prepared; or None.
+def explain_frozen(model: Model) -> str | None:
+    """Returns why training a model is refused, if all its players are frozen, or None."""
+    if model.list_active_players():
+        return None
+    remedy = "set `train: true`, or `requires_grad_(True)` on it"
+    return f"training expects a model with something to train, got a frozen one: {remedy}"
 
-    Args:
-        model: The model, which is idle if it has no players that are not frozen.
-        stage: The stage, which is idle if its players own modules, but no parameters to train and no buffers.
-    """
-    if stage is None:
-        remedy = "set `train: true`, or `requires_grad_(True)` on it"
-        reason = f"training expects a model with something to train, got a frozen one: {remedy}"
-        return None if model.list_active_players() else reason
+
+def explain_idle(model: Model, stage: StageSchedule) -> str | None:
+    """Returns why a stage is refused, if its players own modules, but nothing to train and no buffers, or None."""
     paths = [path for player in stage.players for path in player.modules]
     modules = [module for player in stage.players for module in collect_modules(model, player)]
     buffers = (one for module in modules for one in module.buffers(recurse=False))

@@ -106,7 +106,8 @@ class Trainer:
         self.callbacks.run_started()
         try:
             chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with _evaluate_after(self.model), chosen, self._interruption.catch(), self._saver, closing(self._reader):
+            with ExitStack() as ended, chosen, self._interruption.catch(), self._saver, closing(self._reader):
+                ended.callback(self.model.eval)  # as `modkit.load` gives it
                 while self._cursor.stage < len(self.stages):
                     with ExitStack() as held:
                         self._train_stage(self.stages[self._cursor.stage], held)
@@ -305,12 +306,3 @@ class Trainer:
     def _use_average(self, averages: Averages) -> Iterator[None]:
         with averages.apply(), self.engine.join_weights(), evaluate_mode(self.model):
             yield
-
-
-@contextmanager
-def _evaluate_after(model: Model) -> Iterator[None]:
-    """Puts a model into eval mode at the end of the context, as `modkit.load` gives it."""
-    try:
-        yield
-    finally:
-        model.eval()

@@ -52,11 +52,7 @@ class Turns:
         self._losses, self._progress = losses, progress
 
     def take(
-        self,
-        states: Sequence[PlayerState],
-        batch: Batch,
-        cursor: Cursor,
-        renew: Callable[[], None] = lambda: None,
+        self, states: Sequence[PlayerState], batch: Batch, cursor: Cursor, renew: Callable[[], object]
     ) -> tuple[dict[str, Tensor], bool]:
         """Takes the turns of one step.
 

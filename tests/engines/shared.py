@@ -20,8 +20,8 @@ import modkit
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import compute_statistics
-from modkit.evaluation.sources import save_statistics
 from modkit.evaluation.states import gather_states
+from modkit.evaluation.statistics import save_statistics
 from modkit.kinds import Engine
 from modkit.metrics import Cost
 from modkit.metrics.store import Store

@@ -6,7 +6,7 @@ import torch
 
 import modkit
 from modkit.evaluation.evaluate import compute_statistics
-from modkit.evaluation.sources import save_statistics
+from modkit.evaluation.statistics import save_statistics
 from modkit.types import TensorType
 from tests.files import write_images
 from tests.refusals import check_refusal

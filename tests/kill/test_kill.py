@@ -15,7 +15,7 @@ from modkit.runs import checkpoint as store
 from tests.kill.conftest import SYSTEMS
 from tests.kill.forks import Fate, Forks, Trained, kill_at
 
-SAMPLED = 8  # instants of a system at least, by default
+SAMPLED = 12  # instants of a system at least, by default
 
 
 def seeded(system: str, instants: list[str]) -> list[int]:

@@ -65,7 +65,7 @@ def find_waits(name: str, folder: Path) -> Iterator[str]:
             seen = Waits()
             try:
                 with seen:
-                    losses, _ = trainer._turns.take(states, batch, cursor)
+                    losses, _ = trainer._turns.take(states, batch, cursor, lambda: None)
                     average.update()
             except RuntimeError as error:
                 if not seen.found:  # else a value was read, which meta tensors refuse
@@ -91,7 +91,7 @@ def test_no_step_of_an_example_waits(name, tmp_path):
 def test_a_logged_step_copies_once(tmp_path):
     trainer, batch = make_trainer("vae-2d", tmp_path)
     states = begin(trainer, trainer.stages[0])
-    losses, _ = trainer._turns.take(states, batch, trainer._cursor)
+    losses, _ = trainer._turns.take(states, batch, trainer._cursor, lambda: None)
     trainer._losses.update(losses)
     with Waits() as seen, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
         trainer._losses.read(states)
