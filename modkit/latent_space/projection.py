@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import FeatureExtractor
-from modkit.latent_space.space import Space, repeat_fields
+from modkit.latent_space.space import Space
 
 __all__ = ["Projection", "measure_in_features", "measure_squares", "project"]
 
-_BATCH = 256  # samples whose distance is taken at once
+_BATCH = 256  # draws that are held at once
 _STARTS = 64
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Draw: TypeAlias = Callable[[int, Tensor], Tensor]  # latents from a draw on, for these rows of x
 
 
 class Projection(NamedTuple):
@@ -101,11 +102,11 @@ def project(
     if steps < 0 or not 0 < lr < math.inf or starts < 0:
         raise ValueError(f"project expects steps >= 0, lr > 0 and starts >= 0, got {steps}, {lr} and {starts}")
     known = space.complete(len(x), fields)
-    if starts:
-        drawn = space.draw(len(x) * starts, seed=seed, fields=repeat_fields(fields, starts))
-        begun = _choose_nearest(space, x, drawn, distance, known)
-    else:
-        begun = space.encode(x, fields)
+
+    def draw(first: int, rows: Tensor) -> Tensor:
+        return space.draw(len(rows), seed=seed, first=first, fields=_take(fields, rows))
+
+    begun = _choose_nearest(space, x, starts, draw, distance, known) if starts else space.encode(x, fields)
     z = begun.to(space.device).clone().requires_grad_()
     target = x.to(z)
     given = {name: value.to(space.device) for name, value in known.items()}
@@ -125,13 +126,22 @@ def project(
     return Projection(latents, space.decode(latents, known), least.cpu())
 
 
-def _choose_nearest(space: Space, x: Tensor, drawn: Tensor, distance: Distance, fields: Mapping[str, Tensor]) -> Tensor:
-    """Chooses the nearest of as many latents for each sample."""
-    starts = len(drawn) // len(x)
-    decoded = space.decode(drawn, repeat_fields(fields, starts))
-    samples = x.to(decoded).repeat_interleave(starts, 0)
-    with torch.no_grad():
-        pairs = zip(decoded.split(_BATCH), samples.split(_BATCH), strict=True)
-        found = torch.cat([distance(one.to(space.device), other.to(space.device)) for one, other in pairs])
-    nearest = found.view(len(x), starts).argmin(1).cpu() + torch.arange(len(x)) * starts
-    return drawn[nearest]
+def _choose_nearest(
+    space: Space, x: Tensor, starts: int, draw: Draw, distance: Distance, fields: Mapping[str, Tensor]
+) -> Tensor:
+    """Chooses the nearest of as many latents for each sample; draw i is for sample i // starts.
+
+    Of the draws, only their distances are kept: all that they are decoded to would be many times as large as x.
+    """
+    found = []
+    for first in range(0, len(x) * starts, _BATCH):
+        rows = torch.arange(first, min(first + _BATCH, len(x) * starts)) // starts
+        decoded = space.decode(draw(first, rows), _take(fields, rows)).to(space.device)
+        with torch.no_grad():
+            found.append(distance(decoded, x[rows].to(decoded)).cpu())
+    nearest = torch.cat(found).view(len(x), starts).argmin(1) + torch.arange(len(x)) * starts
+    return torch.cat([draw(first, torch.tensor([row])) for row, first in enumerate(nearest.tolist())])
+
+
+def _take(fields: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: value[rows] for name, value in fields.items()}
