@@ -20,6 +20,7 @@ __all__ = ["Space", "find_space", "repeat_fields"]
 
 _BATCH = 256
 Fields: TypeAlias = Mapping[str, Tensor]
+Draw: TypeAlias = Callable[[int, Rng, Fields], Tensor]
 
 
 class Space:
@@ -44,12 +45,12 @@ class Space:
         *,
         encode: Callable[[Tensor, Fields], Tensor] | None,
         decode: Callable[[Tensor, Fields], Tensor],
-        draw: Callable[[int, Rng, Fields], Tensor] | None = None,
+        draw: Draw | None = None,
         complete: Callable[[int, Fields], Fields] | None = None,
         normal: bool,
     ) -> None:
         self.type, self.x, self.normal = type, x, normal
-        self._model, self._encode, self._decode, self._draw = model, encode, decode, draw
+        self.model, self._encode, self._decode, self._draw = model, encode, decode, draw
         self._complete = complete
 
     @property
@@ -65,7 +66,7 @@ class Space:
     @property
     def device(self) -> torch.device:
         """The device of the Model."""
-        return self._model.device
+        return self.model.device
 
     def encode(self, x: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Encodes samples, `n ...`, to the means of their latents, on the CPU; a conditional Model needs fields.
@@ -74,9 +75,7 @@ class Space:
             ValueError: If the Model does not encode.
         """
         if self._encode is None:
-            raise ValueError(
-                f"a latent of samples expects a Model that encodes, got {_name(self._model)}; project them"
-            )
+            raise ValueError(f"a latent of samples expects a Model that encodes, got {_name(self.model)}; project them")
         return self._map(self._encode, Batch(x, fields))
 
     def draw(self, num: int, *, seed: int = 0, first: int = 0, fields: Mapping[str, Tensor] = {}) -> Tensor:
@@ -92,9 +91,9 @@ class Space:
             ValueError: If the prior is unknown, as an autoencoder's that has none.
         """
         if self._draw is None:
-            raise ValueError(f"latents to draw expect a prior, got {_name(self._model)}, which has none")
+            raise ValueError(f"latents to draw expect a prior, got {_name(self.model)}, which has none")
         with torch.no_grad():
-            given = {name: value.to(self._model.device) for name, value in fields.items()}
+            given = {name: value.to(self.model.device) for name, value in fields.items()}
             return self._draw(num, Rng("latents", seed).rows(first), given).cpu()
 
     def complete(self, num: int, fields: Mapping[str, Tensor] = {}) -> Mapping[str, Tensor]:
@@ -109,13 +108,13 @@ class Space:
 
     def decode_with_gradients(self, z: Tensor, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes latents on the Model's device, `n ...`, in one batch; gradients flow to them, if they need any."""
-        with evaluate_mode(self._model), torch.enable_grad():
+        with evaluate_mode(self.model), torch.enable_grad():
             return self._decode(z, fields)
 
     def _map(self, map: Callable[[Tensor, Fields], Tensor], values: Batch) -> Tensor:
-        with evaluate_mode(self._model):
+        with evaluate_mode(self.model):
             parts = (
-                values.rows(slice(first, first + _BATCH)).to(self._model.device)
+                values.rows(slice(first, first + _BATCH)).to(self.model.device)
                 for first in range(0, len(values), _BATCH)
             )
             return torch.cat([map(part.tensor, part.fields).float().cpu() for part in parts])
@@ -126,7 +125,8 @@ def find_space(model: Model, name: str | None = None) -> Space:
 
     Args:
         model: The Model; of a Model with a prior, the latent is that of its autoencoder.
-        name: The name of another latent, or of a source (`z` of a GAN, `x_T` of a diffusion model).
+        name: The name of another latent, or of a source (`z` of a GAN, `x_T` of a diffusion model). Where a prior's
+            source has the name of a latent, it is `prior.NAME`.
 
     Raises:
         ValueError: If the Model neither encodes nor decodes noise, or the latent is of codes or a hierarchy.
@@ -144,12 +144,16 @@ def find_space(model: Model, name: str | None = None) -> Space:
     coder = model.coder
     events = {} if coder is None else coder.latents
     known = {key: one for key, one in events.items() if isinstance(one, TensorType) and one.classes is None}
-    wanted = name or next(iter((*known, *model.sources)), None)
+    below = coder is not None and coder is not model  # the sources are those of a prior
+    sources = {key: key for key in model.sources} | {f"prior.{key}": key for key in model.sources if below}
+    wanted = name or next(iter((*known, *sources)), None)
     if coder is not None and wanted in known:
         return _make_encoded(coder, wanted, known[wanted])
-    if wanted is not None and wanted in model.sources:
-        return _make_source(model, wanted)
-    there = {**{key: _describe(event) for key, event in events.items()}, **{key: "noise" for key in model.sources}}
+    if wanted is not None and wanted in sources:
+        return _make_source(model, sources[wanted])
+    reached = [key for key in model.sources if below or key not in events]
+    noise = {f"prior.{key}" if key in events else key: "noise" for key in reached}
+    there = {**{key: _describe(event) for key, event in events.items()}, **noise}
     if not there:
         raise ValueError(f"a latent space expects a Model that encodes or decodes noise, got {_name(model)}")
     one = "a latent that is one continuous tensor" if name is None else f"{name!r} to be one continuous tensor"
@@ -168,16 +172,31 @@ def repeat_fields(fields: Mapping[str, Tensor], num: int) -> dict[str, Tensor]:
 
 
 def _make_encoded(coder: Model, name: str, type: TensorType) -> Space:
-    normal = coder.start_noise is not None and coder.start_noise.shape == type.shape
+    normal, draw = _find_prior(coder, name, type)
     return Space(
         type,
         coder.single,
         coder,
         encode=lambda x, fields: Batch(coder.encode(x, name, **pass_fields(coder, fields)), {}).tensor,
         decode=lambda z, fields: coder.decode(z, name, **pass_fields(coder, fields)),
-        draw=(lambda num, rng, fields: rng.normal("z", coder.allocate(num, type))) if normal else None,
+        draw=draw,
         normal=normal,
     )
+
+
+def _find_prior(coder: Model, name: str, type: TensorType) -> tuple[bool, Draw | None]:
+    """Finds whether a latent's prior is N(0, I), and what draws from it, if it is known.
+
+    Where a latent and a source have the same name, the source begins with the latent.
+    """
+    if coder.start_noise is not None and coder.start_noise.shape == type.shape:
+        return True, lambda num, rng, fields: rng.normal("z", coder.allocate(num, type))
+    if name in coder.sources:
+        return (
+            coder.sources[name] is coder.start_noise,
+            lambda num, rng, fields: coder.draw_source(num, name, rng, **pass_fields(coder, fields))[:, : type.numel],
+        )
+    return False, None
 
 
 def _make_source(model: Model, name: str) -> Space:

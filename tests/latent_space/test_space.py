@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from modkit.latent_space import decode_between, decode_plane, find_space, interpolate, make_plane
-from modkit.models import GAN, Autoencoder, Diffusion, Flow, Latent
+from modkit.models import GAN, Autoencoder, Bidirectional, Diffusion, Flow, Latent
+from modkit.rng import Rng
 from modkit.types import TensorType
-from tests.refusals import refusals
+from tests.refusals import check_refusal, refusals
 
 X = TensorType((1, 8, 8), range=(-1.0, 1.0))
 MLP = {"encoder": "mlp", "decoder": "mlp"}
@@ -62,6 +63,32 @@ def test_a_conditional_generator_is_given_fields_or_draws_them_alike(given):
     if given:
         expected = model.eval().sample(4, seed=0, start_noise=z, labels=fields["labels"])
         torch.testing.assert_close(first, expected)
+
+
+@pytest.mark.parametrize("categories", [0, 3])
+def test_what_a_bidirectional_model_encodes_is_drawn_as_its_noise_is(categories):
+    """The fault: with categories or noise that is not encoded, it was said to have no prior."""
+    model = Bidirectional(X, encoder="mlp", game="infogan", categories=categories, noise=5)
+    space = find_space(model)
+    z = space.draw(6, seed=1)
+    assert torch.equal(z, model.draw_source(6, "z", Rng("latents", 1))[:, : space.type.numel])
+    assert space.encodes and space.normal == (not categories) and torch.equal(space.draw(2, seed=1, first=4), z[4:])
+    assert (z[:, 4:].sum(1) == 1).all() if categories else z.shape == (6, 4)
+
+
+def test_a_source_of_a_prior_that_has_the_name_of_a_latent_is_qualified():
+    """The fault: it could not be reached."""
+    autoencoder = Bidirectional(X, encoder="mlp")
+    model = Latent(X, autoencoder=autoencoder, prior=GAN(autoencoder.latents["z"], z_dim=3), scale=1.0)
+    assert find_space(model).encodes and find_space(model, "z").type.shape == (4,)
+    noise = find_space(model, "prior.z")
+    z = noise.draw(2)
+    assert z.shape == (2, 3)
+    torch.testing.assert_close(noise.decode(z), model.eval().sample(2, seed=0, start_noise=z))
+    check_refusal(r"got Bidirectional with z \(.*4.*\), prior\.z \(noise\)", find_space, model, "w")
+    other = Autoencoder(X, **MLP)
+    plain = Latent(X, autoencoder=other, prior=Diffusion(other.latents["continuous"], network="mlp"), scale=1.0)
+    assert find_space(plain, "prior.x_T").type == find_space(plain, "x_T").type
 
 
 test_refuses = refusals(
