@@ -14,13 +14,14 @@ References:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from modkit.kinds import FeatureExtractor
-from modkit.latent_space.space import Space
+from modkit.latent_space.space import Space, repeat_fields
 from modkit.rng import Rng
 
 __all__ = ["average_classes", "read_classes", "decode_arithmetic", "select_class"]
@@ -56,7 +57,7 @@ def select_class(z: Tensor, classes: Tensor, label: int, num: int | None = None)
 
 
 def average_classes(z: Tensor, classes: Tensor, num: int | None = None) -> dict[int, Tensor]:
-    """Averages the first `num` latents of each class that is there, or all of them.
+    """Averages the first `num` latents of each class that has as many, or all latents of each class.
 
     Args:
         z: Latents, `n ...`.
@@ -64,13 +65,21 @@ def average_classes(z: Tensor, classes: Tensor, num: int | None = None) -> dict[
         num: Number of latents in a mean.
 
     Raises:
-        ValueError: If a class has fewer.
+        ValueError: If no class has as many.
 
     Examples:
         >>> average_classes(torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([0, 0, 4]))
         {0: tensor([2.]), 4: tensor([8.])}
     """
-    return {label: select_class(z, classes, label, num).mean(0) for label in sorted(set(classes.tolist()))}
+    counts, least = Counter(classes.tolist()), num or 1
+    kept = [label for label in sorted(counts) if counts[label] >= least]
+    if not kept:
+        most = max(counts.values(), default=0)
+        raise ValueError(
+            f"average_classes expects a class of at least {least} latents, got at most {most} of any class among "
+            f"{len(z)}; a mean of fewer is num=1 (-n 1)"
+        )
+    return {label: select_class(z, classes, label, num).mean(0) for label in kept}
 
 
 def decode_arithmetic(
@@ -91,7 +100,8 @@ def decode_arithmetic(
         terms: The groups a, b and c, `n ...` each.
         spread: Half the width of the noise, in units of the latent.
         seed: Seed of the noise.
-        fields: The fields of one sample, which a conditional Model decodes all with.
+        fields: The fields of one sample, which a conditional Model decodes all with; those that a GAN is not given are
+            drawn once.
 
     Raises:
         ValueError: If there are not three groups of one shape.
@@ -103,4 +113,4 @@ def decode_arithmetic(
     result = means[0] - means[1] + means[2]
     noise = spread * (2 * Rng("arithmetic", seed).uniform("noise", terms[0]) - 1)
     rows = torch.cat([*(torch.cat(pair) for pair in zip(terms, means)), result + noise, result])
-    return space.decode(rows, {name: value.expand(len(rows), *value.shape[1:]) for name, value in fields.items()})
+    return space.decode(rows, repeat_fields(space.complete(1, fields), len(rows)))

@@ -5,7 +5,9 @@ Shape letters: n samples, d dimensions of a latent, s steps, the sample's own sh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from modkit.data.splits import check_split, read_samples
 from modkit.kinds import Data
 from modkit.latent_space.paths import interpolate, make_plane
 from modkit.latent_space.space import Space, repeat_fields
+from modkit.models.latent import Latent
 from modkit.models.paths import Path
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -63,7 +66,8 @@ def decode_plane(
         side: Number of points in each direction.
         among: Latents, `n 2`, to whose mean and deviation the normal quantiles are scaled; a space whose prior is not
             N(0, I) needs them.
-        fields: The fields of one sample, which a conditional Model decodes all points with.
+        fields: The fields of one sample, which a conditional Model decodes all points with; those that a GAN is not
+            given are drawn once.
 
     Raises:
         ValueError: If the latent has another number of dimensions, or `among` is missing.
@@ -75,7 +79,7 @@ def decode_plane(
         points = flat.mean(0) + flat.std(0) * points
     elif not space.normal:
         raise ValueError("decode_plane expects latents `among` which the plane lies, where the prior is not N(0, I)")
-    return space.decode(points.reshape(-1, *space.type.shape), repeat_fields(fields, side**2))
+    return space.decode(points.reshape(-1, *space.type.shape), repeat_fields(space.complete(1, fields), side**2))
 
 
 def check_plane(space: Space) -> None:
@@ -86,8 +90,8 @@ def check_plane(space: Space) -> None:
     """
     if space.type.numel != 2:
         raise ValueError(
-            f"a plane expects a latent of 2 dimensions, got {space.type}, which has {space.type.numel}; "
-            "a vector of two comes from encoder=mlp decoder=mlp bottleneck.channels=2"
+            f"a plane expects a latent of 2 dimensions, got {space.type}, which has {space.type.numel}"
+            f"{_suggest_plane(space)}"
         )
 
 
@@ -122,7 +126,7 @@ def traverse_dimensions(
         steps: Number of values of a dimension, at least 2.
         span: Largest value, in deviations of the prior or of `around`.
         around: Mean and deviation of each dimension, where the prior is not N(0, I).
-        fields: The sample's fields, for a conditional Model.
+        fields: The sample's fields, for a conditional Model; those that a GAN is not given are drawn once.
 
     Raises:
         ValueError: If the latent has more than 64 dimensions, `steps` is below 2 or `span` not positive.
@@ -139,7 +143,8 @@ def traverse_dimensions(
     rows = z.flatten().repeat(size, steps, 1)
     for index in range(size):
         rows[index, :, index] = mean.flatten()[index] + std.flatten()[index] * values
-    return space.decode(rows.reshape(-1, *space.type.shape), repeat_fields(fields, size * steps))
+    known = repeat_fields(space.complete(1, fields), size * steps)
+    return space.decode(rows.reshape(-1, *space.type.shape), known)
 
 
 def decode_path(space: Space, ends: tuple[Batch, Batch], steps: int = 9, *, path: Path = "linear") -> Tensor:
@@ -169,15 +174,31 @@ def decode_between(
         ends: The beginnings and the ends of the paths.
         steps: Number of samples of a path, ends included.
         path: The kind of path.
-        fields: The fields that a conditional Model decodes each path with, `n ...`.
+        fields: The fields that a conditional Model decodes each path with, `n ...`; those that a GAN is not given are
+            drawn once a path.
 
     Raises:
         ValueError: As `modkit.latent_space.interpolate`.
     """
-    return space.decode(interpolate(*ends, steps, path=path).flatten(0, 1), repeat_fields(fields, steps))
+    z = interpolate(*ends, steps, path=path)
+    return space.decode(z.flatten(0, 1), repeat_fields(space.complete(len(z), fields), steps))
 
 
 def reconstruct_pairs(space: Space, batch: Batch) -> Tensor:
     """Returns each sample of a batch, `n ...`, followed by its reconstruction: `(n 2) ...`."""
     made = space.decode(space.encode(batch.tensor, batch.fields), batch.fields)
     return torch.stack([batch.tensor.float().cpu(), made], 1).flatten(0, 1)
+
+
+def _suggest_plane(space: Space) -> str:
+    """Names the options of the Model that make its latent a vector of two, or returns "" if it has none."""
+    owner, path = space.model, "model."
+    if space.encodes:
+        options, path = ["encoder=mlp", "decoder=mlp", "bottleneck.channels=2"], ""
+    else:
+        options = ["z_dim=2"] if space.normal else []
+        while isinstance(owner, Latent):  # the sources are those of its prior
+            owner, path = owner.prior, f"{path}prior."
+    known = signature(type(owner)).parameters
+    found = [path + option for option in options if re.split(r"[.=]", option)[0] in known]
+    return f"; a vector of two comes from {' '.join(found)}" if found else ""

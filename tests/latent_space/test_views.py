@@ -13,6 +13,7 @@ from modkit.data.noise import Noise
 from modkit.latent_space import (
     Points,
     Space,
+    decode_between,
     decode_path,
     decode_plane,
     draw_points,
@@ -24,7 +25,7 @@ from modkit.latent_space import (
     save_grid,
     traverse_dimensions,
 )
-from modkit.models import Autoencoder, Diffusion, Latent
+from modkit.models import GAN, Autoencoder, Bidirectional, Diffusion, Flow, Latent
 from modkit.models.model import Model
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -33,6 +34,7 @@ from tests.refusals import refusals
 X = TensorType((1, 8, 8), range=(-1.0, 1.0))
 RNG = Rng(0)
 MLP = {"encoder": "mlp", "decoder": "mlp"}
+GENERATOR = {"generator": "mlp", "discriminator": "mlp"}
 
 
 def use_identity(dim, *, normal=True, scale=1.0):
@@ -119,6 +121,19 @@ def test_a_conditional_model_is_given_the_fields_of_its_samples():
     close(row[None], model.decode(moved, "continuous", fields=one).detach())
 
 
+def test_missing_fields_are_drawn_once_for_a_path_a_traversal_or_a_plane():
+    """The fault: they were drawn for each point, so that classes changed along a path."""
+    model = GAN(X, fields={"labels": TensorType((), classes=50)}, **GENERATOR, conditioner="label", z_dim=2)
+    space = find_space(model)
+    one, two = space.complete(1), space.complete(2)
+    ends = space.draw(2), space.draw(2, first=2)
+    assert torch.equal(decode_between(space, ends, 5), decode_between(space, ends, 5, fields=two))
+    rows = decode_between(space, ends, 3).view(2, 3, *X.shape)
+    torch.testing.assert_close(rows[:, 2], space.decode(ends[1], two))
+    assert torch.equal(traverse_dimensions(space, ends[0][0], 3), traverse_dimensions(space, ends[0][0], 3, fields=one))
+    assert torch.equal(decode_plane(space, 3), decode_plane(space, 3, fields=one))
+
+
 def test_an_encoder_that_reads_a_field_is_given_it_by_every_view_and_below_a_prior():
     data = Corrupted(data=partial(Digits, size=8), corruption=Noise)
     parts = {**MLP, "bottleneck": partial(Gaussian, channels=2), "input": "noisy"}
@@ -161,12 +176,21 @@ def test_files_are_pictures(ending, tmp_path):
 
 VQ = Autoencoder(X, encoder="mlp", decoder="mlp", bottleneck="fsq")
 MAP = Autoencoder(X)
+PRIOR = Latent(X, autoencoder=Autoencoder(X, **MLP), prior=GAN, scale=1.0)
+NO_HINT = r"has \d+$"
 test_refuses = refusals(
     (lambda: find_space(VQ, "codes"), "'codes' to be one continuous tensor, got Autoencoder with .*codes"),
     (
         lambda: decode_plane(find_space(MAP)),
         r"a plane expects a latent of 2 dimensions, got 4×.*bottleneck\.channels=2",
     ),
+    (lambda: decode_plane(find_space(GAN(X, **GENERATOR))), r"a vector of two comes from model\.z_dim=2$"),
+    (lambda: decode_plane(find_space(PRIOR, "z")), r"a vector of two comes from model\.prior\.z_dim=2$"),
+    (
+        lambda: decode_plane(find_space(Bidirectional(X, encoder="mlp"))),
+        r"a vector of two comes from encoder=mlp bottleneck\.channels=2$",
+    ),
+    (lambda: decode_plane(find_space(Flow(X))), NO_HINT),
     (lambda: decode_plane(use_identity(2, normal=False)), "expects latents `among` which the plane lies"),
     (lambda: traverse_dimensions(use_identity(65), torch.zeros(65)), "at most 64 dimensions, got .* which has 65"),
     (lambda: traverse_dimensions(use_identity(2), torch.zeros(2), 1), "at least 2 steps and a positive span, got 1"),
