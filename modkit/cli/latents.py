@@ -57,7 +57,9 @@ __all__ = ["LATENTS"]
     "--iterations", type=click.IntRange(min=0), default=200, show_default=True, help="The steps of --project."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of latents that are drawn.")
-@click.option("--latent", "name", help="The name of a latent or source; the first latent, or else source, by default.")
+@click.option(
+    "--latent", "name", help="A latent or source (z, w, prior.z); the first latent, or else source, by default."
+)
 @click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @click.option("--out", type=click.Path(), help="FILE.png or FILE.svg; samples/latent-VIEW.png in the run by default.")
 @report_failures
@@ -92,14 +94,15 @@ _MOST = 2000  # latents that are encoded or drawn to learn where they lie
 def _draw_manifold(space: Space, data: Data, path: Path, options: dict[str, Any]) -> None:
     from modkit.latent_space import decode_plane, save_grid
 
-    side, fields = options["num"] or 20, _read(data, options["first"], 1).fields
+    side, fields = options["num"] or 20, _read_fields(space, data, options["first"], 1)
     save_grid(path, decode_plane(space, side, among=_find_some(space, data), fields=fields), space.x, side)
 
 
 def _draw_encoded(space: Space, data: Data, path: Path, options: dict[str, Any]) -> None:
     from modkit.latent_space import Points, check_plane, draw_points, encode_split, find_classes
 
-    check_plane(space)
+    if space.encodes:  # otherwise no number of dimensions would do, as `encode_split` says
+        check_plane(space)
     field = find_classes(data, options["field"])
     found = encode_split(space, data, num=options["num"])
     draw_points(path, {"": Points(found.latents.flatten(1), found.fields[field] if field else None)})
@@ -110,9 +113,9 @@ def _draw_traversal(space: Space, data: Data, path: Path, options: dict[str, Any
 
     others = _find_some(space, data)
     around = None if others is None else (others.mean(0), others.std(0))
-    batch, steps = _read(data, options["first"] if space.encodes else 0, 1), options["steps"]
-    z = _find_latents(space, batch, options)[0]
-    x = traverse_dimensions(space, z, steps, span=options["span"], around=around, fields=batch.fields)
+    steps = options["steps"]
+    z, fields = _find_latents(space, data, 1, options)
+    x = traverse_dimensions(space, z[0], steps, span=options["span"], around=around, fields=fields)
     save_grid(path, x, space.x, steps)
 
 
@@ -120,9 +123,9 @@ def _draw_paths(space: Space, data: Data, path: Path, options: dict[str, Any]) -
     from modkit.latent_space import decode_between, save_grid
 
     num, steps = options["num"] or 8, options["steps"]
-    batch = _read(data, options["first"] if space.encodes else 0, 2 * num)
-    z, fields = _find_latents(space, batch, options), batch.rows(slice(0, None, 2)).fields
-    x = decode_between(space, (z[::2], z[1::2]), steps, path=options["path"], fields=fields)
+    z, fields = _find_latents(space, data, 2 * num, options)
+    begun = {name: value[::2] for name, value in fields.items()}
+    x = decode_between(space, (z[::2], z[1::2]), steps, path=options["path"], fields=begun)
     save_grid(path, x, space.x, steps)
 
 
@@ -142,6 +145,8 @@ def _draw_arithmetic(space: Space, data: Data, path: Path, options: dict[str, An
     if not options["classes"]:
         means = torch.stack([*average_classes(z, classes, num).values()])
         save_grid(path, space.decode(means, _expand(fields, len(means))), space.x, len(means))
+        if left := len(set(classes.tolist())) - len(means):
+            echo(f"classes left out: {left}, with fewer than {num} latents among {len(z)}")
         return
     chosen = [word.strip() for word in options["classes"].split(",")]
     if len(chosen) != 3 or not all(word.isdigit() for word in chosen):
@@ -193,25 +198,41 @@ def _find_some(space: Space, data: Data) -> Tensor | None:
     )
 
 
-def _find_latents(space: Space, batch: Batch, options: dict[str, Any]) -> Tensor:
-    """Encodes the samples of a batch, or draws as many latents."""
+def _find_latents(space: Space, data: Data, num: int, options: dict[str, Any]) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Encodes test samples, or draws as many latents; returns them and the fields that they are decoded under."""
+    first = options["first"]
     if space.encodes:
-        return space.encode(batch.tensor, batch.fields)
-    return space.draw(len(batch), seed=options["seed"], first=options["first"], fields=batch.fields)
+        batch = _read(data, first, num)
+        return space.encode(batch.tensor, batch.fields), batch.fields
+    fields = _read_fields(space, data, first, num)
+    return space.draw(num, seed=options["seed"], first=first, fields=fields), fields
 
 
 def _find_labelled(space: Space, data: Data, options: dict[str, Any]) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
     """Encodes up to 2000 training samples, or classifies as many draws; returns latents, classes and fields of one."""
     from modkit.latent_space import encode_split, find_classes, read_classes
 
-    one = _read(data, options["first"] if space.encodes else 0, 1).fields
+    one = _read_fields(space, data, options["first"], 1)
     if not space.encodes:
+        _check_unconditional(space, data, options["field"])
         z = space.draw(_MOST, seed=options["seed"], first=options["first"])
         return z, read_classes(space, z, _make_features(data, options["features"]), _expand(one, len(z))), one
     if (field := find_classes(data, options["field"])) is None:
         raise ValueError("latent --arithmetic expects data with a field of classes, got none")
     found = encode_split(space, data, split="train", num=_count_some(data))
     return found.latents, found.fields[field], one
+
+
+def _check_unconditional(space: Space, data: Data, field: str | None) -> None:
+    """Checks that the class of what a draw is decoded to is not given beside it."""
+    from modkit.latent_space import find_classes
+
+    if space.normal and (name := find_classes(data, field)) in space.model.reads:
+        instead = "; --latent w names latents that hold it" if "w" in space.model.sources else ""
+        raise ValueError(
+            "latent --arithmetic expects latents that say which class they are decoded to, got draws of N(0, I) from "
+            f"{type(space.model).__name__}, which is given the class as the field {name!r}{instead}"
+        )
 
 
 def _make_features(data: Data, name: str | None) -> Any:
@@ -232,11 +253,25 @@ def _expand(fields: Mapping[str, Tensor], num: int) -> dict[str, Tensor]:
     return {name: value.expand(num, *value.shape[1:]) for name, value in fields.items()}
 
 
+def _read_fields(space: Space, data: Data, first: int, num: int) -> Mapping[str, Tensor]:
+    """Reads the fields of test samples, as far as the space needs any; draws begin again with the first sample."""
+    if space.encodes:
+        return _read(data, first, num).fields
+    if not space.model.reads:
+        return {}
+    there = data.splits["test"]
+    return _read_test(data, [index % there for index in range(first, first + num)]).fields
+
+
 def _read(data: Data, first: int, num: int) -> Batch:
     """Reads test samples from `first` on."""
+    if first + num > data.splits["test"]:
+        raise ValueError(f"latent expects at most the {data.splits['test']} test samples, got {first + num}")
+    return _read_test(data, range(first, first + num))
+
+
+def _read_test(data: Data, indices: Sequence[int]) -> Batch:
     from modkit.data.splits import read_samples
     from modkit.rng import Rng
 
-    if first + num > data.splits["test"]:
-        raise ValueError(f"latent expects at most the {data.splits['test']} test samples, got {first + num}")
-    return read_samples(data, "test", range(first, first + num), Rng(0))
+    return read_samples(data, "test", indices, Rng(0))

@@ -1,5 +1,7 @@
 """`modkit latent`: each view as a file, and what it refuses."""
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -23,6 +25,9 @@ def runs(tmp_path_factory):
     models["styled"] = use("gan", **small, z_dim=2)
     for name, model in models.items():
         train(spec(model, steps=1), folder / name)
+    few = use("stacked", data=use("digits", size=8), num=16, num_test=3)
+    train(spec(models["gan"], few, steps=1), folder / "few")
+    train(spec(use("gan", **small, z_dim=2, conditioner="label"), few, steps=1), folder / "labelled")
     denoising = use("autoencoder", **MLP, input="noisy", bottleneck=use("gaussian", channels=2))
     noisy = use("corrupted", data=use("digits", size=8), corruption="noise")
     train(
@@ -110,6 +115,42 @@ def test_means_of_classes_are_a_row_and_arithmetic_has_four(runs, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "view", "latent"),
+    [
+        ("few", "manifold", "z"),
+        ("few", "interpolate", "z"),
+        ("labelled", "manifold", "z"),
+        ("labelled", "traverse", "z"),
+        ("labelled", "interpolate", "w"),
+    ],
+)
+def test_draws_are_not_limited_by_the_number_of_test_samples(name, view, latent, runs, tmp_path):
+    """The fault: as many test samples were read, of which there are 3, whether a model is given their fields or not."""
+    options = (f"--{view}", "--latent", latent, "--steps", 3, "-n", 2)
+    run("latent", runs / name, *options, "--first", 5, "--out", tmp_path / "a.png")
+    run("latent", runs / name, *options, "--first", 2, "--out", tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes() or view == "manifold"
+
+
+def test_classes_of_too_few_draws_are_left_out(runs, tmp_path):
+    """The fault: a class of one or two draws ended the command, where one of none was left out."""
+    out = ("--out", tmp_path / "means.png")
+    text, _ = run("latent", runs / "few", "--arithmetic", "-n", 1, *out)
+    assert "left out" not in text
+    with Image.open(tmp_path / "means.png") as means:
+        assert means.width > means.height
+    text, _ = run("latent", runs / "few", "--arithmetic", "-n", 500, *out)
+    assert re.match(r"classes left out: \d+, with fewer than 500 latents among 2000\n", text)
+    _, error = run("latent", runs / "few", "--arithmetic", "-n", 2001, *out, status=2)
+    assert "got at most" in error and "(-n 1)" in error
+
+
+def test_means_of_styles_hold_their_class(runs, tmp_path):
+    run("latent", runs / "labelled", "--arithmetic", "--latent", "w", "-n", 1, "--out", tmp_path / "means.png")
+    assert (tmp_path / "means.png").stat().st_size > 100
+
+
+@pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
         ("plane", (), "latent expects one of --manifold, --encode"),
@@ -120,6 +161,9 @@ def test_means_of_classes_are_a_row_and_arithmetic_has_four(runs, tmp_path):
         ("codes", ("--traverse", "--latent", "codes"), "'codes' to be one continuous tensor, got Autoencoder with"),
         ("gan", ("--reconstruct",), "a latent of samples expects a Model that encodes, got GAN; project them"),
         ("gan", ("--arithmetic", "--classes", "3,1"), "--classes expects three numbers a,b,c, got '3,1'"),
+        ("styled", ("--encode", "--latent", "w"), "a latent of samples expects a Model that encodes, got GAN"),
+        ("styled", ("--manifold", "--latent", "w"), "a plane expects a latent of 2 dimensions"),
+        ("labelled", ("--arithmetic",), "the class as the field 'labels'; --latent w names latents that hold it"),
         ("codes", ("--interpolate", "--latent", "z"), "'z' to be one continuous tensor, got Autoencoder with codes"),
     ],
 )
