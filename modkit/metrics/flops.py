@@ -15,6 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+from torch.utils.module_tracker import ModuleTracker
 
 from modkit.nn.compiled import run_uncompiled
 from modkit.ops import fir as fir
@@ -50,12 +51,27 @@ def count_operations(work: Callable[[], object]) -> Operations:
     """
     seen = _Seen()
     counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _Untracked()
     with run_uncompiled(), sdpa_kernel(SDPBackend.MATH):
         with seen, counter:  # in this order `seen` sees what the counter decomposes
             work()
     uncounted = sorted({_name(one) for one in seen.operators if _is_uncounted(one)})
     custom = sorted({_name(one) for one in seen.operators if one.namespace not in _OWN})
     return Operations(counter.get_total_flops(), tuple(uncounted), tuple(custom))
+
+
+class _Untracked(ModuleTracker):
+    """Tracks no modules, for the total alone is read.
+
+    torch's tracker fails on a module that is given a parameter's view, such as a learned start of a batch's size. Where
+    gradients are off, such a view says that it requires them, but has no function whose backward pass can be tracked.
+    """
+
+    def __enter__(self) -> ModuleTracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Removes nothing, for there are no hooks."""
 
 
 class _Seen(TorchDispatchMode):

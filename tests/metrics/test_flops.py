@@ -9,6 +9,7 @@ from modkit.metrics.flops import count_operations
 from modkit.nn.attention import Attention
 from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.unet import UNet
+from modkit.parts.registry import get_registry
 from modkit.types import Cond, CondType, TensorType
 from tests.play import spec
 
@@ -93,6 +94,24 @@ def test_samplers_and_guidance_multiply_the_network():
 
     assert counted(model(6)) == 3 * counted(model(2)) > 0
     assert counted(model(6, guidance="cfg")) == 2 * counted(model(6))
+
+
+LADDER = use("ladder", channels=2, groups=[2])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(use("gan", generator=entry.part.name, z_dim=4) for entry in get_registry().list_parts("generator")),
+        use("autoencoder", encoder="mlp", bottleneck=LADDER, decoder="mlp"),
+    ],
+    ids=str,
+)
+def test_a_module_may_be_given_a_parameters_view(model):
+    """The fault: torch's tracker of modules failed on the start of StyleGAN2's generator and of the ladder."""
+    made = modkit.build(spec(model, use("digits", size=16)))
+    counted = count_operations(lambda: made.sample(2, seed=0)).flops
+    assert counted == count_operations(lambda: made.requires_grad_(False).sample(2, seed=0)).flops > 0
 
 
 def test_operators_without_a_formula_are_named():
