@@ -29,6 +29,7 @@ from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import (
     Chosen,
     check_needs,
+    explain_short,
     find_missing,
     make_metrics,
     prepare_extractor,
@@ -52,7 +53,8 @@ from modkit.types import Precision, Score
 __all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "explain_unsampled", "measure_run", "make_watch"]
 
 OF_MODELS = (*DEFAULT, "reconstruction", "reconstruction-fd", "codebook", "label-accuracy", "cost")
-"""The default metrics of a run's model; those whose needs are not met are left out."""
+"""The default metrics of a run's model; those whose needs are not met are left out and, with a note, those that need
+more samples."""
 
 OF_TRUTH = ("modes", "sliced-wasserstein", "fd", "prdc", "cost")
 """The default metrics of a run on synthetic data whose true modes are known."""
@@ -169,6 +171,9 @@ def measure_run(
     if metrics is None:
         usual = make_metrics(OF_MODELS if sources["held-out"].truth is None else OF_TRUTH, options.k)
         made = {name: one for name, one in usual.items() if not find_missing(feed, sources, one, _assign_sources(one))}
+        short = {name: explain_short(sources, one, _assign_sources(one)) for name, one in made.items()}
+        notes += tuple(f"{name} was left out: {reason}" for name, reason in short.items() if reason)
+        made = {name: one for name, one in made.items() if not short[name]}
     else:
         made = make_metrics(metrics, options.k)
     if options.per_class:

@@ -31,6 +31,7 @@ __all__ = [
     "Chosen",
     "Places",
     "check_needs",
+    "explain_short",
     "find_missing",
     "make_metrics",
     "prepare_extractor",
@@ -123,12 +124,18 @@ def check_needs(feed: Feed, sources: Mapping[str, Source], metrics: Mapping[str,
         types = [source.type for place in places[name].values() if (source := sources[place]).given is None]
         if reason := explain_unmeasured(metric, feed.model, types):
             raise ValueError(reason)
-        fewest = read_extras(metric, MetricExtras).fewest
-        for side, place in places[name].items():
-            count = sources[place].count
-            if fewest is not None and count is not None and count < fewest and sources[place].given is None:
-                expected = f"{type(metric).__name__} expects at least {fewest} samples of {side!r}"
-                raise ValueError(f"{expected}, got {count}")
+        if short := explain_short(sources, metric, places[name]):
+            raise ValueError(short)
+
+
+def explain_short(sources: Mapping[str, Source], metric: Metric, at: Mapping[str, str]) -> str | None:
+    """Returns why the sources of a metric have too few samples for it, or None; those that are counted later may."""
+    fewest = read_extras(metric, MetricExtras).fewest or 0
+    for side, place in at.items():
+        count = sources[place].count
+        if count is not None and count < fewest and sources[place].given is None:
+            return f"{type(metric).__name__} expects at least {fewest} samples of {side!r}, got {count}"
+    return None
 
 
 def score(

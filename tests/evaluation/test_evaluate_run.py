@@ -179,6 +179,16 @@ def test_too_few_samples_of_a_class_are_refused_before_any_is_drawn(tmp_path, mo
     assert not drawn
 
 
+@pytest.mark.parametrize("num", [2, 5])
+def test_usual_metrics_that_need_more_samples_are_left_out_with_a_note(run, num):
+    """The fault: an evaluation of few samples passed the check, and failed after training."""
+    options, loaded = Options(num=num, features="pixels"), load_run(run)
+    report = measure_run(run, loaded, open_data(run, loaded.site), options, LocalEngine("cpu"), named=None)
+    assert f"prdc was left out: PRDC expects at least 6 samples of 'real', got {num}" in report.notes
+    titles = " ".join(report.scores)
+    assert "FD (" in titles and "NFE" in titles and "precision" not in titles and len(report.floor) == 2
+
+
 def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(WATCHED), tmp_path / "run")
     rows = [row for row in run.read_metrics() if "scores" in row]
