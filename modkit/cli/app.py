@@ -230,7 +230,9 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     help="Number of samples, 64 by default; with --grid, of each class, 8 by default.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
-@click.option("--label", type=int, help="Class of every sample.")
+@click.option(
+    "--label", type=int, help="Class of every sample; of a model that reads several fields of classes, its `labels`."
+)
 @click.option(
     "--grid",
     metavar="classes|FIELD",
@@ -294,7 +296,7 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
             given = {"seed": seed, "field": field, "batch_size": size, "precision": precision}
             x = sample_classes(model, loaded.fields, columns, engine, **given)
         else:
-            fields: dict[str, Any] = {} if label is None else {"labels": label}
+            fields: dict[str, Any] = {} if label is None else {_find_label(model, loaded.fields): label}
             if noise:
                 _check_source(model, fields)
 
@@ -315,12 +317,32 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     echo(f"{len(samples)} samples: {path}")
 
 
+def _find_label(model: Model, fields: Mapping[str, TensorType]) -> str:
+    """Finds the field that `--label` gives: `labels`, or else the one field of classes that a model reads."""
+    from modkit.evaluation.class_grid import find_classes
+
+    return "labels" if "labels" in model.reads else find_classes(model, fields)[0]
+
+
 def _check_source(model: Model, fields: Mapping[str, Any]) -> None:
     """Refuses samples that depend on more than their start noise and the fields that are given."""
-    if not model.sources:
+    from modkit.nn.compiled import run_uncompiled
+    from modkit.types import Batch
+
+    if not model.sources or model.start_noise is None:
         raise ValueError("--noise expects a model whose samples are made of noise alone (sampler=ddim, sampler.eta=0)")
     if drawn := [name for name in model.reads if name not in fields]:
         raise ValueError(f"--noise expects all fields that the model reads, got no {', '.join(drawn)}")
+    start = _draw_noise(model, 0, 1, 0)
+    with run_uncompiled():  # a batch of one would be compiled for itself
+        samples = [model.sample(1, seed=seed, start_noise=start, **fields) for seed in (0, 1)]
+    one, other = (Batch(x, {}).tensor.float() for x in samples)
+    if (one - other).abs().max() > 1e-4 * one.abs().max():  # far above rounding, which a card may do in another order
+        raise ValueError(
+            "--noise expects samples that are made of their noise alone, got others of the same noise under another "
+            "seed: a part draws more while it samples, as a generator with noise in its layers does (one trained with "
+            "`noise=false` draws none) and the likelihood of a prior that is a VAE"
+        )
 
 
 def _draw_noise(model: Model, first: int, num: int, seed: int) -> Tensor:

@@ -97,10 +97,10 @@ def find_classes(model: Model, fields: Mapping[str, TensorType], field: str | No
     }
     if not found:
         read = f"is conditioned on {', '.join(model.reads)}" if model.reads else "is unconditional"
-        raise ValueError(f"a grid of classes expects a model that is conditioned on a class, got one that {read}")
+        raise ValueError(f"samples of a class expect a model that is conditioned on a class, got one that {read}")
     if field is None and len(found) > 1:
-        raise ValueError(f"a grid of classes expects the name of one field of classes, of: {', '.join(found)}")
+        raise ValueError(f"samples of a class expect the name of one field of classes, of: {', '.join(found)}")
     name = next(iter(found)) if field is None else field
     if name not in found:
-        raise ValueError(f"a grid of classes expects a field of classes, one of: {', '.join(found)}; got {name!r}")
+        raise ValueError(f"samples of a class expect a field of classes, one of: {', '.join(found)}; got {name!r}")
     return name, found[name]

@@ -343,6 +343,31 @@ def test_noise_is_written_where_samples_are_made_of_it_alone(words, message, tra
     assert sorted(os.listdir(here)) == before
 
 
+STYLES = (
+    "{use: gan, z_dim: 4, generator: {use: stylegan2, channels: 4, style: 4%s}, discriminator: {use: mlp, width: 8}}"
+)
+VAE = "{encoder: {use: mlp, width: 8}, decoder: {use: mlp, width: 8}}"
+PRIOR = f"{{use: latent, autoencoder: {VAE}, prior: {{use: autoencoder, {VAE[1:]}}}"
+
+
+@pytest.mark.parametrize(
+    ("model", "draws"),
+    [(STYLES % "", True), (STYLES % ", noise: false", False), (PRIOR, True)],
+    ids=["noise in layers", "mixing in training alone", "a likelihood"],
+)
+def test_noise_is_refused_where_parts_draw_more(model, draws, here):
+    """The fault: samples of StyleGAN2 were written beside z, of which they are no function."""
+    train = "{steps: 3, batch_size: 8, device: cpu, optimizer: {use: adam, lr: 0.01}, samples: {num: 4}}"
+    (here / "gan.yaml").write_text(f"name: gan\ndata: {{use: digits, size: 8}}\nmodel: {model}\ntrain: {train}\n")
+    run("train", "gan.yaml", "--out", "run")
+    _, said = run("sample", "run", "-n", 3, "--out", "x.npy", "--noise", "noise.npy", status=2 if draws else 0)
+    if draws:
+        assert "--noise expects samples that are made of their noise alone" in said and not (here / "x.npy").exists()
+        return
+    x, noise = (torch.from_numpy(np.load(name)) for name in ("x.npy", "noise.npy"))
+    torch.testing.assert_close(modkit.load("run").sample(3, seed=7, start_noise=noise), x, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["x.npy", "x.safetensors", "x.png"])
 def test_a_full_disk_leaves_the_samples_of_before(trained, here, name, monkeypatch):
     run("sample", trained, "-n", 2, "--out", name)
@@ -413,6 +438,20 @@ def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
     assert (trained / "samples" / "seed-0-classes.png").exists()
 
 
+def test_a_label_is_given_by_the_field_that_a_model_reads(here):
+    """The fault: only a field called `labels` was known."""
+    model = "{use: diffusion, network: {use: mlp, width: 8}, conditioner: {use: label, field: shape}, sampler: ddim}"
+    data = "{use: sprites, size: 8, num_test: 730000}"
+    (here / "s.yaml").write_text(f"name: s\ndata: {data}\nmodel: {model}\ntrain: {{steps: 1, batch_size: 4}}\n")
+    run("train", "s.yaml", "--out", "run")
+    run("sample", "run", "sampler.steps=2", "--label", 1, "-n", 2, "--out", "x.npy")
+    model = modkit.load("run").with_parts(sampler=use("ddim", steps=2))
+    assert np.array_equal(model.sample(2, seed=0, shape=1).numpy(), np.load("x.npy"))
+    run("train", "tiny.yaml", "model.conditioner=none", "model.guidance=none", "--out", "plain")
+    _, said = run("sample", "plain", "--label", 1, "--out", "y.npy", status=2)
+    assert "samples of a class expect a model that is conditioned on a class, got one that is unconditional" in said
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -426,7 +465,7 @@ def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
         (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
         (["RUN", "--label", "10"], ".*10"),
         (["RUN", "--label", "1", "--grid", "classes"], "sample expects --label or --grid, got both"),
-        (["RUN", "--grid", "rows"], "a grid of classes expects a field of classes, one of: labels; got 'rows'"),
+        (["RUN", "--grid", "rows"], "samples of a class expect a field of classes, one of: labels; got 'rows'"),
         (["RUN", "--label", "-1"], ".*-1"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

@@ -46,9 +46,9 @@ def test_one_field_of_classes_is_chosen():
     several = make()
     several.reads = ("map", "size", "labels", "style")
     assert find_classes(several, FIELDS, "style") == ("style", 2)
-    with pytest.raises(ValueError, match="expects the name of one field of classes, of: labels, style"):
+    with pytest.raises(ValueError, match="expect the name of one field of classes, of: labels, style"):
         find_classes(several, FIELDS)
-    with pytest.raises(ValueError, match="expects a field of classes, one of: labels, style; got 'map'"):
+    with pytest.raises(ValueError, match="expect a field of classes, one of: labels, style; got 'map'"):
         find_classes(several, FIELDS, "map")
     several.reads = ("map", "size")
     with pytest.raises(ValueError, match="conditioned on a class, got one that is conditioned on map, size"):
