@@ -38,6 +38,7 @@ def review_split(
     stages: Sequence[StageSchedule],
     calls: Iterable[Call],
     *,
+    rows: int,
     several: bool,
     accumulates: bool,
     joins: bool,
@@ -48,6 +49,7 @@ def review_split(
         model: The model.
         stages: The stages.
         calls: The model's parts, as the plan has them.
+        rows: Number of rows of a microbatch of one process.
         several: Whether several processes train the model.
         accumulates: Whether a batch is several microbatches.
         joins: Whether batch normalization sees the rows of all processes.
@@ -65,10 +67,18 @@ def review_split(
             if own:
                 layers = ", ".join(sorted(names))
                 yield Fact("", f"{player.name} has layers that see the rows of their own {own} only: {layers}")
+    built = {origin.path: module for module, origin in find_origins(model).items()}
     for call in calls:
-        extras = read_extras(call.given.value if call.given else call.part.load(), BatchExtras)
-        if extras.across and (own := describe(call.arguments.get("gather", extras.gather) is True)):
+        part = call.given.value if call.given else call.part.load()
+        extras = read_extras(part, BatchExtras)
+        pack = read_extras(built.get(call.path, part), BatchExtras).pack
+        if not (own := describe(call.arguments.get("gather", extras.gather) is True)):
+            continue
+        if extras.across:
             yield Fact(call.path, f"{call.part.name} sees the rows of its own {own} only")
+        elif rows % pack:
+            why = f"{rows}, which are no multiple of the {pack} that it sees together"
+            yield Fact(call.path, f"{call.part.name} sees the rows of its own {own} only: {why}")
 
 
 def review_rows(

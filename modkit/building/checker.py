@@ -219,7 +219,8 @@ def _review_split(
     joins = several and planned.calls["train.engine"].arguments.get("sync_batch_norm") is True
     yield from review_engine(settings.device, joins)
     calls = [call for path, call in planned.calls.items() if split(path)[0] == "model" and not planned.is_frozen(call)]
-    yield from review_split(model, played, calls, several=several, accumulates=accumulates, joins=joins)
+    rows = settings.count_rows(count_launched())
+    yield from review_split(model, played, calls, rows=rows, several=several, accumulates=accumulates, joins=joins)
     yield from review_rows(model, played, trial.single, settings, count_launched(), joins=joins)
 
 

@@ -84,15 +84,18 @@ class BatchExtras:
     """Optional members of a part of any kind whose value for a batch is other than a mean over its rows.
 
     `modkit check` names such a part where a batch is split: into microbatches, or among processes of which each sees
-    its own rows. They are attributes of the class.
+    its own rows. They are attributes of the class, but for `pack`, which may be one of the object.
 
     Args:
         across: Whether it looks across the rows of a batch in training.
+        pack: Number of rows, one after the other, that it looks across where it does not look across all. It is named
+            where the rows that it is given are no multiple of it, so that a pack is completed from its own microbatch.
         gather: Whether it sees the rows of all processes, by `Step.total` or `Step.gather`, or since it is given them.
             A parameter of the part of this name is read in its place.
     """
 
     across: bool = False
+    pack: int = 1
     gather: bool = False
 
 

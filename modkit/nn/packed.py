@@ -64,7 +64,7 @@ class Packed(nn.Module):
             raise ValueError(f"Packed expects num and width of at least 1, got {num} and {width}")
         if not x.shape or x.classes is not None:
             raise ValueError(f"Packed expects continuous x with channels, got {x}")
-        self.num = num
+        self.num = self.pack = num
         self.embedding = CondEmbedding(cond if num > 1 else CondType(), width)
         self.discriminator = discriminator(x=_join_type(x, num), cond=self._join_types(cond, width))
         if read_extras(self.discriminator, DiscriminatorExtras).judge is None:

@@ -18,7 +18,8 @@ from modkit.data import Ring
 from modkit.diffusion.couplings import Optimal
 from modkit.engines.ddp import DDPEngine
 from modkit.kinds import Finding
-from modkit.models import Autoencoder, Diffusion, Latent
+from modkit.models import GAN, Autoencoder, Diffusion, Latent
+from modkit.nn import MLPDiscriminator, Packed
 from modkit.publishing.import_weights import import_weights
 from modkit.runs.run import Run
 from modkit.specs.overrides import apply
@@ -450,6 +451,21 @@ def test_parts_that_exchange_what_they_see_are_told_of_where_batches_are_split_i
     matched = partial(spec, gan(regularizers={"features": "feature-matching"}))
     seen = "model.regularizers.features: feature-matching sees the rows of its own microbatch only"
     assert (read_split(matched, engine="ddp"), read_split(matched, accumulate=2)) == ([], [seen])
+
+
+def test_packs_are_told_of_where_they_do_not_divide_a_microbatch():
+    """The fault: nothing was said, while each microbatch completed its last pack from its own rows."""
+    packs = partial(spec, gan(discriminator=use("packed", num=2)))
+    seen = "model.discriminator: packed sees the rows of its own microbatch only"
+    torn = f"{seen}: 3, which are no multiple of the 2 that it sees together"
+    assert read_split(packs, batch_size=12, accumulate=4) == [torn]
+    assert read_split(packs, batch_size=12, accumulate=3) == read_split(packs, batch_size=3) == []
+    alone = partial(spec, gan(discriminator=use("packed", num=1)))
+    assert read_split(alone, batch_size=12, accumulate=4) == []
+    made = GAN(TensorType((2,)), discriminator=Packed(TensorType((2,)), CondType(), discriminator=MLPDiscriminator))
+    planned = plan_training(get_composition(made).plan, packs(batch_size=12, accumulate=4))
+    told = [str(fact) for fact in check_composed(made, planned, Ring()).facts if " own " in str(fact)]
+    assert told == [torn.replace("packed", "Packed")]
 
 
 def test_layers_across_a_batch_are_told_of_where_batches_are_split_into_microbatches():
