@@ -341,7 +341,7 @@ def _check_source(model: Model, fields: Mapping[str, Any]) -> None:
         raise ValueError(
             "--noise expects samples that are made of their noise alone, got others of the same noise under another "
             "seed: a part draws more while it samples, as a generator with noise in its layers does (one trained with "
-            "`noise=false` draws none) and the likelihood of a prior that is a VAE"
+            "`noise=false` draws none) or the likelihood of a prior"
         )
 
 

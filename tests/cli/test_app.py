@@ -351,18 +351,23 @@ PRIOR = f"{{use: latent, autoencoder: {VAE}, prior: {{use: autoencoder, {VAE[1:]
 
 
 @pytest.mark.parametrize(
-    ("model", "draws"),
-    [(STYLES % "", True), (STYLES % ", noise: false", False), (PRIOR, True)],
-    ids=["noise in layers", "mixing in training alone", "a likelihood"],
+    ("model", "message"),
+    [
+        (STYLES % "", "samples that are made of their noise alone, got others"),
+        (STYLES % ", noise: false", ""),
+        (PRIOR, "samples that are made of their noise alone, got others"),
+        ("{use: bidirectional, encoder: mlp, game: infogan, categories: 2}", "a model whose samples are made of noise"),
+    ],
+    ids=["noise in layers", "mixing in training alone", "a likelihood", "a category"],
 )
-def test_noise_is_refused_where_parts_draw_more(model, draws, here):
+def test_noise_is_refused_where_parts_draw_more(model, message, here):
     """The fault: samples of StyleGAN2 were written beside z, of which they are no function."""
     train = "{steps: 3, batch_size: 8, device: cpu, optimizer: {use: adam, lr: 0.01}, samples: {num: 4}}"
     (here / "gan.yaml").write_text(f"name: gan\ndata: {{use: digits, size: 8}}\nmodel: {model}\ntrain: {train}\n")
     run("train", "gan.yaml", "--out", "run")
-    _, said = run("sample", "run", "-n", 3, "--out", "x.npy", "--noise", "noise.npy", status=2 if draws else 0)
-    if draws:
-        assert "--noise expects samples that are made of their noise alone" in said and not (here / "x.npy").exists()
+    _, said = run("sample", "run", "-n", 3, "--out", "x.npy", "--noise", "noise.npy", status=2 if message else 0)
+    if message:
+        assert f"--noise expects {message}" in said and not (here / "x.npy").exists()
         return
     x, noise = (torch.from_numpy(np.load(name)) for name in ("x.npy", "noise.npy"))
     torch.testing.assert_close(modkit.load("run").sample(3, seed=7, start_noise=noise), x, rtol=0, atol=1e-5)
