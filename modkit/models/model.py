@@ -92,8 +92,8 @@ class Model(nn.Module, metaclass=Composing):
     noise, so that nothing else is drawn for a sample but its fields, names it in `sources` with its type: z of a GAN,
     x_T of a diffusion model with a deterministic sampler. Unless it is the start noise, drawn from N(0, I), the Model
     implements `draw_source` and `decode_source`; one that has the name of a latent begins with the latent's values. A
-    conditional Model names in `reads` the fields that it is conditioned
-    on; one that encodes a field in x's place names it in `inputs`.
+    conditional Model names in `reads` the fields that it is conditioned on; one that encodes a field in x's place names
+    it in `inputs`.
     Where either has a name, `encode`, `decode`, `decode_as_latent`, `reconstruct`, `weigh` and `condense` are given the
     batch's fields by keyword. A Model whose players need optimizers of their own states them in `optimizers`, see
     `modkit.kinds.GameExtras`.
