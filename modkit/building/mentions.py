@@ -105,10 +105,10 @@ def find_weight(model: Model, weight: Weight, name: str) -> str:
 
 def drop_leftovers(
     spec: Spec, unknown: Iterable[Problem], find_before: Callable[[Spec], Iterable[Problem]]
-) -> Spec | None:
+) -> tuple[Spec, tuple[str, ...]] | None:
     """Drops the leftovers of the swaps that made a spec, each with a notice; returns None if there are none.
 
-    What an override has written is no leftover.
+    What an override has written is no leftover. Their paths are returned, too, in the order in which they were removed.
 
     Args:
         spec: The spec.
@@ -134,7 +134,7 @@ def drop_leftovers(
         _logger.warning("swap: dropped %s (%s)", join(path), reason)
     for path in reversed(dropped):  # so that indices of lists stay valid
         spec = _remove(spec, path)
-    return spec
+    return spec, tuple(map(join, reversed(dropped)))
 
 
 def _describe_parts(site: Site, path: str) -> str:

@@ -51,6 +51,7 @@ class Report:
         facts: What the models and the game say of themselves, a line each.
         findings: Parts that do not suit each other, with the overrides that mend it.
         idle: Where nothing is trained, which training alone refuses: such a model can be built and sampled.
+        dropped: Paths of the leftovers of swaps that were dropped from the spec, each as it was when its turn came.
     """
 
     plan: Plan
@@ -69,6 +70,7 @@ class Report:
     facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
     idle: tuple[Finding, ...]
+    dropped: tuple[str, ...] = ()
 
     def describe(self) -> Iterator[Block]:
         """Describes the report: a table of the parts, the stages, facts and warnings, and a summary."""

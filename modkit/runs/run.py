@@ -170,10 +170,10 @@ class Run:
         """
         self._check_place()
         text = spec.to_yaml()
-        made = revise_lock(self.lock, self.spec_text, lock, text, changes, step)
-        replace_file(self.path / LOCK, encode(made))
+        lock_data = encode(revise_lock(self.lock, self.spec_text, lock, text, changes, step))
+        replace_file(self.path / LOCK, lock_data)
         replace_file(self.path / SPEC, text.encode())
-        self.lock, self.spec_text = made, text
+        self.lock, self.spec_text = decode(lock_data), text
 
     @classmethod
     def export(

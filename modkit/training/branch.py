@@ -38,7 +38,6 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import PowerAverage
 from modkit.specs.spec import Spec
-from modkit.training.changes import Written
 from modkit.training.cursor import Cursor
 from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
@@ -46,6 +45,7 @@ from modkit.training.ownership import find_untrained
 from modkit.training.players import PlayerState, make_player_states
 from modkit.training.schedule import schedule_stages
 from modkit.training.train import execute
+from modkit.training.written import Written
 
 __all__ = ["branch"]
 
@@ -141,7 +141,7 @@ def branch(
         None,
         origin={
             "branched": {"run": str(run.path), "checkpoint": path.name},
-            "written": asdict(Written.describe(spec, ())),
+            "written": asdict(Written.describe(spec, (), report.dropped)),
         },
         begun=(path.name, begun),
         steps=steps,

@@ -1,11 +1,8 @@
 """Changes: what a call changes in the run that it resumes, and whether a run may change in it.
 
-    modkit train SPEC train.steps=300            a run stores the spec as written, and its overrides
-    modkit train SPEC train.steps=600 --resume   the spec is as it was, so the override is what changes
-
-A run goes on with its own resolved spec, in which only that changes by which this call's spec differs from the one as
-written, and what this call overrides. What trains stays as it was from the first step to the last; `modkit branch`
-begins a new run with other settings. What may change takes effect from the step at which the run is resumed:
+A run goes on with its own resolved spec, in which only what a call changes (`modkit.training.written`) is another. What
+trains stays as it was from the first step to the last; `modkit branch` begins a new run with other settings. What may
+change takes effect from the step at which the run is resumed:
 
 - the name, and how the run is measured (`evaluate`);
 - the number of steps, of the stage at hand and of later ones, but to none that is below those trained;
@@ -23,71 +20,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modkit.building.difference import ABSENT, compare_trees, format_value
+from modkit.building.difference import compare_trees, format_value
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS
-from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node
-from modkit.specs.overrides import apply
 from modkit.specs.settings import Stage
-from modkit.specs.spec import Spec
 from modkit.specs.tree import strip_parts
 from modkit.training.cursor import Cursor
 from modkit.types import TensorType
 
 __all__ = [
     "Change",
-    "Written",
     "check_steps",
     "explain_short",
     "find_changes",
     "find_data_changes",
     "find_type_changes",
-    "update_spec",
 ]
 
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
 )
 _STEPS = re.compile(r"train\.(?:steps|stages\[(\d+)\]\.steps)")
-
-
-@dataclass(frozen=True)
-class Written:
-    """A spec as it was written, before its overrides: what a run keeps to tell what a later call changes.
-
-    Args:
-        spec: The spec, YAML; None if a spec of Python objects cannot be written.
-        overrides: The overrides.
-    """
-
-    spec: str | None
-    overrides: tuple[str, ...] = ()
-
-    @classmethod
-    def describe(cls, spec: Spec, overrides: Sequence[str]) -> Written:
-        """Describes a spec and its overrides."""
-        return cls(None if spec.local else spec.to_yaml(), tuple(overrides))
-
-    @classmethod
-    def read(cls, run: Run) -> Written | None:
-        """Reads what a run keeps; None if an earlier version made it.
-
-        Raises:
-            ValueError: If the lock holds something else in its place.
-        """
-        kept = run.lock.get("written")
-        if kept is None:
-            return None
-        spec, overrides = kept.get("spec"), kept.get("overrides")
-        listed = isinstance(overrides, list) and all(type(one) is str for one in overrides)
-        if not isinstance(spec, str | None) or not listed:
-            raise ValueError(f"{run.path / LOCK}: expected `written` to hold a spec and its overrides, got {kept!r}")
-        return cls(spec, tuple(overrides))
 
 
 @dataclass(frozen=True)
@@ -106,30 +64,6 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.path} was {self.before}, now {self.now}"
-
-
-def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
-    """Returns the spec with which a run goes on, its own with what this call changes in it, and the notices of swaps.
-
-    Args:
-        run: The run.
-        spec: This call's spec, without its overrides.
-        overrides: This call's overrides; those of the first call need not be repeated.
-
-    Raises:
-        SpecError: If an override is wrong.
-        ValueError: If the run's lock does not hold its spec as written.
-    """
-    written = Written.read(run)
-    if written is None or written.spec is None or spec.local:
-        return apply(spec, [*(written.overrides if written else ()), *overrides])
-    changed = load_current_spec(run)
-    former = Spec.from_yaml(written.spec, "the spec as it was written")
-    for path, (_, now) in compare_trees((former.tree, spec.tree)):
-        if now is ABSENT:  # its default is to be derived again
-            return apply(spec, [*written.overrides, *overrides])
-        changed = changed.with_value(join(path), now, spec.source.at(path))
-    return apply(changed, overrides)
 
 
 def find_changes(run: Run, planned: Plan) -> list[Change]:

@@ -48,19 +48,18 @@ from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import (
     Change,
-    Written,
     check_steps,
     explain_short,
     find_changes,
     find_data_changes,
     find_type_changes,
-    update_spec,
 )
 from modkit.training.cursor import Cursor
 from modkit.training.freezing import describe_untrained, find_frozen_by_hand, freeze
 from modkit.training.interruption import Stopped
 from modkit.training.schedule import check_trainable, count_steps, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
+from modkit.training.written import Written, update_spec
 
 __all__ = ["execute", "open_before", "train"]
 
@@ -87,7 +86,7 @@ def train(
         overrides: Overrides of the spec, `path=value`.
         steps: Maximum number of steps of every stage.
         resume: Whether to resume an existing run from its last intact checkpoint, or from the start if it has none.
-            What may change in it, and how changes are told, is said in `modkit.training.changes`.
+            How changes are told is said in `modkit.training.written`, what may change in `modkit.training.changes`.
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
         progress: Displays progress.
@@ -120,8 +119,9 @@ def train(
     changed, notices = apply(spec, overrides)
     path = Path(out) if out is not None else Path("runs") / changed.name
     before = open_before(path, locked) if resume else None
+    written = None
     if before:
-        changed, notices = update_spec(before, spec, overrides)
+        changed, notices, written = update_spec(before, spec, overrides)
     changed = choose_engine(changed, again=before is not None)
     for notice in notices:
         _logger.warning("%s", notice)
@@ -131,6 +131,8 @@ def train(
         report = examine(changed, weights=not before.kept) if before else check(changed)
     if before:
         report = replace(report, x=restore_std(report.x, before))
+    else:
+        written = Written.describe(spec, overrides, report.dropped)
 
     def make(site: Site) -> Model:
         model: Model = site.build_model(report.x, report.fields)
@@ -144,7 +146,7 @@ def train(
         make,
         path,
         before,
-        origin={"written": asdict(Written.describe(spec, overrides))},
+        origin={"written": asdict(written)} if written else {},
         steps=steps,
         overwrite=overwrite,
         evaluate=evaluate,
@@ -172,7 +174,7 @@ def execute(
         make: Makes the model.
         path: The run's directory.
         before: The run to resume, or None.
-        origin: What the lock of a new run keeps of where it comes from.
+        origin: What the lock of a new run keeps of where it comes from, or that of one that goes on with its changes.
         begun: The name and content of the checkpoint that a new run begins with.
         steps: Maximum number of steps of every stage.
         overwrite: Whether to replace an existing run.
