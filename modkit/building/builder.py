@@ -93,14 +93,17 @@ class Site:
 
     def make_data(self) -> Data | None:
         """Makes the data set, or returns None if the spec has none."""
+        self._require("data")
         return Factory(self, self.plan.data)() if self.plan.data else None
 
     def make_settings(self) -> Settings:
         """Makes the settings of training."""
+        self._require("train")
         return self._record(self.plan.settings)  # type: ignore[no-any-return]
 
     def make_evaluation(self) -> Evaluation | None:
         """Makes the settings of evaluation, or returns None if the spec has none."""
+        self._require("evaluate")
         return self._record(self.plan.evaluation) if self.plan.evaluation else None
 
     def build_model(self, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None) -> Any:
@@ -176,6 +179,10 @@ class Site:
             return Failed()
         self.built[call.path] = Built(call, value, types)
         return value
+
+    def _require(self, key: str) -> None:
+        if key in self.plan.left:
+            raise ValueError(f"expected a plan with `{key}`, got one that leaves it out; load_run(needs=…) includes it")
 
     def _make(self, call: Call, types: Mapping[str, Any]) -> Any:
         if types.get("cond") and "cond" not in (*call.takes, *KINDS[call.part.kind].optional):

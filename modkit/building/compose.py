@@ -129,7 +129,7 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
     spec = before = _write_out(composed.plan, paths)
     for (path, kind), value in zip(slots, parts.values()):
         spec = spec.with_value(path, convert_part(value, kind, path))
-    site = Site(plan(spec, typed=True), meta=False, weights=False)
+    site = Site(plan(spec, typed=True, leave=composed.plan.left), meta=False, weights=False)
     made: Model = site.build_model(composed.x, composed.fields, composed.cond)
     site.check()
     weights = exchange_weights(model.state_dict(keep_vars=True), made, before, site.plan)
@@ -243,7 +243,7 @@ def _find_thawed(model: Model, spec: Spec) -> list[str]:
     if not frozen:
         return []
     composed = get_composition(model)
-    site = Site(plan(spec, typed=True), meta=True, weights=False)
+    site = Site(plan(spec, typed=True, leave=composed.plan.left), meta=True, weights=False)
     fresh = site.build_model(composed.x, composed.fields, composed.cond)
     site.check()
     trained = {name for name, parameter in fresh.named_parameters() if parameter.requires_grad}

@@ -6,7 +6,7 @@ writes its resolved spec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,8 @@ class Plan:
         evaluation: The settings of evaluation, or None.
         calls: All calls by path.
         entries: The registered parts in use.
+        left: The keys of the spec that were left out. Their parts need not be installed, and have no calls; of the
+            settings of training there is the seed alone.
     """
 
     spec: Spec
@@ -49,11 +51,12 @@ class Plan:
     evaluation: Record | None
     calls: Mapping[str, Call]
     entries: tuple[Entry, ...]
+    left: frozenset[str] = frozenset()
 
     @property
     def resolved(self) -> Spec:
-        """The spec with all parts and parameters written out."""
-        return Spec(
+        """The spec with all parts and parameters written out; what was left out is as in `spec`."""
+        made = Spec(
             name=self.spec.name,
             data=self.data.to_node() if self.data else None,
             model=self.model.to_node(),
@@ -61,6 +64,7 @@ class Plan:
             evaluate=Node(write_record(self.evaluation)) if self.evaluation else None,
             x=self.spec.x,
         )
+        return replace(made, **{key: getattr(self.spec, key) for key in self.left})
 
     def is_for_several(self) -> bool:
         """Whether the engine of training is for several processes."""
@@ -118,12 +122,13 @@ class Plan:
         return {**made, **renamed, "x": write_types(x, fields)}
 
 
-def plan(spec: Spec, *, typed: bool = False) -> Plan:
+def plan(spec: Spec, *, typed: bool = False, leave: Collection[str] = ()) -> Plan:
     """Checks a spec against the signatures of the parts that it names.
 
     Args:
         spec: The spec.
         typed: Whether the type of a sample is known from elsewhere, so that the spec needs neither `data` nor `x`.
+        leave: Which of `SURROUNDINGS` to leave out, unless the model refers to parts in them.
 
     Raises:
         SpecError: With every problem found.
@@ -131,7 +136,8 @@ def plan(spec: Spec, *, typed: bool = False) -> Plan:
     spec = resolve(spec)
     planner = Planner(spec, get_registry())
     model = planner.plan_part(spec.model, "model", "model", None)
-    data, settings, evaluation = planner.plan_surroundings()
+    left = frozenset(leave).difference(str(split(ref.target)[0]) for ref, _ in planner.refs)
+    data, settings, evaluation = planner.plan_surroundings(left)
     planner.check_refs()
     if (num := len(planner.calls) + len(planner.refs)) > MAX_PARTS:
         planner.report("model", f"got {num} parts with all defaults, expected at most {MAX_PARTS}")
@@ -141,7 +147,7 @@ def plan(spec: Spec, *, typed: bool = False) -> Plan:
         raise SpecError(planner.problems)
     if not isinstance(model, Call):
         raise SpecError(Problem("model", "got a reference, expected a part"))
-    return Plan(spec, data, model, settings, evaluation, planner.calls, tuple(planner.entries.values()))
+    return Plan(spec, data, model, settings, evaluation, planner.calls, tuple(planner.entries.values()), left)
 
 
 def plan_training(planned: Plan, spec: Spec) -> Plan:

@@ -7,7 +7,7 @@ collected, each with its position.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
@@ -57,12 +57,17 @@ class Planner:
         """Adds a problem of a path, written there or `at` a path inside."""
         self.problems.append(Problem(path, message, self.spec.find_position(at or path, key=key), hint))
 
-    def plan_surroundings(self) -> tuple[Call | None, Record, Record | None]:
-        """Plans everything but the model: data, training and evaluation."""
-        spec = self.spec
-        data = self.plan_part(spec.data, "data", "data", None) if spec.data is not None else None
-        settings = self.plan_record(spec.train or Node({}), Settings, "train")
-        evaluation = None if spec.evaluate is None else self.plan_record(spec.evaluate, Evaluation, "evaluate")
+    def plan_surroundings(self, left: Collection[str] = ()) -> tuple[Call | None, Record, Record | None]:
+        """Plans everything but the model, and but for what is left out: data, training and evaluation.
+
+        Where training is left out, its seed remains, from which a model is initialised.
+        """
+        spec, data, evaluation = self.spec, None, None
+        if spec.data is not None and "data" not in left:
+            data = self.plan_part(spec.data, "data", "data", None)
+        settings = self.plan_record(spec.train or Node({}), Settings, "train", ("seed",) if "train" in left else None)
+        if spec.evaluate is not None and "evaluate" not in left:
+            evaluation = self.plan_record(spec.evaluate, Evaluation, "evaluate")
         if isinstance(data, Ref):
             self.report("data", "got a reference, expected a part")
         if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
@@ -91,12 +96,15 @@ class Planner:
         part = self._find(value, kind, path)
         return self._make_call(part, value, path) if part else None
 
-    def plan_record(self, value: Value, type: type[Any], path: str) -> Record:
-        """Plans a group of settings."""
+    def plan_record(self, value: Value, type: type[Any], path: str, names: Collection[str] | None = None) -> Record:
+        """Plans a group of settings: all of them, or those of some names alone."""
         if not isinstance(value, Node):
             self.report(path, f"got {describe(value)}, expected a mapping")
             value = Node({})
         declared = read_signature(type, (), path)
+        if names is not None:
+            declared = {name: declared[name] for name in names}
+            value = Node({name: value[name] for name in names if name in value})
         return Record(type, self._plan_arguments(value, declared, (), path))
 
     def check_refs(self) -> None:

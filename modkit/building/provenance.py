@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,24 +22,28 @@ from modkit.errors import SpecError
 from modkit.parts.registry import Entry
 from modkit.runs.lock import find_drift, read_rows, suggest_install
 from modkit.runs.run import Run
+from modkit.specs.overrides import is_override
+from modkit.specs.spec import SURROUNDINGS
 
-__all__ = ["explain_failure", "find_missing", "suggest_remedies", "verify"]
+__all__ = ["explain_failure", "find_loadable", "find_missing", "suggest_remedies", "verify"]
 
 _logger = logging.getLogger(__name__)
 
 
-def verify(run: Run, *, locked: bool = False) -> None:
-    """Warns once if parts of a run differ from those that it was made with.
+def verify(run: Run, needs: Collection[str] = SURROUNDINGS, *, locked: bool = False) -> None:
+    """Warns once if parts of a run's model, or of what is needed around it, differ from those that it was made with.
 
     Args:
         run: The run.
-        locked: Whether to raise an error instead, also for missing parts or another version of torch.
+        needs: What is needed besides the model, of `SURROUNDINGS`.
+        locked: Whether to raise an error instead, of any part of the run; also for missing parts or another torch.
 
     Raises:
         ValueError: If `locked` and something differs, or if the run's lock is not valid.
     """
     try:
-        entries = [entry for row in read_rows(run.lock) if (entry := _find_loadable(row))]
+        rows = [row for row in read_rows(run.lock) if locked or _is_used(row, needs)]
+        entries = [entry for row in rows if (entry := find_loadable(row))]
     except ValueError as error:
         raise ValueError(f"{run.path / 'modkit.lock'}: {error}") from error
     differences = find_drift(run.lock, entries)
@@ -72,11 +76,12 @@ def explain_failure(run: Run) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        text, paths = str(error), [problem.path for problem in error.problems]
+        text = str(error)
         wanted = [row for row in _find_absent(run) if f"no {row['kind']} is called {row['name']!r}" in text]
         if absent := [suggest_install(row) for row in wanted]:
             raise ValueError(f"{run.path} needs parts that are not installed:\n{_format_list(absent)}") from error
-        if reasons := suggest_remedies(run, paths):
+        paths = [problem.path for problem in error.problems if not is_override(problem.position)]
+        if paths and (reasons := suggest_remedies(run, paths)):
             listed = _format_list([*map(str, error.problems), *reasons])
             raise ValueError(f"{run.path} does not fit the parts that are installed:\n{listed}") from error
         raise
@@ -97,7 +102,7 @@ def suggest_remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = 
 
     reasons = [f"{migration} returned what does not fit" for migration in find_due(run) if meant(migration.path)]
     for row in read_rows(run.lock):
-        entry = _find_loadable(row)
+        entry = find_loadable(row)
         migrated = entry is not None and entry.part.migrate and "at" in row
         if entry and not migrated and ("at" not in row or any(map(meant, row["at"]))) and find_drift(run.lock, [entry]):
             reasons.append(_suggest_remedy(row, entry))
@@ -120,7 +125,7 @@ def _suggest_remedy(row: Mapping[str, Any], entry: Entry) -> str:
     return f"{changed}, which declares no `migrate` for it: pip install {old}, {author}"
 
 
-def _find_loadable(row: Mapping[str, Any]) -> Entry | None:
+def find_loadable(row: Mapping[str, Any]) -> Entry | None:
     """Returns the installed part of a row of a lock, or None if there is none or it cannot be imported."""
     if entry := find_known(row):
         try:
@@ -128,6 +133,11 @@ def _find_loadable(row: Mapping[str, Any]) -> Entry | None:
         except Exception:
             return None
     return entry
+
+
+def _is_used(row: Mapping[str, Any], needs: Collection[str]) -> bool:
+    """Whether a part is in the model or in what is needed around it; of locks without places, every part is."""
+    return not row.get("at") or any(_is_inside(path, root) for path in row["at"] for root in ("model", *needs))
 
 
 def _is_inside(path: str, around: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
@@ -25,12 +25,12 @@ from modkit.nn.trained import mark_trained
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Evaluation
-from modkit.specs.spec import Spec, require_spec
+from modkit.specs.spec import SURROUNDINGS, Spec, require_spec
 from modkit.types import TensorType
 
 __all__ = [
     *("Loaded", "Opened", "build", "build_checked", "load", "load_run", "make_data_refusal", "open_data", "open_run"),
-    "restore_std",
+    *("resolve_run", "restore_std"),
 ]
 
 _logger = logging.getLogger(__name__)
@@ -82,8 +82,9 @@ def load(
 ) -> Model:
     """Loads the model of a run, in eval mode. Inside a stage, the weights are the averaged ones.
 
-    The data are not read, since a run stores the types of its samples. A run made by an older version of a plug-in is
-    migrated, see `modkit.building.migration`. If parts differ from those that the run was made with, one warning is
+    The data are not read, since a run stores the types of its samples. Parts around the model, which only trained or
+    measured it, need not be installed. A run made by an older version of a plug-in is migrated, see
+    `modkit.building.migration`. If parts differ from those that the run was made with, one warning is
     logged. What `check` would refuse to train is logged as a warning, too, once for each run.
 
     Args:
@@ -120,7 +121,7 @@ def load(
         raise ValueError("load expects a model, or overrides and a spec to build one from, got both")
     else:
         run = run if isinstance(run, Run) else Run.open(run)
-        verify(run, locked=locked)
+        verify(run, (), locked=locked)
         made = model
         _load_weights(run, made, load_current(run, checkpoint).weights, f"the {type(model).__name__} given")
     if compile:
@@ -150,6 +151,7 @@ def load_run(
     *,
     spec: Spec | None = None,
     planned: Plan | None = None,
+    needs: Collection[str] = (),
     checkpoint: str | None = None,
     locked: bool = False,
 ) -> Loaded:
@@ -159,6 +161,8 @@ def load_run(
         run: The run, or its directory.
         overrides: See `load`.
         spec: See `load`.
+        needs: What to plan besides the model, of `SURROUNDINGS`: what its site is to make. Parts in the rest need not
+            be installed.
         planned: The plan of the run's spec, if there is one already.
         checkpoint: See `load`.
         locked: See `load`.
@@ -169,10 +173,13 @@ def load_run(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if planned is None:
-        verify(run, locked=locked)
+        verify(run, needs, locked=locked)
     mine = load_current(run, checkpoint)
     with explain_failure(run):
-        site = _make_site(run, overrides, keep_pieces(spec, mine.spec) if spec else mine.spec, planned)
+        if planned is None:
+            chosen = keep_pieces(spec, mine.spec) if spec else mine.spec
+            planned = _plan_run(run, overrides, chosen, mine.spec, needs)
+        site = Site(planned, meta=False, weights=False)
         x, fields = _find_types(run, site, mine.spec)
         model: Model = site.build_model(x, fields)
         site.check()
@@ -183,7 +190,10 @@ def load_run(
 
 
 class Opened(NamedTuple):
-    """The data set of a run, the name of its part, the settings of evaluation, and the site that they are built at."""
+    """The data set of a run, the name of its part, the settings of evaluation, and the site that they are built at.
+
+    There are none where the plan leaves them out.
+    """
 
     data: Data
     name: str
@@ -213,7 +223,8 @@ def open_data(run: Run, site: Site) -> Opened:
         site.check()
         if data is None or call is None:
             raise make_data_refusal(run)
-        made = Opened(data, call.part.name, site.make_evaluation(), site)
+        evaluation = None if "evaluate" in site.plan.left else site.make_evaluation()
+        made = Opened(data, call.part.name, evaluation, site)
         site.check()
     return made
 
@@ -230,8 +241,19 @@ def open_run(run: Run, overrides: Sequence[str] = ()) -> Opened:
         ValueError: If it has none, or a part of the run is missing.
     """
     with explain_failure(run):
-        site = _make_site(run, overrides, load_current_spec(run), None)
+        own = load_current_spec(run)
+        site = Site(_plan_run(run, overrides, own, own, SURROUNDINGS), meta=False, weights=False)
     return open_data(run, site)
+
+
+def resolve_run(run: Run) -> Spec:
+    """Returns a run's spec with all that the parts that are installed now have.
+
+    Raises:
+        ValueError: If a part is missing or does not fit.
+    """
+    with explain_failure(run):
+        return plan(load_current_spec(run)).resolved
 
 
 def restore_std(x: TensorType, run: Run) -> TensorType:
@@ -244,7 +266,7 @@ def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[st
     """Returns the types stored in a run; for older runs and other `data` than its own, they are read from the data."""
     spec, data = site.plan.spec, site.plan.data
     # as the run has it, which may be older than a parameter of the part, or as a spec given in its place means it
-    same = data is not None and own.data in (spec.data, data.to_node())
+    same = spec.data is not None and own.data in (spec.data, data.to_node() if data else None)
     if same and isinstance(run.lock.get("x"), dict):
         spec = spec.with_value("x", run.lock["x"])
     elif spec.data is not None and not (run.exported and spec.data == own.data):
@@ -255,16 +277,19 @@ def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[st
     return read_type(spec), read_fields(spec)
 
 
-def _make_site(run: Run, overrides: Sequence[str], spec: Spec, planned: Plan | None) -> Site:
-    """Makes the site of a run's spec with overrides."""
+def _plan_run(run: Run, overrides: Sequence[str], spec: Spec, own: Spec, needs: Collection[str]) -> Plan:
+    """Plans a run's own spec, or one in its place, with overrides: the model, what is needed around it and has changed.
+
+    The data are needed where the run stores no types.
+    """
     from modkit.specs.overrides import apply
 
-    if planned is None:
-        spec, notices = apply(spec, overrides)
-        for notice in notices:
-            _logger.warning("%s", notice)
-        planned = plan(spec)
-    return Site(planned, meta=False, weights=False)
+    spec, notices = apply(spec, overrides)
+    for notice in notices:
+        _logger.warning("%s", notice)
+    typed = run.exported or isinstance(run.lock.get("x"), dict)
+    changed = [key for key in SURROUNDINGS if getattr(spec, key) != getattr(own, key)]
+    return plan(spec, leave=SURROUNDINGS.difference(needs, changed, () if typed else ("data",)))
 
 
 def _load_weights(run: Run, model: Model, weights: Mapping[str, Tensor], changes: str) -> None:

@@ -80,7 +80,7 @@ def show_latent(run: str, overrides: Sequence[str], view: str | None, **options:
     path = check_ending(options["out"] or opened.samples / f"latent-{view}.png")
     spec = load_current_spec(opened)
     full = [expand(spec, SLOTS, override) for override in overrides]
-    loaded = load_run(opened, full, checkpoint=options["checkpoint"])
+    loaded = load_run(opened, full, needs=("data",), checkpoint=options["checkpoint"])
     space = find_space(loaded.model.eval(), options["name"])
     _VIEWS[view](space, open_data(opened, loaded.site).data, path, options)
     echo(f"{view}: {path}")

@@ -119,7 +119,8 @@ def evaluate_run(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     options = Options(features, metrics, num, k, seed, raw, per_class, precision)
-    loaded = load_run(run, overrides, spec=spec, checkpoint=checkpoint, locked=locked)
+    needs = ("data", "evaluate")
+    loaded = load_run(run, overrides, spec=spec, needs=needs, checkpoint=checkpoint, locked=locked)
     if compile:
         compile_networks(loaded.model)
     named = overrides if spec is None else None

@@ -94,7 +94,7 @@ def rebuild_average(
     wanted = Power(std)
     kept = _list_kept(run, step)
     last = kept[-1]
-    made = load_run(run)
+    made = load_run(run, needs=("data", "train"))
     if made.migrated:
         raise ValueError(f"{run.path}: averages cannot be migrated to the installed versions of its parts")
     stage = store.read(run.find_checkpoint(), ()).state["cursor"]["stage"]

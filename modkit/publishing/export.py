@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -21,21 +21,25 @@ from typing import Any
 
 from torch import Tensor
 
+from modkit.building.builder import Site
 from modkit.building.call import Call
 from modkit.building.compose import get_composition
+from modkit.building.plan import Plan, plan
+from modkit.building.provenance import find_loadable
 from modkit.building.session import Loaded, load_run
-from modkit.errors import join, suggest
+from modkit.errors import join, split, suggest
 from modkit.evaluation.report import read_reports
 from modkit.part import import_target
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 from modkit.publishing.model_card import Drawn, write_model_card
 from modkit.runs.files import hash_data, make_folders, make_temporary_path, sync_folder, sync_tree
+from modkit.runs.lock import read_rows, renew_row
 from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
-from modkit.specs.spec import Spec
+from modkit.specs.spec import SURROUNDINGS, Spec
 from modkit.specs.tree import Path as Place
 from modkit.types import Batch
 
@@ -182,8 +186,9 @@ def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:
     if kept or run.exported:
         return kept
     try:
-        data = made.site.make_data()
-        made.site.check()
+        site = Site(plan(made.plan.spec, leave=SURROUNDINGS - {"data"}), meta=False)
+        data = site.make_data()
+        site.check()
     except (ValueError, OSError):
         return {}
     return data.splits if data else {}
@@ -196,8 +201,17 @@ def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor])
         kept = ("python", "torch", "numpy", "threads", "packages", "commit", "seed", "splits", "data")
         shapes = {key: value.shape for key, value in weights.items()}
         fresh = made.plan.lock(shapes, get_composition(made.model).list_renamed(), made.x, made.fields)
-        lock = {**fresh, **{name: lock[name] for name in kept if name in lock}}
+        rows = [*fresh["parts"], *_list_left(run, made.plan)]
+        lock = {**fresh, **{name: lock[name] for name in kept if name in lock}, "parts": rows}
     return {**lock, "spec": hash_data(text)}
+
+
+def _list_left(run: Run, planned: Plan) -> Iterator[Mapping[str, Any]]:
+    """Lists the rows for the parts that the plan leaves out: of those installed now, or else as the run has them."""
+    for row in read_rows(run.lock):
+        if at := [path for path in row.get("at", ()) if split(path)[0] in planned.left]:
+            entry = find_loadable(row)
+            yield {**(renew_row(row, entry) if entry else row), "at": at}
 
 
 def _add_picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:

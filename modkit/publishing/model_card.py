@@ -18,8 +18,11 @@ from modkit.building.session import Loaded
 from modkit.escapes import escape_controls, escape_markdown, quote_code
 from modkit.evaluation.report import Report
 from modkit.models.model import Model
+from modkit.part import Part
+from modkit.parts.registry import get_registry
 from modkit.runs.lock import format_commit, read_rows
 from modkit.runs.run import Run
+from modkit.specs.node import Node
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import dump
 from modkit.types import Score
@@ -69,21 +72,21 @@ def write_model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: D
 
 def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dict[str, Any]:
     models = [call.part.name for call in made.plan.calls.values() if call.part.kind == "model"]
-    data = made.plan.data
+    data = _name_data(made)
     image = len(made.x.shape) == 3 and made.x.range is not None
     matter: dict[str, Any] = {"library_name": "modkit"}
     if image and sampled:
         matter["pipeline_tag"] = _TASK
     matter["tags"] = list(dict.fromkeys(("modkit", *models)))
     if data:
-        matter["datasets"] = [data.part.name]
+        matter["datasets"] = [data]
     if results := [_make_result(made, report) for report in reports if report.scores]:
         matter["model-index"] = [{"name": made.plan.spec.name, "results": results}]
     return matter
 
 
 def _make_result(made: Loaded, report: Report) -> dict[str, Any]:
-    data = made.plan.data.part.name if made.plan.data else "unknown"
+    data = _name_data(made) or "unknown"
     task: dict[str, Any] = {"type": _TASK, "name": "Image generation"}
     if report.overrides:
         task["name"] += f" with {' '.join(report.overrides)}"
@@ -92,6 +95,21 @@ def _make_result(made: Loaded, report: Report) -> dict[str, Any]:
         for name, s in report.scores.items()
     ]
     return {"task": task, "dataset": {"type": data, "name": data}, "metrics": metrics}
+
+
+def _name_data(made: Loaded) -> str | None:
+    """The name of the data set's part; the one in the spec if the part is not installed."""
+    if (node := made.plan.spec.data) is None:
+        return None
+    part = _find_data(node)
+    return part.name if part else str(node.use)
+
+
+def _find_data(node: Node) -> Part | None:
+    try:
+        return get_registry().find("data", str(node.use))
+    except ValueError:
+        return None
 
 
 def _describe_model(made: Loaded) -> str:
@@ -120,16 +138,17 @@ def _describe_loading(run: Run, refused: bool) -> Iterator[str]:
 
 def _describe_data(run: Run, made: Loaded, splits: Mapping[str, int]) -> Iterator[str]:
     node = Spec.from_yaml(run.spec_text).data
-    if node is None or made.plan.data is None:
+    if node is None:
         return
     yield "## Data\n"
-    part, params = made.plan.data.part, {key: value for key, value in node.params.items() if value is not None}
+    part, params = _find_data(node), {key: value for key, value in node.params.items() if value is not None}
     settings = ", ".join(
         escape_markdown(f"{key} {value}") for key, value in params.items() if not isinstance(value, Mapping)
     )
     counts = ", ".join(f"{count:,} {escape_markdown(split)}" for split, count in splits.items())
     facts = "; ".join(filter(None, (settings, f"{counts} samples" if counts else "", f"one sample is {made.x}")))
-    yield f"`{part.name}` ({part.summary.rstrip('.')}): {facts}.\n"
+    summary = f" ({part.summary.rstrip('.')})" if part else ""
+    yield f"{quote_code(_name_data(made) or '')}{summary}: {facts}.\n"
 
 
 def _describe_scores(reports: Sequence[Report]) -> Iterator[str]:

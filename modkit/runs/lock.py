@@ -41,7 +41,7 @@ from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 
 __all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
-__all__ += ["suggest_install"]
+__all__ += ["renew_row", "suggest_install"]
 
 _FORMAT = 2
 _FORMATS = (1, 2)
@@ -223,6 +223,15 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     if a.get("spec") == b.get("spec") and a.get("model") != b.get("model"):
         differences.append("the model's state-dict keys or shapes differ")
     return differences
+
+
+def renew_row(row: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """Makes the row of an installed part at the places that a lock has for it.
+
+    Raises:
+        ValueError: If the part's target cannot be imported.
+    """
+    return {**_make_row(entry), "at": row["at"]}
 
 
 def suggest_install(row: Mapping[str, Any]) -> str:

@@ -22,8 +22,9 @@ from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
-__all__ = ["apply", "expand", "locate", "require_list", "split_values"]
+__all__ = ["apply", "expand", "is_override", "locate", "require_list", "split_values"]
 
+_FILE = "<override"
 _TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)
 
 
@@ -85,6 +86,11 @@ def _make_problem(spec: Spec, override: _Override) -> Problem:
     )
 
 
+def is_override(position: Position | None) -> bool:
+    """Whether a position is in an override, not in a spec."""
+    return position is not None and position.file.startswith(_FILE)
+
+
 def require_list(texts: Sequence[str], what: str) -> None:
     """Refuses a string in place of a list of strings: its letters would be the items.
 
@@ -119,7 +125,7 @@ def expand(spec: Spec, names: Collection[str], override: str) -> str:
             of this name, apart from those of parts beside it.
     """
     path, equals, value = override.partition("=")
-    first, *rest = _parse_path(override, equals, Position("<override>", 1, 1))
+    first, *rest = _parse_path(override, equals, Position(f"{_FILE}>", 1, 1))
     if first in ("model", "evaluate") or (first == "data" and (spec.data is None or spec.x)):
         return override
     if first not in names:
@@ -158,7 +164,7 @@ def _list_present(spec: Spec, names: Iterable[str]) -> list[str]:
 def _parse(overrides: Sequence[str]) -> Iterator[_Override]:
     problems: list[Problem] = []
     for number, override in enumerate(overrides, 1):
-        file = f"<override {number}>"
+        file = f"{_FILE} {number}>"
         try:
             path, equals, text = override.partition("=")
             parts = _parse_path(override, equals, Position(file, 1, 1))

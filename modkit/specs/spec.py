@@ -18,10 +18,13 @@ from modkit.specs.node import Node, Value, describe, freeze, suggest_place, use
 from modkit.specs.tree import get_value, make_path_error, rebuild, replace_value, walk
 from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weigh
 
-__all__ = ["TOP", "Node", "Spec", "Value", "require_spec", "use"]
+__all__ = ["SURROUNDINGS", "TOP", "Node", "Spec", "Value", "require_spec", "use"]
 
 TOP = ("name", "data", "model", "train", "evaluate", "x")
 """The keys of a spec."""
+
+SURROUNDINGS = frozenset(("data", "train", "evaluate"))
+"""Those that hold the parts around the model."""
 
 _FIT = "modkit.fit(model, data) trains a model composed from objects on tensors, a torch Dataset or a DataLoader"
 

@@ -24,7 +24,7 @@ from modkit.building.checker import Report, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
 from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
 from modkit.building.plan import plan, plan_training
-from modkit.building.provenance import verify
+from modkit.building.provenance import explain_failure, verify
 from modkit.building.session import make_data_refusal, restore_std
 from modkit.engines.local import LocalEngine
 from modkit.engines.processes import choose_engine
@@ -38,6 +38,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import PowerAverage
 from modkit.specs.spec import Spec
+from modkit.training.changes import drop_observers
 from modkit.training.cursor import Cursor
 from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
@@ -97,11 +98,12 @@ def branch(
         raise ValueError(f"branch: {out} already holds a run; name another directory")
     verify(run)
     former = load_current_spec(run)
-    spec, notices = apply(former, overrides)
-    for notice in notices:
-        _logger.warning("%s", notice)
-    spec = choose_engine(spec, again=True)
-    report = examine(spec, weights=False)
+    with explain_failure(run):
+        spec, notices = apply(former, overrides)
+        for notice in notices:
+            _logger.warning("%s", notice)
+        spec = choose_engine(spec, again=True)
+        report = examine(spec, weights=False)
     report.raise_refusals()
     if report.data is None:
         raise make_data_refusal(run)
@@ -112,7 +114,8 @@ def branch(
     for name, fault in faults.items():
         _logger.warning("%s: %s is damaged (%s); the branch begins at %s", run.path, name, fault, path.name)
 
-    frozen = _find_frozen(run, former, report)
+    with explain_failure(run):
+        frozen = _find_frozen(run, former, report)
 
     def make(site: Site) -> Model:
         site.weights = False  # those of pieces of other runs are in the checkpoint, too
@@ -123,7 +126,8 @@ def branch(
 
     try:
         Cursor.read(begun.state["cursor"])
-        _adapt(begun, path, report, make, former, list_revised(run, path.name))
+        with explain_failure(run):
+            _adapt(begun, path, report, make, former, list_revised(run, path.name))
     except (AttributeError, KeyError, TypeError) as error:  # of a state that is not of training
         raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
     if frozen:
@@ -219,7 +223,7 @@ def _find_frozen(run: Run, before: Spec, report: Report) -> list[str]:
     """Finds the parameters that were frozen by hand in a run, which its spec as it was before the changes trains."""
     if not run.lock.get("untrained"):
         return []
-    bare = replace(before, data=None, evaluate=None)
+    bare = replace(drop_observers(before), data=None)
     # a part that no name loads has been replaced, by one without other weights
     planned = plan_training(report.plan, bare) if list_local(before.model) else plan(bare, typed=True)
     site = Site(planned, meta=True, weights=False)
@@ -230,7 +234,7 @@ def _find_frozen(run: Run, before: Spec, report: Report) -> list[str]:
 
 def _read_average(report: Report, before: Spec, cursor: Mapping[str, Any]) -> float | PowerAverage:
     """Reads which average of the weights the former spec has in the stage of a checkpoint."""
-    site = Site(plan_training(report.plan, replace(before, evaluate=None)), meta=False)
+    site = Site(plan_training(report.plan, replace(drop_observers(before), data=None)), meta=False)
     settings = site.make_settings()
     site.check()
     own = settings.stages[cursor["stage"]].ema if settings.stages else None

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modkit.building.difference import compare_trees, format_value
@@ -36,6 +36,7 @@ from modkit.types import TensorType
 __all__ = [
     "Change",
     "check_steps",
+    "drop_observers",
     "explain_short",
     "find_changes",
     "find_data_changes",
@@ -45,6 +46,7 @@ __all__ = [
 _FREE = re.compile(
     r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
 )
+_OBSERVERS = ("loggers", "engine")
 _STEPS = re.compile(r"train\.(?:steps|stages\[(\d+)\]\.steps)")
 
 
@@ -78,12 +80,18 @@ def find_changes(run: Run, planned: Plan) -> list[Change]:
     """
     former = load_current_spec(run)
     if not planned.spec.local:  # parts may have been renamed, or have more parameters by now
-        former = plan(former).resolved
+        former = _write_out(former)
     tree = planned.resolved.tree
     pairs = compare_trees((former.tree, tree))
     changes = [Change(join(strip_parts(tree, path)), *map(format_value, values)) for path, values in pairs]
     _refuse(run, planned, {change: "the same" for change in changes if not _may_change(change.path, planned)})
     return changes
+
+
+def drop_observers(spec: Spec) -> Spec:
+    """Drops what has no part in what a run computes, so that its plug-ins may be gone: evaluation, loggers, engine."""
+    train = spec.train and Node({key: value for key, value in spec.train.items() if key not in _OBSERVERS})
+    return replace(spec, train=train, evaluate=None)
 
 
 def check_steps(
@@ -162,6 +170,16 @@ def find_type_changes(run: Run, x: TensorType, fields: Mapping[str, TensorType])
         return []
     found = compare_trees((Node(then), Node(write_types(x, fields))))
     return [Change(join(path), *map(format_value, values)) for path, values in found if path != ("std",)]
+
+
+def _write_out(former: Spec) -> Spec:
+    """Writes out the spec that a run had; what may be gone by now stays as it was written."""
+    try:
+        return plan(former).resolved
+    except SpecError:
+        made = plan(drop_observers(former)).resolved
+        kept = {key: value for key, value in (former.train or {}).items() if key in _OBSERVERS}
+        return replace(made, train=Node({**(made.train or {}), **kept}), evaluate=former.evaluate)
 
 
 def _refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:

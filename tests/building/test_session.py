@@ -47,6 +47,8 @@ def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
     assert torch.equal(other.network.out.weight, load(run).network.out.weight)
     with pytest.raises(SpecError, match="nonsense"):
         load(run, ["model.sampler=nonsense"])
+    with pytest.raises(SpecError, match="<override 1>:1:1: train.stepps: got an unknown key"):
+        load(run, ["train.stepps=3"])
     message = r"(?s)leave its weights as they are, got model.network.width=9: .*size mismatch"
     with pytest.raises(ValueError, match=message):
         load(run, ["model.network.width=9"])

@@ -200,7 +200,7 @@ def test_samples_are_compared_with_plain_pictures(tmp_path, monkeypatch):
     from modkit.evaluation import evaluate_run as measuring
 
     run = modkit.train(spec(CONDITIONER), tmp_path / "run")
-    loaded, seen = load_run(run), []
+    loaded, seen = load_run(run, needs=("data", "evaluate")), []
     found = open_data(run, loaded.site)
     assert isinstance(found.data, Augmented)
     real = measuring.from_data

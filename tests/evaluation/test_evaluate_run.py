@@ -131,7 +131,7 @@ def test_reconstructions_are_scored_in_the_range_of_the_data(tmp_path):
         run = modkit.train(spec, tmp_path / name)
         psnr = evaluate_run(run, features="pixels", metrics=["reconstruction"], raw=True).scores["PSNR"]
         assert psnr.settings == {"range": bounds, "raw": True}
-        loaded = load_run(run)
+        loaded = load_run(run, needs=("data", "evaluate"))
         data = open_data(run, loaded.site).data
         held = read_samples(data, "test", range(data.splits["test"]), Rng(0))
         y = reconstruct_batch(loaded.model.eval(), held).detach().clamp(*bounds)
@@ -317,7 +317,7 @@ class Shifted(Digits):
 
 @pytest.mark.parametrize("data", [Shifted(size=8), Digits(size=8)])
 def test_a_data_set_names_the_features_that_suit_it(run, data):
-    loaded = load_run(run)
+    loaded = load_run(run, needs=("data", "evaluate"))
     found = open_data(run, loaded.site)._replace(data=data, name="elsewhere")
     report = measure_run(run, loaded, found, Options(metrics=["fd"], num=24), LocalEngine("cpu"))
     want = "random-conv:0" if isinstance(data, Shifted) else "classifier:digits"

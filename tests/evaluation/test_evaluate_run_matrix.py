@@ -103,7 +103,7 @@ def test_every_metric_scores_every_family_or_refuses_it(host, runs):
         assert math.isfinite(score.value) and counts <= {24}, name
     assert Report.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["seed"] == 0
-    loaded = load_run(runs(host))
+    loaded = load_run(runs(host), needs=("data", "evaluate"))
     data = open_data(runs(host), loaded.site)
     for metric, reason in reasons.items():
         if reason:

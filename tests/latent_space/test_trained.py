@@ -27,7 +27,7 @@ QUICK = {
 def train(name, scale, folder):
     playing = QUICK[name] if scale == "quick" else Spec.from_yaml((EXAMPLES / f"{name}.yaml").read_text())
     run = modkit.train(playing.with_value("train.device", "cpu"), folder / "run")
-    loaded = load_run(run, ())
+    loaded = load_run(run, needs=("data",))
     return find_space(loaded.model), open_data(run, loaded.site).data
 
 
