@@ -62,13 +62,13 @@ def check(spec: str, overrides: Sequence[str], graph: str | None, as_json: bool)
 def diff(a: str, b: str, as_json: bool) -> None:
     """Show where A and B, each a spec or a run, differ in meaning: defaults count, short forms and order do not."""
     from modkit.building.difference import find_differences
-    from modkit.building.migration import read_spec
+    from modkit.building.session import resolve_run
     from modkit.runs.lock import compare
     from modkit.runs.run import Run
     from modkit.specs.load import load_spec
 
     runs = [Run.open(path) if Path(path).is_dir() else None for path in (a, b)]
-    one, other = (read_spec(run) if run else load_spec(path) for run, path in zip(runs, (a, b)))
+    one, other = (resolve_run(run) if run else load_spec(path) for run, path in zip(runs, (a, b)))
     found = find_differences(one, other)
     made = compare(runs[0].lock, runs[1].lock) if runs[0] and runs[1] else []
     table: list[Rows] = [(("path", a, b), [[row.path, row.a, row.b] for row in found])] if found else []

@@ -18,7 +18,7 @@ from os import PathLike
 
 from modkit.building.call import list_local
 from modkit.building.difference import format_value
-from modkit.building.migration import read_spec
+from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
 from modkit.building.session import open_run
 from modkit.comparison.ranking import Measured, average
@@ -111,7 +111,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
     twice = [str(path) for path, count in Counter(run.path.resolve() for run in found).items() if count > 1]
     if twice:
         raise ValueError(f"compare expects each run once, got {', '.join(twice)} several times")
-    kept = [(run, read_spec(run), read_reports(run.path)) for run in found]
+    kept = [(run, load_current_spec(run), read_reports(run.path)) for run in found]
     entries = []
     for run, spec, reports in kept:
         if local := list_local(spec.tree):

@@ -359,8 +359,13 @@ def _open_resumable(path: Path, locked: bool) -> Run:
     verify(run, locked=locked)
     if (migrations := find_due(run)) and store.list_names(run.checkpoints):
         mine = load_current(run)
-        if has_other_weights(run, mine) or mine.spec != read_spec(run):
+        if has_other_weights(run, mine):
             raise make_refusal(path, "resumed", migrations[0])
+        if mine.spec != read_spec(run):
+            raise ValueError(
+                f"{path} cannot be resumed: {migrations[0]}, changes its spec, though not its weights; go on from its "
+                f"checkpoint in a new run: modkit branch {path} --out DIR"
+            )
     return run
 
 

@@ -1,13 +1,15 @@
 import json
+import re
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 from textwrap import dedent
 from types import ModuleType
 
 import pytest
 import torch
 
-from modkit import Part, Spec, SpecError, build, hookimpl, load, train, use
+from modkit import Part, Spec, SpecError, build, evaluate_run, hookimpl, load, spec_of, train, use
 from modkit.building.migration import Migration, find_due, find_prefixes, load_current_spec, read_spec
 from modkit.building.plan import plan
 from modkit.comparison.entries import collect
@@ -21,7 +23,7 @@ from modkit.specs.node import Node
 from modkit.training.branch import branch
 from modkit.types import Score
 from tests.command import run as run_command
-from tests.play import MLP, spec
+from tests.play import MLP, VAE, spec
 from tests.plugin_factory import PARTS, make_plugin
 from tests.run_folders import contents
 
@@ -45,6 +47,10 @@ MIGRATE = """
         assert version == "1.0" and set(state) == {"inner.weight", "inner.bias"}, (version, set(state))
         params["features"] = params.pop("wide")
         return params, {key.replace("inner", "net"): value for key, value in state.items()}
+
+    def renamed(params, state, version):
+        params["features"] = params.pop("wide")
+        return params, state
 
     def same(params, state, version):
         return params, state
@@ -195,6 +201,9 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
     for attempt in (lambda: load(run), lambda: export(run, tmp_path / "out"), lambda: resume(run)):
         with pytest.raises(ValueError, match=message):
             attempt()
+    with pytest.raises(ValueError, match=message):  # the fault: it named no command
+        branch(run, tmp_path / "out")
+    assert re.search(message, run_command("diff", run.path, run.path, status=2)[1].strip())
     with pytest.raises(ValueError, match=r"made with:\n  encoder acme/thin is missing"):
         load(run, locked=True)
     piece = spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.encoder"), decoder=MLP["decoder"]))
@@ -205,6 +214,66 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
         train(spec(use("autoencoder", **MLP), stepps=1), run.path, resume=True)
     said = run_command("evaluate", run.path, "model.encoder.wide=3", status=2)[1]
     assert "pip install modkit-acme==1.0" in said
+
+
+AROUND = """
+    from modkit.part import Part, hookimpl
+
+    @hookimpl
+    def modkit_parts():
+        return [
+            Part("data", "figures", "modkit.data:Digits", "Digits"{more}),
+            Part("metric", "gap", "modkit.metrics.frechet:FrechetDistance", "A distance"),
+            Part("logger", "table", "modkit.training.csv_file:CSVFile", "A table"),
+        ]
+"""
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory):
+    """A run whose data, metric and logger are a plug-in's, which is not installed, and what it samples."""
+    site = tmp_path_factory.mktemp("around")
+    make_plugin(site, "acme", AROUND.replace("{more}", ""))
+    measured = {"metrics": ["acme/gap"], "features": "pixels", "num": 8}
+    written = spec(VAE, use("acme/figures", size=8), steps=2, loggers=["acme/table"])
+    with installed(site):
+        run = train(replace(written, evaluate=Node(measured)), tmp_path_factory.mktemp("observed") / "run")
+        return run, site, load(run).sample(3, seed=0)
+
+
+def test_a_model_needs_no_plugin_that_only_trained_or_measured_it(observed, tmp_path, caplog):
+    """The fault: a run could not be sampled or exported without the plug-in of a logger that it was trained with."""
+    run, site, samples = observed
+    out = export(run, tmp_path / "out")
+    assert "`acme/figures`: size 8" in (out / "README.md").read_text()
+    assert Spec.from_yaml((out / "spec.yaml").read_text()).train == load_current_spec(run).train
+    for one in (run.path, out):
+        model = load(one)
+        assert torch.equal(model.sample(3, seed=0), samples) and spec_of(model).data.use == "acme/figures"
+        run_command("sample", one, "-n", 1, "--out", tmp_path / "x.png")
+        with pytest.raises(ValueError, match=r"locked to.*:\n(.*\n)*  logger acme/table is missing"):
+            load(one, locked=True)
+    assert caplog.text == ""
+    missing = r"needs parts that are not installed:\n  data acme/figures is missing.*pip install modkit-acme==1.0"
+    with pytest.raises(ValueError, match=missing):
+        evaluate_run(run)
+    assert re.search(missing, run_command("latent", run.path, "--reconstruct", status=2)[1])
+    with installed(site):
+        assert run_command("latent", run.path, "--reconstruct", "-n", 2, "--out", tmp_path / "pairs.png")
+
+
+def test_a_run_goes_on_without_the_plugins_that_watched_it(observed, tmp_path):
+    """The fault: it was refused for the logger that it was trained with, though loggers may change."""
+    _, site, _ = observed
+    with installed(site):
+        watched = replace(spec(VAE, steps=2, loggers=["acme/table"]), evaluate=Node({"metrics": ["acme/gap"]}))
+        run = train(watched, tmp_path / "run", steps=1, evaluate=False)
+    changes = ["train.loggers=[]", "evaluate=null"]
+    assert branch(run, tmp_path / "branch", changes, evaluate=False).finished
+    resumed = train(watched, run.path, overrides=changes, resume=True)
+    ((one, other),) = [revision["changes"] for revision in resumed.revisions]
+    assert (one["path"], one["now"], other["path"], other["now"]) == ("train.loggers", "[]", "evaluate", "absent")
+    assert resumed.finished and load_current_spec(resumed).evaluate is None
 
 
 def test_a_plugin_that_does_not_load_is_no_matter_of_installing(made, tmp_path):
@@ -271,7 +340,7 @@ def test_a_source_that_has_changed_under_one_version(made, plugin, caplog):
 
 
 @pytest.mark.parametrize("shape", [NEW, {**OLD, "layer": "net"}], ids=["parameters", "keys"])
-def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
+def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape, tmp_path):
     with installed(plugin("2.0", shape)):
         message = (
             r"(?s)(unknown key 'wide'|net.weight).*encoder acme/thin came with modkit-acme 1.0, 2.0 is installed, "
@@ -279,6 +348,10 @@ def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
         )
         with pytest.raises(ValueError, match=message):
             load(made[0])
+        if shape is NEW:  # the fault: both told of an unknown key alone
+            with pytest.raises(ValueError, match=message):
+                branch(made[0], tmp_path / "branch")
+            assert re.search(message, run_command("diff", made[0].path, made[0].path, status=2)[1])
         with pytest.raises(ValueError, match=r"(?s)pip install modkit-acme==1.0|got an unknown key 'wide'"):
             resume(made[0])
 
@@ -296,6 +369,38 @@ def test_what_has_changed_without_migrate_says_what_to_do(made, plugin, shape):
 def test_a_migration_that_goes_wrong_is_named(made, plugin, migrate, message):
     with installed(plugin("2.0", NEW, migrate=migrate)), pytest.raises(ValueError, match=message):
         load(made[0])
+
+
+def test_a_wrong_override_is_no_matter_of_a_migration(made, second):
+    """The fault: a typo in an override was said to be what the migration of the part there returned."""
+    with installed(second):
+        for override, message in {
+            "model.encoder=acme/thinn": "no encoder is called 'acme/thinn'",
+            "model.encoder.features=many": "expected int, got 'many'",
+        }.items():
+            with pytest.raises(SpecError, match="^<override 1>:1:.*") as error:
+                load(made[0], [override])
+            assert message in str(error.value) and "migration" not in str(error.value)
+
+
+def test_diff_and_compare_migrate(made, second, plugin, tmp_path):
+    """The fault: they refused runs of an older version for the parameters that `migrate` renames."""
+    run = Run.open(shutil.copytree(made[0].path, tmp_path / "run"))
+    Report({"FD (pixels)": Score(1.0)}, {"fake": 2}, 0).save(run.path)
+    with installed(second):
+        assert [entry.spec.at("model.encoder.features") for entry in collect([run])] == [3]
+        (tmp_path / "now.yaml").write_text(str(load_current_spec(run)))
+        assert run_command("diff", run.path, tmp_path / "now.yaml")[0] == "no difference\n"
+
+
+def test_after_a_migration_of_parameters_alone_a_branch_goes_on(made, plugin, tmp_path):
+    """The fault: the refusal to resume told of states that cannot be migrated, and not of a branch."""
+    run, _ = made
+    with installed(plugin("2.0", {**OLD, "width": "features"}, migrate="renamed")):
+        with pytest.raises(ValueError, match=f"not its weights; go on .* in a new run: modkit branch {run.path} --out"):
+            resume(run)
+        made = branch(run, tmp_path / "branch", step=1)
+        assert made.finished and load_current_spec(made).model["encoder"] == use("acme/thin", features=3)
 
 
 def test_training_cannot_go_on_after_a_migration(made, second):
@@ -356,6 +461,24 @@ def test_what_was_migrated_is_exported_as_it_is_now(made, second, tmp_path):
         there = Run.open(tmp_path / "out")
         assert torch.equal(load(there, locked=True).sample(3, seed=0), samples[run.kept[-1]]) and find_due(there) == ()
         assert all(there.lock[key] == run.lock[key] for key in ("seed", "commit"))
+        assert {row["name"] for row in there.lock["parts"]} == {row["name"] for row in run.lock["parts"]}
+
+
+MOVED = ', migrate="acme_figures:shrink"'
+
+
+def test_parts_around_an_exported_model_are_locked_as_they_were_migrated(observed, tmp_path):
+    make_plugin(tmp_path, "acme", AROUND.replace('"table"', '"list"').replace("{more}", MOVED), version="2.0")
+    (tmp_path / "acme_figures.py").write_text("def shrink(params, state, version):\n    return {'size': 7}, state\n")
+    with installed(tmp_path):
+        there = Run.open(export(observed[0], tmp_path / "out"))
+        rows = {row["name"]: (row["version"], row["at"]) for row in there.lock["parts"] if "acme" in row["name"]}
+        assert rows == {
+            "acme/figures": ("2.0", ["data"]),
+            "acme/gap": ("2.0", ["evaluate.metrics[0]"]),
+            "acme/table": ("1.0", ["train.loggers[0]"]),  # which is gone
+        }
+        assert find_due(there) == () and load_current_spec(there).data == use("acme/figures", size=7)
 
 
 def test_a_lock_of_format_1_loads_and_says_what_to_do(made, first, second, tmp_path):
