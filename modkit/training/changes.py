@@ -29,6 +29,7 @@ from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node
 from modkit.specs.settings import Stage
+from modkit.specs.spec import Spec
 from modkit.specs.tree import strip_parts
 from modkit.training.cursor import Cursor
 from modkit.types import TensorType
