@@ -240,8 +240,10 @@ def _make_features(data: Data, name: str | None) -> Any:
     from modkit.evaluation.extractors import choose_features, make_extractor
     from modkit.evaluation.scoring import prepare_extractor
 
+    if (chosen := name or choose_features(data)) is None:
+        raise ValueError(f"latent expects --features for {data.x}, which have none of their own, got none")
     classes = data.fields["labels"].classes if "labels" in data.fields else None
-    return prepare_extractor(make_extractor(name or choose_features(data), data.x, classes=classes), data)
+    return prepare_extractor(make_extractor(chosen, data.x, classes=classes), data)
 
 
 def _count_some(data: Data) -> int:

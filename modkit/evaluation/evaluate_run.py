@@ -89,7 +89,7 @@ def evaluate_run(
         overrides: Overrides of its spec, for parts without weights: `model.prior.sampler=ddim`.
         spec: A spec in place of the run's, which is necessary if that has local parts, which cannot be loaded by name.
         features: Features or their name; None is what the spec states, or else the data set's, or else a classifier for
-            labelled images and the values themselves for other data.
+            labelled images, none for codes, and the values themselves for other data.
         metrics: Metrics or their names; None is what the spec states, or else those of `OF_MODELS` that apply.
         num: Number of samples on each side; None is what the spec states, or else the size of the test split, up to
             10,000.

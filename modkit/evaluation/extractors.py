@@ -17,15 +17,17 @@ from modkit.types import TensorType
 __all__ = ["choose_features", "find_features", "make_extractor"]
 
 
-def choose_features(data: Data) -> str:
+def choose_features(data: Data) -> str | None:
     """Chooses the features that compare a data set's samples when none are requested.
 
     Returns:
-        The features that the data set names in its optional member `features`; otherwise `classifier`, to be trained on
-        the data, if they are images with a range and labels; otherwise `pixels`.
+        The features that the data set names in its optional member `features`; otherwise None for codes; otherwise
+        `classifier`, to be trained on the data, if they are images with a range and labels; otherwise `pixels`.
     """
     if named := read_extras(data, DataExtras).features:
         return named
+    if data.x.classes is not None:  # the numbers of codes have no distances
+        return None
     labelled = "labels" in data.fields and data.fields["labels"].classes
     return "classifier" if len(data.x.shape) == 3 and data.x.range and labelled else "pixels"
 

@@ -66,6 +66,7 @@ class Feed:
     def list_offers(self, source: Source) -> frozenset[str]:
         """Names the values that a source's samples offer; logits are found by trying the extractor."""
         known = {"truth": source.truth is not None, "factors": bool(source.factors)}
+        known["features"] = self.extractor is not None or source.type.classes is None  # else samples are features
         known["logits"] = self._classifies(source.type)
         return list_offers(source.type, source.fields, model=self.model, **known)
 

@@ -43,7 +43,14 @@ class Measures(NamedTuple):
 
 
 def list_offers(
-    type: TensorType, fields: Collection[str], *, truth: bool, factors: bool, logits: bool, model: Model | None
+    type: TensorType,
+    fields: Collection[str],
+    *,
+    truth: bool,
+    factors: bool,
+    features: bool,
+    logits: bool,
+    model: Model | None,
 ) -> frozenset[str]:
     """Names the values that samples offer to metrics, see `modkit.kinds.Metric`.
 
@@ -52,17 +59,19 @@ def list_offers(
         fields: Names of the samples' fields.
         truth: Whether their true modes are known.
         factors: Whether their factors of variation are known.
+        features: Whether there are features of the samples.
         logits: Whether the features have logits.
         model: The Model that is measured, or None.
     """
-    names = {"features", "points", "batch", "levels"}
-    has = {"images": len(type.shape) > 1, "logits": logits, "labels": "labels" in fields}
+    names, continuous = {"batch", "levels"}, type.classes is None
+    has = {"features": features, "logits": logits, "labels": "labels" in fields}
+    has |= {"points": continuous, "images": continuous and len(type.shape) > 1}
     has |= {"truth": truth, "factors": factors, "range": type.range is not None}
     names |= {name for name, there in has.items() if there}
     if model is not None:
         names |= {"model", "precision"}
         if (coder := model.coder) is not None and {*coder.reads, *coder.inputs} <= set(fields):
-            names |= {"pairs", "feature-pairs"}
+            names |= {"pairs"} | ({"feature-pairs"} if features else set())
             names |= {"codes"} if find_codes(coder) else set()
             names |= {"latents"} if find_continuous(coder) else set()
             names |= {"posterior"} if coder.diagonal else set()
@@ -160,7 +169,11 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
         else False
     )
     extras = read_extras(data, DataExtras)
-    known = {"truth": extras.truth is not None, "logits": logits}
+    features = measures.features is not None or choose_features(data) is not None
+    known = {"truth": extras.truth is not None, "features": features, "logits": logits}
+    if watches and not measures.watched and not features:
+        expected = "expected evaluate.features, or metrics that need none"
+        found["evaluate.watch.metrics"] = f"{expected}, got the default, fd, which compares features; {x} have none"
     for path, metric in metrics.items():
         compared = None if path in measures.watched else model
         offers = {
@@ -219,6 +232,6 @@ def _may_have_logits(features: FeatureExtractor | None, data: Data, x: TensorTyp
                 features = make_extractor(
                     choose_features(data), x, name=type(data).__name__, classes=labels.classes if labels else None
                 )
-        return features is None or has_logits(features, x)
+        return features is not None and has_logits(features, x)
     except Exception:  # a plug-in's features may not run without values
         return True

@@ -180,8 +180,8 @@ class Evaluation:
     """How a model is evaluated at the end of training: the keys of a spec's `evaluate`.
 
     Args:
-        features: Features by which samples are compared. By default a classifier's for labelled images, and the values
-            themselves otherwise.
+        features: Features by which samples are compared. By default a classifier's for labelled images, none for codes,
+            and the values themselves otherwise.
         metrics: The metrics; by default every usual one that fits.
         num: Number of samples on each side; by default the whole test split, up to 10,000.
         precision: What samples are computed in, as in `train`; features and metrics are computed in float32 at least.

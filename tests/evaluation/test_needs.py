@@ -3,6 +3,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -10,6 +11,7 @@ import modkit
 from modkit.cli.app import app
 from modkit.evaluation.extractors import make_extractor
 from modkit.evaluation.needs import has_logits, list_offers
+from modkit.evaluation.report import Report
 from modkit.features.pixels import Pixels
 from modkit.specs.overrides import apply
 from modkit.types import TensorType
@@ -156,16 +158,50 @@ def test_an_extra_that_is_not_installed_is_told_before_a_folder_exists(
     assert os.listdir(tmp_path) == ["tiny.yaml"]
 
 
+@pytest.fixture
+def codes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("codes.npy", np.random.default_rng(0).integers(0, 9, (48, 2, 2)))
+    return {"use": "array", "path": "codes.npy", "classes": 9}
+
+
+MASKED = {"use": "masked", "network": {"use": "transformer", "width": 8, "depth": 1}}
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "path"),
+    [
+        ({"metrics": ["fd"]}, r"metrics\[0\]: FrechetDistance requires features"),
+        ({"metrics": ["sharpness"]}, r"metrics\[0\]: Sharpness requires images"),
+        ({"metrics": ["bound"], "features": "pixels"}, "evaluate.features: .* Pixels expects continuous data"),
+        ({"metrics": ["bound"], "watch": {"every": 1, "num": 8}}, "evaluate.watch.metrics: .* 9 classes have none"),
+    ],
+)
+def test_what_compares_codes_by_features_that_they_do_not_have_is_refused_before_training(codes, evaluate, path):
+    """The fault: check found no problem, and the run was trained to its end."""
+    with pytest.raises(modkit.SpecError, match=path):
+        modkit.check(make_spec(evaluate, MASKED, codes))
+
+
+@pytest.mark.parametrize(("evaluate", "score"), [({}, "NFE"), ({"metrics": ["bound"]}, "ELBO")])
+def test_codes_are_measured_by_what_needs_no_features(codes, evaluate, score):
+    """The fault: pixels were made for them, whatever the metrics, and refused them."""
+    run = modkit.train(make_spec(evaluate, MASKED, codes), "run")
+    scores = Report.read(run.path / "evaluation.json").scores
+    assert score in scores and not any("pixels" in name for name in scores)
+
+
 def test_offers_follow_types_fields_and_features():
     image, vector = TensorType((1, 8, 8), range=(-1, 1)), TensorType((2,))
-    nothing = {"truth": False, "factors": False, "logits": False, "model": None}
+    nothing = {"truth": False, "factors": False, "features": True, "logits": False, "model": None}
     assert list_offers(vector, (), **nothing) == {"features", "points", "batch", "levels"}
     more = {"images", "range", "labels", "truth", "factors", "logits"}
     assert (
-        list_offers(image, ("labels",), truth=True, factors=True, logits=True, model=None)
+        list_offers(image, ("labels",), truth=True, factors=True, features=True, logits=True, model=None)
         - list_offers(vector, (), **nothing)
         == more
     )
+    assert list_offers(TensorType((4, 4), classes=9), (), **{**nothing, "features": False}) == {"batch", "levels"}
     assert not has_logits(Pixels(image), image) and has_logits(make_extractor("classifier:digits", image), image)
 
 
