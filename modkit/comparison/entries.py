@@ -2,7 +2,11 @@
 
 Entries whose data had other content when they were measured differ in more than that, even if their specs are equal.
 
-An entry is labelled `NAME`, or `NAME sampler=heun` if it was evaluated with overrides. If its run was evaluated both
+Reports of what a run no longer is are left out: of a spec before a change, or of a checkpoint that is no longer the
+last or the best, unless it was asked for by its name.
+
+An entry is labelled `NAME`, or `NAME sampler=heun` if it was evaluated with overrides, and `NAME checkpoint=best` if a
+checkpoint or precision was asked for. If its run was evaluated both
 without and with overrides, as in a sweep over samplers, the entry without is the base of the others, and its label has
 its own values of what they override: `NAME (base: sampler=ddim)`. Equal labels are extended by the name of the run's
 directory and, if they are still equal, by its path.
@@ -10,6 +14,7 @@ directory and, if they are still equal, by its path.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +29,7 @@ from modkit.building.session import open_run
 from modkit.comparison.ranking import Measured, average
 from modkit.comparison.references import name_references
 from modkit.errors import SpecError, split
-from modkit.evaluation.report import Report, read_reports
+from modkit.evaluation.report import Report, is_of_spec, read_reports
 from modkit.kinds import Data
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
@@ -33,6 +38,8 @@ from modkit.specs.spec import Spec
 from modkit.types import Score
 
 __all__ = ["Entry", "System", "collect", "group"]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,11 @@ class System:
 def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
     """Collects the entries of runs in their order: the report of each run, then its reports with overrides.
 
+    Reports of what a run no longer is are left out; a warning names them.
+
     Raises:
-        ValueError: If there is no run, or if a run is given twice, has local parts, no report or a damaged one.
+        ValueError: If there is no run, or if a run is given twice, has local parts, no report of what it is now, or a
+            damaged report.
     """
     if not runs:
         raise ValueError("compare expects at least one run, got none")
@@ -113,15 +123,21 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
         raise ValueError(f"compare expects each run once, got {', '.join(twice)} several times")
     kept = [(run, load_current_spec(run), read_reports(run.path)) for run in found]
     entries = []
-    for run, spec, reports in kept:
+    for run, spec, every in kept:
         if local := list_local(spec.tree):
             raise ValueError(
                 f"compare expects runs whose models it can load by name, to draw samples of them, got {run.path} with "
                 f"local parts: {', '.join(local)}; its scores are in the reports in its directory"
             )
+        reasons = [_explain_outdated(run, report) for report in every]
+        reports = [report for report, reason in zip(every, reasons) if reason is None]
+        left = [f"{report.title} ({reason})" for report, reason in zip(every, reasons) if reason]
         if not reports:
+            had = f" with {', '.join(left)}" if left else ""
             hint = f"evaluate it with: modkit evaluate {run.path}"
-            raise ValueError(f"compare expects runs that were evaluated, got {run.path}; {hint}")
+            raise ValueError(f"compare expects runs that were evaluated, got {run.path}{had}; {hint}")
+        for words in left:
+            _logger.warning("%s: left out %s", run.path, words)
         opened: dict[Value, Data] = {}
         for report in reports:
             changed = apply(spec, report.overrides)[0]
@@ -134,13 +150,14 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
 
 def group(entries: Sequence[Entry]) -> list[System]:
     """Groups entries into systems and labels both."""
-    groups: dict[tuple[Node, str], list[Entry]] = {}
+    groups: dict[tuple[Node, str, tuple[str, ...]], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault((_drop_name_and_seed(entry.spec), entry.data_key), []).append(entry)
+        same = (_drop_name_and_seed(entry.spec), entry.data_key, entry.report.choices)
+        groups.setdefault(same, []).append(entry)
     made: list[list[Entry]] = []
-    for same in groups.values():
-        distinct = len({entry.seed for entry in same}) == len(same)
-        made += [same] if distinct else [[entry] for entry in same]
+    for members in groups.values():
+        distinct = len({entry.seed for entry in members}) == len(members)
+        made += [members] if distinct else [[entry] for entry in members]
     several = [entry for members in made if len(members) > 1 for entry in members]
     bases = [_describe_base(members, entries) for members in made]
     labels = iter(_choose_labels([*map(_list_labels, made, bases), *(_list_labels([one], "")[1:] for one in several)]))
@@ -149,6 +166,20 @@ def group(entries: Sequence[Entry]) -> list[System]:
         labelled = [replace(entry, label=next(labels) if len(members) > 1 else name) for entry in members]
         systems.append(System(name, tuple(labelled)))
     return systems
+
+
+def _explain_outdated(run: Run, report: Report) -> str | None:
+    """Explains why a report is not of what a run is now; None if it is, or does not name what it is of."""
+    if not is_of_spec(report, run):
+        return "the run's spec has changed since"
+    asked = report.settings.get("checkpoint")
+    if report.checkpoint is None or run.exported or asked not in (None, "best"):
+        return None
+    try:
+        now = run.find_checkpoint_name(asked)
+    except ValueError as error:
+        return str(error)
+    return None if report.checkpoint == now else f"the {asked or 'last'} checkpoint is {now} now"
 
 
 def _count_parts(value: object) -> int:
@@ -195,8 +226,9 @@ def _list_labels(members: Sequence[Entry], base: str) -> list[str]:
     """
     first, paths = members[0], [entry.run.path for entry in members]
     changes = [override.partition("=")[::2] for override in first.report.overrides]
-    short = " ".join([first.spec.name, *(f"{_shorten(first, path)}={value}" for path, value in changes)])
-    full = " ".join([first.spec.name, *first.report.overrides])
+    asked = first.report.choices
+    short = " ".join([first.spec.name, *(f"{_shorten(first, path)}={value}" for path, value in changes), *asked])
+    full = " ".join([first.spec.name, *first.report.overrides, *asked])
     names = ", ".join(path.resolve().name for path in paths)
     more = f"; {base}" if base else ""
     whole = f"{full} ({', '.join(map(str, paths))}{more})"

@@ -125,8 +125,10 @@ def evaluate_run(
         compile_networks(loaded.model)
     named = overrides if spec is None else None
     with open_engine(device) as engine:
-        report = measure_run(run, loaded, open_data(run, loaded.site), options, engine, named=named)
-    settings = _describe({**vars(options), "checkpoint": checkpoint, "compile": compile})
+        found = open_data(run, loaded.site)
+        report = measure_run(run, loaded, found, options, engine, named=named)
+    other = None if precision == _get_precision(found) else precision
+    settings = _describe({**vars(options), "precision": other, "checkpoint": checkpoint, "compile": compile})
     return replace(report, overrides=tuple(overrides), settings=settings)
 
 
@@ -160,7 +162,7 @@ def measure_run(
         raise ValueError(f"evaluate expects data with labels for scores per class, got the fields: {known}")
     key, found = found.data.key, found._replace(data=find_plain(found.data))
     model = loaded.model.to(where).eval()
-    precision = options.precision or (found.evaluation.precision if found.evaluation else "float32")
+    precision = options.precision or _get_precision(found)
     check_precision(precision, where, model)
     feed = Feed(_make_features(found, options.features), model, raw=options.raw, device=where)
     sources = _make_sources(found, model, options, precision)
@@ -196,6 +198,11 @@ def measure_run(
             scores["training steps/s"] = speed
     origin: dict[str, Any] = {"checkpoint": loaded.checkpoint, "spec": hash_data(run.spec_text), "data": key}
     return replace(report, scores=scores, notes=(*report.notes, *notes), **origin).drop_undefined()
+
+
+def _get_precision(found: Opened) -> Precision:
+    """Returns the precision that the spec states for samples that are measured."""
+    return found.evaluation.precision if found.evaluation else "float32"
 
 
 def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Reports: the scores of one evaluation with everything they depend on, and the JSON files in which runs store them.
 
     RUN/evaluation.json             the model of the run's spec
-    RUN/evaluations/CHANGES.json    the model with overrides (`model.prior.sampler=ddim`)
+    RUN/evaluations/CHANGES.json    the model with overrides (`model.prior.sampler=ddim`), of a checkpoint that was
+                                    asked for (`checkpoint=step-00000500`), in another precision (`precision=bf16`)
 
-A file is replaced as a whole, so a reader never finds an incomplete report.
+A file is replaced as a whole, so a reader never finds an incomplete report. A new report of the same model, measured in
+the same way, keeps the scores of other metrics; the scores that any other replaces are named in a warning.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,9 +23,11 @@ from modkit.runs.files import hash_data, make_own_folder, make_safe_name, read_r
 from modkit.runs.run import Run
 from modkit.types import Score
 
-__all__ = ["Report", "find_report", "format_options", "locate_report", "read_reports"]
+__all__ = ["Report", "find_report", "format_options", "is_of_spec", "locate_report", "read_reports"]
 
+_logger = logging.getLogger(__name__)
 _FORMAT = 1
+_KEPT = "measured earlier, in the same way: "  # how a note of scores that were kept begins
 _LONGEST = 200
 _LARGEST = 2**26  # bytes of a report; a usual one has thousands
 
@@ -60,6 +65,17 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     spec: str | None = None
     data: str | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What was asked for in place of the last checkpoint and the run's precision: `checkpoint=best`."""
+        return tuple(f"{name}={self.settings[name]}" for name in ("checkpoint", "precision") if name in self.settings)
+
+    @property
+    def title(self) -> str:
+        """What a message calls it: `the report of step-00000500 with model.sampler=ddim`."""
+        changes = " ".join((*self.overrides, *self.choices))
+        return f"the report of {self.checkpoint or 'no checkpoint'}{changes and f' with {changes}'}"
 
     def describe(self) -> Iterator[Block]:
         """Describes the report: a table of its scores with its floor, its counts and notes."""
@@ -132,15 +148,19 @@ class Report:
         return cls.from_json(read_regular(path, _LARGEST))
 
     def save(self, run: Path) -> Path:
-        """Writes the report into a run's directory; it replaces a report with the same overrides.
+        """Writes the report into a run's directory, in place of one with the same overrides, checkpoint and precision.
+
+        Scores of other metrics that were measured of the same model in the same way are kept. A warning tells what is
+        replaced otherwise.
 
         Raises:
             ValueError: If the folder of reports is a link.
         """
-        path = locate_report(run, self.overrides)
+        checkpoint = self.checkpoint if "checkpoint" in self.settings else None
+        path = locate_report(run, self.overrides, checkpoint=checkpoint, precision=self.settings.get("precision"))
         if path.parent != run:
             make_own_folder(path.parent)
-        replace_file(path, self.to_json().encode())
+        replace_file(path, _keep_others(path, self).to_json().encode())
         return path
 
 
@@ -159,11 +179,32 @@ def format_options(settings: Mapping[str, Any]) -> list[str]:
     return options
 
 
-def locate_report(run: Path, overrides: Sequence[str] = ()) -> Path:
-    """Returns the path of a run's report for its model with `overrides`."""
-    if not overrides:
+def locate_report(
+    run: Path, overrides: Sequence[str] = (), *, checkpoint: str | None = None, precision: str | None = None
+) -> Path:
+    """Returns the path of a run's report for its model with `overrides`.
+
+    Args:
+        run: The run's directory.
+        overrides: The overrides.
+        checkpoint: Name of the checkpoint if one was asked for, else None.
+        precision: The precision if another than the run's was asked for, else None.
+
+    Examples:
+        >>> locate_report(Path("runs/a"), ["model.sampler=ddim"], precision="bf16").as_posix()
+        'runs/a/evaluations/model.sampler=ddim,precision=bf16.json'
+    """
+    asked = {"checkpoint": checkpoint, "precision": precision}
+    changes = [*overrides, *(f"{name}={value}" for name, value in asked.items() if value is not None)]
+    if not changes:
         return run / "evaluation.json"
-    return run / "evaluations" / f"{make_safe_name(','.join(overrides), _LONGEST)}.json"
+    return run / "evaluations" / f"{make_safe_name(','.join(changes), _LONGEST)}.json"
+
+
+def is_of_spec(report: Report, run: Run) -> bool:
+    """Whether a report is of a run's present spec, rather than of one before a revision."""
+    # that of an earlier version has no hash; a run without revisions has had one spec alone, an export has another's
+    return run.exported or report.spec == hash_data(run.spec_text) or (report.spec is None and not run.revisions)
 
 
 def find_report(run: Run, overrides: Sequence[str] = (), *, checkpoint: str | None = None) -> Report | None:
@@ -180,14 +221,10 @@ def find_report(run: Run, overrides: Sequence[str] = (), *, checkpoint: str | No
     Raises:
         ValueError: If the file is damaged; the message names it.
     """
-    path = locate_report(run.path, overrides)
-    if not path.exists():
-        return None
-    report = _read(path)
-    # that of an earlier version has no hash; a run without revisions has had one spec alone, an export has another's
-    same = run.exported or report.spec == hash_data(run.spec_text) or (report.spec is None and not run.revisions)
     last = checkpoint or next(reversed(run.kept), None)
-    return report if same and report.checkpoint == last else None
+    paths = [locate_report(run.path, overrides, checkpoint=name) for name in dict.fromkeys((None, last))]
+    reports = (_read(path) for path in paths if path.exists())
+    return next((one for one in reports if is_of_spec(one, run) and one.checkpoint == last), None)
 
 
 def read_reports(run: Path) -> list[Report]:
@@ -206,6 +243,42 @@ def _read(path: Path) -> Report:
         return Report.read(path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _keep_others(path: Path, report: Report) -> Report:
+    """Adds scores of other metrics from the report at a path, if it is of the same model, measured in the same way.
+
+    A warning tells which scores are lost otherwise.
+    """
+    try:
+        former = Report.read(path)
+    except (OSError, ValueError):  # there is none, or nothing that could be kept
+        return report
+    if not former.scores:
+        return report
+    ways = [_describe_way(one) for one in (former, report)]
+    if other := [name for name in ways[0] if ways[0][name] != ways[1][name]]:
+        said = f"{path} was {former.title}, seed {former.seed}: {', '.join(former.scores)}"
+        _logger.warning("%s; it is replaced by one with other %s", said, ", ".join(other))
+        return report
+    kept = [name for name in former.scores if name not in report.scores]
+    if not kept:
+        return report
+    notes = [note for note in former.notes if not note.startswith(_KEPT)]
+    return replace(
+        report,
+        scores={**former.scores, **report.scores},
+        counts={**former.counts, **report.counts},
+        floor={**former.floor, **report.floor},
+        notes=tuple(dict.fromkeys([*notes, *report.notes, f"{_KEPT}{', '.join(kept)}"])),
+    )
+
+
+def _describe_way(report: Report) -> dict[str, Any]:
+    """Describes what was measured and how, but for the metrics."""
+    settings = {name: value for name, value in report.settings.items() if name not in ("metrics", "seed")}
+    fixed = {name: getattr(report, name) for name in ("checkpoint", "spec", "data", "seed")}
+    return {**fixed, "options": settings}
 
 
 def _check_plain(report: Report) -> None:

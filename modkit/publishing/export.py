@@ -11,6 +11,7 @@ The folder is a run: `modkit.load`, `sample`, `evaluate`, `compare` and `use: ru
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ from modkit.building.plan import Plan, plan
 from modkit.building.provenance import find_loadable
 from modkit.building.session import Loaded, load_run
 from modkit.errors import join, split, suggest
-from modkit.evaluation.report import read_reports
+from modkit.evaluation.report import Report, is_of_spec, read_reports
 from modkit.part import import_target
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
@@ -45,6 +46,7 @@ from modkit.types import Batch
 
 __all__ = ["export", "export_loaded"]
 
+_logger = logging.getLogger(__name__)
 _NUM = 16  # samples to draw if the run has no picture
 
 
@@ -138,9 +140,7 @@ def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change:
     text = _make_portable(made, change).to_yaml()
     weights = model.state_dict()
     exported = Run.export(out, text, {**_make_lock(run, made, text, weights), **origin}, name, weights)
-    reports = [report for report in read_reports(run.path) if report.checkpoint == name]
-    for report in reports:
-        report.save(out)
+    reports = _add_reports(run, out, name)
     drawn = _add_picture(run, made, exported, name)
     (out / "README.md").write_text(
         write_model_card(exported, made, reports, drawn, _count_samples(run, made)), encoding="utf-8"
@@ -212,6 +212,18 @@ def _list_left(run: Run, planned: Plan) -> Iterator[Mapping[str, Any]]:
         if at := [path for path in row.get("at", ()) if split(path)[0] in planned.left]:
             entry = find_loadable(row)
             yield {**(renew_row(row, entry) if entry else row), "at": at}
+
+
+def _add_reports(run: Run, out: Path, name: str) -> list[Report]:
+    """Adds a run's reports of a checkpoint to an exported run; a warning names those of another spec."""
+    kept = []
+    for report in read_reports(run.path):
+        if report.checkpoint == name and is_of_spec(report, run):
+            report.save(out)
+            kept.append(report)
+        elif report.checkpoint == name:
+            _logger.warning("%s: %s is left out: the run's spec has changed since", run.path, report.title)
+    return kept
 
 
 def _add_picture(run: Run, made: Loaded, exported: Run, name: str) -> Drawn:

@@ -88,8 +88,8 @@ def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -
 def _make_result(made: Loaded, report: Report) -> dict[str, Any]:
     data = _name_data(made) or "unknown"
     task: dict[str, Any] = {"type": _TASK, "name": "Image generation"}
-    if report.overrides:
-        task["name"] += f" with {' '.join(report.overrides)}"
+    if changes := _list_changes(report):
+        task["name"] += f" with {' '.join(changes)}"
     metrics = [
         {"type": re.sub(r"[^a-z0-9]+", "-", name.partition("(")[0].lower()).strip("-"), "name": name, "value": s.value}
         for name, s in report.scores.items()
@@ -110,6 +110,11 @@ def _find_data(node: Node) -> Part | None:
         return get_registry().find("data", str(node.use))
     except ValueError:
         return None
+
+
+def _list_changes(report: Report) -> list[str]:
+    """Lists what was measured otherwise than the exported model by its spec; it has one checkpoint alone."""
+    return [*report.overrides, *(choice for choice in report.choices if not choice.startswith("checkpoint="))]
 
 
 def _describe_model(made: Loaded) -> str:
@@ -156,8 +161,8 @@ def _describe_scores(reports: Sequence[Report]) -> Iterator[str]:
     if not reports:
         yield "None yet; `modkit evaluate .` measures them.\n"
     for report in reports:
-        if report.overrides:
-            yield f"With {quote_code(' '.join(report.overrides))}:\n"
+        if changes := _list_changes(report):
+            yield f"With {quote_code(' '.join(changes))}:\n"
         floor = ["held-out data"] if report.floor else []
         yield from _make_table(["score", "value", "± standard error", *floor, "better"], _make_score_rows(report))
         counts = ", ".join(f"{count:,} {escape_markdown(name)}" for name, count in report.counts.items())

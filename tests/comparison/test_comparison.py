@@ -22,6 +22,7 @@ import modkit
 from modkit import Spec
 from modkit.comparison import compare
 from modkit.evaluation.report import Report
+from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.types import Score
 from tests.refusals import check_refusal
@@ -36,6 +37,7 @@ GAN = f"model: {{use: gan, z_dim: 4, generator: {MLP}, discriminator: {MLP}}}\n"
 AE = f"{{encoder: {MLP}, bottleneck: {{use: gaussian, channels: 2}}, decoder: {MLP}}}"
 DENOISER = f"{{use: diffusion, network: {MLP}, sampler: {{use: ddim, steps: 2}}}}"
 LDM = f"model: {{use: latent, autoencoder: {AE}, prior: {DENOISER}}}\n"
+LAST = "step-00000004"  # of two stages
 COUNTS = {"real": 100, "fake": 100}
 CPU = {"device": "cpu", "threads": 1, "batch size": 64}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -46,7 +48,7 @@ def trained(path, name, model, seed=0):
     return modkit.train(Spec.from_yaml(text), path)
 
 
-def report(fd, coverage, speed, *, counts=COUNTS, overrides=(), notes=(), **more):
+def report(fd, coverage, speed, *, counts=COUNTS, overrides=(), notes=(), checkpoint="step-00000002", **more):
     scores = {
         "FD (pixels)": Score(fd, 0.1, "lower", counts, settings={"groups": 10}),
         "coverage (pixels)": Score(coverage, 0.02, "higher", counts, settings={"k": 5}),
@@ -56,7 +58,7 @@ def report(fd, coverage, speed, *, counts=COUNTS, overrides=(), notes=(), **more
     }
     floor = {"FD (pixels)": Score(0.5, 0.05, "lower", counts, settings={"groups": 10})}
     settings = {"num": 50, "features": "pixels", "metrics": ["fd", "cost"], "raw": True}
-    return Report(scores, counts, 0, notes, floor, overrides, "step-00000002", settings)
+    return Report(scores, counts, 0, notes, floor, overrides, checkpoint, settings)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +73,10 @@ def runs(tmp_path_factory):
     }
     report(9.0, 0.5, 2000.0).save(made["vae"].path)
     report(3.0, 0.7, 1000.0, notes=("a note </dd><script>alert(2)</script>",)).save(made["gan"].path)
-    report(1.0, 0.8, 30.0).save(made["ldm-0"].path)
-    report(2.0, 0.9, 40.0).save(made["ldm-1"].path)
-    other = report(0.2, 0.1, 20.0, counts={"real": 50, "fake": 50}, overrides=("model.prior.sampler=heun",))
-    other.save(made["ldm-0"].path)
+    report(1.0, 0.8, 30.0, checkpoint=LAST).save(made["ldm-0"].path)
+    report(2.0, 0.9, 40.0, checkpoint=LAST).save(made["ldm-1"].path)
+    few, heun = {"real": 50, "fake": 50}, ("model.prior.sampler=heun",)
+    report(0.2, 0.1, 20.0, counts=few, overrides=heun, checkpoint=LAST).save(made["ldm-0"].path)
     return made
 
 
@@ -200,7 +202,7 @@ def test_commands_name_the_run_and_what_was_measured(found, runs):
     assert train == f"modkit train {path}/spec.yaml --out {path}-again"
     assert measure == (
         f"modkit evaluate {path} model.prior.sampler=heun --seed 0 -n 50 --features pixels --metrics fd,cost --raw "
-        "--checkpoint step-00000002"
+        f"--checkpoint {LAST}"
     )
 
 
@@ -210,6 +212,42 @@ def test_again_is_the_same(runs, tmp_path):
     again = compare([str(runs["vae"].path)], tmp_path / "page.html")
     assert (again.data.read_bytes(), again.page.read_bytes()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.json"]
+
+
+def test_what_a_run_no_longer_is_is_left_out_and_named(tmp_path, caplog):
+    """The fault: scores of the sampler before a change of the spec were labelled with that after it."""
+    spec = Spec.from_yaml(f"name: ldm\n{DIGITS}{LDM}{TRAIN.format(seed=0)}")
+    run = modkit.train(spec, tmp_path / "run")
+    old, now = (hash_data(text) for text in (run.spec_text, _change(spec, run).spec_text))
+    overrides = ("model.prior.sampler.steps=3",)
+    replace(report(1.0, 0.5, 9.0, checkpoint=LAST), spec=old).save(run.path)
+    message = f"got {run.path} with the report of {LAST} .the run's spec has changed since.; evaluate it"
+    check_refusal(message, compare, [run.path], tmp_path / "page.html")
+    replace(report(1.0, 0.5, 9.0, checkpoint="step-00000003", overrides=overrides), spec=now).save(run.path)
+    asked = {"checkpoint": "step-00000003"}
+    replace(report(1.0, 0.5, 9.0, checkpoint=asked["checkpoint"]), spec=now, settings=asked).save(run.path)
+    caplog.clear()
+    assert compare([run.path], tmp_path / "page.html").entries == ("ldm checkpoint=step-00000003",)
+    assert caplog.messages == [
+        f"{run.path}: left out the report of {LAST} (the run's spec has changed since)",
+        f"{run.path}: left out the report of step-00000003 with {overrides[0]} (the last checkpoint is {LAST} now)",
+    ]
+
+
+def _change(spec, run):
+    """Resumes a finished run with other steps of its sampler."""
+    return modkit.train(spec, run.path, overrides=["model.prior.sampler.steps=1"], resume=True)
+
+
+def test_another_checkpoint_and_precision_are_systems_of_their_own(tmp_path):
+    """The fault: equal labels, or a mean over what was measured in another precision."""
+    paths = [trained(tmp_path / str(seed), "vae", VAE, seed).path for seed in (0, 1)]
+    for path in paths:
+        for settings in ({}, {"checkpoint": "step-00000002"}, {"precision": "bf16"}):
+            replace(report(1.0, 0.5, 9.0), settings=settings).save(path)
+    found = json.loads(compare(paths, tmp_path / "page.html").data.read_bytes())["systems"]
+    assert [one["label"] for one in found] == ["vae", "vae checkpoint=step-00000002", "vae precision=bf16"]
+    assert [len(one["entries"]) for one in found] == [2, 2, 2]
 
 
 def test_equal_names_get_their_directories(runs, tmp_path):
@@ -223,7 +261,7 @@ def test_the_base_of_a_sweep_has_its_own_values(runs, tmp_path):
     """The fault: of `ldm` and `ldm sampler=heun` nobody saw which sampler the first had."""
     shutil.copytree(runs["ldm-1"].path, tmp_path / "a")
     for overrides in (("model.prior.sampler.steps=3",), ("model.prior.sampler=heun", "model.prior.sampler.churn=0.5")):
-        report(1.0, 0.5, 9.0, overrides=overrides).save(tmp_path / "a")
+        report(1.0, 0.5, 9.0, overrides=overrides, checkpoint=LAST).save(tmp_path / "a")
     found = compare([tmp_path / "a"], tmp_path / "page.html").entries
     assert set(found) == {
         "ldm (base: sampler=ddim sampler.steps=2)",  # ddim has no churn
@@ -315,6 +353,7 @@ def test_scores_that_no_system_has_together_are_not_plotted(runs, tmp_path):
     """The fault: an empty plot with invented axes."""
     for name, score in (("vae", "FD (pixels)"), ("gan", "coverage (pixels)")):
         shutil.copytree(runs[name].path, tmp_path / name)
+        (tmp_path / name / "evaluation.json").unlink()
         found = report(1.0, 0.5, 9.0)
         replace(found, scores={score: found.scores[score]}).save(tmp_path / name)
     text = compare([tmp_path / "vae", tmp_path / "gan"], tmp_path / "page.html").page.read_text()

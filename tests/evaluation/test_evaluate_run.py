@@ -351,7 +351,9 @@ def test_scores_state_the_precision_of_samples_and_metrics_are_computed_in_float
         app, ["evaluate", str(run.path), "-n", "32", "--metrics", "fd", "--features", "pixels", "--precision", "bf16"]
     )
     assert said.exit_code == 0, said.output
-    assert Report.read(run.path / "evaluation.json").scores[name] == narrow.scores[name]
+    file = run.path / "evaluations" / "precision=bf16.json"
+    assert Report.read(file).scores[name] == narrow.scores[name] and not narrow.settings.keys() & {"checkpoint"}
+    assert "precision" not in evaluate_run(run, **given, precision="float32").settings  # which is the run's own
     again = modkit.evaluate(
         real=torch.zeros(32, 1, 8, 8), fake=modkit.load(run), features="pixels", metrics=["fd"], precision="bf16"
     )

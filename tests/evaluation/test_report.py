@@ -26,6 +26,11 @@ def test_every_choice_of_overrides_has_a_file_of_its_own(tmp_path):
     paths = [locate_report(tmp_path, choice) for choice in choices]
     assert len(set(paths)) == len(choices) and paths[0] == tmp_path / "evaluation.json"
     assert paths[1] == tmp_path / "evaluations" / "model.sampler=ddim.json"
+    named = [locate_report(tmp_path, precision="bf16"), locate_report(tmp_path, checkpoint="step-2")]
+    both = locate_report(tmp_path, ["a=1"], checkpoint="step-2", precision="bf16")
+    assert [path.name for path in (*named, both)] == [
+        "precision=bf16.json", "checkpoint=step-2.json", "a=1,checkpoint=step-2,precision=bf16.json"
+    ]  # fmt: skip
     assert max(len(path.name) for path in paths) < 255
 
 
@@ -37,6 +42,51 @@ def test_what_is_saved_is_read_back_in_order(tmp_path):
     (tmp_path / "evaluation.json").write_text("{")
     check_refusal("evaluation.json: Report.from_json expects", read_reports, tmp_path)
     assert read_reports(Path(tmp_path / "nothing")) == []
+
+
+def test_scores_of_other_metrics_of_the_same_model_are_kept(tmp_path, caplog):
+    """The fault: an evaluation by one metric silently replaced the scores of all others."""
+    kd = {"KD (pixels)": Score(0.5, None, "lower")}
+    first = replace(REPORT, floor={"FD (pixels)": Score(0.1)}, notes=("few",), checkpoint="step-2", spec="a")
+    second = replace(first, scores=kd, floor={}, notes=("far",), counts={"fake": 9}, settings={"metrics": ["kd"]})
+    for report in (first, second):
+        path = report.save(tmp_path)
+    found = Report.read(path)
+    assert list(found.scores.items()) == [*first.scores.items(), *kd.items()] and found.floor == first.floor
+    assert found.counts == first.counts and found.settings == second.settings
+    assert found.notes == ("few", "far", "measured earlier, in the same way: FD (pixels)")
+    first.save(tmp_path)
+    found = Report.read(path)
+    assert found.notes == ("few", "far", "measured earlier, in the same way: KD (pixels)") and len(found.scores) == 2
+    assert not caplog.records and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("change", "other"),
+    [
+        ({"checkpoint": "step-3"}, "checkpoint"),
+        ({"spec": "b"}, "spec"),
+        ({"data": "d"}, "data"),
+        ({"seed": 1, "settings": {"seed": 1}}, "seed"),
+        ({"settings": {"num": 4, "metrics": ["kd"]}}, "options"),
+    ],
+)
+def test_what_another_evaluation_replaces_is_named(tmp_path, caplog, change, other):
+    first = replace(REPORT, checkpoint="step-2", spec="a")
+    first.save(tmp_path)
+    second = replace(first, scores={"KD (pixels)": Score(0.5)}, **change)
+    path = second.save(tmp_path)
+    assert Report.read(path) == second
+    said = f"{path} was the report of step-2, seed 0: FD (pixels); it is replaced by one with other {other}"
+    assert caplog.messages == [said]
+
+
+def test_another_checkpoint_and_precision_have_files_of_their_own(tmp_path):
+    asked = [{}, {"checkpoint": "best"}, {"precision": "bf16"}, {"precision": "bf16", "checkpoint": "step-1"}]
+    for settings in asked:
+        checkpoint = "step-1" if "checkpoint" in settings else "step-2"
+        replace(REPORT, checkpoint=checkpoint, settings=settings).save(tmp_path)
+    assert [report.settings for report in read_reports(tmp_path)] == [asked[0], asked[3], asked[1], asked[2]]
 
 
 @pytest.mark.parametrize(
@@ -76,5 +126,7 @@ def test_the_report_that_is_found_is_that_of_the_last_checkpoint_by_the_present_
         save(checkpoint, of)
         assert (find_report(run) is not None) == there
     assert find_report(run, checkpoint=before).checkpoint == before
+    replace(REPORT, checkpoint=last, spec=spec, settings={"checkpoint": "best"}, seed=7).save(run.path)
+    assert find_report(run).seed == 7  # the checkpoint that was asked for is the last
     locate_report(run.path).write_text("{")
     check_refusal("evaluation.json: Report.from_json expects", find_report, run)

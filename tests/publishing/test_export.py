@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -15,12 +16,13 @@ from torch import nn
 
 from modkit import Spec, SpecError, TensorType, build, load, train, use
 from modkit.evaluation.evaluate_run import evaluate_run
-from modkit.evaluation.report import Report
+from modkit.evaluation.report import Report, find_report
 from modkit.kinds import Initial
 from modkit.parts.registry import get_registry
 from modkit.publishing.average import rebuild_average
 from modkit.publishing.export import export
 from modkit.publishing.import_weights import import_weights
+from modkit.runs.files import hash_data
 from modkit.runs.layout import LOCK
 from modkit.runs.lock import encode
 from modkit.runs.run import Run
@@ -84,6 +86,28 @@ def test_all_of_an_export_is_synced_before_it_has_its_name(run, tmp_path, monkey
     synced = events[: events.index("out")]
     assert {path.name for path in out.rglob("*")} <= set(synced) and synced[0] == tmp_path.name
     assert synced[-1].startswith(".out.tmp-") and events[-1] == "new"
+
+
+def test_scores_of_another_sampler_are_left_out_of_the_card(tmp_path, caplog):
+    """The fault: a model of one step was published with the scores and NFE of the sampler that its spec had before."""
+    made = spec(DENOISER, steps=1)
+    run = train(made, tmp_path / "run")
+    first = hash_data(run.spec_text)
+    measured = Report({"FD (pixels)": Score(3.5)}, {"fake": 9}, 0, checkpoint="step-00000001", spec=first)
+    measured.save(run.path)
+    run = train(made, run.path, overrides=["model.sampler.steps=1"], resume=True)
+    caplog.clear()
+    out = export(run, tmp_path / "first")
+    assert "FD" not in (out / "README.md").read_text() and not (out / "evaluation.json").exists()
+    said = f"{run.path}: the report of step-00000001 is left out: the run's spec has changed since"
+    assert caplog.messages == [said]
+    now = dataclasses.replace(measured, spec=hash_data(run.spec_text))
+    dataclasses.replace(now, settings={"precision": "bf16"}, seed=1).save(run.path)
+    dataclasses.replace(now, settings={"checkpoint": "best"}).save(run.path)
+    out = export(run, tmp_path / "second")
+    text = (out / "README.md").read_text()
+    assert "With `precision=bf16`:\n\n| score" in text and "checkpoint=best" not in text
+    assert find_report(Run.open(out)).settings == {"checkpoint": "best"}
 
 
 def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
