@@ -251,6 +251,7 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     metavar="FILE.npy",
     help="Also write the noise that each sample is made of, as --out FILE.npy does the samples: pairs for reflow.",
 )
+@click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @click.option("--precision", type=PRECISION, default="float32", show_default=True, help="What the model computes in.")
 @click.option("--compile", is_flag=True, help="Compile the networks, which pays when many samples are drawn.")
@@ -284,7 +285,7 @@ def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label
     opened = Run.open(run)
     spec = load_current_spec(opened)
     full = [expand(spec, completion.SLOTS, override) for override in overrides]
-    loaded = load_run(opened, full, locked=options["locked"])
+    loaded = load_run(opened, full, checkpoint=options["checkpoint"], locked=options["locked"])
     if options["compile"]:
         compile_networks(loaded.model)
     columns = (num or 8) if grid else None

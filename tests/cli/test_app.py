@@ -412,6 +412,16 @@ def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_no
         assert json.loads((path / "evaluation.json").read_bytes())["checkpoint"] == used
 
 
+def test_samples_are_of_the_checkpoint_that_is_asked_for(trained, here):
+    path = shutil.copytree(trained, here / "run")
+    run("train", "tiny.yaml", "--out", path, "--resume", "train.steps=4", "train.checkpoints.every=1")
+    run("sample", path, "-n", 2, "--checkpoint", "step-00000003", "--out", "x.npy")
+    x, last = torch.from_numpy(np.load("x.npy")), modkit.load(path).sample(2, seed=0)
+    assert torch.equal(x, modkit.load(path, checkpoint="step-00000003").sample(2, seed=0)) and not torch.equal(x, last)
+    _, said = run("sample", path, "--checkpoint", "best", status=2)
+    assert "has no checkpoint 'best'; no score was watched during training" in said
+
+
 def test_sample_takes_a_label_and_short_overrides(trained):
     def drawn(*arguments):
         run("sample", trained, "-n", 4, "--out", "x.npy", *arguments)
