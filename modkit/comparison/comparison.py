@@ -72,8 +72,9 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
             are replaced.
 
     Raises:
-        ValueError: If a run has no report (`modkit evaluate RUN` writes one), a run or its data cannot be read or has
-            local parts, `out` does not end in `.html`, or another file stands where the JSON file would be written.
+        ValueError: If a run has no report of what it is now (`modkit evaluate RUN` writes one), a run or its data
+            cannot be read or has local parts, `out` does not end in `.html`, or another file stands where the JSON file
+            would be written.
 
     Examples:
         >>> from modkit import compare

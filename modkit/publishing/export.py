@@ -66,7 +66,7 @@ def export(
         checkpoint: The checkpoint to export: `best`, a name, or by default the last intact one.
 
     Returns:
-        The folder.
+        The folder. Its scores are those of the checkpoint by the run's present spec; a warning names those of another.
 
     Raises:
         ValueError: If the folder is not empty, the layout is unknown or cannot represent this run.

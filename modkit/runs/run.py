@@ -8,7 +8,7 @@
         status.json       present once the run is finished
         tags.json         the user's tags, see `modkit.runs.tags`
         samples/*.png     pictures
-        evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those with overrides
+        evaluation.json   scores, see `modkit.evaluation.report`; evaluations/ holds those of anything else
         checkpoints/      see `modkit.runs.checkpoint`
         averages/         averages of the weights that are kept during training, in the same form
         .lock             held by the process that trains, see `modkit.runs.hold`
