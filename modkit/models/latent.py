@@ -53,8 +53,9 @@ class Latent(Model):
     """An autoencoder with a prior over one of its latents.
 
     The mean and standard deviation of a continuous latent are measured before the prior's first turn, on at most 50,000
-    samples: one number per level, so that every prior is given latents of unit scale; codes are left unchanged. The
-    prior's type states this deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
+    samples: one number per level, so that every prior is given latents of unit scale; codes are left unchanged. A
+    training that goes on from another one measures them again if it trains the autoencoder, too. The prior's type
+    states this deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
 
     Samples are means of p(x | z), but a latent drawn by a prior that has a likelihood (a VAE) has that likelihood's
     noise, without which it would vary less than the latents that the decoder was trained on. `gaussian` learns how
@@ -197,12 +198,17 @@ class Latent(Model):
         getattr(self, side).update(name, step.at(side))
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Prepares the player's side; before the prior's first player, it measures the latent's mean and deviation."""
+        """Prepares the player's side; before the prior's first player, it measures the latent's mean and deviation.
+
+        A scale that is known from an earlier training is measured again if the autoencoder has been prepared since, to
+        be trained on.
+        """
         side, _, name = player.partition("/")
         if side == "autoencoder":
+            self.scale.expire()
             self.autoencoder.prepare(name, batches, rng.at(side))
             return
-        if not self.scale.known:
+        if self.scale.due:
             draw = rng.at("scale")
             self.scale.measure(
                 map_batches(

@@ -4,6 +4,10 @@ r"""The scale of a latent: it gives the latents of any encoder mean 0 and standa
 
 Codes have no scale and are left unchanged.
 
+A measured scale is due to be measured again once the encoder is to be trained on. Until then it stays in force, since a
+prior may rely on it. Its stored std is then negative: checkpoints have that, too, so that a training resumed in
+between measures again as one that was not interrupted.
+
 Shape letters: b batch, c channels.
 """
 
@@ -24,6 +28,8 @@ __all__ = ["LatentScale", "make_unit"]
 
 class LatentScale:
     """The mean and standard deviation of each continuous level, stored in the buffers `mean_i` and `std_i` of a module.
+
+    Read it by `apply`, `invert` and `get_moments`: what is stored also says whether it is due to be measured again.
 
     Args:
         owner: The module that the buffers belong to.
@@ -69,7 +75,12 @@ class LatentScale:
     @property
     def known(self) -> bool:
         """Whether the scale was given or has been measured, or there is nothing to measure."""
-        return self._given or not any(bool(std.isnan().any()) for _, std in map(self._get_moments, self._sizes))
+        return self._given or not any(bool(std.isnan().any()) for std in map(self._get_std, self._sizes))
+
+    @property
+    def due(self) -> bool:
+        """Whether the scale has to be measured: it never was, or the encoder has been trained on since."""
+        return not self._given and not all(bool((std > 0).all()) for std in map(self._get_std, self._sizes))
 
     def describe(self) -> str:
         """Describes how a latent is scaled, without reading values; empty for codes."""
@@ -82,7 +93,7 @@ class LatentScale:
     @property
     def log_volume(self) -> Tensor | float:
         """The sum of log std over the values of the latent: log p(z) = log p(u) - log_volume."""
-        stds = {level: self._get_moments(level)[1] for level in self._sizes}
+        stds = {level: self.get_moments(level)[1] for level in self._sizes}
         return sum(size // stds[level].numel() * stds[level].log().sum() for level, size in self._sizes.items())
 
     def apply(self, latent: Value) -> Value:
@@ -102,18 +113,31 @@ class LatentScale:
                 if level in self._sizes:
                     found.setdefault(level, Moments(by_channel=self._by_channel)).add(value)
         for level, moments in found.items():
-            (mean, std), (measured, deviation) = self._get_moments(level), moments.compute()
+            mean, std = self._owner.get_buffer(f"mean_{level}"), self._get_std(level)
+            measured, deviation = moments.compute()
             mean.copy_(measured.view_as(mean))
             std.copy_(deviation.clamp_min(1e-6).view_as(std))
+
+    @torch.no_grad()
+    def expire(self) -> None:
+        """Makes a measured scale due to be measured again; until then it stays in force."""
+        if not self._given:
+            for std in map(self._get_std, self._sizes):
+                std.copy_(-std.abs())
+
+    def get_moments(self, level: int) -> tuple[Tensor, Tensor]:
+        """Returns the mean and the deviation of a level that is not codes."""
+        return self._owner.get_buffer(f"mean_{level}"), self._get_std(level).abs()
 
     def _map(self, latent: Value, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Value:
         """Changes each continuous level, given its mean and standard deviation."""
         levels = enumerate(latent if isinstance(latent, tuple) else (latent,))
-        changed = tuple(change(x, *self._get_moments(level)) if level in self._sizes else x for level, x in levels)
+        changed = tuple(change(x, *self.get_moments(level)) if level in self._sizes else x for level, x in levels)
         return changed if isinstance(latent, tuple) else changed[0]
 
-    def _get_moments(self, level: int) -> tuple[Tensor, Tensor]:
-        return self._owner.get_buffer(f"mean_{level}"), self._owner.get_buffer(f"std_{level}")
+    def _get_std(self, level: int) -> Tensor:
+        """Returns the deviation as it is stored, negative where it is due to be measured again."""
+        return self._owner.get_buffer(f"std_{level}")
 
 
 def make_unit(event: Event) -> Event:

@@ -145,6 +145,20 @@ def test_the_scale_is_measured_once_before_the_first_of_the_prior_s_players():
     assert torch.equal(model.mean_0, before)
 
 
+def test_the_scale_is_measured_again_once_the_autoencoder_is_trained_on():
+    model, data = made(), batches()
+    model.prepare("prior/a", data, Rng(0))
+    drawn, before = model.sample(2), [float(one) for one in model.scale.get_moments(0)]
+    model.prepare("prior/a", data[:1], Rng(0))
+    assert model.scale.get_moments(0) == tuple(before), "a prior that is trained on relies on it"
+    model.prepare("autoencoder/autoencoder", data, Rng(0))
+    assert model.scale.get_moments(0) == tuple(before) and torch.equal(model.sample(2), drawn)
+    halved = [replace(batch, x=0.5 * batch.x) for batch in data]
+    for player, measured in (("prior/a", halved), ("prior/b", halved[:1])):
+        model.prepare(player, measured, Rng(0))
+        assert [float(one) for one in model.scale.get_moments(0)] == pytest.approx([0.5 * one for one in before])
+
+
 def test_posteriors_are_drawn_anew_for_the_scale_and_at_each_pass():
     model, data = made(autoencoder=MLP), batches()
     model.prepare("prior/a", data, Rng(0))

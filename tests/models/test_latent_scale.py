@@ -68,6 +68,28 @@ def test_it_is_saved_with_its_owner():
     assert restored.known and torch.equal(restored.apply(x), scale.apply(x))
 
 
+def test_a_scale_that_is_due_again_stays_in_force_until_it_is_measured():
+    owner, other = nn.Module(), nn.Module()
+    scale, restored = LatentScale(owner, VECTOR, None), LatentScale(other, VECTOR, None)
+    scale.expire()
+    assert scale.due and not scale.known
+    values, x = [level[2] for level in batches()], torch.ones(2, 5)
+    scale.measure(values)
+    before, volume = scale.apply(x), scale.log_volume
+    assert scale.known and not scale.due
+    for _ in range(2):
+        scale.expire()
+        other.load_state_dict(owner.state_dict())
+        for one in (scale, restored):
+            assert one.known and one.due and torch.equal(one.apply(x), before) and one.log_volume == volume
+    scale.measure(2 * value for value in values)
+    assert not scale.due
+    torch.testing.assert_close(scale.apply(2 * x), before)
+    for known in (LatentScale(nn.Module(), VECTOR, 2.0), LatentScale(nn.Module(), CODES, None)):
+        known.expire()
+        assert known.known and not known.due
+
+
 def test_known_moments_stand_before_the_measured_and_behind_a_given_scale():
     owner = nn.Module()
     scale = LatentScale(owner, VECTOR, None, (0.5, 4.0))

@@ -280,6 +280,22 @@ def test_it_resumes(tmp_path):
     assert equal(second, whole)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_second_training_gives_the_prior_latents_of_unit_scale(frozen, tmp_path):
+    """The fault: the scale stayed that of the first training, while the autoencoder trained on."""
+    with modkit.seeded(0):
+        model = FAMILIES["latent"](Digits(size=8).x)
+    options = {**TINY, "optimizer": partial(adam, lr=1e-2), "batch_size": 32, "steps": 2}
+    modkit.fit(model, Digits(size=8), tmp_path / "run", **options)
+    first = [float(one) for one in model.scale.get_moments(0)]
+    model.autoencoder.requires_grad_(not frozen)
+    run = modkit.fit(model, Digits(size=8), tmp_path / "run", overwrite=True, **{**options, "seed": 1})
+    assert ([float(one) for one in modkit.load(run).scale.get_moments(0)] == first) == frozen
+    x = Digits(size=8).read("train", range(1437), modkit.Rng(0)).x
+    latents = model.scale.apply(model.autoencoder.encode(x, model.at, modkit.Rng(0)))
+    assert frozen or abs(latents.std() - 1) < 0.01
+
+
 class Line(torch.nn.Module):
     """A denoiser of one's own."""
 

@@ -163,6 +163,15 @@ def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
     assert not any(same) if train else all(same)
 
 
+def test_a_latent_that_is_trained_on_resumes_and_measures_its_scale_again(tmp_path: Path):
+    latent = use("latent", autoencoder=VAE.model, prior=use("diffusion", network=MLP, sampler=DDIM))
+    source = trained(spec(latent, steps=1, batch_size=240, ema=0.0), tmp_path / "source")
+    piece = use("run", path=str(source), train=True)
+    resumed_from_each(spec(piece, steps=2, batch_size=240, ema=0.0, **EVERY), tmp_path)
+    stds = [Run.open(tmp_path / one).load_weights()["std_0"] for one in ("source", "whole")]
+    assert stds[1] > 0 and stds[0] != stds[1]
+
+
 def test_a_piece_that_is_trained_in_a_later_stage_is_not_prepared_anew(tmp_path: Path):
     coded = use("autoencoder", encoder=MLP, bottleneck=use("vq", num_codes=4, channels=2), decoder=MLP)
     source = trained(spec(coded, batch_size=64, ema=0.0), tmp_path / "source", steps=2)

@@ -156,7 +156,7 @@ def _find_scale(path: str, whole: Any, config: Mapping[str, Any], model: Model) 
     around, _, name = path.rpartition(".")
     outer = _find_part(model, around) if name == "autoencoder" else None
     if isinstance(outer, Latent) and outer.at == "continuous" and outer.scale.known:
-        moments = [outer.get_buffer(one) for one in ("mean_0", "std_0")]
+        moments = outer.scale.get_moments(0)
         if (num := moments[0].numel()) > 1:
             raise ValueError(
                 f"{path} cannot be exported: diffusers scales a latent by one factor, got a mean and a deviation for "
