@@ -29,11 +29,12 @@ import torch
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
-from modkit.part import import_target, split_name
+from modkit.part import Part, import_target, split_name
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value, describe
+from modkit.specs.places import expand_node
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, find_written, get_value, replace_value
 
@@ -178,8 +179,8 @@ def read_spec(run: Run) -> Spec:
         for path in row.get("at", ()) if earlier else ():
             place = _locate_part(tree, split(path))
             node: Any = get_value(tree, place)
-            if not earlier.keys() <= node.keys():
-                tree = replace_value(tree, place, Node({"use": node["use"], **earlier, **node.params}))
+            if entry and not earlier.keys() <= node.keys():
+                tree = replace_value(tree, place, _add_earlier(entry.part, node))
     return spec if tree is spec.tree else spec.with_tree(tree)
 
 
@@ -224,6 +225,17 @@ def find_prefixes(path: str, keys: Mapping[str, object], modules: Mapping[str, S
     if places:
         return [f"{name}." for place in places for name in modules[place]]
     return list(dict.fromkeys(match[0][1:] for key in keys if (match := pattern.match(f".{key}"))))
+
+
+def _add_earlier(part: Part, node: Node) -> Node:
+    """Adds what a part did before it had all of its parameters, as far as those of former names do not tell it."""
+    now, earlier = expand_node(part, node), Node(part.earlier)
+    inner = {
+        key: Node({**value, **own})
+        for key, value in earlier.items()
+        if isinstance(value, Node) and isinstance(own := now.get(key), Node) and own.use == value.use
+    }
+    return Node({"use": node["use"], **earlier, **now.params, **inner})
 
 
 def _read_written_spec(run: Run) -> Spec:

@@ -14,7 +14,7 @@ from typing import Any
 from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, share
 from modkit.building.pieces import find_run, move_refs, read_run_node
 from modkit.errors import Problem, join, split, suggest
-from modkit.kinds import KINDS, Default, PretrainedExtras, read_extras
+from modkit.kinds import KINDS, Default
 from modkit.part import Local, Part
 from modkit.parts.annotation import render
 from modkit.parts.registry import Entry, Registry
@@ -22,6 +22,7 @@ from modkit.parts.signature import Parameter, RecordShape, SlotShape, list_given
 from modkit.parts.validation import validate
 from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Value, describe
+from modkit.specs.places import expand_node
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
 
@@ -156,7 +157,7 @@ class Planner:
             self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}", hint)
             return None
         try:
-            node = _expand(part, node)
+            node = expand_node(part, node)
         except ValueError as error:
             self.report(path, f"the {part} cannot be used: {error}")
             return None
@@ -328,12 +329,6 @@ class Planner:
             return self._make_call(part, inner, path, trained) if part else None
         finally:
             self.frozen = outside
-
-
-def _expand(part: Part, node: Node) -> Node:
-    """Expands the keywords of a node, if its part defines how."""
-    expand = read_extras(part.load(), PretrainedExtras).expand_params
-    return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
 
 
 def _suggest_blank(keys: Iterable[str]) -> str:

@@ -205,7 +205,7 @@ class Latent(Model):
         """
         side, _, name = player.partition("/")
         if side == "autoencoder":
-            self.scale.expire()
+            self.scale.mark_due()
             self.autoencoder.prepare(name, batches, rng.at(side))
             return
         if self.scale.due:

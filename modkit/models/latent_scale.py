@@ -119,7 +119,7 @@ class LatentScale:
             std.copy_(deviation.clamp_min(1e-6).view_as(std))
 
     @torch.no_grad()
-    def expire(self) -> None:
+    def mark_due(self) -> None:
         """Makes a measured scale due to be measured again; until then it stays in force."""
         if not self._given:
             for std in map(self._get_std, self._sizes):

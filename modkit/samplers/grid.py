@@ -119,6 +119,9 @@ class GridSampler:
 def move_spacing(params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Rewrites the parameters of a sampler from before grids were parts: `spacing`, `rho`, `sigma_min`, `sigma_max`.
 
+    Raises:
+        ValueError: If one of them is beside a `grid` that it cannot be a parameter of.
+
     Examples:
         >>> move_spacing({"steps": 8, "spacing": "karras", "rho": 5.0})
         {'steps': 8, 'grid': {'use': 'karras', 'rho': 5.0}}
@@ -128,8 +131,13 @@ def move_spacing(params: Mapping[str, Any]) -> Mapping[str, Any]:
     former = {key: value for key, value in params.items() if key in ("spacing", *_LEVELS)}
     if not former:
         return params
+    received = ", ".join(f"{name} {params[name]!r}" for name in (*former, "grid") if name in params)
+    if "grid" in params and "spacing" in former:
+        raise ValueError(f"expected `grid` alone, whose former name is `spacing`, got {received}")
     grid = former.pop("spacing", params.get("grid", "karras"))
     written = dict(grid) if isinstance(grid, Mapping) else {"use": grid}
-    levels = former if written.get("use") == "karras" else {}
+    of_levels = written.get("use") == "karras"
+    if "grid" in params and not of_levels:
+        raise ValueError(f"expected {', '.join(_LEVELS)} in a grid, such as {{use: karras, rho: 5}}, got {received}")
     kept = {key: value for key, value in params.items() if key not in ("grid", "spacing", *_LEVELS)}
-    return {**kept, "grid": {**written, **levels}}
+    return {**kept, "grid": {**written, **(former if of_levels else {})}}

@@ -3,7 +3,8 @@
 An override consists of a path, `=`, and a value in YAML. An override that names a part for a slot swaps the part. Swaps
 are applied before other values, whatever their order. Another model keeps its conditioner only; any other part keeps
 those parameters that both parts declare and whose values fit; notices list the dropped ones. A mapping that names no
-part has the parameters of the one that the slot names.
+part has the parameters of the one that the slot names. What was written in names that a part had formerly is read in
+those of today where an override adds to it, so that the override replaces what it names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,18 @@ from typing import Any
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.parts.signature import SlotShape
 from modkit.specs.node import Node, Value, freeze
-from modkit.specs.places import Place, find_place, find_value, keep_outermost, list_named, walk_slots
+from modkit.specs.places import (
+    Place,
+    expand_node,
+    find_known,
+    find_place,
+    find_value,
+    get_part,
+    keep_outermost,
+    list_named,
+    read_known,
+    walk_slots,
+)
 from modkit.specs.spec import TOP, Spec
 from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
@@ -65,6 +77,8 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
     parsed = list(_parse(overrides))
     if problems := [_make_problem(spec, one) for one in parsed if one.parts[0] not in TOP]:
         raise SpecError(problems)
+    for override in parsed:
+        spec = _renew_names(spec, override.parts)
     changed, notices, swapped = _apply_swaps(spec, parsed)
     for override in parsed:
         if override not in swapped:
@@ -195,6 +209,25 @@ def _parse_path(override: str, equals: str, position: Position) -> Path:
     if not equals:
         raise SpecError(Problem("", f"got {override!r}, expected path=value", position))
     return split(override.partition("=")[0].strip(), position)
+
+
+def _renew_names(spec: Spec, path: Path) -> Spec:
+    """Writes the parts to which a path adds a key with their parameters of today, if they have any former ones."""
+    for depth, key in enumerate(path[1:], 1):
+        place, node = find_place(spec, path[:depth]), find_value(spec.tree, path[:depth])
+        if place is None or place.shape.container is not None or not isinstance(node, Node) or key in node:
+            continue
+        kind, name = place.shape.kind, get_part(node, place)
+        part, declared = find_known(kind, name), read_known(kind, name)
+        if part is None or declared is None or node.params.keys() <= declared.keys():
+            continue
+        try:
+            renewed = expand_node(part, node)
+        except ValueError:  # the planner reports it, with its place
+            continue
+        if renewed.params.keys() <= declared.keys():
+            spec = spec.with_value(join(path[:depth]), renewed, spec.source.at(path[:depth]))
+    return spec
 
 
 def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list[str], list[_Override]]:

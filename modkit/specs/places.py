@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from modkit.errors import SpecError
-from modkit.kinds import Default
+from modkit.kinds import Default, PretrainedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
@@ -18,6 +18,7 @@ from modkit.specs.tree import Path, get_value, open_piece
 
 __all__ = [
     "Place",
+    "expand_node",
     "find_known",
     "find_place",
     "find_value",
@@ -178,6 +179,16 @@ def read_known(kind: str, part: str | Part | None) -> dict[str, Parameter] | Non
         return None if found is None else read_parameters(found)
     except (ValueError, ImportError):
         return None
+
+
+def expand_node(part: Part, node: Node) -> Node:
+    """Writes a node as its part is told today, if the part says how (`PretrainedExtras.expand_params`).
+
+    Raises:
+        ValueError: If the part refuses the parameters.
+    """
+    expand = read_extras(part.load(), PretrainedExtras).expand_params
+    return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
 
 
 def find_value(tree: Value, path: Path) -> Value:

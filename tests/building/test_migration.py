@@ -20,6 +20,7 @@ from modkit.publishing.export import export
 from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.specs.node import Node
+from modkit.specs.overrides import apply
 from modkit.training.branch import branch
 from modkit.types import Score
 from tests.command import run as run_command
@@ -633,3 +634,6 @@ def test_a_run_made_before_grids_were_parts_does_what_it_did(name, before, tmp_p
     published = space_noise_levels(None, model.schedule, 5)
     assert torch.equal(model.sampler.times(), published)
     assert not torch.equal(build(spec(prior)).sampler.times(), published)
+    changed, _ = apply(read_spec(run), ["model.sampler.grid={use: karras, rho: 1, sigma_min: 0.1, sigma_max: 20}"])
+    wanted = space_noise_levels(None, model.schedule, 5, rho=1.0, sigma_min=0.1, sigma_max=20.0)
+    assert torch.equal(build(changed).sampler.times(), wanted)

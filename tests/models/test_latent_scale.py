@@ -71,14 +71,14 @@ def test_it_is_saved_with_its_owner():
 def test_a_scale_that_is_due_again_stays_in_force_until_it_is_measured():
     owner, other = nn.Module(), nn.Module()
     scale, restored = LatentScale(owner, VECTOR, None), LatentScale(other, VECTOR, None)
-    scale.expire()
+    scale.mark_due()
     assert scale.due and not scale.known
     values, x = [level[2] for level in batches()], torch.ones(2, 5)
     scale.measure(values)
     before, volume = scale.apply(x), scale.log_volume
     assert scale.known and not scale.due
     for _ in range(2):
-        scale.expire()
+        scale.mark_due()
         other.load_state_dict(owner.state_dict())
         for one in (scale, restored):
             assert one.known and one.due and torch.equal(one.apply(x), before) and one.log_volume == volume
@@ -86,7 +86,7 @@ def test_a_scale_that_is_due_again_stays_in_force_until_it_is_measured():
     assert not scale.due
     torch.testing.assert_close(scale.apply(2 * x), before)
     for known in (LatentScale(nn.Module(), VECTOR, 2.0), LatentScale(nn.Module(), CODES, None)):
-        known.expire()
+        known.mark_due()
         assert known.known and not known.due
 
 

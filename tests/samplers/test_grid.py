@@ -1,10 +1,11 @@
 import math
+import re
 from functools import partial
 
 import pytest
 import torch
 
-from modkit import use
+from modkit import SpecError, use
 from modkit.diffusion import schedules
 from modkit.diffusion.schedules import EDM, Cosine, Flow, Linear, find_noise_range
 from modkit.grids import Even, Karras, Trailing, space_noise_levels
@@ -316,11 +317,25 @@ def test_what_samplers_were_told_before_grids_were_parts():
         assert model.sampler.times().equal(grid(4))
     for params, grid in (
         ({"grid": {"use": "karras", "sigma_min": None}, "rho": 3.0}, {"use": "karras", "sigma_min": None, "rho": 3.0}),
-        ({"grid": "trailing", "spacing": "leading"}, {"use": "leading"}),
         ({"rho": 3.0}, {"use": "karras", "rho": 3.0}),
     ):
         assert move_spacing({"steps": 3, **params}) == {"steps": 3, "grid": grid}
     assert move_spacing({"grid": "even"}) == {"grid": "even"}
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        (
+            {"grid": "karras", "spacing": "even"},
+            "expected `grid` alone, whose former name is `spacing`, got spacing 'even'",
+        ),
+        ({"grid": "even", "rho": 3.0}, "in a grid, such as {use: karras, rho: 5}, got rho 3.0, grid 'even'"),
+    ],
+)
+def test_what_would_be_ignored_beside_a_grid_is_refused(params, message):
+    with pytest.raises(SpecError, match=re.escape(message)):
+        Diffusion(X, network="mlp", sampler=use("heun", **params))
 
 
 def test_times_are_a_copy_and_scales_are_right_off_the_grid():

@@ -105,6 +105,27 @@ def test_parameters_without_a_name_are_those_of_the_part_in_the_slot(spec):
     assert loss.at("model.autoencoder.weights") == {"nll": 2}, "a slot of several parts has no name"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "grid"),
+    [
+        (["grid=even"], "even"),
+        (["grid={use: karras, rho: 3}"], use("karras", rho=3, sigma_min=None)),
+        (["grid.rho=3"], use("karras", rho=3, sigma_min=None)),
+        (["steps=5", "grid.use=trailing"], "trailing"),
+        (["rho=3"], None),
+        (["clip=false"], use("karras", rho=5, sigma_min=None)),
+    ],
+    ids=str,
+)
+def test_an_override_replaces_what_was_written_in_a_former_name(overrides, grid):
+    """The fault: a grid beside the older `spacing` was ignored."""
+    sampler = use("ddim", steps=4, spacing="karras", rho=5, sigma_min=None)
+    changed, _ = apply(Spec(model=use("diffusion", sampler=sampler)), [f"model.sampler.{one}" for one in overrides])
+    made = changed.model["sampler"]
+    assert made.get("grid") == grid
+    assert "spacing" not in made or made == use("ddim", steps=4, spacing="karras", rho=3, sigma_min=None)
+
+
 def test_a_value_that_does_not_fit_is_dropped():
     spec = Spec(model=use("diffusion", sampler=use("ddim", steps="many", eta=0.5, typo=1)))
     sampler, notices = apply(spec, ["model.sampler=euler"])
