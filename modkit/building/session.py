@@ -13,7 +13,7 @@ from torch import Tensor
 from modkit.building.builder import Site
 from modkit.building.checker import Report, check
 from modkit.building.exchange import exchange_weights, list_revised
-from modkit.building.migration import load_current, load_current_spec
+from modkit.building.migration import load_current, load_current_spec, read_spec
 from modkit.building.pieces import keep_pieces
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify
@@ -184,7 +184,10 @@ def load_run(
         model: Model = site.build_model(x, fields)
         site.check()
     weights = exchange_weights(mine.weights, model, mine.spec, site.plan, list_revised(run, mine.checkpoint))
-    _load_weights(run, model, weights, ", ".join(overrides) or "the spec given")
+    stored, given = _read_stored_type(run, mine.spec), ", ".join(overrides) or "the spec given"
+    if stored and x.shape != stored.shape:
+        given += f", data of samples {x} in a run that was trained with {stored}"
+    _load_weights(run, model, weights, given)
     show_warnings(list_findings(model), str(run.path))
     return Loaded(model, site, x, fields, bool(mine.migrations), mine.checkpoint)
 
@@ -231,7 +234,12 @@ def open_data(run: Run, site: Site) -> Opened:
 
 def make_data_refusal(run: Run) -> ValueError:
     """Makes the error of a run whose spec has no data, such as one of tensors, where they are needed."""
-    return ValueError(f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits")
+    x = _read_stored_type(run, read_spec(run))
+    wanted = f", with samples {x}" if x else ""
+    return ValueError(
+        f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits or "
+        f"data={{use: digits, size: 8}}{wanted}"
+    )
 
 
 def open_run(run: Run, overrides: Sequence[str] = ()) -> Opened:
@@ -260,6 +268,12 @@ def restore_std(x: TensorType, run: Run) -> TensorType:
     """Returns a type with the deviation that a run stores, for which its model was made, or None if it stores none."""
     stored = run.lock.get("x")
     return replace(x, std=stored.get("std") if isinstance(stored, dict) else None)
+
+
+def _read_stored_type(run: Run, spec: Spec) -> TensorType | None:
+    """Reads the type of the samples that a run with this spec was trained with; None of runs by earlier versions."""
+    stored = run.lock.get("x")
+    return read_type(spec.with_value("x", stored)) if isinstance(stored, dict) else None
 
 
 def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:

@@ -86,7 +86,8 @@ def check_vacant(path: Path, overwrite: bool) -> None:
         raise ValueError(f"Run.create: {path} holds an exported run, which cannot be replaced")
     if not overwrite and is_taken(path):
         raise ValueError(
-            f"Run.create: {path} already holds a run; use --resume to continue it or --overwrite to replace it"
+            f"Run.create: {path} already holds a run; use --resume (in Python resume=True) to continue it or "
+            "--overwrite (overwrite=True) to replace it"
         )
 
 

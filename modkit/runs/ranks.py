@@ -48,5 +48,5 @@ def check_restarts(resume: bool) -> None:
     if not resume and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
         raise ValueError(
             "training expects --resume where the launcher runs the same command again, as torchrun --max-restarts "
-            "does, got none: with it, the first start begins the run and later ones resume it"
+            "does (in Python resume=True), got none: with it, the first start begins the run and later ones resume it"
         )

@@ -38,7 +38,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import PowerAverage
 from modkit.specs.spec import Spec
-from modkit.training.changes import drop_observers
+from modkit.training.changes import Change, drop_observers, find_type_changes
 from modkit.training.cursor import Cursor
 from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
@@ -126,8 +126,9 @@ def branch(
 
     try:
         Cursor.read(begun.state["cursor"])
+        types = find_type_changes(run, report.x, report.fields)
         with explain_failure(run):
-            _adapt(begun, path, report, make, former, list_revised(run, path.name))
+            _adapt(begun, path, report, make, former, list_revised(run, path.name), types)
     except (AttributeError, KeyError, TypeError) as error:  # of a state that is not of training
         raise ValueError(f"{path}: its state is not that of a training: {error!r}") from error
     if frozen:
@@ -178,6 +179,7 @@ def _adapt(
     make: Callable[[Site], Model],
     before: Spec,
     revised: Collection[str],
+    types: Sequence[Change],
 ) -> None:
     """Changes a checkpoint in place to what training by the report's spec would have written there.
 
@@ -187,7 +189,10 @@ def _adapt(
     found, wanted = begun.tensors["model"], report.state
     misfits = (key for key in {**found, **wanted} if key not in found or tuple(found[key].shape) != wanted.get(key))
     if odd := drop_sampling(misfits, report.plan):
-        raise ValueError(f"branch expects a spec that keeps the weights of {path}, got others at {', '.join(odd[:8])}")
+        what = f"; its data have changed ({', '.join(map(str, types))})" if types else ""
+        raise ValueError(
+            f"branch expects a spec that keeps the weights of {path}, got others at {', '.join(odd[:8])}{what}"
+        )
     site = Site(report.plan, meta=False)
     settings = site.make_settings()
     model = make(site)

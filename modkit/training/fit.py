@@ -47,9 +47,10 @@ def fit(
 
     Args:
         model: The model, made by calling its class or by `modkit.build`.
-        data: The training data: a data set, or its name, class or `functools.partial`; a tensor or array `b …`, or a
-            pair of one and a mapping of its fields; a torch Dataset of samples or of tuples of a sample and its fields;
-            or a DataLoader of one, whose order and batches are not used.
+        data: The training data: the name, class or `functools.partial` of a data set, or what `use` returns, which the
+            run stores; or an object, which it does not: a data set, a tensor or array `b …`, a pair of one and a
+            mapping of its fields, a torch Dataset of samples or of tuples of a sample and its fields, or a DataLoader
+            of one, whose order and batches are not used.
         out: The run's directory, `runs/NAME` by default.
         name: The run's name.
         resume: Whether to resume an existing run from its last good checkpoint.

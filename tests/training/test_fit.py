@@ -471,3 +471,27 @@ def test_the_key_of_a_dataset_follows_its_samples():
     others[-1] += 1
     keys = [as_data(TensorDataset(x), X, {}).key for x in (samples, samples.clone(), others)]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_run_of_a_data_object_says_which_data_to_name(tmp_path):
+    """The fault: the advice was `data=digits`, of another size, whose weights did not fit, and `modkit branch x=…`."""
+    with modkit.seeded(0):
+        model = SMALL(Digits(size=8).x)
+    run, named = tmp_path / "run", partial(Digits, size=8)
+    modkit.fit(model, Digits(size=8), run, steps=1, **TINY)
+    with pytest.raises(ValueError, match="resume=True.* to continue it or --overwrite .overwrite=True. to replace it"):
+        modkit.fit(model, Digits(size=8), run, steps=1, **TINY)
+    with pytest.raises(SpecError, match="data: got digits.size=8. in a run that has trained with absent") as refused:
+        modkit.fit(model, named, run, steps=2, resume=True, **TINY)
+    assert [problem.path for problem in refused.value.problems] == ["data"]
+    with pytest.raises(ValueError, match=re.escape("data={use: digits, size: 8}, with samples 1×8×8 in [-1, 1]")):
+        modkit.branch(run, tmp_path / "branch")
+    other = re.escape(
+        "data=digits, data of samples 1×16×16 in [-1, 1] in a run that was trained with 1×8×8 in [-1, 1]:"
+    )
+    with pytest.raises(ValueError, match=other):
+        modkit.load(run, ["data=digits"])
+    with pytest.raises(ValueError, match=re.escape("its data have changed (shape was [1, 8, 8], now [1, 16, 16])")):
+        modkit.branch(run, tmp_path / "branch", ["data=digits"])
+    branched = modkit.branch(run, tmp_path / "branch", ["data={use: digits, size: 8}", "train.steps=2"])
+    assert branched.finished
