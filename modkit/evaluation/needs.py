@@ -187,7 +187,19 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
             found[path] = name_needs(type(metric).__name__, missing)
         elif reason := explain_unmeasured(metric, compared, [x]):
             found[path] = reason
+    found |= _find_repeated(measures.metrics) | (_find_repeated(measures.watched) if watches else {})
     return found | (_find_few(settings, data.splits, watches) or _find_unfit(measures, data.splits, watches))
+
+
+def _find_repeated(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """Finds metrics of the same name as one before them, whose scores could not be told apart."""
+    names: dict[str, str] = {}
+    first = {path: names.setdefault(type(metric).__name__, path) for path, metric in metrics.items()}
+    return {
+        path: f"expected each metric once, got {type(metrics[path]).__name__}, as in {before}"
+        for path, before in first.items()
+        if before != path
+    }
 
 
 def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
@@ -195,20 +207,19 @@ def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) ->
     train, test = splits.get("train", 0), splits.get("test", 0)
     if watches and settings.watch.num > train:
         return {"evaluate.watch.num": f"expected at most the {train} training samples, got {settings.watch.num}"}
+    if few := explain_few(splits):  # what is watched needs training samples alone, and no report follows
+        return {} if watches else {"evaluate": few}
     if settings.num is not None and settings.num > min(train, test):
         there = f"{train} samples of the train and the {test} of the test split"
         return {"evaluate.num": f"expected at most the {there}, got {settings.num}"}
-    if not watches and (few := explain_few(splits)):  # what is watched needs training samples alone
-        return {"evaluate": few}
     return {}
 
 
 def _find_unfit(measures: Measures, splits: Mapping[str, int], watches: bool) -> dict[str, str]:
     """Finds numbers of samples that are too large, or too small, for a metric."""
     settings, found = measures.settings, {}
-    counts = [
-        ("evaluate" if settings.num is None else "evaluate.num", choose_num(settings.num, splits), measures.metrics)
-    ]
+    reported = {} if explain_few(splits) else measures.metrics
+    counts = [("evaluate" if settings.num is None else "evaluate.num", choose_num(settings.num, splits), reported)]
     counts += [("evaluate.watch.num", settings.watch.num, measures.watched)] if watches else []
     for path, count, metrics in counts:
         for metric in metrics.values():

@@ -98,6 +98,16 @@ def make_spec(evaluate, model=GAN, data=DIGITS, **train):
             {"data": {"use": "digits", "size": 3}},
             r"watch.metrics\[0\]: Sharpness expects images",
         ),
+        (
+            {"metrics": ["fd", {"use": "prdc", "k": 3}, {"use": "prdc", "k": 5}]},
+            {},
+            r"metrics\[2\]: expected each metric once, got PRDC, as in evaluate.metrics\[1\]",
+        ),
+        (
+            {"watch": {"every": 1, "num": 8, "metrics": ["fd", "fd"]}},
+            {},
+            r"watch.metrics\[1\]: .* once, got FrechetDistance, as in evaluate.watch.metrics\[0\]",
+        ),
         ({"num": 1000}, {}, "evaluate.num.*1437 samples of the train and the 360 of the test split, got 1000"),
     ],
 )
@@ -124,19 +134,31 @@ def test_what_metrics_lack_is_refused_by_path_before_training(evaluate, options,
         ({"metrics": ["path-length", "sharpness"]}, {}),
         ({"metrics": ["bound", "sharpness"]}, {"model": AUTOENCODER}),
         ({"metrics": ["bound", "log-likelihood", "path-length"]}, {"model": LATENT}),
+        ({"metrics": ["fd"], "watch": {"every": 1, "num": 8, "metrics": ["fd"]}}, {}),
     ],
 )
 def test_what_is_provided_is_not_refused(evaluate, options):
     modkit.check(make_spec(evaluate, **options))
 
 
-def test_data_without_held_out_samples_cannot_be_measured(tmp_path):
+@pytest.mark.parametrize("evaluate", [{}, {"num": 20}, {"metrics": ["prdc"], "num": 20}])
+def test_data_without_held_out_samples_cannot_be_measured(evaluate, tmp_path):
+    """The fault: with a number, the advice was to lower it to 0."""
     write_pictures(tmp_path)
     data = {"use": "image-folder", "root": str(tmp_path), "size": 8, "test": 0.0}
     with pytest.raises(
         modkit.SpecError, match="evaluate: expected at least 2 samples in the test split to measure, got 0"
     ):
-        modkit.check(make_spec({"features": "pixels"}, data=data))
+        modkit.check(make_spec({"features": "pixels", **evaluate}, data=data))
+
+
+@pytest.mark.parametrize("evaluate", [{}, {"num": 20}, {"metrics": ["prdc"]}, {"metrics": ["prdc"], "num": 20}])
+def test_data_without_held_out_samples_can_be_watched_whatever_the_report_would_need(evaluate, tmp_path):
+    """The fault: of metrics for the report, which is left out, more samples were wanted than the splits have."""
+    write_pictures(tmp_path)
+    data = {"use": "image-folder", "root": str(tmp_path), "size": 8, "test": 0.0}
+    watch = {"every": 1, "num": 2}
+    modkit.check(make_spec({"features": "pixels", "watch": watch, **evaluate}, data=data))
 
 
 @pytest.mark.parametrize("command", ["check", "train"])
