@@ -5,12 +5,18 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
+from modkit.building.plan import plan_part
+from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS
+from modkit.part import Part, import_target
 from modkit.parts import docstrings
 from modkit.parts.signature import MISSING, read_parameters
 from modkit.parts.validation import validate
+from modkit.specs.node import Node
 from modkit.testing.bench import Bench, Flaw
 
 __all__ = ["check_building", "check_declaration", "check_refusals", "check_signature"]
@@ -20,10 +26,30 @@ _WAIT = 60
 
 
 def check_declaration(bench: Bench) -> None:
-    """The module that declares the part can be imported in a new process, without importing torch."""
-    module = bench.subject.declared
-    if module is not None and (reason := _check_module(module)):
-        raise Flaw(f"{bench.subject}: expected the declaration {module} to {reason}")
+    """Its module can be imported in a new process, without importing torch; `migrate` and `earlier` can be used."""
+    subject, part = bench.subject, bench.subject.part
+    if subject.declared is not None and (reason := _check_module(subject.declared)):
+        raise Flaw(f"{subject}: expected the declaration {subject.declared} to {reason}")
+    try:
+        if part.migrate is not None:
+            import_target(part.migrate, f"migrate of part {part}")
+    except (ImportError, ValueError) as error:
+        raise Flaw(f"{subject}: expected `migrate` to name a function, got: {error}") from error
+    params = bench.subject.params
+    found, others = _list_problems(part, {**params, **part.earlier}), _list_problems(part, params)
+    if reasons := "; ".join(str(one) for one in found if one not in others):
+        raise Flaw(f"{subject}: expected `earlier` to have values of its parameters, got: {reasons}")
+
+
+def _list_problems(part: Part, params: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """Lists what a spec of a part is refused for; those of a target that cannot be used are left to `signature`."""
+    try:
+        plan_part(part.kind, Node({"use": part.load(), **params}))
+    except SpecError as error:
+        return error.problems
+    except (ImportError, ValueError):
+        pass
+    return ()
 
 
 @cache

@@ -1,12 +1,14 @@
 """Each planted fault is found by the check that names it and by no other; the sound twin passes the whole battery."""
 
 import importlib
+import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from modkit import Part
+from modkit import Part, find
 from modkit.cli.scaffold import STARTERS
 from modkit.testing import Bench, Flaw, Subject, find_subjects, make_battery, parametrize_parts
 from modkit.testing.checks import LONG, is_possible
@@ -84,6 +86,25 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     flaw = trial.find_flaw("declaration")
     assert (flaw is None) == (said is None)
     assert said is None or said in str(flaw)
+
+
+@pytest.mark.parametrize(
+    ("part", "declared", "said"),
+    [
+        (find("weight", "constant"), {"earlier": {"value": 2.0}, "migrate": "math:sqrt"}, None),
+        (find("weight", "constant"), {"earlier": {"nope": 1}}, r"got: weight.nope: got an unknown key 'nope'"),
+        (find("weight", "constant"), {"earlier": {"value": "text"}}, r"got: weight.value: expected float, got 'text'"),
+        (find("sampler", "ddim"), {"earlier": {"grid": {"use": "even"}}}, None),
+        (find("sampler", "ddim"), {"earlier": {"grid": "evn"}}, r"got: sampler.grid: no grid is called 'evn'"),
+        (find("weight", "constant"), {"migrate": "nowhere_:f"}, r"`migrate` to name a function, got: .* 'nowhere_'"),
+        (find("weight", "constant"), {"migrate": "math:sqrd"}, r"module math has no 'sqrd'"),
+    ],
+)
+def test_what_a_declaration_says_of_older_runs_can_be_used(part, declared, said):
+    """The fault: such runs could not be loaded, once there was a next version, or at all."""
+    (trial,) = {check.trial for check in make_battery([Subject(replace(part, **declared))])}
+    flaw = trial.find_flaw("declaration")
+    assert flaw is None if said is None else re.search(said, str(flaw))
 
 
 @pytest.mark.parametrize(
