@@ -22,7 +22,7 @@ from modkit.building.call import Argument, Call, Given, Record, Ref, Trained, re
 from modkit.building.composition import Composition, Origin
 from modkit.building.exchange import drop_spare
 from modkit.building.limit import limit_modules
-from modkit.building.members import check_members
+from modkit.building.members import check_members, describe_lack
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.building.weights import load_weights
@@ -177,6 +177,9 @@ class Site:
                 report = self.refuse if any(isinstance(t, TensorType | tuple) for t in taken.values()) else self.fail
                 report(call.path, f"the {call.part} cannot be built from {_format_types(taken)}: {kind}{error}")
             return Failed()
+        if not isinstance(value, Failed) and (lack := describe_lack(call.part.kind, value)):
+            self.fail(call.path, lack)
+            return Failed()
         self.built[call.path] = Built(call, value, types)
         return value
 
@@ -304,6 +307,8 @@ class Factory:
         }
         if self._call.given:
             model = self._call.given.value
+            if lack := describe_lack(self._call.part.kind, model):
+                return lack
             return (
                 None if model.event == event else f"{type(model).__name__} was composed for {_format_type(model.event)}"
             )

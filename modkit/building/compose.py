@@ -312,6 +312,9 @@ def _convert_argument(value: Any, parameter: Parameter | None, path: str) -> Any
 
 def _convert_item(value: Any, parameter: Parameter, path: str) -> Any:
     if parameter.slot:
+        if parameter.slot.number and not (callable(value) or isinstance(value, str | int | float | Mapping)):
+            message = f"got {describe(value)}, expected a number or a part of kind {parameter.slot.kind}"
+            raise SpecError(Problem(path, message))
         return convert_part(value, parameter.slot.kind, path)
     if parameter.record and isinstance(value, Mapping):
         return _convert_keywords(value, read_signature(parameter.record.type, (), path), path)

@@ -1,8 +1,9 @@
-"""Optional members: whether what a part has under their names is what the records of its kind expect.
+"""Members: whether a part has those that its kind requires, and whether its optional ones are what is expected.
 
-A part defines only the optional members that it has (`modkit.kinds.extras`), so an attribute of a part's own may have
-the name of one by accident: a network whose width is `units`, or whose gate is `update`. It would be read in training,
-long after the part was built.
+What lacks a member of its kind's Protocol is refused where it is built, for many are first used in the middle of
+training, as those of a sampler are. A part defines only the optional members that it has (`modkit.kinds.extras`), so an
+attribute of a part's own may have the name of one by accident: a network whose width is `units`, or whose gate is
+`update`. It would be read in training, long after the part was built.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import fields
 from functools import cache
 from numbers import Real
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 from modkit import kinds
 from modkit.errors import shorten
 from modkit.kinds import KINDS, NetworkExtras, PretrainedExtras, PromiseExtras
+from modkit.models.model import Model
 from modkit.nn.units import NETWORK_KINDS
 from modkit.types import TensorType
 
-__all__ = ["check_members"]
+__all__ = ["check_members", "describe_lack"]
 
 _FUNCTIONS = (FunctionType, staticmethod, classmethod)
 _HELD = ("_parameters", "_buffers", "_modules")  # where a module keeps what is no plain attribute
@@ -57,6 +59,41 @@ def check_members(kind: str, part: object) -> None:
             got = shorten(" ".join(repr(value).split()))
             wanted = f"`{name}` is an optional member of the kind {kind}, expected {text}"
             raise ValueError(f"{wanted}, got {got}: give it this type, or rename it")
+
+
+def describe_lack(kind: str, part: object) -> str | None:
+    """Describes which members of its kind a part lacks, without reading those that it has; returns None if it has all.
+
+    Examples:
+        >>> describe_lack("encoder", nn.Identity())
+        'expected an encoder with `h`, got an Identity without it'
+    """
+    if KINDS[kind].protocol == Model.__name__:
+        return None if isinstance(part, Model) else f"expected a Model, got {_add_article(type(part).__name__)}"
+    lacking = [name for name in _list_required(kind) if not _has(part, name)]
+    if not lacking:
+        return None
+    names = ", ".join(f"`{name}`" for name in lacking)
+    without = "it" if len(lacking) == 1 else "them"
+    return f"expected {_add_article(kind)} with {names}, got {_add_article(type(part).__name__)} without {without}"
+
+
+@cache
+def _list_required(kind: str) -> tuple[str, ...]:
+    """Lists the members that the Protocol of a kind requires."""
+    protocol: type = getattr(kinds, KINDS[kind].protocol)
+    own = [one for one in protocol.__mro__ if issubclass(one, Protocol)]
+    names = [name for one in own for name in (*one.__annotations__, *vars(one))]
+    return tuple(dict.fromkeys(name for name in names if name == "__call__" or not name.startswith("_")))
+
+
+def _has(part: object, name: str) -> bool:
+    """Whether a part has a member; properties are not read."""
+    return any(name in vars(one) for one in type(part).__mro__) or hasattr(part, name)
+
+
+def _add_article(noun: str) -> str:
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 @cache

@@ -19,11 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from modkit import kinds
 from modkit.building.builder import Built, Site
 from modkit.building.mentions import find_weight
 from modkit.building.meta_cache import MetaCache
-from modkit.kinds import KINDS
 from modkit.models.given import pass_fields
 from modkit.models.model import Model
 from modkit.models.player import Player
@@ -143,23 +141,10 @@ class Trial:
             path = find() if find else self._find_culprit(error.__traceback__)
             if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            elif lack := self._describe_lack(path, error):
-                self.site.fail(path, lack)
             else:
                 report = self.site.fail if find else self.site.refuse
                 report(path, f"{what}: {'' if isinstance(error, ValueError) else f'{type(error).__name__}: '}{error}")
         return None
-
-    def _describe_lack(self, path: str, error: Exception) -> str | None:
-        """Names the member of its kind that the part at a path lacks, if this is the error."""
-        built = self.site.built.get(path)
-        if built is None or not isinstance(error, AttributeError) or error.obj is not built.value:
-            return None
-        kind = built.call.part.kind
-        protocol = vars(kinds).get(KINDS[kind].protocol)
-        if protocol is None or error.name not in (*dir(protocol), *protocol.__annotations__):
-            return None
-        return f"expected a {kind} with `{error.name}`, got a {type(built.value).__name__} without it"
 
     def _find_culprit(self, trace: TracebackType | None) -> str:
         """Finds the path of the innermost part in a traceback."""

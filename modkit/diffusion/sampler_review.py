@@ -163,9 +163,10 @@ def review_guidance(
     times: Sequence[float],
     sides: Collection[str] = ("cond", "null"),
 ) -> Iterator[Note]:
-    """Finds guidance that asks for predictions which the model lacks, or for what training does not teach.
+    """Finds guidance that fails, or asks for predictions which the model lacks, or for what training does not teach.
 
-    That is a prediction without conditions where it never drops them, or one at times at which the guidance has none.
+    The last is a prediction without conditions where it never drops them, or one at times at which the guidance has
+    none.
 
     Args:
         guidance: The guidance; it is called with predictions of ones.
@@ -174,7 +175,12 @@ def review_guidance(
         times: Times at which the guidance is used.
         sides: Names of the predictions that the model has.
     """
-    asked = _find_asked(guidance, x, times)
+    try:
+        asked = _find_asked(guidance, x, times)
+    except Exception as error:  # a part of the user's own may fail in any way
+        message = f"{type(guidance).__name__} cannot combine predictions: {type(error).__name__}: {error}"
+        yield Finding("guidance", message, ("guidance=none",), refused=True)
+        return
     if absent := sorted(asked.difference(sides)):
         message = (
             f"expected guidance that combines predictions which the model offers ({', '.join(sides)}), got "
@@ -200,7 +206,11 @@ def review_guidance(
 
 
 def _find_asked(guidance: Guidance, x: TensorType, times: Sequence[float]) -> set[str]:
-    """Finds the sides that guidance asks for at some of the times."""
+    """Finds the sides that guidance asks for at some of the times.
+
+    Raises:
+        TypeError: If what it returns is no prediction.
+    """
     asked: set[str] = set()
 
     def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
@@ -209,5 +219,7 @@ def _find_asked(guidance: Guidance, x: TensorType, times: Sequence[float]) -> se
 
     guided = guidance(ask)
     for t in times[:: -(-len(times) // _ASKED)]:
-        guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
+        made = guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
+        if not isinstance(made, Denoised):
+            raise TypeError(f"expected it to return a Denoised, got a {type(made).__name__}")
     return asked

@@ -45,7 +45,7 @@ from modkit.kinds.autoencoders import (
     RateExtras,
 )
 from modkit.kinds.bijections import Bijection, BijectionExtras
-from modkit.kinds.codes import Decoding, Predict, PriorNetwork
+from modkit.kinds.codes import Decoding, Predict, PriorNetwork, PriorNetworkExtras
 from modkit.kinds.corruptions import Corruption
 from modkit.kinds.data import Conditioner, ConditionerExtras, Data, DataExtras
 from modkit.kinds.denoisers import (
@@ -159,6 +159,7 @@ __all__ = [
     "Predict",
     "PretrainedExtras",
     "PriorNetwork",
+    "PriorNetworkExtras",
     "PromiseExtras",
     "Rate",
     "RateExtras",

@@ -6,6 +6,8 @@ k classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modkit.types import Cond
@@ -15,27 +17,33 @@ if TYPE_CHECKING:
 
     from modkit.rng import Rng
 
-__all__ = ["Decoding", "Predict", "PriorNetwork"]
+__all__ = ["Decoding", "Predict", "PriorNetwork", "PriorNetworkExtras"]
 
 
 class PriorNetwork(Protocol):
     """Computes the logits of every position of a code map, `b n k`.
 
     In a causal network, the logits of position i depend only on the codes before i: the network shifts its input and
-    has its own start token. In any other network, code k is the mask. Only causal networks need `step`.
+    has its own start token. In any other network, code k is the mask.
     """
 
     def __call__(self, codes: Tensor, cond: Cond) -> Tensor:
         """Computes the logits `b n k` of `codes`, `b h w`, int64."""
         ...
 
-    def step(self, previous: Tensor, i: int, cond: Cond, cache: Any) -> tuple[Tensor, Any]:
-        """Computes the logits of position i, `b k`, and the cache for the next step, after steps 0 to i - 1.
 
-        `previous`, `b`, is the code at i - 1. At position 0 only its length matters, and the cache is None. A step may
-        modify the cache that it is given, so each cache is used once.
-        """
-        ...
+@dataclass(frozen=True)
+class PriorNetworkExtras:
+    """Optional members of a `PriorNetwork`.
+
+    Args:
+        step: `step(previous, i, cond, cache)` computes the logits of position i, `b k`, and the cache for the next
+            step, after steps 0 to i - 1. `previous`, `b`, is the code at i - 1. At position 0 only its length matters,
+            and the cache is None. A step may modify the cache that it is given, so each cache is used once. A causal
+            network that is not evaluated by windows needs it.
+    """
+
+    step: Callable[[Tensor, int, Cond, Any], tuple[Tensor, Any]] | None = None
 
 
 class Predict(Protocol):

@@ -23,7 +23,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modkit.decodings.windows import Windows
-from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork, Slot, Step, Weight, default
+from modkit.kinds import (
+    Conditioner,
+    Decoding,
+    Guidance,
+    Predict,
+    PriorNetwork,
+    PriorNetworkExtras,
+    Slot,
+    Step,
+    Unfit,
+    Weight,
+    default,
+    read_extras,
+)
 from modkit.models.code_model import CodeModel
 from modkit.models.model import check_draws
 from modkit.nn.compiled import run_uncompiled
@@ -76,6 +89,8 @@ class Autoregressive(CodeModel):
         self.windows = Windows(x, window)
         told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
+        if self.windows.whole and read_extras(self.network, PriorNetworkExtras).step is None:
+            raise Unfit("network", f"expected a causal network with `step`, got {type(self.network).__name__}")
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `nll`."""
@@ -108,6 +123,7 @@ class Autoregressive(CodeModel):
     def predict(self, cond: Cond) -> Predict:
         """Makes a function that predicts position after position from 0, with the network's cache or by windows."""
         cache: Any = None
+        step = read_extras(self.network, PriorNetworkExtras).step
 
         def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
             nonlocal cache
@@ -118,9 +134,10 @@ class Autoregressive(CodeModel):
             if not self.windows.whole:
                 origin, inner = self.windows.locate(i)
                 return self._read(codes.view(-1, *self.single.shape), cond, origin)[1][:, inner]
+            assert step is not None, "checked where the network was built"
             previous = codes[:, max(i - 1, 0)].to(self.device)
             with run_uncompiled():  # the cache is another at each position
-                logits, cache = self.network.step(previous, i, cond, cache if i else None)
+                logits, cache = step(previous, i, cond, cache if i else None)
             return logits
 
         return predict

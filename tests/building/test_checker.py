@@ -96,6 +96,8 @@ class Measured(nn.Module):
     def to_z(self, name, latent):
         return latent
 
+    def sample(self, num, rng): ...
+
 
 class Unconditional(Model):
     """A model without parts."""

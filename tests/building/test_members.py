@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from modkit import SpecError, TensorType, build, kinds, use
-from modkit.building.members import check_members
+from modkit.building.members import check_members, describe_lack
 from modkit.kinds import KINDS
 from modkit.types import Modes
 from tests.play import spec
@@ -138,3 +138,37 @@ def test_a_part_is_checked_as_it_is_built():
     )
     with pytest.raises(SpecError, match=message):
         build(spec(use("diffusion", network=use(Gated))))
+
+
+class Whole:
+    """A part whose members are of every sort: one is annotated, one computed, one an attribute."""
+
+    causal: bool
+    fields = functools.cached_property(lambda self: 1 / 0)
+
+    def __init__(self):
+        self.key = "key"
+
+    def __call__(self, x, rng): ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "lack"),
+    [
+        ("corruption", Whole(), None),
+        ("decoding", Whole(), "expected a decoding with `causal`, got a Whole without it"),
+        ("corruption", nn.Identity(), "expected a corruption with `fields`, `key`, got an Identity without them"),
+        ("adversarial", 3.0, "expected an adversarial with `generator`, `discriminator`, got a float without them"),
+        ("alignment", make_module(tap=nn.Linear(1, 1)), None),
+        (
+            "bijection",
+            SimpleNamespace(inverse=abs),
+            "expected a bijection with `__call__`, got a SimpleNamespace without it",
+        ),
+        ("model", nn.Identity(), "expected a Model, got an Identity"),
+        ("optimizer", torch.optim.SGD([nn.Parameter(torch.ones(1))]), None),
+        ("logger", object(), None),
+    ],
+)
+def test_what_a_part_lacks_of_its_kind_is_named(kind, part, lack):
+    assert describe_lack(kind, part) == lack

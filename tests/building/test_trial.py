@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import SpecError, TensorType, check, use
-from modkit.models import Autoencoder
+from modkit import SpecError, TensorType, check, kinds, use
+from modkit.models import Autoencoder, Diffusion, Latent
 from tests.play import MLP, spec
 
 X = TensorType((2,))
@@ -26,6 +26,16 @@ class Torn(Plain):
         return self.missing(z)
 
 
+class Unstepped:
+    """A sampler without `step`."""
+
+    def __init__(self, schedule: kinds.Schedule): ...
+
+    def times(self): ...
+
+    def start(self, eps, t): ...
+
+
 def weigh(step, losses, last_layer):
     return losses["nothing"]
 
@@ -37,7 +47,7 @@ def weigh(step, losses, last_layer):
         ({"decoder": Torn()}, r"^model\.decoder: it cannot run on its types: AttributeError: 'Torn' .* 'missing'"),
         (
             {"weights": {"kl": torch.tensor(0.5)}},
-            r"^model\.weights\.kl: expected a weight \(or, in a slot, a number\), got a Tensor$",
+            r"^model\.weights\.kl: got tensor\(0\.5000\), expected a number or a part of kind weight$",
         ),
         (
             {"weights": {"kl": lambda term: weigh}},
@@ -49,6 +59,53 @@ def test_what_a_part_lacks_is_told_at_its_path(parts, message):
     """The fault: AttributeErrors and TypeErrors without a path."""
     with pytest.raises(SpecError, match=message):
         Autoencoder(X, **{**PARTS, **parts})
+
+
+@pytest.mark.parametrize(
+    ("model", "parts", "message"),
+    [
+        (Autoencoder, {"encoder": Plain()}, r"encoder: expected an encoder with `h`, got a Plain without it"),
+        (
+            Autoencoder,
+            {"bottleneck": Plain()},
+            r"bottleneck: expected a .* with `latents`, `to_z`, `sample`, got",
+        ),
+        (
+            Autoencoder,
+            {"likelihood": Plain()},
+            r"likelihood: expected .* with `out`, `nll`, `mean`, `sample`, got",
+        ),
+        (
+            Autoencoder,
+            {"weights": {"kl": lambda term: 0.5}},
+            r"weights\.kl: expected a weight with `__call__`, got a ",
+        ),
+        (Autoencoder, {"conditioner": Plain()}, r"conditioner: expected a conditioner with `reads`, `null`, `draw`"),
+        (Diffusion, {"schedule": Plain()}, r"schedule: expected a schedule with `num`, `scales`, `time`"),
+        (Diffusion, {"parametrization": Plain()}, r"parametrization: expected a parametrization with `out`"),
+        (Diffusion, {"sampler": Unstepped}, r"sampler: expected a sampler with `step`, got an Unstepped without it"),
+        (Diffusion, {"guidance": object()}, r"guidance: expected a guidance with `__call__`, got an object"),
+        (Latent, {"autoencoder": Plain()}, r"autoencoder: expected a Model, got a Plain"),
+        (Latent, {"prior": Plain()}, r"prior: .*expected a Model, got a Plain"),
+    ],
+)
+def test_a_part_without_the_members_of_its_kind_is_refused_in_its_slot(model, parts, message):
+    """The fault: some were blamed on the model or another part, and a sampler failed in the middle of training."""
+    kept = {Autoencoder: PARTS, Diffusion: {"network": "mlp"}, Latent: {"autoencoder": use("autoencoder", **MLP)}}
+    with pytest.raises(SpecError, match=rf"^model\.{message}"):
+        model(X, **{**kept[model], **parts})
+
+
+class Unguided(nn.Module):
+    def forward(self, *given):
+        return given[0]
+
+
+def test_guidance_that_makes_no_prediction_is_refused_before_training():
+    """The fault: an AttributeError where samples were first drawn."""
+    guided = spec(use("diffusion", network="mlp", guidance=use(Unguided)), batch_size=4)
+    with pytest.raises(SpecError, match=r"model\.guidance: Unguided cannot combine .* return a Denoised, got a tuple"):
+        check(guided)
 
 
 def test_a_microbatch_of_one_row_is_played_as_it_is():

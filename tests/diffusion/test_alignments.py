@@ -112,6 +112,8 @@ class Fitted(nn.Module):
     def key(self):
         return "fitted"
 
+    def prepare(self, batches): ...
+
 
 def align(fields=None, taps=TAPS, **options):
     """An alignment with a field, `y`, or else with features."""

@@ -40,6 +40,12 @@ class OneHot(nn.Module):
     def forward(self, fields, rng):
         return Cond(vector=nn.functional.one_hot(fields["labels"], 2).double())
 
+    def null(self, num): ...
+
+    def draw(self, num, rng): ...
+
+    def prepare(self, batches): ...
+
 
 class Table(nn.Module):
     """A discriminator with a logit for each pair of one of three points and one of two classes."""

@@ -242,6 +242,33 @@ class MapAndVector(nn.Module):
     def null(self, num):
         return Cond(vector=torch.zeros(num, 2))
 
+    def draw(self, num, rng):
+        return {}
+
+    def prepare(self, batches): ...
+
+
+class Unstepped(nn.Module):
+    """A network of codes that computes all logits at once alone."""
+
+    def __init__(self, codes: TensorType, cond: CondType, causal: bool) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(codes.numel, codes.classes))
+
+    def forward(self, codes, cond):
+        return self.logits.expand(len(codes), -1, -1)
+
+
+def test_a_causal_network_without_step_is_for_windows_alone():
+    """The fault: it was known when samples were first drawn, in the middle of training."""
+    with pytest.raises(SpecError, match=r"model\.network: expected a causal network with `step`, got Unstepped"):
+        Autoregressive(TensorType((2, 2), classes=2), network=Unstepped)
+    for model in (
+        Autoregressive(TensorType((4, 2), classes=2), network=Unstepped, window=[2, 2]),
+        Masked(TensorType((2, 2), classes=2), network=Unstepped),
+    ):
+        assert model.sample(2, seed=0).shape[0] == 2
+
 
 @pytest.mark.parametrize(("model", "sampler"), [(Autoregressive, Raster), (Masked, MaskGIT)])
 def test_guidance_clears_the_vector_and_keeps_the_map(model, sampler, monkeypatch):

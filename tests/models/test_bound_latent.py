@@ -76,6 +76,8 @@ class Densities:
     def to_z(self, name, latent):
         return latent
 
+    def sample(self, num, rng): ...
+
     def posterior(self, name, h, rng):
         draws = [level + 0.1 * rng.at(i).normal("z", level) for i, level in enumerate(h)]
         log_q = [Normal(level, 0.1).log_prob(z).sum(1) for level, z in zip(h, draws)]
