@@ -27,7 +27,9 @@ the grid begins at an eighth of its level; it is .3 where the network predicts v
 **Weight.** The output of a network that predicts nothing is wrong by 1, but by no more than a deviation of the data in
 x_0, and its loss is the weight of that. The likelihood weighs an error of eps by half the range of log SNR, 10 to 20,
 and one of v or EDM's target by less; but one of x_0 by SNR, which is 31,000 on average on log-linear levels. Such a
-network would have to copy its input to a thousandth: its FD is 20 where that of v is 1.6.
+network would have to copy its input to a thousandth: its FD is 20 where that of v is 1.6. In joint training an
+autoencoder learns by the prior's variational bound, which has the likelihood's weight, whatever that of the prior's own
+loss.
 
 Shape letters: n draws or times.
 """
@@ -43,6 +45,7 @@ from torch import Tensor
 
 from modkit.diffusion.gaussian import broadcast
 from modkit.diffusion.schedules import get_std
+from modkit.diffusion.variational import weigh_errors
 from modkit.kinds import (
     Fact,
     Finding,
@@ -64,6 +67,7 @@ __all__ = [
     "find_drift",
     "find_growth",
     "find_rarest",
+    "review_cross_entropy",
     "review_drift",
     "review_growth",
     "review_levels",
@@ -78,6 +82,7 @@ _NEAR = 0.25  # in ln sigma
 _LEAST_NEAR = 1e-4  # share of draws
 _MOST_GROWTH = 10.0
 _MOST_WEIGHT = 1000.0  # mean over draws
+_STRATA = 2**10  # draws of the bound's times
 _SELDOM = 0.99  # of draws stay below
 _MOST_SCALE = 4.0  # of a network's input, or its inverse
 _PROBES = 16  # times at which a network's input is computed
@@ -287,12 +292,39 @@ def review_weight(x: TensorType, weight: Tensor, error_scale: Tensor) -> Iterato
     if weight.is_meta or error_scale.is_meta:
         return
     cost = weight * (get_std(x) ** 2 / error_scale).clamp_max(1)
+    yield from _review_cost(cost, "has a loss", ("parametrization=v", "loss_weight=min-snr"))
+
+
+@torch.no_grad()
+def review_cross_entropy(x: TensorType, schedule: Schedule, parametrization: Parametrization) -> Iterator[Note]:
+    """Reviews the cross entropy of a network that predicts nothing, by which joint training learns what x is.
+
+    Examples:
+        >>> from modkit.diffusion.parametrizations import V, X0
+        >>> from modkit.diffusion.schedules import Cosine
+        >>> x, schedule = TensorType((2,), std=1.0), Cosine()
+        >>> [len([*review_cross_entropy(x, schedule, part(schedule))]) for part in (X0, V)]
+        [1, 0]
+    """
+    if schedule.scales(torch.ones(1, dtype=torch.float64, device="cpu"))[0].is_meta:
+        return
+    t, weight = weigh_errors(schedule, (torch.arange(_STRATA, dtype=torch.float64, device="cpu") + 0.5) / _STRATA)
+    scale = parametrization.error_scale(parametrization.coefficients(t, schedule.scales(t)))
+    if scale.is_meta:
+        return
+    cost = weight.cpu() * scale.cpu().clamp_max(get_std(x) ** 2)
+    mends = ("parametrization=v", "parametrization=edm")
+    yield from _review_cost(cost, "gives joint training a cross entropy", mends)
+
+
+def _review_cost(cost: Tensor, does: str, mends: tuple[str, ...]) -> Iterator[Finding]:
+    """Finds a cost of a network that predicts nothing, `n`, one a draw, that is too high on average."""
     if (mean := float(cost.mean())) > _MOST_WEIGHT:
         message = (
-            f"a network that predicts nothing has a loss of {mean:,.0f} on average, {float(cost.max()):,.0f} at most; "
+            f"a network that predicts nothing {does} of {mean:,.0f} on average, {float(cost.max()):,.0f} at most; "
             f"expected at most {_MOST_WEIGHT:,.0f} on average"
         )
-        yield Finding("parametrization", message, ("parametrization=v", "loss_weight=min-snr"), refused=True)
+        yield Finding("parametrization", message, mends, refused=True)
 
 
 def _compute_errors(schedule: Schedule, parametrization: Parametrization, times: Tensor) -> Tensor | None:

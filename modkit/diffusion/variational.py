@@ -45,7 +45,7 @@ from modkit.precision import find_widest, widen
 from modkit.rng import Rng
 from modkit.types import Denoised
 
-__all__ = ["variational_bound"]
+__all__ = ["variational_bound", "weigh_errors"]
 
 _OF_EPS = 0.1  # share of the draws that are for errors of eps
 _NEWTON = 12  # steps on a convex function, from its higher end: to rounding from levels of 1e-6 to 1e6
@@ -92,6 +92,33 @@ def variational_bound(
     return torch.stack(means).mean(0) - kl
 
 
+def weigh_errors(schedule: Schedule, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws times of the bound, and the weights of squared errors of x_0 there, in nats, each `n`.
+
+    The mean over draws of weight and error is the sum of the steps' KL, without the first step, with the posterior's
+    own variance. A table of one index has no other step than the first, whose weight is returned.
+
+    Args:
+        schedule: Signal and noise over time.
+        u: What the times are drawn by, `n`, float64, in [0, 1).
+
+    Examples:
+        An error of 1 at each time costs half the highest SNR:
+
+        >>> from modkit.diffusion.schedules import EDM
+        >>> t, weight = weigh_errors(EDM(sigma_min=0.1), (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
+        >>> print(f"{weight.mean():.1f}")
+        50.0
+    """
+    grid = _find_grid(schedule, 0.0)
+    if schedule.num is None:
+        return _draw_time(schedule, grid, u)
+    if len(grid) == 1:
+        return grid.expand(len(u)), snr(schedule.scales(grid)).expand(len(u)) / 2
+    t, s, share = _draw_step(schedule, grid, u)
+    return t, _compute_gain(schedule, t, s) / share
+
+
 def _find_grid(schedule: Schedule, least: float) -> Tensor:
     """Finds the times of a table, `n`, ascending, without levels below `least`; without a table, the end times."""
     if schedule.num is None:
@@ -131,17 +158,26 @@ def _estimate_others(
     schedule: Schedule, denoise: DenoiseRows, x_0: Tensor, grid: Tensor, u: Tensor, eps: Tensor
 ) -> Tensor:
     """Estimates the sum of the other steps' KL from one time, drawn by `u`, `b`, in [0, 1)."""
-    ratios = snr(schedule.scales(grid))
     if schedule.num is None:
-        level, density = _draw_ratio(ratios, u)
-        t = schedule.time(torch.rsqrt(level))
+        t, weight = _draw_time(schedule, grid, u)
         error = widen(x_0) - denoise(add_noise(x_0, eps, schedule.scales(t)), t).x_0
-        return move(1 / (2 * density), x_0, find_widest(x_0.device)) * _sum_squares(error)
-    share = _share_steps(ratios)
-    step = torch.searchsorted(share.cumsum(0), u, right=True).clamp(max=len(share) - 1)
-    t, s = grid[step + 1], grid[step]
+        return move(weight, x_0, find_widest(x_0.device)) * _sum_squares(error)
+    t, s, share = _draw_step(schedule, grid, u)
     x_0_hat, v = denoise(add_noise(x_0, eps, schedule.scales(t)), t)
-    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / move(share[step], x_0, find_widest(x_0.device))
+    return _compute_kl(schedule, widen(x_0) - x_0_hat, v, t, s) / move(share, x_0, find_widest(x_0.device))
+
+
+def _draw_time(schedule: Schedule, ends: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws a time between two `ends` by `u`, `b`; returns it and the weight of a squared error of x_0 there."""
+    level, density = _draw_ratio(snr(schedule.scales(ends)), u)
+    return schedule.time(torch.rsqrt(level)), 1 / (2 * density)
+
+
+def _draw_step(schedule: Schedule, grid: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws a step of a table but the first by `u`, `b`; returns t, s and its probability."""
+    share = _share_steps(snr(schedule.scales(grid)))
+    step = torch.searchsorted(share.cumsum(0), u, right=True).clamp(max=len(share) - 1)
+    return grid[step + 1], grid[step], share[step]
 
 
 def _share_steps(ratios: Tensor) -> Tensor:
@@ -172,14 +208,18 @@ def _compute_softplus(log_ratio: Tensor) -> Tensor:
 def _compute_kl(schedule: Schedule, error: Tensor, v: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)), `b`, given the `error` of x_0-hat."""
     if v is None:
-        gained = (snr(schedule.scales(s)) - snr(schedule.scales(t))) / 2
-        return move(gained, error, find_widest(error.device)) * _sum_squares(error)
+        return move(_compute_gain(schedule, t, s), error, find_widest(error.device)) * _sum_squares(error)
     scales_t, scales_s = schedule.scales(t), schedule.scales(s)
     share = tau(scales_t, scales_s)
     small, large = scales_s[1] ** 2 * share, scales_t[1] ** 2 * share
     logvar = interpolate_logvar(small, large, v)
     log_ratio = broadcast(small.log(), logvar) - logvar
     return _sum(gaussian_kl(broadcast(scales_s[0] * share, error) * error, log_ratio, logvar))
+
+
+def _compute_gain(schedule: Schedule, t: Tensor, s: Tensor) -> Tensor:
+    """The weight of a squared error of x_0 in the step from t to s: half of what SNR gains."""
+    return (snr(schedule.scales(s)) - snr(schedule.scales(t))) / 2
 
 
 def _sum_squares(x: Tensor) -> Tensor:

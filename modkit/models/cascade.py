@@ -187,6 +187,11 @@ class Cascade(Model):
         ]
         return torch.stack(nats).sum(0)
 
+    def review_cross_entropy(self) -> Iterator[Note]:
+        """That of the levels."""
+        for name, model in zip(self._names, self._levels):
+            yield from (note.move(name) for note in model.review_cross_entropy())
+
     def select_level(self, batch: Batch, index: int) -> Batch:
         """Selects level `index` of a batch, conditioned on the level above.
 

@@ -28,6 +28,7 @@ from modkit.diffusion.loss_weights import check_likelihood
 from modkit.diffusion.probability_flow import EXACT, compute_log_prob, draw_signs
 from modkit.diffusion.review import (
     draw_times,
+    review_cross_entropy,
     review_drift,
     review_growth,
     review_levels,
@@ -215,6 +216,10 @@ class Diffusion(Model):
         yield from review_coupling(self.coupling, self.loss_weight, self.sampler)
         asked = list_asked(self.sampler).tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, asked, self._list_sides())
+
+    def review_cross_entropy(self) -> Iterator[kinds.Note]:
+        """What the bound makes of a network that predicts nothing."""
+        yield from review_cross_entropy(self.single, self.schedule, self.parametrization)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The variational bound of the ancestral chain over the whole schedule, for any sampler.

@@ -302,10 +302,12 @@ class Latent(Model):
         return self.prior.cross_entropy(replace(batch, x=latent), step.at("prior")) - log_weight
 
     def review(self) -> Iterator[Note]:
-        """The scale of the latent that the prior is given, and whether the prior can draw."""
+        """The scale of the latent that the prior is given, whether the prior can draw, and its cross entropy."""
         if scale := self.scale.describe():
             yield Fact("", f"the prior is given the latent {self.at!r}, scaled {scale}")
         yield from review_priors({"prior": self.prior})
+        if self.joint and not is_frozen(self.prior):
+            yield from (note.move("prior") for note in self.prior.review_cross_entropy())
 
     def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Draws through both: from the autoencoder's posterior, then from the prior's."""

@@ -275,6 +275,13 @@ class Model(nn.Module, metaclass=Composing):
         """
         return -self.bound(batch, 1, step.rng)
 
+    def review_cross_entropy(self) -> Iterable[Note]:
+        """Finds, in the manner of `review`, what makes its cross entropy unfit to train the model that x comes from.
+
+        An enclosing Model asks for it in joint training, and states the notes as its own.
+        """
+        return ()
+
     @property
     def entropic(self) -> tuple[str, ...]:
         """Names of the latents whose prior can be another Model in joint training, see `open_losses`."""

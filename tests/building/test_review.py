@@ -137,6 +137,10 @@ PLANTED = {
     "eps on a latent": (
         latent(parametrization="eps"), "refused", "model.prior.parametrization", "model.prior.parametrization=v"
     ),
+    "x_0 with the likelihood's weight in joint training": (
+        use("latent", joint=True, autoencoder=use("autoencoder", **MLP), prior=diffusion(parametrization="x0")),
+        "refused", "model.prior.parametrization", "model.prior.parametrization=v",
+    ),
     "guidance without conditions": (
         latent(guidance="cfg"), "refused", "model.prior.guidance", "model.prior.guidance=none"
     ),

@@ -16,6 +16,7 @@ from modkit.diffusion.review import (
     find_drift,
     find_growth,
     find_rarest,
+    review_cross_entropy,
     review_drift,
     review_growth,
     review_levels,
@@ -232,6 +233,28 @@ def test_the_likelihood_of_a_network_that_predicts_x_0_is_refused(part, refused,
     found = [note for note in find(model.review()) if "predicts nothing" in note.message]
     assert [(note.path, note.refused) for note in found] == [("parametrization", True)] * refused
     assert all("a loss of 5,0" in note.message for note in found)
+
+
+@pytest.mark.parametrize("make", [partial(schedules.EDM, sigma_min=0.01), schedules.Linear])
+@pytest.mark.parametrize("part", [targets.X0, targets.V, targets.Eps, targets.EDM])
+def test_the_cross_entropy_of_a_network_that_predicts_x_0_is_refused(part, make):
+    """In sum, its steps weigh an error of x_0 by half of the highest SNR among them, which is 1e4 in both."""
+    schedule = make()
+    found = [*review_cross_entropy(LATENT, schedule, part(schedule))]
+    assert [(note.path, note.refused) for note in found] == [("parametrization", True)] * (part is targets.X0)
+    assert all("a cross entropy of 5,0" in note.message for note in found)
+
+
+def test_the_cross_entropy_of_a_schedule_that_is_learned_is_reviewed_as_far_as_it_has_values():
+    class Unknown(LearnedSchedule):
+        def scales(self, t):
+            return super().scales(t.to("meta"))
+
+    found = [
+        [*review_cross_entropy(LATENT, schedule, targets.X0(schedule))]
+        for schedule in (LearnedSchedule().to("meta"), Unknown().to("meta"))
+    ]
+    assert [len(notes) for notes in found] == [1, 0]
 
 
 def test_a_loss_weight_that_is_learned_is_reviewed_once_it_has_values():

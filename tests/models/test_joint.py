@@ -7,7 +7,11 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from modkit import build, load, train, use
+from modkit import TensorType, build, load, train, use
+from modkit.building.checker import examine
+from modkit.building.review import list_findings
+from modkit.models import Autoencoder, Diffusion, Latent
+from modkit.models.latent_scale import make_unit
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.training.players import make_player_states, take_turn
@@ -88,7 +92,7 @@ class Exact(nn.Module):
 
 MEAN, STD = torch.tensor([0.4, -0.8, 0.0]).double(), torch.tensor([0.6, 1.2, 0.9]).double()
 EXACT = use(
-    "diffusion", network=use(Exact), schedule=use("edm", sigma_min=0.02), times="log-normal", parametrization="x0"
+    "diffusion", network=use(Exact), schedule=use("edm", sigma_min=0.03), times="log-normal", parametrization="x0"
 )
 
 
@@ -218,6 +222,37 @@ def test_a_conditional_prior_s_cross_entropy_is_given_its_condition_and_drops_no
     model.losses("autoencoder/autoencoder", batch, turn())
     want = model.prior.conditioner.embedding(batch.fields["labels"])
     assert model.prior.network.seen and all(torch.equal(c.vector, want) for c in model.prior.network.seen)
+
+
+X0 = use("diffusion", **VP.params | {"parametrization": "x0"})
+
+
+@pytest.mark.parametrize(
+    ("model", "paths"),
+    [
+        (joint(VP), []),
+        (joint(X0), ["model.prior"]),
+        (joint(joint(X0, INNER.params)), ["model.prior.prior"]),
+        (
+            joint(use("cascade", level=X0), {**VAE, "bottleneck": LADDER}),
+            ["model.prior.level[0]", "model.prior.level[1]"],
+        ),
+        (use("latent", autoencoder=use("autoencoder", **VAE), prior=X0), []),
+    ],
+    ids=["v", "x_0", "nested", "cascade", "two stages"],
+)
+def test_a_cross_entropy_that_would_outweigh_all_else_is_refused(model, paths):
+    found = examine(spec(model)).findings
+    assert [note.path.removesuffix(".parametrization") for note in found] == paths
+
+
+def test_a_prior_that_is_trained_already_and_stands_still_may_predict_x_0():
+    autoencoder = Autoencoder(TensorType((1, 8, 8), (-1, 1)), **VAE)
+    prior = Diffusion(make_unit(autoencoder.latents["continuous"]), **X0.params)
+    model = Latent(autoencoder.event, autoencoder=autoencoder, prior=prior, joint=True)
+    assert [note.path for note in list_findings(model)] == ["model.prior.parametrization"]
+    prior.requires_grad_(False)
+    assert not list_findings(model)
 
 
 def test_a_critic_plays_as_ever():

@@ -922,4 +922,5 @@ REFUSALS |= (
         for part in ("denoising-gan", "gan", "latent", "sklearn/gaussian-mixture")
     }
     | {"latent-joint model.prior.coupling=optimal": r"model\.prior: .* the coupling `independent` in joint training"}
+    | {"latent-joint model.prior.parametrization=x0": "predicts nothing gives joint training a cross entropy"}
 )
