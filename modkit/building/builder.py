@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from modkit.building.call import Argument, Call, Given, Record, Ref, Trained, reroot
+from modkit.building.call import Argument, Call, Given, Record, Ref, Trained, extract, move, reroot
 from modkit.building.composition import Composition, Origin
 from modkit.building.exchange import drop_spare
 from modkit.building.limit import limit_modules
@@ -39,6 +39,7 @@ from modkit.types import CondType, Event, TensorType, split_levels
 
 __all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta"]
 
+_ROOT = "model"  # path of a model in a spec
 _SHOWN = 6  # entries of a mapping in a message, at most
 
 M = TypeVar("M", bound=nn.Module)
@@ -213,12 +214,29 @@ class Site:
         check_members(call.part.kind, value)
         if isinstance(value, nn.Module):
             self._mark(value, self._locate(call))
+            if call.part.kind == "model" and call.path != self.plan.model.path and not self.meta:
+                self._compose(value, call, types)
             weights = self.weights and not self.plan.is_in_piece(call)  # which has those of all parts inside it
             if call.trained:
                 self._load_piece(call, call.trained, value, weights=weights)
             elif weights and not self.meta and (load := read_extras(value, PretrainedExtras).load_pretrained):
                 load()
         return value
+
+    def _compose(self, model: nn.Module, call: Call, types: Mapping[str, Any]) -> None:
+        """Gives a Model its composition, as if it had been composed on its own: another model may be made of it."""
+        inner, places = extract(call, self.plan.calls, {path: built.value for path, built in self.built.items()})
+        x, cond, fields = types["x"], types.get("cond") or CondType(), dict(types.get("fields") or {})
+        planned = self.plan.narrow(reroot(inner, call.path, _ROOT), x, fields)
+        owners = {place: self._locate(replace(call, path=place)).owner for place in places.values()} | {call.path: ""}
+        origins = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            if origin := self._origins.get(module):
+                path = move(origin.path, places)
+                owner = owners.get(path, move(origin.owner, places))
+                path, owner = (move(one, {call.path: _ROOT}) for one in (path, owner))
+                origins[name] = replace(origin, path=path, owner=owner)
+        model.composition = Composition(planned, x, cond, fields, origins)  # type: ignore[assignment]
 
     def _place(self, call: Call, given: Given, types: Mapping[str, Any]) -> Any:
         """Puts a part given as an object into its slot; in a check, a copy of it on the meta device."""

@@ -7,7 +7,7 @@ spec does.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -24,7 +24,10 @@ __all__ = [
     "Record",
     "Ref",
     "Trained",
+    "extract",
+    "list_calls",
     "list_local",
+    "move",
     "reroot",
     "share",
     "write_record",
@@ -133,15 +136,11 @@ def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:
         new: The new path.
         refs: Whether the targets of references inside it move, too.
     """
-    if isinstance(value, Call):
-        arguments = {name: reroot(argument, old, new, refs=refs) for name, argument in value.arguments.items()}
-        return replace(value, path=new + value.path.removeprefix(old), arguments=arguments)
     if isinstance(value, Ref):
         goal = new + value.target.removeprefix(old) if refs else value.target
         return Ref(new + value.path.removeprefix(old), goal)
-    if isinstance(value, Mapping) and not isinstance(value, Node):
-        return {key: reroot(item, old, new, refs=refs) for key, item in value.items()}
-    return [reroot(item, old, new, refs=refs) for item in value] if isinstance(value, list) else value
+    moved = _change_items(value, lambda item: reroot(item, old, new, refs=refs))
+    return replace(moved, path=new + moved.path.removeprefix(old)) if isinstance(moved, Call) else moved
 
 
 def share(value: Any, places: Mapping[str, str]) -> Any:
@@ -153,15 +152,50 @@ def share(value: Any, places: Mapping[str, str]) -> Any:
     """
     if isinstance(value, Call | Ref):
         aim = value.target if isinstance(value, Ref) else value.path
-        goals = (new + aim.removeprefix(old) for old, new in places.items() if f"{aim}.".startswith(f"{old}."))
-        if (goal := next(goals, None)) is not None:
+        if (goal := move(aim, places)) != aim:
             return Ref(value.path, goal)
         if isinstance(value, Ref):
             return value
-        return replace(value, arguments={name: share(argument, places) for name, argument in value.arguments.items()})
-    if isinstance(value, Mapping) and not isinstance(value, Node):
-        return {key: share(item, places) for key, item in value.items()}
-    return [share(item, places) for item in value] if isinstance(value, list) else value
+    return _change_items(value, lambda item: share(item, places))
+
+
+def move(path: str, places: Mapping[str, str]) -> str:
+    """Moves a path that is one of `places`, or inside one of them, to where that is now."""
+    found = (new + path.removeprefix(old) for old, new in places.items() if f"{path}.".startswith(f"{old}."))
+    return next(found, path)
+
+
+def extract(call: Call, calls: Mapping[str, Call], built: Mapping[str, Any]) -> tuple[Call, dict[str, str]]:
+    """Extracts a call from its plan: where it refers to parts outside of it, it has these parts as objects.
+
+    Args:
+        call: The call.
+        calls: All calls of the plan, by path.
+        built: The parts that have been built, by path.
+
+    Returns:
+        The call, and the paths of the parts outside, each with that of its first reference, which has its place.
+    """
+    places: dict[str, str] = {}
+
+    def change(value: Any) -> Any:
+        if not isinstance(value, Ref) or f"{value.target}.".startswith(f"{call.path}."):
+            return _change_items(value, change)
+        if value.target in places:
+            return Ref(value.path, places[value.target])
+        places[value.target] = value.path
+        moved = change(reroot(calls[value.target], value.target, value.path))
+        return replace(moved, given=Given(built[value.target])) if value.target in built else moved
+
+    return change(call), places
+
+
+def list_calls(value: Any) -> Iterator[Call]:
+    """Lists the calls inside a call or in the value of an argument, each before those that it is inside of."""
+    for item in _list_items(value):
+        yield from list_calls(item)
+    if isinstance(value, Call):
+        yield value
 
 
 def list_local(tree: Node) -> list[str]:
@@ -173,6 +207,24 @@ def list_local(tree: Node) -> list[str]:
 def write_record(record: Record) -> dict[str, Any]:
     """Writes a group of settings as a spec does, with every setting written out."""
     return {name: _write(value) for name, value in record.arguments.items() if value is not None}
+
+
+def _list_items(value: Any) -> list[Any]:
+    """Lists the arguments of a call or the items of a container."""
+    if isinstance(value, Call | Record):
+        return list(value.arguments.values())
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _change_items(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns a call with changed arguments, or a container with changed items; anything else stays as it is."""
+    if isinstance(value, Call | Record):
+        return replace(value, arguments={name: change(argument) for name, argument in value.arguments.items()})
+    if isinstance(value, Mapping) and not isinstance(value, Node):
+        return {key: change(item) for key, item in value.items()}
+    return [change(item) for item in value] if isinstance(value, list) else value
 
 
 def _write(value: Argument) -> Any:

@@ -10,17 +10,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modkit.building.call import Call, Record, write_record
+from modkit.building.call import Call, Record, list_calls, write_record
 from modkit.building.planner import Planner
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import EngineExtras, read_extras
+from modkit.part import Local
 from modkit.parts.registry import Entry, get_registry
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
 from modkit.specs.references import resolve
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.types import TensorType
+from modkit.specs.tree import Path, rebuild, strip_parts
+from modkit.types import Event, TensorType
 
 __all__ = ["MAX_PARTS", "Plan", "plan", "plan_part"]
 
@@ -65,6 +67,31 @@ class Plan:
             x=self.spec.x,
         )
         return replace(made, **{key: getattr(self.spec, key) for key in self.left})
+
+    def narrow(self, model: Call, x: Event, fields: Mapping[str, TensorType]) -> Plan:
+        """The plan of a model in this one on its own.
+
+        Args:
+            model: Its call, moved to the root, where it refers to nothing outside.
+            x: The type of one sample of it.
+            fields: The types of the data's fields.
+        """
+        calls = {call.path: call for call in list_calls(model)}
+        tree = Node({"model": model.to_node()})
+
+        def change(path: Path, value: Value) -> Value:
+            call = calls.get(join(strip_parts(tree, path))) if path else None
+            if not isinstance(value, Node) or call is None:
+                return value
+            if call.given:
+                return Node({"use": call.given})
+            return Node({**value, "use": call.part.load()}) if isinstance(call.part, Local) else value
+
+        written = Node(write_types(x, fields)) if isinstance(x, TensorType) else None
+        spec = Spec(model=rebuild(tree, change)["model"], x=written)
+        names = {(call.part.kind, call.part.name) for call in calls.values()}
+        entries = tuple(one for one in self.entries if (one.part.kind, one.part.name) in names)
+        return Plan(spec, None, model, self.settings, None, calls, entries)
 
     def is_for_several(self) -> bool:
         """Whether the engine of training is for several processes."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, replace
 from typing import Any
 
-from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, reroot, share
+from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, list_calls, reroot, share
 from modkit.building.pieces import find_run, move_refs, read_run_node
 from modkit.errors import Problem, join, split, suggest
 from modkit.kinds import KINDS, Default
@@ -272,7 +272,7 @@ class Planner:
             part = Local.wrap(kind, given)
             self.calls[path] = Call(path, part, {}, frozenset(), given=given)
         else:
-            self._enter([reroot(call, composed.model.path, path) for call in composed.calls.values()])
+            self._enter(list_calls(reroot(composed.model, composed.model.path, path)))
             self.calls[path] = replace(self.calls[path], given=given)
             self.entries.update({(entry.part.kind, entry.part.name): entry for entry in composed.entries})
         return self.calls[path]

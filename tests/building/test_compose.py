@@ -139,11 +139,33 @@ def test_a_composed_model_stands_in_a_slot_with_its_weights_and_its_spec():
     assert model.autoencoder is inner and inner.encoder.origin.path == "model.autoencoder.encoder"
     assert weight is None or torch.equal(weight, inner.encoder.state_dict()["first.weight"])
     written = spec_of(model)
+    calls = get_composition(model).plan.calls
+    assert [path for path in calls if "optimizer" in path] == ["train.optimizer"]  # of this model's training alone
     assert written.at("model.autoencoder.encoder.channels") == (4,)
     assert plan(written).model == plan(Spec.from_yaml(str(written))).model
     assert inner.encoder in collect_modules(model, model.players()[0])
     with pytest.raises(SpecError, match=r"model\.autoencoder: .* it was composed for x 1×8×8"):
         Latent(TensorType((1, 4, 4)), autoencoder=inner)
+
+
+TINY = {"encoder": use("mlp", width=4, depth=1), "decoder": use("mlp", width=4, depth=1)}
+
+
+@pytest.mark.parametrize("slot", [partial(Autoencoder, **TINY), use("autoencoder", **TINY)], ids=["class", "spec"])
+def test_a_model_inside_another_is_composed_as_if_on_its_own(slot):
+    """The fault: only one that was composed before had a spec, or other parts by `with_parts`."""
+    with seeded(0):
+        model = Latent(X, autoencoder=slot, prior=partial(Diffusion, **SMALL))
+    built = build(replace(spec_of(model), x={"shape": [1, 8, 8], "range": [-1, 1]}))
+    coder = Autoencoder(X, **TINY)
+    alone = get_composition(coder)
+    for inner in (model.autoencoder, built.autoencoder):
+        written = spec_of(inner)
+        assert plan(written).model == alone.plan.model and written == replace(spec_of(coder), x=written.x)
+        assert get_composition(inner).origins == alone.origins
+        assert (get_composition(inner).x, get_composition(inner).cond) == (alone.x, alone.cond)
+    other = model.prior.with_parts(sampler="heun")
+    assert type(other.sampler).__name__ == "Heun" and same(other, model.prior)
 
 
 @pytest.mark.parametrize("classes", [4, None])
@@ -177,6 +199,45 @@ def test_what_no_spec_holds_of_a_composed_model_is_named(caplog):
     assert all(fresh.get_parameter(name).requires_grad for name in names)
     shown = f"{', '.join(names[:3])}, … ({len(names)} in all)"
     assert caplog.messages == [f"the spec does not freeze {shown}: a model built from it trains these parameters"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_loaded_model_and_one_inside_it_go_into_another_that_loads(tmp_path, whole, frozen):
+    """The fault: with the latter, no command could load the run of the other."""
+    pictures, train = torch.rand(8, 1, 8, 8), {"steps": 1, "batch_size": 4, "device": "cpu"}
+    prior = partial(Diffusion, **SMALL)
+    first = Autoencoder(X, **TINY) if whole else Latent(X, autoencoder=partial(Autoencoder, **TINY), prior=prior)
+    modkit.fit(first, pictures, tmp_path / "first", **train)
+    loaded = modkit.load(tmp_path / "first")
+    inner = (loaded if whole else loaded.autoencoder).requires_grad_(not frozen)
+    before = deepcopy(inner.state_dict())
+    model = Latent(X, autoencoder=inner, prior=prior)
+    modkit.fit(model, pictures, tmp_path / "run", **train)
+    again = modkit.load(tmp_path / "run").autoencoder
+    assert same(again, inner)
+    kept = [torch.equal(before[key], value) for key, value in again.state_dict().items()]
+    assert all(kept) if frozen else not all(kept)
+
+
+def test_a_model_inside_another_keeps_what_it_refers_to_outside():
+    fields = {"low_res": X}
+    encoded = use("encoded", autoencoder={"ref": "model.autoencoder"}, field="low_res")
+    prior = use("diffusion", network=use("unet", channels=[4]), conditioner=encoded)
+    coder = use("autoencoder", encoder=use("conv", channels=[4]), decoder="mlp")
+    old = Latent(X, fields=fields, autoencoder=coder, prior=prior)
+    alone, inside = get_composition(old.prior), get_composition(old)
+    assert alone.plan.calls["model.conditioner.autoencoder"].given.value is old.autoencoder
+    origins = {name: alone.origins[f"conditioner.autoencoder{name}"] for name in ("", ".encoder")}
+    assert [(one.path, one.owner) for one in origins.values()] == [
+        ("model.conditioner.autoencoder", "model.conditioner"),
+        ("model.conditioner.autoencoder.encoder", "model.conditioner.autoencoder"),
+    ]
+    assert spec_of(old.prior).at("model.conditioner.autoencoder.encoder.use") == "conv"
+    model = Latent(X, fields=fields, autoencoder=old.autoencoder, prior=old.prior)
+    assert get_composition(model).plan.model.to_node() == inside.plan.model.to_node()
+    assert get_composition(model).origins == inside.origins
+    assert spec_of(model) == replace(spec_of(old), x=spec_of(model).x)
 
 
 def test_one_object_in_two_slots_is_one_module_and_a_ref():
@@ -416,6 +477,32 @@ def test_what_has_a_spec_sweeps():
     trials = freeze(spec, ["train.seed=0,1", "model.network.width=8,16"])
     assert [trial.label for trial in trials][:2] == [f"model.network.width=8,train.seed={seed}" for seed in (0, 1)]
     assert {Spec.from_yaml(trial.spec).at("model.network.width") for trial in trials} == {8, 16}
+
+
+def test_a_level_of_a_cascade_is_composed_as_if_on_its_own():
+    levels = (TensorType((1, 2, 2), std=1.0), TensorType((1, 4, 4), std=1.0))
+    model = Cascade(levels, level=partial(Diffusion, **SMALL))
+    for index in (0, 1):
+        composed = get_composition(getattr(model, f"level[{index}]"))
+        calls = get_composition(Diffusion(levels[index], **SMALL)).plan.calls
+        assert [*composed.plan.calls] == [path for path in calls if path.startswith("model")]
+        assert composed.origins["network"].path == "model.network" and composed.x == levels[index]
+
+
+def test_a_model_inside_another_has_its_local_parts():
+    class Shifted(Convolution):
+        def __init__(self, x, out, cond, *, by: float = 0.0):
+            super().__init__()
+            self.by = by
+
+    coder = partial(Autoencoder, encoder=Pooled(), decoder="mlp", bottleneck="identity")
+    model = Latent(X, autoencoder=coder, prior=partial(Diffusion, network=partial(Shifted, by=2.0)))
+    with pytest.raises(SpecError, match=r"model\.encoder: got a built .*Pooled, which no spec can hold"):
+        spec_of(model.autoencoder)
+    other = model.prior.with_parts(sampler="heun")
+    assert isinstance(other.network, Shifted) and other.network.by == 2.0 and same(other, model.prior)
+    again = get_composition(model.autoencoder).plan
+    assert plan(again.spec, typed=True).calls["model.encoder"].given.value is model.autoencoder.encoder
 
 
 def test_hierarchies_compose(tmp_path):
