@@ -104,7 +104,9 @@ def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, wrong, 
 def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else(tmp_path):
     train(spec(VAE), tmp_path / "run", steps=2)
     before = Run.open(tmp_path / "run").load_weights()
-    message = "already holds a run; use --resume (in Python resume=True) to continue it or --overwrite (overwrite=True)"
+    message = (
+        r"already holds a run; use --resume \(in Python resume=True\) to continue it or --overwrite \(overwrite=True\)"
+    )
     with pytest.raises(ValueError, match=message):
         train(spec(VAE), tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="model: got diffusion.* in a run that has trained with autoencoder"):

@@ -129,7 +129,9 @@ def test_a_run_is_not_made_over_anything_unasked(tmp_path):
         save(run.checkpoints, "step-1", Checkpoint())
         run.finish()
     (path / "notes.txt").write_text("the reader's own")
-    message = "already holds a run; use --resume (in Python resume=True) to continue it or --overwrite (overwrite=True)"
+    message = (
+        r"already holds a run; use --resume \(in Python resume=True\) to continue it or --overwrite \(overwrite=True\)"
+    )
     with pytest.raises(ValueError, match=message):
         Run.create(path, SPEC, LOCK)
     assert len(Run.open(path).read_metrics()) == 1
