@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.diffusion.schedules import get_std
 from modkit.kinds import (
@@ -212,6 +212,8 @@ def _find_asked(guidance: Guidance, x: TensorType, times: Sequence[float]) -> se
         TypeError: If what it returns is no prediction.
     """
     asked: set[str] = set()
+    own = guidance.parameters() if isinstance(guidance, nn.Module) else iter(())
+    start = torch.zeros((1, *x.shape), device=next((one.device for one in own), None))
 
     def ask(x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
         asked.update(names)
@@ -219,7 +221,7 @@ def _find_asked(guidance: Guidance, x: TensorType, times: Sequence[float]) -> se
 
     guided = guidance(ask)
     for t in times[:: -(-len(times) // _ASKED)]:
-        made = guided(torch.zeros((1, *x.shape)), torch.tensor(t, dtype=torch.float64))
+        made = guided(start, torch.tensor(t, dtype=torch.float64))
         if not isinstance(made, Denoised):
             raise TypeError(f"expected it to return a Denoised, got a {type(made).__name__}")
     return asked

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modkit import SpecError, TensorType, check, kinds, use
+from modkit import Denoised, SpecError, TensorType, check, kinds, use
 from modkit.models import Autoencoder, Diffusion, Latent
 from tests.play import MLP, spec
 
@@ -106,6 +106,22 @@ def test_guidance_that_makes_no_prediction_is_refused_before_training():
     guided = spec(use("diffusion", network="mlp", guidance=use(Unguided)), batch_size=4)
     with pytest.raises(SpecError, match=r"model\.guidance: Unguided cannot combine .* return a Denoised, got a tuple"):
         check(guided)
+
+
+class Weighted(nn.Module):
+    """Guidance with a weight of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, ask):
+        return lambda x_t, t: Denoised(self.weight * ask(x_t, t, "cond")[0].x_0)
+
+
+def test_guidance_may_have_weights():
+    """The fault: it was called with values, where its weights have none yet."""
+    check(spec(use("diffusion", network="mlp", guidance=use(Weighted)), batch_size=4))
 
 
 def test_a_microbatch_of_one_row_is_played_as_it_is():
