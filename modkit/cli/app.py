@@ -251,9 +251,9 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     metavar="FILE.npy",
     help="Also write the noise that each sample is made of, as --out FILE.npy does the samples: pairs for reflow.",
 )
-@click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @click.option("--locked", is_flag=True, help="Refuse parts and a torch that differ from the run's lock.")
 @click.option("--precision", type=PRECISION, default="float32", show_default=True, help="What the model computes in.")
+@click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @click.option("--compile", is_flag=True, help="Compile the networks, which pays when many samples are drawn.")
 @report_failures
 def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label: int | None, **options: Any) -> None:
