@@ -182,7 +182,7 @@ def test_too_few_samples_of_a_class_are_refused_before_any_is_drawn(tmp_path, mo
 @pytest.mark.parametrize("num", [2, 5])
 def test_usual_metrics_that_need_more_samples_are_left_out_with_a_note(run, num):
     """The fault: an evaluation of few samples passed the check, and failed after training."""
-    options, loaded = Options(num=num, features="pixels"), load_run(run)
+    options, loaded = Options(num=num, features="pixels"), load_run(run, needs=("data", "evaluate"))
     report = measure_run(run, loaded, open_data(run, loaded.site), options, LocalEngine("cpu"), named=None)
     assert f"prdc was left out: PRDC expects at least 6 samples of 'real', got {num}" in report.notes
     titles = " ".join(report.scores)
