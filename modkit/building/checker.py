@@ -29,6 +29,7 @@ from modkit.building.review import (
     review_model,
     review_samples,
     review_training,
+    review_watch,
     verify_overrides,
 )
 from modkit.building.trial import EMITS, ROWS, Trial, try_model
@@ -91,7 +92,7 @@ def examine(spec: Spec, *, weights: bool = True) -> Report:
         return replace(report, dropped=(*dropped, *report.dropped))
     _check_conditions(tried.site, tried.model, tried.data)
     tried.site.problems += tried.find_unmet()
-    return _verify(_make_report(*tried[:-1]))
+    return _verify(_make_report(*tried))
 
 
 class _Tried(NamedTuple):
@@ -169,8 +170,9 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
     trial.run()
     _check_conditions(site, copied, data)
     evaluation = _try_settings(site, site.make_evaluation)
-    site.problems += _find_unmet(site, copied, data, data.x, _make_measures(evaluation, data.x) if evaluation else None)
-    return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields))
+    measures = _make_measures(evaluation, data.x) if evaluation else None
+    site.problems += _find_unmet(site, copied, data, data.x, measures)
+    return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields, measures))
 
 
 def _make_report(
@@ -181,6 +183,7 @@ def _make_report(
     data: Data | None,
     x: TensorType,
     fields: Mapping[str, TensorType],
+    measures: Measures | None = None,
 ) -> Report:
     played = _check_training(site, model, settings, trial) if settings else ()
     for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
@@ -188,7 +191,8 @@ def _make_report(
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
     shared = _review_split(site.plan, model, trial, played, settings) if settings else ()
     game = review_game(played, trial.terms, settings.terms if settings else {})
-    notes = (*review_data(data), *review_samples(played, data), *review_model(model), *game, *shared)
+    watch = review_watch(played, settings, measures.settings) if settings and measures else ()
+    notes = (*review_data(data), *review_samples(played, data), *review_model(model), *game, *shared, *watch)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)

@@ -22,7 +22,7 @@ from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model
 from modkit.nn.frozen import is_frozen
 from modkit.specs.overrides import apply
-from modkit.specs.settings import Term
+from modkit.specs.settings import Evaluation, Settings, Term
 from modkit.specs.spec import Spec
 from modkit.training.ownership import find_origins
 from modkit.training.players import strip_scope
@@ -36,6 +36,7 @@ __all__ = [
     "review_model",
     "review_samples",
     "review_training",
+    "review_watch",
     "show_warnings",
     "verify_overrides",
 ]
@@ -67,6 +68,25 @@ def review_samples(stages: Sequence[StageSchedule], data: Data | None) -> Iterat
         if num is not None and num < player.least:
             reason = f"{player.name} expects at least {player.least} training samples, got {num}"
             yield Finding("data", reason, refused=True)
+
+
+def review_watch(stages: Sequence[StageSchedule], settings: Settings, evaluation: Evaluation) -> Iterator[Fact]:
+    """States that the best checkpoint is chosen by scores of other weights than its own.
+
+    Args:
+        stages: The stages.
+        settings: The settings of training.
+        evaluation: The settings of the evaluation, with what is watched.
+    """
+    every, watched = settings.checkpoints.every, evaluation.watch.every
+    if watched is None or settings.checkpoints.best is not None:
+        return
+    if every % watched and every < sum(stage.steps for stage in stages):
+        yield Fact(
+            "evaluate.watch.every",
+            f"the checkpoint at step {every} has no score of its own, as a score is taken every {watched} steps; one "
+            "without is judged as the best by the last score since the checkpoint before it, if there is any",
+        )
 
 
 def review_model(model: Model) -> Iterator[Note]:

@@ -146,8 +146,9 @@ class Checkpoints:
         every: At every n-th step of the run, and at the end of each stage.
         keep: Number of latest checkpoints to keep.
         best: A logged loss, `player/term`. The checkpoint with the lowest mean of it since the previous checkpoint is
-            kept as well. By default the first score of `evaluate.watch` that has a better direction is used instead,
-            if there is one.
+            kept as well. By default it is the one with the best score of `evaluate.watch`, the first that has a better
+            direction, if there is one: the last score since the previous checkpoint, of other weights unless
+            `evaluate.watch.every` divides `every`.
     """
 
     every: int = 500

@@ -37,8 +37,13 @@ class Cursor:
         self.criterion = criterion
         self.watched.append(value)
 
+    def watch_score(self, criterion: str, value: float) -> None:
+        """Notes a value of the weights as they are now, which those before it say nothing of, see `watch`."""
+        self.watched = []
+        self.watch(criterion, value)
+
     def judge(self, name: str) -> None:
-        """Makes the checkpoint of this name the best, if what was watched since the last one has the lowest mean."""
+        """Makes the checkpoint of this name the best, if what counts since the last one has the lowest mean."""
         if not self.watched:
             return
         mean, self.watched = sum(self.watched) / len(self.watched), []

@@ -287,7 +287,7 @@ class Trainer:
         for name, score in scores.items():
             if score.better is not None:
                 criterion = json.dumps([name, score.counts, score.settings], sort_keys=True)
-                self._cursor.watch(criterion, -score.value if score.better == "higher" else score.value)
+                self._cursor.watch_score(criterion, -score.value if score.better == "higher" else score.value)
                 return ""
         return "; no checkpoint is kept as the best, for neither direction of these scores is better"
 

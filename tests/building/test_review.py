@@ -519,3 +519,21 @@ def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
 def test_specs_with_nothing_to_object_to_have_no_findings():
     for model in (diffusion(), latent(**EDM), gan(), denoising_gan(), codes("masked"), use("autoencoder", **MLP)):
         assert not check(spec(model)).findings
+
+
+@pytest.mark.parametrize(
+    ("every", "checkpoints", "told"),
+    [
+        (2, {"every": 4}, []),
+        (3, {"every": 4}, ["the checkpoint at step 4 has no score of its own, as a score is taken every 3 steps"]),
+        (8, {"every": 4}, ["the checkpoint at step 4 has no score of its own, as a score is taken every 8 steps"]),
+        (3, {"every": 4, "best": "generator/adversarial"}, []),
+        (3, {"every": 10}, []),
+        (None, {"every": 4}, []),
+    ],
+)
+def test_check_tells_that_checkpoints_have_no_scores_of_their_own(every, checkpoints, told):
+    evaluate = {"features": "pixels", "watch": {"every": every, "num": 8}}
+    settings = {"steps": 10, "batch_size": 8, "device": "cpu", "checkpoints": checkpoints}
+    facts = check(Spec(model=use("gan"), data=use("ring"), train=settings, evaluate=evaluate)).facts
+    assert [fact.text.split(";")[0] for fact in facts if fact.path == "evaluate.watch.every"] == told
