@@ -22,13 +22,14 @@ def choose_features(data: Data) -> str | None:
 
     Returns:
         The features that the data set names in its optional member `features`; otherwise None for codes; otherwise
-        `classifier`, to be trained on the data, if they are images with a range and labels; otherwise `pixels`.
+        `classifier`, to be trained on the data, if they are images with a range and labels of two classes or more;
+        otherwise `pixels`.
     """
     if named := read_extras(data, DataExtras).features:
         return named
     if data.x.classes is not None:  # the numbers of codes have no distances
         return None
-    labelled = "labels" in data.fields and data.fields["labels"].classes
+    labelled = "labels" in data.fields and (data.fields["labels"].classes or 0) > 1
     return "classifier" if len(data.x.shape) == 3 and data.x.range and labelled else "pixels"
 
 

@@ -329,6 +329,13 @@ def test_a_data_set_without_features_of_its_own_has_the_usual_ones():
     assert choose_features(SimpleNamespace(x=made.x, fields=made.fields)) == "classifier"
 
 
+@pytest.mark.parametrize(("classes", "expected"), [(None, "pixels"), (1, "pixels"), (2, "classifier")])
+def test_labels_of_one_class_train_no_classifier(classes, expected):
+    """The fault: a classifier was chosen, and refused a single class when training was over."""
+    x, labels = modkit.TensorType((1, 8, 8), range=(-1.0, 1.0)), modkit.TensorType((), classes=classes)
+    assert choose_features(SimpleNamespace(x=x, fields={"labels": labels})) == expected
+
+
 def test_scores_state_the_precision_of_samples_and_metrics_are_computed_in_float32(run, tmp_path):
     seen = []
 
