@@ -28,6 +28,7 @@ from modkit.runs.run import Run
 from modkit.runs.writer import Writer
 from modkit.training.interruption import SIGNALS, Stopped
 from modkit.training.trainer import TrainingError
+from modkit.types import Score
 from tests.play import LINEAR, MLP, Notes, spec, state, trainer
 
 LINE = use("autoencoder", **LINEAR, bottleneck="identity")  # a linear decoder of the pixels
@@ -475,6 +476,25 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     checkpoints = {"every": 2, "keep": 1, "best": "one/depth"}
     one = fitted(use(Valley), tmp_path / "run", steps=10, checkpoints=checkpoints)
     assert store.list_names(one.run.checkpoints) == ["step-00000004", "step-00000010"]
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_score_of_its_own(tmp_path):
+    """The fault: the mean of all scores since the previous checkpoint, most of other weights, decided."""
+
+    class Scripted:
+        every = 1
+
+        def __init__(self):
+            self.values = iter([9.0, 1.0, 2.0, 3.0, 9.0, 9.0])
+
+        def __call__(self, model, engine):
+            return {"depth": Score(next(self.values), None, "lower")}
+
+    one = trainer(spec(VAE, steps=6, checkpoints={"every": 2, "keep": 1}), tmp_path / "run")
+    one.scorer = Scripted()
+    with one.run:
+        one.fit()
+    assert store.list_names(one.run.checkpoints) == ["step-00000002", "step-00000006"]
 
 
 def test_a_logger_that_fails_never_stops_training(tmp_path):
