@@ -24,7 +24,7 @@ from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.feed import Feed
-from modkit.evaluation.needs import choose_num, explain_few
+from modkit.evaluation.needs import choose_num, explain_few, explain_unwatched
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import (
     Chosen,
@@ -229,9 +229,9 @@ def make_watch(found: Opened, seed: int, precision: Precision = "float32") -> Sc
     if settings.every is None:
         return None
     metrics = make_metrics([found.build(make) for make in settings.metrics] or DEFAULT[:1])
-    for name, metric in metrics.items():
-        if not {"real", "fake"} >= set(metric.sets) or "model" in metric.needs:
-            raise ValueError(f"evaluate.watch expects metrics that compare samples with training images, got {name}")
+    for metric in metrics.values():
+        if reason := explain_unwatched(metric):
+            raise ValueError(f"evaluate.watch.metrics: {reason}")
     real = from_data(found.data, "train", "training images", _choose(found.data, "train", settings.num))
     return _Watch(settings.every, settings.num, seed, _make_features(found), metrics, real, precision)
 

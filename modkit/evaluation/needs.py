@@ -21,6 +21,7 @@ __all__ = [
     "choose_num",
     "explain_few",
     "explain_unmeasured",
+    "explain_unwatched",
     "extract",
     "find_codes",
     "find_continuous",
@@ -145,6 +146,13 @@ def explain_unmeasured(metric: Metric, model: Model | None, types: Iterable[Tens
     return None if refuse is None else next((reason for x in types if (reason := refuse(model, x))), None)
 
 
+def explain_unwatched(metric: Metric) -> str | None:
+    """Returns why a metric cannot be watched during training, where only samples and training images are there."""
+    if set(metric.sets) <= {"real", "fake"} and "model" not in metric.needs:
+        return None
+    return f"expected metrics that compare samples with training images, got {type(metric).__name__}"
+
+
 def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> dict[str, str]:
     """Finds what an evaluation at the end of training, or scores during it, would fail for.
 
@@ -185,6 +193,8 @@ def find_unmet(measures: Measures, data: Data, x: TensorType, model: Model) -> d
         }
         if missing := [need for need in metric.needs if any(need not in offers.get(side, ()) for side in metric.sets)]:
             found[path] = name_needs(type(metric).__name__, missing)
+        elif path in measures.watched and (reason := explain_unwatched(metric)):
+            found[path] = reason
         elif reason := explain_unmeasured(metric, compared, [x]):
             found[path] = reason
     found |= _find_repeated(measures.metrics) | (_find_repeated(measures.watched) if watches else {})

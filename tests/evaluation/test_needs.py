@@ -108,6 +108,11 @@ def make_spec(evaluate, model=GAN, data=DIGITS, **train):
             {},
             r"watch.metrics\[1\]: .* once, got FrechetDistance, as in evaluate.watch.metrics\[0\]",
         ),
+        (
+            {"watch": {"every": 1, "num": 8, "metrics": ["fd", "copying"]}},
+            {},
+            r"watch.metrics\[1\]: expected metrics that compare samples with training images, got Copying",
+        ),
         ({"num": 1000}, {}, "evaluate.num.*1437 samples of the train and the 360 of the test split, got 1000"),
     ],
 )
