@@ -33,6 +33,9 @@ def main() -> None:
     plan = PLANS[given.part]
     plan = make_quick(plan) if given.quick else replace(plan, steps=plan.more) if given.full else plan
     if given.only:
+        if unknown := [word for word in given.only if not any(name.startswith(word) for name in plan.systems)]:
+            known = "; ".join(plan.systems)
+            parser.error(f"--only expects beginnings of {known}; got {', '.join(map(repr, unknown))}")
         chosen = {name: spec for name, spec in plan.systems.items() if name.startswith(tuple(given.only))}
         plan = replace(plan, systems=chosen)
     given.out /= given.part

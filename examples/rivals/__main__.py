@@ -3,7 +3,6 @@
     gans-digits    GANs beside DCGAN on digits 16×16: 3 seeds of 5 minutes
     gans-fashion   the same on Fashion-MNIST 32×32
     gans-few       DCGAN with and without ADA on 300 digits, compared with held-out ones
-    --only         systems by name; the baseline is always among them
     --quick        one seed of half a minute
 
 One seed decides nothing. A study that was stopped resumes where it was, and goes on with more `--seeds`. Each part is

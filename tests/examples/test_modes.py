@@ -160,5 +160,15 @@ def test_the_command_runs_each_part_in_its_folder_and_fills_its_place(monkeypatc
     assert "<!-- figures of pacgan -->" in capsys.readouterr().err
 
 
+def test_names_of_no_system_are_refused(monkeypatch, tmp_path, capsys):
+    """The fault: a traceback, or a study without what was asked for if other names matched."""
+    for words in (["zzz"], ["GAN", "zzz"]):
+        monkeypatch.setattr(sys, "argv", ["modes", "ring", "--out", str(tmp_path), "--only", *words])
+        with pytest.raises(SystemExit):
+            command.main()
+        told = capsys.readouterr().err
+        assert "error: --only expects beginnings of GAN; D2GAN; " in told and "got 'zzz'" in told
+
+
 def test_a_quick_study_counts_modes_all_the_same():
     assert make_quick(RING).steps == 500 and make_quick(RING).every == 50 and make_quick(STACKED).every is None

@@ -1,6 +1,7 @@
 """The study of rivals: its judgement of made-up figures, its specs, and a run of it."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,15 @@ def test_the_command_sizes_the_plan(words, changed, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["rivals", "gans-digits", *words])
     command.main()
     assert plans == [(replace(PLANS["gans-digits"], **changed), Path("runs/rivals/gans-digits"))]
+
+
+def test_the_help_names_no_option_that_is_not_there(monkeypatch, capsys):
+    """The fault: `--only`, for parts of two systems."""
+    monkeypatch.setattr(sys, "argv", ["rivals", "--help"])
+    with pytest.raises(SystemExit):
+        command.main()
+    told, _, options = capsys.readouterr().out.partition("positional arguments:")
+    assert set(re.findall("--[a-z]+", told)) <= set(re.findall("--[a-z]+", options))
 
 
 def test_a_plan_without_a_rival_is_refused():
