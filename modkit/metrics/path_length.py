@@ -80,9 +80,9 @@ class PathLength(Streaming[Model]):
         self.num, self.source, self.features, self.places, self.eps = num, source, features, places, eps
 
     def refuse(self, model: Model, x: TensorType) -> str | None:
-        """Returns the reason of a Model without the source, or None."""
+        """Returns the reason of a Model without the source, or of features that cannot measure its samples, or None."""
         if self._choose_source(model) in model.sources:
-            return None
+            return _explain_unfit(self.features, x)
         who, known = type(model).__name__, ", ".join(model.sources) or "none"
         expected = f"the source {self.source!r}" if self.source else "sources"
         return f"PathLength expects a Model with {expected}, got {who}, whose sources are: {known}"
@@ -134,6 +134,20 @@ class PathLength(Streaming[Model]):
             for at in (t, t + self.eps)
         )
         return measure(near, far) / self.eps**2
+
+
+def _explain_unfit(name: str, x: TensorType) -> str | None:
+    """Returns why features of this name cannot be made, or are not ready, for samples of type `x`, or None."""
+    try:
+        with torch.device("meta"):
+            features = make_extractor(name, x)
+            if features is not None:
+                features.key()  # refuses those that are to be trained
+    except ValueError as error:
+        return f"PathLength expects features that are ready without training, got {name!r}: {error}"
+    except RuntimeError:  # a plug-in's features may not be made without values
+        return None
+    return None
 
 
 def _make_distance(name: str, model: Model) -> Callable[[Tensor, Tensor], Tensor]:
