@@ -23,6 +23,7 @@ from modkit.runs.tags import read_tags
 from modkit.specs.condition import Condition
 from modkit.specs.node import Node
 from modkit.specs.spec import Spec
+from modkit.training.cursor import find_title
 
 __all__ = ["Listed", "list_runs"]
 
@@ -47,7 +48,8 @@ class Listed:
         step: The last step that was logged, or that of its checkpoint.
         steps: The number of steps of all stages together, if it is known.
         scores: The scores of the report of its last checkpoint, or else those last watched during training.
-        best: What its best checkpoint scored when it was saved: the scores watched, or the loss.
+        best: What its best checkpoint scored when it was saved: the scores watched, first the one by which it was
+            chosen, or the loss.
         tags: Its tags.
         damage: What is wrong with a damaged run.
         spec: Its resolved spec.
@@ -137,7 +139,7 @@ def _find_best(run: Run, rows: Sequence[Mapping[str, Any]], spec: Spec | None) -
     if not run.kept:
         return {}
     state = json.loads(read_regular(run.checkpoints / run.kept[-1] / STATE, _LARGEST))
-    name = state["cursor"]["best_name"]
+    name, criterion = state["cursor"]["best_name"], state["cursor"].get("criterion")
     if name is None:
         return {}
     step = int(name.rpartition("-")[2])
@@ -145,7 +147,9 @@ def _find_best(run: Run, rows: Sequence[Mapping[str, Any]], spec: Spec | None) -
     settings = spec.train.get("checkpoints") if spec and spec.train else None
     loss = settings.get("best") if isinstance(settings, Node) else None
     if not isinstance(loss, str):
-        return next((row["scores"] for row in reversed(before) if "scores" in row), {})
+        watched = next((row["scores"] for row in reversed(before) if "scores" in row), {})
+        chosen = find_title(criterion)
+        return {title: watched[title] for title in sorted(watched, key=lambda title: title != chosen)}
     return next(({loss: row["losses"][loss]} for row in reversed(before) if loss in row.get("losses", {})), {})
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Cursor"]
+from modkit.types import Score
+
+__all__ = ["Cursor", "find_title"]
 
 
 @dataclass
@@ -37,10 +40,11 @@ class Cursor:
         self.criterion = criterion
         self.watched.append(value)
 
-    def watch_score(self, criterion: str, value: float) -> None:
-        """Notes a value of the weights as they are now, which those before it say nothing of, see `watch`."""
+    def watch_score(self, title: str, score: Score) -> None:
+        """Notes a score of the weights as they are now, of which those before it say nothing."""
+        criterion = json.dumps([title, score.counts, score.settings], sort_keys=True)
         self.watched = []
-        self.watch(criterion, value)
+        self.watch(criterion, -score.value if score.better == "higher" else score.value)
 
     def judge(self, name: str) -> None:
         """Makes the checkpoint of this name the best, if what counts since the last one has the lowest mean."""
@@ -69,3 +73,17 @@ class Cursor:
         if not isinstance(found.prepared, list) or not isinstance(found.watched, list):
             raise ValueError("expected lists of players and of losses in the position of training")
         return found
+
+
+def find_title(criterion: str | None) -> str | None:
+    """Finds the title of the score that a criterion is of; None if it is of a loss, or there is none.
+
+    Examples:
+        >>> find_title('["FD (pixels)", {"fake": 8}, {}]'), find_title("generator/adversarial")
+        ('FD (pixels)', None)
+    """
+    try:
+        title, *_ = json.loads(criterion or "")
+    except ValueError:
+        return None
+    return str(title)

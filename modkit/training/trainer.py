@@ -7,7 +7,6 @@ stage the averaged weights become the weights.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -286,8 +285,7 @@ class Trainer:
         """Watches the first score that has a better direction; returns a remark if there is none."""
         for name, score in scores.items():
             if score.better is not None:
-                criterion = json.dumps([name, score.counts, score.settings], sort_keys=True)
-                self._cursor.watch_score(criterion, -score.value if score.better == "higher" else score.value)
+                self._cursor.watch_score(name, score)
                 return ""
         return "; no checkpoint is kept as the best, for neither direction of these scores is better"
 

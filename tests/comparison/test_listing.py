@@ -78,6 +78,21 @@ train: {batch_size: 8, steps: 4, device: cpu, log: {every: 1}, checkpoints: {eve
     assert listed.best == {"generator/adversarial": losses[int(best[5:])]}
 
 
+def test_the_score_by_which_the_best_checkpoint_was_chosen_is_first(tmp_path):
+    """The fault: `best: sharpness`, which has no better direction and chose nothing."""
+    spec = Spec.from_yaml("""
+name: watched
+data: {use: digits, size: 8}
+model: {use: gan, generator: {use: mlp, width: 4, depth: 1}, discriminator: {use: mlp, width: 4, depth: 1}}
+train: {batch_size: 8, steps: 2, device: cpu}
+evaluate: {features: pixels, watch: {every: 1, num: 8, metrics: [sharpness, prdc]}}
+""")  # fmt: skip
+    modkit.train(spec, tmp_path / "run", evaluate=False)
+    (listed,) = list_runs(tmp_path)
+    titles = list(listed.best)
+    assert titles[0] == "precision (pixels)" and "sharpness" in titles and len(titles) == len(listed.scores)
+
+
 def test_damage_is_listed_with_its_reason_and_never_raised(runs):
     shutil.copytree(runs / "a", runs / "d")
 
