@@ -147,7 +147,7 @@ def _find_best(run: Run, rows: Sequence[Mapping[str, Any]], spec: Spec | None) -
     settings = spec.train.get("checkpoints") if spec and spec.train else None
     loss = settings.get("best") if isinstance(settings, Node) else None
     if not isinstance(loss, str):
-        watched = next((row["scores"] for row in reversed(before) if "scores" in row), {})
+        watched: Mapping[str, float] = next((row["scores"] for row in reversed(before) if "scores" in row), {})
         chosen = find_title(criterion)
         return {title: watched[title] for title in sorted(watched, key=lambda title: title != chosen)}
     return next(({loss: row["losses"][loss]} for row in reversed(before) if loss in row.get("losses", {})), {})
