@@ -81,7 +81,7 @@ def review_watch(stages: Sequence[StageSchedule], settings: Settings, evaluation
     every, watched = settings.checkpoints.every, evaluation.watch.every
     if watched is None or settings.checkpoints.best is not None:
         return
-    if every % watched and every < sum(stage.steps for stage in stages):
+    if every % watched and watched % every and every < sum(stage.steps for stage in stages):
         yield Fact(
             "evaluate.watch.every",
             f"the checkpoint at step {every} has no score of its own, as a score is taken every {watched} steps; one "

@@ -147,8 +147,8 @@ class Checkpoints:
         keep: Number of latest checkpoints to keep.
         best: A logged loss, `player/term`. The checkpoint with the lowest mean of it since the previous checkpoint is
             kept as well. By default it is the one with the best score of `evaluate.watch`, the first that has a better
-            direction, if there is one: the last score since the previous checkpoint, of other weights unless
-            `evaluate.watch.every` divides `every`.
+            direction, if there is one: the last score since the previous checkpoint, of other weights unless one of
+            `evaluate.watch.every` and `every` divides the other.
     """
 
     every: int = 500
