@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ __all__ = ["Report", "find_report", "format_options", "is_of_spec", "locate_repo
 _logger = logging.getLogger(__name__)
 _FORMAT = 1
 _KEPT = "measured earlier, in the same way: "  # how a note of scores that were kept begins
+# options that need not agree: others have their outcome, and features, classes and k are told by each score
+_TOLD = {"checkpoint", "features", "k", "metrics", "num", "per_class", "seed"}
 _LONGEST = 200
 _LARGEST = 2**26  # bytes of a report; a usual one has thousands
 
@@ -256,7 +258,8 @@ def _keep_others(path: Path, report: Report) -> Report:
         return report
     if not former.scores:
         return report
-    ways = [_describe_way(one) for one in (former, report)]
+    sets = former.counts.keys() & report.counts.keys()  # each metric has sets of its own
+    ways = [_describe_way(one, sets) for one in (former, report)]
     if other := [name for name in ways[0] if ways[0][name] != ways[1][name]]:
         said = f"{path} was {former.title}, seed {former.seed}: {', '.join(former.scores)}"
         _logger.warning("%s; it is replaced by one with other %s", said, ", ".join(other))
@@ -274,11 +277,12 @@ def _keep_others(path: Path, report: Report) -> Report:
     )
 
 
-def _describe_way(report: Report) -> dict[str, Any]:
-    """Describes what was measured and how, but for the metrics."""
-    settings = {name: value for name, value in report.settings.items() if name not in ("metrics", "seed")}
+def _describe_way(report: Report, sets: Collection[str]) -> dict[str, Any]:
+    """Describes what was measured and how, but for what the titles and settings of scores tell; counts are of `sets`."""
     fixed = {name: getattr(report, name) for name in ("checkpoint", "spec", "data", "seed")}
-    return {**fixed, "options": settings}
+    counts = {name: report.counts[name] for name in sets}
+    options = {name: value for name, value in report.settings.items() if name not in _TOLD}
+    return {**fixed, "counts": counts, "options": options}
 
 
 def _check_plain(report: Report) -> None:

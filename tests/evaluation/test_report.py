@@ -61,6 +61,25 @@ def test_scores_of_other_metrics_of_the_same_model_are_kept(tmp_path, caplog):
     assert not caplog.records and list(tmp_path.iterdir()) == [path]
 
 
+def test_scores_are_kept_by_what_was_measured_not_by_how_it_was_asked_for(tmp_path, caplog):
+    """The fault: `-n 360`, where 360 is the default, features, k or scores per class deleted all other scores."""
+    asked = {
+        "KD (pixels)": {"num": 9},
+        "IS (classifier:digits)": {"features": "classifier:digits"},
+        "FD (pixels), class 1": {"per_class": True},
+        "precision (pixels)": {"k": 3},
+    }
+    counts = {"fake": 9, "of classes": 7}  # of other sets than before
+    REPORT.save(tmp_path)
+    for name, settings in asked.items():
+        path = replace(REPORT, scores={name: Score(1.0)}, counts=counts, settings=settings).save(tmp_path)
+    again = {"precision (pixels)": Score(2.0, settings={"k": 5})}
+    replace(REPORT, scores=again).save(tmp_path)
+    found = Report.read(path)
+    assert set(found.scores) == {*REPORT.scores, *asked} and not caplog.records
+    assert found.scores["precision (pixels)"] == again["precision (pixels)"] and found.counts["of classes"] == 7
+
+
 @pytest.mark.parametrize(
     ("change", "other"),
     [
@@ -68,7 +87,8 @@ def test_scores_of_other_metrics_of_the_same_model_are_kept(tmp_path, caplog):
         ({"spec": "b"}, "spec"),
         ({"data": "d"}, "data"),
         ({"seed": 1, "settings": {"seed": 1}}, "seed"),
-        ({"settings": {"num": 4, "metrics": ["kd"]}}, "options"),
+        ({"counts": {"real": 4, "fake": 4}, "settings": {"num": 4, "metrics": ["kd"]}}, "counts"),
+        ({"settings": {"raw": True, "metrics": ["kd"]}}, "options"),
     ],
 )
 def test_what_another_evaluation_replaces_is_named(tmp_path, caplog, change, other):
