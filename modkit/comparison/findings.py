@@ -11,10 +11,11 @@ from modkit.comparison.entries import Entry, System
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.tables import format_number
 from modkit.comparison.trilemma import Trilemma
+from modkit.comparison.words import join_words
 from modkit.evaluation.report import format_options
 from modkit.types import Score
 
-__all__ = ["Measurement", "find_versions", "group_measurements", "join_words", "list_commands", "write_findings"]
+__all__ = ["Measurement", "find_versions", "group_measurements", "list_commands", "write_findings"]
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,6 @@ def find_versions(entry: Entry) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
-def join_words(labels: Sequence[str]) -> str:
-    """Joins words for a sentence: `a, b and c`, or `none`."""
-    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1]))) if labels else "none"
-
-
 def _describe_systems(systems: Sequence[System]) -> Iterator[str]:
     entries = [entry for system in systems for entry in system.members]
     runs = len({entry.run.path.resolve() for entry in entries})
@@ -109,7 +105,6 @@ def _format_score(score: Score) -> str:
 
 
 def _describe_front(shown: Trilemma) -> Iterator[str]:
-    missing = {"quality", "coverage", "speed"} - {axis.role for axis in shown.axes}
     if len(shown.dominated) > 1:
         axes = f"{join_words([axis.role for axis in shown.axes])} by {join_words([axis.score for axis in shown.axes])}"
         front = join_words(shown.front)
@@ -123,8 +118,9 @@ def _describe_front(shown: Trilemma) -> Iterator[str]:
     for point in shown.points:
         if absent := [role for role in sorted(roles) if role not in point.values]:
             yield f"{point.label} has no score for {join_words(absent)} and is not compared with the others there."
-    if missing:
-        yield f"Not measured: {join_words(sorted(missing))}; use `modkit evaluate RUN --metrics` to measure more."
+    if shown.unmeasured:
+        missing = join_words(sorted(shown.unmeasured))
+        yield f"Not measured: {missing}; use `modkit evaluate RUN --metrics` to measure more."
 
 
 def _explain_unranked(rankings: Mapping[str, Ranking]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from modkit.comparison.differences import gather_rows
 from modkit.comparison.entries import Entry, System
 from modkit.comparison.exhibits import Exhibit, draw_training_data
 from modkit.comparison.figures import Line, draw_learning_curves
-from modkit.comparison.findings import find_versions, group_measurements, join_words, list_commands, write_findings
+from modkit.comparison.findings import find_versions, group_measurements, list_commands, write_findings
 from modkit.comparison.radar import draw_radars
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.scatter import draw_scatters
@@ -23,6 +23,7 @@ from modkit.comparison.tables import COST, format_number, make_cost_table, make_
 from modkit.comparison.theme import choose_style
 from modkit.comparison.titles import parse_title
 from modkit.comparison.trilemma import Trilemma
+from modkit.comparison.words import join_words
 from modkit.escapes import escape_controls
 from modkit.specs.node import Value
 

@@ -7,17 +7,19 @@ speed      samples per second
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from modkit.comparison.entries import Entry, System
 from modkit.comparison.ranking import Better, Ranking, find_dominators, rank
 from modkit.comparison.titles import parse_title
+from modkit.comparison.words import join_words
 
 __all__ = ["Axis", "Point", "Trilemma", "make_trilemma", "rank_systems"]
 
 _SPEED = "samples/s"
+_KINDS = {"quality": ("FID", "FD"), "coverage": ("coverage", "recall"), "speed": (_SPEED,)}
 
 
 class Axis(NamedTuple):
@@ -55,6 +57,7 @@ class Trilemma:
     # for each label the labels of the systems that dominate it, none if it is on the Pareto front; systems that are not
     # ranked on all axes are left out
     dominated: Mapping[str, tuple[str, ...]]
+    unmeasured: tuple[str, ...] = ()  # the roles for which no entry has a score
 
     @property
     def front(self) -> tuple[str, ...]:
@@ -84,37 +87,51 @@ def make_trilemma(systems: Sequence[System]) -> Trilemma:
     floor = {axis.role: float(found[axis.role].report.floor[axis.score].value) for axis in axes if axis.role in found}
     axes = tuple(axis._replace(log=axis.log and floor.get(axis.role, 1.0) > 0) for axis in axes)
     references = tuple(dict.fromkeys(entry.reference for entry in found.values()))
-    return Trilemma(axes, points, floor, references, _find_dominators(axes, points))
+    measured = _find_scores(name for system in systems for entry in system.members for name in entry.report.scores)
+    unmeasured = tuple(role for role, names in measured.items() if not names)
+    return Trilemma(axes, points, floor, references, _find_dominators(axes, points), unmeasured)
 
 
 def rank_systems(systems: Sequence[System], name: str) -> Ranking:
-    """Ranks systems by a score; a system whose seeds were measured with different settings is left out."""
+    """Ranks systems by a score; one whose seeds were not all measured, or with different settings, is left out."""
     found = {system.label: measured for system in systems if (measured := system.get_measured(name)) is not None}
     made = rank(found)
-    unlike = {
-        s.label: "its seeds were measured with different settings"
-        for s in systems
-        if name in s.names and s.label not in found
-    }
-    return Ranking(made.better, made.ranks, made.close, {**made.unranked, **unlike})
+    left = {s.label: reason for s in systems if s.label not in found and (reason := _explain_left(s, name))}
+    return Ranking(made.better, made.ranks, made.close, {**made.unranked, **left})
+
+
+def _explain_left(system: System, name: str) -> str | None:
+    """Explains why a system of several seeds has no score of a name that some of them have; None if none has it."""
+    seeds = [str(entry.seed) for entry in system.members if name in entry.report.scores]
+    if len(seeds) == len(system.members):
+        return "its seeds were measured with different settings"
+    words = f"seed {seeds[0]} was" if len(seeds) == 1 else f"seeds {join_words(seeds)} were"
+    return f"only {words} measured" if seeds else None
 
 
 def _choose_axes(systems: Sequence[System]) -> Iterator[Axis]:
-    names = list(dict.fromkeys(name for system in systems for name in system.names))
-    titles = {name: title for name in names if not (title := parse_title(name)).of}
-    quality = _choose_name(systems, [n for kind in ("FID", "FD") for n in titles if titles[n].score == kind])
+    scores = _find_scores(name for system in systems for name in system.names)
+    quality = _choose_name(systems, scores["quality"])
     if quality is not None:
         values = [score.value for system in systems if (score := system.get_score(quality)) is not None]
         log = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
         yield Axis("quality", quality, "lower", log)
+    titles = {name: parse_title(name) for names in scores.values() for name in names}
     features = titles[quality].features if quality is not None else ""
-    wanted = [n for kind in ("coverage", "recall") for n in titles if titles[n].score == kind]
-    wanted.sort(key=lambda n: (titles[n].score == "recall", titles[n].features != features))
+    wanted = sorted(scores["coverage"], key=lambda n: (titles[n].score == "recall", titles[n].features != features))
     coverage = _choose_name(systems, wanted)
     if coverage is not None:
         yield Axis("coverage", coverage, "higher")
-    if _SPEED in names:
+    if scores["speed"]:
         yield Axis("speed", _SPEED, "higher", True)
+
+
+def _find_scores(names: Iterable[str]) -> dict[str, list[str]]:
+    """Finds the names that can be on the axis of each role, the preferred kind first; those of classes cannot."""
+    titles = {name: title.score for name in dict.fromkeys(names) if not (title := parse_title(name)).of}
+    return {
+        role: [n for kind in kinds for n, score in titles.items() if score == kind] for role, kinds in _KINDS.items()
+    }
 
 
 def _choose_name(systems: Sequence[System], names: Sequence[str]) -> str | None:

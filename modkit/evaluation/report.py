@@ -278,7 +278,7 @@ def _keep_others(path: Path, report: Report) -> Report:
 
 
 def _describe_way(report: Report, sets: Collection[str]) -> dict[str, Any]:
-    """Describes what was measured and how, but for what the titles and settings of scores tell; counts are of `sets`."""
+    """Describes what was measured, and how, but for what each score tells; counts are those of `sets`."""
     fixed = {name: getattr(report, name) for name in ("checkpoint", "spec", "data", "seed")}
     counts = {name: report.counts[name] for name in sets}
     options = {name: value for name, value in report.settings.items() if name not in _TOLD}

@@ -360,6 +360,24 @@ def test_scores_that_no_system_has_together_are_not_plotted(runs, tmp_path):
     assert "Scatter plots" not in text and "Not drawn: no system has two of quality" in text
 
 
+def test_seeds_that_were_not_all_measured_are_named(runs, tmp_path):
+    """The fault: scores that some seeds lack vanished without a word, or were said not to have been measured."""
+    made = [runs["ldm-0"], runs["ldm-1"], trained(tmp_path / "ldm-2", "ldm", LDM, 2)]
+    paths = [tmp_path / run.path.name for run in made]
+    for run, path in zip(made, paths):
+        if run.path != path:
+            shutil.copytree(run.path, path)
+            shutil.rmtree(path / "evaluations", ignore_errors=True)
+            (path / "evaluation.json").unlink()
+        found = report(1.0, 0.5, 9.0, checkpoint=LAST)
+        names = ["FD (pixels)"] if path.name == "ldm-1" else ["FD (pixels)", "coverage (pixels)"]
+        replace(found, scores={name: found.scores[name] for name in names}).save(path)
+    made = compare(paths, tmp_path / "page.html")
+    assert "ldm is shown but not ranked in coverage (pixels): only seeds 0 and 2 were measured." in made.findings
+    assert "Not measured: speed; use `modkit evaluate RUN --metrics` to measure more." in made.findings
+    assert "Shown but not ranked: only seeds 0 and 2 were measured." in Page(made.page.read_text()).text
+
+
 def test_the_page_has_a_dark_mode_and_prints_in_light(compared):
     style = re.search("<style>(.*?)</style>", compared.page.read_text(), re.DOTALL)[1]
     light = re.search(r"(?s):root \{ color-scheme: light dark;(.*?)\}", style)[1]
