@@ -45,6 +45,7 @@ from modkit.models.model import Model
 from modkit.precision import check_precision
 from modkit.runs.files import hash_data
 from modkit.runs.run import Run
+from modkit.specs.overrides import normalize
 from modkit.specs.settings import Watching
 from modkit.specs.spec import Spec
 from modkit.training.callbacks import Scorer
@@ -129,7 +130,7 @@ def evaluate_run(
         report = measure_run(run, loaded, found, options, engine, named=named)
     other = None if precision == _get_precision(found) else precision
     settings = _describe({**vars(options), "precision": other, "checkpoint": checkpoint, "compile": compile})
-    return replace(report, overrides=tuple(overrides), settings=settings)
+    return replace(report, overrides=normalize(overrides), settings=settings)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 from modkit.blocks import Block, format_html, format_text
 from modkit.runs.files import hash_data, make_own_folder, make_safe_name, read_regular, replace_file
 from modkit.runs.run import Run
+from modkit.specs.overrides import normalize
 from modkit.types import Score
 
 __all__ = ["Report", "find_report", "format_options", "is_of_spec", "locate_report", "read_reports"]
@@ -188,7 +189,7 @@ def locate_report(
 
     Args:
         run: The run's directory.
-        overrides: The overrides.
+        overrides: The overrides; their order and those that a later one replaces make no difference.
         checkpoint: Name of the checkpoint if one was asked for, else None.
         precision: The precision if another than the run's was asked for, else None.
 
@@ -196,6 +197,10 @@ def locate_report(
         >>> locate_report(Path("runs/a"), ["model.sampler=ddim"], precision="bf16").as_posix()
         'runs/a/evaluations/model.sampler=ddim,precision=bf16.json'
     """
+    return _locate(run, normalize(overrides), checkpoint, precision)
+
+
+def _locate(run: Path, overrides: Sequence[str], checkpoint: str | None, precision: str | None = None) -> Path:
     asked = {"checkpoint": checkpoint, "precision": precision}
     changes = [*overrides, *(f"{name}={value}" for name, value in asked.items() if value is not None)]
     if not changes:
@@ -224,7 +229,8 @@ def find_report(run: Run, overrides: Sequence[str] = (), *, checkpoint: str | No
         ValueError: If the file is damaged; the message names it.
     """
     last = checkpoint or next(reversed(run.kept), None)
-    paths = [locate_report(run.path, overrides, checkpoint=name) for name in dict.fromkeys((None, last))]
+    orders = (normalize(overrides), tuple(overrides))  # an earlier version kept the order in which they were given
+    paths = dict.fromkeys(_locate(run.path, order, name) for order in orders for name in (None, last))
     reports = (_read(path) for path in paths if path.exists())
     return next((one for one in reports if is_of_spec(one, run) and one.checkpoint == last), None)
 

@@ -34,7 +34,7 @@ from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
-__all__ = ["apply", "expand", "is_override", "locate", "require_list", "split_values"]
+__all__ = ["apply", "expand", "is_override", "locate", "normalize", "require_list", "split_values"]
 
 _FILE = "<override"
 _TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)
@@ -98,6 +98,30 @@ def _make_problem(spec: Spec, override: _Override) -> Problem:
         override.position,
         hint,
     )
+
+
+def normalize(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Returns the overrides among `overrides` that count, the last for each path, in the order of their paths.
+
+    They are returned as they are if one is malformed, or if their order has a meaning: one that names no part replaces
+    all that the ones before it set inside its path.
+
+    Examples:
+        >>> normalize(["sampler.steps=2", "guidance.scale=4", "guidance.scale=3", "sampler=ddim"])
+        ('guidance.scale=3', 'sampler=ddim', 'sampler.steps=2')
+    """
+    try:
+        parsed = list(_parse(overrides))
+    except SpecError:
+        return tuple(overrides)
+    paths = [_get_slot_path(one) if _has_name(one) else one.parts for one in parsed]
+    plain = [(one, path) for one, path in zip(parsed, paths) if not _has_name(one)]
+    for one, path in plain:
+        least = len(path) + (not isinstance(one.value, Node))  # a mapping adds to the part that another names, too
+        if any(other is not one and len(at) >= least and at[: len(path)] == path for other, at in zip(parsed, paths)):
+            return tuple(overrides)
+    last = dict(zip(paths, overrides))
+    return tuple(last[path] for path in sorted(last, key=join))
 
 
 def is_override(position: Position | None) -> bool:
@@ -235,9 +259,7 @@ def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list
     notices: list[str] = []
     swaps: dict[Path, list[_Override]] = {}
     for override in overrides:
-        value = override.value
-        named = isinstance(value, str) or (isinstance(value, Node) and ("use" in value or value.ref is not None))
-        if named and override.parts[0] in ("model", "data", "train", "evaluate"):
+        if _has_name(override) and override.parts[0] in ("model", "data", "train", "evaluate"):
             swaps.setdefault(_get_slot_path(override), []).append(override)
     done: list[_Override] = []
     for path in sorted(swaps, key=len):
@@ -251,6 +273,12 @@ def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list
             notices += dropped
             done += swaps[path]
     return spec, notices, done
+
+
+def _has_name(override: _Override) -> bool:
+    """Whether the value names a part, if it is that of a slot."""
+    value = override.value
+    return isinstance(value, str) or (isinstance(value, Node) and ("use" in value or value.ref is not None))
 
 
 def _keep_name(spec: Spec, override: _Override) -> _Override:

@@ -34,6 +34,13 @@ def test_every_choice_of_overrides_has_a_file_of_its_own(tmp_path):
     assert max(len(path.name) for path in paths) < 255
 
 
+def test_the_order_of_overrides_and_what_a_later_one_replaces_make_no_difference(tmp_path):
+    """The fault: the same overrides in another order had another file, so that `compare` showed one model twice."""
+    orders = [("b.steps=2", "a.scale=1"), ("a.scale=1", "b.steps=2"), ("a.scale=3", "b.steps=2", "a.scale=1")]
+    paths = {locate_report(tmp_path, order) for order in orders}
+    assert [path.name for path in paths] == ["a.scale=1,b.steps=2.json"]
+
+
 def test_what_is_saved_is_read_back_in_order(tmp_path):
     changed = Report(REPORT.scores, REPORT.counts, 1, overrides=("model.sampler=ddim",))
     for report in (changed, REPORT):
@@ -142,6 +149,10 @@ def test_the_report_that_is_found_is_that_of_the_last_checkpoint_by_the_present_
     save(last, spec, "model.x=1")
     assert find_report(run) is None
     assert find_report(run, ["model.x=1"]).overrides == ("model.x=1",)
+    save(last, spec, "model.a=1", "model.b=1")
+    path = locate_report(run.path, ["model.b=1", "model.a=1"])
+    path.rename(path.with_name("model.b=1,model.a=1.json"))  # by an earlier version, which kept the order
+    assert find_report(run, ["model.b=1", "model.a=1"]).overrides == ("model.a=1", "model.b=1")
     for checkpoint, of, there in [(last, spec, True), (last, None, True), (last, "0", False), (before, spec, False)]:
         save(checkpoint, of)
         assert (find_report(run) is not None) == there

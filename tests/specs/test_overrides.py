@@ -1,7 +1,7 @@
 import pytest
 
 from modkit.errors import Position, SpecError
-from modkit.specs.overrides import apply, expand, locate
+from modkit.specs.overrides import apply, expand, locate, normalize
 from modkit.specs.spec import Spec, use
 from tests.refusals import refusals
 
@@ -471,3 +471,22 @@ def test_other_data_do_not_keep_the_features_that_the_former_data_name_as_their_
         assert apply(spec, [override])[0].evaluate == spec.evaluate
     given = ["data=sprites", "evaluate.features={use: classifier, weights: digits}"]
     assert apply(Spec(model="gan", data="digits", evaluate=evaluate), given)[0].evaluate["features"] == shipped
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        (["model.b=2", "model.a=1"], ["model.a=1", "model.b=2"]),
+        (["model.a=4", "model.a=3"], ["model.a=3"]),
+        (["model.a=3", "model.a=abc"], ["model.a=abc"]),
+        (["model.s.steps=2", "model.s=ddim"], ["model.s=ddim", "model.s.steps=2"]),
+        (["model.s.use=ddim", "model.s={use: heun, steps: 3}"], ["model.s={use: heun, steps: 3}"]),
+        (["model.s=ddim", "model.s={steps: 2}"], None),  # both count
+        (["model.s={steps: 2}", "model.s.use=ddim"], None),
+        (["model.g.scale=3", "model.g=null"], None),  # the second replaces the first
+        (["model.g={scale: 2}", "model.g.scale=3"], None),
+        (["model.b=1", "model.a"], None),  # malformed
+    ],
+)
+def test_overrides_have_a_normal_form_where_their_order_has_no_meaning(given, expected):
+    assert list(normalize(given)) == (expected or given)
