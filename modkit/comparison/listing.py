@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from modkit.evaluation.report import find_report
+from modkit.evaluation.report import Report, find_report, is_of_spec, read_reports
 from modkit.runs.files import read_regular
 from modkit.runs.hold import is_held
 from modkit.runs.layout import LOCK, METRICS, SPEC, STATE, STATUS, TIMING, find_runs
@@ -47,7 +47,8 @@ class Listed:
         data: The name of its data set.
         step: The last step that was logged, or that of its checkpoint.
         steps: The number of steps of all stages together, if it is known.
-        scores: The scores of the report of its last checkpoint, or else those last watched during training.
+        scores: The scores of the report of its last checkpoint, that on data which were named where the spec has none,
+            or else those last watched during training.
         best: What its best checkpoint scored when it was saved: the scores watched, first the one by which it was
             chosen, or the loss.
         tags: Its tags.
@@ -121,7 +122,7 @@ def _add_progress(listed: Listed, run: Run) -> Listed:
     kept, time = run.kept, Rows(run.path / TIMING).read_last() or {}
     saved = kept[-1].rpartition("-")[2] if kept else ""
     rows = [] if run.exported else run.read_metrics()
-    report = find_report(run)
+    report = find_report(run) or (_find_report_on_data(run) if listed.spec and listed.spec.data is None else None)
     last: Mapping[str, Any] = next((row["scores"] for row in reversed(rows) if "scores" in row), {})
     scores = last if report is None else {name: one.value for name, one in report.scores.items()}
     return replace(
@@ -132,6 +133,16 @@ def _add_progress(listed: Listed, run: Run) -> Listed:
         scores=_read_numbers(scores),
         best=_read_numbers({} if run.exported else _find_best(run, rows, listed.spec)),
     )
+
+
+def _find_report_on_data(run: Run) -> Report | None:
+    """Finds the first report, by name, of a run whose spec has no data: of what it is now, on data that were given."""
+    last = next(reversed(run.kept), None)
+    for report in read_reports(run.path):
+        changed = {one.partition("=")[0].strip().partition(".")[0] for one in report.overrides}
+        if changed == {"data"} and not report.choices and report.checkpoint == last and is_of_spec(report, run):
+            return report
+    return None
 
 
 def _find_best(run: Run, rows: Sequence[Mapping[str, Any]], spec: Spec | None) -> Mapping[str, float]:

@@ -63,6 +63,15 @@ def test_runs_are_selected_by_values_and_tags(runs):
         list_runs(runs / "absent")
 
 
+def test_a_run_without_data_has_the_scores_on_the_data_that_it_was_given(tmp_path):
+    """The fault: a run from Python, which can only be evaluated with an override of its data, had no score."""
+    with Run.create(tmp_path / "a", Spec(model=use("diffusion")), {}) as run:
+        run.finish()
+    for value, overrides in [(3.0, ["data=digits", "model.sampler=heun"]), (2.0, ["data={use: digits, size: 8}"])]:
+        Report({"FD (pixels)": Score(value)}, {"fake": 2}, 0, overrides=tuple(overrides)).save(run.path)
+        assert list_runs(tmp_path)[0].scores == ({} if value == 3 else {"FD (pixels)": 2.0})
+
+
 def test_what_was_watched_is_shown_at_the_best_checkpoint_and_last(tmp_path):
     spec = Spec.from_yaml("""
 name: ring
