@@ -177,7 +177,7 @@ def format_options(settings: Mapping[str, Any]) -> list[str]:
     options = []
     for name, value in settings.items():
         flag = {"num": "-n", "k": "-k"}.get(name, f"--{name.replace('_', '-')}")
-        values = [] if value is True else [",".join(value) if isinstance(value, list) else str(value)]
+        values = [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else str(value)]
         options += [flag, *values]
     return options
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from modkit.building.session import Loaded
 from modkit.escapes import escape_controls, escape_markdown, quote_code
-from modkit.evaluation.report import Report
+from modkit.evaluation.report import Report, format_options
 from modkit.models.model import Model
 from modkit.part import Part
 from modkit.parts.registry import get_registry
@@ -80,16 +80,16 @@ def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -
     matter["tags"] = list(dict.fromkeys(("modkit", *models)))
     if data:
         matter["datasets"] = [data]
-    if results := [_make_result(made, report) for report in reports if report.scores]:
+    if results := [_make_result(made, one, title) for one, title in zip(reports, _list_titles(reports)) if one.scores]:
         matter["model-index"] = [{"name": made.plan.spec.name, "results": results}]
     return matter
 
 
-def _make_result(made: Loaded, report: Report) -> dict[str, Any]:
+def _make_result(made: Loaded, report: Report, title: str) -> dict[str, Any]:
     data = _name_data(made) or "unknown"
     task: dict[str, Any] = {"type": _TASK, "name": "Image generation"}
-    if changes := _list_changes(report):
-        task["name"] += f" with {' '.join(changes)}"
+    if title:
+        task["name"] += f" with {title}"
     metrics = [
         {"type": re.sub(r"[^a-z0-9]+", "-", name.partition("(")[0].lower()).strip("-"), "name": name, "value": s.value}
         for name, s in report.scores.items()
@@ -112,9 +112,20 @@ def _find_data(node: Node) -> Part | None:
         return None
 
 
-def _list_changes(report: Report) -> list[str]:
-    """Lists what was measured otherwise than the exported model by its spec; it has one checkpoint alone."""
-    return [*report.overrides, *(choice for choice in report.choices if not choice.startswith("checkpoint="))]
+def _list_titles(reports: Sequence[Report]) -> list[str]:
+    """Returns for each report what was measured otherwise than the exported model by its spec, empty if nothing was.
+
+    The checkpoint is the model's only one. Where reports differ only in how they were measured, their options tell it.
+    """
+    changes = [
+        (*one.overrides, *(choice for choice in one.choices if not choice.startswith("checkpoint="))) for one in reports
+    ]
+    titles = []
+    for report, made in zip(reports, changes):
+        settings = {name: value for name, value in report.settings.items() if name != "precision"}  # is a choice
+        options = format_options(settings) if changes.count(made) > 1 else []
+        titles.append(" ".join([*made, *options]))
+    return titles
 
 
 def _describe_model(made: Loaded) -> str:
@@ -160,9 +171,9 @@ def _describe_scores(reports: Sequence[Report]) -> Iterator[str]:
     yield "## Scores\n"
     if not reports:
         yield "None yet; `modkit evaluate .` measures them.\n"
-    for report in reports:
-        if changes := _list_changes(report):
-            yield f"With {quote_code(' '.join(changes))}:\n"
+    for report, title in zip(reports, _list_titles(reports)):
+        if title:
+            yield f"With {quote_code(title)}:\n"
         floor = ["held-out data"] if report.floor else []
         yield from _make_table(["score", "value", "± standard error", *floor, "better"], _make_score_rows(report))
         counts = ", ".join(f"{count:,} {escape_markdown(name)}" for name, count in report.counts.items())

@@ -110,6 +110,20 @@ def test_scores_of_another_sampler_are_left_out_of_the_card(tmp_path, caplog):
     assert find_report(Run.open(out)).settings == {"checkpoint": "best"}
 
 
+def test_reports_that_differ_in_how_they_were_measured_have_titles_of_their_own(run, tmp_path):
+    """The fault: two tables of one checkpoint, with different scores, stood in the card without a word between them."""
+    shutil.copytree(run.path, tmp_path / "run")
+    settings = {"num": 32, "metrics": ["fd"], "checkpoint": "best"}
+    again = Report({"FD (pixels)": Score(1.5)}, {"fake": 32}, 3, checkpoint="step-00000002", settings=settings)
+    again.save(tmp_path / "run")
+    text = (export(tmp_path / "run", tmp_path / "out") / "README.md").read_text()
+    options = "-n 32 --metrics fd --checkpoint best"
+    assert f"With `{options}`:\n\n| score" in text and text.count("With `") == 1
+    results = YAML(typ="safe").load(text.split("---\n")[1])["model-index"][0]["results"]
+    names = ["Image generation", f"Image generation with {options}"]
+    assert [one["task"]["name"] for one in results] == names
+
+
 def test_another_checkpoint_is_exported_by_its_name(run, tmp_path):
     out = export(run, tmp_path / "out", checkpoint="step-00000001")
     assert torch.equal(load(out).sample(3, seed=0), load(run, checkpoint="step-00000001").sample(3, seed=0))
