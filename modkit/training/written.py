@@ -8,6 +8,7 @@ written last, and what this call overrides:
 
 - What an earlier call has overridden holds until a call overrides it again, or until the spec is edited there. What is
   taken out of the spec has its default again, unless an override of an earlier call says what it is.
+- An edit that adds a mapping says nothing of the keys that it leaves out: what earlier calls have overridden there holds.
 - A call that repeats all overrides of the first one, as a job that is started again does, changes nothing by them, even
   if a later call has set something else since: a notice names that.
 - Indices count in the lists of this call's spec. If the first call swapped a part, and so dropped a stage that named
@@ -106,11 +107,13 @@ def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, l
     former = Spec.from_yaml(last.spec, "the spec as it was written")
     before, now = (apply(one, repeated)[0] for one in (former, spec))
     changed, edited = own, False
-    for path, (_, value) in compare_trees((before.tree, now.tree)):
+    for path, (then, value) in compare_trees((before.tree, now.tree)):
         if (place := places.find(own, path)) is None:
             notices.append(_explain_dropped(run, path))
             continue
-        if value is ABSENT:
+        if then is ABSENT:
+            value = _merge(_get(apply(former, last.overrides)[0].tree, path), value)
+        elif value is ABSENT:
             value = _get(apply(spec, last.overrides)[0].tree, path)
         if not is_same((_get(changed.tree, place), value)):
             changed, edited = _set(changed, place, value, now.source.at(path)), True
@@ -183,6 +186,17 @@ def _explain_kept(run: Run, own: Spec, repeated: Iterable[str]) -> list[str]:
 
 def _explain_dropped(run: Run, path: Path) -> str:
     return f"{run.path}: {join(path)} changes nothing, since a swap dropped it when the run was made"
+
+
+def _merge(overridden: Value, value: Value) -> Value:
+    """Adds to what an edit gives what earlier calls have overridden there, of which it says nothing."""
+    if not isinstance(value, Node) or "use" in value or value.ref is not None:
+        return value
+    if isinstance(overridden, str):
+        overridden = Node({"use": overridden})
+    if not isinstance(overridden, Node) or overridden.ref is not None:
+        return value
+    return Node({**overridden, **{key: _merge(overridden.get(key), item) for key, item in value.items()}})
 
 
 def _set(spec: Spec, path: Path, value: Value, source: Source) -> Spec:

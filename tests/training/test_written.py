@@ -130,6 +130,17 @@ def test_what_is_taken_out_of_the_spec_has_its_default_again(tmp_path: Path) -> 
     assert resumed(run, SHORT.replace("log: {every: 1}, ", "")).at("train.log.every") == 5  # that of the first call
 
 
+def test_an_edit_that_adds_a_mapping_keeps_what_was_overridden_in_it(tmp_path: Path) -> None:
+    """The fault: the mapping took the place of the run's, and all but the last checkpoints were deleted."""
+    run = trained(tmp_path / "run", TEXT, "train.checkpoints.keep=9", "train.checkpoints.every=1")
+    spec = resumed(run, TEXT.replace("steps: 2, ", "steps: 4, checkpoints: {every: 2}, "))
+    assert [spec.at(f"train.checkpoints.{key}") for key in ("every", "keep")] == [2, 9]
+    kept = sorted(path.name[-1] for path in (run.path / "checkpoints").glob("step-*"))
+    assert kept == ["0", "1", "2", "4"]
+    spec = resumed(run, TEXT.replace("steps: 2, ", "steps: 4, "))
+    assert [spec.at(f"train.checkpoints.{key}") for key in ("every", "keep")] == [1, 9]
+
+
 def test_a_job_may_repeat_its_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fault: after another call had lengthened the run, the first one was refused."""
     job = ("train.steps=1", "model.sampler.steps=2")
