@@ -14,7 +14,7 @@ from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, find_written, get_value, rebuild, walk
 
-__all__ = ["resolve"]
+__all__ = ["resolve", "list_references"]
 
 _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
@@ -44,6 +44,28 @@ def resolve(spec: Spec) -> Spec:
     if not scalars:
         return spec
     return spec.with_tree(rebuild(spec.tree, lambda path, value: scalars.get(path, value)))
+
+
+def list_references(tree: Node) -> dict[Path, Path]:
+    """Lists every `${path}` of a tree with the path whose scalar it copies in the end, through other references.
+
+    Examples:
+        >>> list_references(Node({"model": {"z_dim": "${train.seed}"}, "train": {"seed": 3}}))
+        {('model', 'z_dim'): ('train', 'seed')}
+
+    Raises:
+        SpecError: If a path is malformed.
+    """
+    written = {path: value for path, value in walk(tree) if isinstance(value, str)}
+    goals = {path: split(found[1]) for path, value in written.items() if (found := _REFERENCE.fullmatch(value))}
+    traced: dict[Path, Path] = {}
+    for path, goal in goals.items():
+        chain = {path}
+        while goal in goals and goal not in chain:  # of a cycle there is no end
+            chain.add(goal)
+            goal = goals[goal]
+        traced[path] = goal
+    return traced
 
 
 def _is_reference(value: Value) -> bool:

@@ -8,7 +8,8 @@ written last, and what this call overrides:
 
 - What an earlier call has overridden holds until a call overrides it again, or until the spec is edited there. What is
   taken out of the spec has its default again, unless an override of an earlier call says what it is.
-- An edit that adds a mapping says nothing of the keys that it leaves out: what earlier calls have overridden there holds.
+- An edit that adds a mapping says nothing of the keys that it leaves out: what earlier calls overrode there holds.
+- The run's spec holds values in place of references (`${train.steps}`). They follow what is changed where these lead.
 - A call that repeats all overrides of the first one, as a job that is started again does, changes nothing by them, even
   if a later call has set something else since: a notice names that.
 - Indices count in the lists of this call's spec. If the first call swapped a part, and so dropped a stage that named
@@ -31,6 +32,7 @@ from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
 from modkit.specs.overrides import apply
+from modkit.specs.references import list_references
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, find_written, get_value, replace_value, strip_parts
 from modkit.specs.yaml import Source
@@ -120,6 +122,7 @@ def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, l
     moved = list(places.move(changed, new))
     notices += [_explain_dropped(run, path) for path in map(_get_path, new) if places.find(changed, path) is None]
     changed, swapped = apply(replace(changed, before=spec), moved)  # of its lists, too, leftovers are dropped
+    changed = places.follow(own, changed, apply(spec, [*last.overrides, *new])[0])
     written = Written(spec.to_yaml() if edited else last.spec, (*last.overrides, *new), places.dropped)
     return changed, [*notices, *swapped], written
 
@@ -150,6 +153,17 @@ class _Places:
             if isinstance(part, int) and isinstance(last, int) and part > last:
                 path = (*path[:depth], part - 1, *path[depth + 1 :])
         return path
+
+    def follow(self, own: Spec, changed: Spec, written: Spec) -> Spec:
+        """Follows the references of what is written, which the run's spec holds as values, to what has changed."""
+        for path, goal in list_references(written.tree).items():
+            place, end = self.find(own, path), self.find(own, goal)
+            if place is None or end is None:
+                continue
+            then, now = (_get(one.tree, end) for one in (own, changed))
+            if now is not ABSENT and not is_same((then, now)):
+                changed = _set(changed, place, now, written.source.at(path))
+        return changed
 
     def move(self, own: Spec, overrides: Iterable[str]) -> Iterator[str]:
         """Moves overrides of the call's spec to their places in the run's, without those of what was dropped."""

@@ -141,6 +141,32 @@ def test_an_edit_that_adds_a_mapping_keeps_what_was_overridden_in_it(tmp_path: P
     assert [spec.at(f"train.checkpoints.{key}") for key in ("every", "keep")] == [1, 9]
 
 
+LINKED = TEXT.replace("log: {every: 1}", "log: {every: 1}, checkpoints: {every: '${train.log.every}'}")
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"), [(LINKED.replace("{every: 1}", "{every: 3}"), ()), (LINKED, ("train.log.every=3",))]
+)
+def test_a_reference_follows_what_an_edit_or_override_changes(
+    text: str, overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The fault: the run's spec kept the value that the reference had at first."""
+    run = trained(tmp_path / "run", LINKED)
+    assert [resumed(run, text, *overrides).at(f"train.{key}.every") for key in ("log", "checkpoints")] == [3, 3]
+
+
+def test_a_reference_to_the_steps_follows_them_and_what_may_not_change_is_refused(tmp_path: Path) -> None:
+    stages = "stages: [{players: ['*'], steps: '${train.steps}'}]"
+    text = TEXT.replace("batch_size: 16", f"{stages}, batch_size: '${{train.samples.num}}'")
+    text = text.replace("samples: {every: 9}", "samples: {every: 9, num: 16}")
+    run = trained(tmp_path / "run", text)
+    assert list_steps(resumed(run, text.replace("steps: 2,", "steps: 4,"))) == [4]
+    assert Run.open(run.path).read_metrics()[-1]["step"] == 4
+    with pytest.raises(SpecError, match=r"train\.batch_size: got 32 in a run that has trained with 16"):
+        resumed(run, text.replace("num: 16}", "num: 32}"))
+    assert list_steps(resumed(run, text, "train.stages[0].steps=5", "train.steps=6")) == [5]
+
+
 def test_a_job_may_repeat_its_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fault: after another call had lengthened the run, the first one was refused."""
     job = ("train.steps=1", "model.sampler.steps=2")
