@@ -10,6 +10,7 @@ written last, and what this call overrides:
   taken out of the spec has its default again, unless an override of an earlier call says what it is.
 - An edit that adds a mapping says nothing of the keys that it leaves out: what earlier calls overrode there holds.
 - The run's spec holds values in place of references (`${train.steps}`). They follow what is changed where these lead.
+- Where an earlier call has swapped a part, what the spec tells the former one alone changes nothing; a notice says so.
 - A call that repeats all overrides of the first one, as a job that is started again does, changes nothing by them, even
   if a later call has set something else since: a notice names that.
 - Indices count in the lists of this call's spec. If the first call swapped a part, and so dropped a stage that named
@@ -32,9 +33,10 @@ from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
 from modkit.specs.overrides import apply
+from modkit.specs.places import find_known, find_place, get_part, read_known
 from modkit.specs.references import list_references
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, find_written, get_value, replace_value, strip_parts
+from modkit.specs.tree import Path, find_written, get_value, open_piece, replace_value, strip_parts
 from modkit.specs.yaml import Source
 
 __all__ = ["Written", "update_spec"]
@@ -113,6 +115,9 @@ def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, l
         if (place := places.find(own, path)) is None:
             notices.append(_explain_dropped(run, path))
             continue
+        if (slot := _find_swapped(now, path, own, place)) is not None:
+            notices.append(_explain_swapped(run, path, own, slot))
+            continue
         if then is ABSENT:
             value = _merge(_get(apply(former, last.overrides)[0].tree, path), value)
         elif value is ABSENT:
@@ -158,7 +163,7 @@ class _Places:
         """Follows the references of what is written, which the run's spec holds as values, to what has changed."""
         for path, goal in list_references(written.tree).items():
             place, end = self.find(own, path), self.find(own, goal)
-            if place is None or end is None:
+            if place is None or end is None or _find_swapped(written, path, own, place) is not None:
                 continue
             then, now = (_get(one.tree, end) for one in (own, changed))
             if now is not ABSENT and not is_same((then, now)):
@@ -200,6 +205,41 @@ def _explain_kept(run: Run, own: Spec, repeated: Iterable[str]) -> list[str]:
 
 def _explain_dropped(run: Run, path: Path) -> str:
     return f"{run.path}: {join(path)} changes nothing, since a swap dropped it when the run was made"
+
+
+def _explain_swapped(run: Run, path: Path, own: Spec, slot: Path) -> str:
+    held = open_piece(_get(own.tree, slot))
+    use = held.use if isinstance(held, Node) else held
+    return (
+        f"{run.path}: {join(path)} changes nothing, since an override of an earlier call made {join(slot)} {use}, "
+        f"which has no {path[len(slot)]}"
+    )
+
+
+def _find_swapped(spec: Spec, path: Path, own: Spec, place: Path) -> Path | None:
+    """Finds the slot above a place in the run's spec that holds another part than a spec's, without what is below.
+
+    Args:
+        spec: The spec.
+        path: Where the place is in the spec.
+        own: The run's spec.
+        place: The place.
+
+    Returns:
+        The path of the slot in the run's spec; None if there is none.
+    """
+    for depth in range(1, len(place)):
+        slot = find_place(own, place[:depth])
+        written, held = _get(spec.tree, path[:depth]), _get(own.tree, place[:depth])
+        if slot is None or slot.shape.container is not None or not isinstance(held, Node) or held.use is None:
+            continue
+        if isinstance(written, Node) and written.use == held.use:
+            continue
+        parts = [find_known(slot.shape.kind, get_part(value, slot)) for value in (written, held)]
+        declared = read_known(slot.shape.kind, parts[1])
+        if parts[0] != parts[1] and declared is not None and place[depth] not in declared:
+            return place[:depth]
+    return None
 
 
 def _merge(overridden: Value, value: Value) -> Value:

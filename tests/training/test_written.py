@@ -110,6 +110,17 @@ def test_what_a_swap_has_dropped_changes_nothing(tmp_path: Path, caplog: pytest.
     assert caplog.messages == [f"{run.path}: train.stages[1].{name} {told}" for name in ("steps", "ema")]
 
 
+def test_what_is_told_a_part_that_was_swapped_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The fault: it was refused as an unknown key of the part that took its place."""
+    text = TEXT.replace("{use: heun, steps: 3}", "{use: ddim, steps: 3, eta: 0.5}")
+    run = trained(tmp_path / "run", text, "model.sampler=heun")
+    caplog.clear()
+    spec = resumed(run, text.replace("3, eta: 0.5", "4, eta: 0.7"))
+    assert (spec.at("model.sampler.use"), spec.at("model.sampler.steps")) == ("heun", 4)
+    told = "changes nothing, since an override of an earlier call made model.sampler heun, which has no eta"
+    assert caplog.messages == [f"{run.path}: model.sampler.eta {told}"]
+
+
 def test_an_edit_of_the_spec_can_be_undone(tmp_path: Path) -> None:
     """The fault: what was edited was compared with the first call, so that nothing seemed to have changed."""
     run = trained(tmp_path / "run", TEXT)
