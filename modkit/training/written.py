@@ -7,7 +7,8 @@ A run goes on with its own resolved spec, in which only that changes by which th
 written last, and what this call overrides:
 
 - What an earlier call has overridden holds until a call overrides it again, or until the spec is edited there. What is
-  taken out of the spec has its default again, unless an override of an earlier call says what it is.
+  taken out of the spec has its default again, unless an override of an earlier call says what it is;
+  one of a part's parameter keeps the part.
 - An edit that adds a mapping says nothing of the keys that it leaves out: what earlier calls overrode there holds.
 - The run's spec holds values in place of references (`${train.steps}`). They follow what is changed where these lead.
 - Where an earlier call has swapped a part, what the spec tells the former one alone changes nothing; a notice says so.
@@ -121,7 +122,7 @@ def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, l
         if then is ABSENT:
             value = _merge(_get(apply(former, last.overrides)[0].tree, path), value)
         elif value is ABSENT:
-            value = _get(apply(spec, last.overrides)[0].tree, path)
+            value = _keep_part(_get(own.tree, place), _get(apply(spec, last.overrides)[0].tree, path))
         if not is_same((_get(changed.tree, place), value)):
             changed, edited = _set(changed, place, value, now.source.at(path)), True
     moved = list(places.move(changed, new))
@@ -251,6 +252,13 @@ def _merge(overridden: Value, value: Value) -> Value:
     if not isinstance(overridden, Node) or overridden.ref is not None:
         return value
     return Node({**overridden, **{key: _merge(overridden.get(key), item) for key, item in value.items()}})
+
+
+def _keep_part(held: Value, value: Value) -> Value:
+    """Keeps the part that a run has where only parameters are given: they were overridden for that one."""
+    if not isinstance(held, Node) or held.use is None or not isinstance(value, Node) or "use" in value:
+        return value
+    return value if value.ref is not None else Node({"use": held.use, **value})
 
 
 def _set(spec: Spec, path: Path, value: Value, source: Source) -> Spec:
