@@ -13,9 +13,10 @@ from types import FrameType
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-__all__ = ["launch"]
+__all__ = ["SIGNALS", "launch"]
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+"""The signals that ask a process to stop which has started others; Windows lacks some."""
 _PATIENCE = 10.0  # seconds in which the others end by themselves after one has failed
 
 
@@ -70,7 +71,7 @@ def _pass_signals(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
         for one in started:
             one.send_signal(number)
 
-    before = {number: signal.signal(number, send) for number in _SIGNALS}
+    before = {number: signal.signal(number, send) for number in SIGNALS}
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from modkit.engines.launcher import SIGNALS
 from modkit.evaluation.extractors import find_features
 from modkit.evaluation.report import find_report, format_options
 from modkit.evaluation.scoring import make_metrics
@@ -189,11 +190,11 @@ class _Work:
     jobs: int
 
     def run(self) -> tuple[Failure, ...]:
-        """Runs all processes and returns the failures; ends its processes if it is interrupted, also by SIGTERM."""
+        """Runs all processes and returns the failures; ends its processes if it is interrupted, also by a signal."""
         with _catch_termination() as asked:
             return self._run(asked)
 
-    def _run(self, asked: threading.Event) -> tuple[Failure, ...]:
+    def _run(self, asked: Sequence[int]) -> tuple[Failure, ...]:
         runs = dict.fromkeys(trial.run for trial in self.trials)
         done = sum(map(self.is_trained, runs)) + sum(map(self.is_evaluated, self.trials))
         self.progress.begin_stage("sweep", done, len(runs) + len(self.trials))
@@ -202,7 +203,7 @@ class _Work:
         failures: list[Failure] = []
         working: list[_Child] = []
         try:
-            while (waiting or working) and not asked.is_set():
+            while (waiting or working) and not asked:
                 while waiting and len(working) < self.jobs:
                     slot = min({*range(self.jobs)} - {child.slot for child in working})
                     working.append(self._start(*waiting.popleft(), slot, share_devices(devices, slot, self.jobs)))
@@ -216,8 +217,8 @@ class _Work:
                     self.progress.step(None)
                 if not ended:
                     time.sleep(_PAUSE)
-            if asked.is_set():
-                raise SystemExit(128 + signal.SIGTERM)
+            if asked:
+                raise SystemExit(128 + asked[0])
         finally:
             for child in working:
                 child.process.terminate()
@@ -275,17 +276,22 @@ class _Work:
 
 
 @contextmanager
-def _catch_termination() -> Iterator[threading.Event]:
-    """Sets an event at SIGTERM, which would otherwise end this process and leave those that it has started."""
-    asked = threading.Event()
+def _catch_termination() -> Iterator[list[int]]:
+    """Lists the signals received that would otherwise end this process and leave those that it has started.
+
+    Ctrl-C stays `KeyboardInterrupt`, and what is ignored, as `nohup` has SIGHUP, stays so.
+    """
+    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only that one can handle signals
         yield asked
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    caught = [one for one in SIGNALS if one != signal.SIGINT and signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in caught}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _launch(

@@ -265,10 +265,16 @@ def test_each_job_has_devices_of_its_own(file, out, monkeypatch):
     assert seen[:2] == ["GPU-a,GPU-b", "2,3"] and seen[2] in seen[:2]
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        *((number, SystemExit) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)),
+    ],
+)
 def test_an_interrupted_sweep_ends_its_processes(number, error, file, out, monkeypatch):
     log: list[str] = []
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(number, signal.SIG_DFL)  # what runs the tests may ignore it
 
     def interrupt(seconds: float) -> None:
         if number == signal.SIGINT:  # which a shell may have this process ignore
@@ -280,9 +286,12 @@ def test_an_interrupted_sweep_ends_its_processes(number, error, file, out, monke
 
     monkeypatch.setattr(sweeps, "_launch", launch)
     monkeypatch.setattr(sweeps.time, "sleep", interrupt)
-    with pytest.raises(error) as caught:
-        sweep(file, ["seed=0,1"], out, jobs=2)
-    assert getattr(caught.value, "code", 143) == 143 and signal.getsignal(signal.SIGTERM) is before
+    try:
+        with pytest.raises(error) as caught:
+            sweep(file, ["seed=0,1"], out, jobs=2)
+    finally:
+        left = signal.signal(number, before)
+    assert getattr(caught.value, "code", 128 + number) == 128 + number and left == signal.SIG_DFL
     names = ("train.seed=0", "train.seed=1")
     assert log == [f"{word} {name}" for word in ("start", "terminate", "wait") for name in names]
 
