@@ -7,8 +7,8 @@ A run goes on with its own resolved spec, in which only that changes by which th
 written last, and what this call overrides:
 
 - What an earlier call has overridden holds until a call overrides it again, or until the spec is edited there. What is
-  taken out of the spec has its default again, unless an override of an earlier call says what it is;
-  one of a part's parameter keeps the part.
+  taken out of the spec has its default again, unless an override of an earlier call says what it is; one
+  of a part's parameter keeps the part.
 - An edit that adds a mapping says nothing of the keys that it leaves out: what earlier calls overrode there holds.
 - The run's spec holds values in place of references (`${train.steps}`). They follow what is changed where these lead.
 - Where an earlier call has swapped a part, what the spec tells the former one alone changes nothing; a notice says so.
