@@ -256,12 +256,15 @@ def _expand(fields: Mapping[str, Tensor], num: int) -> dict[str, Tensor]:
 
 
 def _read_fields(space: Space, data: Data, first: int, num: int) -> Mapping[str, Tensor]:
-    """Reads the fields of test samples, as far as the space needs any; draws begin again with the first sample."""
+    """Reads the fields of test samples, as far as the space needs any; draws begin again with the first sample.
+
+    Data without test samples have none: what the model can draw itself, it draws.
+    """
     if space.encodes:
         return _read(data, first, num).fields
-    if not space.model.reads:
-        return {}
     there = data.splits["test"]
+    if not space.model.reads or not there:
+        return {}
     return _read_test(data, [index % there for index in range(first, first + num)]).fields
 
 

@@ -22,15 +22,16 @@ def choose_features(data: Data) -> str | None:
 
     Returns:
         The features that the data set names in its optional member `features`; otherwise None for codes; otherwise
-        `classifier`, to be trained on the data, if they are images with a range and labels of two classes or more;
-        otherwise `pixels`.
+        `classifier`, to be trained on the data, if they are images of 1 or 3 channels with a range and one label each,
+        of two classes or more; otherwise `pixels`.
     """
     if named := read_extras(data, DataExtras).features:
         return named
     if data.x.classes is not None:  # the numbers of codes have no distances
         return None
-    labelled = "labels" in data.fields and (data.fields["labels"].classes or 0) > 1
-    return "classifier" if len(data.x.shape) == 3 and data.x.range and labelled else "pixels"
+    labels, shape = data.fields.get("labels"), data.x.shape
+    labelled = labels is not None and not labels.shape and (labels.classes or 0) > 1
+    return "classifier" if len(shape) == 3 and shape[0] in (1, 3) and data.x.range and labelled else "pixels"
 
 
 def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **offered: Any) -> FeatureExtractor | None:

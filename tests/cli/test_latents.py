@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -130,6 +131,19 @@ def test_draws_are_not_limited_by_the_number_of_test_samples(name, view, latent,
     run("latent", runs / name, *options, "--first", 5, "--out", tmp_path / "a.png")
     run("latent", runs / name, *options, "--first", 2, "--out", tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes() or view == "manifold"
+
+
+def test_a_conditional_model_is_shown_without_test_samples(tmp_path):
+    """The fault: a division by their number."""
+    for name, values in {"x": np.zeros((8, 1, 8, 8), np.uint8), "labels": np.arange(8)}.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    fields = {"labels": str(tmp_path / "labels.npy")}
+    data = use("array", path=str(tmp_path / "x.npy"), fields=fields, test=0)
+    parts = {one: use("mlp", width=8, depth=1) for one in ("generator", "discriminator")}
+    train(spec(use("gan", **parts, z_dim=2, conditioner="label"), data, steps=1, batch_size=4), tmp_path / "run")
+    run("latent", tmp_path / "run", "--interpolate", "--steps", 3, "-n", 2, "--out", tmp_path / "view.png")
+    with Image.open(tmp_path / "view.png") as picture:
+        assert min(picture.size) > 20
 
 
 def test_classes_of_too_few_draws_are_left_out(runs, tmp_path):

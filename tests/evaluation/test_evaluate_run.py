@@ -329,10 +329,20 @@ def test_a_data_set_without_features_of_its_own_has_the_usual_ones():
     assert choose_features(SimpleNamespace(x=made.x, fields=made.fields)) == "classifier"
 
 
-@pytest.mark.parametrize(("classes", "expected"), [(None, "pixels"), (1, "pixels"), (2, "classifier")])
-def test_labels_of_one_class_train_no_classifier(classes, expected):
-    """The fault: a classifier was chosen, and refused a single class when training was over."""
-    x, labels = modkit.TensorType((1, 8, 8), range=(-1.0, 1.0)), modkit.TensorType((), classes=classes)
+@pytest.mark.parametrize(
+    ("channels", "shape", "classes", "expected"),
+    [
+        (1, (), None, "pixels"),
+        (1, (), 1, "pixels"),
+        (1, (), 2, "classifier"),
+        (3, (), 2, "classifier"),
+        (4, (), 2, "pixels"),
+        (1, (6,), 2, "pixels"),
+    ],
+)
+def test_labels_and_images_that_no_classifier_takes_train_none(channels, shape, classes, expected):
+    """The fault: a classifier was chosen, and refused them when training was over."""
+    x, labels = modkit.TensorType((channels, 8, 8), range=(-1.0, 1.0)), modkit.TensorType(shape, classes=classes)
     assert choose_features(SimpleNamespace(x=x, fields={"labels": labels})) == expected
 
 
