@@ -84,8 +84,8 @@ def review_watch(stages: Sequence[StageSchedule], settings: Settings, evaluation
     if every % watched and watched % every and every < sum(stage.steps for stage in stages):
         yield Fact(
             "evaluate.watch.every",
-            f"the checkpoint at step {every} has no score of its own, as a score is taken every {watched} steps; one "
-            "without is judged as the best by the last score since the checkpoint before it, if there is any",
+            f"the checkpoint at step {every} has no score of its own, as a score is taken every {watched} steps; a "
+            "checkpoint without one is judged by the last score since the checkpoint before it, if there is any",
         )
 
 

@@ -6,10 +6,10 @@ Reports of what a run no longer is are left out: of a spec before a change, or o
 last or the best, unless it was asked for by its name.
 
 An entry is labelled `NAME`, or `NAME sampler=heun` if it was evaluated with overrides, and `NAME checkpoint=best` if a
-checkpoint or precision was asked for. If its run was evaluated both
-without and with overrides, as in a sweep over samplers, the entry without is the base of the others, and its label has
-its own values of what they override: `NAME (base: sampler=ddim)`. Equal labels are extended by the name of the run's
-directory and, if they are still equal, by its path.
+checkpoint or precision was asked for. If its run was evaluated both without and with overrides, as in a sweep over
+samplers, the entry without is the base of the others, and its label has its own values of what they override:
+`NAME (base: sampler=ddim)`. Equal labels are extended by the name of the run's directory and, if they are still equal,
+by its path.
 """
 
 from __future__ import annotations

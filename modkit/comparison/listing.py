@@ -22,6 +22,7 @@ from modkit.runs.run import Run
 from modkit.runs.tags import read_tags
 from modkit.specs.condition import Condition
 from modkit.specs.node import Node
+from modkit.specs.overrides import get_path
 from modkit.specs.spec import Spec
 from modkit.training.cursor import find_title
 
@@ -139,7 +140,7 @@ def _find_report_on_data(run: Run) -> Report | None:
     """Finds the first report, by name, of a run whose spec has no data: of what it is now, on data that were given."""
     last = next(reversed(run.kept), None)
     for report in read_reports(run.path):
-        changed = {one.partition("=")[0].strip().partition(".")[0] for one in report.overrides}
+        changed = {get_path(one)[0] for one in report.overrides}
         if changed == {"data"} and not report.choices and report.checkpoint == last and is_of_spec(report, run):
             return report
     return None

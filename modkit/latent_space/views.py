@@ -5,19 +5,17 @@ Shape letters: n samples, d dimensions of a latent, s steps, the sample's own sh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from inspect import signature
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.data.splits import check_split, read_samples
 from modkit.kinds import Data
 from modkit.latent_space.paths import interpolate, make_plane
 from modkit.latent_space.space import Space, repeat_fields
-from modkit.models.latent import Latent
 from modkit.models.paths import Path
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -192,13 +190,14 @@ def reconstruct_pairs(space: Space, batch: Batch) -> Tensor:
 
 def _suggest_plane(space: Space) -> str:
     """Names the options of the Model that make its latent a vector of two, or returns "" if it has none."""
-    owner, path = space.model, "model."
+    owner: nn.Module = space.model
+    path, options = "", {}
     if space.encodes:
-        options, path = ["encoder=mlp", "decoder=mlp", "bottleneck.channels=2"], ""
-    else:
-        options = ["z_dim=2"] if space.normal else []
-        while isinstance(owner, Latent):  # the sources are those of its prior
-            owner, path = owner.prior, f"{path}prior."
+        options = {"encoder": "encoder=mlp", "decoder": "decoder=mlp", "bottleneck": "bottleneck.channels=2"}
+    elif space.normal:
+        path, options = "model.", {"z_dim": "z_dim=2"}
+        while "prior" in dict(owner.named_children()):  # whose sources they are
+            owner, path = owner.get_submodule("prior"), f"{path}prior."
     known = signature(type(owner)).parameters
-    found = [path + option for option in options if re.split(r"[.=]", option)[0] in known]
+    found = [path + option for name, option in options.items() if name in known]
     return f"; a vector of two comes from {' '.join(found)}" if found else ""

@@ -93,10 +93,9 @@ class Model(nn.Module, metaclass=Composing):
     x_T of a diffusion model with a deterministic sampler. Unless it is the start noise, drawn from N(0, I), the Model
     implements `draw_source` and `decode_source`; one that has the name of a latent begins with the latent's values. A
     conditional Model names in `reads` the fields that it is conditioned on; one that encodes a field in x's place names
-    it in `inputs`.
-    Where either has a name, `encode`, `decode`, `decode_as_latent`, `reconstruct`, `weigh` and `condense` are given the
-    batch's fields by keyword. A Model whose players need optimizers of their own states them in `optimizers`, see
-    `modkit.kinds.GameExtras`.
+    it in `inputs`. Where either has a name, `encode`, `decode`, `decode_as_latent`, `reconstruct`, `weigh` and
+    `condense` are given the batch's fields by keyword. A Model whose players need optimizers of their own states them
+    in `optimizers`, see `modkit.kinds.GameExtras`.
 
     `condensers` has the paths of the modules whose weights `condense` depends on, or is None if there is nothing to
     condense; `condensed` has patterns of the players whose losses accept condensed samples in x's place. Before a stage

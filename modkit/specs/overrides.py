@@ -34,7 +34,7 @@ from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
-__all__ = ["apply", "expand", "is_override", "locate", "normalize", "require_list", "split_values"]
+__all__ = ["apply", "expand", "get_path", "is_override", "locate", "normalize", "require_list", "split_values"]
 
 _FILE = "<override"
 _TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)
@@ -122,6 +122,19 @@ def normalize(overrides: Sequence[str]) -> tuple[str, ...]:
             return tuple(overrides)
     last = dict(zip(paths, overrides))
     return tuple(last[path] for path in sorted(last, key=join))
+
+
+def get_path(override: str, position: Position | None = None) -> Path:
+    """Returns the path of an override, without looking at its value.
+
+    Examples:
+        >>> get_path("train.stages[0].steps=5")
+        ('train', 'stages', 0, 'steps')
+
+    Raises:
+        SpecError: If it is malformed, at the position.
+    """
+    return split(override.partition("=")[0].strip(), position)
 
 
 def is_override(position: Position | None) -> bool:
@@ -232,7 +245,7 @@ def _parse_value(text: str, file: str, parts: Path) -> tuple[Any, Source]:
 def _parse_path(override: str, equals: str, position: Position) -> Path:
     if not equals:
         raise SpecError(Problem("", f"got {override!r}, expected path=value", position))
-    return split(override.partition("=")[0].strip(), position)
+    return get_path(override, position)
 
 
 def _renew_names(spec: Spec, path: Path) -> Spec:

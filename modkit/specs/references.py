@@ -14,7 +14,7 @@ from modkit.specs.node import Node, Value, describe
 from modkit.specs.spec import Spec
 from modkit.specs.tree import Path, find_written, get_value, rebuild, walk
 
-__all__ = ["resolve", "list_references"]
+__all__ = ["list_references", "resolve"]
 
 _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 

@@ -35,8 +35,7 @@ def check_declaration(bench: Bench) -> None:
             import_target(part.migrate, f"migrate of part {part}")
     except (ImportError, ValueError) as error:
         raise Flaw(f"{subject}: expected `migrate` to name a function, got: {error}") from error
-    params = bench.subject.params
-    found, others = _list_problems(part, {**params, **part.earlier}), _list_problems(part, params)
+    found, others = (_list_problems(part, {**subject.params, **more}) for more in (part.earlier, {}))
     if reasons := "; ".join(str(one) for one in found if one not in others):
         raise Flaw(f"{subject}: expected `earlier` to have values of its parameters, got: {reasons}")
 

@@ -7,8 +7,8 @@ A run goes on with its own resolved spec, in which only that changes by which th
 written last, and what this call overrides:
 
 - What an earlier call has overridden holds until a call overrides it again, or until the spec is edited there. What is
-  taken out of the spec has its default again, unless an override of an earlier call says what it is; one
-  of a part's parameter keeps the part.
+  taken out of the spec has its default again, unless an override of an earlier call says what it is; one of a part's
+  parameter keeps the part.
 - An edit that adds a mapping says nothing of the keys that it leaves out: what earlier calls overrode there holds.
 - The run's spec holds values in place of references (`${train.steps}`). They follow what is changed where these lead.
 - Where an earlier call has swapped a part, what the spec tells the former one alone changes nothing; a notice says so.
@@ -33,7 +33,7 @@ from modkit.errors import SpecError, join, split
 from modkit.runs.layout import LOCK
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value
-from modkit.specs.overrides import apply
+from modkit.specs.overrides import apply, get_path
 from modkit.specs.places import find_known, find_place, get_part, read_known
 from modkit.specs.references import list_references
 from modkit.specs.spec import Spec
@@ -126,7 +126,7 @@ def update_spec(run: Run, spec: Spec, overrides: Sequence[str]) -> tuple[Spec, l
         if not is_same((_get(changed.tree, place), value)):
             changed, edited = _set(changed, place, value, now.source.at(path)), True
     moved = list(places.move(changed, new))
-    notices += [_explain_dropped(run, path) for path in map(_get_path, new) if places.find(changed, path) is None]
+    notices += [_explain_dropped(run, path) for path in map(get_path, new) if places.find(changed, path) is None]
     changed, swapped = apply(replace(changed, before=spec), moved)  # of its lists, too, leftovers are dropped
     changed = places.follow(own, changed, apply(spec, [*last.overrides, *new])[0])
     written = Written(spec.to_yaml() if edited else last.spec, (*last.overrides, *new), places.dropped)
@@ -174,7 +174,7 @@ class _Places:
     def move(self, own: Spec, overrides: Iterable[str]) -> Iterator[str]:
         """Moves overrides of the call's spec to their places in the run's, without those of what was dropped."""
         for override in overrides:
-            path = _get_path(override)
+            path = get_path(override)
             place = self.find(own, path)
             if place is not None:
                 yield override if place == path else f"{join(place)}={override.partition('=')[2]}"
@@ -286,10 +286,6 @@ def _get(tree: Value, path: Path) -> Value:
 def _count(spec: Spec, path: Sequence[str | int]) -> int:
     found = _get(spec.tree, tuple(path))
     return len(found) if isinstance(found, tuple) else 0
-
-
-def _get_path(override: str) -> Path:
-    return split(override.partition("=")[0].strip())
 
 
 def _is_texts(value: object) -> TypeGuard[list[str]]:
