@@ -26,6 +26,7 @@ from modkit.building.difference import format_value
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
 from modkit.building.session import open_run
+from modkit.comparison.differences import drop_idle
 from modkit.comparison.ranking import Measured, average
 from modkit.comparison.references import name_references
 from modkit.errors import SpecError, split
@@ -49,7 +50,7 @@ class Entry:
     label: str  # its label on the page
     run: Run
     report: Report
-    spec: Spec  # the run's resolved spec with the report's overrides applied
+    spec: Spec  # the run's resolved spec with the report's overrides applied, without what has no effect in it
     data: Data  # the data set, of the same overrides, as it is now
     reference: str  # the name of the data set that it was measured on
 
@@ -143,7 +144,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
             changed = apply(spec, report.overrides)[0]
             if changed.data not in opened:
                 opened[changed.data] = open_run(run, report.overrides).data
-            entries.append(Entry("", run, report, plan(changed).resolved, opened[changed.data], ""))
+            entries.append(Entry("", run, report, drop_idle(plan(changed)), opened[changed.data], ""))
     names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]
 

@@ -76,7 +76,7 @@ from modkit.kinds.denoisers import (
 from modkit.kinds.extras import BatchExtras, GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
-from modkit.kinds.slots import Default, Initial, Own, Slot, Unfit, Unless, default
+from modkit.kinds.slots import Beside, Default, Initial, Own, Slot, Unfit, Unless, default
 from modkit.kinds.table import KINDS, Kind
 from modkit.kinds.training import (
     Engine,
@@ -100,6 +100,7 @@ __all__ = [
     "Augmentation",
     "AugmentationExtras",
     "BatchExtras",
+    "Beside",
     "Bijection",
     "BijectionExtras",
     "Bottleneck",

@@ -34,9 +34,12 @@ __all__ = [
 
 
 class Encoder(Protocol):
-    """Maps data to features. `.h` is the type of the features."""
+    """Maps data to features."""
 
-    h: Event
+    @property
+    def h(self) -> Event:
+        """The type of the features."""
+        ...
 
     def __call__(self, x: Tensor) -> Value:
         """Encodes `x`, `b c h w` or the shape that its type gives."""

@@ -20,12 +20,15 @@ class Data(Protocol):
     """A data set: it reads the samples at given indices, in any order, and can be pickled to workers.
 
     `.fields` gives the types of the fields beside a sample. `.splits` gives the number of samples of each split.
-    `.levels` is the number of values that a pixel can take (256 for 8-bit images), or None.
     """
 
     fields: dict[str, TensorType]
     splits: dict[str, int]
-    levels: int | None
+
+    @property
+    def levels(self) -> int | None:
+        """The number of values that a pixel can take (256 for 8-bit images), or None."""
+        ...
 
     @property
     def x(self) -> TensorType:

@@ -21,12 +21,12 @@ __all__ = ["FeatureExtractor", "FeatureExtractorExtras", "Metric", "MetricExtras
 
 
 class FeatureExtractor(Protocol):
-    """Maps images to features in which distances are meaningful; differentiable, with independent rows.
+    """Maps images to features in which distances are meaningful; differentiable, with independent rows."""
 
-    `.label` names it in scores (`classifier:digits`).
-    """
-
-    label: str
+    @property
+    def label(self) -> str:
+        """Its name in scores (`classifier:digits`)."""
+        ...
 
     def __call__(self, x: Tensor) -> Features:
         """Computes the features of `x`, `b c h w` of its type."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -96,7 +96,7 @@ class Bound(Streaming[Bounds]):
 
     needs = ("model", "batch", "levels")
     sets = ("real",)
-    better = "higher"
+    better: Literal["lower", "higher"] = "higher"
 
     def __init__(self, *, num: int = 1, seed: int = 0) -> None:
         if num < 1:

@@ -14,7 +14,7 @@ Shape letters: b batch, k codes, g groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class Codebook(Streaming[CodeCounts]):
 
     needs = ("codes",)
     sets = ("real",)
-    better = "higher"
+    better: Literal["lower", "higher"] = "higher"
 
     def measure(self, values: Mapping[str, Tensor | tuple[Tensor, ...]], indices: Tensor) -> CodeCounts:
         """Sums `codes`, how often a sample uses each code, `b k` integers for each codebook.

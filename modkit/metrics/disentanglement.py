@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ class Disentanglement(Streaming[Known]):
 
     needs = ("factors", "latents")
     sets = ("real",)
-    better = "higher"
+    better: Literal["lower", "higher"] = "higher"
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import reduce
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -153,7 +153,7 @@ class FrechetDistance(Streaming[Side]):
         9.0
     """
 
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
     fewest = 2
 
     def __init__(self, *, groups: int | None = None) -> None:

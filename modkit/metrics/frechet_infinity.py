@@ -54,7 +54,7 @@ class FrechetInfinity(StoredMetric):
         True
     """
 
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
     fewest = 8
 
     def __init__(self, *, num_sizes: int = 15, lowest: int = 5000, of: Literal["fake", "both"] = "fake") -> None:

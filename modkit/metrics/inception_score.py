@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class InceptionScore(Streaming[Predictions]):
 
     needs = ("logits",)
     sets = ("fake",)
-    better = "higher"
+    better: Literal["lower", "higher"] = "higher"
 
     def __init__(self, *, splits: int = 10) -> None:
         if splits < 1:

@@ -69,7 +69,7 @@ class KernelDistance(StoredMetric):
         7.0
     """
 
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
 
     def __init__(self, *, num_subsets: int = 100, subset_size: int = 1000) -> None:
         if num_subsets < 1 or subset_size < 2:
@@ -114,7 +114,7 @@ class MMD(StoredMetric):
         0.786939
     """
 
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class CMMD(StoredMetric):
         39.602653
     """
 
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
 
     def __init__(self, *, bandwidth: float = 10.0, unbiased: bool = False) -> None:
         if not bandwidth > 0:

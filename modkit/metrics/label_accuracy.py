@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class LabelAccuracy(Streaming[Tensor]):
 
     needs = ("logits", "labels")
     sets = ("fake",)
-    better = "higher"
+    better: Literal["lower", "higher"] = "higher"
 
     def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Tensor:
         """Counts by group, `10 2`, the samples that are classified correctly, and all samples.

@@ -63,7 +63,7 @@ class PathLength(Streaming[Model]):
 
     needs = ("model",)
     sets = ("fake",)
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ class _Rule(NamedTuple):
 class _BallMetric(StoredMetric):
     """A metric of samples in balls: precision and recall by the rule `held`, density and coverage by `counted`."""
 
-    better = "higher"
+    better: Literal["lower", "higher"] = "higher"
 
     def __init__(self, held: _Rule | None, counted: _Rule | None) -> None:
         for k, comparison in filter(None, (held, counted)):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +114,7 @@ class Reconstruction(Streaming[Likeness]):
     """
 
     sets = ("real",)
-    better = "higher"
+    better: Literal["lower", "higher"] = "higher"
 
     def __init__(self, *, range: list[float] | None = None) -> None:
         self.range = range
@@ -197,7 +197,7 @@ class ReconstructionFD(Streaming[Side]):
 
     needs = ("feature-pairs",)
     sets = ("real",)
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
 
     def __init__(self, *, groups: int | None = None) -> None:
         self._distance = FrechetDistance(groups=groups)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ class SlicedWasserstein(StoredMetric):
         3.0
     """
 
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
 
     def __init__(self, *, num: int = 256) -> None:
         if num < 1:
@@ -138,7 +139,7 @@ class Wasserstein(StoredMetric):
         3.0
     """
 
-    better = "lower"
+    better: Literal["lower", "higher"] = "lower"
     most = _MOST
 
     def update(self, state: Stores, set: str, values: Mapping[str, Tensor], indices: Tensor) -> Stores:

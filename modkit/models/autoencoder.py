@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
 
 __all__ = ["Autoencoder"]
+
+_CRITIC, _LATENT_CRITIC = kinds.Beside("critic"), kinds.Beside("latent_critic")
 
 
 class Autoencoder(Model):
@@ -133,18 +135,18 @@ class Autoencoder(Model):
         draws: int = 1,
         gradient: Gradient = "reparametrized",
         critic: Slot[kinds.Discriminator] | None = None,
-        adversarial: Slot[kinds.Adversarial] = default("hinge"),
+        adversarial: Annotated[Slot[kinds.Adversarial], _CRITIC] = default("hinge"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
         augment: Slot[kinds.Augmentation] | None = None,
-        critic_game: Game = "vqgan",
-        critic_start: int = 0,
+        critic_game: Annotated[Game, _CRITIC] = "vqgan",
+        critic_start: Annotated[int, _CRITIC] = 0,
         features: Slot[kinds.FeatureExtractor] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
         input: str | None = None,
         aggregates: dict[str, Slot[kinds.Aggregate]] | None = None,
         latent_critic: Slot[kinds.Discriminator] | None = None,
-        latent_adversarial: Slot[kinds.Adversarial] = default("non-saturating"),
-        latent_against: Against = "prior",
+        latent_adversarial: Annotated[Slot[kinds.Adversarial], _LATENT_CRITIC] = default("non-saturating"),
+        latent_against: Annotated[Against, _LATENT_CRITIC] = "prior",
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()

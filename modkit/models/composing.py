@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 __all__ = ["Composing"]
 
@@ -15,9 +15,11 @@ class Composing(type):
     composer: ClassVar[Callable[..., Any]]
     swapper: ClassVar[Callable[..., Any]]
 
-    def __call__(cls, *types: Any, **arguments: Any) -> Any:
-        """Composes a model from types and the objects in its slots."""
-        return Composing.composer(cls, *types, **arguments)
+    if not TYPE_CHECKING:  # type checkers read the constructor, whose arguments and class these are
+
+        def __call__(cls, *types: Any, **arguments: Any) -> Any:
+            """Composes a model from types and the objects in its slots."""
+            return Composing.composer(cls, *types, **arguments)
 
     @property
     def __signature__(cls) -> inspect.Signature:

@@ -448,7 +448,7 @@ class Model(nn.Module, metaclass=Composing):
         callback: Callback | None = None,
         precision: Precision = "float32",
         **fields: int | Sequence[int] | Tensor,
-    ) -> Tensor | Any:  # a tensor where the event is one, and a tuple of tensors otherwise
+    ) -> Tensor:
         """Draws `num` samples, in eval mode and without gradients.
 
         Sample i of a seed has the same noise on any device and for any batch size.
@@ -469,7 +469,7 @@ class Model(nn.Module, metaclass=Composing):
             **fields: Fields to condition on: one value for all samples (`labels=3`), or one per sample.
 
         Returns:
-            The samples, `num` rows of the event.
+            The samples, `num` rows of the event; the prior of a hierarchy returns a tuple, one a level.
 
         Raises:
             ValueError: If a number is no integer or out of range, a field is unknown, no number or of the wrong length,
@@ -494,9 +494,8 @@ class Model(nn.Module, metaclass=Composing):
                 drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))
                 if not rng.used:
                     raise ValueError(f"{type(self).__name__} drew its own start noise, and cannot be given any")
-        if isinstance(drawn[0], tuple):
-            return tuple(self._restore_type(torch.cat(level), precision) for level in zip(*drawn))
-        return self._restore_type(torch.cat([value for value in drawn if isinstance(value, Tensor)]), precision)
+        samples: Tensor = self._join(drawn, precision)
+        return samples
 
     def with_parts(self, **parts: Any) -> Model:
         """Returns the same model with other parts where only sampling uses them; both share their weights.
@@ -526,6 +525,12 @@ class Model(nn.Module, metaclass=Composing):
             known = ", ".join(self.sources) or "none"
             raise ValueError(f"{type(self).__name__} expects a source, one of: {known}; got {name!r}")
         return self.sources[name]
+
+    def _join(self, drawn: Sequence[Tensor | tuple[Tensor, ...]], precision: str) -> Any:
+        """Joins batches of samples: of a tensor each, or of a tuple of tensors for a hierarchy."""
+        levels = zip(*(batch if isinstance(batch, tuple) else (batch,) for batch in drawn))
+        joined = tuple(self._restore_type(torch.cat(level), precision) for level in levels)
+        return joined if isinstance(drawn[0], tuple) else joined[0]
 
     def _restore_type(self, x: Tensor, precision: str) -> Tensor:
         """Converts what autocast has narrowed to the type of the weights."""

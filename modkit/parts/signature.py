@@ -24,7 +24,7 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Initial, Own, Slot, Unless
+from modkit.kinds import KINDS, Beside, Initial, Own, Slot, Unless
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
@@ -95,6 +95,7 @@ class Parameter:
         own: Whether its values suit its part alone.
         initial: Whether only a new model reads what it names.
         unless: The parameter beside which it has no effect, or nothing.
+        beside: The parameter without which it has no effect, or nothing.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Parameter:
     own: bool = False
     initial: bool = False
     unless: str = ""
+    beside: str = ""
 
 
 def read_parameters(part: Part) -> dict[str, Parameter]:
@@ -164,11 +166,10 @@ def _read_cached(
             raise ValueError(_refuse(owner, name, given, odd))
         help = helps.get(name) or _get_help(annotation)
         marks = getattr(annotation, "__metadata__", ())
-        unless = next((mark.name for mark in marks if isinstance(mark, Unless)), "")
+        unless, beside = (next((one.name for one in marks if isinstance(one, mark)), "") for mark in (Unless, Beside))
         plain = _get_default(target, declared)
-        result[name] = Parameter(
-            name, annotation, plain, help, slot, record, own=Own in marks, initial=Initial in marks, unless=unless
-        )
+        own, initial = Own in marks, Initial in marks
+        result[name] = Parameter(name, annotation, plain, help, slot, record, own, initial, unless, beside)
     return result
 
 

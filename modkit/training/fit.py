@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modkit.building.builder import Site
 from modkit.building.checker import check_composed
@@ -25,6 +25,11 @@ from modkit.specs.spec import Spec
 from modkit.training.train import execute, open_before
 from modkit.types import TensorType
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from modkit.specs.keys import TrainKeys
+
 __all__ = ["fit"]
 
 
@@ -38,7 +43,7 @@ def fit(
     overwrite: bool = False,
     evaluate: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-    **train: Any,
+    **train: Unpack[TrainKeys],
 ) -> Run:
     """Trains a composed model in place, and writes a run.
 
