@@ -288,6 +288,10 @@ def _split_types(
         raise ValueError(
             f"{cls.__name__} expects `x`, the TensorType of one sample (a data set's `.x`), got {received}"
         )
+    if not isinstance(cond := given.get("cond", CondType()), CondType):
+        slots = [name for name, one in read_signature(cls, _GIVEN, cls.__name__).items() if one.slot]
+        named = f"pass parts by keyword ({join_names(slots, 4)})"
+        raise ValueError(f"{cls.__name__} expects `cond`, a CondType, as its second argument, got {cond!r}: {named}")
     return given, {name: value for name, value in arguments.items() if name not in _GIVEN}
 
 

@@ -15,7 +15,7 @@ from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trai
 from modkit.building.pieces import find_run, move_refs, read_run_node
 from modkit.errors import Problem, join, split, suggest
 from modkit.kinds import KINDS, Default
-from modkit.part import Local, Part
+from modkit.part import Local, Part, import_target
 from modkit.parts.annotation import render
 from modkit.parts.registry import Entry, Registry
 from modkit.parts.signature import Parameter, RecordShape, SlotShape, list_given_types, read_parameters, read_signature
@@ -184,7 +184,9 @@ class Planner:
                 message = f"got an unknown key {key!r}, expected one of: {', '.join(declared)}"
                 if not declared:
                     message = f"got the key {key!r}, but the {owner} takes no parameters"
-                self.report(_join(path, key), message, _suggest_blank([key]) or suggest(key, declared), key=True)
+                renamed = _suggest_renamed(owner, key, node[key], declared) if owner else ""
+                hint = _suggest_blank([key]) or renamed or suggest(key, declared)
+                self.report(_join(path, key), message, hint, key=True)
         arguments: dict[str, Argument] = {}
         kind = owner.kind if owner else None
         derived = derive_defaults(declared, node, kind, lambda name, reason: self.report(_join(path, name), reason))
@@ -335,6 +337,16 @@ def _suggest_blank(keys: Iterable[str]) -> str:
     """Returns a hint where a key is one with its value, such as `width:8` in `{width:8}`."""
     parted = (key.partition(":") for key in keys)
     return next((f"write a blank after the colon: `{name}: {value}`" for name, _, value in parted if value), "")
+
+
+def _suggest_renamed(part: Part, key: str, value: Value, declared: Mapping[str, Parameter]) -> str:
+    """Returns a hint where the part's `migrate` gives a former parameter another name."""
+    try:
+        migrate = import_target(part.migrate, f"migrate of part {part}") if part.migrate else None
+        found, _ = migrate({key: value}, {}, "0") if migrate else ({}, None)
+    except Exception:  # a function for whole nodes may need more than one parameter
+        return ""
+    return next((f"{part} has {name!r} in its place" for name in found if name in declared), "")
 
 
 def _join(path: str, key: str) -> str:

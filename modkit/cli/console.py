@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -52,7 +53,8 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
             self._bars.advance(self._task)
             return
         speed = self._bars.tasks[self._task].speed
-        self._bars.update(self._task, advance=1, losses=_format_losses(losses), speed=f"{speed:.0f}/s" if speed else "")
+        pace = _format_pace(speed) if speed else ""
+        self._bars.update(self._task, advance=1, losses=_format_losses(losses), speed=pace)
 
     def note(self, text: str) -> None:
         """Prints a line above the bars."""
@@ -80,9 +82,10 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         """Prints a line if losses are logged at this step."""
         self._done += 1
         if losses is not None:
-            rate = (self._done - self._first) / max(time.perf_counter() - self._started, 1e-9)
-            left = (self._steps - self._done) / rate
-            self.note(f"step {self._done}/{self._steps}  {_format_losses(losses)}  {rate:.0f}/s  {left:.0f} s left")
+            taken = (time.perf_counter() - self._started) / (self._done - self._first)
+            left = timedelta(seconds=round((self._steps - self._done) * taken))
+            paced = f"{_format_losses(losses)}  {_format_pace(1 / max(taken, 1e-9))}"
+            self.note(f"step {self._done}/{self._steps}  {paced}  {left} left")
 
     def note(self, text: str) -> None:
         """Prints a line."""
@@ -108,6 +111,11 @@ def open_terminal() -> Console:
     """Opens stdout, as wide as its terminal or, if it is not one, 200 characters wide."""
     wide = None if sys.stdout.isatty() else 200
     return Console(markup=False, emoji=False, highlight=False, soft_wrap=not sys.stdout.isatty(), width=wide)
+
+
+def _format_pace(rate: float) -> str:
+    """Formats steps a second so that a slow training has a number as well."""
+    return f"{rate:.0f} steps/s" if rate >= 10 else f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step"
 
 
 def _format_losses(losses: Mapping[str, float]) -> str:

@@ -136,15 +136,25 @@ class Registry:
         name = self._aliases.get((kind, name), name)
         if entry := self._entries.get((kind, name)):
             return entry
-        names = [known for of, known in self._entries if of == kind]
+        raise ValueError(f"no {kind} is called {name!r}{self._explain_missing(kind, name)}")
+
+    def _explain_missing(self, kind: str, name: str) -> str:
+        """Explains why a name is not found: a plug-in that is not there, or another kind's part; else lists what is."""
+        names = sorted(known for of, known in self._entries if of == kind)
         hint = "; null leaves an optional slot empty" if name == "none" else suggest(name, names, "; ")
         plugin = name.partition("/")[0] if "/" in name else None
-        for state in self.plugins:
-            if plugin in (state.name, state.full_name) and state.status != "ok":
+        states = [state for state in self.plugins if plugin in (state.name, state.full_name)]
+        if plugin and not states:
+            return f"{hint}; no plug-in {plugin!r} is installed: install the distribution whose parts are {plugin}/…"
+        for state in states:
+            if state.status != "ok":
                 reasons = self.list_problems(state)
-                hint += f"; plug-in {plugin} is {state.status}{''.join(f': {reason}' for reason in reasons[:1])}"
-                break
-        raise ValueError(f"no {kind} is called {name!r}{hint}; there are: {', '.join(sorted(names)) or 'none'}")
+                return f"{hint}; plug-in {plugin} is {state.status}{''.join(f': {reason}' for reason in reasons[:1])}"
+        others = [of for of, known in self._entries if known == name]
+        if others and not hint:
+            has = f"`modkit.kinds.{KINDS[kind].protocol}` states what a {kind} has"
+            hint = f"; it is the name of a part of kind {', '.join(others)}: {has}"
+        return f"{hint}; there are: {', '.join(names) or 'none'}"
 
     def find_entry_of(self, kind: str, name: str, distribution: str) -> Entry:
         """Returns the entry of a part that a distribution declared under this name; failing that, as `find_entry` does.

@@ -383,6 +383,10 @@ class Coded(Three):
     [
         (lambda: Diffusion(), "Diffusion expects `x`, the TensorType of one sample .*, got nothing"),
         (lambda: Diffusion((1, 8, 8)), "Diffusion expects `x`, the TensorType of one sample .*, got tuple"),
+        (
+            lambda: Diffusion(X, "unet"),
+            r"Diffusion expects `cond`.*, got 'unet': pass parts by keyword \(network, sche",
+        ),
         (lambda: Diffusion(X, CondType(), {}, 1), "Diffusion expects x, cond, fields by position, got 4 values"),
         (lambda: Diffusion(X, x=X), "Diffusion got 'x' twice"),
         (lambda: Diffusion(X, netwrok="mlp"), r"model\.netwrok: got an unknown key 'netwrok', expected one of"),

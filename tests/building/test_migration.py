@@ -404,6 +404,13 @@ def test_after_a_migration_of_parameters_alone_a_branch_goes_on(made, plugin, tm
         assert made.finished and load_current_spec(made).model["encoder"] == use("acme/thin", features=3)
 
 
+def test_a_former_name_in_a_spec_is_answered_by_the_present_one(plugin):
+    """The fault: the closest name was suggested, of another parameter."""
+    with installed(plugin("2.0", {"width": "features", "layer": "net", "more": ", wider: int = 1"}, migrate="renamed")):
+        with pytest.raises(SpecError, match=r"unknown key 'wide'.*\(encoder acme/thin has 'features' in its place\)"):
+            plan(spec(THIN_VAE))
+
+
 def test_training_cannot_go_on_after_a_migration(made, second):
     run, _ = made
     before = contents(run.path)

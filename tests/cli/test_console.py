@@ -35,8 +35,8 @@ def test_lines_tell_the_stage_and_each_logged_step(monkeypatch):
             lines.step(losses)
     assert shown(out).splitlines() == [
         "stage: 0: autoencoder, 10 steps",
-        "step 4/10  autoencoder/nll 0.1235  autoencoder/kl 2e-07  2/s  3 s left",
-        "step 6/10  autoencoder/nll 1  1/s  3 s left",
+        "step 4/10  autoencoder/nll 0.1235  autoencoder/kl 2e-07  2.0 steps/s  0:00:03 left",
+        "step 6/10  autoencoder/nll 1  1.2 steps/s  0:00:03 left",
     ]
 
 
@@ -48,7 +48,7 @@ def test_lines_count_on_from_where_a_stage_was_resumed(monkeypatch):
         lines.begin_stage("prior", 90, 100)
         lines.step(None)
         lines.step({"loss": 1.0})
-    assert "step 92/100  loss 1  0/s  16 s left" in shown(out), "the speed is of the two steps made here"
+    assert "step 92/100  loss 1  2.0 s/step  0:00:16 left" in shown(out), "the pace is of the two steps made here"
 
 
 def test_a_long_line_is_not_broken_and_paths_are_not_marked_up():

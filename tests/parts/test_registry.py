@@ -288,6 +288,8 @@ def test_find_names_the_nearest_and_says_what_became_of_a_failed_plugin(site):
         ("sampler", "none", r"no sampler is called 'none'; null leaves an optional slot empty; there are: acme/fast"),
         ("sampler", "fast", r"no sampler is called 'fast'; did you mean 'acme/fast'\?"),
         ("sampler", "bad/fast", r"'bad/fast'.*plug-in bad is failed: RuntimeError: no luck"),
+        ("sampler", "lab/fast", r"'lab/fast'.*no plug-in 'lab' is installed: install the distribution .* lab/…$"),
+        ("decoder", "resnet", r"'resnet'; it is the name of a part of kind generator, .*`modkit.kinds.Decoder` states"),
     ):
         with pytest.raises(ValueError, match=message):
             read.find(kind, name)
