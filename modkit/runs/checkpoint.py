@@ -13,7 +13,8 @@ is first renamed to `.step-00001500.old`, where readers find it until the new on
 deleted, but renamed to `damaged-step-00001500`. The files are described in `modkit.runs.encoding` and
 `modkit.runs.tensors`.
 
-A file that is missing, torn or changed is damage, a `CheckpointError`. A file that cannot be opened or read, because of
+A file that is missing, torn or changed is damage, a `CheckpointError`. So is a folder that was renamed to another step
+than that of its state. A file that cannot be opened or read, because of
 permissions or a failing disk, is an `OSError`: it says nothing about the checkpoint, and nothing is changed.
 
 Only one process may write to a directory at a time (see `modkit.runs.hold`); any number may read it.
@@ -21,6 +22,7 @@ Only one process may write to a directory at a time (see `modkit.runs.hold`); an
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -45,7 +47,7 @@ from modkit.runs.encoding import (
     parse_state,
 )
 from modkit.runs.files import find_final_name, make_own_folder, make_temporary_path, sync_folder, write_file
-from modkit.runs.layout import FROZEN
+from modkit.runs.layout import FROZEN, read_step
 from modkit.runs.parts import Patience, collect, write_files, write_part
 from modkit.runs.snapshot import Memory, Snapshot, take
 from modkit.runs.verified import read_data, read_limited, read_tensors
@@ -178,6 +180,10 @@ def read(
     state = parse_state(read_data(folder / STATE, manifest.files[STATE]))
     if None not in (owner, state.get("run")) and state["run"] != owner:
         raise CheckpointError(f"it belongs to the run {state['run']}, this is the run {owner}")
+    cursor = state.get("cursor")
+    step = cursor.get("step") if isinstance(cursor, Mapping) else None
+    if type(step) is int and read_step(path.name) not in (step, math.inf):
+        raise CheckpointError(f"it was written at step {step}, so its name should be step-{step:08d}")
     return Checkpoint(tensors, state)
 
 

@@ -7,7 +7,9 @@ c = ceil(n / W). Over a mesh of several dimensions, each cuts what the one befor
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -82,17 +84,21 @@ def check_slices(pieces: Sequence[tuple[Tensor, Slice]]) -> None:
     """Checks that slices are those of one tensor.
 
     Raises:
-        ValueError: If they are of different tensors, lie outside the whole or do not fill it.
+        ValueError: If they are of different tensors, lie outside the whole, overlap or do not fill it.
     """
     shape, dtype = pieces[0][1].shape, pieces[0][0].dtype
     if any(place.shape != shape or piece.dtype != dtype for piece, place in pieces):
         raise ValueError(f"slices of a tensor of {dtype} and shape {shape} are of another one")
     for piece, (_, offset) in pieces:
         ends = [begin + size for begin, size in zip(offset, piece.shape)]
-        if not len(offset) == piece.ndim == len(shape) or any(end > size for end, size in zip(ends, shape)):
+        inside = all(0 <= begin and end <= size for begin, end, size in zip(offset, ends, shape))
+        if not (inside and len(offset) == piece.ndim == len(shape)):
             raise ValueError(f"a slice of shape {list(piece.shape)} at {offset} lies outside a tensor of shape {shape}")
     if (held := sum(piece.numel() for piece, _ in pieces)) != math.prod(shape):
         raise ValueError(f"slices of {held} values do not fill a tensor of shape {shape}")
+    corners = _sum_corners([(offset, piece.shape) for piece, (_, offset) in pieces])
+    if corners != _sum_corners([([0] * len(shape), shape)]):
+        raise ValueError(f"slices of a tensor of shape {shape} overlap, so that they do not fill it")
 
 
 def assemble(pieces: Sequence[tuple[Tensor, Slice]]) -> Tensor:
@@ -134,6 +140,20 @@ def place(value: Tensor, like: Tensor) -> Tensor:
         local, mesh, placements, run_check=False, shape=sharded.shape, stride=sharded.stride()
     )
     return made
+
+
+def _sum_corners(boxes: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Counter[tuple[int, ...]]:
+    """Sums the corners of boxes, given by offset and shape, with alternating signs, and leaves out those that cancel.
+
+    They are the mixed differences of how often each value is covered. Boxes with the same sum cover the same values
+    equally often.
+    """
+    sums: Counter[tuple[int, ...]] = Counter()
+    for offset, shape in boxes:
+        for ends in product((0, 1), repeat=len(shape)):
+            corner = tuple(begin + size * end for begin, size, end in zip(offset, shape, ends))
+            sums[corner] += (-1) ** sum(ends)
+    return Counter({corner: count for corner, count in sums.items() if count})
 
 
 def _as_sharded(value: Tensor) -> DTensor | None:

@@ -420,6 +420,19 @@ def test_a_checkpoint_says_whose_it_is(tmp_path):
     assert load(tmp_path / "step-1", owner="mine").state == {} and read_latest(tmp_path).path.name == "step-3"
 
 
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path):
+    for step in (5, 10):
+        save(tmp_path, f"step-{step:08d}", Checkpoint({}, {"cursor": {"step": step}}))
+    shutil.copytree(tmp_path / "step-00000010", tmp_path / "step-00000030")
+    message = "it was written at step 10, so its name should be step-00000010"
+    with pytest.raises(CheckpointError, match=f"step-00000030: {message}; the last intact one before it is .*-00000010"):
+        load(tmp_path / "step-00000030")
+    latest = read_latest(tmp_path)
+    assert latest.path.name == "step-00000010" and latest.faults == {"step-00000030": message}
+    shutil.copytree(tmp_path / "step-00000010", tmp_path / "kept")
+    assert load(tmp_path / "kept").state == {"cursor": {"step": 10}}, "a name that states no step"
+
+
 def test_what_is_set_aside_is_renamed_and_no_longer_listed(tmp_path):
     for step in (1, 2, 3):
         save(tmp_path, f"step-{step}", small())

@@ -1,11 +1,12 @@
 import json
 import os
+import random
 
 import pytest
 import torch
 
 from modkit.runs.checkpoint import Checkpoint, list_names, load, read_latest, save
-from modkit.runs.slices import Slice, assemble, find_share, place
+from modkit.runs.slices import Slice, assemble, check_slices, find_share, place
 from tests.engines.systems import launch
 from tests.refusals import check_refusal
 from tests.runs.sharing import make_tensors
@@ -49,6 +50,37 @@ def test_slices_that_do_not_make_a_whole_are_refused():
     check_refusal("4 values do not fill", assemble, [(ones, Slice([3, 2], [0, 0]))])
     check_refusal("lies outside a tensor of shape", assemble, [(ones, Slice([2, 2], [1, 0]))])
     check_refusal("of another one", assemble, [(ones, Slice([4, 2], [0, 0])), (ones, Slice([2, 4], [2, 0]))])
+
+
+def test_slices_that_overlap_leave_no_value_uninitialised():
+    half, row = torch.ones(2, 4), torch.ones(1, 4)
+    check_refusal("overlap", assemble, [(half, Slice([4, 4], [0, 0])), (half, Slice([4, 4], [0, 0]))])
+    check_refusal("overlap", assemble, [(torch.ones(3, 4), Slice([4, 4], [0, 0])), (row, Slice([4, 4], [1, 0]))])
+    check_refusal("lies outside", assemble, [(half, Slice([4, 4], [0, 0])), (half, Slice([4, 4], [-2, 0]))])
+    empty = torch.ones(0, 4)
+    assert assemble([(half, Slice([2, 4], [0, 0])), (empty, Slice([2, 4], [2, 0]))]).shape == (2, 4)
+    assert assemble([(torch.tensor(3.0), Slice([], []))]) == 3
+
+
+def test_slices_are_accepted_exactly_if_each_value_is_covered_once():
+    """Against counting by hand, over random slices as large as the whole together."""
+    draw, found = random.Random(0), []
+    while len(found) < 2000:
+        shape = [draw.randint(1, 3) for _ in range(draw.randint(1, 3))]
+        cover, pieces = torch.zeros(shape), []
+        for _ in range(draw.randint(1, 4)):
+            offset = [draw.randrange(size) for size in shape]
+            part = [draw.randint(1, size - begin) for begin, size in zip(offset, shape)]
+            cover[tuple(slice(begin, begin + size) for begin, size in zip(offset, part))] += 1
+            pieces.append((torch.zeros(part), Slice(shape, offset)))
+        if cover.sum() != cover.numel():
+            continue
+        found.append(bool((cover == 1).all()))
+        if found[-1]:
+            check_slices(pieces)
+        else:
+            check_refusal("overlap", check_slices, pieces)
+    assert 200 < sum(found) < 1800
 
 
 def test_a_plain_tensor_has_no_slices_and_keeps_its_memory_format():
