@@ -1,4 +1,4 @@
-"""Holding a folder: at most one process at a time writes to it.
+"""Holding a folder, or one of its files: at most one process at a time writes to it.
 
 A process holds a folder by an exclusive `flock` on its file `.lock`. The kernel releases the lock when the process
 ends, in whatever way; the empty file stays. Forked processes, such as those that load data, do not hold the folder, so

@@ -104,6 +104,22 @@ def list_files():
     )
 
 
+def test_a_checkpoint_under_the_name_of_a_later_step_is_told_by_what_reads_it(here):
+    for command in COMMANDS.keys() - {"diff"}:
+        clear()
+        last = max(Path("run/checkpoints").iterdir())
+        shutil.copytree(last, last.with_name("step-00000030"))
+        status, _, told = attempt(command)
+        said = f"so its name should be {last.name}"
+        renamed = Path("run/checkpoints/damaged-step-00000030").is_dir()
+        assert status == 0 and (renamed if command == "resume" else said in told), (command, told)
+    clear()
+    shutil.copytree(last, last.with_name("step-00000030"))
+    for command in ("sample", "export", "evaluate"):
+        result = CliRunner().invoke(app, [*COMMANDS[command], "--checkpoint", "step-00000030"])
+        assert result.exit_code == 2 and said in result.stderr, (command, result.stderr)
+
+
 @pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(6, 80))])
 def test_damage_is_told_or_does_no_harm(here, intact, seed):
     random_ = random.Random(seed)
