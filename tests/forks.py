@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Fork", "fork_python", "server", "watch_in_fork"]
+__all__ = ["Fork", "act_at_once", "fork_python", "server", "watch_in_fork"]
 
 ROOT = Path(__file__).parents[1]
 WAIT = 600.0
@@ -76,6 +76,26 @@ def fork_python(*arguments: object, cwd: Path, **environment: str) -> subprocess
     done = Fork(*arguments, cwd=cwd, environment={**os.environ, **environment}).end()
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def act_at_once(acts: Sequence[Callable[[], object]]) -> None:
+    """Acts in a fork of this process each, all from the same moment on, and expects that none fails."""
+    waiting, start = os.pipe()
+    children = []
+    for act in acts:
+        if child := os.fork():
+            children.append(child)
+            continue
+        os.close(start)
+        os.read(waiting, 1)  # until the last writer closes it
+        try:
+            act()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    os.close(start)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * len(children)
+    os.close(waiting)
 
 
 def watch_in_fork(lines: str) -> subprocess.CompletedProcess[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from modkit.blocks import Block, format_html, format_text
 from modkit.runs.files import hash_data, make_own_folder, make_safe_name, read_regular, replace_file
+from modkit.runs.hold import take_turns
 from modkit.runs.run import Run
 from modkit.specs.overrides import normalize
 from modkit.types import Score
@@ -153,8 +154,8 @@ class Report:
     def save(self, run: Path) -> Path:
         """Writes the report into a run's directory, in place of one with the same overrides, checkpoint and precision.
 
-        Scores of other metrics that were measured of the same model in the same way are kept. A warning tells what is
-        replaced otherwise.
+        Scores of other metrics that were measured of the same model in the same way are kept, also those that another
+        process saves at the same time. A warning tells what is replaced otherwise.
 
         Raises:
             ValueError: If the folder of reports is a link.
@@ -163,7 +164,8 @@ class Report:
         path = locate_report(run, self.overrides, checkpoint=checkpoint, precision=self.settings.get("precision"))
         if path.parent != run:
             make_own_folder(path.parent)
-        replace_file(path, _keep_others(path, self).to_json().encode())
+        with take_turns(run):
+            replace_file(path, _keep_others(path, self).to_json().encode())
         return path
 
 

@@ -1,8 +1,11 @@
-"""Holding a folder, or one of its files: at most one process at a time writes to it.
+"""Holding a folder: at most one process at a time writes to it.
 
 A process holds a folder by an exclusive `flock` on its file `.lock`. The kernel releases the lock when the process
 ends, in whatever way; the empty file stays. Forked processes, such as those that load data, do not hold the folder, so
 they cannot block it after their parent was killed; a program that is started with the descriptor in `pass_fds` does.
+
+A run is held as long as it trains. Whoever changes one of its other files meanwhile, such as its tags, takes turns by a
+lock of the folder itself, which leaves no file.
 """
 
 from __future__ import annotations
@@ -12,18 +15,19 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from modkit.runs.files import open_own
 
-__all__ = ["LOCK", "Hold", "is_held"]
+__all__ = ["LOCK", "Hold", "is_held", "take_turns"]
 
 LOCK = ".lock"
 """Name of the file that is locked."""
 
 _INSTANT = 0.05  # seconds; `is_held` holds a folder for far less
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_UNSUPPORTED = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some disks lock no folder
 _logger = logging.getLogger(__name__)
 _held: set[int] = set()
 
@@ -101,6 +105,24 @@ def is_held(folder: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def take_turns(folder: Path) -> Iterator[None]:
+    """Lets one process or thread at a time into the context, to read a file in a folder and replace it.
+
+    It is a lock of its own: a folder may be held meanwhile. A thread that is inside must not enter again.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    _held.add(descriptor)
+    try:
+        _lock(descriptor, folder, lambda: None)
+        yield
+    finally:
+        _close(descriptor)
 
 
 def _try_lock(descriptor: int, how: int) -> bool:

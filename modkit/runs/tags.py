@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from modkit.runs.files import read_regular, refuse_link, replace_file
+from modkit.runs.hold import take_turns
 from modkit.runs.layout import TAGS
 
 __all__ = ["update_tags", "read_tags"]
@@ -34,7 +35,7 @@ def read_tags(run: Path) -> tuple[str, ...]:
 
 
 def update_tags(run: Path, *, add: Collection[str] = (), remove: Collection[str] = ()) -> tuple[str, ...]:
-    """Adds tags to a run and removes others; the file is replaced as a whole.
+    """Adds tags to a run and removes others; the file is replaced as a whole, by one process at a time.
 
     Args:
         run: The run's directory.
@@ -56,9 +57,10 @@ def update_tags(run: Path, *, add: Collection[str] = (), remove: Collection[str]
         ('best', 'paper')
         ('paper', 'seed=1')
     """
-    tags = tuple(sorted({*read_tags(run), *map(_check_tag, add)} - set(remove)))
-    refuse_link(run / TAGS)
-    replace_file(run / TAGS, json.dumps({"tags": tags}).encode() + b"\n")
+    with take_turns(run):
+        tags = tuple(sorted({*read_tags(run), *map(_check_tag, add)} - set(remove)))
+        refuse_link(run / TAGS)
+        replace_file(run / TAGS, json.dumps({"tags": tags}).encode() + b"\n")
     return tags
 
 

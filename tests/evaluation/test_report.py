@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from modkit import Spec, train, use
 from modkit.evaluation.report import Report, find_report, locate_report, read_reports
 from modkit.runs.files import hash_data
 from modkit.types import Score
+from tests.forks import act_at_once
 from tests.refusals import check_refusal
 
 REPORT = Report({"FD (pixels)": Score(1.5, 0.1, "lower", {"real": 9, "fake": 9})}, {"real": 9, "fake": 9}, 0)
@@ -66,6 +68,16 @@ def test_scores_of_other_metrics_of_the_same_model_are_kept(tmp_path, caplog):
     found = Report.read(path)
     assert found.notes == ("few", "far", "measured earlier, in the same way: KD (pixels)") and len(found.scores) == 2
     assert not caplog.records and list(tmp_path.iterdir()) == [path]
+
+
+def test_processes_that_save_reports_at_once_lose_no_score(tmp_path):
+    def save(number):
+        for turn in range(5):
+            replace(REPORT, scores={f"score {number}.{turn}": Score(1.0, None, "lower")}).save(tmp_path)
+
+    act_at_once([partial(save, number) for number in range(4)])
+    (report,) = read_reports(tmp_path)
+    assert len(report.scores) == 20
 
 
 def test_scores_are_kept_by_what_was_measured_not_by_how_it_was_asked_for(tmp_path, caplog):

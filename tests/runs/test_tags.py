@@ -1,8 +1,11 @@
 import json
+from functools import partial
 
 import pytest
 
+from modkit.runs.hold import Hold
 from modkit.runs.tags import read_tags, update_tags
+from tests.forks import act_at_once
 
 
 def test_tags_are_added_removed_and_kept_in_order(tmp_path):
@@ -10,6 +13,16 @@ def test_tags_are_added_removed_and_kept_in_order(tmp_path):
     assert update_tags(tmp_path, add=["paper", "a"]) == ("a", "paper")
     assert update_tags(tmp_path, add=["seed=1", "a"], remove=["paper", "absent"]) == ("a", "seed=1")
     assert read_tags(tmp_path) == ("a", "seed=1") and [path.name for path in tmp_path.iterdir()] == ["tags.json"]
+
+
+def test_processes_that_tag_a_run_at_once_lose_no_tag_while_another_trains_it(tmp_path):
+    def add(number):
+        for turn in range(10):
+            update_tags(tmp_path, add=[f"{number}.{turn}"])
+
+    with Hold(tmp_path, pytest.fail):
+        act_at_once([partial(add, number) for number in range(4)])
+    assert len(read_tags(tmp_path)) == 40 and {path.name for path in tmp_path.iterdir()} == {"tags.json", ".lock"}
 
 
 @pytest.mark.parametrize("tag", ["", " ", "a,b", "-a", "a\n", "\x1b[31m", "a b"])
