@@ -8,13 +8,15 @@ folder (`modkit.runs.cache`):
     stages/KEY/view-0, view-1, …    KEY: hash of the weights that condense, the data's key, the seed and the stage
 
 A view is computed by all processes, each its share of the samples, under a temporary name, and renamed when it is
-complete. One that was interrupted is computed anew. A view that is found is compared, at its first samples, with what
-the model makes of them now: the hash does not know of a part whose code has changed. Any view may be deleted: a run
-that needs it again computes it again.
+complete. One that was interrupted is computed anew. The first process hashes the files of a view that is found, once,
+before the first step; one that is damaged is computed anew, and a warning says so. A view that is found is compared, at
+its first samples, with what the model makes of them now: the hash does not know of a part whose code has changed. Any
+view may be deleted: a run that needs it again computes it again.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +44,7 @@ from modkit.types import Batch
 
 __all__ = ["StageCache"]
 
+_logger = logging.getLogger(__name__)
 _SAME = 1e-2  # of the mean size of values: more than other devices and splits of a batch change in bf16
 
 
@@ -86,7 +89,7 @@ class StageCache:
             return [self._find(folder / f"view-{view}", stage, view, check) for view in range(min(num, epochs))]
 
     def _find(self, path: Path, stage: int, view: int, check: Callable[[], None]) -> StoredView:
-        found = _open(path)
+        found = _open(path, verify=self._engine.rank == 0)
         if self._engine.agree(found is None or not self._is_current(found, stage, view)):
             self._compute(path, stage, view, check)
             found = _open(path)
@@ -142,12 +145,18 @@ class StageCache:
         return int(self._engine.total(torch.tensor(mine, device=self._engine.device)))
 
 
-def _open(path: Path) -> StoredView | None:
-    """Opens a view that is complete and whole."""
+def _open(path: Path, verify: bool = False) -> StoredView | None:
+    """Opens a view that is complete and whole; a warning names one that is damaged."""
     try:
-        return StoredView(path)
-    except (FileNotFoundError, ValueError):
+        found = StoredView(path)
+        if verify:
+            found.verify()
+    except FileNotFoundError:
         return None
+    except ValueError as error:
+        _logger.warning("%s; it is computed anew", error)
+        return None
+    return found
 
 
 def _locate(path: Path, token: int) -> Path:

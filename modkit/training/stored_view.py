@@ -1,7 +1,7 @@
 """Condensed samples in files, of which any rows are read without reading the rest.
 
     FOLDER/0.bin, 1.bin, …    the values of x, then the fields, a row for each sample
-    FOLDER/view.json          the number of rows, and name (null for x), dtype and shape of a row of each; written last
+    FOLDER/view.json          the number of rows, name (null for x), dtype, shape of a row and SHA-256 of each; last
 
 Several processes write rows of their own. The files are written, not mapped: a full disk is then an error, not the end
 of the process.
@@ -9,6 +9,7 @@ of the process.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,24 +21,24 @@ import torch
 from torch import Tensor
 
 from modkit.rng import Rng
-from modkit.runs.files import name_errors, open_own, write_all, write_file
+from modkit.runs.files import BLOCK, name_errors, open_own, open_regular, write_all, write_file
 from modkit.types import Batch
 
 __all__ = ["StoredView", "ViewWriter"]
 
 _INDEX = "view.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 class StoredView:
-    """One view of a data set, read from its files.
+    """One view of a data set, read from its files, whose bytes `verify` compares with what was written.
 
     Args:
         folder: The folder, which is complete.
 
     Raises:
         FileNotFoundError: If it is missing or was never completed.
-        ValueError: If it is damaged.
+        ValueError: If it is damaged, or of another version of modkit.
 
     Examples:
         >>> import tempfile
@@ -59,12 +60,23 @@ class StoredView:
             if index["format"] != _FORMAT:
                 raise ValueError(f"expected format {_FORMAT}, got {index['format']!r}")
             self._names = [column["name"] for column in index["columns"]]
+            self._digests = [column["sha256"] for column in index["columns"]]
             self._columns = [
                 _map_column(folder / f"{number}.bin", int(index["num"]), column)
                 for number, column in enumerate(index["columns"])
             ]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{folder} is damaged: {error!r}") from error
+
+    def verify(self) -> None:
+        """Reads all files once and compares their hashes.
+
+        Raises:
+            ValueError: If one is not what was written.
+        """
+        for number, digest in enumerate(self._digests):
+            if _hash_column(self._folder, number) != digest:
+                raise ValueError(f"{self._folder} is damaged: {number}.bin differs from its SHA-256")
 
     def __reduce__(self) -> tuple[type[StoredView], tuple[Path]]:
         return StoredView, (self._folder,)  # a process that reads data maps the files itself
@@ -123,7 +135,8 @@ class ViewWriter:
 
     def complete(self) -> None:
         """Completes the view, all rows of which this process and others have written."""
-        index = {"format": _FORMAT, "num": self._num, "columns": self._columns}
+        columns = [{**one, "sha256": _hash_column(self._folder, i)} for i, one in enumerate(self._columns)]
+        index = {"format": _FORMAT, "num": self._num, "columns": columns}
         write_file(self._folder / _INDEX, json.dumps(index).encode())
 
     def _check_space(self, row: int) -> None:
@@ -144,6 +157,14 @@ def _list_columns(batch: Batch) -> Iterator[tuple[str | None, Tensor]]:
 
 def _describe(name: str | None, value: Tensor) -> dict[str, Any]:
     return {"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape[1:])}
+
+
+def _hash_column(folder: Path, number: int) -> str:
+    digest = hashlib.sha256()
+    with open_regular(folder / f"{number}.bin") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _map_column(path: Path, num: int, column: dict[str, Any]) -> Tensor:

@@ -209,19 +209,25 @@ def test_samples_are_condensed_as_they_are_finished(tmp_path):
     assert measure_difference(*runs) < 1e-8
 
 
-@pytest.mark.parametrize("damage", ["shorter", "missing", "index", "dtype"])
-def test_a_damaged_view_is_computed_anew(damage, tmp_path, folder):
+@pytest.mark.parametrize("damage", ["shorter", "missing", "index", "dtype", "bytes"])
+def test_a_damaged_view_is_computed_anew(damage, tmp_path, folder, caplog):
     whole = fit(SYSTEMS["codes"], tmp_path / "whole", 1)
     (view,) = folder.glob("*/view-0")
     if damage == "missing":
         (view / "1.bin").unlink()
     elif damage == "shorter":
         os.truncate(view / "0.bin", 100)
+    elif damage == "bytes":  # a quarter, beyond the first batch
+        data = bytearray((view / "0.bin").read_bytes())
+        data[len(data) // 2 : 3 * len(data) // 4] = bytes(len(data) // 4)
+        (view / "0.bin").write_bytes(data)
     else:
         text = (view / "view.json").read_text()
         (view / "view.json").write_text(text[:-9] if damage == "index" else text.replace("int32", "load"))
     again = fit(SYSTEMS["codes"], tmp_path / "again", 1)
     assert len(again.progress.computed) == 1 and measure_difference(whole, again) == 0
+    (told,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert str(view) in told and "damaged" in told and told.endswith("it is computed anew")
 
 
 def test_a_run_that_is_killed_while_it_writes_a_view_computes_it_anew(tmp_path, folder, monkeypatch):

@@ -52,10 +52,15 @@ def test_a_view_is_found_when_it_is_complete_and_whole(tmp_path):
         check_refusal("view.json", StoredView, tmp_path, error=FileNotFoundError)
         writer.complete()
     assert len(StoredView(tmp_path).read("train", range(6), Rng(0))) == 6
+    data = (tmp_path / "4.bin").read_bytes()
+    (tmp_path / "4.bin").write_bytes(bytes(len(data)))
+    check_refusal("damaged: 4.bin differs from its SHA-256", StoredView(tmp_path).verify)
+    (tmp_path / "4.bin").write_bytes(data)
+    StoredView(tmp_path).verify()
     text = (tmp_path / "view.json").read_text()
     for wrong, message in (
         (text.replace('"num": 6', '"num": 7'), "damaged.*expected 84 bytes in 0.bin"),
-        (text.replace('"format": 1', '"format": 2'), "expected format 1, got 2"),
+        (text.replace('"format": 2', '"format": 1'), "expected format 2, got 1"),
         (text.replace("bfloat16", "load"), "expected a dtype, got load"),
         (text.replace("bfloat16", "unheard_of"), "damaged.*unheard_of"),
         (text[:-1], "is damaged"),
