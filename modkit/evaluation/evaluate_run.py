@@ -11,6 +11,7 @@ and held-out images are scored against the same reference, so each score stands 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -49,9 +50,12 @@ from modkit.specs.overrides import normalize
 from modkit.specs.settings import Watching
 from modkit.specs.spec import Spec
 from modkit.training.callbacks import Scorer
+from modkit.training.changes import find_data_changes
 from modkit.types import Precision, Score
 
 __all__ = ["OF_MODELS", "OF_TRUTH", "evaluate_run", "explain_unsampled", "measure_run", "make_watch"]
+
+_logger = logging.getLogger(__name__)
 
 OF_MODELS = (*DEFAULT, "reconstruction", "reconstruction-fd", "codebook", "label-accuracy", "cost")
 """The default metrics of a run's model; those whose needs are not met are left out and, with a note, those that need
@@ -82,8 +86,9 @@ def evaluate_run(
     """Measures a run's model and, as a floor, held-out images in the same way.
 
     Both are scored against the same training images, as many as there are samples. Copying, likelihood and
-    reconstruction are measured on held-out images. A conditional Model is given the fields of the held-out images.
-    Processes share the work as in `evaluate`; costs are those that the first one measures.
+    reconstruction are measured on held-out images. A warning and a note tell if the run was trained on other data. A
+    conditional Model is given the fields of the held-out images. Processes share the work as in `evaluate`; costs are
+    those that the first one measures.
 
     Args:
         run: The run, or its directory.
@@ -161,6 +166,7 @@ def measure_run(
     if options.per_class and _count_classes(found.data) is None:
         known = ", ".join(found.data.fields) or "none"
         raise ValueError(f"evaluate expects data with labels for scores per class, got the fields: {known}")
+    others = _explain_other_data(run, found.data) if engine.rank == 0 else ()
     key, found = found.data.key, found._replace(data=find_plain(found.data))
     model = loaded.model.to(where).eval()
     precision = options.precision or _get_precision(found)
@@ -198,7 +204,19 @@ def measure_run(
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
     origin: dict[str, Any] = {"checkpoint": loaded.checkpoint, "spec": hash_data(run.spec_text), "data": key}
-    return replace(report, scores=scores, notes=(*report.notes, *notes), **origin).drop_undefined()
+    return replace(report, scores=scores, notes=(*report.notes, *notes, *others), **origin).drop_undefined()
+
+
+def _explain_other_data(run: Run, data: Data) -> tuple[str, ...]:
+    """Explains that a run was trained on other data, and logs it as a warning; returns nothing if it was not."""
+    now = {"splits": dict(data.splits), "data": data.key}
+    notes = tuple(
+        f"the run was trained on other data than it is measured on: {change.before} in training, {change.now} here"
+        for change in find_data_changes(run, now)
+    )
+    for note in notes:
+        _logger.warning("%s: %s", run.path, note)
+    return notes
 
 
 def _get_precision(found: Opened) -> Precision:

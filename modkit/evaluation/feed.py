@@ -23,6 +23,7 @@ from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_ex
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode, reconstruct_batch
+from modkit.parts.sources import hash_source
 from modkit.types import Batch, Features, Modes, TensorType, split_levels
 
 __all__ = ["Feed", "gather", "uses_features"]
@@ -291,14 +292,17 @@ def _feed(
 ) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:
     """Yields indices and values of this process's batches; features, if they suffice, may come from the cache."""
     rank, world = engine.rank, engine.world
-    if feed.extractor is None or not source.key or source.count is None or not {"features", "logits"} >= set(wanted):
+    code = hash_source(type(feed.extractor))  # a key is of weights, and need not know of code that has changed
+    suffices = code and {"features", "logits"} >= set(wanted)
+    if feed.extractor is None or not source.key or source.count is None or not suffices:
         for indices, batch in source.number_batches(limit, rank, world):
             yield indices, feed.compute_values(source, batch, wanted)
         return
     count = source.count if limit is None else min(source.count, limit)
     preprocessing = "; ".join(("raw" if feed.raw else "8 bits", *source.notes))
     statistics = " and ".join(sorted(wanted))
-    reference = Reference(source.key, source.name, feed.extractor.key(), preprocessing, count, statistics)
+    features = f"{feed.extractor.key()}; code {code}"
+    reference = Reference(source.key, source.name, features, preprocessing, count, statistics)
     cache = ReferenceCache()
     kept = cache.load(reference)
     if not engine.agree(kept is None) and kept is not None:

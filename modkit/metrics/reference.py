@@ -40,7 +40,7 @@ class Reference:
     Args:
         data: Key of the data set (`Data.key`).
         split: Name of the split.
-        features: Key of the extractor (`FeatureExtractor.key()`).
+        features: Key of the extractor (`FeatureExtractor.key()`), and a hash of its code.
         preprocessing: How the images were processed beforehand: resizing, rounding, and so on.
         count: Number of samples, counted from the start of the split.
         statistics: Kind of the tensors, such as `moments` or `features`.

@@ -1,4 +1,7 @@
+import importlib
 import json
+import re
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -297,6 +300,31 @@ def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
     check_refusal("ReferenceCache expects", evaluate_run, run, num=48, metrics=["fd"])
 
 
+@pytest.mark.parametrize("changed", ["acme_features.py", "acme_values.py"])
+def test_features_whose_code_has_changed_are_computed_anew(run, tmp_path, monkeypatch, changed):
+    """The fault: the features of real images were those of the former code, and of samples those of the new one."""
+    texts = {
+        "acme_features.py": (
+            "from acme_values import scale\nfrom modkit.features.pixels import Pixels\nPOWER = 1\n\n"
+            "class Scaled(Pixels):\n    def forward(self, x):\n        return super().forward(scale * x**POWER)\n"
+        ),
+        "acme_values.py": "scale = 1\n",
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+    scores = []
+    for cache, edited in (("one", False), ("one", True), ("two", True)):
+        for name, text in texts.items():
+            other = re.sub(" = 1$", " = 3", text, flags=re.M)
+            (tmp_path / name).write_text(other if edited and name == changed else text)
+            monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+        importlib.invalidate_caches()
+        monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / cache))
+        features = importlib.import_module("acme_features").Scaled(modkit.TensorType((1, 8, 8)))
+        (score,) = evaluate_run(run, num=32, metrics=["fd"], features=features).scores.values()
+        scores.append(score.value)
+    assert scores[1] == scores[2] != scores[0]
+
+
 def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache, monkeypatch):
     folder = tmp_path / "pictures"
     write_pictures(folder)
@@ -322,6 +350,23 @@ def test_a_data_set_names_the_features_that_suit_it(run, data):
     report = measure_run(run, loaded, found, Options(metrics=["fd"], num=24), LocalEngine("cpu"))
     want = "random-conv:0" if isinstance(data, Shifted) else "classifier:digits"
     assert set(report.scores) == {f"FD ({want})"}
+
+
+def test_data_on_which_the_run_was_not_trained_are_told(tmp_path, caplog, run):
+    """The fault: scores against other pictures, or classes whose numbers had been swapped, came without a word."""
+    folder, options = tmp_path / "pictures", {"metrics": ["fd"], "features": "pixels"}
+    write_pictures(folder)
+    text = CONDITIONAL.replace("use: digits, size: 8", f"use: image-folder, root: {folder}, size: 8")
+    of_pictures = modkit.train(modkit.Spec.from_yaml(text), tmp_path / "run")
+    told = "the run was trained on other data than it is measured on: .*, hash {} in training, .*, hash .* here"
+    assert not any("other data" in note for note in evaluate_run(of_pictures, **options).notes) and not caplog.messages
+    (folder / "a").rename(folder / "c")  # now the second class
+    others = {"overrides": ["data={use: subset, data: {use: digits, size: 8}, num: 400}"]}
+    for measured, more in ((of_pictures, {}), (run, others)):
+        caplog.clear()
+        report = evaluate_run(measured, **options, **more)
+        message = told.format(measured.lock["data"])
+        assert re.search(message, report.notes[-1]) and re.search(message, caplog.text)
 
 
 def test_a_data_set_without_features_of_its_own_has_the_usual_ones():
