@@ -2,17 +2,19 @@
 
     DIR/
         spec.yaml             the resolved spec, with the types of the data in `x` and without absolute paths
-        modkit.lock           the run's lock, with the name of the exported checkpoint
+        modkit.lock           the run's lock, with the name of the exported checkpoint and without what was typed
         model.safetensors     the weights for sampling; state.json and manifest.json hold hashes of all these files
         README.md             the model card; samples/*.png, evaluation.json and evaluations/
 
 The folder is a run: `modkit.load`, `sample`, `evaluate`, `compare` and `use: run` read it. Plug-ins add other layouts.
+None of these files holds a path of the machine on which the run was trained, measured or changed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -48,6 +50,7 @@ __all__ = ["export", "export_loaded"]
 
 _logger = logging.getLogger(__name__)
 _NUM = 16  # samples to draw if the run has no picture
+_FOLDERS = re.compile(r"""(?:file://|(?<![\w.\-/:]))/(?:[^\s"',;:{}\[\]()\\/]+/)+""")  # of an absolute path in a text
 
 
 def export(
@@ -196,7 +199,7 @@ def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:
 
 def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Makes the lock for the exported spec; if the run was migrated, with the parts that are installed now."""
-    lock = dict(run.lock)
+    lock = _drop_private(run.lock)
     if made.migrated:
         kept = ("python", "torch", "numpy", "threads", "packages", "commit", "seed", "splits", "data")
         shapes = {key: value.shape for key, value in weights.items()}
@@ -204,6 +207,19 @@ def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor])
         rows = [*fresh["parts"], *_list_left(run, made.plan)]
         lock = {**fresh, **{name: lock[name] for name in kept if name in lock}, "parts": rows}
     return {**lock, "spec": hash_data(text)}
+
+
+def _drop_private(lock: Mapping[str, Any]) -> dict[str, Any]:
+    """Drops from a lock what calls have written, and what else may hold paths: changed values and a branch's origin."""
+    kept = {name: value for name, value in lock.items() if name != "written"}
+    if "revisions" in lock:
+        kept["revisions"] = [
+            {"step": one["step"], "changes": [{"path": change["path"]} for change in one["changes"]]}
+            for one in lock["revisions"]
+        ]
+    if "branched" in lock:
+        kept["branched"] = {**lock["branched"], "run": Path(lock["branched"]["run"]).name}
+    return kept
 
 
 def _list_left(run: Run, planned: Plan) -> Iterator[Mapping[str, Any]]:
@@ -219,6 +235,7 @@ def _add_reports(run: Run, out: Path, name: str) -> list[Report]:
     kept = []
     for report in read_reports(run.path):
         if report.checkpoint == name and is_of_spec(report, run):
+            report = Report.from_json(_FOLDERS.sub("", report.to_json()))
             report.save(out)
             kept.append(report)
         elif report.checkpoint == name:

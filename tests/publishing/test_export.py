@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -299,6 +300,28 @@ def test_data_of_a_folder_stay_where_they_are(tmp_path):
     run_command("evaluate", out, *overrides, "--features", "pixels", "--metrics", "fd", "-n", 4)
     (report,) = (out / "evaluations").glob("*.json")
     assert Report.from_json(report.read_bytes()).checkpoint == "step-00000001"
+
+
+def test_an_export_holds_no_path_of_the_machine(tmp_path, monkeypatch):
+    """The fault: the lock held the user's whole file, and reports the overrides, as they were typed."""
+    home = tmp_path / "home" / "alice"
+    for name in ("pictures", "others"):
+        write_pictures(home / name)
+    (home / "spec.yaml").write_text(f"# {home}\n" + spec(VAE, steps=1).to_yaml())
+    monkeypatch.chdir(home)
+    pictures = ["data={use: image-folder, root: %s, size: 8}" % (home / name) for name in ("pictures", "others")]
+    run_command("train", home / "spec.yaml", pictures[0], "--out", home / "run")
+    run_command("train", home / "spec.yaml", pictures[0], "train.steps=2", "--out", home / "run", "--resume")
+    run_command("branch", home / "run", pictures[1], "train.steps=3", "--out", home / "branch")
+    for name, steps in (("run", 2), ("branch", 3)):
+        options = {"features": "pixels", "metrics": ["fd"], "num": 4}
+        evaluate_run(home / name, overrides=[f"data.root={home / 'others'}"], **options).save(home / name)
+        assert "home/alice" in (home / name / "modkit.lock").read_text()
+        out = export(home / name, tmp_path / "out" / name)
+        assert len(list((out / "evaluations").iterdir())) == 1 and Run.open(out).kept == [f"step-{steps:08d}"]
+        for file in (path for path in out.rglob("*") if path.is_file()):
+            assert not {b"home", b"alice"} & set(re.findall(rb"\w+", file.read_bytes() + bytes(file))), file
+        assert load(out, locked=True)
 
 
 class Local(nn.Module):
