@@ -10,6 +10,7 @@ import contextlib
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from modkit.cli.runs import RUNS
 from modkit.cli.scores import SCORES
 from modkit.cli.shared import PRECISION, SharedCommand, get_words
 from modkit.cli.specs import SPECS
+from modkit.escapes import escape_controls
 from modkit.parts.registry import get_registry
 from modkit.runs.files import expand_home
 from modkit.runs.ranks import find_rank
@@ -44,12 +46,21 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Runs the command line."""
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda *told: escape_controls(plain(*told))
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to `list --json`
             get_registry().call("modkit_commands", app=app)
     except ValueError as error:  # a plug-in fails under MODKIT_STRICT=1
         end(1, str(error))
-    app()
+    except KeyboardInterrupt as error:
+        end(130, str(error) or "interrupted")
+    try:
+        app()
+    finally:  # a plug-in may print when the process ends
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        sys.stdout = sys.stderr
 
 
 class _Commands(click.Group):

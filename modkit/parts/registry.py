@@ -13,7 +13,6 @@ Two environment variables change what is loaded:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import sys
@@ -26,11 +25,13 @@ from typing import Any, Literal
 import pluggy
 
 from modkit.errors import describe_exception, suggest
+from modkit.escapes import escape_controls
 from modkit.kinds import KINDS
 from modkit.part import Part, split_name
 from modkit.parts import catalogue, hookspecs
 from modkit.parts.declaration import select_valid
 from modkit.parts.discovery import GROUP, Declared, discover, find_misnomer
+from modkit.parts.loading import guard_loading, watch_loading
 from modkit.version import __version__
 
 __all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "get_registry"]
@@ -106,8 +107,11 @@ class Registry:
     def load(cls) -> Registry:
         """Reads modkit's own parts and those of every installed plug-in.
 
+        A warning names the plug-in that takes longer than a few seconds to load.
+
         Raises:
             ValueError: If a plug-in has a problem and `MODKIT_STRICT=1`.
+            KeyboardInterrupt: If it is interrupted, with the name of the plug-in that was being loaded.
         """
         result = cls()
         own = Declared(GROUP, DISTRIBUTION, __version__, lambda: catalogue)
@@ -116,8 +120,9 @@ class Registry:
         groups: defaultdict[str, list[Declared]] = defaultdict(list)
         for one in discover():
             groups[one.name].append(one)
-        for name in sorted(groups):
-            result._add_group([(one, bool(disabled & {name, one.full_name})) for one in groups[name]])
+        with watch_loading():
+            for name in sorted(groups):
+                result._add_group([(one, bool(disabled & {name, one.full_name})) for one in groups[name]])
         return result
 
     def find_entry(self, kind: str, name: str) -> Entry:
@@ -266,7 +271,8 @@ class Registry:
                     raise
                 if name not in self._warned:
                     self._warned.add(name)
-                    warnings.warn(f"plug-in {name} failed in {hook}: {describe_exception(error)}", stacklevel=2)
+                    message = f"plug-in {name} failed in {hook}: {describe_exception(error)}"
+                    warnings.warn(escape_controls(message), stacklevel=2)
         return answers
 
     def _get_caller(self, hook: str) -> pluggy.HookCaller:
@@ -317,7 +323,7 @@ class Registry:
             self._report(declared, declared.flaw)
             return []
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to `list --json`
+            with guard_loading(f"{declared.full_name}; MODKIT_DISABLE={declared.name} leaves it out"):
                 parts, reasons = self._read(declared, key)
         except KeyboardInterrupt:
             raise

@@ -12,6 +12,7 @@ def make_source(expression):
 
 BROKEN = {
     "raises": ("raise RuntimeError('no luck')", r"RuntimeError: no luck \(plugin_\d+_bad_raises.py, line 1\)"),
+    "ends": ("import os; os._exit(3)", r"SystemExit: os._exit\(3\) \("),
     "exits": ("import sys; sys.exit(3)", r"SystemExit: 3 \("),
     "generator-exit": ("raise GeneratorExit", r"GeneratorExit"),
     "no-module": ("import no_such_module", r"ModuleNotFoundError: No module named 'no_such_module'"),

@@ -21,7 +21,7 @@ finally:
 def command(site, *arguments, **environment):
     """A run of the command line with the plug-ins of `site` and of this interpreter: its output and what it says."""
     done = run_python("-c", RUN, *arguments, fail=True, path=(site,), **environment)
-    return done, json.loads(done.stderr.splitlines()[-1])
+    return done, json.loads([line for line in done.stderr.splitlines() if line.startswith("{")][-1])
 
 
 def names(rows):
@@ -44,6 +44,13 @@ def test_listing_twenty_plugins_imports_no_torch_and_owns_stdout(site):
     assert counts["ok"] >= 21 and counts["parts"] == len(rows) >= 83
 
 
+LOUD = (
+    "import atexit, os, warnings\natexit.register(print, 'late')\nos.write(1, b'now')\n"
+    "warnings.warn('\\x1b[2J')\nos.fork()\nos.close(1)"
+)
+"""Disturbs what other code of the process writes, but has no problem."""
+
+
 def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     for name, (source, _) in BROKEN.items():
         make_plugin(site, f"bad-{name}", source)
@@ -54,8 +61,10 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     make_plugin(site, "old", requires=["modkit-generative<0.0.1"])
     make_plugin(site, "group", entry_points="[modkit_plugins]\ngroup = fractions\n")
     make_plugin(site, "good")
+    make_plugin(site, "loud", f"{LOUD}\n{make_source('[]')}")
     listed, _ = command(site, "list", "--json")
-    assert listed.returncode == 0
+    assert listed.returncode == 0 and "late" in listed.stderr
+    assert "\\x1b[2J" in listed.stderr and "\x1b" not in listed.stderr
     found = names(json.loads(listed.stdout))
     assert {"sampler good/fast", "sampler old/fast", "sampler ddim", "model latent"} <= found
     assert {"sampler modkit-twin-one:twin/fast", "sampler modkit-twin-two:twin/fast"} <= found

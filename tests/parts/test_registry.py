@@ -60,9 +60,9 @@ def test_what_is_good_in_a_plugin_with_a_flaw_works(site):
     assert (names(read, "acme"), status(read, "acme")) == (["sampler acme/a"], ["failed"])
 
 
-def test_keyboard_interrupt_is_the_users(site):
+def test_keyboard_interrupt_is_the_users_and_names_the_plugin(site):
     make_plugin(site, "acme", "raise KeyboardInterrupt")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="loading modkit-acme:acme; MODKIT_DISABLE=acme leaves it out"):
         Registry.load()
 
 
