@@ -27,7 +27,7 @@ from modkit.grids.steps import check_steps
 from modkit.kinds import Schedule
 from modkit.types import TensorType
 
-__all__ = ["Karras", "Listed", "LogSNR", "space_noise_levels"]
+__all__ = ["Karras", "Listed", "LogSNR", "space_levels", "space_noise_levels"]
 
 _FULL = 18  # steps from which on the published grid is used: EDM's own number on CIFAR-10
 _ALIGNED = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.38, 0.234, 0.113)  # for SDXL, in 10 steps
@@ -202,12 +202,23 @@ def space_noise_levels(
     if not 0 < low < high < float("inf"):
         raise ValueError(f"{name} expects 0 < sigma_min < sigma_max, got {low:g} and {high:g}")
     _check_reach(owner, schedule, (first, last), low, high)
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
-    if math.isinf(rho):
-        sigma = torch.exp(math.log(high) + ramp * math.log(low / high))
-    else:
-        sigma = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    sigma = space_levels(high, low, steps, rho=rho)
     return torch.cat([schedule.time(sigma), sigma.new_zeros(1)])
+
+
+def space_levels(high: float, low: float, num: int, *, rho: float) -> Tensor:
+    """Spaces noise levels from `high` to `low` as EDM does, `num`, float64 on the CPU.
+
+    `low` may be 0 unless `rho` is infinite, which spaces ln sigma evenly.
+
+    Examples:
+        >>> space_levels(8.0, 1.0, 3, rho=3.0)
+        tensor([8.0000, 3.3750, 1.0000], dtype=torch.float64)
+    """
+    ramp = torch.linspace(0, 1, num, dtype=torch.float64, device="cpu")
+    if math.isinf(rho):
+        return torch.exp(math.log(high) + ramp * math.log(low / high))
+    return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
 def _check_reach(owner: object, schedule: Schedule, ends: tuple[float, float], low: float, high: float) -> None:

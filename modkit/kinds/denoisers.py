@@ -323,7 +323,8 @@ class Sampler(Protocol):
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
         """Computes x_s, for s < t, and the next state; the first state is None.
 
-        What wraps it may begin anew, without a state, at any of its times, unless it is `ordered` (`SamplerExtras`).
+        What wraps it may begin anew, without a state, at any of its times, unless it is `ordered`, and may step between
+        other times, unless it has `fixed_times` (`SamplerExtras`).
         The prediction of x_0 is clipped to `x.range` if there is one, unless the user has it otherwise.
         """
         ...
@@ -339,6 +340,7 @@ class SamplerExtras:
         deterministic: Whether a sample is a function of the noise that it starts from: the steps draw nothing.
         distilled: Whether it takes each prediction for the end of a path, so that it is for networks that are trained
             to predict that, as in distillation; others predict a mean.
+        fixed_times: Whether it can step between its own times only, and not between others that a wrapper adds.
         list_asked: `list_asked()` returns all times at which its steps call the denoiser, float64 on the CPU, in
             descending order, where these are not those of `times`, such as the higher ones of steps that add noise
             first. What cannot be asked at one of them is refused before training.
@@ -349,6 +351,7 @@ class SamplerExtras:
     bounds: tuple[float, float] | Literal["range"] | None = "range"
     deterministic: bool = False
     distilled: bool = False
+    fixed_times: bool = False
     list_asked: Callable[[], Tensor] | None = None
     learned_variance: bool = False
     ordered: bool = False

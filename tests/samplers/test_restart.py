@@ -6,7 +6,7 @@ import torch
 from modkit.diffusion.schedules import EDM, Linear
 from modkit.kinds import SamplerExtras, Unfit, read_extras
 from modkit.rng import Rng
-from modkit.samplers import DDIM, DPMSolverPlusPlus, Restart
+from modkit.samplers import DDIM, DPMSolverPlusPlus, Heun, Restart
 from modkit.types import TensorType
 from tests.mixture import ring
 from tests.refusals import refusals
@@ -34,6 +34,12 @@ class Plain:
         return x_t + (lower - level) / level * (x_t - denoise(x_t, t).x_0), (state or 0) + 1
 
 
+class Fixed(Plain):
+    """One that steps between its own times only."""
+
+    fixed_times = True
+
+
 class Ordered(Plain):
     """One whose steps are weighted by those before."""
 
@@ -56,6 +62,79 @@ def test_the_interval_is_repeated_from_fresh_noise():
         eps = Rng(1).at("sampler", 2).at("restart", index).normal("eps", x)
         x = step(step(x + (5.0**2 - 0.3**2) ** 0.5 * eps, 5.0, 1.0), 1.0, 0.3)
     torch.testing.assert_close(got, step(x, 0.3, 0.0), rtol=1e-10, atol=1e-10)
+
+
+def space(high, low, num):
+    """EDM's levels with rho = 7, written out."""
+    ends = high ** (1 / 7), low ** (1 / 7)
+    return [(ends[0] + i / (num - 1) * (ends[1] - ends[0])) ** 7 for i in range(num)]
+
+
+def restart_as_the_authors(denoise, eps, levels, intervals, rng):
+    """The loop of the authors' `restart_sampler` without churn, for denoisers of a level; `levels` end at 0.
+
+    An interval is `[number of levels, repeats, low, high]`; its low is one of `levels`. Also counts evaluations.
+    """
+    calls = 0
+
+    def slope(x, level):
+        nonlocal calls
+        calls += 1
+        return (x - denoise(x, level)) / level
+
+    def step(x, level, lower):
+        d = slope(x, level)
+        y = x + (lower - level) * d
+        return x + (lower - level) * (d + slope(y, lower)) / 2 if lower > 0 else y
+
+    x = levels[0] * eps
+    for index, (level, lower) in enumerate(zip(levels, levels[1:])):
+        x = step(x, level, lower)
+        for num, repeats, low, high in intervals:
+            for repeat in range(repeats if lower == low else 0):
+                noise = rng.at("sampler", index).at("restart", repeat).normal("eps", x)
+                x = x + (high**2 - low**2) ** 0.5 * noise
+                again = space(high, low, num)
+                for one, next_one in zip(again, again[1:]):
+                    x = step(x, one, next_one)
+    return x, calls
+
+
+@pytest.mark.parametrize("low", [0.06, 0.0])
+def test_steps_of_its_own_are_those_of_the_authors(low):
+    """Their configuration on CIFAR-10, `[3, 2, .06, .30]` around 18 steps, with its 43 evaluations."""
+    schedule = EDM(sigma_max=80.0)
+    restart = Restart(schedule, X, sampler=Heun, low=low, high=0.3, repeats=2, steps=2)
+    interval = schedule.scales(restart.find_interval())[1].tolist()
+    assert interval == pytest.approx(space(0.3, low, 3), rel=1e-13, abs=0)
+    levels = [*space(80.0, 0.002, 18), 0.0]
+    if low:  # the grid's nearest level is moved there
+        nearest = min(range(19), key=lambda index: abs(levels[index] - low))
+        assert (nearest, round(levels[nearest], 4)) == (14, 0.0599)
+        levels[nearest] = low
+    assert schedule.scales(restart.times())[1].tolist() == pytest.approx(levels, rel=1e-12, abs=0)
+    counter, denoise = Counter(denoiser(schedule)), denoiser(schedule)
+    got = sample(restart, counter, EPS, Rng(1))
+
+    def at_level(x, level):
+        return denoise(x, schedule.time(torch.tensor(level, dtype=F64))).x_0
+
+    want, calls = restart_as_the_authors(at_level, EPS, levels, [[3, 2, low, 0.3]], Rng(1))
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+    assert len(counter.times) == calls == (43 if low else 41)
+    assert {*counter.times} <= {*restart.list_asked().tolist()}
+
+
+def test_a_restart_around_another_leaves_its_interval_alone():
+    schedule, denoise = EDM(), denoiser(EDM())
+    inner = partial(Restart, sampler=Plain, low=0.9, high=3.0, steps=2)
+    outer = Restart(schedule, X, sampler=inner, low=0.8, high=2.0, steps=1)
+    levels = schedule.scales(outer.times())[1].tolist()
+    assert levels == pytest.approx([80, 5, 0.9, 0.8, 0])
+    counter = Counter(denoise)
+    sample(outer, counter, EPS)
+    asked = [float(schedule.scales(torch.tensor(t, dtype=F64))[1]) for t in counter.times]
+    assert asked == pytest.approx([80, 5, 3, space(3.0, 0.9, 3)[1], 0.9, 2, 0.8])
 
 
 def test_intervals_that_end_together_draw_noise_of_their_own():
@@ -110,6 +189,23 @@ def test_restarts_contract_the_errors_made_before_them():
 
 test_errors = refusals(
     (lambda: Restart(EDM(), X, low=2.0, high=1.0), "Restart expects 0 <= low < high, got 2 and 1"),
+    (lambda: Restart(EDM(), X, steps=0), "Restart expects steps of at least 1, got 0"),
+    (
+        lambda: Restart(EDM(), X, sampler=Fixed, low=0.2, high=3.0, steps=2),
+        "expected one that can step between any times, got Fixed, which is bound to its own; leave out `steps`",
+    ),
+    (
+        lambda: Restart(EDM(), X, sampler=Plain, low=0.2, high=100.0, steps=1),
+        r"Restart expects an interval between the noise levels 80 and 0, got \[100.0, 0.2\]",
+    ),
+    (
+        lambda: Restart(Linear(), X, low=0.001, high=1.0, steps=1),
+        r"Restart expects an interval between the noise levels .* and 0.0100005, got \[1.0, 0.001\]",
+    ),
+    (
+        lambda: Restart(EDM(), X, sampler=partial(DDIM, steps=1), low=0.2, high=1.0, steps=1),
+        r"Restart expects a grid with a time that can be moved to 0.2, between .*, got noise levels \[80.0, 0.0\]",
+    ),
     (lambda: Restart(EDM(), X, repeats=-1), "Restart expects repeats of at least 0, got -1"),
     (
         lambda: Restart(EDM(), X, sampler=Plain, low=1.2, high=4.0),

@@ -99,7 +99,8 @@ class _Run(NamedTuple):
 class Driven:
     """A sampler that steps by one of diffusers' schedulers.
 
-    A schedule may be trained, so that each run asks anew what the scheduler's timesteps are.
+    A schedule may be trained, so that each run asks anew what the scheduler's timesteps are. It
+    steps between these only.
 
     Args:
         schedule: The schedule.
@@ -111,6 +112,8 @@ class Driven:
     Raises:
         ValueError: If `steps` is outside [1, num], or the times do not decrease for so many.
     """
+
+    fixed_times = True
 
     def __init__(
         self,

@@ -348,6 +348,9 @@ def test_a_restart_goes_back_where_the_scheduler_can(part):
             restart()
         restart = partial(restart, repeats=0)
         assert restart().ordered
+    else:
+        with pytest.raises(ValueError, match="expected one that can step between any times, got Driven, which is"):
+            restart(steps=2)
     x = run(restart(), lambda x_t, t: Denoised(torch.full_like(x_t, 2.0)), noise())
     torch.testing.assert_close(x, torch.full_like(x, 2.0), rtol=0, atol=1e-3)
 
