@@ -2,6 +2,10 @@ r"""Masked: a network predicts masked codes, and a decoding reveals them a few a
 
     u ~ U[0, 1),   m = ceil(n cos(pi u / 2)) of n codes are masked,   minimise their mean cross-entropy given the rest
 
+With a smoothing s the cross-entropy is to (1 - s) of the code and s of all k codes alike, in the loss only:
+
+    -(1 - s) log p(code) - s / k sum_j log p(j)
+
 References:
     MaskGIT: Masked Generative Image Transformer (Chang et al., 2022), section 3.1, https://arxiv.org/abs/2202.04200
     Autoregressive Diffusion Models (Hoogeboom et al., 2022), eq. 2 and 3: the bound, https://arxiv.org/abs/2110.02037
@@ -30,7 +34,8 @@ __all__ = ["Masked"]
 class Masked(CodeModel):
     """A network that predicts masked codes from the other codes, and a decoding.
 
-    The loss `masked` is in nats per code: the mean over each sample's masked codes, averaged over the batch.
+    The loss `masked` is in nats per code: the mean over each sample's masked codes, averaged over the batch. Label
+    smoothing is of this loss; the bound is without it.
 
     Args:
         x: Type of the codes.
@@ -40,10 +45,11 @@ class Masked(CodeModel):
         sampler: Draws all codes, starting from a fully masked map.
         guidance: Combines the conditional and the unconditional logits in sampling.
         conditioner: Computes conditions from fields; it is trained with the network.
+        smoothing: Label smoothing of the loss, the s above; MaskGIT has .1.
         weights: Weights of the losses by term (`masked`); the default weight is 1.
 
     Raises:
-        ValueError: If `x` is not a map of codes, or the sampler decodes in raster order.
+        ValueError: If `x` is not a map of codes, the sampler decodes in raster order, or `smoothing` is outside [0, 1).
 
     Examples:
         >>> model = Masked(TensorType((4, 4), classes=16))
@@ -61,9 +67,13 @@ class Masked(CodeModel):
         sampler: Slot[Decoding] = default("maskgit"),
         guidance: Slot[Guidance] = default("none"),
         conditioner: Slot[Conditioner] = default("none"),
+        smoothing: float = 0.0,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, causal=False)
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"Masked expects smoothing in [0, 1), got {smoothing}")
+        self.smoothing = smoothing
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -71,7 +81,8 @@ class Masked(CodeModel):
         codes, rng = batch.tensor, step.rng
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         share = torch.cos(math.pi / 2 * rng.uniform("share", torch.empty(len(codes), device=codes.device)))
-        return {"masked": self._cross_entropy(codes, cond, (share * self.single.numel).ceil().clamp_min(1), rng).mean()}
+        count = (share * self.single.numel).ceil().clamp_min(1)
+        return {"masked": self._cross_entropy(codes, cond, count, rng, self.smoothing).mean()}
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound of revealing codes one by one in random order, for any decoding.
@@ -93,12 +104,12 @@ class Masked(CodeModel):
     def _mask(self) -> int:
         return self.single.classes or 0
 
-    def _cross_entropy(self, codes: Tensor, cond: Cond, count: Tensor, rng: Rng) -> Tensor:
+    def _cross_entropy(self, codes: Tensor, cond: Cond, count: Tensor, rng: Rng, smoothing: float = 0.0) -> Tensor:
         """The mean cross-entropy of `count` codes per sample that are chosen at random and masked, `b`."""
         order = rng.uniform("order", torch.empty(codes.shape, device=codes.device)).flatten(1)
         chosen = order.argsort(dim=1, stable=True).argsort(dim=1) < count[:, None]
         logits = self.network(codes.masked_fill(chosen.view(codes.shape), self._mask), cond)
-        each = F.cross_entropy(logits.transpose(1, 2), codes.flatten(1), reduction="none")
+        each = F.cross_entropy(logits.transpose(1, 2), codes.flatten(1), reduction="none", label_smoothing=smoothing)
         mean: Tensor = (each * chosen).sum(1) / count
         return mean
 

@@ -60,6 +60,25 @@ def test_codes_are_masked_as_the_cosine_says_and_the_loss_is_of_those():
     torch.testing.assert_close(loss, each.mean(), rtol=1e-5, atol=0)
 
 
+def test_smoothing_is_of_the_loss_only():
+    """The loss with targets that are written out in float64; the bound knows of no smoothing."""
+    model, batch, s = tiny(), Batch(ALL, {}), 0.1
+    bound = model.bound(batch, 1, Rng(0))
+    hard = model.losses("network", batch, turn("a"))["masked"]
+    model.smoothing, seen = s, []
+    handle = model.network.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
+    got = model.losses("network", batch, turn("a"))["masked"]
+    handle.remove()
+    (codes, logits), target = seen[0], (1 - s) * F.one_hot(ALL.flatten(1), 2).double() + s / 2
+    masked = (codes == 2).flatten(1)
+    each = -(target * logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(got, ((each * masked).sum(1) / masked.sum(1)).mean(), rtol=1e-12, atol=0)
+    assert abs(got - hard) > 1e-3
+    assert torch.equal(model.bound(batch, 1, Rng(0)), bound)
+    with pytest.raises(ValueError, match=r"Masked expects smoothing in \[0, 1\), got 1.0"):
+        Masked(TINY, network=NETWORK, smoothing=1.0)
+
+
 def exact_bound(model):
     """-n times the mean over m and over the masks of m codes of the mean cross-entropy: all masks, float64."""
     total = torch.zeros(8, dtype=torch.float64)
