@@ -67,6 +67,8 @@ class NetworkExtras:
         taps: Types of its inner maps by name, in the order in which they are computed.
         self_attention: Its layers of self-attention. While their attribute `identity` is true, each position attends to
             itself alone.
+        middle_attention: Index of the one of these in the middle of a network that is not the same on both sides of it,
+            such as a U-Net; None is the one at half.
         tap: `tap(x, cond, read, add)` returns the output of a call and the maps that `read` names, `b c ...`, by name;
             `add` has by name what is added to maps on the way.
         update: Called after each step of the player that owns the network, in every process, to change its weights
@@ -78,6 +80,7 @@ class NetworkExtras:
     last_layer: str | None = None
     taps: Mapping[str, TensorType] = field(default_factory=dict)
     self_attention: Sequence[nn.Module] = ()
+    middle_attention: int | None = None
     tap: Callable[[Tensor, Cond, Collection[str], Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]] | None = (
         None
     )
@@ -361,8 +364,9 @@ class Sides(Protocol):
     """The predictions that guidance combines, by name.
 
     `cond` has the conditions, `null` has none. Codes have no others; of denoisers, `zero` is the x_0 of an output of
-    zeros, for which the network is not evaluated, `perturbed` that under the conditions with the maps of self-attention
-    replaced by the identity, where the network names its layers, and there are those that guidance brings.
+    zeros, for which the network is not evaluated, `perturbed` that under the conditions with maps of self-attention
+    replaced by the identity, where the network names its layers (`GuidanceExtras.layers`), and there are those that
+    guidance brings.
     """
 
     def __call__(self, x_t: Tensor, t: Tensor, *names: str) -> tuple[Denoised, ...]:
@@ -392,9 +396,12 @@ class GuidanceExtras:
     Args:
         sides: Further predictions that it combines, by name: `sides[name](fields, cond, times)` returns a denoiser
             under the conditions of a draw, whose sampler visits the `times`, float64 on the CPU; others may follow.
+        layers: The layers that the side `perturbed` is without: indices into `NetworkExtras.self_attention`, or the one
+            in the middle, or all.
         explain_refusal: `explain_refusal(times)` returns why it cannot be used at the times that a sampler visits,
             float64 on the CPU, or None. A model is then refused before training.
     """
 
     sides: Mapping[str, Callable[[Mapping[str, Tensor], Cond, Tensor], Denoise]] = field(default_factory=dict)
+    layers: Sequence[int] | Literal["middle", "all"] = "all"
     explain_refusal: Callable[[Tensor], str | None] | None = None

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from modkit import kinds
 from modkit.diffusion.coefficients import GridCoefficients, send
 from modkit.diffusion.gaussian import add_noise, find_slope, snr
-from modkit.diffusion.guidance import ConditionSides, make_conditions
+from modkit.diffusion.guidance import ConditionSides, choose_layers, make_conditions
 from modkit.diffusion.loss_weights import check_likelihood
 from modkit.diffusion.probability_flow import EXACT, compute_log_prob, draw_signs
 from modkit.diffusion.review import (
@@ -128,6 +128,7 @@ class Diffusion(Model):
         if read_extras(self.sampler, kinds.SamplerExtras).deterministic:
             self.sources = {"x_T": self.start_noise}
         self.guidance = guidance(schedule=self.schedule, x=x, cond=cond, fields=fields or {}, conditions=conditions)
+        choose_layers(self.guidance, self.network)  # refuses one that the network does not have
         defaults = read_extras(self.parametrization, kinds.ParametrizationExtras).weights
         self._weights = make_weights({**defaults, **(weights or {})})
 
@@ -344,7 +345,7 @@ class Diffusion(Model):
         return ConditionSides(partial(self._predict, grid), conds, others)
 
     def _predict_perturbed(self, grid: GridCoefficients, cond: Cond, x_t: Tensor, t: Tensor) -> Denoised:
-        layers = read_extras(self.network, kinds.NetworkExtras).self_attention
+        layers = choose_layers(self.guidance, self.network)
         with run_uncompiled(), attend_to_itself(layers):  # what is compiled or captured knows of no perturbation
             return self._predict(grid, x_t, t, cond)
 

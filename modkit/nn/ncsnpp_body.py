@@ -149,6 +149,11 @@ class Body(Tapped):
         """The layers of self-attention."""
         return find_self_attention(self)
 
+    @property
+    def middle_attention(self) -> int:
+        """The index of the layer in the middle, which follows the ones on the way down."""
+        return len(find_self_attention(self.down))
+
     def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given conditions alone."""
         return self.evaluate(x, cond, self.embedding(cond, x) if self.embedding.embeds else None, taps)

@@ -176,6 +176,11 @@ class UNetBody(Tapped):
         """The layers of self-attention."""
         return find_self_attention(self)
 
+    @property
+    def middle_attention(self) -> int:
+        """The index of the layer in the middle, which follows the ones on the way down."""
+        return len(find_self_attention(self.down))
+
     @abstractmethod
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples `h`, `b c h w`, by `module` or, given a `size`, upsamples it and crops to `size`."""

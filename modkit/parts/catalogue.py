@@ -327,6 +327,7 @@ _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
         ("sampler", name): {"grid": {"use": "karras", "sigma_min": None, "sigma_max": None}}
         for name in ("euler", "heun")
     },
+    ("guidance", "perturbed"): {"layers": "all"},
 }
 """`Part.earlier`, by kind and name."""
 

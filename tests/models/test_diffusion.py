@@ -5,11 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+import modkit
 from modkit import build, use
 from modkit.diffusion.couplings import Optimal
+from modkit.diffusion.guidance import Perturbed, choose_layers
+from modkit.nn import DiT
 from modkit.nn.attention import attend_to_itself
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, TensorType
+from modkit.types import Batch, Cond, CondType, TensorType
 from tests.float64 import NoFloat64
 from tests.play import digits, shake, spec, turn
 from tests.refusals import refusals
@@ -360,6 +363,43 @@ def test_perturbed_guidance_goes_away_from_the_network_that_attends_to_itself():
             cond = denoise(step.x_t, t).x_0
         torch.testing.assert_close(step.x_0, perturbed + 3 * (cond - perturbed), rtol=1e-9, atol=1e-9)
         assert not torch.allclose(perturbed, cond)
+
+
+LAYERS = {"all": [0, 1, 2, 3, 4, 5], "middle": [2], "0": [0], "1, 4": [1, 4]}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_perturbed_guidance_perturbs_the_layers_that_it_names(name):
+    """Of a U-Net with 2 layers on the way down, 1 in the middle and 3 on the way up; the others keep their maps."""
+    layers = name if name in ("all", "middle") else [int(one) for one in name.split(",")]
+    network = use("unet", channels=[8], blocks=2, attention=[8])
+    model = shake(made(network=network, guidance=use("perturbed", layers=layers), **LABEL), 0.3)
+    found, seen = model.network.self_attention, set()
+    assert found[2] is model.network.middle[0].attend and len(found) == 6
+    for index, layer in enumerate(found):
+        layer.register_forward_hook(lambda one, *_, index=index: seen.add((index, one.identity)))
+    model.sample(1, seed=0, labels=torch.tensor([1]))
+    assert seen == {*((i, False) for i in range(6)), *((i, True) for i in LAYERS[name])}
+    assert modkit.find("guidance", "perturbed").earlier == {"layers": "all"}  # what it did before it had layers
+
+
+def test_the_middle_of_a_transformer_is_at_half():
+    for depth in (1, 3, 4):
+        network = DiT(TensorType((1, 4, 4)), TensorType((1, 4, 4)), CondType(time=True), width=8, depth=depth)
+        assert choose_layers(Perturbed(), network) == [network.blocks[depth // 2].attend]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([0, 1], r"guidance: Perturbed expects layers below 1, the number of layers of .* in UNet, got \[0, 1\]"),
+        ([], r"Perturbed expects layers of at least one index from 0 on, or middle, or all, got \[\]"),
+        ([-1], r"Perturbed expects layers of at least one index from 0 on, or middle, or all, got \[-1\]"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(layers, message):
+    with pytest.raises(ValueError, match=message):
+        made(network=use("unet", channels=[8], blocks=1), guidance=use("perturbed", layers=layers), **LABEL)
 
 
 def test_denoisers_take_times_as_numbers():
