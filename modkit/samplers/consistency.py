@@ -1,6 +1,9 @@
 r"""Consistency sampling: each step predicts x_0 and adds fresh noise.
 
-    x_s = alpha_s x_0 + sigma_s eps
+    x_s = alpha_s (x_0 + sqrt(max(tau^2 - tau_min^2, 0)) eps)        tau = sigma_s / alpha_s
+
+tau_min is the schedule's lowest noise level, the paper's epsilon. There the network is the identity, so that its x_0
+has as much noise already.
 
 Shape letters: b batch.
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from modkit.diffusion.gaussian import combine
+from modkit.diffusion.schedules import find_noise_range
 from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
@@ -63,4 +67,8 @@ class Consistency(GridSampler):
         """Returns x_s; after the last step, to s = 0, this is the predicted x_0."""
         alpha_s, sigma_s = self.scales(s)
         x_0 = self.predict(denoise, x_t, t).x_0
-        return (combine(alpha_s, x_0, sigma_s, rng.normal("eps", x_t)) if sigma_s else alpha_s * x_0), None
+        if sigma_s == 0:
+            return alpha_s * x_0, None
+        lowest = find_noise_range(self.schedule)[0]
+        added = alpha_s * max((sigma_s / alpha_s) ** 2 - lowest**2, 0.0) ** 0.5
+        return combine(alpha_s, x_0, added, rng.normal("eps", x_t)), None

@@ -1,8 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 
-from modkit.diffusion.schedules import EDM, Flow
-from modkit.grids import Even
+from modkit.diffusion.schedules import EDM, Flow, Linear
+from modkit.grids import Even, Listed
 from modkit.rng import Rng
 from modkit.samplers import DDIM, SDE, Consistency
 from modkit.types import Denoised, TensorType
@@ -45,17 +47,31 @@ def test_without_diffusion_it_is_ddim():
     )
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_consistency_adds_new_noise_to_each_prediction(steps):
-    schedule = EDM()
-    sampler = Consistency(schedule, X, steps=steps)
+@pytest.mark.parametrize("levels", [[80.0], [80.0, 5.0, 0.4], [80.0, 0.01, 0.002]])
+def test_consistency_is_the_paper_s_algorithm_1(levels):
+    """x + sqrt(tau^2 - epsilon^2) z; at tau = .01 and epsilon = .002 this is 2 % less noise than tau z."""
+    schedule, lowest = EDM(), 0.002
+    assert schedule.sigma_min == lowest
+    sampler = Consistency(schedule, X, steps=len(levels), grid=partial(Listed, levels=levels))
     got = sample(sampler, denoiser(schedule), EPS, Rng(4))
     x, times = sampler.start(EPS, sampler.times()[0]), sampler.times()
     for index, (t, s) in enumerate(zip(times[:-1], times[1:])):
         x = denoiser(schedule)(x, t).x_0
         if s > 0:
-            x = x + schedule.scales(s)[1] * Rng(4).at("sampler", index).normal("eps", x)
-    torch.testing.assert_close(got, x, rtol=1e-12, atol=1e-12)
+            tau = levels[index + 1]
+            x = x + max(tau**2 - lowest**2, 0.0) ** 0.5 * Rng(4).at("sampler", index).normal("eps", x)
+    torch.testing.assert_close(got, x, rtol=1e-9, atol=1e-9)
+
+
+def test_consistency_keeps_the_signal_of_a_table():
+    """On a table tau is sigma_s / alpha_s, and epsilon that of its first index."""
+    schedule = Linear()
+    t, s = torch.tensor([0.9, 0.004], dtype=F64)
+    got, _ = Consistency(schedule, X).step(lambda x_t, t: Denoised(0.3 * x_t), EPS, t, s, None, Rng(1))
+    (alpha_s, sigma_s), (alpha, sigma) = schedule.scales(s), schedule.scales(torch.tensor(0.001, dtype=F64))
+    added = alpha_s * ((sigma_s / alpha_s) ** 2 - (sigma / alpha) ** 2).sqrt()
+    expected = alpha_s * 0.3 * EPS + added * Rng(1).normal("eps", EPS)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
 test_errors = refusals(
