@@ -5,8 +5,9 @@ r"""Denoising diffusion GAN: few, large denoising steps, each drawn by a conditi
     fake  (x'_s, x_t),   x'_s ~ q(x_s | x_t, x_0 = G(x_t, t, z)),  z ~ N(0, I)
 
 If a step is large, p(x_s | x_t) is not Gaussian. The generator therefore predicts x_0 from x_t and noise z, and x_s is
-drawn from the posterior given the prediction. The discriminator is given x_s, x_t and the time. With T = 1 it is a GAN
-that generates x_0 from x_t and z. The networks embed time as `t T - 1`, an index that starts at 0.
+drawn from the posterior given the prediction. The discriminator is given x_s, x_t and the time. In the paper its
+objective has R1, with a gamma of .02 to .05 at every fifteenth step; `modkit check` notes where it has none. With T = 1
+it is a GAN that generates x_0 from x_t and z. The networks embed time as `t T - 1`, an index that starts at 0.
 
 References:
     Tackling the Generative Learning Trilemma with Denoising Diffusion GANs (Xiao et al., 2022), eq. 4 to 8,
@@ -178,11 +179,14 @@ class DenoisingGAN(Model):
         return sample(self.sampler, denoise, x_t, times=times, rng=rng).to(like.dtype)
 
     def review(self) -> Iterator[kinds.Note]:
-        """The levels of its steps and of the sampler, and what the discriminator is made of."""
+        """The levels of its steps and of the sampler, what the discriminator is made of, and whether it has R1."""
         drawn, mends = draw_times(Uniform(self.schedule)), ("sampler={use: ancestral, steps: null}",)
         yield from review_levels(self.single, self.schedule, drawn, self.sampler, "sampler", mends)
         yield from review_variance(self.sampler, self, learned=False)
         yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
+        if not any(_penalizes_slopes(part) for part in self.penalties.parts.values()):
+            setting = "regularizers={r1: {use: r1, gamma: 0.05}} and train.terms={r1: {every: 15}}"
+            yield kinds.Fact("discriminator", f"no penalty on its slope; the paper's objective has R1: {setting}")
         alpha, sigma = self.schedule.scales(torch.tensor(1 / self.steps, dtype=torch.float64))
         lowest = float(sigma / alpha) / get_std(self.single)
         if self.steps > 1 and lowest > _MOST_NOISE:
@@ -229,6 +233,11 @@ class DenoisingGAN(Model):
     def _add_pair(self, pair: _Pair, cond: Cond) -> Cond:
         """Adds x_t and its time to the conditions, for the discriminator."""
         return cond.merge(Cond(concat=pair.x_t, time=pair.time))
+
+
+def _penalizes_slopes(regularizer: kinds.Regularizer) -> bool:
+    extras = kinds.read_extras(regularizer, kinds.RegularizerExtras)
+    return extras.side == "discriminator" and extras.per_sample
 
 
 def _check_no_map(cond: CondType, conditioner: kinds.Conditioner) -> None:

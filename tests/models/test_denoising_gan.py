@@ -7,7 +7,7 @@ from torch import nn
 
 from modkit import build, use
 from modkit.diffusion.schedules import VP
-from modkit.kinds import Round
+from modkit.kinds import Fact, Round
 from modkit.losses import R1
 from modkit.models.denoising_gan import DenoisingGAN
 from modkit.nn.ncsnpp import NCSNpp
@@ -286,3 +286,14 @@ def test_a_bfloat16_model_keeps_its_chain_in_float32():
     got = narrow.sample(64, seed=0)
     assert got.dtype == torch.bfloat16 and {x.dtype for x, _ in narrow.network.seen} == {torch.bfloat16}
     assert (got.float() - wide.sample(64, seed=0)).square().mean().sqrt() < 0.02  # the network's rounding
+
+
+@pytest.mark.parametrize("term", [None, "path-length", "r1", "r2"])
+def test_a_discriminator_without_a_penalty_on_its_slope_is_noted(term):
+    """DDGAN's objective has R1; this is a fact and no warning, since other parts bound a discriminator as well."""
+    model = build(spec(use("denoising-gan", regularizers={term: term} if term else None, **MLPS)))
+    notes = [note for note in model.review() if isinstance(note, Fact) and note.path == "discriminator"]
+    setting = (
+        "the paper's objective has R1: regularizers={r1: {use: r1, gamma: 0.05}} and train.terms={r1: {every: 15}}"
+    )
+    assert [setting in note.text for note in notes] == ([] if term in ("r1", "r2") else [True])
