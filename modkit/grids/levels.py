@@ -48,6 +48,9 @@ Highest: TypeAlias = Annotated[
 class Karras:
     """EDM's noise levels: dense at the low end.
 
+    With fewer than 18 steps this is not the published grid unless `sigma_min` is given, or null: the step from the
+    lowest level to 0 is left out in favour of the others, see `modkit.grids.levels`.
+
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 5,
         https://arxiv.org/abs/2206.00364

@@ -5,8 +5,10 @@ r"""Reconstruction: how similar reconstructions are to their images, by pixels, 
     C_1 = (.01 L)^2,   C_2 = (.03 L)^2
 
 m and s^2 are means and variances in an 11x11 window, Gaussian with standard deviation 1.5, at each position where it
-fits into the image; values are measured from the low end of the range. PSNR and SSIM (the mean over channels) of a
-sample are averaged over samples; their errors are s / sqrt(n), which equals the delete-one jackknife's.
+fits into the image, as in the authors' code and scikit-image. torchmetrics also averages over windows that reach into a
+reflected border, which moves SSIM by about .002. Values are measured from the low end of the range. PSNR and SSIM (the
+mean over channels) of a sample are averaged over samples; their errors are s / sqrt(n), which equals the delete-one
+jackknife's.
 
 Shape letters: b batch, c channels, h w spatial, d features.
 """

@@ -36,7 +36,8 @@ Rate: TypeAlias = Annotated[
 class DPMSolverPlusPlus(Multistep):
     """The multistep solvers 2M and 3M, with `eta` 2M SDE and 3M SDE; one evaluation per step.
 
-    The first steps are of lower order, and so is the last, to x_0.
+    The first steps are of lower order, and so is the last, to x_0. The third order differs from that of diffusers,
+    k-diffusion and the authors' code, which is in effect of second order; see `modkit.samplers.multistep`.
 
     References:
         DPM-Solver++ (Lu et al., 2022), algorithm 2 and appendix A, https://arxiv.org/abs/2211.01095

@@ -33,6 +33,9 @@ __all__ = ["Heun"]
 class Heun(GridSampler):
     """EDM's sampler: second order, with two evaluations per step and one in the last, `2 steps - 1` in all.
 
+    With fewer than 18 steps its default grid is not EDM's: for the same numbers as EDM's sampler, state
+    `grid: {use: karras, sigma_min: null}`.
+
     With churn, each step first adds noise to raise the level to `sigma (1 + gamma)`, where
     `gamma = min(churn / steps, sqrt(2) - 1)`, but not above the highest level of a table.
 

@@ -8,6 +8,10 @@ With lambda = log(alpha / sigma), h = lambda_s - lambda_t and the predictions x_
 eta = 0 is the probability flow, eta = 1 the time-reversed forward process. Two predictions are combined by the
 midpoint's slope, m_1 = m_0 h / 2, as DPM-Solver++(2M) and UniPC with B_2 do; three and more exactly.
 
+So the third order converges with order 3: 3.1 is measured with the exact score of a mixture of Gaussians. The code of
+DPM-Solver++, diffusers and k-diffusion (3M SDE) has half of the second difference's term, and order 2.1. At 320 steps
+its errors are 5 to 7 times as large; at 10 to 20 steps it is as close, but its samples differ from those here.
+
 The weights are Python floats: those of a grid are computed with its times, others when they are asked for.
 
 References:
