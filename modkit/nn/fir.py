@@ -4,8 +4,9 @@ r"""Resampling by two under a low-pass filter, as in the networks of StyleGAN2, 
 
 The filter has l taps that sum to 1 and is applied along each spatial size, with zeros beyond the ends of x. The taps
 [1, 3, 3, 1] / 8 let less alias through than [1, 1] / 2, which averages pairs on the way down and repeats values on the
-way up; [1, 2, 1] / 4 interpolates linearly on the way up. An odd size n is downsampled to (n + 1) / 2, as if x ended in
-one more zero.
+way up. [1, 3, 3, 1] / 8 interpolates linearly there, except at the borders. Filters of odd length, such as [1, 2, 1] / 4,
+move a map by half a fine value at each doubling or halving. An odd size n is downsampled to (n + 1) / 2, as if x ended
+in one more zero.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 
@@ -26,9 +27,9 @@ from torch.nn import functional as F
 from modkit.nn.blocks import conv as make_conv
 from modkit.ops.fir import resample_fir
 
-__all__ = ["BILINEAR", "BOX", "SMOOTH", "FIRDownsample", "FIRUpsample", "make_taps"]
+__all__ = ["BOX", "SMOOTH", "FIRDownsample", "FIRUpsample", "make_taps"]
 
-SMOOTH, BILINEAR, BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 1.0), (1.0, 1.0)
+SMOOTH, BOX = (1.0, 3.0, 3.0, 1.0), (1.0, 1.0)
 
 
 class FIRDownsample(nn.Module):
@@ -42,7 +43,7 @@ class FIRDownsample(nn.Module):
             no filter, and x is padded at its end.
 
     Raises:
-        ValueError: If there is a convolution, and the taps are others.
+        ValueError: If there is a convolution, and the taps are others, or if their sum is not above 0.
 
     Examples:
         >>> FIRDownsample(1, taps=BOX)(torch.tensor([[[1.0, 3.0, 5.0, 7.0]]]))
@@ -83,7 +84,7 @@ class FIRUpsample(nn.Module):
             repeats values, the convolution is padded.
 
     Raises:
-        ValueError: If there is a convolution, and the taps are others.
+        ValueError: If there is a convolution, and the taps are others, or if their sum is not above 0.
 
     Examples:
         >>> FIRUpsample(1, taps=BOX)(torch.tensor([[[1.0, 3.0]]]))
@@ -113,6 +114,12 @@ def _check_taps(owner: nn.Module, conv: object, taps: Sequence[float]) -> None:
 
 
 def make_taps(taps: Sequence[float]) -> Tensor:
-    """Makes a filter of taps that sum to 1, `l`."""
+    """Makes a filter of taps that sum to 1, `l`.
+
+    Raises:
+        ValueError: If the sum of `taps` is not above 0.
+    """
+    if not sum(taps) > 0:
+        raise ValueError(f"make_taps expects taps with a sum above 0, got {tuple(taps)}")
     made = torch.tensor(taps)
     return made / made.sum()

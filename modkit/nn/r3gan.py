@@ -5,9 +5,10 @@ r"""R3GAN: a generator and a discriminator without normalisation, for relativist
     discriminator  [x, concat] -> 1x1 -> blocks -> (down -> 1x1 -> blocks) x k -> phi = sum over positions of basis * h
                    logits = w . phi + b + phi^T V e(cond) / sqrt(d)
 
-`up` and `down` are filters [1, 2, 1]. The middle of a block is wider than x by the factor `expansion`. Initially a
-block is the identity: W_3 is zero, and W_1 and W_2 have He's variances times L^(-1/2), of standard deviations times
-L^(-1/4), where L is the number of blocks of the network (Fixup: Zhang et al., 2019).
+`up` and `down` are filters [1, 3, 3, 1], bilinear interpolation and its transpose: the authors' code says [1, 2, 1] and
+convolves this with [1, 1]. The middle of a block is wider than x by the factor `expansion`. Initially a block is the
+identity: W_3 is zero, and W_1 and W_2 have He's variances times L^(-1/2), of standard deviations times L^(-1/4), where
+L is the number of blocks of the network (Fixup: Zhang et al., 2019).
 
 In the paper each group of the 3x3 convolution has 16 channels. On a CPU, the second derivatives of grouped convolutions
 that penalties need are slow; there, one group with less expansion has as many parameters in less time. The paper's
@@ -24,8 +25,9 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +35,19 @@ from torch.nn import functional as F
 
 from modkit.nn.blocks import Level, choose_levels, conv, crop
 from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, check_noise
-from modkit.nn.fir import BILINEAR, FIRDownsample, FIRUpsample
+from modkit.nn.fir import FIRDownsample, FIRUpsample
 from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
 from modkit.types import Cond, CondType, Judgement, TensorType
 
 __all__ = ["R3GANDiscriminator", "R3GANGenerator"]
+
+Filter: TypeAlias = Annotated[
+    list[float],
+    "Filter of the resampling, whose sum is divided out. Runs made before it could be chosen had [1, 2, 1], which moves "
+    "maps by half a fine position at each level.",
+]
 
 _SLOPE = 0.2
 _GROUP = 16  # channels in a group, as in the paper
@@ -58,8 +66,8 @@ class R3GANGenerator(nn.Module):
         groups: Groups of the 3x3 convolutions; by default each group has 16 channels, or a few more.
 
     Raises:
-        ValueError: If x is no map, z or x holds codes, `cond` has a context or a map, a number is below 1, or `groups`
-            does not divide the channels of each block's middle.
+        ValueError: If x is no map, z or x holds codes, `cond` has a context or a map, a number is below 1, `groups` does
+            not divide the channels of each block's middle, or the sum of `resample_filter` is not above 0.
 
     Examples:
         >>> x = TensorType((3, 16, 12), range=(-1.0, 1.0))
@@ -78,6 +86,7 @@ class R3GANGenerator(nn.Module):
         blocks: int = 2,
         expansion: int = 2,
         groups: int | None = None,
+        resample_filter: Filter = [1.0, 3.0, 3.0, 1.0],  # noqa: B006
     ) -> None:
         super().__init__()
         levels = choose_levels("R3GANGenerator", x, channels)[::-1]
@@ -90,7 +99,7 @@ class R3GANGenerator(nn.Module):
         self.project = _init(nn.Linear(width, levels[0].channels, bias=False))
         self.levels = nn.ModuleList([make(levels[0])])
         for coarse, fine in pairwise(levels):
-            self.levels.append(nn.Sequential(_Up(coarse, fine), *make(fine)))
+            self.levels.append(nn.Sequential(_Up(coarse, fine, resample_filter), *make(fine)))
         self.out = _init(conv(make.rank, channels, x.shape[0], kernel=1, bias=False))
 
     @property
@@ -124,7 +133,8 @@ class R3GANDiscriminator(nn.Module):
 
     Raises:
         ValueError: If x is no map, `cond` has a context, or a map that has another rank than x or is a finer map of
-            codes, a number is below 1, or `groups` does not divide the channels of each block's middle.
+            codes, a number is below 1, `groups` does not divide the channels of each block's middle, or the sum of
+            `resample_filter` is not above 0.
 
     Examples:
         >>> discriminator = R3GANDiscriminator(TensorType((3, 16, 16)), CondType(labels=10), channels=4)
@@ -144,6 +154,7 @@ class R3GANDiscriminator(nn.Module):
         blocks: int = 2,
         expansion: int = 2,
         groups: int | None = None,
+        resample_filter: Filter = [1.0, 3.0, 3.0, 1.0],  # noqa: B006
     ) -> None:
         super().__init__()
         levels = choose_levels("R3GANDiscriminator", x, channels)
@@ -153,7 +164,7 @@ class R3GANDiscriminator(nn.Module):
         self.conv_in = _init(conv(make.rank, self.join.channels, channels, kernel=1, bias=False))
         self.levels = nn.ModuleList([make(levels[0])])
         for fine, coarse in pairwise(levels):
-            self.levels.append(nn.Sequential(_Down(fine, coarse), *make(coarse)))
+            self.levels.append(nn.Sequential(_Down(fine, coarse, resample_filter), *make(coarse)))
         last = levels[-1]
         self.basis = nn.Parameter(torch.randn(last.channels, *last.size) / math.sqrt(math.prod(last.size)))
         self.out = _init(nn.Linear(last.channels, 1))
@@ -203,11 +214,11 @@ class _Block(nn.Module):
 class _Up(nn.Module):
     """Doubles the size, and maps to other channels first, where this costs less."""
 
-    def __init__(self, coarse: Level, fine: Level) -> None:
+    def __init__(self, coarse: Level, fine: Level, taps: Sequence[float]) -> None:
         super().__init__()
         self.size = fine.size
         self.conv = _make_change(len(fine.size), coarse.channels, fine.channels)
-        self.upsample = FIRUpsample(len(fine.size), taps=BILINEAR)
+        self.upsample = FIRUpsample(len(fine.size), taps=taps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to the size and channels of the finer level."""
@@ -217,9 +228,9 @@ class _Up(nn.Module):
 class _Down(nn.Module):
     """Halves the size, and maps to other channels."""
 
-    def __init__(self, fine: Level, coarse: Level) -> None:
+    def __init__(self, fine: Level, coarse: Level, taps: Sequence[float]) -> None:
         super().__init__()
-        self.halve = FIRDownsample(len(fine.size), taps=BILINEAR)
+        self.halve = FIRDownsample(len(fine.size), taps=taps)
         self.conv = _make_change(len(fine.size), fine.channels, coarse.channels)
 
     def forward(self, x: Tensor) -> Tensor:

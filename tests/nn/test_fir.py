@@ -3,10 +3,12 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from modkit.nn.fir import BILINEAR, BOX, SMOOTH, FIRDownsample, FIRUpsample
+from modkit.nn.fir import BOX, SMOOTH, FIRDownsample, FIRUpsample
 
-TAPS = {SMOOTH: [1 / 8, 3 / 8, 3 / 8, 1 / 8], BILINEAR: [1 / 4, 1 / 2, 1 / 4], BOX: [1 / 2, 1 / 2]}
+ODD = (1.0, 2.0, 1.0)
+TAPS = {SMOOTH: [1 / 8, 3 / 8, 3 / 8, 1 / 8], ODD: [1 / 4, 1 / 2, 1 / 4], BOX: [1 / 2, 1 / 2]}
 
 
 def normal(*shape: int) -> Tensor:
@@ -35,7 +37,7 @@ def along(x: Tensor, **options: object) -> Tensor:
 SHAPES = [(2, 3, 6), (2, 3, 1), (2, 2, 4, 7), (1, 2, 5, 5), (1, 2, 4, 3, 2)]
 
 
-@pytest.mark.parametrize("fir", [SMOOTH, BILINEAR, BOX])
+@pytest.mark.parametrize("fir", [SMOOTH, ODD, BOX])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_downsampling_and_upsampling_are_upfirdn(shape, fir):
     x, rank, pad = normal(*shape), len(shape) - 2, 0 if fir == BOX else 1
@@ -72,9 +74,13 @@ def test_the_downsampling_convolution_sees_the_filter_s_margin(shape):
     torch.testing.assert_close(layer(x), want, rtol=1e-12, atol=1e-14)
 
 
-def test_the_taps_1_2_1_interpolate_linearly():
-    doubled = FIRUpsample(1, taps=BILINEAR)(torch.tensor([[[1.0, 3.0, 7.0]]]))
-    assert doubled.flatten().tolist() == [1.0, 2.0, 3.0, 5.0, 7.0, 3.5]  # zeros lie beyond the end
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_taps_1_3_3_1_interpolate_linearly(rank):
+    """Between the borders, beyond which are zeros here and copies in torch's `interpolate`."""
+    x, inner = normal(1, 2, *range(3, 3 + rank)), (..., *[slice(1, -1)] * rank)
+    mode = ("linear", "bilinear", "trilinear")[rank - 1]
+    linear = F.interpolate(x, scale_factor=2, mode=mode, align_corners=False)
+    torch.testing.assert_close(FIRUpsample(rank).double()(x)[inner], linear[inner], rtol=1e-12, atol=1e-14)
 
 
 def test_without_the_filter_the_downsampling_convolution_is_padded_at_its_end():
@@ -93,4 +99,9 @@ def test_penalties_can_differentiate_them_twice_and_the_filter_is_no_weight():
 @pytest.mark.parametrize("kind", [FIRDownsample, FIRUpsample])
 def test_a_convolution_takes_the_margin_of_two_filters_alone(kind):
     with pytest.raises(ValueError, match=rf"{kind.__name__} with a convolution expects taps .*, got \(1.0, 2.0, 1.0\)"):
-        kind(2, (2, 3), taps=BILINEAR)
+        kind(2, (2, 3), taps=ODD)
+
+
+def test_taps_without_a_positive_sum_are_refused():
+    with pytest.raises(ValueError, match=r"make_taps expects taps with a sum above 0, got \(1.0, -1.0\)"):
+        FIRUpsample(2, taps=(1.0, -1.0))

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.r3gan import R3GANDiscriminator, R3GANGenerator
@@ -17,14 +17,14 @@ TINY = {"channels": 3, "blocks": 2, "groups": 2}
 
 
 def filter_with(x: Tensor, up: bool) -> Tensor:
-    """The filter [1, 2, 1] of each channel, written out on zeros put in, or every second pixel of what it gives."""
-    taps = torch.tensor([1, 2, 1], dtype=x.dtype) / 4
-    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 3, 3)
+    """The filter [1, 3, 3, 1] of each channel, written out on zeros put in, or every second pixel of what it gives."""
+    taps = torch.tensor([1, 3, 3, 1], dtype=x.dtype) / 8
+    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
     if not up:
-        return F.conv2d(x, kernel, padding=1, groups=x.shape[1])[:, :, ::2, ::2]
+        return F.conv2d(F.pad(x, (1, 2, 1, 2)), kernel, groups=x.shape[1])[:, :, ::2, ::2]
     sparse = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
     sparse[:, :, ::2, ::2] = x
-    return F.conv2d(sparse, 4 * kernel, padding=1, groups=x.shape[1])
+    return F.conv2d(F.pad(sparse, (2, 1, 2, 1)), 4 * kernel, groups=x.shape[1])
 
 
 def mix(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
@@ -67,6 +67,35 @@ def test_discriminator_values():
     torch.testing.assert_close(found.logits, logits)
     assert torch.equal(net(x, given), found.logits)
     torch.testing.assert_close(found.maps, (fine, h))
+
+
+def find_resampling() -> tuple[nn.Module, nn.Module]:
+    """What doubles the maps of the generator, and what halves those of the discriminator."""
+    up = R3GANGenerator(Z, X, CondType(), **TINY).double().levels[1][0].upsample
+    return up, R3GANDiscriminator(X, CondType(), **TINY).double().levels[1][0].halve
+
+
+def test_resampling_is_symmetric_and_upsampling_bilinear():
+    up, down = find_resampling()
+    x = normal(2, 3, 6, 8)
+    for one in (up, down):
+        torch.testing.assert_close(one(x.flip(2, 3)), one(x).flip(2, 3), rtol=0, atol=1e-14)
+    bilinear = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    inner = slice(1, -1)  # beyond the borders are zeros here, and copies there
+    torch.testing.assert_close(up(x)[..., inner, inner], bilinear[..., inner, inner], rtol=0, atol=1e-14)
+
+
+def test_resampling_moves_no_blob():
+    """The centre of mass of a centred blob, as a share of the size, after three doublings and three halvings."""
+    up, down = find_resampling()
+    line = torch.exp(-(torch.linspace(-3.5, 3.5, 8, dtype=torch.float64) ** 2))
+    x = line.outer(line)[None, None]
+    for one in (up, up, up, down, down, down):
+        x = one(x)
+        share, num = x[0, 0] / x.sum(), x.shape[-1]
+        for dim in (0, 1):
+            centre = (share.sum(1 - dim) * torch.arange(num, dtype=x.dtype)).sum().item()
+            assert centre == pytest.approx((num - 1) / 2, abs=1e-9), num
 
 
 @pytest.mark.parametrize(
