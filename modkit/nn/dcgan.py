@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from modkit.nn.activations import collect_activations
 from modkit.nn.blocks import broadcast
-from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, check_noise
+from modkit.nn.embeddings import Balance, CondEmbedding, MapJoin, check_context, check_noise, embed_beside
 from modkit.nn.heads import Heads
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import squash
@@ -66,7 +66,9 @@ class DCGANGenerator(nn.Module):
         torch.Size([2, 3, 20, 20])
     """
 
-    def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, channels: int = 64) -> None:
+    def __init__(
+        self, z: TensorType, x: TensorType, cond: CondType, *, channels: int = 64, balance: Balance = True
+    ) -> None:
         super().__init__()
         height, width = _get_image_size(self, x)
         check_noise("DCGANGenerator", z, cond)
@@ -74,8 +76,8 @@ class DCGANGenerator(nn.Module):
         widths = _choose_widths(self, x, channels)[::-1]
         scale = 2 ** len(widths)
         self.start = (widths[0], math.ceil(height / scale), math.ceil(width / scale))
-        self.embedding = CondEmbedding(cond, channels)
-        size = z.numel + (channels if self.embedding.embeds else 0)
+        self.embedding = embed_beside(z, cond) if balance else CondEmbedding(cond, channels)
+        size = z.numel + (self.embedding.width if self.embedding.embeds else 0)
         self.project = nn.Linear(size, math.prod(self.start), bias=False)
         layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
         for wide, narrow in pairwise(widths):
@@ -167,7 +169,7 @@ class DCGANDecoder(nn.Module):
         if isinstance(z, tuple):
             raise ValueError(f"DCGANDecoder expects z of one level, got a hierarchy of {len(z)}")
         _get_image_size(self, x)
-        self.generator = DCGANGenerator(z, x, cond, channels=channels)
+        self.generator = DCGANGenerator(z, x, cond, channels=channels, balance=False)  # z is no noise of known scale
         self.last_layer: str | None = f"generator.layers.{len(self.generator.layers) - 1}.weight"
 
     def forward(self, z: Tensor, cond: Cond = Cond()) -> Tensor:

@@ -7,27 +7,53 @@ The features of several times are concatenated, so that each has weights of its 
 are those of DDPM and of EDM's DDPM++ networks. Networks that are modulated by e apply SiLU to it first. Tokens
 (`context`) are not embedded here; a network attends to them.
 
+A generator concatenates e with its noise z. It starts with as much of the one as of the other if both have the same
+width and scale, as in StyleGAN2 and R3GAN; a narrow z beside an e as wide as the network is drowned (`embed_beside`).
+
 Shape letters: b batch, c channels, d width, h w spatial (one, two or three sizes).
 
 References:
     Denoising Diffusion Probabilistic Models (Ho et al., 2020), appendix B, https://arxiv.org/abs/2006.11239
     Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), appendix F,
     https://arxiv.org/abs/2206.00364
+    Analyzing and Improving the Image Quality of StyleGAN (Karras et al., 2020), https://arxiv.org/abs/1912.04958
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkit.precision import widen
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["CondEmbedding", "MapJoin", "require_condition", "require_times", "resize_map", "sinusoidal_embedding"]
+__all__ = [
+    "Balance",
+    "CondEmbedding",
+    "MapJoin",
+    "embed_beside",
+    "normalize_rms",
+    "require_condition",
+    "require_times",
+    "resize_map",
+    "sinusoidal_embedding",
+]
+
+Balance: TypeAlias = Annotated[
+    bool,
+    "Whether the embedded conditions have the width of z (at least 8) and its scale, so that the first layer starts "
+    "with as much of z as of them. Otherwise they are as wide as the network, as in runs made before this could be "
+    "chosen, and drown a narrow z.",
+]
+
+_NARROWEST = 8  # of an embedding beside z: one value would leave a condition its sign only
+_TINY = 1e-8
 
 
 class CondEmbedding(nn.Module):
@@ -38,6 +64,7 @@ class CondEmbedding(nn.Module):
     Args:
         cond: Type of the conditions; `context` and `concat` are left to the network.
         width: Width d of the result.
+        rms: Root mean square to which each result is scaled; None leaves it as it is.
 
     Examples:
         >>> embedding = CondEmbedding(CondType(time=True, labels=10), 16)
@@ -49,9 +76,9 @@ class CondEmbedding(nn.Module):
     embeds: bool
     width: int
 
-    def __init__(self, cond: CondType, width: int) -> None:
+    def __init__(self, cond: CondType, width: int, *, rms: float | None = None) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.rms = width, rms
         self.embeds = bool(cond.time or cond.vector or cond.noise or cond.labels)
         self.num_times = cond.time
         self.time = _make_mlp(cond.time * (width + width % 2), width) if cond.time else None
@@ -82,7 +109,7 @@ class CondEmbedding(nn.Module):
             total = total + self.noise(require_condition("noise", cond.noise).to(like.dtype))
         if self.labels is not None:
             total = total + self.labels(require_condition("labels", cond.labels))
-        return total
+        return total if self.rms is None else normalize_rms(total) * self.rms
 
 
 class MapJoin(nn.Module):
@@ -132,6 +159,34 @@ class MapJoin(nn.Module):
         if self.codes is not None:
             concat = rearrange(self.codes(concat), "b ... c -> b c ...")
         return torch.cat([x, resize_map(concat, x.shape[2:]).to(x.dtype)], dim=1)
+
+
+def embed_beside(z: TensorType, cond: CondType) -> CondEmbedding:
+    """Makes the embedding of conditions that a generator concatenates with its noise z.
+
+    It is as wide as z, or 8 if z is narrower, and its squares have the sum that is expected of standard normal z.
+
+    Examples:
+        >>> embedding = embed_beside(TensorType((16,)), CondType(labels=10))
+        >>> embedding.width, embedding(Cond(labels=torch.tensor([3])), torch.zeros(1, 16)).square().mean().round()
+        (16, tensor(1., grad_fn=<RoundBackward0>))
+    """
+    width = max(z.numel, _NARROWEST)
+    embedding = CondEmbedding(cond, width, rms=math.sqrt(z.numel / width))
+    for name, parameter in embedding.named_parameters():
+        if name.endswith("bias"):  # a constant would take a share that says nothing of the condition
+            nn.init.zeros_(parameter)
+    return embedding
+
+
+def normalize_rms(x: Tensor) -> Tensor:
+    """Divides `x`, `b d`, by the root of its mean square, which is computed in at least float32.
+
+    Examples:
+        >>> normalize_rms(torch.tensor([[3.0, 0.0, 0.0, 0.0]]))
+        tensor([[2., 0., 0., 0.]])
+    """
+    return (x * (widen(x).square().mean(1, keepdim=True) + _TINY).rsqrt()).to(x.dtype)
 
 
 def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ r"""Resampling by two under a low-pass filter, as in the networks of StyleGAN2, 
 
 The filter has l taps that sum to 1 and is applied along each spatial size, with zeros beyond the ends of x. The taps
 [1, 3, 3, 1] / 8 let less alias through than [1, 1] / 2, which averages pairs on the way down and repeats values on the
-way up. [1, 3, 3, 1] / 8 interpolates linearly there, except at the borders. Filters of odd length, such as [1, 2, 1] / 4,
+way up, where [1, 3, 3, 1] / 8 interpolates linearly except at the borders. Filters of odd length, such as [1, 2, 1],
 move a map by half a fine value at each doubling or halving. An odd size n is downsampled to (n + 1) / 2, as if x ended
 in one more zero.
 

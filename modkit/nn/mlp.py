@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.nn.activations import collect_activations
-from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.embeddings import Balance, CondEmbedding, embed_beside
 from modkit.nn.heads import Heads
 from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp_layers import (
@@ -149,7 +149,7 @@ class MLPGenerator(nn.Module):
         z: Type of the noise, continuous.
         x: Type of the output.
         cond: Type of the conditions; tokens are not supported.
-        width: Width of the hidden layers and of the embedded conditions.
+        width: Width of the hidden layers.
         depth: Number of hidden layers; with 0 the generator is linear, except for the squashing.
 
     Raises:
@@ -174,13 +174,14 @@ class MLPGenerator(nn.Module):
         activation: Activation = "silu",
         norm: Norm = "none",
         init_std: InitStd = None,
+        balance: Balance = True,
     ) -> None:
         super().__init__()
         size = count_values(self, z=z) + count_concat(self, cond)
         self.x = x
-        self.embedding = CondEmbedding(cond, width)
+        self.embedding = embed_beside(z, cond) if balance else CondEmbedding(cond, width)
         self.concat = cond.concat is not None
-        size += width if self.embedding.embeds else 0
+        size += self.embedding.width if self.embedding.embeds else 0
         self.hidden = make_hidden(self, size, width, depth, activation, norm)
         self.out = nn.Linear(width if depth else size, count_values(self, x=x))
         init_layers(self, init_std, self.hidden, self.out)

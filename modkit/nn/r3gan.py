@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import Level, choose_levels, conv, crop
-from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, check_noise
+from modkit.nn.embeddings import Balance, CondEmbedding, MapJoin, check_context, check_noise, embed_beside
 from modkit.nn.fir import FIRDownsample, FIRUpsample
 from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
@@ -45,8 +45,8 @@ __all__ = ["R3GANDiscriminator", "R3GANGenerator"]
 
 Filter: TypeAlias = Annotated[
     list[float],
-    "Filter of the resampling, whose sum is divided out. Runs made before it could be chosen had [1, 2, 1], which moves "
-    "maps by half a fine position at each level.",
+    "Filter of the resampling, whose sum is divided out. Runs made before it could be chosen had [1, 2, 1], which "
+    "moves maps by half a fine position at each level.",
 ]
 
 _SLOPE = 0.2
@@ -66,8 +66,8 @@ class R3GANGenerator(nn.Module):
         groups: Groups of the 3x3 convolutions; by default each group has 16 channels, or a few more.
 
     Raises:
-        ValueError: If x is no map, z or x holds codes, `cond` has a context or a map, a number is below 1, `groups` does
-            not divide the channels of each block's middle, or the sum of `resample_filter` is not above 0.
+        ValueError: If x is no map, z or x holds codes, `cond` has a context or a map, a number is below 1, `groups`
+            does not divide the channels of each block's middle, or the sum of `resample_filter` is not above 0.
 
     Examples:
         >>> x = TensorType((3, 16, 12), range=(-1.0, 1.0))
@@ -87,13 +87,14 @@ class R3GANGenerator(nn.Module):
         expansion: int = 2,
         groups: int | None = None,
         resample_filter: Filter = [1.0, 3.0, 3.0, 1.0],  # noqa: B006
+        balance: Balance = True,
     ) -> None:
         super().__init__()
         levels = choose_levels("R3GANGenerator", x, channels)[::-1]
         make = _Blocks("R3GANGenerator", levels, blocks, expansion, groups)
         check_noise("R3GANGenerator", z, cond)
         self.x = x
-        self.embedding = CondEmbedding(cond, levels[0].channels)
+        self.embedding = embed_beside(z, cond) if balance else CondEmbedding(cond, levels[0].channels)
         self.basis = nn.Parameter(torch.randn(levels[0].channels, *levels[0].size))
         width = z.numel + (self.embedding.width if self.embedding.embeds else 0)
         self.project = _init(nn.Linear(width, levels[0].channels, bias=False))

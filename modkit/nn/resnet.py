@@ -8,7 +8,8 @@ r"""Residual GANs, from SNGAN over SAGAN to BigGAN: networks of images, signals 
 
 `up` repeats values and `down` averages them; the last block of the discriminator keeps its size. N is batch
 normalisation, whose scale and offset depend on the conditions. SNGAN has spectral normalisation in the discriminator,
-SAGAN and BigGAN in both networks; SAGAN and BigGAN have attention; in BigGAN, the noise modulates each norm, too.
+SAGAN and BigGAN in both networks; SAGAN and BigGAN have attention (`modkit.nn.gan_attention`); in BigGAN, the noise
+modulates each norm, too.
 
 Shape letters: b batch, c channels, d features, h w spatial (one, two or three sizes).
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +35,8 @@ from torch.nn import functional as F
 from modkit.nn.attention import Attention, find_attention_levels
 from modkit.nn.blocks import Downsample, Level, Upsample, choose_levels, conv, init_xavier
 from modkit.nn.conditional_norm import ConditionalBatchNorm
-from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, check_noise
+from modkit.nn.embeddings import Balance, CondEmbedding, MapJoin, check_context, check_noise, embed_beside
+from modkit.nn.gan_attention import GANAttention
 from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
@@ -41,6 +44,12 @@ from modkit.nn.spectral_norm import normalize_spectrum
 from modkit.types import Cond, CondType, Judgement, TensorType
 
 __all__ = ["ResNetDiscriminator", "ResNetGenerator"]
+
+AttentionNorm: TypeAlias = Annotated[
+    bool,
+    "Whether attention is that of diffusion's networks, with a norm, in place of SAGAN's. No norm of the weights then "
+    "bounds the network's slope. Runs made before this could be chosen have it.",
+]
 
 
 class ResNetGenerator(nn.Module):
@@ -76,8 +85,10 @@ class ResNetGenerator(nn.Module):
         *,
         channels: int = 64,
         attention: list[int] = [],  # noqa: B006
+        attention_norm: AttentionNorm = False,
         modulate: bool = False,
         spectral_norm: bool = False,
+        balance: Balance = True,
     ) -> None:
         super().__init__()
         levels = choose_levels("ResNetGenerator", x, channels)[::-1]
@@ -85,13 +96,13 @@ class ResNetGenerator(nn.Module):
         check_noise("ResNetGenerator", z, cond)
         self.x, self.modulate, self.first = x, modulate, levels[0]
         rank = len(self.first.size)
-        self.embedding = CondEmbedding(cond, channels)
-        embedded = channels if self.embedding.embeds else 0
+        self.embedding = embed_beside(z, cond) if balance else CondEmbedding(cond, channels)
+        embedded = self.embedding.width if self.embedding.embeds else 0
         start = self.first.channels * math.prod(self.first.size)
         self.project = init_xavier(nn.Linear(z.numel + embedded, start))
         width = embedded + (z.numel if modulate else 0)
         self.blocks = nn.ModuleList(_UpBlock(coarse, fine, width) for coarse, fine in pairwise(levels))
-        self.attentions = _make_attentions(levels, attends)
+        self.attentions = _make_attentions(levels, attends, attention_norm)
         self.norm = ConditionalBatchNorm(rank, channels, 0)
         self.out = init_xavier(conv(rank, channels, x.shape[0]))
         if spectral_norm:
@@ -147,6 +158,7 @@ class ResNetDiscriminator(nn.Module):
         *,
         channels: int = 64,
         attention: list[int] = [],  # noqa: B006
+        attention_norm: AttentionNorm = False,
         spectral_norm: bool = True,
     ) -> None:
         super().__init__()
@@ -160,7 +172,7 @@ class ResNetDiscriminator(nn.Module):
         self.blocks = nn.ModuleList(
             _DownBlock(one, other, activates=index > 0) for index, (one, other) in enumerate(pairwise(given))
         )
-        self.attentions = _make_attentions(emitted, [*attends, False])
+        self.attentions = _make_attentions(emitted, [*attends, False], attention_norm)
         self.out = init_xavier(nn.Linear(levels[-1].channels, 1))
         self.projection = Projection(cond, levels[-1].channels, spectral_norm=spectral_norm)
         if spectral_norm:
@@ -230,12 +242,15 @@ class _DownBlock(nn.Module):
         return y
 
 
-def _make_attentions(levels: Sequence[Level], attends: Sequence[bool]) -> nn.ModuleList:
+def _make_attentions(levels: Sequence[Level], attends: Sequence[bool], normed: bool) -> nn.ModuleList:
     """Makes attention with one head for each level, or the identity."""
-    return nn.ModuleList(
-        Attention(level.channels, head_channels=level.channels) if attend else nn.Identity()
-        for level, attend in zip(levels, attends)
-    )
+
+    def make(level: Level) -> nn.Module:
+        if normed:
+            return Attention(level.channels, head_channels=level.channels)
+        return GANAttention(len(level.size), level.channels)
+
+    return nn.ModuleList(make(level) if attend else nn.Identity() for level, attend in zip(levels, attends))
 
 
 def _normalize_spectra(*modules: nn.Module) -> None:
@@ -243,5 +258,5 @@ def _normalize_spectra(*modules: nn.Module) -> None:
     for layer in [layer for module in modules for layer in module.modules()]:
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             if isinstance(layer, nn.Linear):
-                init_xavier(layer)  # of attention, which would divide zero by zero
+                init_xavier(layer)  # of attention with a norm, which would divide zero by zero
             normalize_spectrum(layer)

@@ -31,12 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.blocks import Level, choose_levels, crop
-from modkit.nn.embeddings import CondEmbedding, check_noise
+from modkit.nn.embeddings import Balance, CondEmbedding, check_noise, embed_beside, normalize_rms
 from modkit.nn.equalized import equalize
 from modkit.nn.fir import FIRUpsample
 from modkit.nn.mlp import squash
 from modkit.nn.modulated import ModulatedConv
-from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 
@@ -44,7 +43,6 @@ __all__ = ["StyleGAN2Generator", "activate"]
 
 _RATE = 0.01  # of the mapping's learning
 _DRAWS = 256  # for the mean of the styles
-_TINY = 1e-8
 
 
 class StyleGAN2Generator(nn.Module):
@@ -84,6 +82,7 @@ class StyleGAN2Generator(nn.Module):
         noise: bool = True,
         mixing: float = 0.9,
         truncation: float = 1.0,
+        balance: Balance = True,
     ) -> None:
         super().__init__()
         levels = choose_levels("StyleGAN2Generator", x, channels)[::-1]
@@ -95,8 +94,8 @@ class StyleGAN2Generator(nn.Module):
             )
         self.x, self.w, self.draws = x, TensorType((style,)), noise or mixing > 0
         self.mixing, self.truncation = mixing, truncation
-        self.embedding = equalize(CondEmbedding(cond, style))
-        widths = [z.numel + (style if self.embedding.embeds else 0), *[style] * mapping]
+        self.embedding = equalize(embed_beside(z, cond) if balance else CondEmbedding(cond, style, rms=1.0))
+        widths = [z.numel + (self.embedding.width if self.embedding.embeds else 0), *[style] * mapping]
         self.mapping = nn.ModuleList(equalize(nn.Linear(*pair), gain=_RATE) for pair in pairwise(widths))
         first, changes = levels[0], [(level, level) for level in levels]
         self.start = nn.Parameter(torch.randn(first.channels, *first.size))
@@ -146,9 +145,9 @@ class StyleGAN2Generator(nn.Module):
         return reduce(w, "(b n) d -> b d", "mean", n=_DRAWS)
 
     def _map_all(self, z: Tensor, cond: Cond) -> Tensor:
-        h = _normalize(z.flatten(1))
+        h = normalize_rms(z.flatten(1))
         if self.embedding.embeds:
-            h = torch.cat([h, _normalize(self.embedding(cond, z))], dim=1)
+            h = torch.cat([h, self.embedding(cond, z)], dim=1)
         for layer in self.mapping:
             h = activate(layer(h))
         return h
@@ -218,8 +217,3 @@ class _Out(nn.Module):
         """Maps `b c h w` to the channels of the output by styles `b d`."""
         y: Tensor = self.conv(h, w) + self.bias
         return y
-
-
-def _normalize(x: Tensor) -> Tensor:
-    """Divides `x`, `b d`, by the root of its mean square, which is computed in at least float32."""
-    return (x * (widen(x).square().mean(1, keepdim=True) + _TINY).rsqrt()).to(x.dtype)

@@ -322,7 +322,11 @@ _PARTS = {
 
 _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
     **{("bottleneck", name): {"tokens": 1} for name in ("fsq", "gumbel", "lfq", "residual-vq", "vq")},
-    **{(kind, "r3gan"): {"resample_filter": [1.0, 2.0, 1.0]} for kind in ("generator", "discriminator")},
+    **{("generator", name): {"balance": False} for name in ("dcgan", "mlp", "stylegan2")},
+    ("generator", "resnet"): {"balance": False, "attention_norm": True},
+    ("discriminator", "resnet"): {"attention_norm": True},
+    ("generator", "r3gan"): {"balance": False, "resample_filter": [1.0, 2.0, 1.0]},
+    ("discriminator", "r3gan"): {"resample_filter": [1.0, 2.0, 1.0]},
     **{("sampler", name): {"grid": "trailing"} for name in ("ancestral", "dpm-solver++")},
     **{
         ("sampler", name): {"grid": {"use": "karras", "sigma_min": None, "sigma_max": None}}

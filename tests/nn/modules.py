@@ -12,6 +12,7 @@ from modkit.types import Cond, CondType
 __all__ = [
     "Written",
     "batch_norm",
+    "beside",
     "conditions",
     "convolve",
     "draw",
@@ -91,6 +92,11 @@ def narrow(wide: nn.Module) -> dict[str, Tensor]:
             value = value[..., value.shape[-1] // 2]
         state[key] = value
     return state
+
+
+def beside(e: Tensor, z: Tensor, balance: bool) -> Tensor:
+    """What a generator concatenates of an embedding with z: scaled to the mean square of normal z, if it balances."""
+    return e * (z.shape[1] / (e.square().sum(1, keepdim=True) + 1e-8 * e.shape[1])).sqrt() if balance else e
 
 
 class Written:

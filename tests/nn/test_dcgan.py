@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import batch_norm, conditions, convolve, draw, leaky, normal
+from tests.nn.modules import batch_norm, beside, conditions, convolve, draw, leaky, normal
 from tests.refusals import refusals
 
 X = TensorType((2, 9, 12), (0.0, 4.0))
@@ -24,11 +24,12 @@ def up(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias[:, None, None]
 
 
-def test_generator_values() -> None:
-    generator = draw(DCGANGenerator(Z, X, COND, channels=3))
+@pytest.mark.parametrize("balance", [True, False])
+def test_generator_values(balance: bool) -> None:
+    generator = draw(DCGANGenerator(Z, X, COND, channels=3, balance=balance))
     z, cond = normal(4, 5), conditions(COND, 4)
     e = F.linear(cond.vector, generator.embedding.vector.weight, generator.embedding.vector.bias)
-    e = e + generator.embedding.labels.weight[cond.labels]
+    e = beside(e + generator.embedding.labels.weight[cond.labels], z, balance)
     start = torch.einsum("oi,bi->bo", generator.project.weight, torch.cat([z, e], dim=1)).reshape(4, 6, 3, 3)
     norm_0, _, up_1, norm_1, _, up_2 = generator.layers
     y = batch_norm(norm_0, start).clamp_min(0)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, squash
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import batch_norm, conditions, draw, leaky, normal
+from tests.nn.modules import batch_norm, beside, conditions, draw, leaky, normal
 from tests.refusals import refusals
 
 X = TensorType((1, 4, 3), (-1.0, 3.0))
@@ -72,11 +72,13 @@ def test_squash_fills_the_range_and_only_there(bounds: tuple[float, float]) -> N
     assert squash(raw, TensorType((3,))) is raw
 
 
-def test_generator_joins_noise_map_and_embedding() -> None:
-    generator = draw(MLPGenerator(V, TensorType((2,)), CondType(vector=3, labels=4, concat=MAP), width=6, depth=1))
+@pytest.mark.parametrize("balance", [True, False])
+def test_generator_joins_noise_map_and_embedding(balance: bool) -> None:
+    given = CondType(vector=3, labels=4, concat=MAP)
+    generator = draw(MLPGenerator(V, TensorType((2,)), given, width=6, depth=1, balance=balance))
     z, cond = normal(5, 5), conditions(FULL, 5)
     e = linear(generator.embedding.vector, cond.vector) + generator.embedding.labels.weight[cond.labels]
-    joined = torch.cat([z, cond.concat.reshape(5, 4), e], dim=1)
+    joined = torch.cat([z, cond.concat.reshape(5, 4), beside(e, z, balance)], dim=1)
     torch.testing.assert_close(generator(z, cond), linear(generator.out, silu(linear(generator.hidden[0], joined))))
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from modkit.nn.r3gan import R3GANDiscriminator, R3GANGenerator
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import draw, leaky, normal
+from tests.nn.modules import beside, draw, leaky, normal
 from tests.refusals import refusals
 
 X = TensorType((2, 7, 12), (0.0, 4.0))
@@ -40,10 +40,11 @@ def block(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
     return x + mix(leaky(h + p[f"{name}.conv_2.bias"][:, None, None]), p, f"{name}.conv_3")
 
 
-def test_generator_values():
-    net = draw(R3GANGenerator(Z, X, LABELS, **TINY), scale=0.4)
+@pytest.mark.parametrize("balance", [True, False])
+def test_generator_values(balance):
+    net = draw(R3GANGenerator(Z, X, LABELS, balance=balance, **TINY), scale=0.4)
     p, z, labels = dict(net.named_parameters()), normal(4, 5), torch.tensor([0, 4, 1, 1])
-    joined = torch.cat([z, p["embedding.labels.weight"][labels]], dim=1)
+    joined = torch.cat([z, beside(p["embedding.labels.weight"][labels], z, balance)], dim=1)
     h = (joined @ p["project.weight"].T)[:, :, None, None] * p["basis"]
     assert h.shape == (4, 6, 4, 6)
     h = block(block(h, p, "levels.0.0"), p, "levels.0.1")

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from modkit.nn.resnet import ResNetDiscriminator, ResNetGenerator
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import Written, batch_norm, draw, normal
+from tests.nn.modules import Written, batch_norm, beside, draw, normal
 from tests.refusals import refusals
 
 X = TensorType((2, 7, 12), (0.0, 4.0))
@@ -31,11 +31,12 @@ def average(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
+@pytest.mark.parametrize("balance", [True, False])
 @pytest.mark.parametrize("modulate", [False, True])
-def test_generator_values(modulate):
-    net = draw(ResNetGenerator(Z, X, LABELS, channels=3, modulate=modulate))
+def test_generator_values(modulate, balance):
+    net = draw(ResNetGenerator(Z, X, LABELS, channels=3, modulate=modulate, balance=balance))
     written, z = Written(net), normal(4, 5)
-    joined = torch.cat([z, e := net.embedding.labels.weight[GIVEN.labels]], dim=1)
+    joined = torch.cat([z, e := beside(net.embedding.labels.weight[GIVEN.labels], z, balance)], dim=1)
     h = written.linear(joined, "project").reshape(4, 6, 4, 6)
     block, vector = net.blocks[0], joined if modulate else e
     inner = written.conv(repeat(norm(block.norm_1, h, vector).clamp_min(0)), "blocks.0.conv_1")
@@ -70,12 +71,12 @@ def test_any_size_and_rank(shape):
     assert draw(ResNetDiscriminator(x, CondType(), channels=3))(made, Cond()).shape == (3,)
 
 
-def test_spectral_norm_divides_every_weight_of_the_generator_and_those_of_attention_are_drawn():
+def test_spectral_norm_divides_every_weight_of_the_generator_and_of_its_attention():
     net = ResNetGenerator(Z, X, LABELS, channels=3, attention=[12], spectral_norm=True).double()
     for _ in range(300):
         net(normal(4, 5), GIVEN)
     weights = [one.weight for one in net.modules() if hasattr(one, "parametrizations")]
-    assert len(weights) == 10  # project, 3 convolutions, 2 norms, 3 of attention, out
+    assert len(weights) == 11  # project, 3 convolutions, 2 norms, 4 of attention, out
     for weight in weights:
         torch.testing.assert_close(torch.linalg.matrix_norm(weight.flatten(1), 2).item(), 1.0, rtol=1e-5, atol=0)
 

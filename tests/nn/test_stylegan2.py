@@ -7,9 +7,9 @@ from torch import Tensor
 from modkit import Rng
 from modkit.kinds import GeneratorExtras, read_extras
 from modkit.nn.fir import FIRUpsample
-from modkit.nn.stylegan2 import StyleGAN2Generator, _normalize
+from modkit.nn.stylegan2 import StyleGAN2Generator
 from modkit.types import Cond, CondType, TensorType
-from tests.nn.modules import draw, leaky, normal
+from tests.nn.modules import beside, draw, leaky, normal
 from tests.refusals import refusals
 
 X = TensorType((2, 7, 12), (0.0, 4.0))
@@ -32,11 +32,13 @@ def activate(h: Tensor) -> Tensor:
     return math.sqrt(2) * leaky(h)
 
 
-def test_the_mapping_is_written_out():
-    net, z = make(mapping=3), normal(3, 5)
+@pytest.mark.parametrize("balance", [True, False])
+def test_the_mapping_is_written_out(balance):
+    net, z = make(mapping=3, balance=balance), normal(3, 5)
     p = {name.replace("parametrizations.", ""): value for name, value in net.named_parameters()}
-    h = torch.cat([square(z), square(p["embedding.labels.weight"][GIVEN.labels])], dim=1)
-    for index, fan_in in enumerate((9, 4, 4)):
+    e = p["embedding.labels.weight"][GIVEN.labels]
+    h = torch.cat([square(z), beside(e, z, True) if balance else square(e)], dim=1)
+    for index, fan_in in enumerate((h.shape[1], 4, 4)):
         weight, bias = (p[f"mapping.{index}.{name}.original"] for name in ("weight", "bias"))
         h = activate(0.01 / math.sqrt(fan_in) * h @ weight.T + 0.01 * bias)
     torch.testing.assert_close(net.styles(z, GIVEN), h)
@@ -111,11 +113,6 @@ def test_truncation_draws_styles_to_their_mean_under_the_same_conditions(type):
 def test_any_size_and_rank(shape):
     net = draw(StyleGAN2Generator(Z, TensorType(shape), CondType(), **TINY))
     assert net(normal(3, 5), Cond(), Rng(0)).shape == (3, *shape)
-
-
-def test_the_mapping_normalises_in_float32():
-    z = torch.full((1, 9), 300.0, dtype=torch.float16)  # whose squares are beyond float16
-    torch.testing.assert_close(_normalize(z), torch.ones(1, 9, dtype=torch.float16))
 
 
 test_mistakes_are_refused = refusals(
