@@ -3,7 +3,8 @@
 A penalty on the gradient at each sample (R1) supposes that a sample's logit is a function of that sample. Batch
 normalisation makes it one of the whole batch, so that the gradient of the sum of logits, which the penalty takes,
 mixes the samples; so does that of an encoder or decoder. Spectral normalisation bounds a critic's slope by bounding
-each weight; one weight that is left out, such as the embedding of a condition, unbounds it.
+each weight; one weight that is left out, such as the embedding of a condition, unbounds it. So does a norm of the
+activations, which divides by their deviation: the smaller the input, the steeper the critic.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from modkit.kinds import DiscriminatorExtras, Finding, PromiseExtras, Regularizer, RegularizerExtras, read_extras
@@ -20,7 +21,7 @@ __all__ = ["review_coders", "review_critic"]
 
 
 def review_critic(path: str, critic: object, regularizers: Mapping[str, Regularizer]) -> Iterator[Finding]:
-    """Finds penalties that the critic's batch normalisation defeats, and weights that its spectral norm leaves out.
+    """Finds penalties that the critic's batch normalisation defeats, and what its spectral norm does not bound.
 
     Args:
         path: Path of the critic, relative to its Model.
@@ -48,12 +49,27 @@ def review_critic(path: str, critic: object, regularizers: Mapping[str, Regulari
         for name, weight in critic.named_parameters()
         if weight.ndim > 1 and "parametrizations" not in name and not name.startswith(bounded)
     ]
-    if free and any(isinstance(module, _SpectralNorm) for module in critic.modules()):
+    norms = [
+        name
+        for name, module in critic.named_modules()
+        if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm)
+        and not f"{name}.".startswith(bounded)
+    ]
+    if not any(isinstance(module, _SpectralNorm) for module in critic.modules()):
+        return
+    if free:
         yield Finding(
             path,
             f"expected spectral normalisation to bound every weight of {type(critic).__name__}, got these without it: "
             f"{', '.join(free)}",
             (f"{path}.spectral_norm=false",),
+        )
+    if norms:
+        yield Finding(
+            path,
+            f"expected spectral normalisation to bound the slope of {type(critic).__name__}, got norms, which divide "
+            f"by the deviation of their input and have no bound: {', '.join(norms)}",
+            (f"{path}.attention_norm=false", f"{path}.norm=none", f"{path}.spectral_norm=false"),
         )
 
 

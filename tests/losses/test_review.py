@@ -9,6 +9,7 @@ from modkit.losses.review import review_coders, review_critic
 from modkit.nn.dcgan import DCGANDiscriminator
 from modkit.nn.mlp import MLPDiscriminator
 from modkit.nn.patch import PatchDiscriminator
+from modkit.nn.resnet import ResNetDiscriminator
 from modkit.types import Cond
 
 IMAGE = TensorType((1, 16, 16), (-1, 1))
@@ -88,6 +89,31 @@ def test_a_weight_that_spectral_normalisation_leaves_out_is_named():
     (found,) = review_critic("critic", Part(), {})
     assert found.path == "critic" and found.message.endswith("got these without it: embed.weight")
     assert not list(review_critic("critic", nn.Sequential(nn.Linear(4, 4), nn.Embedding(3, 4)), {}))
+
+
+def test_a_norm_that_unbounds_a_spectrally_normalised_critic_is_named():
+    """The fault: nothing was said of attention whose norm made a critic 32 times as steep at small inputs."""
+    for norm in (nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm1d(4), nn.BatchNorm1d(4), nn.RMSNorm(4)):
+        critic = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), norm)
+        (found,) = review_critic("critic", critic, {})
+        assert (found.path, found.refused) == ("critic", False)
+        assert found.message == (
+            "expected spectral normalisation to bound the slope of Sequential, got norms, which divide by the "
+            "deviation of their input and have no bound: 1"
+        )
+        norm.bounded = True
+        assert not list(review_critic("critic", critic, {}))
+        assert not list(review_critic("critic", nn.Sequential(nn.Linear(4, 4), norm), {}))
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_attention_with_a_norm_is_named(normed):
+    critic = ResNetDiscriminator(IMAGE, CondType(), channels=8, attention=[8], attention_norm=normed)
+    found = list(review_critic("critic", critic, {}))
+    assert [one.message.rpartition(" ")[2] for one in found] == ["attentions.0.norm"] * normed
+    assert [one.overrides for one in found] == [
+        ("critic.attention_norm=false", "critic.norm=none", "critic.spectral_norm=false")
+    ] * normed
 
 
 class Stated(Part):
