@@ -28,7 +28,7 @@ from modkit.data.splits import check_split, hash_contents
 from modkit.data.square import Square
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
-from modkit_webdataset.shards import find_picture, list_shards, read_shard
+from modkit_webdataset.shards import Shard, find_picture, list_shards, read_shard
 
 __all__ = ["Stream"]
 
@@ -126,7 +126,7 @@ class Stream:
     @property
     def key(self) -> str:
         """Hash of the names of the shards, the numbers of samples, and settings; contents are not known."""
-        names = [name for split, shards in self._shards.items() for name in (split, *shards)]
+        names = [name for split, shards in self._shards.items() for name in (split, *(shard.name for shard in shards))]
         settings = repr((self.splits, self._classes, self._label, self._square))
         return hash_contents("webdataset/stream", settings, *names)
 
@@ -170,7 +170,7 @@ class Stream:
                 continue
             yield Batch(pixels, fields)
 
-    def _read(self, shard: str) -> Iterator[tuple[str, bytes, dict[str, Tensor]]]:
+    def _read(self, shard: Shard) -> Iterator[tuple[str, bytes, dict[str, Tensor]]]:
         """Yields the encoded pictures of a shard, each with its place for messages and its fields."""
         for place, files in read_shard(shard):
             if (encoded := find_picture(files)) is not None:

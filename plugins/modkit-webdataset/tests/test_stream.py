@@ -21,6 +21,8 @@ from modkit.data.loader import Loader, read_shuffled
 from modkit.errors import SpecError
 
 pytest.importorskip("webdataset", reason="webdataset is not installed")
+braceexpand = pytest.importorskip("braceexpand", reason="braceexpand is not installed").braceexpand
+shards = pytest.importorskip("modkit_webdataset.shards", reason="modkit-webdataset is not installed")
 streams = pytest.importorskip("modkit_webdataset.stream", reason="modkit-webdataset is not installed")
 
 NUM = 24
@@ -154,6 +156,38 @@ def test_no_command_is_run(root, tmp_path, monkeypatch, command):
     with pytest.raises(ValueError, match="Stream expects paths, or URLs of http, https, gs, hf, got"):
         make(root, shards=[f"{root}/train-00.tar", command])
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["pipe:touch ran;cat a.tar;#.tar", "http:a.tar", "file:a.tar"])
+def test_a_files_name_runs_no_command(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_samples(tmp_path / name, range(NUM))
+    data = make(tmp_path, shards="*.tar")
+    assert sorted(labels(data.stream("train", 0, 1, Rng(0)))) == list(range(NUM))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a.tar",
+        "{1..3}.tar",
+        "{08..11..2}{b..F}",
+        "{a,b{1..5},{c,d}{3..-1}}{e,}",
+        "{a}{}{a..}",
+        r"\{1..3\}{a\,b,c}\\{1..3}",
+        "{1..3}\0009\0",
+    ],
+)
+def test_braces_are_counted(pattern):
+    assert shards._count(pattern) == len(list(braceexpand(pattern)))
+
+
+@pytest.mark.parametrize("pattern", ["{1..100000000}.tar", "http://a/{b{1..1000}{1..1000}{1..1000},c}.tar"])
+def test_braces_of_too_many_shards_are_refused_before_they_are_expanded(monkeypatch, pattern):
+    monkeypatch.setattr(shards, "braceexpand", None)
+    with pytest.raises(ValueError, match=r"expects at most 1,000,000 shards, got [0-9,]{11,13} in '"):
+        shards.list_shards(["a.tar", pattern])
 
 
 def test_nothing_is_unpickled(root, tmp_path):
