@@ -17,12 +17,12 @@ FAMILY_FREE = (
     "building.provenance", "building.graph*", "cli.app", "cli.scores", "cli.runs",
 )  # fmt: skip
 TORCH_FREE = (
-    "version", "errors", "escapes", "blocks", "types", "types.*", "part", "kinds", "kinds.*", "runs.ranks", "parts.*",
-    "specs.*", "building.call", "building.pieces", "building.plan", "building.planner",
+    "version", "errors", "escapes", "blocks", "child", "types", "types.*", "part", "kinds", "kinds.*", "runs.ranks",
+    "parts.*", "specs.*", "building.call", "building.pieces", "building.plan", "building.planner",
     "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (
-    ("version", "errors", "escapes", "blocks", "precision", "progress", "types", "types.*", "part"),
+    ("version", "errors", "escapes", "blocks", "child", "precision", "progress", "types", "types.*", "part"),
     ("ops", "ops.*"),
     ("rng",),
     ("kinds", "kinds.*"),
@@ -175,6 +175,12 @@ def test_the_catalogue_resolves():
 def test_few_files_stand_at_the_top_and_folders_are_two_levels_deep():
     assert len(list(PACKAGE.glob("*.py"))) <= 12
     assert max(len(path.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("*.py")) <= 2
+
+
+def test_child_processes_have_one_starter():
+    paths = [*PACKAGE.rglob("*.py"), *PACKAGE.parent.glob("plugins/*/modkit_*/**/*.py")]
+    own = re.compile(r"sys\.executable|\bmultiprocessing\b|\"-m\"")
+    assert [path.name for path in paths if own.search(path.read_text())] == ["child.py"]
 
 
 def test_required_packages_are_used():

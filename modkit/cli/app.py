@@ -56,7 +56,7 @@ def main() -> None:
     except KeyboardInterrupt as error:
         end(130, str(error) or "interrupted")
     try:
-        app()
+        app(prog_name="modkit")
     finally:  # a plug-in may print when the process ends
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, add_completion_class, split_arg_string
 
+from modkit.child import MODKIT, write_command
 from modkit.errors import split
 from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
@@ -217,9 +218,9 @@ def _load_schema() -> dict[str, Any]:
         kept: tuple[str, dict[str, Any]] = json.loads(path.read_bytes())
         if kept[0] == state:
             return kept[1]
-    command = [sys.executable, "-m", "modkit", "schema"]  # started where no module of the user's shadows another
+    command = write_command(MODKIT, "schema")
     environment = {**os.environ, "_MODKIT_COMPLETE": ""}
-    made = subprocess.run(command, cwd=sys.prefix, env=environment, input=b"", capture_output=True)
+    made = subprocess.run(command, env=environment, input=b"", capture_output=True)
     found: dict[str, Any] = json.loads(made.stdout)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from modkit.child import MODKIT, write_command
 
 __all__ = ["SIGNALS", "launch"]
 
@@ -39,7 +40,7 @@ def launch(command: Sequence[str], num: int) -> int:
     with _pass_signals(started):
         for rank in range(num):
             environment = {**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            words = [sys.executable, "-m", "modkit", *command]
+            words = write_command(MODKIT, *command)
             # a session of its own, since a terminal would send Ctrl-C to it as well
             started.append(subprocess.Popen(words, env=environment, start_new_session=True))
         return _await_all(started)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from modkit.child import write_command
 from modkit.types import Precision, Score
 
 __all__ = ["sample_in_child", "measure_peak_memory", "read_peak_rss", "restart_peak"]
@@ -24,10 +25,7 @@ Folder: TypeAlias = str | os.PathLike[str]
 
 _MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_CHILD = """import sys
-sys.path[:] = sys.argv.pop(1).split('\\n')
-from modkit.metrics.memory import sample_in_child
-sample_in_child()"""
+_CHILD = "from modkit.metrics.memory import sample_in_child; sample_in_child()"
 
 
 def measure_peak_memory(
@@ -102,8 +100,7 @@ def _measure_in_child(
     run: Folder, overrides: Sequence[str], num: int, seed: int, device: str, precision: Precision
 ) -> tuple[int, int]:
     path = os.fspath(run)
-    found = "\n".join(sys.path)  # the child finds the same parts as this process
-    command = [sys.executable, "-c", _CHILD, found, path, str(num), str(seed), device, precision, *overrides]
+    command = write_command(_CHILD, path, str(num), str(seed), device, precision, *overrides)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"sampling {path} ended with status {done.returncode}: {done.stderr[-2000:]}")

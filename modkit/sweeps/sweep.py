@@ -14,7 +14,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,6 +25,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
+from modkit.child import MODKIT, write_command
 from modkit.engines.launcher import SIGNALS
 from modkit.evaluation.extractors import find_features
 from modkit.evaluation.report import find_report, format_options
@@ -298,7 +298,7 @@ def _launch(
     arguments: Sequence[str], stderr: IO[bytes], lock: int, variables: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     """Starts `modkit ARGUMENTS` in a new process."""
-    command = [sys.executable, "-m", "modkit", *arguments]
+    command = write_command(MODKIT, *arguments)
     quiet = subprocess.DEVNULL
     environment = {**os.environ, **variables}
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=stderr, pass_fds=[lock], env=environment)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import subprocess
-import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from modkit.building.plan import plan_part
+from modkit.child import write_command
 from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS
 from modkit.part import Part, import_target
@@ -55,10 +55,10 @@ def _list_problems(part: Part, params: Mapping[str, Any]) -> tuple[Problem, ...]
 def _check_module(module: str) -> str | None:
     """Returns what is expected of a module that declares parts but not true of it, or None."""
     code = (
-        "import sys; import importlib; importlib.import_module(sys.argv[1]); "
+        "import importlib; importlib.import_module(sys.argv[1]); "
         f"print(*(name for name in {_LIGHT!r} if name in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, timeout=_WAIT)
+    done = subprocess.run(write_command(code, module), capture_output=True, text=True, timeout=_WAIT)
     if done.returncode:
         return f"import, got {done.stderr.strip()[-500:]}"
     if heavy := ", ".join(done.stdout.split()):

@@ -1,4 +1,4 @@
-"""Builds and calls parts under an audit hook in a separate process: `python -m modkit.testing.isolated`.
+"""Builds and calls parts under an audit hook in a separate process.
 
 It reads subjects as JSON lines from stdin, and writes one line for each with the forbidden operations of the part.
 """
@@ -81,7 +81,3 @@ def main() -> None:
             watch.on = False
         answers.write(json.dumps(list(dict.fromkeys(watch.seen))) + "\n")
         answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 
 from modkit.cases.subject import Subject
+from modkit.child import write_command
 from modkit.specs.node import Node
 from modkit.testing.bench import Bench, Flaw
 
@@ -48,19 +48,9 @@ class Isolation:
 
 def _watch(lines: str) -> subprocess.CompletedProcess[str]:
     """Runs `modkit.testing.isolated`, with these subjects, in a process of its own."""
-    environment = {
-        **os.environ,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "modkit.testing.isolated"],
-        input=lines,
-        capture_output=True,
-        text=True,
-        timeout=_WAIT,
-        env=environment,
-    )
+    command = write_command("from modkit.testing.isolated import main; main()")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=_WAIT, env=environment)
 
 
 def _describe(subject: Subject) -> dict[str, object]:

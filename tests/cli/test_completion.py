@@ -17,6 +17,7 @@ from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 from tests.plugin_factory import make_plugin
 from tests.processes import run_python
+from tests.traps import set_traps
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRAIN = ("train", str(EXAMPLES / "ldm.yaml"))
@@ -201,7 +202,9 @@ def fresh(site, tmp_path, monkeypatch):
     forget()
 
 
-def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, site, monkeypatch, capfd):
+def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, site, tmp_path, monkeypatch, capfd):
+    mark = set_traps(tmp_path)
+    monkeypatch.chdir(tmp_path)
     module = site / f"{make_plugin(site, source=PLUGIN.replace('{word}', 'a'))}.py"
     odd = (*TRAIN, "train.optimizer=acme/odd")
     assert completed(*odd, "train.optimizer.word=") == ["train.optimizer.word=a", "train.optimizer.word=b"]
@@ -218,6 +221,7 @@ def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, site
         patch.setattr(subprocess, "run", None)
         assert completed(*odd, "train.optimizer.word=c") == ["train.optimizer.word=c"]
     printed = capfd.readouterr()
+    assert not mark.exists()
     assert printed.out == "" and set(printed.err.split()) == {"noise"}  # by the registry, on stderr
 
 

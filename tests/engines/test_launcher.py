@@ -4,31 +4,31 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
 from modkit import Run, use
+from modkit.child import MODKIT, write_command
 from modkit.engines.launcher import launch
 from tests.command import run as command
 from tests.play import VAE, spec
+from tests.traps import set_traps
 
 WAIT = 120.0
 COMMAND = """#!/bin/sh
 trap 'exit 3' TERM
 echo $$ > "$RANK.pid"
-[ "$RANK" = "$3" ] && kill -s "$4" $$
+[ "$RANK" = "$4" ] && kill -s "$5" $$
 while true; do sleep 0.1; done
 """
-"""Stands for Python, called as `python -m modkit NUMBER SIGNAL`: the process of this number is sent a signal."""
+"""Stands for Python, called as `python -c CODE PATH NUMBER SIGNAL`: the process of this number is sent a signal."""
 
 
-def start(*words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "modkit", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def start(folder, *words):
+    command = write_command(MODKIT, *map(str, words))
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def shell(tmp_path, monkeypatch):
     script = tmp_path / "python"
     script.write_text(COMMAND)
     script.chmod(0o755)
-    monkeypatch.setattr("modkit.engines.launcher.sys.executable", str(script))
+    monkeypatch.setattr("sys.executable", str(script))
     monkeypatch.setattr("modkit.engines.launcher._PATIENCE", 0.3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -58,10 +58,10 @@ def test_a_status_is_that_of_the_processes_even_where_this_one_is_asked_to_stop(
 
 
 def test_two_processes_stop_at_a_signal_and_one_goes_on(tmp_path):
-    file, run = tmp_path / "vae.yaml", tmp_path / "run"
+    file, run, mark = tmp_path / "vae.yaml", tmp_path / "run", set_traps(tmp_path)
     file.write_text(spec(VAE, use("digits", size=8), steps=100_000).to_yaml())
     words = ["train", file, "--out", run, "--processes", "2"]
-    process = start(*words)
+    process = start(tmp_path, *words)
     until = time.monotonic() + WAIT
     rows = run / "metrics.jsonl"
     while not (rows.exists() and rows.stat().st_size) and time.monotonic() < until and process.poll() is None:
@@ -74,9 +74,10 @@ def test_two_processes_stop_at_a_signal_and_one_goes_on(tmp_path):
     assert Run.open(run).find_checkpoint_name() == f"step-{step:08d}"
     assert shlex.split(stopped.split("resume with: ")[1]) == ["modkit", *map(str, words), "--resume"]
 
-    again = start(*words)
+    again = start(tmp_path, *words)
     refused, _ = again.communicate(timeout=WAIT)
     assert again.returncode == 2 and refused.count("already holds a run") == 1, refused
+    assert not mark.exists()
 
     command("train", file, f"train.steps={step + 1}", "--out", run, "--resume", "--no-evaluate")
     assert Run.open(run).finished and Run.open(run).read_metrics()[-1]["step"] == step + 1

@@ -9,6 +9,7 @@ import modkit.metrics.memory as memory
 from modkit import use
 from modkit.metrics.memory import measure_peak_memory, read_peak_rss
 from tests.play import spec
+from tests.traps import set_traps
 
 MIB = 2**20
 IN_CHILD = memory._measure_in_child  # of which `conftest.py` has something else take the place
@@ -51,7 +52,10 @@ def test_the_peak_is_the_childs_own_and_begins_anew():
 def test_a_run_is_sampled_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_measure_in_child", IN_CHILD)
     run = modkit.train(spec(use("gan", generator=use("mlp", width=8, depth=1))), tmp_path / "run", steps=1)
+    mark = set_traps(tmp_path)
+    monkeypatch.chdir(tmp_path)
     score = measure_peak_memory(run.path, num=7)
+    assert not mark.exists()
     assert 50 < score.value < 4000 and score.better == "lower"
     assert score.settings == {"memory": "resident", "batch size": 7}
     assert 50 < score.details["before sampling (MiB)"] <= score.value
