@@ -2,7 +2,6 @@ import importlib
 
 import pytest
 
-from modkit.data import fashion_mnist
 from modkit.parts.registry import get_registry
 from tests.files import write_fashion_mnist
 
@@ -24,13 +23,13 @@ def site(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def clothes_folder(tmp_path_factory):
-    """Files of the format of Fashion-MNIST."""
-    folder = tmp_path_factory.mktemp("fashion-mnist") / "files"
-    write_fashion_mnist(folder)
+    """A folder of system data sets: files of the format of Fashion-MNIST."""
+    folder = tmp_path_factory.mktemp("datasets")
+    write_fashion_mnist(folder / "fashion-mnist")
     return folder
 
 
 @pytest.fixture
 def clothes(clothes_folder, monkeypatch):
     """Fashion-MNIST, whether or not its files are installed: small ones stand where they would be."""
-    monkeypatch.setattr(fashion_mnist, "_DEBIAN", clothes_folder)
+    monkeypatch.setenv("MODKIT_DATASETS", str(clothes_folder))

@@ -13,6 +13,7 @@ Shape letters: b batch, h w spatial.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from modkit.types import TensorType
 __all__ = ["FashionMNIST"]
 
 _SIZE, _CLASSES = 28, 10
-_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_DEBIAN = "/usr/share/datasets"
 _TORCHVISION = Path("FashionMNIST", "raw")
 _FILES = {"train": "train", "test": "t10k"}
 
@@ -39,8 +40,9 @@ class FashionMNIST(InMemory):
     where pixels may take any value.
 
     Args:
-        root: Folder with the four IDX files, gzipped or plain, or the `root` of torchvision's download; None is the
-            folder of Debian's package `dataset-fashion-mnist`.
+        root: Folder with the four IDX files, gzipped or plain, or the `root` of torchvision's download; None is
+            `fashion-mnist` in the folder of system data sets, where Debian's package `dataset-fashion-mnist` puts it:
+            `/usr/share/datasets`, or the folder that the environment variable `MODKIT_DATASETS` names.
         size: Height and width. 28 leaves the pictures unchanged, 32 adds two black pixels on each side, and any other
             size resizes them bilinearly (antialiased if they shrink).
 
@@ -66,7 +68,8 @@ class FashionMNIST(InMemory):
         if size < 1:
             raise ValueError(f"FashionMNIST expects a size of at least 1, got {size}")
         self._size = size
-        self._samples = {split: _read(_DEBIAN if root is None else Path(root), split) for split in _FILES}
+        folder = Path(os.environ.get("MODKIT_DATASETS", _DEBIAN), "fashion-mnist") if root is None else Path(root)
+        self._samples = {split: _read(folder, split) for split in _FILES}
         self.fields = {"labels": TensorType((), classes=_CLASSES)}
         self.splits = {split: len(labels) for split, (_, labels) in self._samples.items()}
         self.levels = 256 if is_exact(_SIZE, size) else None

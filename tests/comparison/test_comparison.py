@@ -522,7 +522,8 @@ def test_only_features_are_called_so(runs, tmp_path):
     assert found == captions
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.system
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_reads_the_page(compared, tmp_path):
     quiet = ("quic", "background-networking", "component-update", "sync", "gpu")
     command = [

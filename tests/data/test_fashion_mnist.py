@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from modkit.data import fashion_mnist
 from modkit.data.fashion_mnist import FashionMNIST
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -49,11 +48,11 @@ def test_pixels_labels_and_types(tmp_path):
 
 
 def test_every_layout_gives_the_same(tmp_path, monkeypatch):
-    gzipped = FashionMNIST(root=write(tmp_path / "a"))
+    gzipped = FashionMNIST(root=write(tmp_path / "fashion-mnist"))
     plain = FashionMNIST(root=write(tmp_path / "b", pack=bytes, suffix=""))
     write(tmp_path / "c" / "FashionMNIST" / "raw", pack=bytes, suffix="")
     downloaded = FashionMNIST(root=str(tmp_path / "c"))
-    monkeypatch.setattr(fashion_mnist, "_DEBIAN", tmp_path / "a")
+    monkeypatch.setenv("MODKIT_DATASETS", str(tmp_path))
     assert gzipped.key == plain.key == downloaded.key == FashionMNIST().key
     assert gzipped.key != FashionMNIST(size=32).key
 
@@ -78,8 +77,19 @@ def test_other_sizes_resize(tmp_path, size):
     assert x.min() >= -1 and x.max() <= 1
 
 
+@pytest.mark.system
+def test_the_files_of_the_package_are_read():
+    try:
+        data = FashionMNIST()
+    except ValueError as error:
+        pytest.skip(f"Fashion-MNIST is not installed: {error}")
+    assert data.splits == {"train": 60_000, "test": 10_000}
+    x = data.read("train", range(60_000), Rng(0)).tensor / 2 + 0.5
+    assert (float(x.mean()), float(x.std())) == pytest.approx((0.2860, 0.3530), abs=1e-4)  # by which all normalise it
+
+
 def test_missing_files_say_how_to_get_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(fashion_mnist, "_DEBIAN", tmp_path / "none")
+    monkeypatch.setenv("MODKIT_DATASETS", str(tmp_path / "none"))
     for root in (None, str(tmp_path)):
         check_refusal(r"apt install dataset-fashion-mnist(.|\n)*torchvision.*download=True", FashionMNIST, root=root)
 

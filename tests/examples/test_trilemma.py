@@ -13,7 +13,6 @@ from examples.trilemma.plan import ROWS, SYSTEMS, Plan, Row, digits, fashion_mni
 from examples.trilemma.report import write_report
 from examples.trilemma.study import Study
 from modkit import Spec, use
-from modkit.data.fashion_mnist import FashionMNIST
 from modkit.specs.overrides import apply
 
 DATA = use("digits", size=8)
@@ -148,13 +147,9 @@ def test_the_report_takes_its_place_in_a_page(whole, tmp_path):
     assert (tmp_path / "page.svg").exists() and (tmp_path / "page-ldm.png").exists()
 
 
+@pytest.mark.usefixtures("clothes")
 @pytest.mark.parametrize("plan", [digits, fashion_mnist])
 def test_systems_are_of_a_like_size_and_check(plan):
-    if plan is fashion_mnist:
-        try:
-            FashionMNIST(size=16)
-        except ValueError as error:
-            pytest.skip(f"no Fashion-MNIST: {error}")
     made = plan()
     assert tuple(made.specs) == SYSTEMS and SYSTEMS[-1] == "ddgan"
     sizes = {}

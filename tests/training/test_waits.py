@@ -83,6 +83,7 @@ def cast_nothing(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+@pytest.mark.usefixtures("clothes")
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.yaml")))
 def test_no_step_of_an_example_waits(name, tmp_path):
     assert not list(find_waits(name, tmp_path))
