@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Beside", "Default", "Initial", "Own", "Slot", "Unfit", "Unless", "default"]
+__all__ = ["Beside", "Default", "Implies", "Initial", "Own", "Slot", "Unfit", "Unless", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -77,6 +77,23 @@ class Own:
         >>> Rate = Annotated[float, "Learning rate of plain gradients.", Own]
         >>> def sgd(parameters, *, lr: Rate = 1e-2): ...
     """
+
+
+@dataclass(frozen=True)
+class Implies:
+    """Marks a parameter whose values go together with certain parts in the slots beside it, if these are left out.
+
+    Args:
+        parts: The parts that a value implies, by value and slot, as in `ImpliedExtras`.
+
+    Examples:
+        >>> from typing import Annotated, Literal
+        >>> from modkit.kinds import Adversarial
+        >>> Rules = Annotated[Literal["gan", "wgan"], Implies({"wgan": {"adversarial": "wasserstein"}})]
+        >>> def game(*, rules: Rules = "gan", adversarial: Slot[Adversarial] = default("non-saturating")): ...
+    """
+
+    parts: Mapping[str, Mapping[str, str | Mapping[str, Any]]] = field(hash=False)
 
 
 @dataclass(frozen=True)

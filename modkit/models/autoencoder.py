@@ -94,7 +94,7 @@ class Autoencoder(Model):
         input: Name of a field that the encoder reads in x's place; x itself by default.
         aggregates: Penalties on the latents of a batch as a whole (WAE, β-TCVAE, DIP-VAE), by the names of their terms.
         latent_critic: Tells latents from draws of the bottleneck's prior (AAE) or from shuffled ones (FactorVAE).
-        latent_adversarial: Losses of the two sides of the game with the latent critic; FactorVAE's are `density-ratio`.
+        latent_adversarial: Losses of the game with the latent critic; where latents are `shuffled`, `density-ratio`.
         latent_against: What the latent critic takes for real: draws of the `prior`, or latents `shuffled` by dimension,
             which are independent of each other.
         weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); the default weight

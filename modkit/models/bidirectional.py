@@ -6,10 +6,13 @@ r"""Bidirectional GANs: a generator and an encoder against a judge of pairs (x, 
 `game` says what teaches the encoder:
 
     ali      D judges pairs; F is trained against D, as G is, in the other direction (ALI, BiGAN)
-    veegan   D judges pairs; F learns from reconstruction alone, which trains G, too
-    infogan  D judges x; F learns from reconstruction alone: a bound on the information of [z_c, c] in G(z)
+    veegan   D judges pairs; F learns from the reconstruction only, which also trains G. G minimises the log ratio of
+             the two densities of pairs, as D estimates it: the default losses are `density-ratio`
+    infogan  D judges x; F learns from the reconstruction only, a bound on the information of [z_c, c] in G(z)
 
-    reconstruction = E |z_c - F(G(z))|^2 - E log q(c | G(z))
+    reconstruction = E |z_c - F(G(z))|^2 / (2 v) - E log q(c | G(z))
+
+The reconstruction is -E log q(z_c, c | G(z)) but for a constant, with the variance v of q(z_c | x).
 
 The posterior of z_c is that of the bottleneck: in `ali` with noise (`gaussian`, ALI) or without (`deterministic`,
 BiGAN). In the other games it is the bottleneck's mean, since nothing trains its variance. The optimum of D on pairs is
@@ -27,14 +30,14 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modkit import kinds
-from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
+from modkit.kinds import Implies, Round, Slot, Step, Unfit, Weight, default, read_extras
 from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_loss_of_logits
 from modkit.losses.review import review_critic
@@ -62,6 +65,10 @@ class Game(NamedTuple):
 GAMES = {"ali": Game(True, False), "veegan": Game(True, True), "infogan": Game(False, True)}
 """The games, by name."""
 
+GameName: TypeAlias = Annotated[
+    Literal["ali", "veegan", "infogan"], Implies({"veegan": {"adversarial": "density-ratio"}})
+]
+
 
 class Bidirectional(Model):
     """A generator and an encoder against a judge of pairs.
@@ -74,7 +81,7 @@ class Bidirectional(Model):
         encoder: Maps data to features.
         bottleneck: Maps features to z_c: one with a standard normal prior, a vector.
         discriminator: Tells real from fake pairs: it is given z beside x, as a map of constants (`concat`).
-        adversarial: Losses of the two sides.
+        adversarial: Losses of the two sides; in the game `veegan`, the default is `density-ratio`.
         regularizers: Penalties on the discriminator at real pairs, or on the generator, by the names of their terms.
         augment: Changes the real and generated x that the discriminator sees, also in its penalties; the encoder reads
             x unchanged.
@@ -82,12 +89,13 @@ class Bidirectional(Model):
         game: What teaches the encoder: `ali`, `veegan` or `infogan`.
         categories: Number of categories k of c; 0 for none.
         noise: Width of n.
+        variance: The variance v of q(z_c | x), by which the reconstruction weighs distances.
         weights: Weights of the losses by term (`adversarial`, the generator's; `reconstruction`, `r1`, …); the default
             weight is 1.
 
     Raises:
-        ValueError: If the game is unknown, the bottleneck's latent is no vector with a normal prior, or there are
-            categories in the game `ali`, which cannot be differentiated through their draws.
+        ValueError: If the game is unknown, the bottleneck's latent is no vector with a normal prior, `variance` is not
+            positive, or there are categories in the game `ali`, which cannot be differentiated through their draws.
 
     Examples:
         >>> model = Bidirectional(TensorType((2,)), encoder="mlp", game="veegan")
@@ -112,16 +120,20 @@ class Bidirectional(Model):
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
         augment: Slot[kinds.Augmentation] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
-        game: Literal["ali", "veegan", "infogan"] = "ali",
+        game: GameName = "ali",
         categories: int = 0,
         noise: int = 0,
+        variance: float = 1.0,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
         if game not in GAMES or categories < 0 or noise < 0 or (game == "ali" and categories):
             expected = f"a game of {', '.join(GAMES)}, categories (0 in ali) and noise of at least 0"
             raise ValueError(f"Bidirectional expects {expected}, got {game!r}, {categories} and {noise}")
+        if not variance > 0:
+            raise ValueError(f"Bidirectional expects a variance above 0, got {variance}")
         self.event, self.game, self.categories, self.noise = x, GAMES[game], categories, noise
+        self.variance = variance
         self.conditioner = conditioner(fields=fields or {})
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
@@ -260,14 +272,14 @@ class Bidirectional(Model):
         return loss + compute_loss_of_logits(self.adversarial, fake, lambda: real)
 
     def _measure_reconstruction(self, fake: Tensor, z: Tensor, cond: Cond) -> Tensor:
-        """-log q(z_c, c | G(z)) of unit scale, but for a constant and the half, in nats per sample."""
+        """-log q(z_c, c | G(z)) but for a constant, in nats per sample."""
         h = call_given(self.encoder, fake, cond)
         mean = Batch(self.bottleneck(h, None).values[self._last], {}).tensor
-        distance = (widen(mean) - widen(z[:, : self.width])).square().sum(1)
+        nats = (widen(mean) - widen(z[:, : self.width])).square().sum(1) / (2 * self.variance)
         if self.classify is not None:
             chosen = z[:, self.width : self.width + self.categories].argmax(1)
-            distance = distance + F.cross_entropy(widen(self.classify(h)), chosen, reduction="none")
-        return distance.mean()
+            nats = nats + F.cross_entropy(widen(self.classify(h)), chosen, reduction="none")
+        return nats.mean()
 
     def _encode(self, x: Tensor, cond: Cond, rng: Rng | None) -> Tensor:
         h = call_given(self.encoder, x, cond)

@@ -2,7 +2,7 @@ r"""The game of an autoencoder with a critic of its latents.
 
     fake   z ~ q(z), the latents of data
     real   z ~ p(z), the bottleneck's prior (AAE), or latents whose dimensions come from different samples, a draw of
-           prod_j q(z_j) (FactorVAE)
+           prod_j q(z_j) (FactorVAE), which implies the losses `density-ratio`
 
 The encoder plays the generator's side. Where latents are shuffled, the critic's turn takes the even rows of its batch
 as they are and shuffles the odd ones, so that the two are independent.
@@ -17,11 +17,21 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from modkit.kinds import Adversarial, AdversarialExtras, Bottleneck, Discriminator, Slot, Step, Unfit, read_extras
+from modkit.kinds import (
+    Adversarial,
+    AdversarialExtras,
+    Bottleneck,
+    Discriminator,
+    Implies,
+    Slot,
+    Step,
+    Unfit,
+    read_extras,
+)
 from modkit.losses.judging import compute_generator_loss
 from modkit.models.latent_penalties import check_prior
 from modkit.precision import widen
@@ -29,7 +39,9 @@ from modkit.types import Cond, CondType, Value
 
 __all__ = ["Against", "LatentGame"]
 
-Against: TypeAlias = Literal["prior", "shuffled"]
+Against: TypeAlias = Annotated[
+    Literal["prior", "shuffled"], Implies({"shuffled": {"latent_adversarial": "density-ratio"}})
+]
 
 
 class LatentGame(nn.Module):

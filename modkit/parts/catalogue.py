@@ -321,6 +321,7 @@ _PARTS = {
 """The name, target and summary of each part, by kind."""
 
 _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
+    ("model", "bidirectional"): {"variance": 0.5},
     **{("bottleneck", name): {"tokens": 1} for name in ("fsq", "gumbel", "lfq", "residual-vq", "vq")},
     **{("generator", name): {"balance": False} for name in ("dcgan", "mlp", "stylegan2")},
     ("generator", "resnet"): {"balance": False, "attention_norm": True},

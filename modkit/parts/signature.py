@@ -24,7 +24,7 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Beside, Initial, Own, Slot, Unless
+from modkit.kinds import KINDS, Beside, Implies, Initial, Own, Slot, Unless
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
@@ -96,6 +96,7 @@ class Parameter:
         initial: Whether only a new model reads what it names.
         unless: The parameter beside which it has no effect, or nothing.
         beside: The parameter without which it has no effect, or nothing.
+        implies: The parts that its values imply for the slots beside it.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Parameter:
     initial: bool = False
     unless: str = ""
     beside: str = ""
+    implies: Implies = Implies({})
 
 
 def read_parameters(part: Part) -> dict[str, Parameter]:
@@ -167,9 +169,9 @@ def _read_cached(
         help = helps.get(name) or _get_help(annotation)
         marks = getattr(annotation, "__metadata__", ())
         unless, beside = (next((one.name for one in marks if isinstance(one, mark)), "") for mark in (Unless, Beside))
-        plain = _get_default(target, declared)
-        own, initial = Own in marks, Initial in marks
-        result[name] = Parameter(name, annotation, plain, help, slot, record, own, initial, unless, beside)
+        implies = next((mark for mark in marks if isinstance(mark, Implies)), Implies({}))
+        default, own, initial = _get_default(target, declared), Own in marks, Initial in marks
+        result[name] = Parameter(name, annotation, default, help, slot, record, own, initial, unless, beside, implies)
     return result
 
 

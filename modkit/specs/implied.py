@@ -3,10 +3,12 @@
     class EDM:
         implies = {"times": "log-normal", "parametrization": "edm", "sampler": "heun"}
 
-A slot that is written keeps what is written, and a mapping without `use` changes parameters of the implied part. Parts
-that are named imply first, then implied ones, then defaults, each in the order of the signature; the first that implies
-a part for a slot determines it. References and parts of other runs imply nothing. In a run nothing is left to imply,
-since a resolved spec names every part.
+So may the values of a parameter (`modkit.kinds.Implies`): the game `veegan` implies `adversarial: density-ratio`.
+
+A slot that is written keeps what is written, and a mapping without `use` changes parameters of the implied part. Values
+imply first, then parts that are named, then implied ones, then defaults, each in the order of the signature; the first
+that implies a part for a slot determines it. References and parts of other runs imply nothing. In a run nothing is left
+to imply, since a resolved spec names every part.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ def derive_defaults(
     kind: str | None = None,
     report: Callable[[str, str], None] | None = None,
 ) -> dict[str, Parameter]:
-    """Replaces the defaults of slots by the parts that the parts in other slots imply; leaves out what has no effect.
+    """Replaces the defaults of slots by the parts that values and other parts imply; leaves out what has no effect.
 
     Args:
         declared: The parameters of a part, as its signature declares them.
         node: The part as written.
         kind: Its kind, or None for a group of settings.
-        report: Is called with the slot of a part that implies what cannot be, and the reason.
+        report: Is called with the parameter that implies what cannot be, and the reason.
 
     Returns:
         The parameters that have an effect in this node (`Unless`), with the defaults that hold for it.
@@ -58,45 +60,55 @@ def derive_defaults(
         named = isinstance(value, str) or (isinstance(value, Node) and "use" in value)
         return 0 if named else 1 if name in implied else 2
 
-    while waiting:
-        name = min(waiting, key=rank)
-        waiting.remove(name)
-        part = _find_part(node, derived[name])
-        if part is None:
-            continue
+    def imply(name: str, owner: str, parts: Any) -> None:
         try:
-            found = dict(_read_implied(part, declared, kind))
+            found = dict(_read_implied(parts, declared, kind))
         except ValueError as error:
             if report is not None:
-                report(name, f"the {part} {error}")
-            continue
+                report(name, f"{owner} {error}")
+            return
         for sibling, default in found.items():
             if sibling in waiting and sibling not in implied:
                 derived[sibling] = replace(declared[sibling], default=default)
                 implied.add(sibling)
+
+    for name, parameter in derived.items():
+        value = node.get(name, parameter.default)
+        if isinstance(value, str) and value in parameter.implies.parts:
+            imply(name, f"the value {value!r}", parameter.implies.parts[value])
+    while waiting:
+        name = min(waiting, key=rank)
+        waiting.remove(name)
+        part = _find_part(node, derived[name])
+        if part is not None:
+            imply(name, f"the {part}", _get_implied(part))
     return derived
 
 
-def list_implied(declared: Mapping[str, Parameter]) -> Iterator[tuple[Part, dict[str, Default]]]:
-    """Yields each registered part that changes defaults of a part when it fills one of its slots, with these defaults.
+def list_implied(declared: Mapping[str, Parameter]) -> Iterator[tuple[str, dict[str, Default]]]:
+    """Yields what changes defaults of a part, a value or a registered part in one of its slots, with these defaults.
 
     Args:
         declared: The parameters of the part that has the slots.
 
     Examples:
         >>> from modkit import find
-        >>> [str(part) for part, _ in list_implied(read_parameters(find("model", "diffusion")))]
+        >>> [name for name, _ in list_implied(read_parameters(find("model", "diffusion")))]
         ['schedule edm', 'schedule flow', 'schedule learned', 'schedule log-linear', 'parametrization eps',
          'parametrization eps-learned', 'parametrization x0']
+        >>> [name for name, _ in list_implied(read_parameters(find("model", "bidirectional")))]
+        ['game veegan']
     """
     for parameter in declared.values():
+        for value, parts in parameter.implies.parts.items():
+            yield f"{parameter.name} {value}", dict(_read_implied(parts, declared, None))
         for entry in get_registry().list_parts(parameter.slot.kind) if parameter.slot else ():
             try:
-                found = dict(_read_implied(entry.part, declared, None))
+                found = dict(_read_implied(_get_implied(entry.part), declared, None))
             except Exception:  # a plug-in's target may fail to import in any way
                 continue
             if found:
-                yield entry.part, found
+                yield str(entry.part), found
 
 
 def _find_part(node: Node, parameter: Parameter) -> Part | None:
@@ -120,9 +132,12 @@ def _find_part(node: Node, parameter: Parameter) -> Part | None:
         return None
 
 
-def _read_implied(part: Part, declared: Mapping[str, Parameter], kind: str | None) -> Iterator[tuple[str, Default]]:
-    """Yields the slots that a part fills if they are left out, with their defaults."""
-    implies = read_extras(part.load(), ImpliedExtras).implies
+def _get_implied(part: Part) -> Any:
+    return read_extras(part.load(), ImpliedExtras).implies
+
+
+def _read_implied(implies: Any, declared: Mapping[str, Parameter], kind: str | None) -> Iterator[tuple[str, Default]]:
+    """Yields the slots that implied parts fill if they are left out, with their defaults."""
     if not isinstance(implies, Mapping):
         raise ValueError(f"implies {describe(implies)}, expected a mapping from slots to parts")
     for name, value in implies.items():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modkit import use
+from modkit import build, find, use
 from modkit.augmentations import ADA
 from modkit.kinds import AdversarialExtras, read_extras
 from modkit.losses import R1, Hinge, LeastSquares, NonSaturating, Relativistic
@@ -17,7 +17,7 @@ from modkit.nn.mlp import MLPEncoder, MLPGenerator
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, TensorType
 from tests.models.test_gan import Twice
-from tests.play import turn
+from tests.play import spec, turn
 from tests.refusals import refusals
 
 X = TensorType((2,))
@@ -116,12 +116,67 @@ def test_veegan_s_encoder_learns_by_the_reconstruction_alone_which_trains_both()
     mean = model.bottleneck(h, None).values["continuous"]
     nats = -(z[:, 4:] * model.classify(h).log_softmax(1)).sum(1)
     losses = model.losses("generator", batch, turn("a"))
-    torch.testing.assert_close(losses["reconstruction"], ((mean - z[:, :4]).square().sum(1) + nats).mean())
+    torch.testing.assert_close(losses["reconstruction"], ((mean - z[:, :4]).square().sum(1) / 2 + nats).mean())
     coders = [*model.encoder.parameters(), *model.classify.parameters()]
     for name, learns in (("adversarial", False), ("reconstruction", True)):
         grads = torch.autograd.grad(losses[name], coders, retain_graph=True, allow_unused=True)
         assert all((grad is not None and grad.abs().max() > 0) == learns for grad in grads)
         assert torch.autograd.grad(losses[name], model.generator.out.weight, retain_graph=True)[0].abs().max() > 0
+
+
+def test_a_step_of_veegan_has_the_gradients_of_algorithm_1():
+    """The fault: the generator's loss was the non-saturating one, and the distance the whole square.
+
+    The paper's D, whose sign is the other one, is positive for pairs that the generator makes.
+    """
+    model, batch = make(game="veegan"), draw(6)
+    z, x = model.draw_source(6, "z", Rng("turn", "a")), batch.tensor
+
+    def d(x, z):
+        return -model.discriminator(x, pair(x, z))
+
+    def encode(x):
+        return model.bottleneck(model.encoder(x), None).values["continuous"]
+
+    fake = model.generator(z, Cond())
+    omega, theta, gamma = (list(one.parameters()) for one in (model.discriminator, model.encoder, model.generator))
+    critic = -(torch.sigmoid(d(fake.detach(), z)).log() + (1 - torch.sigmoid(d(x, encode(x).detach()))).log()).mean()
+    distance = (0.5 * (z - encode(fake)) ** 2).sum(1).mean()
+    expected = [
+        *torch.autograd.grad(critic, omega),
+        *torch.autograd.grad(distance, theta, retain_graph=True),
+        *torch.autograd.grad(d(fake, z).mean() + distance, gamma),
+    ]
+    judged, made = (sum(model.losses(player, batch, turn("a")).values()) for player in ("discriminator", "generator"))
+    found = [*torch.autograd.grad(judged, omega), *torch.autograd.grad(made, [*theta, *gamma])]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("variance", [1.0, 0.25])
+def test_infogan_s_reconstruction_is_minus_log_q_but_for_a_constant(variance):
+    """The fault: distances counted twice against the category."""
+    model, batch = make(game="infogan", categories=3, variance=variance), draw(6)
+    z = model.draw_source(6, "z", Rng("turn", "a"))
+    h = model.encoder(model.generator(z, Cond()))
+    code = torch.distributions.Normal(model.bottleneck(h, None).values["continuous"], variance**0.5)
+    category = torch.distributions.Categorical(logits=model.classify(h))
+    nats = -(code.log_prob(z[:, :4]).sum(1) + category.log_prob(z[:, 4:].argmax(1))).mean()
+    constant = 2 * math.log(2 * math.pi * variance)
+    loss = model.losses("generator", batch, turn("a"))["reconstruction"]
+    torch.testing.assert_close(loss, nats - constant, rtol=1e-12, atol=0)
+
+
+def test_runs_made_before_count_distances_whole():
+    """Such a run names its losses, and lacks `variance`."""
+    row = {"use": "bidirectional", "encoder": "mlp", "game": "veegan", "adversarial": "non-saturating"}
+    model = build(spec({**row, **find("model", "bidirectional").earlier}, data="ring"))
+    assert type(model.adversarial) is NonSaturating
+    model, batch = model.double(), draw(6)
+    fake = model.generator(z := model.draw_source(6, "z", Rng("turn", "a")), Cond())
+    mean = model.bottleneck(model.encoder(fake), None).values["continuous"]
+    loss = model.losses("generator", batch, turn("a"))["reconstruction"]
+    torch.testing.assert_close(loss, (mean - z).square().sum(1).mean(), rtol=1e-12, atol=0)
 
 
 def test_infogan_s_judge_sees_no_latents():
@@ -233,6 +288,7 @@ class TwoMaps(MLPEncoder):
 
 test_refuses = refusals(
     (lambda: make(categories=2), "categories .0 in ali. and noise of at least 0, got 'ali', 2 and 0"),
+    (lambda: make(variance=0.0), "a variance above 0, got 0.0"),
     (lambda: make(game="bigan"), "expected 'ali' . 'veegan' . 'infogan', got 'bigan'"),
     (lambda: make(bottleneck="vq"), "a vector with a standard normal prior, got .*; encoders `mlp` and `dcgan`"),
     (lambda: Bidirectional(IMAGE, encoder=TwoMaps), "a vector with a standard normal prior, got .* with 4×2×2"),

@@ -14,8 +14,7 @@ AAE = {"bottleneck": use("deterministic", channels=3), **CRITIC}
 FACTOR = {
     "bottleneck": use("gaussian", channels=3),
     **CRITIC,
-    "latent_adversarial": "density-ratio",
-    "latent_against": "shuffled",
+    "latent_against": "shuffled",  # which implies the losses `density-ratio`
 }
 GAMES = {"aae": AAE, "factor-vae": FACTOR}
 
@@ -73,6 +72,18 @@ def test_the_encoder_s_term_is_the_total_correlation_of_the_logits():
     torch.testing.assert_close(losses["adversarial/latent-critic"], expected, rtol=1e-12, atol=0)
     losses["adversarial/latent-critic"].backward()
     assert model.encoder.hidden[0].weight.grad.any()
+
+
+def test_factor_vae_s_objective_is_equation_2_s_with_the_estimate_of_equation_3():
+    """The fault: by default, the encoder's term was the non-saturating loss. Eq. 3: TC ~ E log D / (1 - D)."""
+    gamma = 35.0
+    model, batch = made(**FACTOR, weights={"adversarial/latent-critic": gamma}), digits(5, torch.float64)
+    losses = model.losses("autoencoder", batch, turn("a"))
+    total = losses["nll"] + losses["kl"] + gamma * losses["adversarial/latent-critic"]
+    z = model.encode(batch.tensor, "continuous", turn("a").rng)
+    d = torch.sigmoid(-model.latent_game.critic(z, Cond()))  # that z is drawn from q(z)
+    elbo = -(losses["nll"] + losses["kl"]) * 64
+    torch.testing.assert_close(-total * 64, elbo - gamma * (d / (1 - d)).log().mean(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("game", GAMES)

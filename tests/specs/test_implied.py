@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from modkit.diffusion.parametrizations import V
 from modkit.diffusion.schedules import EDM
 from modkit.diffusion.time_sampling import Uniform
 from modkit.evaluation.evaluate_run import evaluate_run
-from modkit.kinds import Slot, default
+from modkit.kinds import Implies, Slot, default
 from modkit.models import Diffusion
 from modkit.models.model import Model
 from modkit.nn import MLPNetwork
@@ -51,6 +52,19 @@ class Bent(EDM):
     """A schedule of one's own."""
 
     implies = {"times": {"use": "log-normal", "mean": 0.5}, "sampler": {"use": "ddim", "eta": 0.25}}
+
+
+class Misled(Model):
+    """A model, one of whose rules implies what does not exist."""
+
+    def __init__(
+        self,
+        x: TensorType,
+        *,
+        rules: Annotated[Literal["a", "b"], Implies({"b": {"times": "no-such"}})] = "a",
+        times: Slot[kinds.Times] = default("uniform"),
+    ) -> None:
+        super().__init__()
 
 
 class Early(Uniform):
@@ -193,6 +207,28 @@ def test_what_cannot_be_implied_is_one_problem_of_the_schedule(implies, message)
     with pytest.raises(SpecError, match=rf"model\.schedule: the schedule .*Wrong {message}") as caught:
         Diffusion(X, schedule=wrong)
     assert "model.schedule: the schedule " in problem and len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "value", "slot", "usual"),
+    [
+        (use("bidirectional", encoder="mlp"), {"game": "veegan"}, "adversarial", "non-saturating"),
+        (use("autoencoder", encoder="mlp", decoder="mlp"), {"latent_against": "shuffled"}, "latent_adversarial", None),
+    ],
+)
+def test_a_value_implies_a_part_unless_its_slot_is_written(model, value, slot, usual):
+    def name(**slots):
+        return plan(spec({**model, **slots})).resolved.model[slot].use
+
+    assert (name(), name(**value)) == (usual or "non-saturating", "density-ratio")
+    assert name(**value, **{slot: "hinge"}) == "hinge"
+    resolved = plan(spec({**model, **value})).resolved.model
+    assert plan(spec(resolved)).resolved.model == resolved, "nothing is left to imply"
+
+
+def test_a_value_that_implies_what_cannot_be_is_named_with_its_place():
+    (problem,) = list_problems(plan, spec(use(Misled, rules="b")))
+    assert "model.rules: the value 'b' implies a part for 'times' that does not exist" in problem
 
 
 def test_a_slot_that_this_model_lacks_is_passed_over():
