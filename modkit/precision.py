@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from threading import Lock
 from typing import Any, get_args
 
 import torch
@@ -95,6 +96,9 @@ def use_precision(device: torch.device, precision: str) -> Iterator[None]:
 def use_tf32(device: torch.device, allowed: bool) -> Iterator[None]:
     """Lets products of float32 be computed in TF32, or not, within the context; torch's settings are restored.
 
+    The settings are those of all threads: of several contexts, the one entered last decides, and the last to leave
+    restores what was set before the first.
+
     Args:
         device: The device that is computed on; only CUDA has TF32.
         allowed: Whether they may be.
@@ -109,12 +113,11 @@ def use_tf32(device: torch.device, allowed: bool) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    restore = _keep_tf32()
-    _set_tf32("high" if allowed else "highest", allowed)
+    mine = _TF32.hold(allowed)
     try:
         yield
     finally:
-        restore()
+        _TF32.release(mine)
 
 
 def disable_autocast(device: torch.device) -> AbstractContextManager[None]:
@@ -157,6 +160,38 @@ def widen_fully(value: Tensor) -> Tensor:
         torch.float64
     """
     return value.to(find_widest(value.device))
+
+
+class _Tf32:
+    """Torch's settings of TF32, held by contexts in any threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside: dict[object, bool] = {}  # in the order in which they were entered
+        self._restore: Callable[[], None] = lambda: None
+
+    def hold(self, allowed: bool) -> object:
+        mine = object()
+        with self._lock:
+            if not self._inside:
+                self._restore = _keep_tf32()
+            self._inside[mine] = allowed
+            self._set(allowed)
+        return mine
+
+    def release(self, mine: object) -> None:
+        with self._lock:
+            del self._inside[mine]
+            if self._inside:
+                self._set(list(self._inside.values())[-1])
+            else:
+                self._restore()
+
+    def _set(self, allowed: bool) -> None:
+        _set_tf32("high" if allowed else "highest", allowed)
+
+
+_TF32 = _Tf32()
 
 
 def _keep_tf32() -> Callable[[], None]:

@@ -46,6 +46,16 @@ def test_tf32_is_limited_to_its_context(before):
         torch.backends.cudnn.allow_tf32 = True
 
 
+def test_the_last_of_several_threads_restores_the_switches_of_tf32():
+    before, first, second = read_switches(), use_tf32(CUDA, False), use_tf32(CUDA, False)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert read_switches() == ("highest", False)
+    second.__exit__(None, None, None)
+    assert read_switches() == before == ("highest", True)
+
+
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has no `fp32_precision`")
 def test_switches_of_newer_torch_are_restored():
     """Read in the older way, such settings are an error."""
@@ -56,6 +66,7 @@ def test_switches_of_newer_torch_are_restored():
         assert torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert torch.backends.cudnn.rnn.fp32_precision == "tf32"
     finally:
+        torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = True
 
 

@@ -9,8 +9,7 @@ Shape letters: b batch, and the event's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, final
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weight, read_extras
 from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
+from modkit.models.evaluating import evaluate_mode
 from modkit.models.given import draw_fields, pass_fields
 from modkit.models.passes import select_fields
 from modkit.models.player import Player, is_idle
@@ -66,19 +66,6 @@ def check_draws(owner: object, num: int) -> range:
 def reconstruct_batch(model: Model, batch: Batch) -> Tensor:
     """Reconstructs the samples of a batch, given its fields."""
     return model.reconstruct(batch.tensor, **pass_fields(model, batch.fields))
-
-
-@contextmanager
-def evaluate_mode(model: nn.Module) -> Iterator[None]:
-    """Switches a model to eval mode without gradients, and restores the mode of each of its modules afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class Model(nn.Module, metaclass=Composing):

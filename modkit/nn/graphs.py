@@ -7,6 +7,8 @@ times of a grid.
 
 A network that cannot be captured, since it waits for the device, goes on as it is. So does one whose graph depends on
 more than its inputs: the first replay on new inputs is compared with what the network gives for them and before.
+
+Graphs belong to the thread that asked for them first. Others that call the network meanwhile run it as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock, get_ident
 from typing import Any, Protocol
 
 import torch
@@ -30,6 +33,7 @@ __all__ = ["Capture", "CudaCapture", "find_capture", "replay_networks"]
 _FIRST = 2  # calls in which libraries choose their kernels and allocate what they work in
 _ROUNDING = 0.01  # of the output's norm: kernels may be chosen anew, in bfloat16
 _SWITCH = "MODKIT_GRAPHS"
+_LOCK = Lock()  # held while networks are taken and given back
 
 _logger = logging.getLogger(__name__)
 
@@ -91,37 +95,40 @@ def find_capture(device: torch.device) -> Capture | None:
 def replay_networks(networks: Iterable[nn.Module], capture: Capture | None) -> Iterator[None]:
     """Replays networks within the context, once they have been called a few times with inputs of the same shapes.
 
-    Their weights must stay where they are. Sharded networks, and calls that take gradients, run as they are.
+    Their weights must stay where they are. Sharded networks, and calls that take gradients, run as they are; so do
+    networks that another call replays already.
 
     Args:
         networks: The networks.
         capture: How they are captured; None does nothing.
     """
-    chosen = [one for one in networks if all(map(_is_plain, one.parameters()))] if capture else []
-    before = [vars(network).get("forward") for network in chosen]
-    for network in chosen:
-        network.forward = _Replayed(network.forward, type(network).__name__, capture)
+    with _LOCK:
+        chosen = [one for one in networks if capture and _is_free(one)]
+        before = [vars(network).get("forward") for network in chosen]
+        for network in chosen:
+            network.forward = _Replayed(network.forward, type(network).__name__, capture)
     try:
         yield
     finally:
-        for network, forward in zip(chosen, before, strict=True):
-            if forward is None:
-                del network.forward
-            else:
-                network.forward = forward
+        with _LOCK:
+            for network, forward in zip(chosen, before, strict=True):
+                if forward is None:
+                    del network.forward
+                else:
+                    network.forward = forward
 
 
 class _Replayed:
     """The `forward` of a network, with a graph for each combination of its inputs' shapes and types."""
 
     def __init__(self, forward: Callable[..., Any], name: str, capture: Any) -> None:
-        self._forward, self._name, self._capture = forward, name, capture
+        self._forward, self._name, self._capture, self._thread = forward, name, capture, get_ident()
         self._calls: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, _Graph | None] = {}
         self._before: dict[Hashable, Any] = {}  # outputs of graphs that were not replayed yet
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        if is_paused() or torch.is_grad_enabled():
+        if get_ident() != self._thread or is_paused() or torch.is_grad_enabled():
             return self._forward(*given, **named)
         key = _describe((given, tuple(sorted(named.items()))))
         self._calls[key] += 1
@@ -191,5 +198,7 @@ def _is_near(got: Any, expected: Any, before: Any) -> bool:
     )
 
 
-def _is_plain(parameter: nn.Parameter) -> bool:
-    return type(parameter.data) is Tensor
+def _is_free(network: nn.Module) -> bool:
+    """Whether a network can be replayed: it is not sharded, and nobody replays it."""
+    taken = isinstance(vars(network).get("forward"), _Replayed)
+    return not taken and all(type(parameter.data) is Tensor for parameter in network.parameters())

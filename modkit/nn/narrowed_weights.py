@@ -8,6 +8,8 @@ and all that is computed without autocast have the weights themselves.
 A weight that nothing trains may still be moved, as a teacher's is in a Model's `update`; afterwards, the copies are
 made again. Until then, a weight that torch knows to have changed is used itself. Compiled code cannot ask, and torch
 does not know of what is written through `.data`.
+
+Several threads that sample share the copies of the first; the last of them drops the copies.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["narrow_weights"]
+
+_LOCK = Lock()  # held while layers are held and released
 
 
 @contextmanager
@@ -42,19 +47,39 @@ def narrow_weights(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> I
         ...     layer.weight.dtype, next(layer.parameters()).dtype
         (torch.bfloat16, torch.float32)
     """
-    chosen = [(one, type(one)) for one in modules if _is_cast(one)] if dtype else []
-    for layer, kind in chosen:
-        weights = {name: one for name, one in layer._parameters.items() if one is not None}
-        vars(layer)["narrowed"] = {name: one.detach().to(dtype) for name, one in weights.items()}
-        vars(layer)["narrowed_from"] = {name: (one, *_read_version(one)) for name, one in weights.items()}
-        layer.__class__ = _NARROWED[kind]
+    chosen = [layer for layer in modules if _is_cast(layer)] if dtype else []
+    with _LOCK:
+        for layer in chosen:
+            _hold(layer, dtype)
     try:
-        yield partial(_renew, [layer for layer, _ in chosen])
+        yield partial(_renew, chosen)
     finally:
-        for layer, kind in chosen:
-            layer.__class__ = kind
-            for own in ("narrowed", "narrowed_from"):
-                vars(layer).pop(own, None)  # one module may be named twice
+        with _LOCK:
+            for layer in chosen:
+                _release(layer)
+
+
+def _hold(layer: Any, dtype: torch.dtype | None) -> None:
+    """Makes the copies of a layer, unless another context has."""
+    own = vars(layer)
+    own["holders"] = own.get("holders", 0) + 1
+    if own["holders"] > 1:
+        return
+    weights = {name: one for name, one in layer._parameters.items() if one is not None}
+    own["narrowed"] = {name: one.detach().to(dtype) for name, one in weights.items()}
+    own["narrowed_from"] = {name: (one, *_read_version(one)) for name, one in weights.items()}
+    layer.__class__ = _NARROWED[type(layer)]
+
+
+def _release(layer: Any) -> None:
+    """Drops the copies of a layer, unless another context uses them."""
+    own = vars(layer)
+    own["holders"] -= 1
+    if own["holders"]:
+        return
+    layer.__class__ = type(layer).__base__
+    for name in ("holders", "narrowed", "narrowed_from"):
+        del own[name]
 
 
 @torch.no_grad()
@@ -72,7 +97,11 @@ def _renew(layers: Iterable[Any]) -> None:
 def _is_cast(module: nn.Module) -> bool:
     """Whether autocast casts the parameters of a module; it leaves float64, and computed weights are no parameters."""
     weight = module._parameters.get("weight")
-    return type(module) in _NARROWED and weight is not None and weight.dtype == torch.float32
+    return (
+        (type(module) in _NARROWED or "narrowed" in vars(module))
+        and weight is not None
+        and weight.dtype == torch.float32
+    )
 
 
 def _find_weight(name: str) -> property:
