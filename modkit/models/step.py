@@ -5,6 +5,7 @@ A Model that holds Models passes each one a child of its own step, made by `Step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -38,6 +39,7 @@ class StepContext:
         exchange: Speaks to the other processes of the training; None if there are none.
         loss_scale: See `modkit.kinds.Step`.
         previous: Index of the player's turn before this one, -1 if this is its first; by default the step before.
+        every: Number of steps from one of the player's turns to the next.
 
     Examples:
         >>> from modkit import Rng
@@ -64,6 +66,7 @@ class StepContext:
     exchange: Exchange | None = None
     loss_scale: float = 1.0
     previous: int | None = None
+    every: int = 1
 
     @property
     def rank(self) -> int:
@@ -88,9 +91,27 @@ class StepContext:
         name = f"{self.scope}{term}"
         if any(_is_between(name, player) for player in self.waiting):
             return False
-        due = [setting for pattern, setting in self.terms.items() if fnmatchcase(name, pattern)]
         previous = self.index - 1 if self.previous is None else self.previous
-        return all(_count_due(one, self.index) > _count_due(one, previous) for one in due)
+        return all(_count_due(one, self.index) > _count_due(one, previous) for one in self._list_settings(name))
+
+    def find_gain(self, term: str) -> float:
+        """Finds the factor of a term's loss: the turns for which it stands if it is to be rescaled, else 1.
+
+        Examples:
+            >>> from modkit import Rng
+            >>> lazy = {"r1": Term(every=16, rescale=True), "r2": Term(every=16)}
+            >>> step = StepContext(Rng(0), terms=lazy, every=2)
+            >>> step.find_gain("r1"), step.find_gain("r2"), step.find_gain("adversarial")
+            (8.0, 1.0, 1.0)
+        """
+        settings = self._list_settings(f"{self.scope}{term}")
+        if not any(one.rescale for one in settings):
+            return 1.0
+        return max(math.lcm(*(one.every for one in settings)) / self.every, 1.0)
+
+    def _list_settings(self, name: str) -> list[Term]:
+        """Lists what is set for a term of this full name."""
+        return [setting for pattern, setting in self.terms.items() if fnmatchcase(name, pattern)]
 
     def at(self, name: str) -> StepContext:
         """Returns the step of the nested Model `name`, whose draws and terms are under that name."""

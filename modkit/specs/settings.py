@@ -69,12 +69,21 @@ class Term:
 
     Args:
         every: Computed at every n-th step of the stage, or in the player's next turn if it does not play at that step
-            (lazy regularization; the loss is not rescaled).
+            (lazy regularization).
         start: First step of the stage at which it is computed.
+        rescale: Whether its weighted loss is multiplied by the number of the player's turns for which it stands, as in
+            StyleGAN2's code: the gradient of an interval is then on average that of a term computed in every turn. The
+            code also takes a step of the optimizer for such terms, and therefore lowers the learning rate and betas;
+            here they share the step of the other losses, and `optimizer` has the rates.
+
+    Examples:
+        >>> Settings(terms={"r1": Term(every=16, rescale=True)}).terms["r1"].rescale
+        True
     """
 
     every: int = 1
     start: int = 0
+    rescale: bool = False
 
 
 @dataclass(frozen=True)

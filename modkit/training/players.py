@@ -350,9 +350,9 @@ def limit_gradients(model: nn.Module, own: Iterable[nn.Parameter] = ()) -> Itera
 
 
 def weigh_losses(
-    losses: Mapping[str, Tensor], weights: Mapping[str, Weight], step: Step, last_layer: Tensor | None
+    losses: Mapping[str, Tensor], weights: Mapping[str, Weight], step: StepContext, last_layer: Tensor | None
 ) -> Tensor:
-    """Sums a player's losses, each multiplied by its weight.
+    """Sums a player's losses, each multiplied by its weight and, if it is a lazy term, by its gain.
 
     Weights are computed in order: each is given its own loss, and the weighted losses before it. One in a nested Model
     is given the names and the step of that Model.
@@ -363,7 +363,8 @@ def weigh_losses(
             scope = name.rpartition("/")[0]
             known = {strip_scope(term, scope): value for term, value in {**seen, name: loss}.items()}
             loss = weight(step.at(scope) if scope else step, known, last_layer) * loss
-        seen[name] = loss
+        gain = step.find_gain(name)
+        seen[name] = loss if gain == 1 else gain * loss
     return torch.stack([widen(loss) for loss in seen.values()]).sum()
 
 

@@ -130,6 +130,7 @@ class Turns:
             terms=self._settings.terms,
             exchange=self._engine,
             previous=state.find_previous(index),
+            every=state.player.every,
         )
 
     def _find_waiting(self, player: Player, cursor: Cursor) -> tuple[str, ...]:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -32,6 +34,19 @@ def test_lazy_terms_are_due_from_their_start_on_each_nth_step():
     assert due("critic/r1") == [2, 6, 10]
     assert due("critic/gp") == [0, 2, 4, 6, 8, 10, 12]
     assert due("nll") == list(range(13))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize("terms", [{"r1": 4}, {"r1": 16}, {"r1": 4, "r*": 6}])
+def test_the_gain_of_a_lazy_term_is_the_number_of_turns_for_each_in_which_it_is_computed(every, terms):
+    settings = {pattern: Term(every=num, rescale=pattern == "r1") for pattern, num in terms.items()}
+    turns = range(0, 240, every)
+    steps = [StepContext(Rng(0), index, terms=settings, previous=index - every, every=every) for index in turns]
+    due = [step.find_gain("r1") for step in steps if step.wants("r1")]
+    if len(terms) == 1 or every == 1:  # else two rules may be due in one turn, though at different steps
+        assert sum(due) == pytest.approx(len(turns), abs=max(terms.values()))
+    assert set(due) == {max(math.lcm(*terms.values()) / every, 1.0)}
+    assert {step.at("prior").find_gain("r1") for step in steps} == {1.0}
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])

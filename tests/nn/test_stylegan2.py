@@ -91,7 +91,7 @@ def test_mixing_replaces_the_styles_from_a_layer_on_in_a_share_of_the_samples():
     assert num_own.bincount()[4] / 600 == pytest.approx(0.6, abs=0.06)  # three standard errors
     assert num_own.bincount()[1:4].div(600).tolist() == pytest.approx([0.4 / 3] * 3, abs=0.045)
     net.eval()(z, cond, Rng(5))
-    assert torch.equal(seen[1], own)
+    assert torch.equal(seen[1], own[:, None].expand(-1, 4, -1))
 
 
 @pytest.mark.parametrize("type", [CondType(), LABELS], ids=["alone", "labels"])

@@ -74,6 +74,49 @@ def test_an_adaptive_weight_leaves_out_a_lazy_term_of_its_own_model(scope):
         weigh_losses(losses, weights, turn(index=1, terms={"kl2": Term(every=2)}), last)
 
 
+@pytest.mark.parametrize(
+    ("term", "player"), [("r1", "discriminator"), ("r2", "discriminator"), ("path-length", "generator")]
+)
+def test_over_an_interval_a_rescaled_term_has_the_gradient_of_every_turn(term, player):
+    """The fault: the term of every 16th step counted once."""
+    made = use("mlp", width=8, depth=1, activation="silu")
+    model = build(spec(use("gan", generator=made, discriminator=made, regularizers={term: term}))).double()
+    batch, weights = digits(4, torch.float64), {"adversarial": Constant(value=0.0)}
+    parameters = list(model.get_submodule(player).parameters())
+    if term == "path-length":
+        model.penalties.parts[term].turns.fill_(1)
+
+    def sum_gradients(**options):
+        total = [torch.zeros_like(one) for one in parameters]
+        for index in range(16):
+            step = turn(index=index, **options)
+            losses = weigh_losses(model.losses(player, batch, step), weights, step, None)
+            grads = torch.autograd.grad(losses, parameters, allow_unused=True, materialize_grads=True)
+            total = [one + grad for one, grad in zip(total, grads)]
+        return total
+
+    expected = sum_gradients()
+    assert max(one.abs().max() for one in expected) > 1e-6
+    for every in (4, 16):
+        for one, grad in zip(expected, sum_gradients(terms={term: Term(every=every, rescale=True)})):
+            torch.testing.assert_close(grad, one, rtol=1e-12, atol=1e-14)
+
+
+def test_a_rescaled_term_counts_its_player_s_turns(tmp_path, monkeypatch):
+    gains = []
+
+    def weigh(losses, weights, step, last):
+        gains.append({name: step.find_gain(name) for name in losses})
+        return weigh_losses(losses, weights, step, last)
+
+    monkeypatch.setattr("modkit.training.turns.weigh_losses", weigh)
+    gan = use("gan", generator=MLP["decoder"], discriminator=MLP["encoder"], regularizers={"r1": "r1"})
+    settings = {"players": {"discriminator": {"every": 2}, "generator": {"every": 8}}, "steps": 5}
+    trainer(spec(gan, terms={"r1": {"every": 4, "rescale": True}}, **settings), tmp_path / "run").fit()
+    both, one = {"adversarial": 1.0, "r1": 2.0}, {"adversarial": 1.0}
+    assert gains == [both, one, one, both]  # of the discriminator, the generator, and the discriminator twice
+
+
 def test_a_scope_is_taken_off_whole_names_only():
     assert strip_scope("prior/kl", "prior") == "kl" == strip_scope("kl", "")
     assert strip_scope("prior2/kl", "prior") == "prior2/kl"
