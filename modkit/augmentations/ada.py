@@ -4,7 +4,7 @@ r"""ADA: augmentation as strong as the critic overfits.
 
 Each change below is made with probability p, of real and generated images alike. Of a critic that overfits, all logits
 of training images are positive; then p rises, from 0 to 1 in as many `images`. While p is below about .8, what is
-generated need not look augmented.
+generated need not look augmented. With `held`, p follows no critic: it is a number, or a schedule's.
 
     blit      mirrored (half of the time); turned by a multiple of 90°; moved by whole pixels, up to 1/8 of the size
     geometry  scaled by s in both directions; turned by U(-pi, pi); by s and 1/s; turned again; moved by N(0, 1/8^2)
@@ -24,7 +24,9 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Annotated, Literal, cast
 
 import torch
 from einops import einsum
@@ -32,7 +34,7 @@ from torch import Tensor, nn
 
 from modkit.augmentations.affine import make_matrix, make_shift, make_turn
 from modkit.augmentations.warp import warp
-from modkit.kinds import Step
+from modkit.kinds import Slot, Step, Unless, Weight
 from modkit.precision import disable_autocast, widen
 from modkit.rng import Rng
 from modkit.types import TensorType
@@ -52,14 +54,19 @@ class ADA(nn.Module):
         target: The mean sign of real logits that p steers to, in (-1, 1).
         images: Number of real images in which p moves from 0 to 1.
         p: Probability at the start, in [0, 1].
+        held: p itself, whatever the critic's logits are: a number in [0, 1], or a weight that depends on the step only
+            (`{use: warmup, value: 0.3, steps: 10_000}`), whose values are clamped. Any losses of the game will do.
 
     Raises:
-        ValueError: If x is not an image, `groups` has an unknown entry, or a number is out of its range.
+        ValueError: If x is not an image, `groups` has an unknown entry, a number is out of its range, or `held` is a
+            weight that needs losses.
 
     Examples:
         >>> augment = ADA(TensorType((3, 16, 16), range=(-1.0, 1.0)), p=0.5)
         >>> augment(torch.zeros(2, 3, 16, 16), Rng(0)).shape
         torch.Size([2, 3, 16, 16])
+        >>> ADA(TensorType((3, 16, 16)), held=0.3).p
+        tensor(0.3000)
     """
 
     p: Tensor
@@ -71,9 +78,10 @@ class ADA(nn.Module):
         x: TensorType,
         *,
         groups: list[Literal["blit", "geometry", "color"]] = ["blit", "geometry", "color"],  # noqa: B006
-        target: float = 0.6,
-        images: int = 500_000,
-        p: float = 0.0,
+        target: Annotated[float, Unless("held")] = 0.6,
+        images: Annotated[int, Unless("held")] = 500_000,
+        p: Annotated[float, Unless("held")] = 0.0,
+        held: Slot[Weight] | float | None = None,
     ) -> None:
         super().__init__()
         if len(x.shape) != 3 or x.classes is not None:
@@ -86,6 +94,15 @@ class ADA(nn.Module):
         low, high = x.range or (-1.0, 1.0)
         self.middle, self.unit = (high + low) / 2, (high - low) / 2
         self.groups, self.target, self.images = list(groups), target, images
+        self._follows = held is None
+        self._rule: Weight | None = None
+        if isinstance(held, int | float):
+            if not 0 <= held <= 1:
+                raise ValueError(f"ADA expects held in [0, 1], got {held}")
+            p = held
+        elif held is not None:
+            self._rule = held(term="p")
+            p = self._read_rule(0)
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("turn", torch.zeros(2), persistent=False)  # this turn's: sum of signs, samples
         self.register_buffer("seen", torch.zeros(3))  # since the last move: sum of signs, samples, turns
@@ -105,15 +122,24 @@ class ADA(nn.Module):
         x = warp(x, matrix) if self.groups != ["color"] else x
         return self._change_color(x, rng.at("color")) if "color" in self.groups else x
 
+    @property
+    def observe(self) -> Callable[[Tensor], None] | None:
+        """Adds the signs of real logits to those of the turn; None if p is held."""
+        return self._observe if self._follows else None
+
     @torch.no_grad()
-    def observe(self, real_logits: Tensor) -> None:
-        """Adds the signs of real logits, averaged over patches, to those of the turn."""
+    def _observe(self, real_logits: Tensor) -> None:
+        """Adds the signs, averaged over patches."""
         signs = widen(real_logits).sign().flatten(1).mean(1) if real_logits.ndim > 1 else real_logits.sign()
         self.turn += torch.stack([signs.sum(), signs.new_tensor(len(signs))]).to(self.turn)
 
     @torch.no_grad()
     def update(self, step: Step) -> None:
-        """Moves p every four turns, by the signs in all processes."""
+        """Moves p every four turns, by the signs in all processes, or to a schedule's value at the next step."""
+        if self._rule:
+            self.p.fill_(self._read_rule(step.index + 1))
+        if not self._follows:
+            return
         self.seen += torch.cat([step.total(self.turn), self.turn.new_ones(1)])
         self.turn.zero_()
         signs, count, turns = self.seen
@@ -121,6 +147,11 @@ class ADA(nn.Module):
         due = turns >= _TURNS
         self.p.copy_(torch.where(due, moved.clamp(0, 1), self.p))
         self.seen.mul_(~due)
+
+    def _read_rule(self, index: int) -> float:
+        """Reads p of a step off a schedule, which is given the step's index and no losses."""
+        assert self._rule is not None
+        return min(max(float(self._rule(cast(Step, SimpleNamespace(index=index)), {}, None)), 0.0), 1.0)
 
     def _draw_blit(self, x: Tensor, rng: Rng) -> Tensor:
         """Draws maps of the result's pixels to the image's."""

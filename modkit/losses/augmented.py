@@ -90,7 +90,8 @@ class Augmenter:
             raise Unfit(
                 "augment",
                 f"{type(augment).__name__} expects losses under which the sign of a logit tells real from fake, got "
-                f"{type(adversarial).__name__}, which leaves a constant of logits open; take `diffaugment`",
+                f"{type(adversarial).__name__}, which leaves a constant of logits open; hold the strength "
+                "(`ada: {held: 0.3}`, or a schedule such as `held: {use: warmup, value: 0.3}`), or take `diffaugment`",
             )
 
     def show(self, critic: Critic, rng: Rng, *, maps: bool = True) -> Critic:

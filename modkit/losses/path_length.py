@@ -5,9 +5,9 @@ r"""Path length regularization: a step of fixed length in the latent changes sam
     a <- a + max(beta, 1 / t) (E length - a)       after the t-th turn
 
 w_l are the styles of layer l, some of which are mixed as in training. Eq. 4 of the paper has one w for all layers. The
-authors' code, for which gamma = 2 is meant, takes the mean over layers: by one w, lengths are 2 to 2.75 times as long in
-networks of 4 to 8 layers. A generator without styles has one layer, whose w is the noise z. Lengths are divided by the
-root of the number n of positions, so that they do not depend on the resolution.
+authors' code, for which gamma = 2 is meant, takes the mean over layers: by one w, lengths are 2 to 2.75 times as long
+in networks of 4 to 8 layers. A generator without styles has one layer, whose w is the noise z. Lengths are divided by
+the root of the number n of positions, so that they do not depend on the resolution.
 
 The first turn only measures. At first a is the mean of what has been measured, then a moving average, over the rows of
 all processes; the authors' code starts from 0 instead, which first shrinks all lengths.

@@ -1,14 +1,21 @@
+import copy
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from modkit import Rng, StepContext, TensorType
+from modkit import Rng, SpecError, StepContext, TensorType, build, load, train, use
 from modkit.augmentations import ADA
-from modkit.kinds import Round
+from modkit.building.plan import plan
+from modkit.building.session import load_run
+from modkit.kinds import AugmentationExtras, Round, read_extras
 from modkit.losses import R1, GradientPenalty
 from modkit.losses.augmented import AugmentedCritic
+from modkit.losses.coefficients import Constant, Warmup
 from modkit.types import Cond
+from tests.play import spec
+from tests.refusals import list_problems
 
 X = TensorType((3, 8, 6), range=(-1.0, 1.0))
 
@@ -86,6 +93,62 @@ def test_p_moves_by_the_signs_every_four_turns():
     assert seen == [0.1] * 3 + [0.6] * 4 + [1.0] * 4 + [0.5]  # 40 images move p by a half; it stays in [0, 1]
 
 
+def take_turns(part, num):
+    """p at each of some turns, in all of which the critic takes samples for real."""
+    seen = []
+    for index in range(num):
+        seen.append(float(part.p))
+        if part.observe:
+            part.observe(torch.ones(10))
+        part.update(StepContext(Rng(0), index, training=True))
+    return seen
+
+
+def test_a_held_p_never_moves():
+    part = ADA(X, held=0.3)
+    assert (
+        take_turns(part, 12) == [float(torch.tensor(0.3))] * 12
+        and read_extras(part, AugmentationExtras).observe is None
+    )
+    assert take_turns(ADA(X, images=80), 9)[-1] == 1, "one that follows the critic does"
+    assert torch.equal(part(pictures(4), Rng(0)), ADA(X, p=0.3)(pictures(4), Rng(0)))
+    assert part.state_dict().keys() == ADA(X).state_dict().keys()
+
+
+def test_a_held_p_follows_a_schedule_which_a_copy_goes_on_with():
+    rule = partial(Warmup, value=0.4, steps=8, initial=0.1, start=2)
+    part = ADA(X, held=lambda term: rule())
+    expected = [rule()(StepContext(Rng(0), index), {}, None) for index in range(12)]
+    assert take_turns(part, 12) == pytest.approx(expected) and expected[0] == 0.1 and expected[-1] == 0.4
+    fresh = ADA(X, held=lambda term: rule())
+    fresh.load_state_dict(copy.deepcopy(part).state_dict())
+    assert fresh.p == part.p
+    assert take_turns(ADA(X, held=lambda term: Constant(value=7.0)), 2) == [1.0, 1.0], "it is clamped"
+
+
+@pytest.mark.parametrize("held", [0.3, {"use": "warmup", "value": 0.3, "steps": 4}], ids=["number", "schedule"])
+@pytest.mark.parametrize("losses", ["relativistic", "wasserstein"])
+def test_a_held_p_goes_with_any_losses_in_a_run_that_loads(held, losses, tmp_path):
+    """R3GAN's recipe was refused."""
+    net = use("mlp", width=8, depth=1)
+    gan = use("gan", generator=net, discriminator=net, adversarial=losses, augment=use("ada", held=held))
+    run = train(spec(gan, steps=5), tmp_path / "run")
+    model = load(run)
+    assert model.augment.p == pytest.approx(0.3)
+    assert load_run(run).model.composition.plan.resolved.model["augment"].keys() == {"use", "groups", "held"}
+
+
+def test_p_that_follows_the_critic_beside_such_losses_is_refused_with_what_to_do():
+    net = use("mlp", width=8, depth=1)
+    gan = use("gan", generator=net, discriminator=net, adversarial="relativistic", augment="ada")
+    with pytest.raises(SpecError, match=r"leaves a constant of logits open; hold the strength \(`ada: {held: 0.3}`"):
+        build(spec(gan))
+    (problem,) = list_problems(plan, spec({**gan, "augment": use("ada", held=0.3, target=0.5)}))
+    assert "model.augment.target: got 'target' beside 'held', which replaces it" in problem
+    (problem,) = list_problems(build, spec({**gan, "augment": use("ada", held={"use": "adaptive"})}))
+    assert "ada cannot be built from x 1×8×8 in [-1, 1]: Adaptive weight of 'p' expects a decoder" in problem
+
+
 def test_its_state_goes_on():
     """Between two moves, too."""
     step = StepContext(Rng(0), training=True)
@@ -146,6 +209,7 @@ def test_penalties_through_it_have_second_gradients(penalty):
     [
         ({"x": TensorType((2,))}, r"ADA expects continuous images \(c, h, w\), got 2 unbounded"),
         ({"groups": ["noise"]}, r"ADA expects groups of \['blit', 'geometry', 'color'\], got \['noise'\]"),
+        ({"held": 1.5}, r"ADA expects held in \[0, 1\], got 1.5"),
         ({"p": 1.5}, r"ADA expects target in \(-1, 1\), .* got 0.6, 500000 and 1.5"),
     ],
 )
