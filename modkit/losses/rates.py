@@ -6,14 +6,17 @@ r"""Rates: how the KL of groups of latent variables becomes the loss `kl`, in na
     balanced    sum_g gamma_g KL_g                           gamma_g = G (KL_g / s_g) / sum_j (KL_j / s_j), then 1
 
 KL_g is the mean of KL(q(z_g | x, z_<g) || p(z_g | z_<g)) over the batch, of all processes; s_g is the number of
-variables in group g. The groups are the bottleneck's: the channels of `gaussian`, the levels of `top-down`. The weight
-of the loss `kl` multiplies all of it: the beta of a beta-VAE, Burgess' gamma, a warm-up. A mean over the batch depends
-on how a batch is split into microbatches, though not into processes.
+variables in group g, divided by the number of groups of its resolution. The groups are the bottleneck's: the channels
+of `gaussian`, the levels of `top-down`. The weight of the loss `kl` multiplies all of it: the beta of a beta-VAE,
+Burgess' gamma, a warm-up. A mean over the batch depends on how a batch is split into microbatches, though not into
+processes.
 
 Shape letters: b batch, g groups.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -111,7 +114,8 @@ class Balanced:
     """Groups that hold much for their size cost more, and those that hold little less, during the first steps.
 
     Coefficients are constants to the gradient, and their mean is 1. They belong to a warm-up of the weight of `kl` over
-    as many steps. The paper's text has s_g as a factor, which its first author calls a typo; its code divides by it.
+    as many steps. The paper's text has s_g as a factor, which its first author calls a typo. The authors' code divides
+    by it, and has 4^i / n for each of the n groups of resolution i, so that groups of a crowded resolution cost more.
 
     References:
         NVAE: A Deep Hierarchical Variational Autoencoder (Vahdat and Kautz, 2020), appendix A,
@@ -121,6 +125,8 @@ class Balanced:
         z: Type of the latent whose KL it is, a tuple for a hierarchy.
         steps: Number of steps after which every coefficient is 1.
         tiny: Nats added to each group's KL, with which an unused group keeps a share of the loss.
+        by_scale: Whether s_g is divided by the number of groups of a resolution, as in the authors' code. Without it,
+            s_g is the number of a group's own variables, as in runs of earlier versions.
 
     Raises:
         ValueError: If `steps` is negative or `tiny` is not positive.
@@ -135,10 +141,12 @@ class Balanced:
 
     across, gather = True, True
 
-    def __init__(self, z: Event, *, steps: int = 1000, tiny: float = 0.01) -> None:
+    def __init__(self, z: Event, *, steps: int = 1000, tiny: float = 0.01, by_scale: bool = True) -> None:
         if steps < 0 or tiny <= 0:
             raise ValueError(f"Balanced expects steps >= 0 and tiny above 0, got {steps} and {tiny}")
-        self._sizes = [float(level.numel) for level in split_levels(z)]
+        levels = split_levels(z)
+        groups = Counter(level.shape[1:] for level in levels)
+        self._sizes = [level.numel / (groups[level.shape[1:]] if by_scale else 1) for level in levels]
         self.steps, self.tiny = steps, tiny
 
     def __call__(self, kl: Tensor, step: Step) -> Tensor:

@@ -322,6 +322,7 @@ _PARTS = {
 
 _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
     ("model", "bidirectional"): {"variance": 0.5},
+    ("rate", "balanced"): {"by_scale": False},
     ("regularizer", "path-length"): {"by_layer": False},
     **{("bottleneck", name): {"tokens": 1} for name in ("fsq", "gumbel", "lfq", "residual-vq", "vq")},
     **{("generator", name): {"balance": False} for name in ("dcgan", "mlp", "stylegan2")},

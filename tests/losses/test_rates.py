@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modkit import build, use
+from modkit import build, find, use
 from modkit.losses.rates import Balanced, Capacity, FreeBits, Sum
 from modkit.models.step import StepContext
 from modkit.rng import Rng
@@ -37,7 +37,7 @@ def test_the_capacity_leads_the_kl_up_and_then_holds_it():
         torch.testing.assert_close(gradient, torch.full((2, 3), 0.5 if distance > 0 else -0.5).double())
 
 
-@pytest.mark.parametrize(("z", "sizes"), [(Z, (1.0, 1.0, 1.0)), (LEVELS, (8.0, 32.0, 64.0))])
+@pytest.mark.parametrize(("z", "sizes"), [(Z, (1.0, 1.0, 1.0)), (LEVELS, (8.0, 16.0, 32.0))])
 def test_balance_weighs_a_group_by_its_nats_a_variable_as_a_constant_until_it_ends(z, sizes):
     mean = KL.mean(0)
     gamma = (mean + 0.01) / torch.tensor(sizes)
@@ -46,6 +46,33 @@ def test_balance_weighs_a_group_by_its_nats_a_variable_as_a_constant_until_it_en
     torch.testing.assert_close(loss, (gamma * mean).sum())
     torch.testing.assert_close(gradient, (gamma / 2).expand(2, 3))
     assert Balanced(z, steps=10)(KL, turn(index=10)) == mean.sum()
+
+
+def balance(kl, groups):
+    """NVAE's balance, written out: `kl_balancer_coeff` with "square", and `kl_balancer`.
+
+    They are in `utils.py` of https://github.com/NVlabs/NVAE; `groups` are the numbers of groups, coarsest scale first.
+    """
+    alpha = torch.tensor([4**scale / num for scale, num in enumerate(groups) for _ in range(num)], dtype=kl.dtype)
+    coefficients = kl.abs().mean(0) + 0.01
+    coefficients = coefficients / (alpha / alpha.min()) * coefficients.sum()
+    coefficients = coefficients / coefficients.mean()
+    return coefficients, (kl * coefficients).sum(1).mean()
+
+
+@pytest.mark.parametrize("groups", [(1, 1), (2, 2), (4, 2), (2, 4), (1, 3, 2)])
+def test_balance_is_that_of_the_authors_code(groups):
+    """The fault: a scale of four groups and one of two had the coefficients of as many groups each."""
+    z = tuple(TensorType((3, 2**scale, 2**scale)) for scale, num in enumerate(groups) for _ in range(num))
+    kl = Rng(0).uniform("kl", torch.empty(5, len(z), dtype=torch.float64)) * 4
+    coefficients, expected = balance(kl, groups)
+    given = kl.clone().requires_grad_()
+    loss = Balanced(z)(given, turn())
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(loss, given)
+    torch.testing.assert_close(gradient, (coefficients / 5).expand(5, -1), rtol=1e-12, atol=0)
+    earlier = Balanced(z, **find("rate", "balanced").earlier)(kl, turn())
+    assert torch.isclose(earlier, expected, rtol=1e-9) == (len(set(groups)) == 1)
 
 
 def test_balance_leaves_one_group_as_it_is():
