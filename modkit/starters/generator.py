@@ -2,8 +2,9 @@ r"""A generator of plane waves: the noise determines their amplitudes, and x is 
 
     x(p) = squash(sum_k a_k(z) cos(2 pi f_k . p) + b_k(z) sin(2 pi f_k . p))        f_k on a grid, p in [0, 1)^2
 
-A generator takes the type of the noise, the type to emit and the conditions (`modkit.kinds.Generator`). `CondEmbedding`
-combines all conditions without positions into one vector; tokens and maps are refused.
+A generator takes the type of the noise, the type to emit and the conditions (`modkit.kinds.Generator`). `embed_beside`
+combines all conditions without positions into one vector as wide as the noise and of its scale, to be concatenated with
+it; tokens and maps are refused.
 
 Shape letters: b batch, d width, c channels, k waves, h w spatial.
 """
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Cond, CondType, TensorType
-from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.embeddings import embed_beside
 from modkit.nn.mlp import squash
 
 __all__ = ["Waves"]
@@ -49,16 +50,18 @@ class Waves(nn.Module):
         if cond.context is not None or cond.concat is not None:
             raise ValueError(f"Waves expects conditions without positions, got {cond}")
         self.x = x
-        self.embedding = CondEmbedding(cond, width)
-        self.hidden = nn.Linear(z.numel, width)
+        self.embedding = embed_beside(z, cond)
+        self.hidden = nn.Linear(z.numel + (self.embedding.width if self.embedding.embeds else 0), width)
         basis = _make_basis(waves, *x.shape[1:])
         self.strength = nn.Linear(width, x.shape[0] * len(basis))
         self.register_buffer("basis", basis, persistent=False)
 
     def forward(self, z: Tensor, cond: Cond) -> Tensor:
         """Generates x from `z`, `b d`."""
-        h = torch.nn.functional.silu(self.hidden(z.flatten(1)) + self.embedding(cond, z))
-        strength = self.strength(h).unflatten(1, (self.x.shape[0], -1))
+        joined = z.flatten(1)
+        if self.embedding.embeds:
+            joined = torch.cat([joined, self.embedding(cond, z)], dim=1)
+        strength = self.strength(torch.nn.functional.silu(self.hidden(joined))).unflatten(1, (self.x.shape[0], -1))
         return squash(torch.einsum("bck,khw->bchw", strength, self.basis), self.x)
 
 
