@@ -184,7 +184,7 @@ class DenoisingGAN(Model):
         yield from review_levels(self.single, self.schedule, drawn, self.sampler, "sampler", mends)
         yield from review_variance(self.sampler, self, learned=False)
         yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
-        if not any(_penalizes_slopes(part) for part in self.penalties.parts.values()):
+        if not any(_is_slope_penalty(part) for part in self.penalties.parts.values()):
             setting = "regularizers={r1: {use: r1, gamma: 0.05}} and train.terms={r1: {every: 15}}"
             yield kinds.Fact("discriminator", f"no penalty on its slope; the paper's objective has R1: {setting}")
         alpha, sigma = self.schedule.scales(torch.tensor(1 / self.steps, dtype=torch.float64))
@@ -235,7 +235,7 @@ class DenoisingGAN(Model):
         return cond.merge(Cond(concat=pair.x_t, time=pair.time))
 
 
-def _penalizes_slopes(regularizer: kinds.Regularizer) -> bool:
+def _is_slope_penalty(regularizer: kinds.Regularizer) -> bool:
     extras = kinds.read_extras(regularizer, kinds.RegularizerExtras)
     return extras.side == "discriminator" and extras.per_sample
 

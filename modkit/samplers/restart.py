@@ -128,13 +128,16 @@ class Restart:
         return times
 
     def list_asked(self) -> Tensor:
-        """All times at which its steps call the denoiser, `n`, in descending order."""
+        """All times at which its steps call the denoiser, `n`, in descending order.
+
+        With `steps`, these are the sampler's and all ends of steps, without those to which churn raises the latter.
+        """
         of_sampler = read_extras(self.sampler, SamplerExtras).list_asked
         times = self.times()
-        asked = [of_sampler()] if of_sampler else []
-        if self.repeats:
-            asked.append(self._interval)
-        every: Tensor = torch.cat([times, *asked]).unique().flip(0)
+        asked = of_sampler() if of_sampler else self.sampler.times()[:-1]
+        if self.steps is None or not self.repeats:
+            return asked
+        every: Tensor = torch.cat([asked, times, self._interval]).unique().flip(0)
         return every[every > 0]
 
     def find_interval(self) -> Tensor:
