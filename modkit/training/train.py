@@ -57,6 +57,7 @@ from modkit.training.changes import (
 from modkit.training.cursor import Cursor
 from modkit.training.freezing import describe_untrained, find_frozen_by_hand, freeze
 from modkit.training.interruption import Stopped
+from modkit.training.probe import probe_samples
 from modkit.training.schedule import check_trainable, count_steps, schedule_stages
 from modkit.training.trainer import Trainer, TrainingError
 from modkit.training.written import Written, update_spec
@@ -230,6 +231,8 @@ def execute(
                     run.save(*begun)
                     engine.barrier()  # the others read it when they resume
                 model = model.to(engine.device)
+                if before is None and engine.rank == 0 and (found := probe_samples(model)):
+                    _logger.warning("%s: %s", path, found)
                 _tune(model, settings)
                 if before and engine.rank == 0:
                     changes += _find_other_data(before, lock)
