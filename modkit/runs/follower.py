@@ -76,6 +76,9 @@ class Follower(Run):
     def revise(self, spec: Any, lock: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], step: int = 0) -> None:
         """Does nothing."""
 
+    def record(self, **found: Any) -> None:
+        """Does nothing."""
+
     def withdraw(self, begun: str = FIRST) -> bool:
         """Does nothing, and returns False."""
         return False

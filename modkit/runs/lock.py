@@ -4,6 +4,8 @@
                 (`at`), and the commit of its distribution if that is installed from a checkout
     python, torch, numpy                versions
     threads     the number of threads that torch computes with; sums in another order differ in their last bits
+    nondeterministic                    an operation without a deterministic form, if training with `deterministic` met
+                one: the run then has other last bits when it is repeated
     packages                            versions of the packages that the parts' distributions require
     commit      the commit of the working directory, and whether files were changed since
     seed, spec  the training seed, and the SHA-256 of the resolved spec
@@ -48,6 +50,7 @@ _FORMATS = (1, 2)
 _SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
 _TYPES = {"state": dict, "modules": dict, "written": dict, "revisions": list, "splits": dict, "data": str}
+_TYPES |= {"nondeterministic": str}
 
 
 class Entry(Protocol):

@@ -175,6 +175,17 @@ class Run:
         replace_file(self.path / SPEC, text.encode())
         self.lock, self.spec_text = decode(lock_data), text
 
+    def record(self, **found: Any) -> None:
+        """Adds to the lock what was found in training.
+
+        Raises:
+            FileNotFoundError: If the directory was removed or moved.
+        """
+        self._check_place()
+        data = encode({**self.lock, **found})
+        replace_file(self.path / LOCK, data)
+        self.lock = decode(data)
+
     @classmethod
     def export(
         cls, path: Path, spec_text: str, lock: dict[str, Any], checkpoint: str, weights: Mapping[str, Tensor]

@@ -245,8 +245,9 @@ class Settings:
         precision: What losses, pictures and the samples of `evaluate.watch` are computed in: `tf32`, float32 with
             products in TF32 on NVIDIA GPUs, or autocast to `bf16` or `fp16`, whose losses are scaled; weights stay
             float32.
-        deterministic: Whether to use algorithms that give the same bits each time, and to warn of operations that have
-            none; some are slower, above all on CUDA. A resumed run equals one that was never stopped only with it.
+        deterministic: Whether to use algorithms that give the same bits each time; some are slower, above all on CUDA.
+            Where an operation has none, a warning and the lock name it, and training begins again from the last
+            checkpoint; a resumed run then equals one that was never stopped up to rounding only.
         compile: Whether to compile the networks with torch.compile, those with units unit by unit; or how, a mapping
             of `backend`, `mode` and `dynamic`.
         recompute: Whether the units of networks, their repeated blocks, are computed again in the backward pass, which

@@ -7,9 +7,10 @@ stage the averaged weights become the weights.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 
 from torch import Tensor
@@ -27,7 +28,7 @@ from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
 from modkit.training.cursor import Cursor
-from modkit.training.determinism import use_deterministic
+from modkit.training.determinism import find_nondeterministic, use_deterministic, warn_instead
 from modkit.training.interruption import Interruption, Stopped
 from modkit.training.loss_record import LossRecord
 from modkit.training.ownership import collect_modules, find_frozen
@@ -42,6 +43,10 @@ from modkit.training.turns import Turns
 from modkit.types import Score
 
 __all__ = ["Trainer", "TrainingError"]
+
+_Exchange = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+_logger = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
@@ -87,6 +92,9 @@ class Trainer:
         self._cursor = Cursor()
         self._resumed = False
         self._begun = 0  # the step at which this process began
+        self._exchange: _Exchange | None = None
+        self._states: Sequence[PlayerState] = ()
+        self._initial: Mapping[str, Tensor] = {}  # the weights before there is a checkpoint
 
     def fit(self) -> None:
         """Trains the remaining stages and finishes the run; a run with checkpoints is resumed from the last one.
@@ -104,12 +112,22 @@ class Trainer:
         self.resume()
         self.callbacks.run_started()
         try:
-            chosen = use_deterministic(self.engine.device) if self.settings.deterministic else nullcontext()
-            with ExitStack() as ended, chosen, self._interruption.catch(), self._saver, closing(self._reader):
+            with (
+                ExitStack() as ended,
+                self._choose_algorithms(),
+                self._interruption.catch(),
+                self._saver,
+                closing(self._reader),
+            ):
                 ended.callback(self.model.eval)  # as `modkit.load` gives it
                 while self._cursor.stage < len(self.stages):
-                    with ExitStack() as held:
-                        self._train_stage(self.stages[self._cursor.stage], held)
+                    try:
+                        with ExitStack() as held:
+                            self._train_stage(self.stages[self._cursor.stage], held)
+                    except RuntimeError as error:
+                        if (name := find_nondeterministic(error)) is None or not warn_instead():
+                            raise
+                        self._begin_again(name)
             mark_trained(self.model)
             self.run.finish()
         except BaseException as error:
@@ -122,7 +140,7 @@ class Trainer:
 
     def resume(
         self,
-        exchange: Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
+        exchange: _Exchange | None = None,
         check: Callable[[Cursor], None] = lambda cursor: None,
     ) -> int:
         """Resumes from the run's last intact checkpoint, if there is one; `fit` begins with it.
@@ -140,7 +158,7 @@ class Trainer:
         """
         if not self._resumed:
             self._cursor = self._saver.resume(exchange, check)
-            self._resumed, self._begun = True, self._cursor.step
+            self._resumed, self._begun, self._exchange = True, self._cursor.step, exchange
         return self._begun
 
     @property
@@ -150,7 +168,7 @@ class Trainer:
 
     def _train_stage(self, stage: StageSchedule, held: ExitStack) -> None:
         cursor, settings = self._cursor, self.settings
-        states = make_player_states(self.model, settings, stage, self.engine)
+        states = self._states = make_player_states(self.model, settings, stage, self.engine)
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)
         held.enter_context(limit_gradients(self.model))
@@ -162,6 +180,7 @@ class Trainer:
                 self._save_picture(averages)
             self._saver.save(states, averages, cursor)
             self._saver.finish(cursor)  # before processes that load data are forked from this one
+        self._initial = {}
         self._interruption.check(f"at step {cursor.step}")
         trained = [parameter for state in states for parameter in state.parameters]
         frozen = find_frozen(self.model, trained)  # by now; an extractor may have been trained in `prepare`
@@ -197,7 +216,38 @@ class Trainer:
         averages.copy_to_model()
         for state in states:
             self.engine.release(state.name, state.losses)
+        self._states = ()
         cursor.stage, cursor.index, cursor.averaged = cursor.stage + 1, 0, 0
+
+    def _choose_algorithms(self) -> AbstractContextManager[None]:
+        """Has torch refuse what is not deterministic, or warn of it in a run in which it was found before."""
+        if not self.settings.deterministic:
+            return nullcontext()
+        strict = "nondeterministic" not in self.run.lock
+        if strict and self._begun == 0:
+            self._initial = {name: one.to("cpu", copy=True) for name, one in self.model.state_dict().items()}
+        return use_deterministic(self.engine.device, strict=strict)
+
+    def _begin_again(self, name: str) -> None:
+        """Returns to the last checkpoint, or to the start, after an operation that has no deterministic form."""
+        self._reader.close()
+        self._saver.finish(self._cursor)
+        self.engine.barrier()  # the first process may have written the last checkpoint
+        for state in self._states:
+            self.engine.release(state.name, state.losses)
+        self._states = ()
+        self.model.zero_grad()
+        self._losses.clear()
+        if self._initial:
+            self.model.load_state_dict(self._initial)
+        self.run.record(nondeterministic=name)
+        self._cursor = self._saver.resume(self._exchange)
+        if self.engine.rank == 0:
+            _logger.warning(
+                "%s: %s has no deterministic form on this device (%s), so the last bits may differ when the run is "
+                "repeated or resumed; training begins again at step %d, and from there torch warns of such operations",
+                *(self.run.path, name, self.engine.device.type, self._cursor.step),
+            )
 
     def _explain(self, error: BaseException) -> BaseException:
         """The error to raise in place of one that ends training."""
