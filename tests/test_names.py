@@ -20,10 +20,10 @@ VERBS = set(
     equalize escape estimate evaluate examine exchange execute expand expect explain export extend extract
     extrapolate factor
     fail feed fill filter find finish fit flatten fold follow format forward freeze gate gather generate get group
-    guide hash hide hold identify import index infer init insert inspect install integrate interpolate invert join
+    guard guide hash hide hold identify import index infer init insert inspect install integrate interpolate invert join
     judge keep launch lay learn limit list load locate lock log make map mark match measure merge mirror mix move name
     narrow normalize note notify number observe open order override pack pad parametrize parse pass penalize perturb
-    pin place plan play poll predict prefer prefix prepare print project prune queue quote raise rank read rebuild
+    pin place plan play poll predict prefer prefix prepare print probe project prune queue quote raise rank read rebuild
     recompute reconstruct record recover reduce refuse register release reload remove render renew repeat replace
     replay report require reroot resample reset resize resolve restart restore resume review revise revive rewind
     round run sample save scale scan schedule score seed select send set settle share shift shorten show slice

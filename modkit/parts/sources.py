@@ -21,7 +21,6 @@ __all__ = ["hash_source"]
 _SHARED = ("site-packages", "dist-packages")  # folders of many distributions
 
 
-@functools.cache  # what is imported stays as it was
 def hash_source(target: Any) -> str | None:
     """Hashes the source of a class or function, following wrappers; None if it has no file, as in a notebook.
 
@@ -40,7 +39,12 @@ def hash_source(target: Any) -> str | None:
     file, name = getattr(module, "__file__", None), getattr(module, "__name__", "")
     if not file or not Path(file).is_file():
         return None
-    path = Path(file)
+    return _hash_module(name, Path(file))
+
+
+@functools.cache  # what is imported stays as it was
+def _hash_module(name: str, path: Path) -> str:
+    """Hashes a module with those of its distribution that it imports."""
     folder = path.parents[name.count(".") + (path.name == "__init__.py")]
     found, left = {name: path.read_bytes()}, [(name, path)]
     while left:
