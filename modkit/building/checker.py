@@ -24,16 +24,17 @@ from modkit.building.plan import Plan, plan
 from modkit.building.report import Port, Report
 from modkit.building.review import (
     make_problems,
-    review_data,
     review_game,
     review_model,
     review_samples,
     review_training,
     review_watch,
+    show_warnings,
     verify_overrides,
 )
 from modkit.building.trial import EMITS, ROWS, Trial, try_model
 from modkit.data.moments import find_type
+from modkit.data.review import review_data
 from modkit.data.splits import is_stream
 from modkit.engines.device import read_device
 from modkit.engines.local import LocalEngine
@@ -142,6 +143,7 @@ def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
     try:
         model, trial = try_model(site, x, fields, rows=rows)
     except SpecError as error:
+        show_warnings(review_data(data), "")  # why there are no labels, where they are asked for
         raise SpecError(suggest_candidates(error.problems, site.plan, find_problems)) from None
     return _Tried(site, model, trial, settings, data, x, fields, measures)
 
@@ -184,6 +186,8 @@ def _make_report(
     x: TensorType,
     fields: Mapping[str, TensorType],
     measures: Measures | None = None,
+    *,
+    mended: bool = False,
 ) -> Report:
     played = _check_training(site, model, settings, trial) if settings else ()
     for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
@@ -192,7 +196,8 @@ def _make_report(
     shared = _review_split(site.plan, model, trial, played, settings) if settings else ()
     game = review_game(played, trial.terms, settings.terms if settings else {})
     watch = review_watch(played, settings, measures.settings) if settings and measures else ()
-    notes = (*review_data(data), *review_samples(played, data), *review_model(model), *game, *shared, *watch)
+    of_data = () if mended else review_data(data, settings.batch_size if settings else None)
+    notes = (*of_data, *review_samples(played, data), *review_model(model), *game, *shared, *watch)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)
@@ -242,7 +247,7 @@ def _verify(report: Report) -> Report:
         site = Site(plan(spec, typed=True), meta=True, weights=False)
         settings = _try_settings(site, site.make_settings)
         model, trial = try_model(site, report.x, report.fields, rows=_count_rows(settings))
-        return _make_report(site, model, trial, settings, report.data, report.x, report.fields).findings
+        return _make_report(site, model, trial, settings, report.data, report.x, report.fields, mended=True).findings
 
     return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))
 

@@ -9,6 +9,7 @@ from typing import Any
 from modkit.blocks import Block, format_html, format_text
 from modkit.building.plan import Plan
 from modkit.building.review import make_problems
+from modkit.data.review import list_class_names
 from modkit.errors import SpecError
 from modkit.kinds import Data, Fact, Finding
 from modkit.models.player import Player
@@ -95,6 +96,10 @@ class Report:
         found = f"{count} problem{'s' if count > 1 else ''} found" if count else "no problems found"
         yield f"x: {self.x}; {self.parameters:,} parameters; {found}"
 
+    def list_data_facts(self) -> list[Fact]:
+        """Lists the facts of the data: splits, classes, what is left out."""
+        return [fact for fact in self.facts if fact.path.partition(".")[0] == "data"]
+
     def __str__(self) -> str:
         return format_text(self.describe())
 
@@ -103,9 +108,11 @@ class Report:
         return format_html(self.describe())
 
     def lock(self) -> dict[str, Any]:
-        """Makes the lock of a run of this plan, with the data's `splits` and the `findings`, if there are any."""
+        """Makes the lock of a run of this plan, with the data's `splits` and `classes`, and the `findings`, if any."""
         made = self.plan.lock(self.state, self.modules, self.x, self.fields)
-        splits = {"splits": dict(self.data.splits)} if self.data else {}
+        splits: dict[str, Any] = {"splits": dict(self.data.splits)} if self.data else {}
+        if names := list_class_names(self.data):
+            splits["classes"] = names
         return made | splits | ({"findings": list(map(str, self.findings))} if self.findings else {})
 
     def raise_refusals(self) -> None:

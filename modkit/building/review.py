@@ -16,7 +16,6 @@ from fnmatch import fnmatchcase
 import torch
 
 from modkit.building.plan import Plan
-from modkit.data.splits import is_stream
 from modkit.errors import Problem, SpecError, join
 from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model
@@ -31,7 +30,6 @@ from modkit.training.schedule import StageSchedule, explain_frozen, explain_idle
 __all__ = [
     "list_findings",
     "make_problems",
-    "review_data",
     "review_game",
     "review_model",
     "review_samples",
@@ -44,16 +42,6 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 _shown: set[tuple[str, str, str]] = set()
 _INDEX = re.compile(r"\[\d+\]")
-
-
-def review_data(data: Data | None) -> Iterator[Fact]:
-    """States that training on a stream is inexact."""
-    if is_stream(data):
-        yield Fact(
-            "data",
-            "a stream, so that training is inexact: a resumed run goes on with other samples, and other numbers of "
-            "processes or workers read other orders",
-        )
 
 
 def review_samples(stages: Sequence[StageSchedule], data: Data | None) -> Iterator[Finding]:

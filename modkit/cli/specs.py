@@ -19,6 +19,7 @@ from modkit.cli.output import echo, json_option, print_result
 
 if TYPE_CHECKING:
     from modkit.building.checker import Report
+    from modkit.kinds import Data
 
 __all__ = ["SPECS"]
 
@@ -98,8 +99,22 @@ def _make_plain(report: Report) -> dict[str, Any]:
         ],
         "terms": report.terms,
         "x": str(report.x),
+        "data": _describe_data(report.data),
         "parameters": report.parameters,
         "unchecked": report.unchecked,
         "facts": [asdict(fact) for fact in report.facts],
         "findings": [asdict(finding) for finding in (*report.findings, *report.idle)],
     }
+
+
+def _describe_data(data: Data | None) -> dict[str, Any] | None:
+    """Describes a data set: its splits, and the number of samples of each class by field."""
+    from modkit.data.labels import add_splits, count_labels, name_classes
+    from modkit.data.review import list_layers
+
+    if data is None:
+        return None
+    layers = list_layers(data)
+    totals = {field: add_splits(counts) for field, counts in count_labels(data, layers).items()}
+    classes = {field: dict(zip(name_classes(layers, field, len(total)), total)) for field, total in totals.items()}
+    return {"splits": dict(data.splits), "classes": classes}

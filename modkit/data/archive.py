@@ -27,16 +27,16 @@ class Archive(Pictures):
     `KEY.jpg` or labels is passed over with a notice.
 
     Args:
-        root: The archive, or a folder of archives (shards). Hidden members are ignored. If there are both folders
-            `train` and `test`, in the archive or of archives, they are the splits; `val`, `validation` or `valid` are
-            in the place of `test` where there is none.
+        root: The archive, or a folder of archives (shards). Hidden members are ignored. If there are folders `train`
+            and `test`, in the archive or of archives, they are the splits, with the other names that `image-folder`
+            knows. Folders or archives whose names otherwise look like several splits are refused.
         test: Share of the pictures in the test split, in [0, 1), if no folders define splits.
         label: Name of the class in `KEY.json`.
 
     Raises:
-        ValueError: If there is no archive or picture to train on, an archive is damaged or compressed as a whole, some
-            pictures alone have labels, these are too large to be classes, too many are damaged, or a setting is out of
-            range.
+        ValueError: If there is no archive or picture to train on, an archive is damaged or compressed as a whole,
+            folders look like splits that cannot be told for certain, only some pictures have labels, these are too
+            large to be classes, too many are damaged, or a setting is out of range.
         OSError: If a file cannot be opened or read.
 
     Examples:

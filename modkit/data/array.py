@@ -10,7 +10,7 @@ Shape letters: n samples, b batch, c channels, h w spatial.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +24,16 @@ from torch import Tensor
 from modkit.data.arrays import map_array
 from modkit.data.bounds import find_bounds
 from modkit.data.file_hashes import hash_files
+from modkit.data.labels import count_labels, review_labels
 from modkit.data.moments import measure_std
 from modkit.data.pixels import scale_pixels
 from modkit.data.splits import check_split, hash_contents
+from modkit.data.store import show_place
+from modkit.kinds import Finding
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
-__all__ = ["Array"]
+__all__ = ["Array", "has_channels_last", "order_axes"]
 
 _BLOCK = 2**24  # bytes of a file that are looked at at once
 _CHANNELS = (1, 3, 4)
@@ -134,6 +137,13 @@ class Array:
         chosen = self._chosen[split][list(indices)]
         return {name: rows.read(chosen, self.fields[name]) for name, rows in self._fields.items()}
 
+    def review(self) -> Iterator[Finding]:
+        """Finds odd labels, in fields of which each sample has one."""
+        for name, counts in count_labels(self, [self]).items():
+            yield from review_labels(
+                [str(number) for number in range(len(counts["train"]))], counts, path=f"fields.{name}"
+            )
+
     def _infer_type(self, classes: int | None, bounds: Sequence[float] | None) -> TensorType:
         dtype, shape, path = self._samples.dtype, self._samples.shape, self._samples.path
         if classes is not None:
@@ -174,10 +184,10 @@ class _Rows:
         try:
             array = map_array(Path(self.path))
         except (OSError, ValueError) as error:
-            raise ValueError(f"Array expects an array without pickle in {self.path!r}: {error}") from error
+            raise ValueError(f"Array expects an array without pickle in {show_place(self.path)}: {error}") from error
         if not array.size or array.ndim < 1 + self._pictures:
             raise ValueError(f"Array expects rows of values in {self.path!r}, got an array of shape {array.shape}")
-        return _order_axes(array) if self._pictures and array.dtype == np.uint8 else array
+        return order_axes(array) if self._pictures and array.dtype == np.uint8 else array
 
     def read(self, chosen: NDArray[np.int64], type: TensorType) -> Tensor:
         """Reads some of the rows: bytes, float32, or int64 if they have classes."""
@@ -207,13 +217,31 @@ class _Rows:
         return hash_files(folder, [name])[0]
 
 
-def _order_axes(array: NDArray[Any]) -> NDArray[Any]:
-    """Orders the axes of pictures as `n c h w`."""
+def order_axes(array: NDArray[Any]) -> NDArray[Any]:
+    """Orders the axes of pictures as `n c h w`.
+
+    Examples:
+        >>> order_axes(np.zeros((5, 8, 6, 3))).shape
+        (5, 3, 8, 6)
+    """
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in _CHANNELS and array.shape[3] in _CHANNELS:
         array = array.transpose(0, 3, 1, 2)
     return array
+
+
+def has_channels_last(shape: Sequence[int]) -> bool:
+    """Whether samples of a shape look like square pictures `h w c`.
+
+    Examples:
+        >>> has_channels_last((8, 8, 3)), has_channels_last((3, 8, 8)), has_channels_last((16, 4, 4))
+        (True, False, False)
+    """
+    if len(shape) != 3:
+        return False
+    height, width, channels = shape
+    return height == width and height not in _CHANNELS and channels in _CHANNELS
 
 
 def _hash_rows(num: int) -> NDArray[np.float64]:

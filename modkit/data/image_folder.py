@@ -14,13 +14,16 @@ class ImageFolder(Pictures):
     The largest square of a picture is resized to `size`.
 
     Args:
-        root: The folder. Pictures may be at any depth; hidden files and folders are ignored. If it has both subfolders
-            `train` and `test`, they are the splits; `val`, `validation` or `valid` are in the place of `test` where
-            there is none. Subfolders are the classes if there are two or more and every picture is in one of them.
+        root: The folder. Pictures may be at any depth; hidden files and folders are ignored. If it has subfolders
+            `train` (or `training`) and `test`, they are the splits, in any case; where there is no `test`, the first of
+            `testing`, `val`, `validation`, `valid`, `eval`, `evaluation` and `dev` is in its place. Other names that
+            look like several splits are refused. Subfolders are the classes if there are two or more and every picture
+            is in one of them.
         test: Share of the pictures in the test split, in [0, 1), if the folder does not define splits.
 
     Raises:
-        ValueError: If there is no picture to train on, too many are damaged, or a setting is out of range.
+        ValueError: If there is no picture to train on, folders look like splits that cannot be told for certain, too
+            many pictures are damaged, or a setting is out of range.
         OSError: If a file cannot be opened or read.
 
     Examples:

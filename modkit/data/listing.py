@@ -1,16 +1,15 @@
 """The pictures in a folder or other store, with their splits and classes.
 
-If both `root/train` and `root/test` exist, they are the splits; where there is no `root/test`, `root/val`,
-`root/validation` or `root/valid` is the test split. Otherwise a picture belongs to it if the hash of its relative path
-is below `test`, so adding pictures moves no other picture. If every picture is in a subfolder of its split, and there
-are at least two such subfolders, their sorted names are the classes.
+`modkit.data.split_names` says which folders are splits. Without any, a picture belongs to the test split if the hash of
+its relative path is below `test`, so adding pictures moves no other picture. If every picture is in a subfolder of its
+split, and there are at least two such subfolders, their sorted names are the classes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
@@ -21,17 +20,25 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from modkit.data.names import Names
-from modkit.data.store import Folder, Store
+from modkit.data.split_names import check_mixture, choose_folders
+from modkit.data.store import Folder, Store, show_place
 from modkit.runs.cache import compute_once
 
-__all__ = ["SUFFIXES", "Listing", "choose_folders", "find_classes", "list_pictures", "number_classes", "split_pictures"]
+__all__ = [
+    "SUFFIXES",
+    "Listing",
+    "find_classes",
+    "find_loose",
+    "find_unread",
+    "list_pictures",
+    "number_classes",
+    "split_pictures",
+]
 
+_MOST_LOOSE = 1_000
 _MOST_CLASSES = 10_000  # of few pictures; ImageNet-21K has 21,841 of 14 million
 SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp", b".tif", b".tiff", b".gif", b".ppm", b".pgm")
 """How the names of pictures end, in lower case."""
-
-_HELD_OUT = ("test", "val", "validation", "valid")
-"""Names of the folder of the test split; the first that is there is it."""
 
 
 class Listing(Names):
@@ -73,34 +80,20 @@ def list_pictures(root: str, test: float) -> dict[str, Listing]:
         test: Share of pictures in the test split, if the folder does not define splits.
 
     Raises:
-        ValueError: If there is no such folder.
+        ValueError: If there is no such folder, or folders look like splits that cannot be told for certain.
     """
     folder = os.fsencode(root)
     if not os.path.isdir(folder):
-        raise ValueError(f"ImageFolder expects a folder, got {root!r}")
+        raise ValueError(f"ImageFolder expects a folder, got {show_place(root)}")
     name = f"listing the pictures in {os.path.realpath(root)!r}, {test} of them for testing"
     return _unpack(compute_once(name, lambda: _pack(_list_splits(folder, test))))
 
 
-def choose_folders(has: Callable[[str], bool]) -> dict[str, str]:
-    """Chooses the folders that are the splits `train` and `test`, or none.
-
-    Args:
-        has: Whether there is a folder of a name.
-
-    Examples:
-        >>> choose_folders(lambda name: name in ("train", "val"))
-        {'train': 'train', 'test': 'val'}
-        >>> choose_folders(lambda name: name in ("cat", "dog"))
-        {}
-    """
-    held_out = next(filter(has, _HELD_OUT), None) if has("train") else None
-    return {"train": "train", "test": held_out} if held_out else {}
-
-
 def _list_splits(folder: bytes, test: float) -> dict[str, Listing]:
-    chosen = choose_folders(lambda name: os.path.isdir(os.path.join(folder, name.encode())))
-    if own := {split: os.path.join(folder, name.encode()) for split, name in chosen.items()}:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(b".")]
+    chosen = choose_folders(map(os.fsdecode, names), os.fsdecode(folder))
+    if own := {split: os.path.join(folder, os.fsencode(name)) for split, name in chosen.items()}:
         return {split: Listing(Folder(path), sorted(_walk(path, b"", ()))) for split, path in own.items()}
     return split_pictures(Folder(folder), sorted(_walk(folder, b"", ())), test)
 
@@ -125,7 +118,12 @@ def _unpack(data: bytes) -> dict[str, Listing]:
 
 
 def split_pictures(store: Store, paths: Sequence[bytes], test: float) -> dict[str, Listing]:
-    """Splits pictures by the hashes of their paths, a share of `test` into the split `test`."""
+    """Splits pictures by the hashes of their paths, a share of `test` into the split `test`.
+
+    Raises:
+        ValueError: If their folders look like splits.
+    """
+    check_mixture(paths, store.locate(b""))
     chosen: dict[str, list[bytes]] = {"train": [], "test": []}
     for path in paths:
         share = int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little") / 2**64
@@ -143,6 +141,41 @@ def find_classes(listings: Sequence[Listing]) -> tuple[bytes, ...]:
                 return ()
             names.add(name)
     return tuple(sorted(names)) if len(names) > 1 else ()
+
+
+def find_loose(listings: Sequence[Listing]) -> tuple[list[str], list[str]]:
+    """Finds the few pictures that are in no folder where all others are in folders, and the names of these.
+
+    Returns:
+        Paths of at most a tenth of the pictures, and the folders; both are empty if there are others or none.
+
+    Examples:
+        >>> find_loose([Listing(Folder(b"/pictures"), [b"1.png", b"cat/2.png", b"dog/3.png"])])
+        (['/pictures/1.png'], ['cat', 'dog'])
+    """
+    folders: set[bytes] = set()
+    loose: list[str] = []
+    for listing in listings:
+        for row, path in enumerate(listing):
+            name, slash, _ = path.partition(b"/")
+            if slash:
+                folders.add(name)
+            elif len(loose) <= _MOST_LOOSE:
+                loose.append(listing.get_path(row))
+    few = 0 < len(loose) <= max(1, min(_MOST_LOOSE, sum(map(len, listings)) // 10))
+    return (loose, sorted(map(os.fsdecode, folders))) if few and len(folders) > 1 else ([], [])
+
+
+def find_unread(root: str, listings: Sequence[Listing]) -> list[str]:
+    """Finds the folders in `root` that are beside those of the splits, and so are not read."""
+    if not os.path.isdir(root):
+        return []
+    read = {os.path.relpath(listing.store.locate(b""), root) for listing in listings}
+    if read == {"."}:
+        return []
+    with os.scandir(root) as entries:
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted({*names} - read)
 
 
 def number_classes(owner: str, column: str, labels: Sequence[int] | NDArray[np.int64]) -> tuple[str, ...]:

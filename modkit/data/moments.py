@@ -21,7 +21,7 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
-__all__ = ["Moments", "find_type", "measure_std"]
+__all__ = ["Moments", "find_type", "measure_std", "read_some"]
 
 _CHUNK = 64  # samples that are read at once
 
@@ -87,13 +87,14 @@ def measure_std(data: Data, num: int = 1024) -> float | None:
     """
     data, taken = find_plain(data), min(data.splits.get("train", 0), num)
     moments = Moments()
-    for batch in _read_some(data, taken):
+    for batch in read_some(data, taken):
         moments.add(batch.tensor)
     std = float(f"{float(moments.compute()[1]):.6g}") if taken else 0.0
     return std if 0 < std < math.inf else None
 
 
-def _read_some(data: Data, num: int) -> Iterator[Batch]:
+def read_some(data: Data, num: int) -> Iterator[Batch]:
+    """Yields `num` evenly spaced training samples, as models see them; of a stream the first, in whole batches."""
     if is_stream(data):
         yield from islice(read_in_order(data, "train", _CHUNK, Rng(0, "std")), -(-num // _CHUNK))
         return

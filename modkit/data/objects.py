@@ -106,7 +106,11 @@ class Tensors:
                 raise ValueError(f"{expected}, got nothing")
             tensor = _read_tensor(value, expected, "give a tensor or an array")
             if tuple(tensor.shape) != (len(samples), *type.shape):
-                raise ValueError(f"{expected}, got a tensor {'×'.join(map(str, tensor.shape))}")
+                got, last = tuple(tensor.shape[1:]), (*type.shape[1:], *type.shape[:1])
+                advice = (
+                    "; give `x.permute(0, 3, 1, 2)`, its channels come last" if got == last and len(got) == 3 else ""
+                )
+                raise ValueError(f"{expected}, got a tensor {'×'.join(map(str, tensor.shape))}{advice}")
             made[name] = _convert(tensor, type, f"Tensors expects {name}")
         self.x, self.fields = x, dict(fields)
         self.splits = {"train": len(samples)}

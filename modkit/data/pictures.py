@@ -9,7 +9,7 @@ Shape letters: b batch, c channels, h w spatial, n pictures.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
 
@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modkit.data.channels import parse_colour
-from modkit.data.listing import Listing, find_classes
+from modkit.data.labels import list_names, review_labels
+from modkit.data.listing import Listing, find_classes, find_loose, find_unread
 from modkit.data.moments import measure_std
 from modkit.data.picture import DAMAGE, read_picture
 from modkit.data.pixels import scale_pixels
-from modkit.data.scan import Scan, hash_pictures, scan_pictures
+from modkit.data.scan import Scan, hash_pictures, list_skipped, scan_pictures
 from modkit.data.splits import check_split, hash_contents
 from modkit.data.square import Square
+from modkit.kinds import Fact, Finding, Note
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
@@ -68,6 +70,7 @@ class Pictures:
     """
 
     kind: str  # name of the part, for the key
+    _loose: tuple[list[str], list[str]] = ([], [])  # pictures beside folders, and these
     labels_apart = False  # whether labels are stored apart from paths and contents, so that the key depends on them
     levels: int | None = 256
     finish = staticmethod(scale_pixels)
@@ -105,7 +108,32 @@ class Pictures:
         self._square = Square(size, channels, colour, flip, crop)
         self._labels, self.classes = self._find_labels(self._listings)
         self.fields = {"labels": TensorType((), classes=len(self.classes))} if self.classes else {}
+        self.class_names = {"labels": self.classes} if self.classes else {}
         self.splits = {split: len(listing) for split, listing in self._listings.items()}
+
+    def review(self) -> Iterator[Note]:
+        """States what is left out; finds pictures that leave all without labels, copies in both splits, odd labels."""
+        if self._scan and (skipped := self._scan.skipped):
+            yield Fact("", f"{len(skipped):,} damaged pictures are skipped: {list_skipped(skipped)}")
+        if unread := find_unread(self._root, list(self._listings.values())):
+            yield Fact("", f"folders that are not read: {list_names(unread)}")
+        if self._scan and self._scan.copies:
+            test, train = self._scan.copy
+            yield Finding(
+                "",
+                f"{self._scan.copies:,} of {self.splits['test']:,} test pictures are also among the training pictures, "
+                f"such as {test!r}, which is {train!r}: scores of held-out pictures are too good; remove one of each",
+            )
+        if self.classes:
+            kept = {split: torch.bincount(one, minlength=len(self.classes)) for split, one in self._labels.items()}
+            yield from review_labels(self.classes, kept)
+        loose, folders = self._loose
+        if loose:
+            yield Finding(
+                "",
+                f"there are no labels, since {len(loose):,} of the pictures, such as {loose[0]!r}, are beside the "
+                f"folders {list_names(folders)}: remove these pictures, or move each into its class",
+            )
 
     @cached_property
     def x(self) -> TensorType:
@@ -163,6 +191,7 @@ class Pictures:
     def _find_labels(self, listings: Mapping[str, Listing]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Finds the labels of the pictures by split, `n`, and the names of the classes: those of the folders."""
         classes = find_classes(list(listings.values()))
+        self._loose = ([], []) if classes else find_loose(list(listings.values()))
         labels = {split: listing.find_labels(classes) for split, listing in listings.items() if classes}
         return labels, tuple(map(os.fsdecode, classes))
 

@@ -13,11 +13,13 @@ import hashlib
 import json
 import logging
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from modkit.data.channels import convert_picture, count_channels
@@ -26,9 +28,9 @@ from modkit.data.listing import Listing
 from modkit.data.picture import DAMAGE, read_picture
 from modkit.runs.cache import compute_once
 
-__all__ = ["Scan", "hash_pictures", "inspect_picture", "scan_pictures"]
+__all__ = ["Scan", "hash_pictures", "inspect_picture", "list_skipped", "scan_pictures"]
 
-_NAMED = 3  # damaged pictures that a message names
+_NAMED = 3  # pictures that a message names
 
 _logger = logging.getLogger(__name__)
 _shown: set[str] = set()
@@ -42,12 +44,16 @@ class Scan(NamedTuple):
         skipped: Why others are skipped, by their paths below the root.
         counts: Number of whole pictures by the channels that they need, see `modkit.data.channels.count_channels`.
         digest: Hash of the paths and contents of all pictures, 16 bytes.
+        copies: Number of whole test pictures whose file is one of the training pictures', too.
+        copy: Paths of such a test picture and of the training picture, below their splits; empty if there is none.
     """
 
     listings: dict[str, Listing]
     skipped: dict[str, str]
     counts: Counter[int]
     digest: bytes
+    copies: int = 0
+    copy: tuple[str, ...] = ()
 
 
 def scan_pictures(listings: Mapping[str, Listing], root: str, damaged: float, owner: str = "ImageFolder") -> Scan:
@@ -76,7 +82,8 @@ def scan_pictures(listings: Mapping[str, Listing], root: str, damaged: float, ow
             split: Listing(listing.store, [path for path in listing if path not in faults[split]])
             for split, listing in listings.items()
         }
-    return Scan(dict(listings), skipped, Counter(dict(found["counts"])), bytes.fromhex(found["digest"]))
+    counts, digest = Counter[int](dict(found["counts"])), bytes.fromhex(found["digest"])
+    return Scan(dict(listings), skipped, counts, digest, found["copies"], tuple(found["copy"]))
 
 
 def hash_pictures(listings: Mapping[str, Listing], root: str) -> bytes:
@@ -120,14 +127,27 @@ def _check(listings: Mapping[str, Listing]) -> bytes:
     """Inspects pictures; returns the faults of the damaged ones, the counts of the others and the digest, as JSON."""
     digest, counts = _start_digest(), Counter[int]()
     faults: dict[str, dict[str, str]] = {split: {} for split in listings}
+    heads = {split: array("Q") for split in listings}  # of the hashes of contents; 0 is of damaged ones
     for split, path, found in _inspect(listings, inspect_picture):
         digest.update(_describe(split, path, found))
+        heads[split].append(0 if found.fault else int.from_bytes(found.digest[:8], "little"))
         if found.fault:
             faults[split][os.fsdecode(path)] = found.fault
         else:
             counts[found.kind] += 1
     made = {"faults": list(faults.items()), "counts": list(counts.items()), "digest": digest.hexdigest()}
-    return json.dumps(made).encode()
+    return json.dumps({**made, **_find_copies(listings, heads)}).encode()
+
+
+def _find_copies(listings: Mapping[str, Listing], heads: Mapping[str, array[int]]) -> dict[str, Any]:
+    """Finds test pictures with the content of a training picture, by the first eight bytes of its hash."""
+    train, test = (np.frombuffer(heads[split], np.uint64) for split in ("train", "test"))
+    rows = np.flatnonzero(np.isin(test, train) & (test != 0))
+    if not len(rows):
+        return {"copies": 0, "copy": []}
+    other = int(np.flatnonzero(train == test[rows[0]])[0])
+    pair = (listings["test"][int(rows[0])], listings["train"][other])
+    return {"copies": len(rows), "copy": [os.fsdecode(path) for path in pair]}
 
 
 def _name(doing: str, listings: Mapping[str, Listing], root: str) -> str:
@@ -157,11 +177,21 @@ def _describe(split: str, path: bytes, found: Inspected) -> bytes:
     return f"{split} {len(path)} ".encode() + path + found.digest
 
 
+def list_skipped(skipped: Mapping[str, str]) -> str:
+    """Lists the first three pictures that are skipped, with their reasons.
+
+    Examples:
+        >>> list_skipped({"a.png": "truncated"})
+        "'a.png' (truncated)"
+    """
+    named = ", ".join(f"{path!r} ({reason})" for path, reason in islice(skipped.items(), _NAMED))
+    rest = len(skipped) - _NAMED
+    return f"{named} and {rest:,} more" if rest > 0 else named
+
+
 def _report(skipped: Mapping[str, str], total: int, root: str, damaged: float, owner: str) -> None:
     """Refuses too many damaged pictures, or says that they are skipped."""
-    num, rest = len(skipped), len(skipped) - _NAMED
-    named = ", ".join(f"{path!r} ({reason})" for path, reason in islice(skipped.items(), _NAMED))
-    listed = f"{named} and {rest:,} more" if rest > 0 else named
+    num, listed = len(skipped), list_skipped(skipped)
     if num > damaged * total:
         raise ValueError(
             f"{owner} expects at most a share of damaged={damaged:g} of the pictures in {root!r} to be damaged, "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import functools
 import io
 import json
 import logging
@@ -27,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from modkit.data.listing import Listing, choose_folders, split_pictures
+from modkit.data.listing import Listing, split_pictures
 from modkit.data.members import read_members
 from modkit.data.names import Names
-from modkit.data.store import Stamp, read_stamp
+from modkit.data.split_names import choose_folders
+from modkit.data.store import Stamp, read_stamp, show_place
 from modkit.runs.cache import compute_once, find_cache_folder
 from modkit.runs.files import hash_data, open_regular, replace_file
 
@@ -161,16 +161,17 @@ def open_shards(root: str, label: str) -> Shards:
 
 
 def list_members(shards: Shards, test: float) -> dict[str, Listing]:
-    """Lists pictures by split: those in folders (`choose_folders`) or, if one is missing, found by hashes."""
+    """Lists pictures by split: those in folders (`choose_folders`) or, if one is missing, found by hashes.
 
-    @functools.cache
-    def enter(folder: str) -> Listing:
-        store = shards.enter(f"{folder}/".encode())
-        return Listing(store, store.list_names())
-
-    if chosen := choose_folders(lambda folder: len(enter(folder)) > 0):
-        return {split: enter(folder) for split, folder in chosen.items()}
-    return split_pictures(shards, shards.list_names(), test)
+    Raises:
+        ValueError: If folders or archives look like splits that cannot be told for certain.
+    """
+    names = shards.list_names()
+    folders = {os.fsdecode(folder) for folder, slash, _ in (name.partition(b"/") for name in names) if slash}
+    if chosen := choose_folders(folders, shards.locate(b"")):
+        inside = {split: shards.enter(os.fsencode(f"{folder}/")) for split, folder in chosen.items()}
+        return {split: Listing(store, store.list_names()) for split, store in inside.items()}
+    return split_pictures(shards, names, test)
 
 
 def _list_archives(root: str) -> list[bytes]:
@@ -183,7 +184,7 @@ def _list_archives(root: str) -> list[bytes]:
         paths = (os.path.join(folder, name) for name in names if not name.startswith(b"."))
         found += [os.path.relpath(path, os.fsencode(root)) for path in paths if path.lower().endswith(_SUFFIXES)]
     if not found:
-        raise ValueError(f"Archive expects a .zip, a .tar or a folder of them, got {root!r}")
+        raise ValueError(f"Archive expects a .zip, a .tar or a folder of them, got {show_place(root)}")
     return sorted(found)
 
 

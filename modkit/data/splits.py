@@ -57,6 +57,15 @@ class InMemory:
         x, labels = (values.index_select(0, rows) for values in self._samples[split])
         return Batch(self._decode(x), {"labels": labels.long()})
 
+    def read_fields(self, split: str, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Reads the labels at `indices` without the samples.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_split(self, split)
+        return {"labels": self._samples[split][1][torch.as_tensor(indices, dtype=torch.long)].long()}
+
     def _decode(self, x: Tensor) -> Tensor:
         return x
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol, TypeAlias
 
 from modkit.runs.files import open_regular
 
-__all__ = ["Folder", "Stamp", "Store", "read_stamp"]
+__all__ = ["Folder", "Stamp", "Store", "read_stamp", "show_place"]
 
 Stamp: TypeAlias = tuple[int, int, int]
 """A file's size and its times of change of content and of status, in nanoseconds: another content, another stamp."""
@@ -74,3 +74,13 @@ def read_stamp(status: os.stat_result) -> Stamp:
     change of content.
     """
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def show_place(path: str) -> str:
+    """Shows a path in a message; a relative one with the folder in which it was sought.
+
+    Examples:
+        >>> show_place("/photos"), show_place("photos") == f"'photos' in {os.getcwd()!r}"
+        ("'/photos'", True)
+    """
+    return repr(path) if os.path.isabs(path) else f"{path!r} in {os.getcwd()!r}"

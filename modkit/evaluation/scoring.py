@@ -190,7 +190,8 @@ def score(
             how: dict[str, Any] = {"precision": other[0]} if other else {}
             how |= {"raw": True} if any(feed.is_raw(metric, sources[place]) for place in at.values()) else {}
             for title, score in metric.result(state, Rng(seed, "evaluate", name)).items():
-                score = replace(score, seed=drawn, settings={**score.settings, **how})
+                warnings = (*score.warnings, *_warn_of_few(score, extras.enough))
+                score = replace(score, seed=drawn, settings={**score.settings, **how}, warnings=warnings)
                 add_label = partial(_add_label, label=label) if uses_features(metric) else str
                 if (before := found.get(add_label(title))) and before.settings != score.settings:
                     title = _add_settings(title, score.settings, before.settings)
@@ -204,9 +205,20 @@ def score(
                 most = None if place == "train" else limit
                 states[place], counts[place] = gather(feed, one, list(uses), metrics, engine, most)
         scores, floor = results(places), results(floors or {})
-    notes = [note for one in sources.values() for note in one.notes]
+    notes = [note for one in sources.values() for note in one.list_notes()]
     notes += [warning for score in scores.values() for warning in score.warnings]
+    of_floor = [warning for score in floor.values() for warning in score.warnings if warning not in notes]
+    notes += [f"held-out images: {warning}" for warning in of_floor]
     return Report(scores, counts, seed, tuple(dict.fromkeys(notes)), floor)
+
+
+def _warn_of_few(score: Score, enough: int | None) -> tuple[str, ...]:
+    """Warns of a score of fewer samples than its metric needs."""
+    few = {side: count for side, count in score.counts.items() if enough is not None and count < enough}
+    if not few:
+        return ()
+    listed = " and ".join(f"{count} {side}" for side, count in few.items())
+    return (f"scores of {listed} samples and their errors are not reliable: expected at least {enough} of each set",)
 
 
 def _flatten(places: Places) -> Iterator[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from modkit.building.session import load
+from modkit.data.array import has_channels_last, order_axes
 from modkit.data.arrays import map_array
 from modkit.data.channels import count_channels
 from modkit.data.image_folder import ImageFolder
@@ -53,6 +54,8 @@ Samples: TypeAlias = "Tensor | np.ndarray[Any, Any] | Iterable[Tensor] | str | P
 
 SIZE = 256
 """Samples per batch."""
+
+_SEEN = 256  # samples of an array whose lowest value is looked at
 
 BYTES = (-1.0, 1.0)
 """The range of images that are read from bytes."""
@@ -98,6 +101,7 @@ class Source:
     pick: Callable[[Sequence[int]], Source] | None = None
     notes: tuple[str, ...] = ()  # remarks for the reader of the scores, such as resizing
     assumed: bool = False  # whether its range is only assumed, as that of floating-point images is
+    least: float | None = None  # lowest value of some of its samples, where its range is assumed
     background: str | None = None  # the colour that transparency is laid on, of images that are read so
 
     def number_batches(self, limit: int | None = None, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Batch]]:
@@ -153,6 +157,17 @@ class Source:
 
         note = f"{self.name}: mapped from [{old[0]:g}, {old[1]:g}] to [{range[0]:g}, {range[1]:g}]"
         return replace(matched, batches=batches, notes=(*self.notes, note))
+
+    def list_notes(self) -> list[str]:
+        """Lists remarks, on values that seem to be in another range than theirs is assumed to be, too."""
+        low, high = self.type.range or (0.0, 0.0)
+        if self.least is None or not low < 0 <= self.least:
+            return [*self.notes]
+        expected = f"values of floating-point images are taken to be in [{low:g}, {high:g}]"
+        return [
+            *self.notes,
+            f"{self.name}: no value is below 0, though {expected}: scale those in [0, 1] by `2 * x - 1`",
+        ]
 
     def _check(self, x: Tensor) -> None:
         if not bool(x.isfinite().all()):
@@ -289,6 +304,10 @@ def _from_array(array: np.ndarray[Any, Any], name: str, indices: Sequence[int] |
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name}: expected uint8 or floating values, got {array.dtype}")
 
+    if array.dtype == np.uint8:
+        array = order_axes(array) if array.ndim == 4 else array
+    else:
+        _check_axes(array.shape, name)
     chosen = range(len(array)) if indices is None else indices
 
     def batches(rank: int, world: int) -> Iterator[tuple[int, Batch]]:
@@ -299,8 +318,9 @@ def _from_array(array: np.ndarray[Any, Any], name: str, indices: Sequence[int] |
     def pick(indices: Sequence[int]) -> Source:
         return _from_array(array, name, [chosen[index] for index in indices])
 
-    type = _infer_type(array.shape)
-    return Source(name, batches, len(chosen), type, assumed=array.dtype != np.uint8, pick=pick)
+    type, assumed = _infer_type(array.shape), array.dtype != np.uint8
+    least = float(array[:: -(-len(array) // _SEEN)].min()) if assumed and type.range else None
+    return Source(name, batches, len(chosen), type, assumed=assumed, least=least, pick=pick)
 
 
 def _from_batches(samples: Iterable[Tensor], name: str) -> Source:
@@ -316,7 +336,9 @@ def _from_batches(samples: Iterable[Tensor], name: str) -> Source:
                 yield start, Batch(x, {})
             start += len(x)
 
-    return Source(name, batches, None, _infer_type(first.shape), assumed=True)
+    _check_axes(first.shape, name)
+    type = _infer_type(first.shape)
+    return Source(name, batches, None, type, assumed=True, least=float(first.min()) if type.range else None)
 
 
 def _check_batch(x: Tensor, name: str) -> Tensor:
@@ -324,6 +346,14 @@ def _check_batch(x: Tensor, name: str) -> Tensor:
         received = f"a {type(x).__name__}; of a loader of pairs, give `(images for images, labels in loader)`"
         raise ValueError(f"{name}: expected batches of one tensor, got {received}")
     return x
+
+
+def _check_axes(shape: Sequence[int], name: str) -> None:
+    """Refuses floating-point images whose channels come last; bytes are reordered, as in the data set `array`."""
+    if has_channels_last(shape[1:]):
+        got = "×".join(map(str, shape))
+        advice = "`x.permute(0, 3, 1, 2)` of a tensor, `x.transpose(0, 3, 1, 2)` of an array"
+        raise ValueError(f"{name}: expected images n c h w, got {got}, whose channels come last: give {advice}")
 
 
 def _widen(x: Tensor) -> Tensor:

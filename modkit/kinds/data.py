@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from modkit.kinds.review import Note
 from modkit.types import Batch, Cond, CondType, Modes, TensorType
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ class DataExtras:
             which is the same for all shares. It yields batches of any number of rows, as `read` would return them.
             `splits` states how many samples a whole pass has. Training on a stream is inexact: see
             `modkit.data.stream`.
+        class_names: Names of the classes of fields, by field: `{"labels": ("cat", "dog")}`.
+        review: What the data set says of itself in `modkit check` and when training begins, with paths relative to it:
+            facts, such as how many files were skipped and why, and findings, such as labels with gaps.
     """
 
     truth: Modes | None = None
@@ -83,6 +87,8 @@ class DataExtras:
     read_fields: Callable[[str, Sequence[int]], Mapping[str, Tensor]] | None = None
     plain: Data | None = None
     stream: Callable[[str, int, int, Rng], Iterator[Batch]] | None = None
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    review: Callable[[], Iterable[Note]] | None = None
 
 
 class Conditioner(Protocol):

@@ -134,6 +134,7 @@ class MetricExtras:
         most: The largest number of samples of a set that it can compare, so that more are refused before training.
         fewest: The smallest number of samples of a set that it can compare, so that fewer are refused before any is
             drawn.
+        enough: The number of samples of a set below which a note says that the scores are not reliable.
         refuse: `refuse(model, x)` returns why it cannot measure samples of type `x`, or the Model, or None, so that
             such are refused before training. It is given the Model, on any device, trained or not, if that is among
             its needs.
@@ -144,5 +145,6 @@ class MetricExtras:
     place: Callable[[Any, torch.device], Any] | None = None
     most: int | None = None
     fewest: int | None = None
+    enough: int | None = None
     refuse: Callable[[Any, TensorType], str | None] | None = None
     seed: int | None = None

@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -39,7 +40,7 @@ class LabelAccuracy(Streaming[Tensor]):
     better: Literal["lower", "higher"] = "higher"
 
     def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Tensor:
-        """Counts by group, `10 2`, the samples that are classified correctly, and all samples.
+        """Counts by group, `10 1+k`, the samples that are classified correctly, and the samples of each class.
 
         Raises:
             ValueError: If a label of `labels`, `b`, is not a class of `logits`, `b k`.
@@ -48,14 +49,27 @@ class LabelAccuracy(Streaming[Tensor]):
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
             received = f"{int(labels.min())} to {int(labels.max())}"
             raise ValueError(f"LabelAccuracy expects labels in [0, {logits.shape[1]}), got {received}")
-        counts = torch.zeros(_GROUPS, 2, dtype=torch.int64)
+        num = logits.shape[1]
         right = (logits.argmax(1) == labels).long()
-        return counts.index_add(0, assign_groups(indices, _GROUPS), torch.stack([right, torch.ones_like(right)], 1))
+        rows = torch.cat([right[:, None], torch.nn.functional.one_hot(labels, num)], 1)
+        counts = torch.zeros(_GROUPS, 1 + num, dtype=torch.int64)
+        return counts.index_add(0, assign_groups(indices, _GROUPS), rows)
 
     def result(self, state: dict[str, Tensor], rng: Rng) -> dict[str, Score]:
-        """Computes the score `label accuracy`; `rng` is not used."""
-        groups = self.find(state, "fake").tolist()
+        """Computes the score `label accuracy`, with a warning if it is no better than chance; `rng` is not used."""
+        found = self.find(state, "fake")
+        groups = torch.stack([found[:, 0], found[:, 1:].sum(1)], 1).tolist()
         right, count = map(sum, zip(*groups))
+        chance = float(found[:, 1:].sum(0).max()) / count
         without = lambda group: (right - groups[group][0]) / (count - groups[group][1])  # noqa: E731
         error = standard_error(compute_variance(right / count, without, (size for _, size in groups)))
-        return {"label accuracy": Score(right / count, error, self.better, {"fake": count})}
+        slack = 2 * math.sqrt(chance * (1 - chance) / count)
+        warnings = (_warn_of_chance(right / count, chance),) if right / count <= chance + slack < 1 else ()
+        return {"label accuracy": Score(right / count, error, self.better, {"fake": count}, warnings=warnings)}
+
+
+def _warn_of_chance(accuracy: float, chance: float) -> str:
+    return (
+        f"label accuracy {accuracy:.2g} is no better than always naming the commonest class, {chance:.2g}: the "
+        "classifier or the samples do not tell classes apart"
+    )

@@ -45,7 +45,7 @@ class PerClass:
         self.sets = metric.sets
         self.better: Literal["lower", "higher"] | None = metric.better
         extras = read_extras(metric, MetricExtras)
-        self.seed, self.refuse = extras.seed, extras.refuse
+        self.seed, self.refuse, self.enough = extras.seed, extras.refuse, extras.enough
 
     def init(self) -> State:
         """Returns the state of no samples."""

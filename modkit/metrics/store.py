@@ -132,10 +132,12 @@ class StoredMetric(Streaming[Store]):
     """Base of metrics that store one value of each sample; a subclass names the value and the sets, and scores them.
 
     `needs` names the value, `b ...`, which is stored flattened; `rows` gives all of it to `result`. `fewest` is the
-    smallest number of samples of a set.
+    smallest number of samples of a set; with fewer than `enough`, the ten groups that give standard errors have fewer
+    than ten samples each.
     """
 
     fewest: int = 2
+    enough: int = 100
 
     def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Store:
         """Stores the value that `needs` names, `b ...`.

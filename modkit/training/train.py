@@ -240,6 +240,8 @@ def execute(
                     _warn_of_threads(before)
                 callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
                 shown = Silent() if engine.rank or progress is None else progress
+                for fact in report.list_data_facts():
+                    shown.note(str(fact))
                 trainer = Trainer(model, data, settings, engine, run, callbacks, shown, watch)
                 if before:
                     lengths = [stage.steps for stage in schedule_stages(model, stated)]

@@ -247,6 +247,7 @@ def test_train_makes_a_run_and_says_where(here):
     picture = sorted((here / "runs/tiny/samples").iterdir())[-1].relative_to(here)
     assert said == "" and text.splitlines()[-1] == f"run: runs/tiny, pictures: {picture}"
     assert re.search(r"^stage: .*denoiser.*, 2 steps$", text, re.M)
+    assert text.startswith("data: 1,437 train and 360 test samples\ndata: labels of 10 classes: 0 (178), 1 (182)")
     assert re.search(r"^step 2/2  \S*denoising ", text, re.M)
     run_ = modkit.Run.open("runs/tiny")
     assert run_.finished and run_.lock["seed"] == 4 and [row["step"] for row in run_.read_metrics()] == [1, 2]
