@@ -29,7 +29,8 @@ from modkit.types import Score
 
 __all__ = ["Drawn", "write_model_card"]
 
-_TASK = "unconditional-image-generation"
+_TASK, _OTHER = "unconditional-image-generation", "image-generation"
+_NAMED = 100  # classes that are listed
 _LICENCE = "# license: to be chosen by the publisher: https://huggingface.co/docs/hub/repositories-licenses"
 
 
@@ -75,7 +76,7 @@ def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -
     data = _name_data(made)
     image = len(made.x.shape) == 3 and made.x.range is not None
     matter: dict[str, Any] = {"library_name": "modkit"}
-    if image and sampled:
+    if image and sampled and not made.model.reads:  # the Hub has no task for pictures by class
         matter["pipeline_tag"] = _TASK
     matter["tags"] = list(dict.fromkeys(("modkit", *models)))
     if data:
@@ -87,7 +88,7 @@ def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -
 
 def _make_result(made: Loaded, report: Report, title: str) -> dict[str, Any]:
     data = _name_data(made) or "unknown"
-    task: dict[str, Any] = {"type": _TASK, "name": "Image generation"}
+    task: dict[str, Any] = {"type": _OTHER if made.model.reads else _TASK, "name": "Image generation"}
     if title:
         task["name"] += f" with {title}"
     metrics = [
@@ -165,6 +166,15 @@ def _describe_data(run: Run, made: Loaded, splits: Mapping[str, int]) -> Iterato
     facts = "; ".join(filter(None, (settings, f"{counts} samples" if counts else "", f"one sample is {made.x}")))
     summary = f" ({part.summary.rstrip('.')})" if part else ""
     yield f"{quote_code(_name_data(made) or '')}{summary}: {facts}.\n"
+    yield from _describe_classes(run.lock.get("classes"))
+
+
+def _describe_classes(classes: Any) -> Iterator[str]:
+    """Names the classes of each field by their numbers, which `model.sample(labels=…)` takes."""
+    for field, names in classes.items() if isinstance(classes, Mapping) else ():
+        shown = [f"{number} {escape_markdown(str(name))}" for number, name in enumerate(names[:_NAMED])]
+        rest = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        yield f"Classes of {quote_code(str(field))}: {', '.join(shown)}{rest}.\n"
 
 
 def _describe_scores(reports: Sequence[Report]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import nn
@@ -167,6 +168,20 @@ def test_the_card_says_what_it_is_how_good_and_how_to_load_it(run, exported):
     hub = pytest.importorskip("huggingface_hub")
     (result,) = hub.ModelCard.load(exported / "README.md").data.eval_results[:1]
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("fd", 1.25, "digits")
+
+
+def test_the_card_of_a_model_by_class_names_the_classes(tmp_path):
+    """The fault: its task was to generate pictures without conditions, and nothing said which class was number 1."""
+    for number in range(6):
+        folder = tmp_path / "photos" / ("cat", "dog_1")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)).save(folder / f"{number}.png")
+    data = use("image-folder", root=str(tmp_path / "photos"), size=8, channels=1, test=0.0)
+    model = use("diffusion", network=use("mlp", width=8), sampler=use("ddim", steps=2), conditioner=use("label"))
+    made = Spec(name="photos", data=data, model=model, train={"steps": 1, "batch_size": 4, "device": "cpu"})
+    out = export(train(made, tmp_path / "run"), tmp_path / "out")
+    text = (out / "README.md").read_text()
+    assert "Classes of `labels`: 0 cat, 1 dog\\_1." in text and "unconditional" not in text
 
 
 def test_it_loads_in_a_new_environment_and_samples_the_same(run, exported, tmp_path):
