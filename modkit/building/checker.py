@@ -17,6 +17,7 @@ from torch import nn
 
 from modkit.building.batch_review import review_engine, review_rows, review_split
 from modkit.building.builder import Built, Failed, Site, copy_to_meta
+from modkit.building.cache_review import review_cache
 from modkit.building.candidates import suggest_candidates
 from modkit.building.compose import get_composition
 from modkit.building.mentions import drop_leftovers, find_unknown
@@ -196,8 +197,9 @@ def _make_report(
     shared = _review_split(site.plan, model, trial, played, settings) if settings else ()
     game = review_game(played, trial.terms, settings.terms if settings else {})
     watch = review_watch(played, settings, measures.settings) if settings and measures else ()
+    cached = review_cache(model, played, settings, data, trial.flops, trial.condensing) if settings else ()
     of_data = () if mended else review_data(data, settings.batch_size if settings else None)
-    notes = (*of_data, *review_samples(played, data), *review_model(model), *game, *shared, *watch)
+    notes = (*of_data, *review_samples(played, data), *review_model(model), *game, *shared, *watch, *cached)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)
@@ -211,6 +213,7 @@ def _make_report(
         players=model.list_active_players(),
         stages=played,
         terms=trial.terms,
+        flops=trial.flops,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         state={name: tuple(value.shape) for name, value in model.state_dict().items()},
         modules=get_composition(model).list_renamed(),

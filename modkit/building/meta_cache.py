@@ -1,4 +1,7 @@
-"""A cache of operations on the meta device, whose shapes torch infers in Python, in up to milliseconds for each."""
+"""A cache of operations on the meta device, whose shapes torch infers in Python, in up to milliseconds for each.
+
+It counts the FLOPs of products and convolutions on the way: a multiplication and an addition are 2.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 __all__ = ["MetaCache"]
 
@@ -28,8 +32,8 @@ class _Unknown(Exception):
 class MetaCache(TorchDispatchMode):
     """While it is entered, an operation on the meta device that was done before gives new tensors of the same shapes.
 
-    Operations that write, or whose results share memory with their arguments, are done each time, as are those that
-    fail.
+    `.flops` counts the operations that it has seen. Operations that write, or whose results share memory with their
+    arguments, are done each time, as are those that fail.
 
     Examples:
         >>> with MetaCache():
@@ -42,6 +46,7 @@ class MetaCache(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
 
     def __torch_dispatch__(
         self,
@@ -52,6 +57,14 @@ class MetaCache(TorchDispatchMode):
     ) -> Any:
         """Does an operation, or gives what it gave before."""
         kwargs = kwargs or {}
+        count = flop_registry.get(func._overloadpacket)  # type: ignore[attr-defined]
+        if count:
+            result = self._run(func, args, kwargs)
+            self.flops += count(*args, **kwargs, out_val=result)
+            return result
+        return self._run(func, args, kwargs)
+
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if not _is_pure(func):
             return func(*args, **kwargs)
         try:

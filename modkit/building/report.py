@@ -44,6 +44,7 @@ class Report:
         players: The players.
         stages: The stages of training.
         terms: Names of each player's losses.
+        flops: FLOPs of a row of each player's losses, without the backward pass; of products and convolutions only.
         parameters: Number of parameters of the model.
         state: Shapes of the model's state dict, by key.
         modules: Names of the parts' modules by their paths, where these are not the names.
@@ -63,6 +64,7 @@ class Report:
     players: tuple[Player, ...]
     stages: tuple[StageSchedule, ...]
     terms: Mapping[str, tuple[str, ...]]
+    flops: Mapping[str, float]
     parameters: int
     state: Mapping[str, tuple[int, ...]]
     modules: Mapping[str, Sequence[str]]
@@ -72,6 +74,11 @@ class Report:
     findings: tuple[Finding, ...]
     idle: tuple[Finding, ...]
     dropped: tuple[str, ...] = ()
+
+    def count_flops(self, rows: int) -> float:
+        """Counts the FLOPs of a step of the largest stage: a backward pass takes twice those of the forward pass."""
+        steps = (sum(self.flops.get(player.name, 0) for player in stage.players) for stage in self.stages)
+        return 3 * rows * max(steps, default=0)
 
     def describe(self) -> Iterator[Block]:
         """Describes the report: a table of the parts, the stages, facts and warnings, and a summary."""

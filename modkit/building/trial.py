@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from modkit.rng import Rng
 from modkit.training.players import weigh_losses
 from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
 
-__all__ = ["EMITS", "ROWS", "Trial", "try_model"]
+__all__ = ["EMITS", "ROWS", "Condensing", "Trial", "try_model"]
 
 EMITS: dict[str, Callable[[Built], Event]] = {
     "encoder": lambda built: built.value.h,
@@ -63,15 +63,23 @@ def try_model(
     model: Model = site.build_model(x, fields, cond)
     site.check()
     trial = Trial(site, model, x, fields, cond, rows=rows)
-    with MetaCache():
-        trial.run()
+    trial.run()
     return model, trial
+
+
+class Condensing(NamedTuple):
+    """What it takes to condense a row of samples, and to keep it."""
+
+    flops: float = 0.0
+    bytes: int = 0
 
 
 class Trial:
     """Runs the losses and decodings of a model on the meta device, and records problems at the parts they come from.
 
     `.single` are the batch norm layers, by the players in whose losses a microbatch gives them one value of a channel.
+    `.flops` are those of a row of each player's losses, without the backward pass; `.condensing` is what it takes to
+    condense one.
     """
 
     def __init__(
@@ -88,6 +96,8 @@ class Trial:
         self.terms: dict[str, tuple[str, ...]] = {}
         self.unchecked: dict[str, str] = {}
         self.single: dict[str, tuple[_BatchNorm, ...]] = {}
+        self.flops: dict[str, float] = {}
+        self.condensing = Condensing()
         self._num, self._whole = min(rows, ROWS), rows <= ROWS
         given = self._make_blank_cond(cond) if cond else Cond()
         blanks = {name: self._make_blank(type) for name, type in fields.items()}
@@ -96,14 +106,19 @@ class Trial:
 
     def run(self) -> None:
         """Runs each player's losses and the decoding of each latent."""
+        with MetaCache() as counter:
+            self._run(counter)
+
+    def _run(self, counter: MetaCache) -> None:
         self.model.eval()
         for built in self.site.built.values():
             if built.call.part.kind in EMITS and isinstance(built.value, nn.Module):
                 built.value.register_forward_hook(_make_output_hook(built))
         for player in self._attempt(self.model.list_active_players) or ():
-            probe = _Probe(Rng("check", player.name))
+            probe, before = _Probe(Rng("check", player.name)), counter.flops
             with _watch_norms(self.model) as single:
                 losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
+            self.flops[player.name] = (counter.flops - before) / self._num
             self.single[player.name] = tuple(single) if self._whole else ()
             self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))
             for name, loss in losses.items():
@@ -112,10 +127,22 @@ class Trial:
                         "model", f"the loss {name} of {player.name} expects a scalar, got {tuple(loss.shape)}"
                     )
             self._weigh(player, losses)
+        self.condensing = self._count_condensing(counter)
         nested = self._batch.cond != Cond()  # an enclosing Model with conditions draws and bounds, but decodes nothing
         given = pass_fields(self.model, self._batch.fields)
         for name, event in self.model.latents.items() if not nested else ():
             self._attempt(partial(self.model.decode, self._make_blank_event(event), name, **given))
+
+    def _count_condensing(self, counter: MetaCache) -> Condensing:
+        """Counts what it takes to condense a row; nothing if that cannot be tried, for only a note depends on it."""
+        if self.model.condensers is None or self.site.problems:
+            return Condensing()
+        before = counter.flops
+        try:
+            found = self.model.condense(self._batch.tensor, **pass_fields(self.model, self._batch.fields))
+        except (NotImplementedError, RuntimeError, ValueError):
+            return Condensing()
+        return Condensing((counter.flops - before) / self._num, sum(one.nbytes for one in found) // self._num)
 
     def _weigh(self, player: Player, losses: Mapping[str, Tensor]) -> None:
         """Checks that each weight, on its own, can weight its loss."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 import warnings
@@ -44,10 +45,16 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 
+_WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+"""How torch's threads wait for work: asleep, since beside other processes those that spin take the time of the rest."""
+
+
 def main() -> None:
     """Runs the command line."""
     plain = warnings.formatwarning
     warnings.formatwarning = lambda *told: escape_controls(plain(*told))
+    for name, value in _WAITING.items():  # read as torch is loaded, here and in processes that are started
+        os.environ.setdefault(name, value)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to `list --json`
             get_registry().call("modkit_commands", app=app)

@@ -248,6 +248,8 @@ class Settings:
         deterministic: Whether to use algorithms that give the same bits each time; some are slower, above all on CUDA.
             Where an operation has none, a warning and the lock name it, and training begins again from the last
             checkpoint; a resumed run then equals one that was never stopped up to rounding only.
+        threads: Threads of the CPU that a process computes with. `auto` chooses by the FLOPs of a step, and keeps the
+            number of a run that is resumed; `OMP_NUM_THREADS` wins over it. On a GPU, `auto` leaves torch's number.
         compile: Whether to compile the networks with torch.compile, those with units unit by unit; or how, a mapping
             of `backend`, `mode` and `dynamic`.
         recompute: Whether the units of networks, their repeated blocks, are computed again in the backward pass, which
@@ -283,6 +285,7 @@ class Settings:
     device: str = "auto"
     precision: Precision = "float32"
     deterministic: bool = True
+    threads: int | Literal["auto"] = "auto"
     compile: bool | Compilation = False
     recompute: bool = False
     channels_last: bool = False
@@ -309,6 +312,8 @@ class Settings:
         for name, low, high in _BOUNDS:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"train.{name} expects a number in [{low}, {high}], got {getattr(self, name)}")
+        if self.threads != "auto" and not 1 <= self.threads <= 1024:
+            raise ValueError(f"train.threads expects a number in [1, 1024] or auto, got {self.threads}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.batch_size expects a multiple of accumulate, got {self.batch_size} and {self.accumulate}"

@@ -6,7 +6,8 @@ change takes effect from the step at which the run is resumed:
 
 - the name, and how the run is measured (`evaluate`);
 - the number of steps, of the stage at hand and of later ones, but to none that is below those trained;
-- the device, the engine, workers, loggers, and when losses are logged, pictures drawn and checkpoints written;
+- the device, threads, the engine, workers, loggers, and when losses are logged, pictures drawn and checkpoints
+  written;
 - parts that only sampling uses: samplers, guidance, decodings.
 
 The data of an unchanged spec may have other contents by now, as a file that was written again. That is warned of, and
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 _FREE = re.compile(
-    r"(?:name|evaluate|train\.(?:steps|device|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
+    r"(?:name|evaluate|train\.(?:steps|device|threads|engine|workers|log|samples|checkpoints|loggers|stages\[\d+\]\.steps))(?:[.\[].*)?"
 )
 _OBSERVERS = ("loggers", "engine")
 _STEPS = re.compile(r"train\.(?:steps|stages\[(\d+)\]\.steps)")

@@ -59,6 +59,7 @@ from modkit.training.freezing import describe_untrained, find_frozen_by_hand, fr
 from modkit.training.interruption import Stopped
 from modkit.training.probe import probe_samples
 from modkit.training.schedule import check_trainable, count_steps, schedule_stages
+from modkit.training.threads import choose_threads, use_threads
 from modkit.training.trainer import Trainer, TrainingError
 from modkit.training.written import Written, update_spec
 
@@ -218,13 +219,16 @@ def execute(
         stages = schedule_stages(model, settings)
         for stage in stages:
             check_trainable(model, stage)
-        lock = {**report.lock(), **({} if before else describe_untrained(model, stages)), **(origin or {})}
+        threads = _choose_threads(settings, report, before, engine)
+        with use_threads(threads):
+            lock = report.lock()
+        lock = {**lock, **({} if before else describe_untrained(model, stages)), **(origin or {})}
 
         def make_run() -> Run:
             lock["data"] = data.key
             return before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite)
 
-        with _open_shared(engine, path, make_run) as run:
+        with _open_shared(engine, path, make_run) as run, use_threads(threads):
             trainer: Trainer | None = None
             try:
                 if begun:
@@ -403,6 +407,15 @@ def _find_other_data(run: Run, lock: Mapping[str, Any]) -> list[Change]:
             *(run.path, change),
         )
     return found
+
+
+def _choose_threads(settings: Settings, report: Checked, before: Run | None, engine: Engine) -> int:
+    """Chooses the number of the CPU's threads; on another device, `auto` leaves torch's number."""
+    if settings.threads == "auto" and engine.device.type != "cpu":
+        return torch.get_num_threads()
+    flops = 0 if report.unchecked else report.count_flops(settings.batch_size // engine.world)
+    kept = before.lock.get("threads") if before else None
+    return choose_threads(settings.threads, flops, kept, engine.world)
 
 
 def _warn_of_threads(run: Run) -> None:

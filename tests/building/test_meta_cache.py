@@ -36,6 +36,14 @@ def test_it_gives_what_torch_infers(call):
         assert [describe(call(*blank())) for _ in range(3)] == [want] * 3
 
 
+def test_it_counts_operations_that_it_knows_as_well():
+    image, kernel = torch.empty(2, 3, 8, 8, device="meta"), torch.empty(4, 3, 3, 3, device="meta")
+    for _ in range(2):
+        with MetaCache() as cache:
+            F.linear(*blank()), F.conv2d(image, kernel, padding=1)
+        assert cache.flops == 2 * (2 * 3 * 3 + 2 * 4 * 64 * 3 * 9)
+
+
 def test_a_gradient_is_that_without_it():
     x, y = blank()
     with MetaCache():

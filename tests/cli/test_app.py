@@ -170,6 +170,18 @@ def test_a_plugin_adds_commands(site, monkeypatch):
     del app.commands["hello"]
 
 
+@pytest.mark.parametrize("before", [None, "active"])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(before, monkeypatch):
+    monkeypatch.setenv("KMP_BLOCKTIME", "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr("sys.argv", ["modkit", "--version"])
+    with pytest.raises(SystemExit):
+        modkit.cli.app.main()
+    assert os.environ["OMP_WAIT_POLICY"] == (before or "passive") and os.environ["KMP_BLOCKTIME"] == "1"
+
+
 def test_a_plugin_neither_replaces_a_command_nor_prints_into_the_output_of_one(site, monkeypatch, capsys):
     source = """
         from modkit.part import hookimpl
