@@ -8,6 +8,7 @@ A batch of 2 rows stands for any larger one; a microbatch of 1 row is played as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ EMITS: dict[str, Callable[[Built], Event]] = {
 
 ROWS = 2
 """The most rows that are played."""
+
+_TORCH = (RuntimeError, TypeError, BufferError)
+_META = re.compile(r"\bmeta (?:tensor|device|and )|\b(?:device:?|devices,|at|on|and) meta(?![-\w])", re.IGNORECASE)
 
 
 def try_model(
@@ -166,7 +170,7 @@ class Trial:
             self.site.fail(error.path, str(error))
         except Exception as error:
             path = find() if find else self._find_culprit(error.__traceback__)
-            if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
+            if _lacks_values(error):
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             else:
                 report = self.site.fail if find else self.site.refuse
@@ -253,6 +257,11 @@ def _watch_norms(model: nn.Module) -> Iterator[dict[_BatchNorm, None]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _lacks_values(error: Exception) -> bool:
+    """Whether torch raised an error because a tensor on the meta device has no values."""
+    return isinstance(error, NotImplementedError) or (type(error) in _TORCH and bool(_META.search(str(error))))
 
 
 def _list_tensors(value: Any) -> tuple[Tensor, ...]:

@@ -129,3 +129,60 @@ def test_a_microbatch_of_one_row_is_played_as_it_is():
     critic = {"latent_critic": use("mlp", width=8), "latent_against": "shuffled"}
     with pytest.raises(SpecError, match=r"at least 2 latents in each process, got 1"):
         check(spec(use("autoencoder", **MLP, **critic), batch_size=4, accumulate=4))
+
+
+class Failing(Plain):
+    """A decoder that fails with an error."""
+
+    last_layer = None
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, z):
+        if isinstance(self.error, Exception):
+            raise self.error
+        return z[:, : self.error(z)]
+
+
+def check_failing(error):
+    def make(z: TensorType) -> nn.Module:
+        return Failing(error)
+
+    return check(spec(use("autoencoder", **{**PARTS, "decoder": use(make)})))
+
+
+OWN_ERRORS = (
+    ValueError("metadata is wrong"),
+    ValueError("expected values on meta tensors"),
+    RuntimeError("meta-learning has no support set"),
+    RuntimeError("based on meta-learning"),
+    KeyError("meta tensor"),
+)
+
+
+@pytest.mark.parametrize("error", OWN_ERRORS, ids=str)
+def test_an_error_of_a_part_is_no_missing_value(error):
+    """The fault: any error with "meta" in it counted as one, and the check had no problem with the part."""
+    with pytest.raises(SpecError, match="model.decoder: it cannot run on its types") as refused:
+        check_failing(error)
+    assert str(error) in str(refused.value)
+
+
+VALUELESS = {
+    "item": lambda z: int(z[0, 0].item()),
+    "list": lambda z: len(z.tolist()),
+    "array": lambda z: len(z.numpy()),
+    "copy": lambda z: len(z.cpu()),
+    "branch": lambda z: 2 if z.sum() > 0 else 1,
+    "mask": lambda z: len(z[z > 0]),
+    "unique": lambda z: len(torch.unique(z)),
+    "another device": lambda z: len(z + torch.zeros(z.shape, device="cpu")),
+    "none": lambda z: (_ for _ in ()).throw(NotImplementedError("no values")),
+}
+
+
+@pytest.mark.parametrize("name", VALUELESS)
+def test_what_torch_refuses_without_values_is_unchecked(name):
+    assert list(check_failing(VALUELESS[name]).unchecked) == ["model.decoder"]
