@@ -6,6 +6,8 @@
     threads     the number of threads that torch computes with; sums in another order differ in their last bits
     nondeterministic                    an operation without a deterministic form, if training with `deterministic` met
                 one: the run then has other last bits when it is repeated
+    sources     a hash of each module that the parts of plug-ins import of their distributions
+    local       the target of each local part, which no package has registered, and the SHA-256 of its code, by its path
     packages                            versions of the packages that the parts' distributions require
     commit      the commit of the working directory, and whether files were changed since
     seed, spec  the training seed, and the SHA-256 of the resolved spec
@@ -17,7 +19,8 @@
     run         a hash of all this, which the run's checkpoints carry
     sha256      a hash of the file, which finds damage
 
-Format 1, without `at`, `packages`, `commit` and `state`, can still be read; so can locks without `splits` and `data`.
+Format 1, without `at`, `packages`, `commit` and `state`, can still be read; so can locks without `splits`, `data`,
+`sources` and `local`.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from packaging.requirements import Requirement
 from modkit.part import Part, split_name
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
+from modkit.runs.sources import find_module, hash_sources
 
 __all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
 __all__ += ["renew_row", "suggest_install"]
@@ -50,7 +54,7 @@ _FORMATS = (1, 2)
 _SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
 _TYPES = {"state": dict, "modules": dict, "written": dict, "revisions": list, "splits": dict, "data": str}
-_TYPES |= {"nondeterministic": str}
+_TYPES |= {"nondeterministic": str, "sources": dict, "local": dict}
 
 
 class Entry(Protocol):
@@ -109,6 +113,8 @@ def make_lock(
         "state": {key: list(keys[key]) for key in sorted(keys)},
         "parts": found,
     }
+    if sources := hash_sources((entry.part, entry.distribution) for entry in used.values()):
+        made["sources"] = sources
     return {**made, "run": hash_data(json.dumps(made))}
 
 
@@ -141,6 +147,8 @@ def decode(data: bytes) -> dict[str, Any]:
             raise ValueError(f"expected `modules` to be lists of names by path, got {rest['modules']!r}")
     if not all(type(count) is int for count in rest.get("splits", {}).values()):
         raise ValueError(f"expected `splits` to be numbers of samples by name, got {rest['splits']!r}")
+    if not all(isinstance(one, dict) and {"target", "sha256"} <= one.keys() for one in rest.get("local", {}).values()):
+        raise ValueError(f"expected `local` to have target and sha256 by path, got {rest['local']!r}")
     return rest
 
 
@@ -196,8 +204,8 @@ def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
         whose, name = split_name(row["name"])
         exact = (row["kind"], name, row["distribution"])
         if found := here.get(exact) or (None if whose else here.get(exact[:2])):
-            pairs.append((row, _make_row(found)))
-    return _describe_drift(pairs)
+            pairs.append((row, found))
+    return _describe_drift(pairs, lock.get("sources", {}))
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -223,6 +231,9 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
             differences.append(f"{name} is {version} in the first run, {versions[1][name]} in the second")
     edited = [key for key in sorted(first.keys() & second.keys()) if first[key]["sha256"] != second[key]["sha256"]]
     differences += [f"{kind} {name}: its source file differs" for kind, name, _ in edited]
+    digests = [one.get("sources", {}) for one in (a, b)]
+    imported = [name for name in digests[0] if digests[0][name] != digests[1].get(name, digests[0][name])]
+    differences += [f"{name}, which parts import, differs" for name in imported]
     if a.get("spec") == b.get("spec") and a.get("model") != b.get("model"):
         differences.append("the model's state-dict keys or shapes differ")
     return differences
@@ -262,9 +273,9 @@ def _make_row(entry: Entry) -> dict[str, str | None]:
     }
 
 
-def _describe_drift(pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
-    """Describes how pairs of parts, then and now, differ."""
-    pairs = list(pairs)
+def _describe_drift(found: Sequence[tuple[Mapping[str, Any], Entry]], sources: Mapping[str, Any]) -> list[str]:
+    """Describes how parts, as rows of a lock and as they are installed, differ, and the modules that they import."""
+    pairs = [(row, _make_row(entry)) for row, entry in found]
     versions = sorted(
         {(_get_distribution(a), _get_distribution(b)) for a, b in pairs if _get_distribution(a) != _get_distribution(b)}
     )
@@ -273,7 +284,11 @@ def _describe_drift(pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]
         for (name, old), (whose, new) in versions
     ]
     edited = [a for a, b in pairs if a["sha256"] != b["sha256"]]
-    return sentences + [f"{row['kind']} {row['name']}: its source file has changed" for row in edited]
+    sentences += [f"{row['kind']} {row['name']}: its source file has changed" for row in edited]
+    same = [(entry.part, entry.distribution) for row, entry in found if row["version"] == entry.version]
+    now = hash_sources(same) if sources else {}
+    changed = [name for name, digest in now.items() if sources.get(name, digest) != digest]
+    return sentences + [f"{name}, which parts import, has changed" for name in changed]
 
 
 def _get_distribution(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -299,11 +314,7 @@ def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hash_source(part: Part) -> str | None:
     """Hashes the file that defines a part's target, following wrappers; None for built-ins, which have no file."""
-    target: Any = part.load()
-    while isinstance(target, functools.partial) or hasattr(target, "__wrapped__"):
-        target = target.func if isinstance(target, functools.partial) else target.__wrapped__
-    module = sys.modules.get(getattr(target, "__module__", None) or part.target.partition(":")[0])
-    file = getattr(module, "__file__", None)
+    file = getattr(sys.modules.get(find_module(part)), "__file__", None)
     return hash_data(Path(file).read_bytes()) if file and Path(file).is_file() else None
 
 
