@@ -45,12 +45,12 @@ def _play_generator(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[s
         # in training, a part may mix styles
         if not part.training and not torch.equal(extras.synthesis(w, *((probe.rng,) if extras.draws else ())), x):
             raise AssertionError("expected `synthesis` of `styles` to return what a call does, got something else")
-        if extras.layer_styles:
+        if extras.map_layers:
             rng = probe.rng if extras.draws else None
-            made = extras.synthesis(extras.layer_styles(z, cond, rng), *((rng,) if extras.draws else ()))
+            made = extras.synthesis(extras.map_layers(z, cond, rng), *((rng,) if extras.draws else ()))
             if not torch.equal(made, x):
                 raise AssertionError(
-                    "expected `synthesis` of `layer_styles` to return what a call does, got something else"
+                    "expected `synthesis` of `map_layers` to return what a call does, got something else"
                 )
     return emit("x", x, types["x"]) | found
 

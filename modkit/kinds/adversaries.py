@@ -159,7 +159,7 @@ class GeneratorExtras:
         styles: `styles(z, cond)` maps noise to styles, `b d`. A part that has it has `synthesis`, too.
         synthesis: `synthesis(w)` maps styles to x: `b d`, or `b l d` if each of its l layers has styles of its own. A
             part that draws noise is given `rng` after them.
-        layer_styles: `layer_styles(z, cond, rng)` maps noise to the styles of each layer, `b l d`, as a call has them:
+        map_layers: `map_layers(z, cond, rng)` maps noise to the styles of each layer, `b l d`, as a call has them:
             in training, `rng` may mix styles of a second noise into them.
         w: The type of the styles. With it, they are a source of the Model, `w`, in which paths and projections may go.
     """
@@ -167,7 +167,7 @@ class GeneratorExtras:
     draws: bool = False
     styles: Callable[[Tensor, Cond], Tensor] | None = None
     synthesis: Callable[..., Tensor] | None = None
-    layer_styles: Callable[[Tensor, Cond, Rng | None], Tensor] | None = None
+    map_layers: Callable[[Tensor, Cond, Rng | None], Tensor] | None = None
     w: TensorType | None = None
 
 

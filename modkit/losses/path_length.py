@@ -105,7 +105,7 @@ class PathLength(nn.Module):
         num = max(1, len(every) // self.shrink)
         z, cond = every[:num], round.cond.map(lambda one: one[:num])
         rng = round.rng.at("noise") if extras.draws else None
-        each = extras.layer_styles if self.by_layer and extras.synthesis else None
+        each = extras.map_layers if self.by_layer and extras.synthesis else None
         with torch.enable_grad():
             if extras.styles and extras.synthesis:
                 w = each(z, cond, rng) if each else extras.styles(z, cond)

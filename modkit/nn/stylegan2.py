@@ -112,13 +112,13 @@ class StyleGAN2Generator(nn.Module):
 
     def forward(self, z: Tensor, cond: Cond, rng: Rng | None = None) -> Tensor:
         """Generates x from `z`, `b d`; without `rng`, no noise is added and no styles are mixed."""
-        return self._synthesize(self.layer_styles(z, cond, rng), rng)
+        return self._synthesize(self.map_layers(z, cond, rng), rng)
 
     def styles(self, z: Tensor, cond: Cond) -> Tensor:
         """Maps `z`, `b ...`, to styles, `b d`, truncated in eval mode."""
         return self._map(z, cond)
 
-    def layer_styles(self, z: Tensor, cond: Cond, rng: Rng | None = None) -> Tensor:
+    def map_layers(self, z: Tensor, cond: Cond, rng: Rng | None = None) -> Tensor:
         """Maps `z`, `b ...`, to the styles of each layer, `b l d`, of which `rng` mixes some in training."""
         w = self._map(z, cond)
         if self.training and self.mixing and rng is not None:

@@ -46,7 +46,7 @@ def test_it_is_the_equation_by_the_jacobian_of_the_noise():
 def synthesize(generator, z, cond=Cond()):
     """What the generator makes of each layer's styles, as in training, and these styles."""
     rng = Rng(0).at("noise")
-    w = generator.layer_styles(z, cond, rng).detach().clone()
+    w = generator.map_layers(z, cond, rng).detach().clone()
     noise = rng.replay()
     return w, lambda w: generator.synthesis(w, noise.replay())
 
@@ -105,7 +105,7 @@ class Single:
     def styles(self, z, cond):
         return torch.tanh(z)
 
-    def layer_styles(self, z, cond, rng):
+    def map_layers(self, z, cond, rng):
         return self.styles(z, cond)[:, None]
 
     def synthesis(self, w):

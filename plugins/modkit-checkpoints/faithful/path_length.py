@@ -52,7 +52,7 @@ def _compare(peer: Any, size: int, mixing: float, shrink: int) -> str:
     played = Round(real, Cond(), rng, z=z, generator=ours)
 
     def map_noise(z: Tensor, cond: Any, **_: Any) -> Tensor:
-        return ours.layer_styles(z, Cond(), rng.replay().at("noise")).clone()
+        return ours.map_layers(z, Cond(), rng.replay().at("noise")).clone()
 
     def synthesize(w: Tensor) -> Tensor:
         return ours.synthesis(w, rng.replay().at("noise"))
