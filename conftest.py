@@ -5,14 +5,18 @@ are small, and the threads of several workers would wait for each other.
 """
 
 import gc
+import importlib.metadata
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from _pytest.terminal import TerminalReporter
+
+PLUGINS = Path(__file__).parent / "plugins"
 
 if "OMP_NUM_THREADS" not in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -36,6 +40,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("full"):
                 item.add_marker(pytest.mark.skip(reason="a long setting: run with --full"))
+
+
+class Absent(pytest.Module):
+    """A module with tests of a plug-in that is not installed."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip(f"{get_plugin(self.path)} is not installed", allow_module_level=True)
+
+
+def get_plugin(path: Path) -> str | None:
+    """Returns the distribution of `plugins/` whose folder a file is in."""
+    inside = path.parts[len(PLUGINS.parts) :]
+    return inside[0] if inside and path.is_relative_to(PLUGINS) else None
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    plugin = get_plugin(module_path)
+    if plugin and not any(importlib.metadata.distributions(name=plugin)):
+        return Absent.from_parent(parent, path=module_path)
+    return None
 
 
 def pytest_collection() -> None:

@@ -1,9 +1,27 @@
-import importlib
+import importlib.util
+import re
+from pathlib import Path
 
 import pytest
 
 from modkit.parts.registry import get_registry
 from tests.files import write_fashion_mnist
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what is done with an example whose plug-in is not installed."""
+    plugins = [path.name.removeprefix("modkit-") for path in (ROOT / "plugins").glob("modkit-*")]
+    absent = [name for name in plugins if importlib.util.find_spec(f"modkit_{name}") is None]
+    parts = re.compile(rf"use: ({'|'.join(absent)})/") if absent else re.compile("(?!)")
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.yaml")}
+    needed = {name: found[1] for name, text in texts.items() if (found := parts.search(text))}
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        for name in [needed.get(value.stem if isinstance(value, Path) else str(value)) for value in values]:
+            if name:
+                item.add_marker(pytest.mark.skip(reason=f"modkit-{name} is not installed"))
 
 
 @pytest.fixture

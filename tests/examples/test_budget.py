@@ -45,6 +45,7 @@ def test_stages_take_their_shares_of_the_budget():
 
 
 def test_a_stage_that_fits_a_mixture_takes_no_steps():
+    pytest.importorskip("modkit_sklearn", reason="modkit-sklearn is not installed")
     mixture = TWO.with_value("model.prior", use("sklearn/gaussian-mixture", num_components=2))
     costs = measure_costs(mixture, SHORT)
     assert costs[0] < 1 and costs[1] == float("inf")

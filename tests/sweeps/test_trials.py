@@ -105,7 +105,7 @@ def test_a_trial_is_the_system_that_its_label_names(axes, sampling):
 
 def test_a_sampler_that_what_the_run_wrote_does_not_suit_is_evaluated_all_the_same():
     """The fault: the sweep was refused for a grid that its spec left to Heun's default."""
-    pytest.importorskip("modkit_diffusers")
+    pytest.importorskip("modkit_diffusers", reason="modkit-diffusers is not installed")
     (trial,) = freeze(BARE.with_value("model.sampler", "heun"), ["sampler=diffusers/ddim"])
     assert trial.run == "bare"
     assert trial.sampling[0].startswith("model.sampler={use: diffusers/ddim, steps: 50, ")
