@@ -1,8 +1,8 @@
 """The source of a part: the file that defines it, and the modules of its own distribution that it imports.
 
 Imports are read, not carried out, and followed from module to module; those for type checkers do not count. A module is
-the distribution's own if it lies in the same folder of modules, and in `site-packages`, which distributions share, if
-it has the same first name as well.
+the distribution's own if it lies in the same folder of modules, and in a folder which distributions share, such as
+`site-packages`, if it has the same first name as well.
 """
 
 from __future__ import annotations
@@ -10,15 +10,40 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from modkit.runs.files import hash_data
 
-__all__ = ["hash_source"]
+__all__ = ["find_module", "hash_source", "read_sources"]
 
-_SHARED = ("site-packages", "dist-packages")  # folders of many distributions
+_SHARED = ("site-packages", "dist-packages", Path(sysconfig.get_path("stdlib")).name)  # folders of many distributions
+
+
+def find_module(target: Any) -> str | None:
+    """Finds the name of the module that defines a class or function, following wrappers.
+
+    Examples:
+        >>> from modkit.features.pixels import Pixels
+        >>> find_module(functools.partial(Pixels))
+        'modkit.features.pixels'
+    """
+    while isinstance(target, functools.partial) or hasattr(target, "__wrapped__"):
+        target = target.func if isinstance(target, functools.partial) else target.__wrapped__
+    return getattr(target, "__module__", None)
+
+
+def read_sources(target: Any) -> Mapping[str, str]:
+    """Reads the SHA-256 of the module that defines a class or function, and of those that it imports, by name.
+
+    Returns:
+        Nothing if the module has no file, as in a notebook.
+    """
+    module = sys.modules.get(find_module(target) or "")
+    file, name = getattr(module, "__file__", None), getattr(module, "__name__", "")
+    return _read_module(name, Path(file)) if file and Path(file).is_file() else {}
 
 
 def hash_source(target: Any) -> str | None:
@@ -33,26 +58,20 @@ def hash_source(target: Any) -> str | None:
         >>> hash_source(len) is None
         True
     """
-    while isinstance(target, functools.partial) or hasattr(target, "__wrapped__"):
-        target = target.func if isinstance(target, functools.partial) else target.__wrapped__
-    module = sys.modules.get(getattr(target, "__module__", None) or "")
-    file, name = getattr(module, "__file__", None), getattr(module, "__name__", "")
-    if not file or not Path(file).is_file():
-        return None
-    return _hash_module(name, Path(file))
+    found = read_sources(target)
+    return hash_data(repr(sorted(found.items()))) if found else None
 
 
 @functools.cache  # what is imported stays as it was
-def _hash_module(name: str, path: Path) -> str:
-    """Hashes a module with those of its distribution that it imports."""
+def _read_module(name: str, path: Path) -> Mapping[str, str]:
     folder = path.parents[name.count(".") + (path.name == "__init__.py")]
-    found, left = {name: path.read_bytes()}, [(name, path)]
+    found, left = {name: hash_data(path.read_bytes())}, [(name, path)]
     while left:
         for other in _list_imports(*left.pop()):
             if other not in found and (there := _locate(folder, other, name)):
-                found[other] = there.read_bytes()
+                found[other] = hash_data(there.read_bytes())
                 left.append((other, there))
-    return hash_data(repr(sorted((other, hash_data(data)) for other, data in found.items())))
+    return found
 
 
 def _locate(folder: Path, name: str, own: str) -> Path | None:
@@ -64,8 +83,12 @@ def _locate(folder: Path, name: str, own: str) -> Path | None:
 
 
 def _list_imports(name: str, path: Path) -> Iterator[str]:
-    """Lists the modules that a module imports; of `from a import b` both `a` and `a.b`, which may be none."""
+    """Lists the modules that a module imports; of `from a import b` both `a` and `a.b`, which may be none.
+
+    The packages around it, which are imported before it, come first.
+    """
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    yield from (".".join(package[:stop]) for stop in range(1, len(package) + 1))
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # compiled, or edited since it was imported: its bytes count without its imports

@@ -42,9 +42,10 @@ import torch
 from packaging.requirements import Requirement
 
 from modkit.part import Part, split_name
+from modkit.parts.sources import find_module
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
-from modkit.runs.sources import find_module, hash_sources
+from modkit.runs.sources import hash_sources
 
 __all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
 __all__ += ["renew_row", "suggest_install"]
@@ -113,7 +114,7 @@ def make_lock(
         "state": {key: list(keys[key]) for key in sorted(keys)},
         "parts": found,
     }
-    if sources := hash_sources((entry.part, entry.distribution) for entry in used.values()):
+    if sources := hash_sources(entry.part for entry in used.values()):
         made["sources"] = sources
     return {**made, "run": hash_data(json.dumps(made))}
 
@@ -285,7 +286,7 @@ def _describe_drift(found: Sequence[tuple[Mapping[str, Any], Entry]], sources: M
     ]
     edited = [a for a, b in pairs if a["sha256"] != b["sha256"]]
     sentences += [f"{row['kind']} {row['name']}: its source file has changed" for row in edited]
-    same = [(entry.part, entry.distribution) for row, entry in found if row["version"] == entry.version]
+    same = [entry.part for row, entry in found if row["version"] == entry.version]
     now = hash_sources(same) if sources else {}
     changed = [name for name, digest in now.items() if sources.get(name, digest) != digest]
     return sentences + [f"{name}, which parts import, has changed" for name in changed]
@@ -314,7 +315,7 @@ def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hash_source(part: Part) -> str | None:
     """Hashes the file that defines a part's target, following wrappers; None for built-ins, which have no file."""
-    file = getattr(sys.modules.get(find_module(part)), "__file__", None)
+    file = getattr(sys.modules.get(find_module(part.load()) or ""), "__file__", None)
     return hash_data(Path(file).read_bytes()) if file and Path(file).is_file() else None
 
 
