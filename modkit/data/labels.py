@@ -35,7 +35,7 @@ def count_labels(data: Data, layers: Sequence[Data]) -> dict[str, dict[str, Tens
     """
     read = read_extras(data, DataExtras).read_fields
     apart = all(read_extras(layer, DataExtras).read_fields for layer in layers)
-    types = {name: type.classes for name, type in data.fields.items() if _is_class(type)}
+    types = {name: type.classes or 0 for name, type in data.fields.items() if _is_class(type)}
     if read is None or not apart or not types or sum(data.splits.values()) > _MOST:
         return {}
     counts = {name: {split: torch.zeros(num, dtype=torch.long) for split in data.splits} for name, num in types.items()}

@@ -33,7 +33,7 @@ def review_data(data: Data | None, batch_size: int | None = None) -> Iterator[No
         >>> for note in review_data(Digits(size=8), 2000):
         ...     print(str(note)[:60])
         data: 1,437 train and 360 test samples
-        data: labels of 10 classes: 0 (178), 1 (182), 2 (177), 3 (183
+        data: labels of 10 classes: 0 (178), 1 (182), 2 (177), 3 (18
         train.batch_size: batches of 2,000 have each of the 1,437 tr
     """
     if data is None:
