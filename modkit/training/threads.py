@@ -31,8 +31,8 @@ def choose_threads(asked: int | Literal["auto"], flops: float, kept: object = No
         processes: Number of processes that share this machine.
 
     Examples:
-        >>> choose_threads(3, 1e9), choose_threads("auto", 1e9, kept=5)
-        (3, 5)
+        >>> choose_threads(3, flops=1e9)
+        3
     """
     own = torch.get_num_threads()
     if asked != "auto":
