@@ -170,7 +170,7 @@ class Trial:
             self.site.fail(error.path, str(error))
         except Exception as error:
             path = find() if find else self._find_culprit(error.__traceback__)
-            if _lacks_values(error):
+            if _is_valueless(error):
                 self.unchecked[path] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             else:
                 report = self.site.fail if find else self.site.refuse
@@ -259,7 +259,7 @@ def _watch_norms(model: nn.Module) -> Iterator[dict[_BatchNorm, None]]:
             hook.remove()
 
 
-def _lacks_values(error: Exception) -> bool:
+def _is_valueless(error: Exception) -> bool:
     """Whether torch raised an error because a tensor on the meta device has no values."""
     return isinstance(error, NotImplementedError) or (type(error) in _TORCH and bool(_META.search(str(error))))
 
