@@ -24,14 +24,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 
 from modkit.bottlenecks.ladder_group import Diagonal, LadderGroup, Rise
 from modkit.bottlenecks.pointwise import check_features, check_order
-from modkit.kinds import Step
+from modkit.kinds import Sampling, Step
 from modkit.rng import Rng
 from modkit.types import Event, Latents, TensorType, Value, split_levels
 
@@ -72,7 +72,7 @@ class Ladder(nn.Module):
         channels: int = 4,
         width: int | None = None,
         groups: list[int] | None = None,
-        temperature: float = 1.0,
+        temperature: Annotated[float, Sampling] = 1.0,
     ) -> None:
         super().__init__()
         levels = [check_features("Ladder", level) for level in split_levels(h)]

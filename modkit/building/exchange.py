@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from modkit.building.change import list_empty, list_sampling
 from modkit.building.composition import Composition
 from modkit.building.pieces import find_run, read_piece
 from modkit.building.plan import Plan
 from modkit.errors import SpecError
-from modkit.kinds import KINDS
-from modkit.parts.signature import read_parameters
 from modkit.runs.layout import read_step
 from modkit.specs.node import Node, Value
 from modkit.specs.spec import Spec
@@ -40,7 +39,7 @@ def exchange_weights(
     """
     composed: Composition = model.composition  # type: ignore[assignment]
     state, kept = model.state_dict(keep_vars=True), dict(weights)
-    free = _list_free(planned)
+    free = list_sampling(planned)
     read: list[str] = []
     for path, call in sorted(planned.calls.items()):  # a part before those inside it
         if not _is_inside(path, free) or not (_has(revised, path) or _is_other(before, planned, path)):
@@ -52,13 +51,13 @@ def exchange_weights(
             read.append(path)
         elif call.given:
             kept |= {key: value for key, value in state.items() if _is_inside(key, names)}
-    left = [*free, *_list_empty(planned)]
+    left = [*free, *list_empty(planned)]
     return {key: value for key, value in kept.items() if key in state or not _is_inside(f"model.{key}", left)}
 
 
 def drop_spare(weights: Mapping[str, Tensor], planned: Plan, path: str) -> dict[str, Tensor]:
     """Returns the weights of the part at a path without those of what only training uses, where its slot is empty."""
-    empty = list(_list_empty(planned))
+    empty = list_empty(planned)
     return {key: value for key, value in weights.items() if not _is_inside(f"{path}.{key}", empty)}
 
 
@@ -70,22 +69,8 @@ def list_revised(run: Run, checkpoint: str) -> list[str]:
 
 def drop_sampling(keys: Iterable[str], planned: Plan) -> list[str]:
     """Returns the names of weights without those in slots which only sampling uses."""
-    free = _list_free(planned)
+    free = list_sampling(planned)
     return [key for key in keys if not _is_inside(f"model.{key}", free)]
-
-
-def _list_free(planned: Plan) -> list[str]:
-    """Lists the slots which only sampling uses."""
-    return [path for path, call in planned.calls.items() if not KINDS[call.part.kind].trained]
-
-
-def _list_empty(planned: Plan) -> Iterator[str]:
-    """Lists the empty slots for parts that a trained model has no use for."""
-    for path, call in planned.calls.items():
-        declared = read_parameters(call.part) if call.arguments else {}  # a part that was given built declares none
-        for name, parameter in declared.items():
-            if parameter.slot and KINDS[parameter.slot.kind].spare and call.arguments.get(name) is None:
-                yield f"{path}.{name}"
 
 
 def _is_other(before: Spec, planned: Plan, path: str) -> bool:

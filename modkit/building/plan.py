@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modkit.building.call import Call, Record, list_calls, write_record
+from modkit.building.call import Call, Given, Record, list_calls, write_record
 from modkit.building.planner import Planner
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import EngineExtras, read_extras
@@ -93,6 +93,21 @@ class Plan:
         entries = tuple(one for one in self.entries if (one.part.kind, one.part.name) in names)
         return Plan(spec, None, model, self.settings, None, calls, entries)
 
+    def replace_types(self, x: Event, fields: Mapping[str, TensorType]) -> Plan:
+        """The same plan with the types of a sample and of its fields in its spec, if a spec can hold them."""
+        if not isinstance(x, TensorType):
+            return self
+        return replace(self, spec=replace(self.spec, x=Node(write_types(x, fields))))
+
+    def describe_local(self) -> dict[str, dict[str, str]]:
+        """Describes the local parts whose code can be read: their targets and hashes, by their paths."""
+        from modkit.runs.sources import hash_local
+
+        local = {path: call.part for path, call in self.calls.items() if isinstance(call.part, Local)}
+        parts = {path: part.load() for path, part in local.items()}
+        codes = {path: hash_local(one.value if isinstance(one, Given) else one) for path, one in parts.items()}
+        return {path: {"target": local[path].target, "sha256": code} for path, code in codes.items() if code}
+
     def is_for_several(self) -> bool:
         """Whether the engine of training is for several processes."""
         engine = self.calls.get("train.engine")
@@ -145,8 +160,10 @@ class Plan:
             places.setdefault((call.part.kind, call.part.name), []).append(path)
         seed = int(self.settings.arguments["seed"])  # type: ignore[arg-type]
         made = make_lock(self.entries, spec_text=self.resolved.to_yaml(), seed=seed, keys=keys, places=places)
+        local = self.describe_local()
+        coded = {"local": local} if local else {}
         renamed = {"modules": {path: list(names) for path, names in modules.items()}} if modules else {}
-        return {**made, **renamed, "x": write_types(x, fields)}
+        return {**made, **renamed, **coded, "x": write_types(x, fields)}
 
 
 def plan(spec: Spec, *, typed: bool = False, leave: Collection[str] = ()) -> Plan:

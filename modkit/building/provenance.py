@@ -25,7 +25,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import is_override
 from modkit.specs.spec import SURROUNDINGS
 
-__all__ = ["explain_failure", "find_loadable", "find_missing", "suggest_remedies", "verify"]
+__all__ = ["explain_failure", "find_loadable", "find_missing", "suggest_remedies", "verify", "verify_local"]
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +53,29 @@ def verify(run: Run, needs: Collection[str] = SURROUNDINGS, *, locked: bool = Fa
         differences += find_missing(run)
         if differences:
             raise ValueError(f"{run.path} is locked to the parts that it was made with:\n{_format_list(differences)}")
+    if differences:
+        _logger.warning("%s was made with other versions of its parts:\n%s", run.path, _format_list(differences))
+
+
+def verify_local(run: Run, local: Mapping[str, Mapping[str, str]], *, locked: bool = False) -> None:
+    """Warns if the code of local parts of a run, which no package has registered, has changed.
+
+    Args:
+        run: The run; of one by an earlier version, whose lock has no such code, nothing is known.
+        local: The local parts of what is to go on with it, as `Plan.describe_local` has them.
+        locked: Whether to raise an error instead.
+
+    Raises:
+        ValueError: If `locked` and something differs.
+    """
+    then = run.lock.get("local", {})
+    differences = [
+        f"{path}: the code of {one['target']} has changed"
+        for path, one in local.items()
+        if path in then and then[path]["target"] == one["target"] and then[path]["sha256"] != one["sha256"]
+    ]
+    if differences and locked:
+        raise ValueError(f"{run.path} is locked to the parts that it was made with:\n{_format_list(differences)}")
     if differences:
         _logger.warning("%s was made with other versions of its parts:\n%s", run.path, _format_list(differences))
 

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modkit.building.builder import Site
+from modkit.building.change import check_model
 from modkit.building.checker import Report, check
+from modkit.building.compose import get_composition
 from modkit.building.exchange import exchange_weights, list_revised
 from modkit.building.migration import load_current, load_current_spec, read_spec
 from modkit.building.pieces import keep_pieces
 from modkit.building.plan import Plan, plan
-from modkit.building.provenance import explain_failure, suggest_remedies, verify
+from modkit.building.provenance import explain_failure, suggest_remedies, verify, verify_local
 from modkit.building.review import list_findings, show_warnings
 from modkit.kinds import Data
 from modkit.models.compiling import compile_networks
@@ -89,7 +91,8 @@ def load(
 
     Args:
         run: The run, its directory, or a directory written by `modkit export`.
-        overrides: Overrides of the spec that change no weights: `model.prior.sampler=ddim`.
+        overrides: Overrides of the spec. Those of the model change what only sampling reads, as
+            `model.prior.sampler=ddim`, not what the weights were trained with; see `modkit.building.change`.
         model: A model composed like the run's; it receives the weights in place and is returned.
         spec: Replaces the run's spec if that has local parts, which cannot be loaded by name.
         device: The device of the model.
@@ -102,8 +105,8 @@ def load(
 
     Raises:
         ValueError: If the directory holds no run or no complete checkpoint, a part is missing or does not fit the
-            run's weights, or an override or the given model has other weights.
-        SpecError: If an override is wrong.
+            run's weights, or an override changes the shapes of the weights.
+        SpecError: If an override is wrong, or it, `spec` or `model` differs from what the weights were trained with.
 
     Examples:
         >>> import tempfile, torch, modkit
@@ -122,8 +125,11 @@ def load(
     else:
         run = run if isinstance(run, Run) else Run.open(run)
         verify(run, (), locked=locked)
-        made = model
-        _load_weights(run, made, load_current(run, checkpoint).weights, f"the {type(model).__name__} given")
+        made, mine = model, load_current(run, checkpoint)
+        composed = get_composition(model)
+        check_model(run, mine.spec, composed.plan.replace_types(composed.x, composed.fields))
+        verify_local(run, composed.plan.describe_local(), locked=locked)
+        _load_weights(run, made, mine.weights, f"the {type(model).__name__} given")
     if compile:
         compile_networks(made)
     return made.to(device).eval()
@@ -179,6 +185,9 @@ def load_run(
         if planned is None:
             chosen = keep_pieces(spec, mine.spec) if spec else mine.spec
             planned = _plan_run(run, overrides, chosen, mine.spec, needs)
+            if overrides or spec:
+                check_model(run, mine.spec, planned)
+            verify_local(run, planned.describe_local(), locked=locked)
         site = Site(planned, meta=False, weights=False)
         x, fields = _find_types(run, site, mine.spec)
         model: Model = site.build_model(x, fields)

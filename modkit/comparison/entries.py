@@ -22,6 +22,7 @@ from functools import cached_property
 from os import PathLike
 
 from modkit.building.call import list_local
+from modkit.building.change import check_model
 from modkit.building.difference import format_value
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
@@ -130,7 +131,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
                 f"compare expects runs whose models it can load by name, to draw samples of them, got {run.path} with "
                 f"local parts: {', '.join(local)}; its scores are in the reports in its directory"
             )
-        reasons = [_explain_outdated(run, report) for report in every]
+        reasons = [_explain_outdated(run, report) or _explain_untrained(run, spec, report) for report in every]
         reports = [report for report, reason in zip(every, reasons) if reason is None]
         left = [f"{report.title} ({reason})" for report, reason in zip(every, reasons) if reason]
         if not reports:
@@ -181,6 +182,17 @@ def _explain_outdated(run: Run, report: Report) -> str | None:
     except ValueError as error:
         return str(error)
     return None if report.checkpoint == now else f"the {asked or 'last'} checkpoint is {now} now"
+
+
+def _explain_untrained(run: Run, spec: Spec, report: Report) -> str | None:
+    """Explains which overrides of a report, by an earlier version, change what the run was trained with, or none."""
+    planned = plan(apply(spec, report.overrides)[0]) if report.overrides else None
+    try:
+        if planned:
+            check_model(run, spec, planned)
+    except SpecError as error:
+        return f"it changes {', '.join(one.path for one in error.problems)}, with which the run was trained"
+    return None
 
 
 def _count_parts(value: object) -> int:

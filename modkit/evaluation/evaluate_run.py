@@ -92,7 +92,7 @@ def evaluate_run(
 
     Args:
         run: The run, or its directory.
-        overrides: Overrides of its spec, for parts without weights: `model.prior.sampler=ddim`.
+        overrides: Overrides of its spec, in the model of what only sampling reads: `model.prior.sampler=ddim`.
         spec: A spec in place of the run's, which is necessary if that has local parts, which cannot be loaded by name.
         features: Features or their name; None is what the spec states, or else the data set's, or else a classifier for
             labelled images, none for codes, and the values themselves for other data.

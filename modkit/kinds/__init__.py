@@ -76,7 +76,7 @@ from modkit.kinds.denoisers import (
 from modkit.kinds.extras import BatchExtras, GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
-from modkit.kinds.slots import Beside, Default, Implies, Initial, Own, Slot, Unfit, Unless, default
+from modkit.kinds.slots import Beside, Default, Implies, Initial, Own, Sampling, Slot, Unfit, Unless, default
 from modkit.kinds.table import KINDS, Kind
 from modkit.kinds.training import (
     Engine,
@@ -170,6 +170,7 @@ __all__ = [
     "Round",
     "Sampler",
     "SamplerExtras",
+    "Sampling",
     "Schedule",
     "ScheduleExtras",
     "Sides",

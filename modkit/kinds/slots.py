@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Beside", "Default", "Implies", "Initial", "Own", "Slot", "Unfit", "Unless", "default"]
+__all__ = ["Beside", "Default", "Implies", "Initial", "Own", "Sampling", "Slot", "Unfit", "Unless", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -76,6 +76,16 @@ class Own:
         >>> from typing import Annotated
         >>> Rate = Annotated[float, "Learning rate of plain gradients.", Own]
         >>> def sgd(parameters, *, lr: Rate = 1e-2): ...
+    """
+
+
+class Sampling:
+    """Marks a parameter that only sampling reads, though its part is trained: it may change in a run, as a sampler may.
+
+    Examples:
+        >>> from typing import Annotated
+        >>> Truncation = Annotated[float, "Share of a style's distance from the mean that is kept.", Sampling]
+        >>> def generator(z, x, *, truncation: Truncation = 1.0): ...
     """
 
 

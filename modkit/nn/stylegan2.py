@@ -23,13 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modkit.kinds import Sampling
 from modkit.nn.blocks import Level, choose_levels, crop
 from modkit.nn.embeddings import Balance, CondEmbedding, check_noise, embed_beside, normalize_rms
 from modkit.nn.equalized import equalize
@@ -81,7 +82,7 @@ class StyleGAN2Generator(nn.Module):
         mapping: int = 2,
         noise: bool = True,
         mixing: float = 0.9,
-        truncation: float = 1.0,
+        truncation: Annotated[float, Sampling] = 1.0,
         balance: Balance = True,
     ) -> None:
         super().__init__()

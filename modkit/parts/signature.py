@@ -24,7 +24,7 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Beside, Implies, Initial, Own, Slot, Unless
+from modkit.kinds import KINDS, Beside, Implies, Initial, Own, Sampling, Slot, Unless
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
@@ -94,6 +94,7 @@ class Parameter:
         record: What it accepts, if it holds records.
         own: Whether its values suit its part alone.
         initial: Whether only a new model reads what it names.
+        sampling: Whether only sampling reads it.
         unless: The parameter beside which it has no effect, or nothing.
         beside: The parameter without which it has no effect, or nothing.
         implies: The parts that its values imply for the slots beside it.
@@ -107,6 +108,7 @@ class Parameter:
     record: RecordShape | None = None
     own: bool = False
     initial: bool = False
+    sampling: bool = False
     unless: str = ""
     beside: str = ""
     implies: Implies = Implies({})
@@ -170,8 +172,9 @@ def _read_cached(
         marks = getattr(annotation, "__metadata__", ())
         unless, beside = (next((one.name for one in marks if isinstance(one, mark)), "") for mark in (Unless, Beside))
         implies = next((mark for mark in marks if isinstance(mark, Implies)), Implies({}))
-        default, own, initial = _get_default(target, declared), Own in marks, Initial in marks
-        result[name] = Parameter(name, annotation, default, help, slot, record, own, initial, unless, beside, implies)
+        flags = Own in marks, Initial in marks, Sampling in marks
+        plain = _get_default(target, declared)
+        result[name] = Parameter(name, annotation, plain, help, slot, record, *flags, unless, beside, implies)
     return result
 
 

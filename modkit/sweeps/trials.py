@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
 
+from modkit.building.change import list_sampling
 from modkit.building.checker import check
 from modkit.building.difference import ABSENT, compare_trees
 from modkit.building.pieces import find_run
@@ -222,8 +223,8 @@ def _complete_path(spec: Spec, path: str) -> str:
 
 
 def _find_sampling_slots(made: Plan) -> set[Path]:
-    """Finds the slots that only sampling uses."""
-    return {split(path) for path, call in made.calls.items() if call.part.kind in _SAMPLING}
+    """Finds the paths of what only sampling reads."""
+    return set(map(split, list_sampling(made)))
 
 
 def _find_overrides(checks: _Checks, choices: _Choices, frozen: Spec, whole: Plan) -> _Choices | None:

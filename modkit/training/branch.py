@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.call import list_local
+from modkit.building.change import Change
 from modkit.building.checker import Report, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
 from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
@@ -38,7 +39,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import PowerAverage
 from modkit.specs.spec import Spec
-from modkit.training.changes import Change, drop_observers, find_type_changes
+from modkit.training.changes import drop_observers, find_type_changes
 from modkit.training.cursor import Cursor
 from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack

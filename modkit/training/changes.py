@@ -8,7 +8,7 @@ change takes effect from the step at which the run is resumed:
 - the number of steps, of the stage at hand and of later ones, but to none that is below those trained;
 - the device, threads, the engine, workers, loggers, and when losses are logged, pictures drawn and checkpoints
   written;
-- parts that only sampling uses: samplers, guidance, decodings.
+- what only sampling reads (`modkit.building.change`): samplers, guidance, decodings, `truncation`.
 
 The data of an unchanged spec may have other contents by now, as a file that was written again. That is warned of, and
 recorded like a change of the spec.
@@ -18,25 +18,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from modkit.building.change import Change, compare_specs, is_inside, list_sampling, refuse, write_out
 from modkit.building.difference import compare_trees, format_value
 from modkit.building.migration import load_current_spec
-from modkit.building.plan import Plan, plan
-from modkit.errors import Problem, SpecError, join, split
-from modkit.kinds import KINDS
+from modkit.building.plan import Plan
+from modkit.errors import SpecError, join, split
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node
 from modkit.specs.settings import Stage
 from modkit.specs.spec import Spec
-from modkit.specs.tree import strip_parts
 from modkit.training.cursor import Cursor
 from modkit.types import TensorType
 
 __all__ = [
-    "Change",
     "check_steps",
     "drop_observers",
     "explain_short",
@@ -52,24 +50,6 @@ _OBSERVERS = ("loggers", "engine")
 _STEPS = re.compile(r"train\.(?:steps|stages\[(\d+)\]\.steps)")
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change of a run's spec.
-
-    Args:
-        path: The path.
-        before: The value before, on one line.
-        now: The value now.
-    """
-
-    path: str
-    before: str
-    now: str
-
-    def __str__(self) -> str:
-        return f"{self.path} was {self.before}, now {self.now}"
-
-
 def find_changes(run: Run, planned: Plan) -> list[Change]:
     """Finds what a plan changes in a run.
 
@@ -81,12 +61,14 @@ def find_changes(run: Run, planned: Plan) -> list[Change]:
         SpecError: If it changes what a run cannot change in, with every such path.
     """
     former = load_current_spec(run)
-    if not planned.spec.local:  # parts may have been renamed, or have more parameters by now
-        former = _write_out(former)
-    tree = planned.resolved.tree
-    pairs = compare_trees((former.tree, tree))
-    changes = [Change(join(strip_parts(tree, path)), *map(format_value, values)) for path, values in pairs]
-    _refuse(run, planned, {change: "the same" for change in changes if not _may_change(change.path, planned)})
+    try:
+        written = write_out(former, planned)
+    except SpecError:  # of what may be gone by now, or of a local part in place of which there is another
+        written = _write_training(former, planned)
+    free = list_sampling(planned)
+    changes = compare_specs(written, planned.resolved)
+    held = [change for change in changes if not (_FREE.fullmatch(change.path) or is_inside(change.path, free))]
+    _refuse(run, planned, {change: "the same" for change in held})
     return changes
 
 
@@ -174,14 +156,14 @@ def find_type_changes(run: Run, x: TensorType, fields: Mapping[str, TensorType])
     return [Change(join(path), *map(format_value, values)) for path, values in found if path != ("std",)]
 
 
-def _write_out(former: Spec) -> Spec:
-    """Writes out the spec that a run had; what may be gone by now stays as it was written."""
+def _write_training(former: Spec, planned: Plan) -> Spec:
+    """Writes out the spec that a run had, but for what has no part in what it computes, which may be gone."""
     try:
-        return plan(former).resolved
+        made = write_out(drop_observers(former), planned)
     except SpecError:
-        made = plan(drop_observers(former)).resolved
-        kept = {key: value for key, value in (former.train or {}).items() if key in _OBSERVERS}
-        return replace(made, train=Node({**(made.train or {}), **kept}), evaluate=former.evaluate)
+        return former
+    kept = {key: value for key, value in (former.train or {}).items() if key in _OBSERVERS}
+    return replace(made, train=Node({**(made.train or {}), **kept}), evaluate=former.evaluate)
 
 
 def _refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:
@@ -192,30 +174,10 @@ def _refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:
     """
     if "data" in [change.path for change in changes]:  # a spec without data has `x` in their place
         changes = {change: expected for change, expected in changes.items() if split(change.path)[0] != "x"}
-    if changes:
-        by_name = not planned.spec.local  # no command loads local parts
-        raise SpecError(
-            [
-                Problem(
-                    change.path,
-                    f"got {change.now} in a run that has trained with {change.before}, expected {expected}",
-                    planned.spec.find_position(change.path),
-                    f"modkit branch {run.path} {change.path}=… begins a new run from one of its checkpoints"
-                    if by_name
-                    else None,
-                )
-                for change, expected in changes.items()
-            ]
-        )
+    refuse(run, planned, changes)
 
 
 def _describe_data(known: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count:,} {split}" for split, count in known.get("splits", {}).items())
     digest = f"hash {known['data']}" if "data" in known else ""
     return ", ".join(filter(None, (f"{counts} samples" if counts else "", digest)))
-
-
-def _may_change(path: str, planned: Plan) -> bool:
-    parts = split(path)
-    owners = (planned.calls.get(join(parts[:stop])) for stop in range(1, len(parts) + 1))
-    return bool(_FREE.fullmatch(path)) or any(call and not KINDS[call.part.kind].trained for call in owners)

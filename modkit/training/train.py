@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from modkit.building.builder import Site
+from modkit.building.change import Change
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
 from modkit.building.migration import find_due, has_other_weights, load_current, make_refusal, read_spec
 from modkit.building.plan import Plan
-from modkit.building.provenance import explain_failure, suggest_remedies, verify
+from modkit.building.provenance import explain_failure, suggest_remedies, verify, verify_local
 from modkit.building.review import show_warnings
 from modkit.building.session import Opened, load_run, restore_std
 from modkit.data.workers import check_workers
@@ -47,7 +48,6 @@ from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import (
-    Change,
     check_steps,
     explain_short,
     find_changes,
@@ -205,6 +205,7 @@ def execute(
     watch = make_watch(opened, settings.seed, settings.precision) if evaluation else None
     changes = find_changes(before, report.plan) if before else []
     if before:
+        verify_local(before, report.plan.describe_local())
         _check_state(before, report)
         site.weights = not before.kept
     several, again = report.plan.is_for_several(), bool(before or begun)

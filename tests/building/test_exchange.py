@@ -172,7 +172,7 @@ def test_what_only_sampling_uses_is_swapped_inside_a_piece_of_another_run(tmp_pa
     assert sampler["use"] == "heun" and not torch.equal(x, before)
     assert torch.equal(model.with_parts(sampler=sampler).sample(2, seed=0), x)
     assert torch.equal(modkit.load(run, ["model.guidance.guide.sampler=heun"]).sample(2, seed=0), before)
-    with pytest.raises(ValueError, match=r"expects overrides that leave its weights as they are, got model\.network"):
+    with pytest.raises(SpecError, match=r"model\.network\.width: got 4 in a run that has trained with 8"):
         modkit.load(run, ["model.network.width=4"])
     with pytest.raises(SpecError, match=r"model\.samplre: got an unknown key 'samplre'.*did you mean 'sampler'"):
         modkit.load(run, ["model.samplre=heun"])

@@ -234,6 +234,18 @@ def test_what_a_run_no_longer_is_is_left_out_and_named(tmp_path, caplog):
     ]
 
 
+def test_a_report_of_another_model_than_was_trained_is_left_out_and_named(tmp_path, caplog):
+    """An earlier version measured runs with overrides of what they were trained with."""
+    run = modkit.train(Spec.from_yaml(f"name: ldm\n{DIGITS}{LDM}{TRAIN.format(seed=0)}"), tmp_path / "run")
+    now = hash_data(run.spec_text)
+    replace(report(1.0, 0.5, 9.0, checkpoint=LAST), spec=now).save(run.path)
+    override = "model.prior.parametrization=x0"
+    replace(report(1.0, 0.5, 9.0, checkpoint=LAST, overrides=(override,)), spec=now).save(run.path)
+    assert compare([run.path], tmp_path / "page.html").entries == ("ldm",)
+    reason = "it changes model.prior.parametrization, with which the run was trained"
+    assert caplog.messages == [f"{run.path}: left out the report of {LAST} with {override} ({reason})"]
+
+
 def _change(spec, run):
     """Resumes a finished run with other steps of its sampler."""
     return modkit.train(spec, run.path, overrides=["model.prior.sampler.steps=1"], resume=True)

@@ -67,6 +67,13 @@ def test_what_only_sampling_and_measuring_use_trains_once(spec, axis):
     assert len({trial.sampling for trial in trials}) == 2
 
 
+def test_a_parameter_that_only_sampling_reads_trains_once():
+    model = use("gan", generator=use("stylegan2", channels=2, style=4), discriminator=use("dcgan", channels=4))
+    trials = freeze(Spec(name="tiny", data=use("digits", size=8), model=model), ["model.generator.truncation=0.5,1.0"])
+    assert list(runs(trials)) == ["tiny"]
+    assert {trial.sampling for trial in trials} == {("model.generator.truncation=0.5",), ()}
+
+
 @pytest.mark.parametrize("axis", ["data.size=8,16", "evaluate.watch.every=1,2", "model.schedule=linear,cosine"])
 def test_everything_else_trains(spec, axis):
     trials = freeze(spec, [axis, "sampler=heun"])
