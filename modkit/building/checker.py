@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from torch import nn
@@ -29,6 +30,7 @@ from modkit.building.review import (
     review_model,
     review_samples,
     review_training,
+    review_untrained,
     review_watch,
     show_warnings,
     verify_overrides,
@@ -195,11 +197,13 @@ def _make_report(
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
     shared = _review_split(site.plan, model, trial, played, settings) if settings else ()
+    untrained = review_untrained(model, get_composition(model)) if settings else ()
     game = review_game(played, trial.terms, settings.terms if settings else {})
     watch = review_watch(played, settings, measures.settings) if settings and measures else ()
     cached = review_cache(model, played, settings, data, trial.flops, trial.condensing) if settings else ()
     of_data = () if mended else review_data(data, settings.batch_size if settings else None)
-    notes = (*of_data, *review_samples(played, data), *review_model(model), *game, *shared, *watch, *cached)
+    of_model = (*review_samples(played, data), *review_model(model))
+    notes = (*of_data, *of_model, *untrained, *game, *shared, *watch, *cached)
     findings = tuple(note for note in notes if isinstance(note, Finding))
     if site.problems:
         site.problems += make_problems(findings, site.plan.spec)

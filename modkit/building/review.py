@@ -15,15 +15,19 @@ from fnmatch import fnmatchcase
 
 import torch
 
+from modkit.building.call import Call
+from modkit.building.change import is_inside
+from modkit.building.composition import Composition
 from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError, join
 from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model
 from modkit.nn.frozen import is_frozen
+from modkit.parts.signature import read_parameters
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Evaluation, Settings, Term
 from modkit.specs.spec import Spec
-from modkit.training.ownership import find_origins
+from modkit.training.ownership import find_origins, find_untrained
 from modkit.training.players import strip_scope
 from modkit.training.schedule import StageSchedule, explain_frozen, explain_idle
 
@@ -34,6 +38,7 @@ __all__ = [
     "review_model",
     "review_samples",
     "review_training",
+    "review_untrained",
     "review_watch",
     "show_warnings",
     "verify_overrides",
@@ -172,6 +177,44 @@ def review_training(model: Model, stages: Sequence[StageSchedule], planned: Plan
     for number, stage in enumerate(stages):
         if reason := explain_idle(model, stage):
             yield Finding(f"train.stages[{number}]", reason, refused=True)
+
+
+def review_untrained(model: Model, composed: Composition) -> Iterator[Finding]:
+    """Finds parts with initial weights that a part around them freezes, so that nothing trains them.
+
+    A part that freezes itself, such as random features, means its weights to stay as they are. Weights that a part is
+    given (of another run, of a folder, or as an object) are not initial ones, and a `ref` is trained at its own place.
+
+    Args:
+        model: The model, on the meta device or with weights.
+        composed: What it was built from.
+    """
+    calls, origins = composed.plan.calls, composed.origins
+    frozen = [name for name, module in model.named_modules(remove_duplicate=False) if is_frozen(module)]
+    given = [name for name, origin in origins.items() if _has_weights(calls.get(origin.path))]
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    initial = [
+        name
+        for name in sorted(find_untrained(model, model.list_active_players()))
+        if parameters[name].requires_grad and not is_inside(name, given)
+    ]
+    found: list[str] = []
+    for name, origin in sorted(origins.items()):  # a part before those inside it
+        around = [one for one in frozen if one != name and is_inside(name, (one,))]
+        if is_inside(name, found) or not around or not any(is_inside(one, (name,)) for one in initial):
+            continue
+        found.append(name)
+        reason = f"the {origin.kind} {origin.name} is frozen here, and nothing trains its initial weights"
+        expected = "a piece of another run ({use: run, path: …}), pretrained weights, or a `ref` to a trained part"
+        yield Finding(origin.path, f"{reason}; expected {expected}", refused=True)
+
+
+def _has_weights(call: Call | None) -> bool:
+    """Whether a part has other weights than initial ones: those of a run, of an object, or that its spec names."""
+    if call is None or call.given or call.trained:
+        return call is not None
+    declared = read_parameters(call.part)
+    return any(value is not None and declared[name].initial for name, value in call.arguments.items())
 
 
 def make_problems(findings: Iterable[Finding], spec: Spec) -> list[Problem]:

@@ -40,8 +40,8 @@ class AutoGuidance(nn.Module):
     """Extrapolates from the prediction of a guide, another Model, to the conditional prediction.
 
     The guide is usually a run's, `{use: run, path: runs/guide, at: model}`: a smaller network, trained for a shorter
-    time, or the same one early in its training. It is frozen, and no player trains it. A guide that is not trained, as
-    the default is, says nothing.
+    time, or the same one early in its training. It is frozen, and no player trains it, so `check` refuses a guide with
+    initial weights.
 
     References:
         Guiding a Diffusion Model with a Bad Version of Itself (Karras et al., 2024), eq. 3 and section 4,

@@ -538,3 +538,61 @@ def test_check_tells_that_checkpoints_have_no_scores_of_their_own(every, checkpo
     settings = {"steps": 10, "batch_size": 8, "device": "cpu", "checkpoints": checkpoints}
     facts = check(Spec(model=use("gan"), data=use("ring"), train=settings, evaluate=evaluate)).facts
     assert [fact.text.split(";")[0] for fact in facts if fact.path == "evaluate.watch.every"] == told
+
+
+MASKED = use("corrupted", data=use("digits", size=8), corruption="mask")
+UNET = use("unet", channels=[8], blocks=1)
+ENCODER = use("autoencoder", **CONV)
+ENCODED = use("encoded", beside=["mask"], autoencoder=ENCODER)
+GUIDE = use("diffusion", network=NET)
+
+FRESH = {
+    "model.conditioner.autoencoder": use("diffusion", network=UNET, conditioner=ENCODED),
+    "model.conditioner.parts.a.autoencoder": use(
+        "diffusion", network=UNET, conditioner=use("several", parts={"a": ENCODED})
+    ),
+    "model.guidance.guide": use("diffusion", network=NET, guidance=use("autoguidance", guide=GUIDE)),
+    "model.prior.guidance.guide": use(
+        "latent", autoencoder=ENCODER, prior=use("diffusion", network=NET, guidance=use("autoguidance", guide=GUIDE))
+    ),
+}
+
+
+def find_refused(model, data=MASKED):
+    findings = examine(spec(model, data)).findings
+    return [one.path for one in findings if one.refused and "nothing trains its initial weights" in one.message]
+
+
+@pytest.mark.parametrize("path", FRESH)
+def test_a_frozen_part_with_initial_weights_is_refused(path):
+    """The fault: `check` found no problem, and the model was conditioned on, or guided by, random weights."""
+    model = FRESH[path]
+    if "conditioner" in path:
+        assert find_refused(model) == [path]
+    else:
+        assert find_refused(model, use("digits", size=8)) == [path]
+
+
+def test_a_composed_model_with_a_frozen_part_of_initial_weights_is_refused(tmp_path):
+    model = Diffusion(TensorType((2,)), network=NET, guidance=use("autoguidance", guide=GUIDE))
+    with pytest.raises(
+        SpecError, match=r"model\.guidance\.guide: the model diffusion is frozen here, and nothing trains"
+    ):
+        modkit.fit(model, torch.zeros(16, 2), tmp_path / "run", steps=1, batch_size=8, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_parts_with_weights_of_their_own_are_not_refused(tmp_path):
+    """Pieces of runs, objects, what a `ref` borrows, and random features, which freeze themselves."""
+    digits, x = use("digits", size=8), TensorType((2,))
+    modkit.train(spec(GUIDE, digits), tmp_path / "guide", steps=0)
+    piece = use("run", path=str(tmp_path / "guide"))
+    assert find_refused(use("diffusion", network=NET, guidance=use("autoguidance", guide=piece)), digits) == []
+    guide = Diffusion(x, network=NET)
+    model = Diffusion(x, network=NET, guidance=partial(modkit.find("guidance", "autoguidance").load(), guide=guide))
+    modkit.fit(model, torch.zeros(16, 2), tmp_path / "run", steps=0, batch_size=8, device="cpu")
+    shared = use("encoded", beside=["mask"], autoencoder={"ref": "model.autoencoder"})
+    borrowed = use("latent", autoencoder=ENCODER, prior=use("diffusion", network=UNET, conditioner=shared))
+    assert find_refused(borrowed) == []
+    aligned = use("features", features=use("random-conv", dim=8), width=8)
+    assert find_refused(use("diffusion", network=UNET, alignment=aligned), digits) == []

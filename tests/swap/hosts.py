@@ -5,7 +5,7 @@ A part without an entry in `SMALL` (a plug-in's) runs with its own defaults.
 
 from modkit import Spec, use
 
-__all__ = ["HOSTS", "OWN", "SMALL"]
+__all__ = ["HOSTS", "OWN", "PIECES", "SMALL"]
 
 _TRAIN = {
     "device": "cpu",
@@ -149,6 +149,17 @@ HOSTS = tuple(
     Spec(name=name, data=_DATA.get(name, _DIGITS), model=model, train=_TRAIN) for name, model in _MODELS.items()
 )
 
+PIECES = {
+    "guide": Spec(
+        name="guide",
+        data=_RING,
+        model=_diffusion(schedule="edm", parametrization="edm", times="log-normal", **_LABEL),
+        train=_TRAIN,
+    ),
+    "coder": Spec(name="coder", data=_DIGITS, model=_autoencoder(**_CONV), train=_TRAIN),
+}
+"""Runs of which parts in `SMALL` hold a piece, by the folder that the tests make them in."""
+
 OWN = ("checkpoints/", "diffusers/", "quantizers/", "trackers/")
 """Plug-ins whose own tests train their parts: weights of one size; quantizers and samplers like ours; loggers."""
 
@@ -194,9 +205,7 @@ SMALL = {
     ("network", "dit"): {"width": 8, "depth": 1, "heads": 2},
     **{(kind, "mlp"): _MLP.params for kind in ("encoder", "decoder", "generator", "discriminator", "network")},
     ("grid", "even"): {"shift": 3.0},
-    ("guidance", "autoguidance"): {
-        "guide": _diffusion(schedule="edm", parametrization="edm", times="log-normal", **_LABEL)
-    },
+    ("guidance", "autoguidance"): {"guide": use("run", path="guide")},
     **{("sampler", name): {"steps": 4} for name in ("ancestral", "ddim", "dpm-solver++", "sde", "unipc")},
     ("sampler", "restart"): {"sampler": _DDIM, "low": 0.2, "high": 3.0},
     ("times", "low-discrepancy"): {"times": "log-normal"},
@@ -207,7 +216,7 @@ SMALL = {
     ("conditioner", "label"): {"width": 8},
     ("conditioner", "vector"): {"width": 8},
     ("conditioner", "tokens"): {"width": 8, "depth": 1},
-    ("conditioner", "encoded"): {"autoencoder": _autoencoder(**_CONV), "beside": ["mask"]},
+    ("conditioner", "encoded"): {"autoencoder": use("run", path="coder"), "beside": ["mask"]},
     ("conditioner", "several"): {"parts": {"label": use("label", width=8)}},
     ("data", "augmented"): {"data": _DIGITS},
     ("data", "corrupted"): {"data": _DIGITS},

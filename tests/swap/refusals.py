@@ -697,7 +697,7 @@ _UNGUIDED = (("latent-autoregressive", "model.prior"), ("latent-masked", "model.
 REFUSALS |= {
     **{
         f"{host} {path}.guidance=autoguidance": (
-            rf"{re.escape(path)}(\[0\])?\.guidance\.guide: AutoGuidance expects a guide under the model's condi"
+            rf"{re.escape(path)}(\[0\])?\.guidance\.guide: .* it expects weights of its own shapes"
         )
         for host, path in _GUIDED
     },

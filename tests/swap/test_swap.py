@@ -8,10 +8,12 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+import modkit
 from modkit import SpecError
 from modkit.parts.registry import get_registry
 from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures, write_saved, write_shard
 from tests.swap.exceptions import SAME, UNFIT, UNMOVED
+from tests.swap.hosts import PIECES
 from tests.swap.matrix import Case, cases, pairs, thin
 from tests.swap.play import play
 from tests.swap.refusals import REFUSALS
@@ -43,6 +45,8 @@ def files(tmp_path_factory):
     write_archive(folder / "archive.zip")
     write_arrays(folder / "array")
     write_shard(folder / "shard.tar")
+    for name, spec in PIECES.items():
+        modkit.train(spec, folder / name, steps=1)
     if find_spec("datasets"):
         write_saved(folder / "hf")
     return folder
