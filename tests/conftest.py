@@ -11,12 +11,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items):
-    """Skips what is done with an example whose plug-in is not installed."""
+    """Skips tests of the examples and pages of plug-ins that are not installed."""
     plugins = [path.name.removeprefix("modkit-") for path in (ROOT / "plugins").glob("modkit-*")]
     absent = [name for name in plugins if importlib.util.find_spec(f"modkit_{name}") is None]
     parts = re.compile(rf"use: ({'|'.join(absent)})/") if absent else re.compile("(?!)")
     texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.yaml")}
     needed = {name: found[1] for name, text in texts.items() if (found := parts.search(text))}
+    needed |= {f"plugins/modkit-{name}/README.md": name for name in absent}
     for item in items:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         for name in [needed.get(value.stem if isinstance(value, Path) else str(value)) for value in values]:
