@@ -142,7 +142,7 @@ def is_inside(path: str, outer: Collection[str]) -> bool:
 def _suggest_branch(run: Run, change: Change) -> str:
     if run.exported:
         return f"a new run may begin with its weights: {{use: run, path: {run.path}, train: true}}"
-    value = change.now if _PLAIN.fullmatch(change.now) else "…"
+    value = "null" if change.now == str(ABSENT) else change.now if _PLAIN.fullmatch(change.now) else "…"
     return f"modkit branch {run.path} {change.path}={value} --out DIR begins a new run from one of its checkpoints"
 
 

@@ -79,7 +79,7 @@ KINDS: dict[str, Kind] = {
         Kind("weight", "Weight", ("term",), "weight of a loss term"),
         Kind("data", "Data", (), "a data set"),
         Kind("corruption", "Corruption", ("x",), "what a sample loses, as fields"),
-        Kind("features", "FeatureExtractor", ("x",), "images to features"),
+        Kind("features", "FeatureExtractor", ("x",), "images to features", spare=True),
         Kind("metric", "Metric", (), "a measure of samples"),
         Kind("optimizer", "Optimizer", ("parameters",), "moves parameters", repeated=True),
         Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage", repeated=True),
