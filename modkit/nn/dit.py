@@ -4,7 +4,9 @@ r"""The diffusion transformer: a transformer over the patches of a signal, a pic
     h   = block_i(h, e, tokens)                for each block; e = SiLU(embedding of time, vector, noise and labels)
     out = W_out ((1 + s) LN(h) + m)            (m, s) = W e + b; a patch for each row
 
-W_out is zero at first, and so are the blocks' residuals (adaLN-zero).
+W_out is zero at first, and so are the blocks' residuals (adaLN-zero). As in DiT and SiT, the weights that embed times
+and labels are N(0, .02^2); so that a label embedded by a conditioner enters as much, a vector of unit variance has a
+deviation of .02 in e.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n patches, d width.
 
@@ -28,6 +30,8 @@ from modkit.nn.taps import Tapped, Taps
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["DiT"]
+
+_STD = 0.02  # of weights that embed conditions, at first
 
 
 class DiT(Tapped):
@@ -81,7 +85,7 @@ class DiT(Tapped):
         self.width, self.patch = width, choose_patch("DiT", size, patch)
         self.grid = count_patches("DiT", size, self.patch)
         self.join = MapJoin(x, cond.concat, width)
-        self.embedding = CondEmbedding(cond, width)
+        self.embedding = _init_embedding(CondEmbedding(cond, width))
         modulated = width if self.embedding.embeds else 0
         context = cond.context[1] if cond.context else 0
         self.patch_in = init_xavier(nn.Linear(self.join.channels * math.prod(self.patch), width))
@@ -130,6 +134,22 @@ class DiT(Tapped):
 
     def _embed_positions(self, grid: tuple[int, ...]) -> Tensor:
         return embed_positions(grid, self.width).to(self.patch_in.weight)
+
+
+def _init_embedding(embedding: CondEmbedding) -> CondEmbedding:
+    for layer in embedding.time or ():
+        if isinstance(layer, nn.Linear):
+            _init_normal(layer, _STD)
+    if embedding.vector is not None:
+        _init_normal(embedding.vector, _STD / math.sqrt(embedding.vector.in_features))
+    if embedding.labels is not None:
+        nn.init.normal_(embedding.labels.weight, std=_STD)
+    return embedding
+
+
+def _init_normal(layer: nn.Linear, std: float) -> None:
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
 
 
 def _check(rank: int, width: int, depth: int, heads: int, dropout: float) -> None:

@@ -161,3 +161,18 @@ test_refusals_name_expected_and_received = refusals(
     (lambda: missing("time"), "expects a Cond with `time`"),
     (lambda: missing("concat"), "expects a Cond with `concat`"),
 )
+
+
+def test_times_labels_and_vectors_are_embedded_at_a_deviation_of_one_in_fifty():
+    """DiT's and SiT's initialisation; a vector of unit variance, a label of a conditioner, enters alike."""
+    torch.manual_seed(0)
+    x, cond = TensorType((1, 4, 4)), CondType(time=True, vector=400, noise=8, labels=100)
+    embedding = DiT(x, x, cond, width=256, depth=1).embedding
+    first, _, last = embedding.time
+    weights = {"first": first.weight, "last": last.weight, "labels": embedding.labels.weight}
+    assert {name: one.std().item() for name, one in weights.items()} == {
+        name: pytest.approx(0.02, rel=0.02) for name in weights
+    }
+    assert all(not layer.bias.any() for layer in (first, last, embedding.vector))
+    assert embedding.vector(torch.randn(1000, 400)).std().item() == pytest.approx(0.02, rel=0.02)
+    assert embedding.noise[0].weight.std() > 0.1  # as it was
