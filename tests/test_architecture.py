@@ -190,7 +190,13 @@ def test_required_packages_are_used():
     names = {re.match(r"[\w.-]+", one)[0] for one in required}
     imports = {full.split(".")[0] for tree in MODULES.values() for full in find_imports(tree)}
     assert {
-        {"pillow": "PIL", "ruamel.yaml": "ruamel", "scikit-learn": "sklearn"}.get(one, one) for one in names
+        {
+            "pillow": "PIL",
+            "ruamel.yaml": "ruamel",
+            "scikit-learn": "sklearn",
+            "typing-extensions": "typing_extensions",
+        }.get(one, one)
+        for one in names
     } <= imports
 
 

@@ -77,7 +77,7 @@ def _size(generator: int, discriminator: int) -> tuple[str, str]:
 PLANS = {
     plan.part: plan
     for plan in (
-        Plan("gans-digits", {"DCGAN": ("dcgan.yaml",), "AC-GAN": ("ac-gan.yaml", *_size(24, 26))}),
+        Plan("gans-digits", {"DCGAN": ("dcgan.yaml",), "AC-GAN": ("ac-gan.yaml", *_size(28, 28))}),
         Plan(
             "gans-fashion",
             {"DCGAN": ("dcgan.yaml", _FASHION), "AC-GAN": ("ac-gan.yaml", _FASHION, *_size(28, 30), *_BRIEF)},

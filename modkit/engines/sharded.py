@@ -28,7 +28,7 @@ from modkit.optim.shards import gather_whole, is_shard
 
 __all__ = ["ShardedNetwork"]
 
-_METHODS = ("step", "judge", "styles", "synthesis", "tap")
+_METHODS = ("step", "judge", "styles", "map_layers", "synthesis", "tap")
 """What assemblies call of a network besides `forward`."""
 
 

@@ -23,7 +23,7 @@ from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_ex
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode, reconstruct_batch
-from modkit.parts.sources import hash_source
+from modkit.runs.sources import hash_source
 from modkit.types import Batch, Features, Modes, TensorType, split_levels
 
 __all__ = ["Feed", "gather", "uses_features"]

@@ -113,7 +113,7 @@ class StyleGAN2Generator(nn.Module):
 
     def forward(self, z: Tensor, cond: Cond, rng: Rng | None = None) -> Tensor:
         """Generates x from `z`, `b d`; without `rng`, no noise is added and no styles are mixed."""
-        return self._synthesize(self.map_layers(z, cond, rng), rng)
+        return self._synthesize(self._map_layers(z, cond, rng), rng)
 
     def styles(self, z: Tensor, cond: Cond) -> Tensor:
         """Maps `z`, `b ...`, to styles, `b d`, truncated in eval mode."""
@@ -121,6 +121,9 @@ class StyleGAN2Generator(nn.Module):
 
     def map_layers(self, z: Tensor, cond: Cond, rng: Rng | None = None) -> Tensor:
         """Maps `z`, `b ...`, to the styles of each layer, `b l d`, of which `rng` mixes some in training."""
+        return self._map_layers(z, cond, rng)
+
+    def _map_layers(self, z: Tensor, cond: Cond, rng: Rng | None) -> Tensor:
         w = self._map(z, cond)
         if self.training and self.mixing and rng is not None:
             return self._mix(w, self._map(rng.normal("z", z), cond), rng)

@@ -42,10 +42,9 @@ import torch
 from packaging.requirements import Requirement
 
 from modkit.part import Part, split_name
-from modkit.parts.sources import find_module
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
-from modkit.runs.sources import hash_sources
+from modkit.runs.sources import find_module, hash_sources
 
 __all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
 __all__ += ["renew_row", "suggest_install"]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from modkit.specs.settings import Checkpoints, Compilation, Every, PlayerSettings, PowerAverage, Samples, Stage, Term
 from modkit.types import Precision
@@ -25,6 +25,7 @@ class TrainKeys(TypedDict, total=False):
 
     seed: int
     device: str
+    threads: int | Literal["auto"]
     precision: Precision
     deterministic: bool
     compile: bool | Compilation | Mapping[str, Any]

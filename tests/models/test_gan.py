@@ -166,7 +166,14 @@ def test_two_discriminators_play_d2gan():
     [
         use("gan", generator="mlp", discriminator="mlp", regularizers={"fm": use("feature-matching")}),
         use("denoising-gan", network="mlp", discriminator="mlp", regularizers={"fm": use("feature-matching")}),
-        use("bidirectional", generator="mlp", encoder="mlp", discriminator="mlp", game="veegan"),
+        use(  # with a loss above 0, unlike the log ratio
+            "bidirectional",
+            generator="mlp",
+            encoder="mlp",
+            discriminator="mlp",
+            game="veegan",
+            adversarial="non-saturating",
+        ),
     ],
 )
 def test_the_weight_of_the_game_is_the_generator_s(model):

@@ -17,6 +17,7 @@ from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGA
 from modkit.nn.dit import DiT
 from modkit.nn.edm2_unet import EDM2UNet
 from modkit.nn.embeddings import CondEmbedding
+from modkit.nn.gan_attention import GANAttention
 from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
 from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
@@ -271,13 +272,14 @@ def test_spectral_norm_makes_the_largest_singular_value_one(name):
     assert not any(isinstance(one, nn.BatchNorm2d) for one in module.modules())
     layers = [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
     assert len(layers) >= 4
+    attention = [one for part in module.modules() if isinstance(part, GANAttention) for one in part.modules()]
     embedding = module.projection.embedding  # its matrices are divided where they are used; see test_projection.py
     for layer in (one for one in layers if not any(one is each for each in embedding.modules())):
         original = layer.parametrizations.weight.original
         sigma = torch.linalg.svdvals(original.flatten(1))[0]
         torch.testing.assert_close(layer.weight, original / sigma, rtol=1e-5, atol=1e-7)
         assert sigma.detach().item() != pytest.approx(1.0, abs=1e-3)
-        assert layer.bias is not None or layer is module.projection.v
+        assert layer.bias is not None or layer is module.projection.v or layer in attention
 
 
 @pytest.mark.parametrize(

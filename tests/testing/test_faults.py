@@ -80,7 +80,7 @@ def test_there_are_faults_for_most_checks():
 def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     name = f"declaration_{abs(hash(source))}"
     (tmp_path / f"{name}.py").write_text(source)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"), declared=name)
     (trial,) = {check.trial for check in make_battery([subject])}
     flaw = trial.find_flaw("declaration")

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from modkit.features.pixels import Pixels
-from modkit.parts.sources import _read_module, hash_source
+from modkit.runs.sources import hash_source
 
 FILES = {
     "acme/__init__.py": "",
@@ -30,7 +30,6 @@ def hash_part(folder, changed=None):
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text + ("# changed\n" if name == changed else ""))
-    _read_module.cache_clear()
     return hash_source(importlib.import_module("acme.parts").Part)
 
 
@@ -56,7 +55,6 @@ def test_what_was_edited_into_no_python_is_hashed_by_its_bytes(tmp_path, forget)
     before = hash_part(tmp_path)
     for text in ("def", "\0"):
         (tmp_path / "acme/nets.py").write_text(text)
-        _read_module.cache_clear()
         assert hash_source(sys.modules["acme.parts"].Part) != before
 
 
