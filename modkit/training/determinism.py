@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils import deterministic
 
-__all__ = ["warn_instead", "find_nondeterministic", "use_deterministic"]
+__all__ = ["find_nondeterministic", "use_deterministic", "warn_instead"]
 
 _FLAGS: Any = deterministic  # a module with an attribute that its stub lacks
 _REFUSAL = re.compile(r"(\S+) does not have a deterministic implementation")
