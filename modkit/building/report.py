@@ -75,10 +75,9 @@ class Report:
     idle: tuple[Finding, ...]
     dropped: tuple[str, ...] = ()
 
-    def count_flops(self, rows: int) -> float:
-        """Counts the FLOPs of a step of the largest stage: a backward pass takes twice those of the forward pass."""
-        steps = (sum(self.flops.get(player.name, 0) for player in stage.players) for stage in self.stages)
-        return 3 * rows * max(steps, default=0)
+    def count_flops(self, rows: int) -> list[float]:
+        """Counts the FLOPs of a step of each stage: a backward pass takes twice those of the forward pass."""
+        return [3 * rows * sum(self.flops.get(player.name, 0) for player in stage.players) for stage in self.stages]
 
     def describe(self) -> Iterator[Block]:
         """Describes the report: a table of the parts, the stages, facts and warnings, and a summary."""

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 
-_WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-"""How torch's threads wait for work: asleep, since beside other processes those that spin take the time of the rest."""
+_WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0"}
+"""How torch's threads wait for work: soon asleep, since beside other processes those that spin take their time."""
 
 
 def main() -> None:

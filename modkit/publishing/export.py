@@ -201,7 +201,8 @@ def _make_lock(run: Run, made: Loaded, text: str, weights: Mapping[str, Tensor])
     """Makes the lock for the exported spec; if the run was migrated, with the parts that are installed now."""
     lock = _drop_private(run.lock)
     if made.migrated:
-        kept = ("python", "torch", "numpy", "threads", "packages", "commit", "seed", "splits", "classes", "data")
+        versions = ("python", "torch", "numpy", "threads", "stage_threads", "packages", "commit")
+        kept = (*versions, "seed", "splits", "classes", "data")
         shapes = {key: value.shape for key, value in weights.items()}
         fresh = made.plan.lock(shapes, get_composition(made.model).list_renamed(), made.x, made.fields)
         rows = [*fresh["parts"], *_list_left(run, made.plan)]

@@ -4,6 +4,7 @@
                 (`at`), and the commit of its distribution if that is installed from a checkout
     python, torch, numpy                versions
     threads     the number of threads that torch computes with; sums in another order differ in their last bits
+    stage_threads                       the number of threads of each stage of training
     nondeterministic                    an operation without a deterministic form, if training with `deterministic` met
                 one: the run then has other last bits when it is repeated
     sources     a hash of each module that the parts of plug-ins import of their distributions

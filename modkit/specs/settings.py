@@ -248,8 +248,9 @@ class Settings:
         deterministic: Whether to use algorithms that give the same bits each time; some are slower, above all on CUDA.
             Where an operation has none, a warning and the lock name it, and training begins again from the last
             checkpoint; a resumed run then equals one that was never stopped up to rounding only.
-        threads: Threads of the CPU that a process computes with. `auto` chooses by the FLOPs of a step, and keeps the
-            number of a run that is resumed; `OMP_NUM_THREADS` wins over it. On a GPU, `auto` leaves torch's number.
+        threads: Threads of the CPU that a process computes with. `auto` chooses for each stage by the FLOPs of a step,
+            and keeps the numbers of a run that is resumed; `OMP_NUM_THREADS` wins over it. On a GPU, `auto` leaves
+            torch's number.
         compile: Whether to compile the networks with torch.compile, those with units unit by unit; or how, a mapping
             of `backend`, `mode` and `dynamic`.
         recompute: Whether the units of networks, their repeated blocks, are computed again in the backward pass, which

@@ -1,15 +1,16 @@
-"""Threads: with how many of the CPU's threads training computes, chosen by the size of a step.
+"""Threads: with how many of the CPU's threads a stage computes, chosen by the size of its steps.
 
-    threads = clamp(FLOPs of a step / 2.5e8, 1, torch's own number / processes)
+    threads = clamp(FLOPs of a step / 1e9, 1, torch's own number / processes)
 
-2.5e8 FLOPs take a core about 5 ms, an estimate: below it, waking another thread costs more than it saves. No clock is
-read, so that the same seed has the same bits: sums in another order differ in their last bits.
+A core takes about 20 ms for 1e9 FLOPs of small layers: below it, waking another thread costs about what it saves, and
+beside another process more. No clock is read, so that the same seed has the same bits: sums in another order differ in
+their last bits.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -17,32 +18,30 @@ import torch
 
 __all__ = ["choose_threads", "use_threads"]
 
-_SHARE = 2.5e8  # FLOPs of a step for each thread
+_SHARE = 1e9  # FLOPs of a step for each thread
 
 
-def choose_threads(asked: int | Literal["auto"], flops: float, kept: object = None, processes: int = 1) -> int:
-    """Chooses the number of threads.
+def choose_threads(
+    asked: int | Literal["auto"], flops: Sequence[float], kept: Sequence[int] = (), processes: int = 1
+) -> tuple[int, ...]:
+    """Chooses the number of threads of each stage.
 
     Args:
-        asked: The setting: a number, or `auto`. With `auto`, `OMP_NUM_THREADS` is respected if it is set, then the
-            number of a run that is resumed.
-        flops: FLOPs of the largest step in one process; 0 if they are unknown, which leaves torch's number.
-        kept: The number in the lock of a run that is resumed.
+        asked: The setting: a number for all stages, or `auto`, over which `OMP_NUM_THREADS` wins if it is set.
+        flops: FLOPs of a step of each stage in one process; 0 if they are unknown, which leaves torch's number.
+        kept: The numbers of a run that is resumed, which `auto` keeps.
         processes: Number of processes that share this machine.
 
     Examples:
-        >>> choose_threads(3, flops=1e9)
-        3
+        >>> choose_threads(3, flops=[1e9, 1e12])
+        (3, 3)
     """
     own = torch.get_num_threads()
-    if asked != "auto":
-        return asked
-    if "OMP_NUM_THREADS" in os.environ:
-        return own
-    if isinstance(kept, int):
-        return max(1, kept)
+    if asked != "auto" or "OMP_NUM_THREADS" in os.environ:
+        return (own if asked == "auto" else asked,) * len(flops)
     most = max(1, own // processes)
-    return min(most, max(1, int(flops / _SHARE))) if flops else most
+    chosen = [min(most, max(1, int(one / _SHARE))) if one else most for one in flops]
+    return (*kept[: len(flops)], *chosen[len(kept) :])
 
 
 @contextmanager

@@ -221,15 +221,17 @@ def execute(
         for stage in stages:
             check_trainable(model, stage)
         threads = _choose_threads(settings, report, before, engine)
-        with use_threads(threads):
+        most = max(threads, default=1)
+        with use_threads(most):
             lock = report.lock()
-        lock = {**lock, **({} if before else describe_untrained(model, stages)), **(origin or {})}
+        lock = {**lock, "stage_threads": list(threads), **(origin or {})}
+        lock |= {} if before else describe_untrained(model, stages)
 
         def make_run() -> Run:
             lock["data"] = data.key
             return before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite)
 
-        with _open_shared(engine, path, make_run) as run, use_threads(threads):
+        with _open_shared(engine, path, make_run) as run, use_threads(most):
             trainer: Trainer | None = None
             try:
                 if begun:
@@ -242,12 +244,12 @@ def execute(
                 if before and engine.rank == 0:
                     changes += _find_other_data(before, lock)
                 if before and engine.device.type == "cpu":
-                    _warn_of_threads(before)
+                    _warn_of_threads(before, threads)
                 callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
                 shown = Silent() if engine.rank or progress is None else progress
                 for fact in report.list_data_facts():
                     shown.note(str(fact))
-                trainer = Trainer(model, data, settings, engine, run, callbacks, shown, watch)
+                trainer = Trainer(model, data, settings, engine, run, callbacks, shown, watch, threads)
                 if before:
                     lengths = [stage.steps for stage in schedule_stages(model, stated)]
                     wanted = count_steps(model, trainer.stages)
@@ -410,24 +412,29 @@ def _find_other_data(run: Run, lock: Mapping[str, Any]) -> list[Change]:
     return found
 
 
-def _choose_threads(settings: Settings, report: Checked, before: Run | None, engine: Engine) -> int:
-    """Chooses the number of the CPU's threads; on another device, `auto` leaves torch's number."""
-    if settings.threads == "auto" and engine.device.type != "cpu":
-        return torch.get_num_threads()
-    flops = 0 if report.unchecked else report.count_flops(settings.batch_size // engine.world)
-    kept = before.lock.get("threads") if before else None
+def _choose_threads(settings: Settings, report: Checked, before: Run | None, engine: Engine) -> tuple[int, ...]:
+    """Chooses the number of the CPU's threads of each stage; on another device, `auto` leaves torch's number."""
+    flops = report.count_flops(settings.batch_size // engine.world)
+    if report.unchecked or engine.device.type != "cpu":
+        flops = [0] * len(flops)
+    kept = _find_threads(before, len(flops)) if before else []
     return choose_threads(settings.threads, flops, kept, engine.world)
 
 
-def _warn_of_threads(run: Run) -> None:
+def _find_threads(run: Run, stages: int) -> list[int]:
+    """Returns a run's numbers of threads by stage, as its lock states them, or one for all, as locks did."""
+    return run.lock.get("stage_threads") or [run.lock["threads"]] * stages if "threads" in run.lock else []
+
+
+def _warn_of_threads(run: Run, now: Sequence[int]) -> None:
     """Warns if the number of threads has changed: sums in another order may differ in their last bits."""
-    before, now = run.lock.get("threads"), torch.get_num_threads()
-    if before not in (None, now):
-        _logger.warning(
-            "%s was begun with %s threads, now there are %s: it may differ in the last bits from a run that was never "
-            "stopped; OMP_NUM_THREADS=%s gives the same bits",
-            *(run.path, before, now, before),
-        )
+    for number, (before, after) in enumerate(zip(_find_threads(run, len(now)), now)):
+        if before != after:
+            _logger.warning(
+                "%s was begun with %s threads in stage %s, now %s: it may differ in the last bits from a run that was "
+                "never stopped; train.threads=%s gives the same bits",
+                *(run.path, before, number, after, before),
+            )
 
 
 def _tune(model: Model, settings: Settings) -> None:

@@ -39,6 +39,7 @@ from modkit.training.saver import Saver
 from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
+from modkit.training.threads import use_threads
 from modkit.training.turns import Turns
 from modkit.types import Score
 
@@ -65,6 +66,7 @@ class Trainer:
         callbacks: The plug-ins and loggers to notify.
         progress: Displays progress.
         scorer: Scores the model during training, or None.
+        threads: Number of the CPU's threads of each stage; none leaves torch's number.
     """
 
     def __init__(
@@ -77,9 +79,11 @@ class Trainer:
         callbacks: Callbacks,
         progress: Progress,
         scorer: Scorer | None = None,
+        threads: Sequence[int] = (),
     ) -> None:
         self.model, self.data, self.settings, self.engine = model, data, settings, engine
         self.run, self.callbacks, self.progress, self.scorer = run, callbacks, progress, scorer
+        self.threads = threads
         self.stages = schedule_stages(model, settings)
         self._reader = Reader(data, settings, engine)
         self._interruption = Interruption(engine)
@@ -168,6 +172,8 @@ class Trainer:
 
     def _train_stage(self, stage: StageSchedule, held: ExitStack) -> None:
         cursor, settings = self._cursor, self.settings
+        if self.threads:
+            held.enter_context(use_threads(self.threads[cursor.stage]))
         states = self._states = make_player_states(self.model, settings, stage, self.engine)
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)

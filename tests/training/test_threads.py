@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,25 +23,27 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "number"),
+    ("given", "numbers"),
     [
-        ({"flops": 1e7}, 1),
-        ({"flops": 6e8}, 2),
-        ({"flops": 1e12}, 8),
-        ({"flops": 1e12, "processes": 4}, 2),
-        ({"flops": 1e12, "processes": 16}, 1),
-        ({"flops": 0}, 8),
-        ({"flops": 1e7, "kept": 4}, 4),
-        ({"flops": 1e12, "asked": 3, "kept": 4}, 3),
+        ({"flops": [1e7, 2.5e9, 1e12]}, (1, 2, 8)),
+        ({"flops": [1e12], "processes": 4}, (2,)),
+        ({"flops": [1e12], "processes": 16}, (1,)),
+        ({"flops": [0]}, (8,)),
+        ({"flops": [1e7, 1e7], "kept": [4]}, (4, 1)),
+        ({"flops": [1e7], "kept": [4, 2]}, (4,)),
+        ({"flops": [1e12, 1e7], "asked": 3, "kept": [4, 4]}, (3, 3)),
+        ({"flops": []}, ()),
     ],
 )
-def test_the_number_is_chosen_by_the_size_of_a_step(eight: None, given: dict[str, float], number: int) -> None:
-    assert choose_threads(**{"asked": "auto", **given}) == number
+def test_the_numbers_are_chosen_by_the_size_of_a_step(
+    eight: None, given: dict[str, Any], numbers: tuple[int, ...]
+) -> None:
+    assert choose_threads(**{"asked": "auto", **given}) == numbers
 
 
 def test_what_the_user_has_set_wins(eight: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    assert choose_threads("auto", 1e7, kept=4) == 8
+    assert choose_threads("auto", [1e7], kept=[4]) == (8,)
 
 
 def test_a_step_is_counted_in_forward_and_backward_passes() -> None:
@@ -48,10 +51,10 @@ def test_a_step_is_counted_in_forward_and_backward_passes() -> None:
     layers = {"encoder": use("mlp", depth=0), "decoder": use("mlp", depth=0)}
     report = check(spec(use("autoencoder", **layers, bottleneck=use("gaussian", channels=8))))
     weights = sum(one[0] * one[1] for one in report.state.values() if len(one) == 2)
-    assert weights and report.count_flops(rows=5) == 3 * 5 * 2 * weights
+    assert weights and report.count_flops(rows=5) == [3 * 5 * 2 * weights]
 
 
-def test_a_run_keeps_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_its_numbers_by_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     seen, losses, before = [], Gaussian.losses, torch.get_num_threads()
 
@@ -62,9 +65,13 @@ def test_a_run_keeps_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Gaussian, "losses", look)
     with use_threads(2):
         run = train(spec(use(Gaussian), threads=3), tmp_path / "run", steps=1)
-        assert seen[-1] == run.lock["threads"] == 3
+        assert [seen[-1]] == run.lock["stage_threads"] == [3]
         train(spec(use(Gaussian), threads=3), run.path, overrides=["train.threads=auto"], resume=True)
         assert seen[-1] == 3 and torch.get_num_threads() == 2
+        monkeypatch.setattr("modkit.training.train.choose_threads", lambda *_: (1, 2))
+        stages = [{"players": ["*"], "steps": 2}, {"players": ["*"], "steps": 1}]
+        train(spec(use(Gaussian), stages=stages), tmp_path / "two")
+        assert seen[-3:] == [1, 1, 2] and torch.get_num_threads() == 2
     assert torch.get_num_threads() == before
 
 
