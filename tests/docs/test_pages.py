@@ -16,7 +16,7 @@ CARRIED_OUT = [f"plugins/modkit-{name}/README.md" for name in ("diffusers", "qua
 INSTALLING = ("docs/tutorials/first-part.md", "docs/tutorials/ship-a-plugin.md")  # `test_tutorials` reads these
 
 
-def what_readme_takes_for_granted(folder):
+def make_pictures(folder):
     """Folders of pictures."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 16), dtype=np.uint8)
     for name in ("DIR", "photos"):
@@ -45,7 +45,8 @@ EXTRAS = {
 }
 
 GRANTED = {
-    "README.md": what_readme_takes_for_granted,
+    "docs/commands.md": make_pictures,
+    "docs/measuring.md": make_pictures,
     "plugins/modkit-diffusers/README.md": what_diffusers_takes_for_granted,
 }
 
