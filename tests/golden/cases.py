@@ -35,7 +35,9 @@ def list_cases() -> list[Case]:
 
 
 def find_absent(case: Case) -> str | None:
-    """Returns the plug-in that a case needs and that is not installed."""
+    """Returns the plug-in that an example needs and that is not installed."""
+    if not case.name.startswith("examples/"):
+        return None
     plugins = re.findall(r"\buse: ([a-z_]+)/", case.spec)
     return next((f"modkit-{name}" for name in plugins if find_spec(f"modkit_{name}") is None), None)
 

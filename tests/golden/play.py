@@ -1,64 +1,48 @@
-"""Plays a case: checks it as the command does, builds it, trains it for three steps and draws samples."""
+"""Plays a case: checks it as the command does, builds it, trains it for three steps and draws samples.
+
+This is imported in a process for each case, so that it imports little that modkit does not.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
-import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor
 
 import modkit
 from modkit.cli.app import app
-from tests.files import write_fashion_mnist
 from tests.golden.cases import Case
 
-__all__ = ["open_folder", "play"]
+__all__ = ["PLAYED", "act"]
 
 _FILE = "spec.yaml"
+PLAYED = "played.json"
 _VALUES = 256  # of the samples, so that a difference can be judged
 
 
-@contextmanager
-def open_folder(cases: Iterable[Case]) -> Iterator[None]:
-    """Works in a new folder with the files that the cases read, with one thread, until the context ends."""
-    threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory(prefix="golden-") as name, pytest.MonkeyPatch.context() as patch:
-        folder = Path(name).resolve()
-        patch.setenv("MODKIT_DATASETS", str(folder / "datasets"))
-        patch.setenv("MODKIT_CACHE", str(folder / "cache"))
-        patch.setattr("os.fsync", lambda file: None)
-        patch.chdir(folder)
-        write_fashion_mnist(folder / "datasets" / "fashion-mnist")
-        torch.set_num_threads(1)
-        try:
-            if any(case.name.startswith(("swaps/", "refused/")) for case in cases):
-                from tests.swap.files import write_files
+def act(case: Case, folder: str, environment: dict[str, str]) -> None:
+    """Plays a case in this process, and writes what it says and makes.
 
-                write_files(folder)
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-def play(case: Case) -> dict[str, Any]:
-    """Plays a case in the working folder.
-
-    Returns:
-        What it says and makes, by field, as plain data without the folder's path. A failure is among the messages.
+    Args:
+        case: The case.
+        folder: The working folder, whose path is left out.
+        environment: The environment.
     """
+    os.chdir(folder)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
     Path(_FILE).write_bytes(case.spec.encode("utf-8", "surrogatepass"))
     random.seed(0)
     np.random.seed(0)
@@ -70,11 +54,11 @@ def play(case: Case) -> dict[str, Any]:
             if "failed" not in found:
                 found |= _train(case, found["messages"])
     finally:
-        for folder in ("run", "cache"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("run", "cache"):
+            shutil.rmtree(name, ignore_errors=True)
     said = dict.fromkeys(f"{warning.category.__name__}: {warning.message}" for warning in caught)
     text = json.dumps({**found, "warnings": list(said)})
-    return json.loads(text.replace(str(Path.cwd()), "FOLDER"))
+    Path(PLAYED).write_text(text.replace(folder, "FOLDER"), encoding="utf-8")
 
 
 def _check(case: Case) -> dict[str, Any]:

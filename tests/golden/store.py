@@ -15,8 +15,8 @@ import torch
 
 from tests.golden.cases import Case, find_absent, list_examples
 from tests.golden.comparison import Comparison, Difference
+from tests.golden.folder import open_folder, play
 from tests.golden.moved import MOVED, Move
-from tests.golden.play import open_folder, play
 
 __all__ = ["check", "write"]
 
