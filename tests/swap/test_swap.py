@@ -3,17 +3,14 @@
 import random
 import re
 from functools import cache
-from importlib.util import find_spec
 
 import pytest
 import torch
 
-import modkit
 from modkit import SpecError
 from modkit.parts.registry import get_registry
-from tests.files import write_archive, write_arrays, write_fashion_mnist, write_pictures, write_saved, write_shard
 from tests.swap.exceptions import SAME, UNFIT, UNMOVED
-from tests.swap.hosts import PIECES
+from tests.swap.files import write_files
 from tests.swap.matrix import Case, cases, pairs, thin
 from tests.swap.play import play
 from tests.swap.refusals import REFUSALS
@@ -39,16 +36,7 @@ def pytest_generate_tests(metafunc):
 def files(tmp_path_factory):
     """A folder with a data set for each part that reads files."""
     folder = tmp_path_factory.mktemp("data")
-    write_fashion_mnist(folder / "fashion-mnist")
-    write_fashion_mnist(folder / "torchvision" / "MNIST" / "raw")
-    write_pictures(folder / "image-folder")
-    write_archive(folder / "archive.zip")
-    write_arrays(folder / "array")
-    write_shard(folder / "shard.tar")
-    for name, spec in PIECES.items():
-        modkit.train(spec, folder / name, steps=1)
-    if find_spec("datasets"):
-        write_saved(folder / "hf")
+    write_files(folder)
     return folder
 
 
