@@ -78,6 +78,7 @@ def test_a_spec_bears_the_name_of_its_file_and_reads_back(path):
     assert modkit.Spec.from_yaml(spec.to_yaml()) == spec
 
 
+@pytest.mark.wide(5)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path, monkeypatch):

@@ -146,6 +146,7 @@ def test_what_hangs_on_a_failed_part_has_failed_too():
         _ = failed.__len__
 
 
+@pytest.mark.wide
 def test_a_part_of_absurdly_many_modules_is_stopped_while_it_is_made():
     Deep.built = 0
     (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Deep), decoder=MLP["decoder"])))

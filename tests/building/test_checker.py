@@ -347,6 +347,7 @@ def test_fields_of_a_corruption_that_nothing_reads_are_refused_with_what_mends_i
     check(spec("autoencoder"))  # labels may be left unread
 
 
+@pytest.mark.wide
 def test_fit_refuses_fields_of_a_corruption_that_nothing_reads(tmp_path):
     data = Corrupted(data=lambda: Digits(size=8), corruption=Mask)
     model = Diffusion(data.x, fields=data.fields, network="mlp")

@@ -61,6 +61,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "slots",
     [
@@ -201,6 +202,7 @@ def test_what_no_spec_holds_of_a_composed_model_is_named(caplog):
     assert caplog.messages == [f"the spec does not freeze {shown}: a model built from it trains these parameters"]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_loaded_model_and_one_inside_it_go_into_another_that_loads(tmp_path, whole, frozen):
@@ -240,6 +242,7 @@ def test_a_model_inside_another_keeps_what_it_refers_to_outside():
     assert spec_of(model) == replace(spec_of(old), x=spec_of(model).x)
 
 
+@pytest.mark.wide
 def test_one_object_in_two_slots_is_one_module_and_a_ref():
     fields = {"low_res": X}
     with seeded(0):
@@ -539,6 +542,7 @@ def test_images_need_not_be_there_to_load_and_sample(tmp_path):
     assert torch.equal(modkit.load(run, ["model.sampler=ddim", "model.sampler.steps=2"]).sample(2, seed=0), before)
 
 
+@pytest.mark.wide
 def test_parts_that_only_sampling_uses_are_swapped_in_a_model_that_shares_its_weights(tmp_path):
     data = Digits(size=8)
     prior = partial(Diffusion, network=partial(MLPNetwork, width=8, depth=1), sampler=partial(DDIM, steps=3))
@@ -571,6 +575,7 @@ def test_parts_that_only_sampling_uses_are_swapped_in_a_model_that_shares_its_we
         model.with_parts(sampler="nonsense")
 
 
+@pytest.mark.wide
 def test_a_model_with_other_parts_is_trained_where_it_was():
     """The fault: its codes were initialised at k-means centres again, before the first step of another training."""
     coder = partial(Autoencoder, encoder="mlp", decoder="mlp", bottleneck="vq")

@@ -242,6 +242,7 @@ def observed(tmp_path_factory):
         return run, site, load(run).sample(3, seed=0)
 
 
+@pytest.mark.wide
 def test_a_model_needs_no_plugin_that_only_trained_or_measured_it(observed, tmp_path, caplog):
     """The fault: a run could not be sampled or exported without the plug-in of a logger that it was trained with."""
     run, site, samples = observed
@@ -444,6 +445,7 @@ def test_a_model_that_is_given_receives_migrated_weights(made, plugin, caplog):
             load(run, model=model, locked=True)
 
 
+@pytest.mark.wide
 def test_a_piece_of_an_older_run_is_migrated(made, first, second, tmp_path):
     run, _ = made
     prior = use("diffusion", network=use("mlp", width=4))
@@ -612,6 +614,7 @@ def test_parts_of_one_node_must_agree():
         migration(TREE, {"each[0].a": torch.tensor(4.0), "each[1].a": torch.tensor(5.0)})
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("name", "before"),
     [

@@ -127,6 +127,7 @@ def test_more_steps_go_on_with_a_finished_run(tmp_path):
     assert all(torch.equal(value, want[name]) for name, value in longer.load_weights().items())
 
 
+@pytest.mark.wide
 def test_trained_pieces_have_their_weights_when_a_run_is_resumed_before_its_first_checkpoint(tmp_path):
     piece = train(spec(VAE), tmp_path / "vae", steps=1).load_weights()
     latent = spec(use("latent", autoencoder=use("run", path=str(tmp_path / "vae")), prior=DENOISER))
@@ -166,6 +167,7 @@ def forget(run, **x):
     return Run.open(run.path)
 
 
+@pytest.mark.wide
 def test_a_run_keeps_the_deviation_of_the_data_it_was_trained_on(tmp_path, monkeypatch):
     run = train(spec(EDM), tmp_path / "run")
     std = Digits(size=8).x.std
@@ -180,6 +182,7 @@ def test_a_run_keeps_the_deviation_of_the_data_it_was_trained_on(tmp_path, monke
     assert load(forget(run, std=0.25)).schedule.sigma_max == 40
 
 
+@pytest.mark.wide
 def test_a_run_of_local_parts_is_loaded_by_its_spec_without_its_data(tmp_path, monkeypatch):
     class Times(LogNormal):
         """Log-normal levels."""

@@ -38,6 +38,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("view", ["manifold", "encode", "traverse", "interpolate", "reconstruct"])
 def test_each_view_is_written_into_the_run(view, runs):
     text, _ = run("latent", runs / "plane", f"--{view}")
@@ -146,6 +147,7 @@ def test_a_conditional_model_is_shown_without_test_samples(tmp_path):
         assert min(picture.size) > 20
 
 
+@pytest.mark.wide
 def test_classes_of_too_few_draws_are_left_out(runs, tmp_path):
     """The fault: a class of one or two draws ended the command, where one of none was left out."""
     out = ("--out", tmp_path / "means.png")

@@ -102,6 +102,7 @@ evaluate: {features: pixels, watch: {every: 1, num: 8, metrics: [sharpness, prdc
     assert titles[0] == "precision (pixels)" and "sharpness" in titles and len(titles) == len(listed.scores)
 
 
+@pytest.mark.wide
 def test_damage_is_listed_with_its_reason_and_never_raised(runs):
     shutil.copytree(runs / "a", runs / "d")
 

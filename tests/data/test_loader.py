@@ -130,6 +130,7 @@ def test_epochs_read_views_in_turn_in_the_order_of_the_data():
         assert batch.x.tolist() == [(step * 4 + row) // 10 % 2 for row in range(4)]
 
 
+@pytest.mark.wide
 def test_workers_give_the_same_batches(tmp_path):
     for index in range(6):
         array = np.random.default_rng(index).integers(0, 256, (6, 9, 3), dtype=np.uint8)

@@ -103,6 +103,7 @@ def test_the_step_of_a_training_without_a_spec_is_timed_after_a_warm_up():
     assert taken == [1] * (1 + 2 * 3)
 
 
+@pytest.mark.wide
 def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
     played = []
     take = Turns.take

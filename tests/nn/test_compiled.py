@@ -43,6 +43,7 @@ def evaluate(module: nn.Module, num: int, width: int = 2) -> Tensor:
     return module(rows, Cond(vector=rows + 1))
 
 
+@pytest.mark.wide
 def test_modules_built_alike_share_their_variants_and_a_batch_makes_none():
     torch.manual_seed(0)
     modules = [Scaled(2), Scaled(2), Scaled(3)]

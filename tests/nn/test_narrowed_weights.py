@@ -47,6 +47,7 @@ def test_autocast_computes_the_same_and_casts_no_weight(dtype):
     assert torch.equal(net(X), full) and type(net[0]) is nn.Conv2d and not hasattr(net[0], "narrowed")
 
 
+@pytest.mark.wide
 def test_a_compiled_network_computes_the_same():
     net = make()
     with torch.autocast("cpu", torch.bfloat16):

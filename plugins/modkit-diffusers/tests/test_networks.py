@@ -214,6 +214,7 @@ def test_what_a_configuration_leaves_out_is_as_the_class_has_it(folder):
     assert (resolved["norm_num_groups"], resolved["attention_head_dim"]) == (32, 8)
 
 
+@pytest.mark.wide
 def test_a_run_needs_the_folder_no_more(folder, tmp_path):
     model = build(spec(folder))
     resolved = plan(spec(folder)).resolved
@@ -260,6 +261,7 @@ def cut(path):
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -293,6 +295,7 @@ def test_a_hub_id_is_no_folder(folder):
         build(spec(folder.parent))
 
 
+@pytest.mark.wide
 def test_diffusers_is_imported_only_when_a_part_is_built():
     code = """
 import sys

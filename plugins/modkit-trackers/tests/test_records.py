@@ -138,6 +138,7 @@ print(json.dumps([run.info.run_name, run.info.status, run.data.params, history, 
 """
 
 
+@pytest.mark.wide
 def test_mlflow_holds_the_run(record, tmp_path):
     (name, status, params, history, files, text), losses, scores = record("mlflow", READ_MLFLOW)
     assert (name, status) == ("run", "FINISHED")
@@ -157,6 +158,7 @@ print(json.dumps([run.name, run.config, SQLiteStorage.get_logs("modkit", run.nam
 """
 
 
+@pytest.mark.wide
 def test_trackio_holds_the_run(record, tmp_path):
     (name, config, rows), losses, scores = record("trackio", READ_TRACKIO)
     assert name == (tmp_path / "run" / "trackers" / "trackio").read_text() and name.startswith("run-")
