@@ -1,12 +1,13 @@
 """What runs without `--wide`: most tests, of the others a few drawn by the commit, and all tests of what has changed.
 
-A test marked `wide(num)` runs `num` of its cases, none by default. Of a battery, every check of a third of the parts
-runs. A test has changed with its file, with the module that the file mirrors or with its plug-in; a part with its
-module or with the battery.
+A test marked `wide(num)` runs `num` of its cases, none by default. Of a battery's parts, a third have the quick checks
+and a third of these all checks. A test has changed with its file, with the module that the file mirrors or with its
+plug-in; a part with its module or with the battery.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -24,6 +25,10 @@ __all__ = ["has_changed", "has_part_changed", "select"]
 
 _Case = TypeVar("_Case")
 _BATTERY = ("modkit/testing/", "modkit/cases/")
+_QUICK = frozenset(
+    ("declaration", "signature", "builds", "refusals", "emits", "finite", "inputs", "one-sample", "isolation", "meta")
+)
+"""Checks of a part that take milliseconds; each of the others calls it many times, or trains it."""
 
 
 def select(items: Sequence[pytest.Item]) -> list[pytest.Item]:
@@ -42,7 +47,10 @@ def select(items: Sequence[pytest.Item]) -> list[pytest.Item]:
             checks[name].setdefault(str(subject), []).append(item)
     left = {item for each in cases.values() for item in _leave(each, _get_num(each[0]))}
     for parts in checks.values():
-        left |= {item for part in _leave(list(parts), -(-len(parts) // 3)) for item in parts[part]}
+        third = draw(list(parts), math.ceil(len(parts) / 3))
+        whole = draw(third, math.ceil(len(third) / 3))
+        left |= {item for part in parts.keys() - third for item in parts[part]}
+        left |= {item for part in {*third} - {*whole} for item in parts[part] if _get_name(item) not in _QUICK}
     return [item for item in items if item not in left]
 
 
@@ -72,6 +80,10 @@ def _get_subject(item: pytest.Item) -> Subject | None:
         return None
     subject = check.trial.subject
     return subject if hasattr(subject, "part") else None
+
+
+def _get_name(item: pytest.Item) -> str:
+    return item.callspec.params["check"].name
 
 
 def _get_num(item: pytest.Item) -> int:

@@ -121,6 +121,7 @@ def _make(model, spec):
             return reconstruct_batch(model.eval(), held)
 
 
+@pytest.mark.wide
 def test_ldm_class_samples_what_is_asked_for():
     prior = modkit.build(modkit.load_spec(EXAMPLES / "ldm-class.yaml")).prior
     generator = torch.Generator().manual_seed(0)
@@ -132,6 +133,7 @@ def test_ldm_class_samples_what_is_asked_for():
     torch.testing.assert_close(prior.sample(2, seed=0, labels=[5, 3])[1], three[1])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("script", "said"),
     [

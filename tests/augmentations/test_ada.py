@@ -24,6 +24,7 @@ def pictures(num, shape=(3, 8, 6)):
     return torch.rand(num, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+@pytest.mark.wide
 def test_idle_it_changes_nothing_to_the_bit():
     assert torch.equal(ADA(X)(pictures(4), Rng(0)), pictures(4))
 

@@ -192,6 +192,7 @@ def test_samples_of_a_linear_ladder_have_its_moments(linear):
     assert ((x.T.cov() - covariance).abs() < 5 * 2**0.5 * spread[:, None] * spread / num**0.5).all()
 
 
+@pytest.mark.wide
 def test_an_autoencoder_over_it_trains_samples_and_has_a_bound():
     report = modkit.check(spec(use("autoencoder", **LEVELS, bottleneck="ladder")))
     assert report.unchecked == {} and report.terms["autoencoder"] == ("nll", "kl")

@@ -126,6 +126,7 @@ def test_what_was_trained_is_refused(refused, make_run):
         assert str(problem.position) == f"<override 1>:1:{len(path) + 2}"
 
 
+@pytest.mark.wide(1)
 def test_what_only_sampling_reads_is_free(free, make_run):
     for override in FREE[free]:
         load_run(make_run(free), [f"model.{override}"])

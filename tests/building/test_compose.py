@@ -181,6 +181,7 @@ def test_a_composed_model_is_held_to_the_fields_that_it_reads(classes):
         Latent(X, fields={**fields, **other}, autoencoder=coder, prior=prior)
 
 
+@pytest.mark.wide
 def test_what_no_spec_holds_of_a_composed_model_is_named(caplog):
     """The fault: a model built from the spec had other weights, and trained what was frozen, and nothing said so."""
     small = {"encoder": use("mlp", width=4, depth=2), "decoder": use("mlp", width=4, depth=1)}
@@ -479,6 +480,7 @@ def test_conditions_from_outside_are_in_no_spec():
         spec_of(model)
 
 
+@pytest.mark.wide
 def test_what_has_a_spec_sweeps():
     spec = replace(spec_of(Diffusion(X, **SMALL)), data=use("digits", size=8), x=None)
     trials = freeze(spec, ["train.seed=0,1", "model.network.width=8,16"])
@@ -526,6 +528,7 @@ def test_schedules_given_built_are_used_as_they_are():
     assert model.schedule is schedule and model.parametrization.schedule is schedule
 
 
+@pytest.mark.wide
 def test_images_need_not_be_there_to_load_and_sample(tmp_path):
     """The fault: loading read the data again to learn their type."""
     folder = tmp_path / "images"

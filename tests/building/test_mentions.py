@@ -98,6 +98,7 @@ def test_positions_follow_what_is_left(file):
     assert planned.spec.find_position("train.stages[0].steps") == Position(str(file), 12, 31)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "override, position",
     [

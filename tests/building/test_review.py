@@ -277,6 +277,7 @@ def test_what_is_loaded_or_resumed_is_warned_of_once(tmp_path, notices):
     assert len(notices()) == 2 and "mend it" not in notices()[1]
 
 
+@pytest.mark.wide
 def test_weights_from_elsewhere_are_warned_of(tmp_path, notices):
     nonsense = spec(latent(parametrization="eps"))
     weights = {key: torch.ones(shape) for key, shape in examine(nonsense).state.items()}
@@ -373,6 +374,7 @@ NORMED = gan(generator=use("mlp", **SMALL, norm="batch"))
 PACKED = gan(discriminator=use("packed", discriminator=use(Normed), num=2))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("model", "train", "processes", "path", "overrides"),
     [
@@ -503,6 +505,7 @@ def test_batch_norm_is_not_told_of_where_it_is_synchronized(engine):
     assert "train.engine.sync_batch_norm=false" in str(said.value)
 
 
+@pytest.mark.wide
 def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tmp_path.joinpath("ldm.yaml").write_text(spec(latent(), use("digits", size=8)).to_yaml())
@@ -523,6 +526,7 @@ def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
     assert told["terms"] == terms
 
 
+@pytest.mark.wide
 def test_specs_with_nothing_to_object_to_have_no_findings():
     for model in (diffusion(), latent(**EDM), gan(), denoising_gan(), codes("masked"), use("autoencoder", **MLP)):
         assert not check(spec(model)).findings

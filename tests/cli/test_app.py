@@ -429,6 +429,7 @@ def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_no
         assert json.loads((path / "evaluation.json").read_bytes())["checkpoint"] == used
 
 
+@pytest.mark.wide
 def test_samples_are_of_the_checkpoint_that_is_asked_for(trained, here):
     path = shutil.copytree(trained, here / "run")
     run("train", "tiny.yaml", "--out", path, "--resume", "train.steps=4", "train.checkpoints.every=1")
@@ -457,6 +458,7 @@ def test_sample_takes_a_label_and_short_overrides(trained):
     assert "modkit: swap model.sampler: dropped eta (unknown to unipc)\n" in said
 
 
+@pytest.mark.wide
 def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
     model = modkit.load(trained)
     said, _ = run("sample", trained, "--grid", "classes", "-n", 3, "--seed", 4, "--out", "x.npy")

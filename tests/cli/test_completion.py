@@ -304,6 +304,7 @@ def test_fish_keeps_what_follows_a_comma():
     assert '(string split -m 1 "," $completion)' in source
 
 
+@pytest.mark.wide
 def test_a_shell_is_answered_without_torch():
     program = "import atexit, sys; from modkit.cli.app import main; sys.argv = ['modkit']\n"
     program += "atexit.register(lambda: print({'torch', 'numpy'} & set(sys.modules), file=sys.stderr)); main()"

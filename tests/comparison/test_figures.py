@@ -216,6 +216,7 @@ def test_learning_curves_have_three_clocks_and_one_line_a_seed(shown):
     assert [text.get_text() for text in figure.legends[0].texts] == ["a (2 seeds)", "b"]
 
 
+@pytest.mark.wide
 def test_ticks_tell_their_neighbours_apart(shown):
     curve = Curve(np.array([1.3203, 1.3211]), *(np.array([1.0, 2.0]) * factor for factor in (1e3, 1e5, 1e-3)))
     figure = draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": curve}])])
@@ -351,6 +352,7 @@ def test_no_system_lies_under_another(shown):
     assert max(np.hypot(*(place - crowd)) for mark, place in places.items() if mark != "X") < 20
 
 
+@pytest.mark.wide
 def test_a_curve_under_others_is_wider(shown):
     steps = np.arange(1.0, 50.0)
     same, other = (Curve(factor / steps, steps, steps * 8, steps) for factor in (1.0, 2.0))

@@ -87,6 +87,7 @@ train: {batch_size: 8, steps: 4, device: cpu, log: {every: 1}, checkpoints: {eve
     assert listed.best == {"generator/adversarial": losses[int(best[5:])]}
 
 
+@pytest.mark.wide
 def test_the_score_by_which_the_best_checkpoint_was_chosen_is_first(tmp_path):
     """The fault: `best: sharpness`, which has no better direction and chose nothing."""
     spec = Spec.from_yaml("""

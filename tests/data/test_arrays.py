@@ -108,6 +108,7 @@ def test_a_compressed_bomb_is_not_inflated(tmp_path):
         tracemalloc.stop()
 
 
+@pytest.mark.wide
 def test_damaged_archives_are_refused(tmp_path):
     path = write_archive(
         tmp_path / "x.npz",

@@ -56,6 +56,7 @@ def test_each_epoch_is_another_permutation():
     assert len(set(epochs)) == 20
 
 
+@pytest.mark.wide
 def test_permutations_are_uniform():
     counts = torch.zeros(4, 4)
     for seed in range(600):
@@ -147,6 +148,7 @@ def test_workers_give_the_same_batches(tmp_path):
     assert all(equal(a, b) for a, b in zip(*passes, strict=True))
 
 
+@pytest.mark.wide
 def test_workers_errors_keep_their_message_and_place_and_end_them():
     before = multiprocessing.active_children()
     for workers in (0, 1, 2):

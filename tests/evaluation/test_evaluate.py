@@ -97,6 +97,7 @@ def test_a_tensor_an_array_a_file_pictures_and_batches_score_the_same(images, fl
         assert other.value == pytest.approx(first.value, rel=1e-6)  # float32 convolutions of other batches
 
 
+@pytest.mark.wide
 def test_statistics_stand_in_for_the_data(floats, tmp_path):
     real, fake, saved = (str(tmp_path / name) for name in ("real.npy", "fake.npy", "s.npz"))
     for path, side in zip((real, fake), floats):
@@ -308,6 +309,7 @@ def test_a_folder_of_two_splits_is_refused(images, tmp_path):
     assert make_source(tmp_path / "train", "real").count == 3
 
 
+@pytest.mark.wide
 def test_folders_of_two_sizes_are_brought_to_the_lesser(images, floats, tmp_path):
     real, fake = (write_images(tmp_path / str(side), one[:, 0], side) for side, one in zip((8, 12), images))
     report = evaluate(real, fake)

@@ -85,6 +85,7 @@ def test_a_run_is_measured_beside_its_floor(run):
     assert "held-out images" in table.output and "32 reference, 32 held-out, 32 fake" in table.output
 
 
+@pytest.mark.wide
 def test_a_run_is_measured_by_its_directory(run):
     options = {"metrics": ["fd"], "features": "pixels", "num": 16, "device": "cpu"}
     assert modkit.evaluate_run(str(run.path), **options) == modkit.evaluate_run(run, **options)
@@ -127,6 +128,7 @@ def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, f
             assert score.value == pytest.approx(first[name].value, rel=1e-5), name
 
 
+@pytest.mark.wide
 def test_reconstructions_are_scored_in_the_range_of_the_data(tmp_path):
     x = Digits(size=8).read("train", range(64), Rng(0)).tensor
     for name, bounds, values in (("wide", [-1.0, 1.0], x), ("unit", [0.0, 1.0], (x + 1) / 2)):
@@ -467,6 +469,7 @@ def watched_indices():
     return draw_permutation(modkit.Rng(0, "evaluate", "train"), Digits(size=8).splits["train"])[:16].tolist()
 
 
+@pytest.mark.wide
 def test_a_report_says_what_was_asked_for(run):
     metric = modkit.find("metric", "fd").load()()
     report = evaluate_run(run, num=32, metrics=[metric], features="pixels", seed=2)

@@ -51,6 +51,7 @@ def test_the_page_of_the_study_has_the_marks():
     assert "new figures" in insert((PACKAGE.parent / "docs" / "bounds.md").read_text(), "new figures")
 
 
+@pytest.mark.wide
 def test_rivals_have_as_many_weights(tmp_path):
     write_fashion_mnist(tmp_path / "data")
     data = f"data.data.root={tmp_path / 'data'}"

@@ -215,6 +215,7 @@ def test_what_does_not_fit_is_refused(parts, options, message):
         make_exact(parts, **options)
 
 
+@pytest.mark.wide
 def test_it_trains_from_a_spec_and_is_loaded(parts, tmp_path):
     spec = modkit.load_spec(FOLDER / "mean-flow.yaml", ["train.batch_size=16", "train.samples.num=4"])
     assert not modkit.check(spec).unchecked

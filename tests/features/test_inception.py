@@ -115,6 +115,7 @@ def test_torchs_format_is_read_and_must_fit(network, tmp_path):
     assert build(without_counters).label.startswith("inception@")
 
 
+@pytest.mark.wide
 def test_meta_builds(file, sha256):
     with torch.device("meta"):
         part = Inception(GREY, weights=str(file), sha256=sha256)

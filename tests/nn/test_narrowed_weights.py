@@ -93,6 +93,7 @@ def test_a_weight_that_is_moved_is_used_as_it_is_until_the_copies_are_made_again
             assert torch.equal(net(X), other(X))
 
 
+@pytest.mark.wide
 def test_compiled_code_uses_the_copies_that_were_made_again():
     net = make()
     torch._dynamo.reset()

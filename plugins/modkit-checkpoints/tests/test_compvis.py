@@ -192,6 +192,7 @@ def test_a_first_stage_may_have_averages_too():
     assert {"loss.logvar", "model_ema.losslogvar"} <= set(kept.aside) & set(raw.aside)
 
 
+@pytest.mark.wide
 def test_the_measured_scale_and_the_table_of_the_checkpoint():
     config = ldm_config(UNET, scale_by_std=True)
     tensors, *_ = ldm(config)

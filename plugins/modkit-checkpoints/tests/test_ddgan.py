@@ -40,6 +40,7 @@ def run_critic(line, side, large=False, prefix=""):
     return critic(net, x, TIME, normal(3, 2, side, side, seed=4), line, large), net.tensors
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", LINES)
 def test_the_generator_is_its_equations_over_the_authors_keys(name):
     line = {**LINE, **LINES[name]}
@@ -158,6 +159,7 @@ def test_other_sources_and_keys_are_refused():
         convert({"a": 1}, LINE, False)
 
 
+@pytest.mark.wide
 def test_a_run_loads_and_samples_as_the_authors_loop_does(tmp_path):
     made = convert(run_generator(LINE)[1], LINE, False)
     import_weights(Spec(**made.spec), made.weights, tmp_path / "run")

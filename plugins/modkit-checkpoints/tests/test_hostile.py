@@ -324,6 +324,7 @@ def test_keys_of_one_hash_are_bounded(tmp_path, monkeypatch, kind, form):
             read(tmp_path / "x")
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "keys",
     [
@@ -345,6 +346,7 @@ def test_a_pipe_is_refused(tmp_path):
         read(tmp_path / "x")
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "name", ["builtins\nbytearray", "collections\nOrderedDict", "builtins\ntuple", "_codecs\nencode"]
 )

@@ -85,6 +85,7 @@ def test_signals_and_volumes_without_conditions(part, options, shape):
     assert net(normal(2, *shape), Cond()).shape == (2, *shape)
 
 
+@pytest.mark.wide(3)
 @pytest.mark.parametrize("part, options", PARTS)
 def test_of_two_times_the_first_is_that_of_one_and_both_matter(part, options):
     one, two = (randomize(part(X, OUT, CondType(vector=3, time=num), **{**SMALL, **options})) for num in (1, 2))

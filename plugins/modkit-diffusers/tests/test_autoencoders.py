@@ -176,6 +176,7 @@ def test_the_scale_is_measured_where_the_configuration_is_written_without(kl):
     assert build(system(overruled)).autoencoder.moments == {"continuous": (0.25, 0.5)}
 
 
+@pytest.mark.wide
 def test_parts_from_a_folder_are_frozen_in_any_autoencoder(kl):
     folder, bare = kl
     parts = {name: use("diffusers/autoencoder-kl", folder=str(folder)) for name in ("encoder", "bottleneck", "decoder")}

@@ -70,6 +70,7 @@ def test_a_latent_diffusion_model(tmp_path):
     assert scheduler.config.prediction_type == "v_prediction"
 
 
+@pytest.mark.wide
 @torch.no_grad()
 def test_what_diffusers_samples_from_what_was_convert(tmp_path):
     """x_0 is not clipped where x has no range, so that both take the same steps."""

@@ -191,6 +191,7 @@ def spec(folder, **params):
     return Spec(name="unet", x={"shape": [2, 8, 8]}, model=use("diffusion", network=network))
 
 
+@pytest.mark.wide
 def test_a_folder_gives_configuration_and_weights(folder):
     network = build(spec(folder)).network.eval()
     theirs = diffusers.UNet2DModel.from_pretrained(folder)

@@ -114,6 +114,7 @@ print(json.dumps(made))
 """
 
 
+@pytest.mark.wide
 def test_wandb_holds_the_run(record, tmp_path):
     found, losses, scores = record("wandb", READ_WANDB)
     assert (found["models"], len(set(found["ids"])), found["exits"]) == (["autoencoder"] * 2, 1, [1, 0])
@@ -158,7 +159,6 @@ print(json.dumps([run.name, run.config, SQLiteStorage.get_logs("modkit", run.nam
 """
 
 
-@pytest.mark.wide
 def test_trackio_holds_the_run(record, tmp_path):
     (name, config, rows), losses, scores = record("trackio", READ_TRACKIO)
     assert name == (tmp_path / "run" / "trackers" / "trackio").read_text() and name.startswith("run-")
