@@ -30,7 +30,7 @@ MUTANTS = {
     "a sampler's noise is not squared": Mutant(
         "samplers/ddim.py", "fresh = eta**2 * tau", "fresh = eta * tau", ("tests/samplers/test_ddim.py",)
     ),
-    "networks are not told their error's scale": Mutant(
+    "an error's scale is squared": Mutant(
         "diffusion/parametrizations.py",
         "return sigma, torch.sqrt(sigma**2 + self.sigma_data**2)",
         "return sigma, sigma**2 + self.sigma_data**2",
@@ -46,7 +46,7 @@ MUTANTS = {
         "bottlenecks/codebook.py",
         "self.usage.lerp_(self.counts, 1 - self.decay)",
         "self.usage.lerp_(self.counts, self.decay)",
-        ("tests/bottlenecks",),
+        ("tests/bottlenecks/test_vq.py",),
     ),
     "a part is built twice where its `ref` is built first": Mutant(
         "building/builder.py",
@@ -94,12 +94,12 @@ MUTANTS = {
         "rng.py",
         "return self._derive(self._key, self._first * num)",
         "return self._derive(self._key, self._first)",
-        ("tests/test_docstrings.py", "tests/test_rng.py", "tests/models"),
+        ("tests/test_rng.py", "tests/models/test_importance.py"),
     ),
     "a coupling's volume is its mean": Mutant(
         "bijections/coupling.py",
         "log_slope.flatten(1).sum(1)",
         "log_slope.flatten(1).mean(1)",
-        ("tests/bijections",),
+        ("tests/bijections/test_bijections.py",),
     ),
 }

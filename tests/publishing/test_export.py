@@ -320,6 +320,7 @@ def test_data_of_a_folder_stay_where_they_are(tmp_path):
     assert Report.from_json(report.read_bytes()).checkpoint == "step-00000001"
 
 
+@pytest.mark.wide
 def test_an_export_holds_no_path_of_the_machine(tmp_path, monkeypatch):
     """The fault: the lock held the user's whole file, and reports the overrides, as they were typed."""
     home = tmp_path / "home" / "alice"
@@ -378,6 +379,7 @@ NOTED = """
 """
 
 
+@pytest.mark.wide
 def test_of_a_path_that_only_a_new_model_reads_the_name_is_kept(site, tmp_path):
     make_plugin(site, "acme", NOTED)
     start = tmp_path / "start.pt"
@@ -396,6 +398,7 @@ def test_of_a_path_that_only_a_new_model_reads_the_name_is_kept(site, tmp_path):
         (tmp_path / "moved").rename(tmp_path / f"{where}-moved")
 
 
+@pytest.mark.wide
 def test_a_path_of_this_machine_in_the_model_is_refused(site, tmp_path):
     make_plugin(site, "acme", NOTED)
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])

@@ -58,6 +58,7 @@ def test_the_learning_rate_follows_the_new_schedule_at_that_step(run: Run, tmp_p
     assert made.find_checkpoint_name() == "step-00000008"
 
 
+@pytest.mark.wide
 def test_a_branch_that_has_nothing_to_train_says_so(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     branch(run, tmp_path / "more", ["train.steps=5"])
     branch(run, tmp_path / "earlier", step=2)
@@ -87,6 +88,7 @@ def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, capl
     assert torch.equal(drawn, load(run, checkpoint="step-00000002").sample(4, seed=0))
 
 
+@pytest.mark.wide
 def test_a_branch_in_float16_begins_with_new_scales_and_keeps_them(run: Run, tmp_path: Path) -> None:
     made = branch(run, tmp_path / "branch", ["train.precision=fp16"], step=2)
     again = branch(made, tmp_path / "again", ["train.steps=6"], step=4)
@@ -126,6 +128,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         branch(run, run.path)
 
 
+@pytest.mark.wide
 def test_a_branch_is_resumed_by_its_own_spec(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "branch"
     arguments = ["branch", run.path, "train.optimizer.lr=1e-4", "--from", 2, "--steps", 3, "--out", out]
@@ -157,6 +160,7 @@ def test_a_branch_of_a_run_that_skipped_steps_goes_on_as_the_run_does(tmp_path: 
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+@pytest.mark.wide
 def test_an_average_goes_on_under_another_name(tmp_path: Path) -> None:
     """What `std` names is one of the averages that the run has kept beside, and what it named is kept beside now."""
     ema = "train.ema={std: %s, every: 2}"
@@ -177,6 +181,7 @@ def test_an_average_that_changes_goes_on_from_the_one_in_use(tmp_path: Path) -> 
     assert all(torch.equal(begun[key], former[key]) for key in former)
 
 
+@pytest.mark.wide
 def test_what_several_processes_trained_goes_on_in_one_and_keeps_their_engine(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ class Passes:
         return iter(read_shuffled(self.data, "train", 4, modkit.Rng(0, "prepare", self.player, self.count)))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fit_and_a_loop_of_ones_own_are_equal_to_the_bit(family, tmp_path):
     data = Digits(size=8)
@@ -280,6 +281,7 @@ def test_it_resumes(tmp_path):
     assert equal(second, whole)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_second_training_gives_the_prior_latents_of_unit_scale(frozen, tmp_path):
     """The fault: the scale stayed that of the first training, while the autoencoder trained on."""
@@ -322,6 +324,7 @@ def test_a_run_with_a_built_part_resumes_to_the_bit(tmp_path):
     assert equal(second, whole) and not equal(first, whole)
 
 
+@pytest.mark.wide
 def test_a_run_with_a_built_part_is_measured_as_one_whose_slot_builds_it(tmp_path):
     class Slotted(Line):
         def __init__(self, cond: CondType) -> None:

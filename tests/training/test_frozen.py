@@ -114,6 +114,7 @@ def make_vae(frozen="encoder"):
     return model
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("frozen", ["encoder", "decoder.out"])
 def test_what_is_built_from_the_spec_of_a_run_anew_leaves_them_alone(frozen, tmp_path, caplog):
     """The fault: a branch trained them, without a word, and the run was not resumed by its spec."""

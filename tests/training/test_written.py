@@ -59,6 +59,7 @@ def list_steps(spec: Spec) -> list[Any]:
     return [stage["steps"] for stage in stages]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("text", "overrides"),
     [
@@ -95,6 +96,7 @@ def test_a_stage_that_has_ended_is_refused_by_its_index_in_the_spec(
     assert (error.value.problems[0].position or "") and (overrides or error.value.problems[0].position.line == 17)
 
 
+@pytest.mark.wide
 def test_indices_count_in_the_runs_own_spec_where_that_is_given(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", STAGED, SWAP)
     assert list_steps(resumed(run, run.spec_text, "train.stages[2].steps=3")) == [1, 4, 3]
@@ -121,6 +123,7 @@ def test_what_is_told_a_part_that_was_swapped_changes_nothing(tmp_path: Path, ca
     assert caplog.messages == [f"{run.path}: model.sampler.eta {told}"]
 
 
+@pytest.mark.wide
 def test_an_edit_of_the_spec_can_be_undone(tmp_path: Path) -> None:
     """The fault: what was edited was compared with the first call, so that nothing seemed to have changed."""
     run = trained(tmp_path / "run", TEXT)
@@ -185,6 +188,7 @@ def test_a_reference_to_the_steps_follows_them_and_what_may_not_change_is_refuse
     assert list_steps(resumed(run, text, "train.stages[0].steps=5", "train.steps=6")) == [5]
 
 
+@pytest.mark.wide
 def test_a_job_may_repeat_its_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fault: after another call had lengthened the run, the first one was refused."""
     job = ("train.steps=1", "model.sampler.steps=2")
@@ -208,6 +212,7 @@ def test_what_a_later_call_has_overridden_can_be_set_back(tmp_path: Path) -> Non
         assert resumed(run, TEXT, f"model.sampler.steps={steps}").at("model.sampler.steps") == steps
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("value", [7, {"spec": 7, "overrides": []}, {"spec": "", "overrides": [], "dropped": [7]}])
 def test_what_no_call_has_written_is_refused(value: Any, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", TEXT)
