@@ -123,12 +123,14 @@ def test_an_edited_spec_changes_what_was_edited(tmp_path: Path) -> None:
         trained(run.path, spec=Spec.from_yaml(TEXT.replace("batch_size: 16, ", "")), resume=True)
 
 
+@pytest.mark.wide
 def test_a_run_goes_on_by_its_own_spec_too(tmp_path: Path) -> None:
     whole, run = trained(tmp_path / "whole"), trained(tmp_path / "run", steps=2)
     train(Spec.from_yaml(run.spec_text), run.path, resume=True)
     assert not differing(run.path, whole.path)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("again", [True, False])
 def test_a_killed_revision_leaves_one_of_the_two_specs(
     again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -289,6 +291,7 @@ def test_steps_that_an_ended_stage_shares_are_not_lowered(tmp_path: Path) -> Non
     trained(run.path, "train.stages[1].steps=5", spec=shared, resume=True)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("number", [2, 3])
 def test_stages_that_steps_cut_short_are_warned_of(
     number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

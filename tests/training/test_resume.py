@@ -221,6 +221,7 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
     assert not differing(run, whole)
 
 
+@pytest.mark.wide
 def test_more_steps_go_on_in_the_last_stage(tmp_path: Path):
     run = trained(LDM, tmp_path, steps=1)
     trained(LDM, tmp_path, steps=2, resume=True)
@@ -312,6 +313,7 @@ def test_a_file_that_cannot_be_opened_is_no_damage(code: int, tmp_path: Path, mo
     assert contents(run) == before
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "name", ["metrics.jsonl", "timing.jsonl", "samples", "checkpoints", "checkpoints/step-00000003"]
 )
@@ -330,6 +332,7 @@ def test_nothing_is_written_through_a_link_in_a_run(name: str, tmp_path: Path):
         assert modkit.load(run)
 
 
+@pytest.mark.wide
 def test_of_two_trainings_in_a_folder_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     longer, children, told = vary(VAE, {"train.steps": 6}), [], Callbacks.checkpoint_saved
 
@@ -357,6 +360,7 @@ def test_of_two_trainings_in_a_folder_the_second_is_refused(tmp_path: Path, monk
         os.waitpid(children[0], 0)
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("event", ["step_done", "samples_ready", "checkpoint_saved"])
 @pytest.mark.parametrize("moved", [True, False])
 def test_a_run_that_goes_away_while_it_trains_is_an_error(

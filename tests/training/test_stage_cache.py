@@ -211,6 +211,7 @@ def test_samples_are_condensed_as_they_are_finished(tmp_path):
     assert measure_difference(*runs) < 1e-8
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("damage", ["shorter", "missing", "index", "dtype", "bytes"])
 def test_a_damaged_view_is_computed_anew(damage, tmp_path, folder, caplog):
     whole = fit(SYSTEMS["codes"], tmp_path / "whole", 1)
