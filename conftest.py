@@ -25,7 +25,8 @@ if "OMP_NUM_THREADS" not in os.environ:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run the long settings, too")
+    parser.addoption("--wide", action="store_true", help="run all cases, of which a draw by the commit runs by default")
+    parser.addoption("--full", action="store_true", help="run the long settings, too; implies --wide")
     parser.addoption("--device", default="cpu", help="where the swap matrix trains")
     parser.addoption("--dtype", default="float32", choices=("float32", "bf16"), help="its precision")
 
@@ -33,9 +34,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.option.full_battery |= config.option.full
+    config.option.wide |= config.option.full
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from tests.selection import select
+
+    if not config.getoption("--wide") and not any("::" in argument for argument in config.args):
+        kept = select(items)
+        config.hook.pytest_deselected(items=[*set(items) - set(kept)])
+        items[:] = kept
     if not config.getoption("--full"):
         for item in items:
             if item.get_closest_marker("full"):

@@ -3,6 +3,7 @@
 import ast
 import re
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ LAYERS = (
 """What each module may import: those of rows above its own and, without a circle, of its own row."""
 
 
+@cache
 def read_modules():
     """Every module by its name under `modkit`, with its tree."""
     names = {}
@@ -69,11 +71,8 @@ def read_modules():
     return names
 
 
-MODULES = read_modules()
-
-
 def select(patterns):
-    return [name for name in MODULES if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return [name for name in read_modules() if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def find_imports(tree, *, lazy=True):
@@ -96,10 +95,10 @@ def find_imports(tree, *, lazy=True):
 
 def find_own_imports(name):
     """The modules of modkit that one of them imports, lazily and for type checkers included."""
-    for full in find_imports(MODULES[name]):
+    for full in find_imports(read_modules()[name]):
         head, _, rest = full.partition(".")
         if head == "modkit":
-            yield rest if rest in MODULES else rest.rpartition(".")[0]
+            yield rest if rest in read_modules() else rest.rpartition(".")[0]
 
 
 def find_layers(name):
@@ -110,17 +109,25 @@ def find_layers(name):
     ]
 
 
-GRAPH = {name: set(find_own_imports(name)) - {name} for name in MODULES}
+@cache
+def read_graph():
+    """The modules that each imports."""
+    return {name: set(find_own_imports(name)) - {name} for name in read_modules()}
 
 
 def test_every_module_has_one_place_in_the_table_of_layers():
-    assert not [name for name in MODULES if len(find_layers(name)) != 1]
+    assert not [name for name in read_modules() if len(find_layers(name)) != 1]
     assert not [pattern for row in LAYERS for pattern in row if not select([pattern])]
 
 
 def test_imports_point_one_way():
-    rank = {name: find_layers(name)[0] for name in MODULES}
-    wrong = [f"{mine} imports {theirs}" for mine in GRAPH for theirs in GRAPH[mine] if rank[theirs] > rank[mine]]
+    rank = {name: find_layers(name)[0] for name in read_modules()}
+    wrong = [
+        f"{mine} imports {theirs}"
+        for mine, imported in read_graph().items()
+        for theirs in imported
+        if rank[theirs] > rank[mine]
+    ]
     assert not wrong
 
 
@@ -131,11 +138,11 @@ def test_no_circle():
         assert name not in trail, " → ".join([*trail[trail.index(name) :], name])
         if name not in done:
             trail.append(name)
-            for other in GRAPH[name]:
+            for other in read_graph()[name]:
                 visit(other)
             done.add(trail.pop())
 
-    for name in MODULES:
+    for name in read_modules():
         visit(name)
 
 
@@ -146,7 +153,7 @@ def test_no_family_or_class_of_models_is_known_where_every_family_is_served():
         text = path.read_text() if path.exists() else ""
         lines = [line for line in text.splitlines() if not line.lstrip().startswith((">>>", "... "))]  # no examples
         wrong += [f"{name}: {line}" for line in lines if FAMILY.search(line)]
-        calls = [ast.unparse(node) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
+        calls = [ast.unparse(node) for node in ast.walk(read_modules()[name]) if isinstance(node, ast.Call)]
         wrong += [f"{name}: {call}" for call in calls if call.startswith("isinstance(") and "model" in call.lower()]
     assert not wrong
 
@@ -154,16 +161,16 @@ def test_no_family_or_class_of_models_is_known_where_every_family_is_served():
 def test_no_data_set_is_told_apart_by_its_name():
     told = [
         f"{name}: {ast.unparse(node)}"
-        for name in MODULES
+        for name in read_modules()
         if name.split(".")[0] not in ("data", "features")
-        for node in ast.walk(MODULES[name])
+        for node in ast.walk(read_modules()[name])
         if isinstance(node, ast.Compare) and "'digits'" in ast.unparse(node)
     ]
     assert not told
 
 
 def test_declarations_import_no_torch():
-    found = {name: find_imports(MODULES[name], lazy=False) for name in select(TORCH_FREE)}
+    found = {name: find_imports(read_modules()[name], lazy=False) for name in select(TORCH_FREE)}
     assert not [f"{name}: {full}" for name in found for full in found[name] if full.split(".")[0] == "torch"]
 
 
@@ -188,7 +195,7 @@ def test_required_packages_are_used():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
     required = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
     names = {re.match(r"[\w.-]+", one)[0] for one in required}
-    imports = {full.split(".")[0] for tree in MODULES.values() for full in find_imports(tree)}
+    imports = {full.split(".")[0] for tree in read_modules().values() for full in find_imports(tree)}
     assert {
         {
             "pillow": "PIL",
@@ -214,7 +221,7 @@ def test_optional_members_of_parts_are_read_by_their_records():
         "patch_embed",
         "patch_size",
     }
-    calls = [node for name in select(["*"]) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
+    calls = [node for name in select(["*"]) for node in ast.walk(read_modules()[name]) if isinstance(node, ast.Call)]
     read = {
         call.args[1].value
         for call in calls

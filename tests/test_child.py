@@ -28,6 +28,7 @@ def test_a_child_imports_what_this_process_does_and_nothing_from_the_working_fol
     assert (done.stdout, done.stderr, mark.exists()) == ('mine\n["a b", "-c"]', "", False)
 
 
+@pytest.mark.wide
 def test_a_mistake_is_told_as_the_command_lines(tmp_path):
     done = run(write_command(MODKIT, "none"), tmp_path)
     assert done.returncode == 2 and "Usage: modkit [OPTIONS]" in done.stderr

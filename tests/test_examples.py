@@ -78,6 +78,7 @@ def test_a_spec_bears_the_name_of_its_file_and_reads_back(path):
     assert modkit.Spec.from_yaml(spec.to_yaml()) == spec
 
 
+@pytest.mark.wide(5)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path, monkeypatch):
@@ -120,6 +121,7 @@ def _make(model, spec):
             return reconstruct_batch(model.eval(), held)
 
 
+@pytest.mark.wide
 def test_ldm_class_samples_what_is_asked_for():
     prior = modkit.build(modkit.load_spec(EXAMPLES / "ldm-class.yaml")).prior
     generator = torch.Generator().manual_seed(0)
@@ -131,6 +133,7 @@ def test_ldm_class_samples_what_is_asked_for():
     torch.testing.assert_close(prior.sample(2, seed=0, labels=[5, 3])[1], three[1])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("script", "said"),
     [

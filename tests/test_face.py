@@ -130,6 +130,7 @@ def test_no_module_has_the_name_of_an_exported_one():
     assert {info.name for info in pkgutil.iter_modules(modkit.__path__)} & set(modkit.__all__) == set()
 
 
+@pytest.mark.wide
 def test_the_face_works_where_torch_cannot_be_imported():
     run_python("-c", WITHOUT_TORCH)
 
@@ -141,6 +142,7 @@ def test_importing_imports_no_torch_and_little_else():
     assert not {"torch", "numpy", "click", "rich", "pluggy", "ruamel.yaml"} & set(modules)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("order", ["forwards", pytest.param("backwards", marks=pytest.mark.full)])
 def test_each_function_is_itself_however_often_and_in_whatever_order_it_is_called(order, tmp_path):
     fork_python("-c", CALLS, order, cwd=tmp_path)

@@ -24,6 +24,7 @@ def test_the_spec_is_one_that_trains(spec):
     assert [stage.steps for stage in report.stages] == [2000, 2000]
 
 
+@pytest.mark.wide
 def test_the_spec_draws_latents_of_unit_deviation(spec, tmp_path):
     """With `eps`, whose errors the first step multiplies by 631, the deviation was 861 after the whole training."""
     steps = ["train.steps=150", "train.batch_size=16"]

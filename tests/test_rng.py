@@ -31,10 +31,12 @@ def test_draws_are_the_same_in_every_process_and_forever():
     assert [g.initial_seed() for g in rng.make_generators(1)] == [4749239128383145806]
 
 
+@pytest.mark.wide
 def test_a_hundred_thousand_rows_do_not_repeat():
     assert len(torch.unique(drawn(Rng(0)), dim=0)) == ROWS
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "other",
     [
@@ -56,6 +58,7 @@ def test_other_names_seeds_children_and_rows_are_uncorrelated(other):
         assert abs(r) < 4 / math.sqrt(len(a))  # exceeded by chance once in 16,000
 
 
+@pytest.mark.wide
 def test_a_row_s_elements_are_uncorrelated():
     r = torch.corrcoef(drawn(Rng(0), (ROWS, 70)).double().T) - torch.eye(70, dtype=torch.float64)
     assert r.abs().max() < 5.5 / math.sqrt(ROWS)  # 2,415 pairs

@@ -37,6 +37,7 @@ class Network(nn.Module):
         return self.scale * x
 
 
+@pytest.mark.wide
 def test_a_slot_takes_a_name_a_spec_a_class_or_a_partial() -> None:
     for model in (
         Diffusion(X, network="mlp", schedule=use("edm", sigma_min=0.01)),
@@ -60,6 +61,7 @@ def test_a_metric_is_an_object() -> None:
     assert [score.value for score in report.scores.values()] == [pytest.approx(0.0, abs=1e-6)]
 
 
+@pytest.mark.wide
 def test_samples_are_tensors(tmp_path: Path) -> None:
     model = Diffusion(X, network="mlp", sampler=use("ddim", steps=2))
     drawn: torch.Tensor = model.sample(2, seed=0)

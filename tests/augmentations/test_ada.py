@@ -24,10 +24,12 @@ def pictures(num, shape=(3, 8, 6)):
     return torch.rand(num, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+@pytest.mark.wide
 def test_idle_it_changes_nothing_to_the_bit():
     assert torch.equal(ADA(X)(pictures(4), Rng(0)), pictures(4))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("group", ["blit", "geometry", "color"])
 def test_the_share_of_changed_images_is_that_of_its_gates(group):
     """An image stays if no gate is open, or what passes draws nothing: half a flip, a quarter of turns, no shift."""
@@ -126,6 +128,7 @@ def test_a_held_p_follows_a_schedule_which_a_copy_goes_on_with():
     assert take_turns(ADA(X, held=lambda term: Constant(value=7.0)), 2) == [1.0, 1.0], "it is clamped"
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("held", [0.3, {"use": "warmup", "value": 0.3, "steps": 4}], ids=["number", "schedule"])
 @pytest.mark.parametrize("losses", ["relativistic", "wasserstein"])
 def test_a_held_p_goes_with_any_losses_in_a_run_that_loads(held, losses, tmp_path):
@@ -188,6 +191,7 @@ def test_two_processes_move_it_as_one():
     assert one.p > 0 and torch.equal(one.p, shared.p) and torch.equal(one.seen, shared.seen)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("penalty", [R1(), GradientPenalty()])
 def test_penalties_through_it_have_second_gradients(penalty):
     part = ADA(TensorType((1, 4, 3)), p=0.9)

@@ -54,6 +54,7 @@ def test_draws_are_each_sample_s_own_and_with_strength_0_nothing_changes():
     assert 0 < (weak - x).abs().mean() < (made - x).abs().mean()
 
 
+@pytest.mark.wide
 def test_it_is_differentiated_twice():
     part = DiffAugment(TensorType((2, 4, 3)))
     x = torch.randn(2, 2, 4, 3, dtype=torch.float64, requires_grad=True)

@@ -121,6 +121,7 @@ def test_a_change_has_its_probability_and_law():
     assert abs(both - 0.12**2) < 0.003  # independent: sd .0006
 
 
+@pytest.mark.wide
 def test_no_two_changes_have_the_same_parameters():
     """Of the paper's a_5 with a sign they would: its product with (cos a_4, sin a_4) is that of -a_5 and a_4 + pi."""
     parameters = draw(4000, ["anisotropy"])

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
@@ -25,15 +24,16 @@ from modkit.samplers import DDIM, Ancestral, DPMSolverPlusPlus, Euler, Heun, Uni
 from modkit.types import Denoised, TensorType
 from tests.benchmarks.turns import parse, take_turns
 
-PAIRS = {
-    "ddim": (DDIM, partial(diffusers.DDIMScheduler, clip_sample=False)),
-    "ancestral": (Ancestral, partial(diffusers.DDPMScheduler, clip_sample=False)),
-    "euler": (Euler, diffusers.EulerDiscreteScheduler),
-    "heun": (Heun, diffusers.HeunDiscreteScheduler),
-    "dpm-solver++": (DPMSolverPlusPlus, diffusers.DPMSolverMultistepScheduler),
-    "3M": (partial(DPMSolverPlusPlus, order=3), partial(diffusers.DPMSolverMultistepScheduler, solver_order=3)),
-    "unipc": (UniPC, diffusers.UniPCMultistepScheduler),
+PAIRS: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "ddim": (DDIM, "DDIMScheduler", {"clip_sample": False}),
+    "ancestral": (Ancestral, "DDPMScheduler", {"clip_sample": False}),
+    "euler": (Euler, "EulerDiscreteScheduler", {}),
+    "heun": (Heun, "HeunDiscreteScheduler", {}),
+    "dpm-solver++": (DPMSolverPlusPlus, "DPMSolverMultistepScheduler", {}),
+    "3M": (partial(DPMSolverPlusPlus, order=3), "DPMSolverMultistepScheduler", {"solver_order": 3}),
+    "unipc": (UniPC, "UniPCMultistepScheduler", {}),
 }
+"""By name, our sampler, and the peer's name in diffusers, which takes seconds to import, with its settings."""
 
 
 def run_diffusers(scheduler: Any, out: Tensor, x: Tensor) -> None:
@@ -45,7 +45,10 @@ def run_diffusers(scheduler: Any, out: Tensor, x: Tensor) -> None:
 
 def measure(name: str, *, rounds: int = 20, steps: int = 50) -> dict[str, float]:
     """Microseconds a step of the fastest of some rounds, after one that warms up."""
-    ours, theirs = PAIRS[name]
+    import diffusers
+
+    ours, peer, settings = PAIRS[name]
+    theirs = partial(getattr(diffusers, peer), **settings)
     schedule = Linear()
     sampler = ours(schedule, TensorType((4, 32, 32)), steps=steps)
     parametrization = Eps(schedule)

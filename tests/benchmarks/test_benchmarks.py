@@ -51,11 +51,13 @@ def test_the_bare_loop_computes_the_denoiser_s_loss():
     torch.testing.assert_close(bare, ours)
 
 
+@pytest.mark.wide
 def test_both_stages_are_timed_in_rounds():
     seconds = training.measure(TINY, rounds=2, block=2)
     assert [len(rounds) for rounds in seconds.values()] == [2, 2]
 
 
+@pytest.mark.wide
 def test_steps_with_and_without_a_cache_are_timed_in_turn():
     seconds = stage_cache.measure(TINY, rounds=2, block=2)
     assert [len(rounds) for rounds in seconds.values()] == [2, 2]
@@ -104,6 +106,7 @@ def test_the_ratio_of_each_formula_is_printed(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 7
 
 
+@pytest.mark.wide
 def test_reading_is_timed_and_its_memory_measured(tmp_path, capsys):
     reading.main(["--num", "48", "--size", "16", "--batch", "4", "--step", "0.001", "--rounds", "1", "--workers", "1"])
     epoch, compared = map(json.loads, capsys.readouterr().out.splitlines())
@@ -122,6 +125,7 @@ def test_what_is_shown_on_gpus_runs_on_the_cpu(capsys, monkeypatch):
     assert report["step"].keys() == report["samples"].keys() == {"1", "2"}
 
 
+@pytest.mark.wide
 def test_what_waits_is_found_between_logs_alone_with_its_place(monkeypatch):
     modes = []
 
@@ -143,6 +147,7 @@ def test_losses_are_as_far_apart_as_their_quarters():
     assert card.measure_distance([{"loss": row["loss"] + 1} for row in wanted], wanted) == 0.5
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", ["vqgan", "ddgan"])
 def test_what_is_trained_on_a_card_is_valid(name):
     spec = modkit.load_spec(card.EXAMPLES / f"{name}.yaml", card.SIZES["cuda"]["kernels"][name])

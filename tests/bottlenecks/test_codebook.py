@@ -58,6 +58,7 @@ def test_lloyds_iterations_lower_the_distortion_of_the_seeds():
     assert by_iterations[-1] < 1.05 * one_run < by_iterations[0]
 
 
+@pytest.mark.wide
 def test_seeds_are_vectors_in_proportion_to_squared_distance():
     x = torch.tensor([[0.0], [1.0], [3.0]])
     firsts, pairs = torch.zeros(3), torch.zeros(3)

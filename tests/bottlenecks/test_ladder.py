@@ -158,6 +158,7 @@ def linear():
     return model, evidence
 
 
+@pytest.mark.wide
 def test_the_bound_of_a_linear_ladder_rises_to_its_exact_evidence(linear):
     model, evidence = linear
     num, x = 2000, normal(1, 4, seed=5)
@@ -191,6 +192,7 @@ def test_samples_of_a_linear_ladder_have_its_moments(linear):
     assert ((x.T.cov() - covariance).abs() < 5 * 2**0.5 * spread[:, None] * spread / num**0.5).all()
 
 
+@pytest.mark.wide
 def test_an_autoencoder_over_it_trains_samples_and_has_a_bound():
     report = modkit.check(spec(use("autoencoder", **LEVELS, bottleneck="ladder")))
     assert report.unchecked == {} and report.terms["autoencoder"] == ("nll", "kl")
@@ -204,6 +206,7 @@ def test_an_autoencoder_over_it_trains_samples_and_has_a_bound():
     torch.testing.assert_close(model.reconstruct(batch.tensor), model.decode(latent, "hierarchy"))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("prior", "at"), [("diffusion", "state"), (use("cascade", level=use("diffusion", network="mlp")), "hierarchy")]
 )

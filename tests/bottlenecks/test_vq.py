@@ -147,6 +147,7 @@ def test_revival_takes_no_more_than_was_seen():
     assert len(alone) == 5 and not (part.codebook.codes[alone] == start[alone]).all(1).any()  # averages of nothing
 
 
+@pytest.mark.wide
 def test_revival_draws_uniformly_by_the_steps_rng():
     z = torch.arange(4.0, dtype=torch.float64)[:, None].repeat(1, 2)
     taken = torch.zeros(4)

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -144,6 +146,7 @@ def test_what_hangs_on_a_failed_part_has_failed_too():
         _ = failed.__len__
 
 
+@pytest.mark.wide
 def test_a_part_of_absurdly_many_modules_is_stopped_while_it_is_made():
     Deep.built = 0
     (problem,) = list_problems(build, spec(use("autoencoder", encoder=use(Deep), decoder=MLP["decoder"])))
@@ -163,6 +166,20 @@ def test_a_shared_part_is_built_once_and_refused_under_other_types():
     start = "spec.yaml:3:72: model.prior: the part at model.autoencoder is shared under other types: x 4 "
     assert problem.startswith(start)
     assert "here, x 1×8×8 in [-1, 1]" in problem and problem.endswith("there")
+
+
+@pytest.mark.parametrize("defined", ["a", "b", "c"])
+def test_a_shared_part_is_one_object_in_whatever_order_its_places_are_built(defined):
+    parts = {name: "r1" if name == defined else {"ref": f"model.regularizers.{defined}"} for name in "abc"}
+    model = build(read_model(f"{{use: gan, regularizers: {json.dumps(parts)}}}"))
+    assert len({id(model.penalties.parts[name]) for name in "abc"}) == 1
+
+
+def test_a_part_whose_ref_is_built_first_keeps_its_weights_shared():
+    coder = use("autoencoder", **MLP, conditioner={"ref": "model.prior.conditioner"})
+    prior = use("diffusion", network=use("mlp", **SMALL), conditioner=use("label", width=4))
+    model = build(spec(use("latent", autoencoder=coder, prior=prior)))
+    assert model.autoencoder.conditioner is model.prior.conditioner
 
 
 def read(x):

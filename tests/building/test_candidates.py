@@ -21,6 +21,7 @@ def test_default_of_another_type_names_what_fits() -> None:
     assert modkit.check(Spec(model=use("diffusion", network="mlp"), data=use("ring")))
 
 
+@pytest.mark.wide
 def test_each_part_named_builds() -> None:
     model = use("latent", autoencoder=use("autoencoder", bottleneck="gaussian"), prior=use("autoregressive"))
     (problem,) = refuse(Spec(model=model, data=use("digits")))

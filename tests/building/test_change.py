@@ -113,6 +113,7 @@ def test_the_tables_are_as_long_as_they_say():
     assert sum(map(len, FREE.values())) >= 15
 
 
+@pytest.mark.wide(1)
 def test_what_was_trained_is_refused(refused, make_run):
     run = make_run(refused)
     for override in TRAINED[refused]:
@@ -125,6 +126,7 @@ def test_what_was_trained_is_refused(refused, make_run):
         assert str(problem.position) == f"<override 1>:1:{len(path) + 2}"
 
 
+@pytest.mark.wide(1)
 def test_what_only_sampling_reads_is_free(free, make_run):
     for override in FREE[free]:
         load_run(make_run(free), [f"model.{override}"])
@@ -190,6 +192,7 @@ def test_a_model_of_another_composition_is_refused(path, tmp_path):
         modkit.load(run, model=Diffusion(TensorType((2,), range=(-1.0, 1.0)), network=Whole))
 
 
+@pytest.mark.wide
 def test_a_local_class_whose_code_has_changed_is_told(tmp_path, monkeypatch, caplog):
     """The fault: `load` and `fit(resume=True)` went on with it in silence."""
     monkeypatch.syspath_prepend(tmp_path)

@@ -177,6 +177,7 @@ def test_a_part_that_trips_over_its_types_is_blamed_and_not_its_neighbours():
     assert problem.startswith("model.network: it cannot run on its types: RuntimeError: ")
 
 
+@pytest.mark.wide
 def test_a_part_that_declares_no_conditions_is_refused_where_there_are_some():
     (problem,) = list_problems(check, spec(use("diffusion", network=use(Network))))
     assert "model.network: the network Network cannot be built" in problem
@@ -289,6 +290,7 @@ def test_a_device_or_backend_that_torch_does_not_know_is_told_by_the_check(setti
     assert check(spec("gan", device="cuda:7", compile={"backend": "eager"})), "trained elsewhere, perhaps"
 
 
+@pytest.mark.wide
 def test_checking_allocates_no_weights(tmp_path):
     parts = "{encoder: {use: conv, channels: [8, 16]}, decoder: {use: conv, channels: [16, 8]}}"
     bad, huge = tmp_path / "bad.yaml", tmp_path / "huge.yaml"
@@ -309,6 +311,7 @@ def test_checking_allocates_no_weights(tmp_path):
     assert max(peak, highest) < 1.5 * 2**20
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -347,6 +350,7 @@ def test_fields_of_a_corruption_that_nothing_reads_are_refused_with_what_mends_i
     check(spec("autoencoder"))  # labels may be left unread
 
 
+@pytest.mark.wide
 def test_fit_refuses_fields_of_a_corruption_that_nothing_reads(tmp_path):
     data = Corrupted(data=lambda: Digits(size=8), corruption=Mask)
     model = Diffusion(data.x, fields=data.fields, network="mlp")

@@ -61,6 +61,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "slots",
     [
@@ -180,6 +181,7 @@ def test_a_composed_model_is_held_to_the_fields_that_it_reads(classes):
         Latent(X, fields={**fields, **other}, autoencoder=coder, prior=prior)
 
 
+@pytest.mark.wide
 def test_what_no_spec_holds_of_a_composed_model_is_named(caplog):
     """The fault: a model built from the spec had other weights, and trained what was frozen, and nothing said so."""
     small = {"encoder": use("mlp", width=4, depth=2), "decoder": use("mlp", width=4, depth=1)}
@@ -201,6 +203,7 @@ def test_what_no_spec_holds_of_a_composed_model_is_named(caplog):
     assert caplog.messages == [f"the spec does not freeze {shown}: a model built from it trains these parameters"]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_loaded_model_and_one_inside_it_go_into_another_that_loads(tmp_path, whole, frozen):
@@ -240,6 +243,7 @@ def test_a_model_inside_another_keeps_what_it_refers_to_outside():
     assert spec_of(model) == replace(spec_of(old), x=spec_of(model).x)
 
 
+@pytest.mark.wide
 def test_one_object_in_two_slots_is_one_module_and_a_ref():
     fields = {"low_res": X}
     with seeded(0):
@@ -476,6 +480,7 @@ def test_conditions_from_outside_are_in_no_spec():
         spec_of(model)
 
 
+@pytest.mark.wide
 def test_what_has_a_spec_sweeps():
     spec = replace(spec_of(Diffusion(X, **SMALL)), data=use("digits", size=8), x=None)
     trials = freeze(spec, ["train.seed=0,1", "model.network.width=8,16"])
@@ -523,6 +528,7 @@ def test_schedules_given_built_are_used_as_they_are():
     assert model.schedule is schedule and model.parametrization.schedule is schedule
 
 
+@pytest.mark.wide
 def test_images_need_not_be_there_to_load_and_sample(tmp_path):
     """The fault: loading read the data again to learn their type."""
     folder = tmp_path / "images"
@@ -539,6 +545,7 @@ def test_images_need_not_be_there_to_load_and_sample(tmp_path):
     assert torch.equal(modkit.load(run, ["model.sampler=ddim", "model.sampler.steps=2"]).sample(2, seed=0), before)
 
 
+@pytest.mark.wide
 def test_parts_that_only_sampling_uses_are_swapped_in_a_model_that_shares_its_weights(tmp_path):
     data = Digits(size=8)
     prior = partial(Diffusion, network=partial(MLPNetwork, width=8, depth=1), sampler=partial(DDIM, steps=3))
@@ -571,6 +578,7 @@ def test_parts_that_only_sampling_uses_are_swapped_in_a_model_that_shares_its_we
         model.with_parts(sampler="nonsense")
 
 
+@pytest.mark.wide
 def test_a_model_with_other_parts_is_trained_where_it_was():
     """The fault: its codes were initialised at k-means centres again, before the first step of another training."""
     coder = partial(Autoencoder, encoder="mlp", decoder="mlp", bottleneck="vq")

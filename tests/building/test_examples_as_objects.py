@@ -59,6 +59,7 @@ def prepare(model, batch):
             player.prepare([batch])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.usefixtures("clothes")
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
@@ -90,6 +91,7 @@ def look(model, batch):
         return reconstruct_batch(model, batch)
 
 
+@pytest.mark.wide
 def test_an_autoencoder_that_is_composed_first_is_shared():
     """In place of the `ref`: the same object in both slots. Its weights are those of a model of its own."""
     spec = modkit.load_spec(EXAMPLES / "inpainting.yaml")

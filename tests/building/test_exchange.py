@@ -26,6 +26,7 @@ X = TensorType((2,), std=1.0)
 RING = use("ring", modes=3, num=64, num_test=8)
 
 
+@pytest.mark.wide
 def test_a_run_keeps_its_guide_where_it_is_loaded_by_the_spec_that_it_was_trained_with(tmp_path):
     """The fault: a piece that the spec does not write out was taken for another, and read from its run's folder.
 
@@ -47,6 +48,7 @@ def test_a_run_keeps_its_guide_where_it_is_loaded_by_the_spec_that_it_was_traine
         assert weights and all(torch.equal(model.state_dict()[key], value) for key, value in weights.items())
 
 
+@pytest.mark.wide
 def test_a_guide_that_has_a_guide_needs_no_run_but_its_own(tmp_path):
     parts = {"network": use("mlp", width=8, depth=1), "sampler": use("ddim", steps=3)}
 
@@ -85,6 +87,7 @@ def test_parts_that_sampling_uses_are_swapped_beside_built_ones():
     assert torch.equal(built.with_parts(sampler="heun").sample(2, seed=0), model.sample(2, seed=0))
 
 
+@pytest.mark.wide
 def test_a_copy_of_a_model_is_composed_of_the_copies_that_it_holds(tmp_path):
     """The fault: parts were swapped, and a run measured, with the original's modules, which got the copy's weights."""
     coder = Autoencoder(X, encoder=use("mlp", width=4, depth=1), decoder=use("mlp", width=4, depth=1))
@@ -155,6 +158,7 @@ def test_a_slot_inside_a_model_that_was_composed_before_is_swapped():
     assert made.guidance.guide.network is made.network is net
 
 
+@pytest.mark.wide
 def test_what_only_sampling_uses_is_swapped_inside_a_piece_of_another_run(tmp_path):
     """The fault: the slots of a run whose model is a piece of another one were not found."""
     parts = {"network": use("mlp", width=8, depth=1), "sampler": use("ddim", steps=3)}
@@ -178,6 +182,7 @@ def test_what_only_sampling_uses_is_swapped_inside_a_piece_of_another_run(tmp_pa
         modkit.load(run, ["model.samplre=heun"])
 
 
+@pytest.mark.wide
 def test_a_run_of_a_piece_goes_on_with_another_sampler(tmp_path):
     parts = {"network": use("mlp", width=8, depth=1), "sampler": use("ddim", steps=3)}
     modkit.train(spec(use("diffusion", **parts), RING, steps=1), tmp_path / "former")

@@ -55,6 +55,7 @@ def overlaps(drawn):
     return found + [one for one in every if rectangle(one)[2] > drawn.width or rectangle(one)[3] > drawn.height]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", SOME)
 def test_boxes_are_nested_as_the_parts_are_and_nothing_overlaps(name):
     drawn = draw(report(name))

@@ -132,6 +132,7 @@ class Gated(nn.Module):
         self.update = nn.Linear(x.numel, out.numel)
 
 
+@pytest.mark.wide
 def test_a_part_is_checked_as_it_is_built():
     message = (
         "model.network: the network Gated cannot be built from .*`update` is an optional member of the kind network"

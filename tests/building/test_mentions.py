@@ -98,6 +98,7 @@ def test_positions_follow_what_is_left(file):
     assert planned.spec.find_position("train.stages[0].steps") == Position(str(file), 12, 31)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "override, position",
     [
@@ -144,6 +145,7 @@ def test_the_weight_of_an_opponent_has_its_place_in_the_spec():
         check(Spec.from_yaml(f"{{data: ring, model: {gan}}}"))
 
 
+@pytest.mark.wide
 def test_runs_do_not_hold_what_a_swap_left(file, tmp_path):
     out = tmp_path / "run"
     done = CliRunner().invoke(app, ["train", str(file), FSQ, "train.device=cpu", "--steps", "1", "--out", str(out)])
@@ -154,12 +156,14 @@ def test_runs_do_not_hold_what_a_swap_left(file, tmp_path):
     assert check(kept).plan.resolved == kept
 
 
+@pytest.mark.wide
 def test_trials_of_a_sweep_do_not_hold_what_their_swaps_left(file):
     trials = freeze(load_spec(file), ["model.autoencoder.bottleneck=fsq,gaussian", "seed=0,1"])
     weights = [Spec.from_yaml(trial.spec).at("model.autoencoder.weights") for trial in trials]
     assert weights == [{"nll": 2}] * 2 + [{"kl": 0.5, "nll": 2}] * 2
 
 
+@pytest.mark.wide
 def test_the_stage_of_a_part_that_another_run_replaces_is_dropped(file, caplog, tmp_path):
     run = train(load_spec(file, ["train.stages=[{players: ['*'], steps: 1}]", "train.device=cpu"]), tmp_path / "run")
     piece = f"{{use: run, path: {run.path}, at: model.autoencoder}}"

@@ -143,6 +143,7 @@ def reconstructed(model):
     return model.reconstruct(torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8))
 
 
+@pytest.mark.wide
 def test_a_run_of_version_1_loads_under_version_2_with_its_averages(made, first, second, caplog):
     run, samples = made
     with installed(first):
@@ -242,6 +243,7 @@ def observed(tmp_path_factory):
         return run, site, load(run).sample(3, seed=0)
 
 
+@pytest.mark.wide
 def test_a_model_needs_no_plugin_that_only_trained_or_measured_it(observed, tmp_path, caplog):
     """The fault: a run could not be sampled or exported without the plug-in of a logger that it was trained with."""
     run, site, samples = observed
@@ -263,6 +265,7 @@ def test_a_model_needs_no_plugin_that_only_trained_or_measured_it(observed, tmp_
         assert run_command("latent", run.path, "--reconstruct", "-n", 2, "--out", tmp_path / "pairs.png")
 
 
+@pytest.mark.wide
 def test_a_run_goes_on_without_the_plugins_that_watched_it(observed, tmp_path):
     """The fault: it was refused for the logger that it was trained with, though loggers may change."""
     _, site, _ = observed
@@ -291,6 +294,7 @@ def test_a_renamed_part_loads(made, plugin):
         assert len(resumed.read_metrics()) == 2
 
 
+@pytest.mark.wide
 def test_a_run_keeps_its_part_when_another_distribution_brings_one_of_its_name(made, first, plugin, tmp_path, caplog):
     run, samples = made
     shutil.copytree(first, both := tmp_path / "both")
@@ -444,6 +448,7 @@ def test_a_model_that_is_given_receives_migrated_weights(made, plugin, caplog):
             load(run, model=model, locked=True)
 
 
+@pytest.mark.wide
 def test_a_piece_of_an_older_run_is_migrated(made, first, second, tmp_path):
     run, _ = made
     prior = use("diffusion", network=use("mlp", width=4))
@@ -612,6 +617,7 @@ def test_parts_of_one_node_must_agree():
         migration(TREE, {"each[0].a": torch.tensor(4.0), "each[1].a": torch.tensor(5.0)})
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("name", "before"),
     [

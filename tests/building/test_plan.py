@@ -284,6 +284,7 @@ def test_a_check_refuses_weights_of_a_piece_that_do_not_fit_as_the_building_of_i
             refuse()
 
 
+@pytest.mark.wide
 def test_a_run_goes_on_without_the_run_of_its_piece_and_a_new_one_is_refused_by_the_check(run, tmp_path):
     encoder = use("run", path=str(run.path), at="model.encoder")
     own = train(spec(use("autoencoder", encoder=encoder, decoder=MLP["decoder"])), tmp_path / "own", steps=1)
@@ -318,6 +319,7 @@ def test_a_stage_without_anything_to_train_is_found_by_the_check():
     ]
 
 
+@pytest.mark.wide
 def test_a_run_with_a_piece_is_a_piece_itself_without_the_run_of_its_own(run, tmp_path):
     """The fault: each piece was read from its own run, though the weights of the one around it are all."""
     prior = use("diffusion", network=use("mlp", width=8, depth=1), sampler=use("ddim", steps=2))

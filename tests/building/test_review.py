@@ -164,6 +164,7 @@ PLANTED = {
 """Specs whose types fit and that are nonsense: what becomes of them, where, and an override that mends them."""
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_nonsense_is_found_with_the_override_that_mends_it(name):
     model, outcome, path, override = PLANTED[name]
@@ -198,6 +199,7 @@ def test_a_term_that_starts_after_its_player_s_last_turn_is_found():
     assert not examine(spec(model, steps=5, terms=terms, players=players, stages=stages)).findings
 
 
+@pytest.mark.wide
 def test_a_level_of_a_cascade_is_mended_where_it_is_written():
     bottleneck = use("top-down", level=use("vq", num_codes=8, channels=2))
     encoder, decoder = use("conv", channels=[4, 8], levels=[8, 4]), use("conv", channels=[8, 4])
@@ -209,6 +211,7 @@ def test_a_level_of_a_cascade_is_mended_where_it_is_written():
     assert {finding.overrides for finding in found} == {("model.prior.level.parametrization=v",)}
 
 
+@pytest.mark.wide
 def test_what_is_refused_is_refused_before_anything_is_written(tmp_path):
     nonsense = spec(latent(parametrization="eps"))
     message = "model.prior.parametrization: .* grows .*-fold .*mend it with model.prior.parametrization=v"
@@ -224,6 +227,7 @@ def test_meaning_and_form_are_reported_together():
     assert any("model.prior.weights.nothing: got a weight of 'nothing'" in one for one in problems)
 
 
+@pytest.mark.wide
 def test_a_composed_model_is_refused_when_it_is_trained(tmp_path):
     x = TensorType((1, 8, 8), (-1, 1))
     model = Latent(
@@ -258,6 +262,7 @@ def notices(caplog, monkeypatch):
     return lambda: [record.getMessage() for record in caplog.records if "grows" in record.getMessage()]
 
 
+@pytest.mark.wide
 def test_what_is_loaded_or_resumed_is_warned_of_once(tmp_path, notices):
     nonsense, report, run = _make_old_run(tmp_path / "run")
     (first,) = notices()
@@ -272,6 +277,7 @@ def test_what_is_loaded_or_resumed_is_warned_of_once(tmp_path, notices):
     assert len(notices()) == 2 and "mend it" not in notices()[1]
 
 
+@pytest.mark.wide
 def test_weights_from_elsewhere_are_warned_of(tmp_path, notices):
     nonsense = spec(latent(parametrization="eps"))
     weights = {key: torch.ones(shape) for key, shape in examine(nonsense).state.items()}
@@ -279,6 +285,7 @@ def test_weights_from_elsewhere_are_warned_of(tmp_path, notices):
     assert len(notices()) == 1 and len(Run.open(run.path).lock["findings"]) == 1
 
 
+@pytest.mark.wide
 def test_a_frozen_piece_is_only_warned_of(tmp_path):
     _make_old_run(tmp_path / "run")
     piece = {"path": str(tmp_path / "run"), "at": "model.prior"}
@@ -367,6 +374,7 @@ NORMED = gan(generator=use("mlp", **SMALL, norm="batch"))
 PACKED = gan(discriminator=use("packed", discriminator=use(Normed), num=2))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("model", "train", "processes", "path", "overrides"),
     [
@@ -497,6 +505,7 @@ def test_batch_norm_is_not_told_of_where_it_is_synchronized(engine):
     assert "train.engine.sync_batch_norm=false" in str(said.value)
 
 
+@pytest.mark.wide
 def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tmp_path.joinpath("ldm.yaml").write_text(spec(latent(), use("digits", size=8)).to_yaml())
@@ -517,6 +526,7 @@ def test_check_prints_facts_and_findings(tmp_path, monkeypatch):
     assert told["terms"] == terms
 
 
+@pytest.mark.wide
 def test_specs_with_nothing_to_object_to_have_no_findings():
     for model in (diffusion(), latent(**EDM), gan(), denoising_gan(), codes("masked"), use("autoencoder", **MLP)):
         assert not check(spec(model)).findings
@@ -582,6 +592,7 @@ def test_a_composed_model_with_a_frozen_part_of_initial_weights_is_refused(tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.wide
 def test_frozen_parts_with_weights_of_their_own_are_not_refused(tmp_path):
     """Pieces of runs, objects, what a `ref` borrows, and random features, which freeze themselves."""
     digits, x = use("digits", size=8), TensorType((2,))

@@ -33,6 +33,7 @@ def plain(spec):
     return parse(spec.to_yaml(), "spec.yaml")[0]
 
 
+@pytest.mark.wide(20)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_fits_as_written_and_resolved(validator, path):
     spec = load_spec(path)
@@ -64,6 +65,7 @@ def test_what_no_spec_may_say_is_refused(validator, path, value):
         plan(spec)
 
 
+@pytest.mark.wide(4)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_unknown_key_is_refused_wherever_a_part_or_a_record_is(validator, path):
     spec = load_spec(path)
@@ -141,6 +143,7 @@ def acme(monkeypatch):
     return jsonschema.Draft7Validator(found)
 
 
+@pytest.mark.wide
 def test_a_part_that_cannot_be_used_takes_anything_and_what_json_cannot_hold_is_left_out(acme):
     for name in ("exits", "chosen"):
         assert acme.is_valid({"model": {"use": "diffusion", "sampler": {"use": f"acme/{name}", "anything": 1}}})
@@ -149,6 +152,7 @@ def test_a_part_that_cannot_be_used_takes_anything_and_what_json_cannot_hold_is_
     assert list(found) == ["use", "kinds", "most", "table", "pair"]
 
 
+@pytest.mark.wide
 def test_a_part_is_known_by_its_former_and_its_full_names_too(acme):
     for name in ("acme/odd", "acme/old", "acme:acme/odd", "acme:acme/old"):
         for sampler in (name, {"use": name}, {"use": name, "most": 3.0}):

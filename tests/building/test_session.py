@@ -39,6 +39,7 @@ def test_a_weight_under_two_names_is_averaged_under_both(tmp_path):
     assert weights == {"a": [1, 1], "b": [1, 1], "c": [0, 0]}
 
 
+@pytest.mark.wide
 def test_what_has_no_weights_may_be_overridden_on_loading(tmp_path):
     run = train(spec(DENOISER), tmp_path / "run")
     assert load(run).sampler.times().numel() == 4
@@ -100,6 +101,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(tmp_path, wrong, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.wide
 def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else(tmp_path):
     train(spec(VAE), tmp_path / "run", steps=2)
     before = Run.open(tmp_path / "run").load_weights()
@@ -127,6 +129,7 @@ def test_more_steps_go_on_with_a_finished_run(tmp_path):
     assert all(torch.equal(value, want[name]) for name, value in longer.load_weights().items())
 
 
+@pytest.mark.wide
 def test_trained_pieces_have_their_weights_when_a_run_is_resumed_before_its_first_checkpoint(tmp_path):
     piece = train(spec(VAE), tmp_path / "vae", steps=1).load_weights()
     latent = spec(use("latent", autoencoder=use("run", path=str(tmp_path / "vae")), prior=DENOISER))
@@ -166,6 +169,7 @@ def forget(run, **x):
     return Run.open(run.path)
 
 
+@pytest.mark.wide
 def test_a_run_keeps_the_deviation_of_the_data_it_was_trained_on(tmp_path, monkeypatch):
     run = train(spec(EDM), tmp_path / "run")
     std = Digits(size=8).x.std
@@ -180,6 +184,7 @@ def test_a_run_keeps_the_deviation_of_the_data_it_was_trained_on(tmp_path, monke
     assert load(forget(run, std=0.25)).schedule.sigma_max == 40
 
 
+@pytest.mark.wide
 def test_a_run_of_local_parts_is_loaded_by_its_spec_without_its_data(tmp_path, monkeypatch):
     class Times(LogNormal):
         """Log-normal levels."""
@@ -194,6 +199,7 @@ def test_a_run_of_local_parts_is_loaded_by_its_spec_without_its_data(tmp_path, m
         load(run, ["data.size=16"], spec=written)
 
 
+@pytest.mark.wide
 def test_a_run_made_before_keeps_its_constants(tmp_path):
     run = train(spec(use("diffusion", **{**EDM.params, **CONSTANTS})), tmp_path / "run")
     samples = load(run).sample(3, seed=0)

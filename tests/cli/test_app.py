@@ -116,6 +116,7 @@ def test_show_prints_what_a_part_implies_and_what_others_imply_for_it():
     assert "implies" not in run("show", "schedule", "cosine")[0]
 
 
+@pytest.mark.wide
 def test_training_prints_and_runs_lists_the_scores_of_the_present_checkpoint_alone():
     """The fault: what `train --no-evaluate` printed as its own was another sampler's report, or of earlier weights."""
     train = ("train", "tiny.yaml", "--resume", "--no-evaluate", "--out", "runs/one")
@@ -331,6 +332,7 @@ def test_sample_writes_pictures_and_numbers(trained, here):
     )
 
 
+@pytest.mark.wide
 def test_samples_are_written_beside_their_noise_and_a_flow_trains_on_the_pairs(trained, here):
     words = ("sample", trained, "sampler.eta=0", "-n", 5, "--seed", 3, "--label", 2)
     run(*words, "--out", "x.npy", "--noise", "noise.npy", "--batch-size", 2)
@@ -363,6 +365,7 @@ VAE = "{encoder: {use: mlp, width: 8}, decoder: {use: mlp, width: 8}}"
 PRIOR = f"{{use: latent, autoencoder: {VAE}, prior: {{use: autoencoder, {VAE[1:]}}}"
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -401,6 +404,7 @@ def test_a_full_disk_leaves_the_samples_of_before(trained, here, name, monkeypat
     assert sorted(os.listdir(here)) == ["bad.yaml", "tiny.yaml", name]
 
 
+@pytest.mark.wide
 def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_not_matter(trained, here):
     path = shutil.copytree(trained, here / "run")
     run("train", "tiny.yaml", "--out", path, "--resume", "train.steps=4", "train.checkpoints.every=1")
@@ -425,6 +429,7 @@ def test_what_uses_an_older_checkpoint_says_so_and_what_it_does_not_read_does_no
         assert json.loads((path / "evaluation.json").read_bytes())["checkpoint"] == used
 
 
+@pytest.mark.wide
 def test_samples_are_of_the_checkpoint_that_is_asked_for(trained, here):
     path = shutil.copytree(trained, here / "run")
     run("train", "tiny.yaml", "--out", path, "--resume", "train.steps=4", "train.checkpoints.every=1")
@@ -435,6 +440,7 @@ def test_samples_are_of_the_checkpoint_that_is_asked_for(trained, here):
     assert "has no checkpoint 'best'; no score was watched during training" in said
 
 
+@pytest.mark.wide
 def test_sample_takes_a_label_and_short_overrides(trained):
     def drawn(*arguments):
         run("sample", trained, "-n", 4, "--out", "x.npy", *arguments)
@@ -452,6 +458,7 @@ def test_sample_takes_a_label_and_short_overrides(trained):
     assert "modkit: swap model.sampler: dropped eta (unknown to unipc)\n" in said
 
 
+@pytest.mark.wide
 def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
     model = modkit.load(trained)
     said, _ = run("sample", trained, "--grid", "classes", "-n", 3, "--seed", 4, "--out", "x.npy")
@@ -466,6 +473,7 @@ def test_sample_draws_a_grid_with_one_row_a_class(trained, here):
     assert (trained / "samples" / "seed-0-classes.png").exists()
 
 
+@pytest.mark.wide
 def test_a_label_is_given_by_the_field_that_a_model_reads(here):
     """The fault: only a field called `labels` was known."""
     model = "{use: diffusion, network: {use: mlp, width: 8}, conditioner: {use: label, field: shape}, sampler: ddim}"

@@ -61,6 +61,7 @@ def test_spec_files_and_the_folders_that_lead_to_them(command, tmp_path, monkeyp
     assert completed(command, "nowhere/") == []
 
 
+@pytest.mark.wide
 def test_a_path_in_the_home_folder_stays_as_it_is_typed(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.yaml").touch()
@@ -202,6 +203,7 @@ def fresh(site, tmp_path, monkeypatch):
     forget()
 
 
+@pytest.mark.wide
 def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, site, tmp_path, monkeypatch, capfd):
     mark = set_traps(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -225,6 +227,7 @@ def test_the_schema_is_made_anew_when_a_source_changes_and_only_then(fresh, site
     assert printed.out == "" and set(printed.err.split()) == {"noise"}  # by the registry, on stderr
 
 
+@pytest.mark.wide
 def test_a_cache_that_is_broken_or_missing_is_made_again_and_no_failure_is_printed(fresh, tmp_path, monkeypatch, capfd):
     made = [json.dumps(make_schema()).encode()]
     answer = lambda command, **options: subprocess.CompletedProcess(command, 0, made[-1], b"!")  # noqa: E731
@@ -245,6 +248,7 @@ def test_a_cache_that_is_broken_or_missing_is_made_again_and_no_failure_is_print
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_words_that_it_splits_and_quotes_what_it_inserts(tmp_path, monkeypatch):
     for name in ("z_dim=2,seed=0", "z_dim=2,seed=1", "my runs/a $b"):
@@ -300,6 +304,7 @@ def test_fish_keeps_what_follows_a_comma():
     assert '(string split -m 1 "," $completion)' in source
 
 
+@pytest.mark.wide
 def test_a_shell_is_answered_without_torch():
     program = "import atexit, sys; from modkit.cli.app import main; sys.argv = ['modkit']\n"
     program += "atexit.register(lambda: print({'torch', 'numpy'} & set(sys.modules), file=sys.stderr)); main()"

@@ -141,6 +141,7 @@ def attempt(command):
     return result
 
 
+@pytest.mark.wide(3)
 @pytest.mark.parametrize(("command", "name", "place", "value"), FOUND)
 def test_a_crafted_value_is_named(craft, command, name, place, value):
     craft(name, lambda _: (place, value))
@@ -148,6 +149,7 @@ def test_a_crafted_value_is_named(craft, command, name, place, value):
     assert result.exit_code == 2 and result.stderr.startswith("modkit: "), result.output
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(4, 40))])
 def test_no_crafted_value_ends_in_a_traceback(craft, seed):
     random_ = random.Random(seed)

@@ -104,6 +104,7 @@ def list_files():
     )
 
 
+@pytest.mark.wide
 def test_a_checkpoint_under_the_name_of_a_later_step_is_told_by_what_reads_it(here):
     for command in COMMANDS.keys() - {"diff"}:
         clear()
@@ -120,6 +121,7 @@ def test_a_checkpoint_under_the_name_of_a_later_step_is_told_by_what_reads_it(he
         assert result.exit_code == 2 and said in result.stderr, (command, result.stderr)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(6, 80))])
 def test_damage_is_told_or_does_no_harm(here, intact, seed):
     random_ = random.Random(seed)

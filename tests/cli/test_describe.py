@@ -89,6 +89,7 @@ def test_description_is_the_signature_and_the_docstring_with_source_and_paper(si
     assert "https://arxiv.org/abs/2010.02502" in describe_part("sampler", "ddim")["paper"]
 
 
+@pytest.mark.wide
 def test_every_part_of_ours_can_be_described_as_json(site):
     for entry in get_registry().list_parts():
         if entry.distribution == "modkit-generative":

@@ -98,6 +98,7 @@ def list_made():
     return made | {"new.npy": Path("new.npy").read_bytes() if Path("new.npy").exists() else None}
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(3, 20))])
 def test_a_full_disk_is_told_and_spoils_nothing(here, command, seed):

@@ -59,6 +59,7 @@ def test_names_in_specs_and_files_are_shown_not_obeyed(names, tmp_path):
     assert is_clean("".join(run("diff", names / "good.yaml", names / "bad.yaml", status=2)))
 
 
+@pytest.mark.wide
 def test_names_in_runs_and_reports_are_shown_not_obeyed(hostile, tmp_path):
     copy, page = tmp_path / f"run{ESCAPE}", tmp_path / "page.html"
     shutil.copytree(hostile.path, copy)

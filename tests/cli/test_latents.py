@@ -38,6 +38,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("view", ["manifold", "encode", "traverse", "interpolate", "reconstruct"])
 def test_each_view_is_written_into_the_run(view, runs):
     text, _ = run("latent", runs / "plane", f"--{view}")
@@ -47,6 +48,7 @@ def test_each_view_is_written_into_the_run(view, runs):
         assert min(picture.size) > 50
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("view", ["encode", "traverse", "interpolate", "reconstruct"])
 def test_a_denoising_model_below_a_prior_has_each_view(view, runs, tmp_path):
     run("latent", runs / "denoising", f"--{view}", "--out", tmp_path / "view.png")
@@ -146,6 +148,7 @@ def test_a_conditional_model_is_shown_without_test_samples(tmp_path):
         assert min(picture.size) > 20
 
 
+@pytest.mark.wide
 def test_classes_of_too_few_draws_are_left_out(runs, tmp_path):
     """The fault: a class of one or two draws ended the command, where one of none was left out."""
     out = ("--out", tmp_path / "means.png")
@@ -159,6 +162,7 @@ def test_classes_of_too_few_draws_are_left_out(runs, tmp_path):
     assert "got at most" in error and "(-n 1)" in error
 
 
+@pytest.mark.wide
 def test_means_of_styles_hold_their_class(runs, tmp_path):
     run("latent", runs / "labelled", "--arithmetic", "--latent", "w", "-n", 1, "--out", tmp_path / "means.png")
     assert (tmp_path / "means.png").stat().st_size > 100

@@ -71,6 +71,7 @@ def test_every_kind_has_a_worked_part():
         assert starter.target in module.__all__
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", STARTERS)
 def test_a_tree_passes_the_battery(trials, kind):
     found = {one.name: one.trial.find_flaw(one.name) for one in trials[kind] if one.name not in DEAR}

@@ -22,6 +22,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.wide
 def test_runs_of_one_spec_do_not_differ(runs):
     assert run("diff", runs / "one", runs / "again")[0] == "no difference\n"
 

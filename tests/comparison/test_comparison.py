@@ -114,6 +114,7 @@ def page(compared):
     return Page(compared.page.read_text())
 
 
+@pytest.mark.wide
 def test_entries_and_systems(found):
     labels = ["vae", SCRIPT, "ldm (ldm-0)", "ldm (ldm-1)", "ldm sampler=heun"]
     assert [one["label"] for one in found["entries"]] == labels
@@ -206,6 +207,7 @@ def test_commands_name_the_run_and_what_was_measured(found, runs):
     )
 
 
+@pytest.mark.wide
 def test_again_is_the_same(runs, tmp_path):
     once = compare([runs["vae"]], tmp_path / "page.html")
     before = once.data.read_bytes(), once.page.read_bytes()
@@ -214,6 +216,7 @@ def test_again_is_the_same(runs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.json"]
 
 
+@pytest.mark.wide
 def test_what_a_run_no_longer_is_is_left_out_and_named(tmp_path, caplog):
     """The fault: scores of the sampler before a change of the spec were labelled with that after it."""
     spec = Spec.from_yaml(f"name: ldm\n{DIGITS}{LDM}{TRAIN.format(seed=0)}")
@@ -234,6 +237,7 @@ def test_what_a_run_no_longer_is_is_left_out_and_named(tmp_path, caplog):
     ]
 
 
+@pytest.mark.wide
 def test_a_report_of_another_model_than_was_trained_is_left_out_and_named(tmp_path, caplog):
     """An earlier version measured runs with overrides of what they were trained with."""
     run = modkit.train(Spec.from_yaml(f"name: ldm\n{DIGITS}{LDM}{TRAIN.format(seed=0)}"), tmp_path / "run")
@@ -251,6 +255,7 @@ def _change(spec, run):
     return modkit.train(spec, run.path, overrides=["model.prior.sampler.steps=1"], resume=True)
 
 
+@pytest.mark.wide
 def test_another_checkpoint_and_precision_are_systems_of_their_own(tmp_path):
     """The fault: equal labels, or a mean over what was measured in another precision."""
     paths = [trained(tmp_path / str(seed), "vae", VAE, seed).path for seed in (0, 1)]
@@ -262,6 +267,7 @@ def test_another_checkpoint_and_precision_are_systems_of_their_own(tmp_path):
     assert [len(one["entries"]) for one in found] == [2, 2, 2]
 
 
+@pytest.mark.wide
 def test_equal_names_get_their_directories(runs, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(runs["vae"].path, tmp_path / name)
@@ -269,6 +275,7 @@ def test_equal_names_get_their_directories(runs, tmp_path):
     assert found.entries == ("vae (a)", "vae (b)")
 
 
+@pytest.mark.wide
 def test_the_base_of_a_sweep_has_its_own_values(runs, tmp_path):
     """The fault: of `ldm` and `ldm sampler=heun` nobody saw which sampler the first had."""
     shutil.copytree(runs["ldm-1"].path, tmp_path / "a")
@@ -297,6 +304,7 @@ def mixed(runs, tmp_path_factory):
     return compared, Page(compared.page.read_text())
 
 
+@pytest.mark.wide
 def test_references_are_named_where_data_differ(mixed):
     """The fault: references went by the labels of systems, the reason was "other data"."""
     compared, page = mixed
@@ -317,6 +325,7 @@ def test_references_have_no_names_where_data_agree(page):
     assert "digits" not in page.text.partition("8. How it was measured")[0].partition("2. Scores")[2]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("stored", [True, False])
 def test_scores_belong_to_the_content_that_was_measured(tmp_path, stored):
     """The fault: seeds of one path were averaged, and ranked, by what its file holds when they are compared."""
@@ -344,6 +353,7 @@ def test_scores_belong_to_the_content_that_was_measured(tmp_path, stored):
     assert f"training data of {names[1]}" in page and f"training data of {names[0]}" not in page
 
 
+@pytest.mark.wide
 def test_data_that_an_override_changes_have_not_changed_since(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((20, 3, 3), np.float32))
     data = f"data: {{use: array, path: {tmp_path / 'x.npy'}, bounds: [-1, 1], test: 0.5}}\n"
@@ -355,12 +365,14 @@ def test_data_that_an_override_changes_have_not_changed_since(tmp_path):
     assert not any("have changed" in text for text in compare([run], tmp_path / "page.html").findings)
 
 
+@pytest.mark.wide
 def test_one_system_alone_has_no_radar(runs, tmp_path):
     """The fault: with nothing to be compared with, it was outermost in everything."""
     text = compare([runs["vae"]], tmp_path / "page.html").page.read_text()
     assert "Radar of quality" not in text and "Scatter plots of each pair" in text
 
 
+@pytest.mark.wide
 def test_scores_that_no_system_has_together_are_not_plotted(runs, tmp_path):
     """The fault: an empty plot with invented axes."""
     for name, score in (("vae", "FD (pixels)"), ("gan", "coverage (pixels)")):
@@ -372,6 +384,7 @@ def test_scores_that_no_system_has_together_are_not_plotted(runs, tmp_path):
     assert "Scatter plots" not in text and "Not drawn: no system has two of quality" in text
 
 
+@pytest.mark.wide
 def test_seeds_that_were_not_all_measured_are_named(runs, tmp_path):
     """The fault: scores that some seeds lack vanished without a word, or were said not to have been measured."""
     made = [runs["ldm-0"], runs["ldm-1"], trained(tmp_path / "ldm-2", "ldm", LDM, 2)]
@@ -410,6 +423,7 @@ def test_what_scrolls_can_be_seen_and_reached(page, compared):
     assert re.search(r"(?s)\.wide \{ overflow-x: auto; background: .*? local,.*? scroll; \}", text)
 
 
+@pytest.mark.wide
 def test_a_long_title_counts_the_systems(page, compared, runs, tmp_path):
     assert f"<h1>Comparison of vae, {escape(SCRIPT)}, {BASE} and ldm sampler=heun</h1>" in compared.page.read_text()
     several = []
@@ -419,6 +433,7 @@ def test_a_long_title_counts_the_systems(page, compared, runs, tmp_path):
     assert "<h1>Comparison of 4 systems</h1>" in compare(several, tmp_path / "page.html").page.read_text()
 
 
+@pytest.mark.wide
 def test_in_training_scores_come_first(runs, tmp_path):
     shutil.copytree(runs["vae"].path, tmp_path / "vae")
     with Run.open(tmp_path / "vae") as run:
@@ -439,6 +454,7 @@ def test_points_of_the_plane(tmp_path):
     assert 'alt="Samples of ring"' in found.page.read_text()
 
 
+@pytest.mark.wide
 def test_a_model_that_cannot_be_sampled_says_why(tmp_path):
     model = f"model: {{use: autoencoder, encoder: {MLP}, bottleneck: {{use: vq, num_codes: 4}}, decoder: {MLP}}}\n"
     run = trained(tmp_path / "vq", "vq", model)
@@ -496,6 +512,7 @@ def test_another_file_beside_the_page_is_kept(tmp_path, content):
     assert beside.read_bytes() == before and list(tmp_path.iterdir()) == [beside]
 
 
+@pytest.mark.wide
 def test_a_path_that_is_no_text_is_escaped(runs, tmp_path):
     """The fault: after all its work, the page could not be encoded; its data had been written."""
     path = tmp_path / os.fsdecode(b"caf\xe9 \xe2\x80\xae")  # half a character, and what reorders the rest of a line
@@ -506,6 +523,7 @@ def test_a_path_that_is_no_text_is_escaped(runs, tmp_path):
     assert json.loads(made.data.read_bytes())["entries"][0]["run"] == str(path)
 
 
+@pytest.mark.wide
 def test_the_logarithm_is_left_where_the_floor_has_none(runs, tmp_path):
     """The fault: beside a floor of 0, all systems were the worst; the caption must not speak of a logarithm, either."""
     for name, fd in (("vae", 100.0), ("gan", 1.0)):
@@ -520,6 +538,7 @@ def test_the_logarithm_is_left_where_the_floor_has_none(runs, tmp_path):
     assert caption.format(" (its logarithm)") in compare(paths, tmp_path / "page.html").page.read_text()
 
 
+@pytest.mark.wide
 def test_only_features_are_called_so(runs, tmp_path):
     """The fault: the heading "Features: , PSNR (dB) by class"."""
     shutil.copytree(runs["vae"].path, tmp_path / "vae")

@@ -92,6 +92,7 @@ def test_styles_differ_in_more_than_colour():
     assert len({str(choose_style(number)) for number in range(280)}) == 280
 
 
+@pytest.mark.wide
 def test_names_of_any_kind_give_whole_files():
     points = [point(0, 3.0, 0.4, 10.0, label=HOSTILE), point(1, 2.0, 0.5, 5.0, label="$\\frac{")]
     curve = Curve(*(np.arange(1.0, 40.0) for _ in range(4)))
@@ -112,6 +113,7 @@ def test_names_of_any_kind_give_whole_files():
         assert all(link.startswith("#") for link in links)
 
 
+@pytest.mark.wide
 def test_a_file_is_the_same_each_time():
     assert draw_radars(ALL, [point(0, 3.0, 0.4, 10.0)], {}) == draw_radars(ALL, [point(0, 3.0, 0.4, 10.0)], {})
 
@@ -200,6 +202,7 @@ def test_what_is_not_ranked_is_hollow(shown):
     assert faces == {"o": choose_style(0).color, "s": PAPER}
 
 
+@pytest.mark.wide
 def test_learning_curves_have_three_clocks_and_one_line_a_seed(shown):
     curve = Curve(np.array([100.0, 10.0, 1.0]), *(factor * np.arange(1.0, 4.0) for factor in (10, 80, 0.5)))
     lines = [Line("a", choose_style(0), [{"nll": curve}, {"nll": curve}]), Line("b", choose_style(1), [{"kl": curve}])]
@@ -213,6 +216,7 @@ def test_learning_curves_have_three_clocks_and_one_line_a_seed(shown):
     assert [text.get_text() for text in figure.legends[0].texts] == ["a (2 seeds)", "b"]
 
 
+@pytest.mark.wide
 def test_ticks_tell_their_neighbours_apart(shown):
     curve = Curve(np.array([1.3203, 1.3211]), *(np.array([1.0, 2.0]) * factor for factor in (1e3, 1e5, 1e-3)))
     figure = draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": curve}])])
@@ -224,6 +228,7 @@ def test_ticks_tell_their_neighbours_apart(shown):
         np.testing.assert_allclose(read, axis.get_ticklocs(), rtol=1e-6)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("low", "high", "text"),
     [
@@ -290,6 +295,7 @@ def outside(figure):
 LONG = [f"a system with a rather long name, sampler={name}" for name in ("ddim", "heun", "dpm-solver++", "euler")]
 
 
+@pytest.mark.wide
 def test_no_label_of_learning_curves_touches_another(shown):
     """The fault: 60,000 at the end of a panel ran into 100,000 at the start of the next."""
     steps = np.arange(1.0, 6.0) * 12345
@@ -303,6 +309,7 @@ def test_no_label_of_learning_curves_touches_another(shown):
         )
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("speeds", [(1000.0, 1001.0, 1007.0, 1003.0), (10.0, 90.0, 20.0, 40.0), (1.0, 1e5, 30.0, 9e3)])
 def test_no_label_of_scatters_and_radars_touches_another(shown, speeds):
     """The fault: names of one beginning became equal, and a scatter's legend left the figure."""
@@ -319,6 +326,7 @@ def test_no_label_of_scatters_and_radars_touches_another(shown, speeds):
     assert len({axes.get_title() for axes in radars.axes}) == 4
 
 
+@pytest.mark.wide
 def test_a_figure_has_one_width_whatever_it_shows():
     few = [point(0, 3.0, 0.4, 10.0), point(1, 2.0, 0.5, 20.0)]
     for uri in (draw_radars(ALL, few, {}), draw_scatters([(SPEED, QUALITY)], few, [[]], {})):
@@ -344,6 +352,7 @@ def test_no_system_lies_under_another(shown):
     assert max(np.hypot(*(place - crowd)) for mark, place in places.items() if mark != "X") < 20
 
 
+@pytest.mark.wide
 def test_a_curve_under_others_is_wider(shown):
     steps = np.arange(1.0, 50.0)
     same, other = (Curve(factor / steps, steps, steps * 8, steps) for factor in (1.0, 2.0))
@@ -366,6 +375,7 @@ def test_a_panel_without_points_has_no_axes(shown):
     assert not any(spine.get_visible() for spine in empty.spines.values())
 
 
+@pytest.mark.wide
 def test_curves_without_times_say_so(shown):
     steps = np.arange(1.0, 4.0)
     timed, untimed = (Curve(steps, steps, steps * 8, seconds) for seconds in (steps, np.full(3, math.nan)))

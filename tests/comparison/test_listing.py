@@ -87,6 +87,7 @@ train: {batch_size: 8, steps: 4, device: cpu, log: {every: 1}, checkpoints: {eve
     assert listed.best == {"generator/adversarial": losses[int(best[5:])]}
 
 
+@pytest.mark.wide
 def test_the_score_by_which_the_best_checkpoint_was_chosen_is_first(tmp_path):
     """The fault: `best: sharpness`, which has no better direction and chose nothing."""
     spec = Spec.from_yaml("""
@@ -102,6 +103,7 @@ evaluate: {features: pixels, watch: {every: 1, num: 8, metrics: [sharpness, prdc
     assert titles[0] == "precision (pixels)" and "sharpness" in titles and len(titles) == len(listed.scores)
 
 
+@pytest.mark.wide
 def test_damage_is_listed_with_its_reason_and_never_raised(runs):
     shutil.copytree(runs / "a", runs / "d")
 

@@ -144,6 +144,7 @@ def test_under_other_types_a_ref_is_refused():
         site.check()
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("options", [{"beside": ["mask"]}, {"to": "context"}])
 def test_a_latent_diffusion_in_paints_and_its_autoencoder_stays_as_it_is(options, tmp_path):
     trained = trainer(in_painting(**options), tmp_path / "run")

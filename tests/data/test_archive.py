@@ -257,6 +257,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
     refuse("has .* bytes, expected at most 10 of a picture", write_tar(tmp_path / "5" / "x.tar", PICTURES))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 @pytest.mark.parametrize("size", [2000, pytest.param(200_000, marks=pytest.mark.full)])
 def test_every_member_is_read_once_an_epoch_in_any_world_and_after_resuming(tmp_path, kind, size):

@@ -83,6 +83,7 @@ def joined(data, split):
     return torch.cat([batch.tensor for batch in read_in_order(data, split, 256, Rng(0))])[:, 0]
 
 
+@pytest.mark.wide
 def test_a_file_is_never_in_memory_whole_and_workers_map_it_themselves(tmp_path):
     """The fault: a pickled `memmap` is the whole array."""
     made = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (2**14, 64, 64))  # 64 MiB, sparse

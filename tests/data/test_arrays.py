@@ -95,6 +95,7 @@ def test_crafted_statistics_are_refused_by_name(tmp_path, members, message):
         make_source(path, "real")
 
 
+@pytest.mark.wide
 def test_a_compressed_bomb_is_not_inflated(tmp_path):
     bomb = write_header("(5000, 5000)", "<f8") + bytes(5000 * 5000 * 8)
     path = write_archive(tmp_path / "x.npz", zipfile.ZIP_DEFLATED, mu=MU, sigma=bomb)
@@ -107,6 +108,7 @@ def test_a_compressed_bomb_is_not_inflated(tmp_path):
         tracemalloc.stop()
 
 
+@pytest.mark.wide
 def test_damaged_archives_are_refused(tmp_path):
     path = write_archive(
         tmp_path / "x.npz",

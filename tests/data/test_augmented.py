@@ -65,6 +65,7 @@ def test_training_pictures_are_warped_by_what_their_field_says_and_test_pictures
     assert torch.equal(test.tensor, same.tensor) and not test.fields["augmentation"].any()
 
 
+@pytest.mark.wide
 def test_what_a_sample_draws_is_a_function_of_the_rng_and_its_index():
     data = augmented(p=0.5)
     drawn = data.read("train", range(20), Rng(0)).fields["augmentation"]
@@ -162,6 +163,7 @@ def test_diffusion_is_trained_with_it_and_sampled_as_if_nothing_were_changed(tmp
     assert not torch.equal(model.sample(3, seed=0, augmentation=torch.ones(3, 9)), x)
 
 
+@pytest.mark.wide
 def test_it_does_not_leak(tmp_path):
     """The training pictures are bright above, and half of them are turned over; all samples are bright above."""
     g = torch.Generator().manual_seed(0)
@@ -194,6 +196,7 @@ def test_guidance_by_labels_is_away_from_the_plain_data_too(tmp_path):
     assert model.sample(2, seed=0).isfinite().all()
 
 
+@pytest.mark.wide
 def test_samples_are_compared_with_plain_pictures(tmp_path, monkeypatch):
     """Every source of real samples that metrics see is the data's, in training and after it."""
     from modkit.building.session import load_run, open_data

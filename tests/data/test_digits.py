@@ -70,6 +70,7 @@ def test_mistakes_are_named():
     check_refusal("Digits expects a size in \\[1, 256\\], got 0", Digits, size=0)
 
 
+@pytest.mark.wide
 def test_digits_are_read_without_scikit_learn_whose_import_takes_more_than_a_second():
     script = "modkit.data.Digits(); assert not {'sklearn', 'scipy'} & set(sys.modules)"
     run_python("-c", f"import sys, modkit.data, modkit.metrics; {script}")

@@ -56,6 +56,7 @@ def test_each_epoch_is_another_permutation():
     assert len(set(epochs)) == 20
 
 
+@pytest.mark.wide
 def test_permutations_are_uniform():
     counts = torch.zeros(4, 4)
     for seed in range(600):
@@ -130,6 +131,7 @@ def test_epochs_read_views_in_turn_in_the_order_of_the_data():
         assert batch.x.tolist() == [(step * 4 + row) // 10 % 2 for row in range(4)]
 
 
+@pytest.mark.wide
 def test_workers_give_the_same_batches(tmp_path):
     for index in range(6):
         array = np.random.default_rng(index).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -146,6 +148,7 @@ def test_workers_give_the_same_batches(tmp_path):
     assert all(equal(a, b) for a, b in zip(*passes, strict=True))
 
 
+@pytest.mark.wide
 def test_workers_errors_keep_their_message_and_place_and_end_them():
     before = multiprocessing.active_children()
     for workers in (0, 1, 2):

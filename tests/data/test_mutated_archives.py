@@ -22,6 +22,7 @@ def blow_up(data, rng):
     data[start : start + 12] = rng.choice([b"\xff" * 12, b"777777777777", b"\x80" + b"\xff" * 11, bytes(12)])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_mutated_archives_are_read_or_refused_by_name(tmp_path, kind):
     path = tmp_path / f"x.{kind}"

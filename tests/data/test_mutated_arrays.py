@@ -62,6 +62,7 @@ def test_a_mutated_array_is_read_or_refused_in_bounded_time_and_memory(tmp_path,
     assert 0.3 < refused / NUM < 0.95
 
 
+@pytest.mark.wide(1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_mutated_archive_is_read_or_refused_in_bounded_time_and_memory(tmp_path, compression, bounded):

@@ -50,6 +50,7 @@ def splice(data, rng):
 MUTATIONS = [flip, flip, truncate, repeat, remove, enlarge, enlarge, splice]
 
 
+@pytest.mark.wide(3)
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of metadata
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_mutated_picture_is_read_or_refused_in_bounded_time_and_memory(tmp_path, format):

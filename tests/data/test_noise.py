@@ -26,6 +26,7 @@ def test_noise_is_gaussian_of_its_deviation_and_independent_of_x():
     assert torch.equal(Noise(IMAGE, std=0.0)(x, Rng(0))["noisy"], x)
 
 
+@pytest.mark.wide
 def test_a_level_is_drawn_for_each_sample_from_its_range():
     x = torch.zeros(NUM, 2000, dtype=torch.float64)
     stds = Noise(TensorType((2000,)), std=[0.2, 0.6])(x, Rng(0))["noisy"].std(1)

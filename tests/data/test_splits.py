@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from modkit.data.splits import hash_contents
 
 
@@ -9,6 +11,7 @@ def test_key_tells_contents_and_borders_apart():
     assert len({hash_contents(*each) for each in pieces}) == len(pieces)
 
 
+@pytest.mark.wide
 def test_key_is_the_same_in_every_process():
     code = "from modkit.data.splits import hash_contents; print(hash_contents('a', 1, b'x'))"
     keys = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout}

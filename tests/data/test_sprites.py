@@ -84,6 +84,7 @@ def test_what_lies_outside_a_window_is_empty(size, monkeypatch):
     assert torch.equal(_draw(*factors, size=size), drawn)
 
 
+@pytest.mark.wide
 def test_each_combination_of_factors_is_in_one_split_once():
     data = Sprites(size=8)
     assert sum(data.splits.values()) == 737_280

@@ -1,5 +1,6 @@
 import pickle
 
+import pytest
 import torch
 
 from modkit.data.digits import Digits
@@ -55,6 +56,7 @@ def test_two_of_any_channels():
     assert data.x.shape == (6, 8, 8) and data.fields["labels"].classes == 10**6
 
 
+@pytest.mark.wide
 def test_all_classes_of_the_data_are_found_by_the_features_that_it_names():
     data = Stacked(data=digits, num=20_000, num_test=2)
     assert data.features == "stacked-classifier:digits,depth=3"

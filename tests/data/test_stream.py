@@ -56,6 +56,7 @@ def take(batches, num):
         return list(islice(batches, num))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 0), (1, 2), (2, 2)])
 def test_processes_and_workers_read_disjoint_shares_that_are_whole(world, workers):
     share = 4 // world
@@ -144,6 +145,7 @@ def test_check_says_that_training_is_inexact_and_refuses_what_needs_an_index():
     assert paths == {"evaluate", "train.stages[1].cache"}
 
 
+@pytest.mark.wide
 def test_a_run_goes_on_through_its_stages(tmp_path):
     """Pictures of an autoencoder without a prior are reconstructions of training samples where none are held out."""
     model = use("latent", autoencoder=use("autoencoder", **MLP), prior=use("diffusion", network="mlp"))

@@ -67,6 +67,7 @@ def test_the_targets_are_the_last_map_of_an_extractor_or_its_vector(features):
     torch.testing.assert_close(part(h, x_0, {}), want, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.wide
 def test_the_gradient_reaches_the_map_and_the_projector_and_no_target():
     part = FeatureAlignment(PICTURE, TAPS, tap="a", width=7).double()
     field = FieldAlignment({"y": TensorType((5,))}, TAPS, field="y", tap="a", width=7).double()

@@ -92,7 +92,8 @@ def test_the_unconditional_side_keeps_maps_and_outer_conditions():
     conditioner = Several(types, parts=parts)
     fields = {"labels": torch.tensor([0, 2]), "low_res": normal("x").view(2, 3)[:, :1, None, None].expand(2, 1, 2, 2)}
     outer = Cond(context=normal("outer")[:, None])
-    given, null = make_conditions(conditioner, fields, 2, outer).values()
+    sides = make_conditions(conditioner, fields, 2, outer)
+    given, null = sides["cond"], sides["null"]
     assert torch.equal(given.vector, conditioner(fields, None).vector)
     assert torch.equal(null.vector, conditioner.null(2).vector) and not torch.equal(null.vector, given.vector)
     for side in (given, null):

@@ -125,6 +125,7 @@ def bound_per_value(low, high):
     return low + (1 + math.log(2 * math.pi)) / 2 + diffusion + torch.exp(-2 * high) / 2
 
 
+@pytest.mark.wide
 def test_the_losses_are_the_bound_and_move_its_ends_by_its_gradient():
     model = Diffusion(X, network=Normal, schedule=learned(), parametrization="x0").double()
     x = Rng(0).normal("x", torch.empty(2**17, 2, dtype=F64))
@@ -155,6 +156,7 @@ def test_under_the_likelihood_a_range_of_levels_weighs_the_same_on_any_schedule(
     assert float(weight.mean() * (high - low)) == pytest.approx((0.25**-2 - 3.0**-2) / 2, rel=1e-4)
 
 
+@pytest.mark.wide
 def test_a_trained_schedule_is_sampled_and_loaded_as_trained(tmp_path):
     model = use("diffusion", network=use("mlp", width=8, depth=1), schedule="learned", sampler=use("euler", steps=3))
     playing = spec(model, optimizer=use("adam", lr=0.1), ema=0.5)

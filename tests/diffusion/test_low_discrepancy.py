@@ -43,6 +43,7 @@ def test_a_split_batch_has_the_times_of_a_whole_one_and_each_piece_is_spread():
     assert not torch.equal(quantiles(32, Rng(4)), whole)
 
 
+@pytest.mark.wide
 def test_the_mean_of_a_batch_varies_by_its_number_squared():
     means = torch.stack([quantiles(16, Rng(seed)).mean() for seed in range(2000)])
     expected = 1 / (12 * 16**2)  # 1 / (12 * 16) if they were independent
@@ -50,6 +51,7 @@ def test_the_mean_of_a_batch_varies_by_its_number_squared():
     assert means.var() == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.wide
 def test_over_steps_each_row_has_the_distribution_that_is_spread():
     u = torch.stack([quantiles(3, Rng(seed)) for seed in range(4000)]).sort(dim=0).values
     even = (torch.arange(4000) + 0.5) / 4000

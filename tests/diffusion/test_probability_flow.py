@@ -30,6 +30,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_with_the_exact_denoiser_it_is_the_mixture_s_log_density(name):
     mixture, schedule = even_ring(), SCHEDULES[name]
@@ -39,6 +40,7 @@ def test_with_the_exact_denoiser_it_is_the_mixture_s_log_density(name):
     torch.testing.assert_close(got, mixture.log_prob(x), rtol=0, atol=2e-4)  # 1e-4 a dimension
 
 
+@pytest.mark.wide
 def test_it_is_of_fourth_order():
     mixture, schedule = even_ring(), LogLinear(sigma_min=0.01, sigma_max=30.0)
     x = mixture.sample(8, Rng(1))
@@ -47,6 +49,7 @@ def test_it_is_of_fourth_order():
     assert 10 < coarse / fine < 30
 
 
+@pytest.mark.wide
 def test_samples_with_the_noise_of_dequantization_are_those_of_its_level():
     mixture, schedule = even_ring(), EDM(sigma_min=0.004, sigma_max=200.0)
     x = mixture.sample(8, Rng(0))
@@ -63,6 +66,7 @@ def skewed():
     return mixture, mixture.sample(6, Rng(0)), schedule
 
 
+@pytest.mark.wide
 def test_the_mean_over_all_signs_is_the_exact_divergence_and_random_signs_estimate_it(skewed):
     mixture, x, schedule = skewed
 

@@ -66,6 +66,7 @@ def measure_within(coupling, num=256, **options):
     return sum(measure(sample(model, 64, num, labels=c), real.tensor[those]) for c, those in enumerate(rows)) / 8
 
 
+@pytest.mark.wide
 def test_with_optimal_pairs_one_evaluation_does():
     independent, optimal = (measure_at_once(one, 256, steps=300, size=64) for one in ("independent", "optimal"))
     assert optimal < 0.75 < 1.4 < independent

@@ -37,6 +37,7 @@ def test_the_first_index_keeps_its_noise_and_every_level_has_its_time(table):
     torch.testing.assert_close(schedule.time(sigma / alpha), t, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.wide(4)
 @pytest.mark.parametrize("grid", [Trailing, Karras])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_solver_makes_the_data_s_moments_from_pure_noise(name, grid):

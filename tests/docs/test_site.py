@@ -54,6 +54,7 @@ def navigation(entries):
             yield entry
 
 
+@pytest.mark.wide
 def test_generated_pages_are_those_of_the_code(made):
     folders = {folder: {path.stem for path in made if path.parent == DOCS / folder} for folder in ("kinds", "api", "")}
     assert folders["kinds"] == {*KINDS, "index"} and folders[""] == {"spec"} and len(folders["api"]) > 15
@@ -136,6 +137,7 @@ def test_links_lead_somewhere(page):
     assert not wrong
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="zensical is not installed: no site is built")
 def test_the_site_builds_strictly(tmp_path):
     shutil.copytree(DOCS, tmp_path / "docs")

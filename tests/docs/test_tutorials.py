@@ -32,6 +32,7 @@ def lines_changed(old, new):
     return sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in matcher.get_opcodes() if tag != "equal")
 
 
+@pytest.mark.wide
 def test_a_part_from_nothing(first):
     top, _, wrong = first
     assert not wrong, "\n\n".join(wrong)

@@ -61,6 +61,7 @@ def together(tmp_path_factory, alone, request):
     return out
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.full] if name in REPEATED else []) for name in ONES]
 )
@@ -97,6 +98,7 @@ def test_two_processes_go_on_with_what_one_has_begun(name, alone, together):
     assert measure_difference(alone / name, together / f"{name}+resumed") < 1e-8
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("name", DIVIDED)
 def test_divided_weights_train_as_whole_ones_do(name, together):
     assert measure_difference(together / name, together / f"{name}@") < 1e-8

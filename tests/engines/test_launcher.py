@@ -57,6 +57,7 @@ def test_a_status_is_that_of_the_processes_even_where_this_one_is_asked_to_stop(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.wide
 def test_two_processes_stop_at_a_signal_and_one_goes_on(tmp_path):
     file, run, mark = tmp_path / "vae.yaml", tmp_path / "run", set_traps(tmp_path)
     file.write_text(spec(VAE, use("digits", size=8), steps=100_000).to_yaml())

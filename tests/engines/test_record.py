@@ -17,6 +17,7 @@ GONE = r"has not been heard of: it was at or after (?:its start|the preparation 
 SOME, MORE = ("killed-1", "raising-0", "hanging-1"), ("killed-0", "raising-1", "hanging-0")
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("faults", [SOME, pytest.param(MORE, marks=pytest.mark.full)], ids=["some", "more"])
 def test_the_other_process_names_the_one_at_fault_and_its_step(tmp_path, faults):
     fork_python("-m", "tests.engines.faults", tmp_path, *faults, cwd=ROOT)

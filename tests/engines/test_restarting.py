@@ -27,6 +27,7 @@ def wide(monkeypatch):
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num", [2, pytest.param(4, marks=pytest.mark.full)])
 def test_what_one_process_has_begun_goes_on_through_a_restart_and_a_stop_and_in_one_again(num, wide, tmp_path):
     file, run = tmp_path / "vae.yaml", tmp_path / "run"

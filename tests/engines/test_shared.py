@@ -31,6 +31,7 @@ def both(tmp_path_factory):
     return alone, together
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", ["batches", "grid", "one"])
 def test_samples_are_those_of_one_process_to_the_bit(both, name):
     mine, theirs = (folder / f"{name}.npy" for folder in both)

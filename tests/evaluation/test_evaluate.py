@@ -85,6 +85,7 @@ def test_features_as_given_need_no_extractor():
     assert score.value == pytest.approx(frechet_distance(a.double(), b.double()), rel=1e-6)
 
 
+@pytest.mark.wide
 def test_a_tensor_an_array_a_file_pictures_and_batches_score_the_same(images, floats, tmp_path):
     real, fake = floats
     np.save(tmp_path / "fake.npy", fake.numpy())
@@ -96,6 +97,7 @@ def test_a_tensor_an_array_a_file_pictures_and_batches_score_the_same(images, fl
         assert other.value == pytest.approx(first.value, rel=1e-6)  # float32 convolutions of other batches
 
 
+@pytest.mark.wide
 def test_statistics_stand_in_for_the_data(floats, tmp_path):
     real, fake, saved = (str(tmp_path / name) for name in ("real.npy", "fake.npy", "s.npz"))
     for path, side in zip((real, fake), floats):
@@ -215,6 +217,7 @@ def test_a_score_that_is_no_number_is_left_out_and_the_others_are_kept(floats):
     assert Report.from_json(report.to_json()) == report
 
 
+@pytest.mark.wide
 def test_what_is_measured_otherwise_is_not_ranked_with_it(floats):
     rounded, raw = (evaluate(*floats, metrics=["fd"], raw=raw).scores["FD (pixels)"] for raw in (False, True))
     assert not rounded.is_comparable_to(raw) and raw.settings["raw"] is True
@@ -258,6 +261,7 @@ def test_hostile_and_damaged_files_are_refused(images, floats, tmp_path):
     check_refusal("to be all grey or all colour", evaluate, real, folder)
 
 
+@pytest.mark.wide
 def test_a_mixture_is_measured_in_the_channels_that_are_said(images, tmp_path):
     """The fault: samples of which some were grey could not be measured."""
     mixed, grey = write_images(tmp_path / "mixed", images[0][:6, 0]), write_images(tmp_path / "grey", images[0][:6, 0])
@@ -305,6 +309,7 @@ def test_a_folder_of_two_splits_is_refused(images, tmp_path):
     assert make_source(tmp_path / "train", "real").count == 3
 
 
+@pytest.mark.wide
 def test_folders_of_two_sizes_are_brought_to_the_lesser(images, floats, tmp_path):
     real, fake = (write_images(tmp_path / str(side), one[:, 0], side) for side, one in zip((8, 12), images))
     report = evaluate(real, fake)
@@ -326,6 +331,7 @@ class Uniform(modkit.Model):
         return levels.floor() / 255 * self.event.range[1]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("high", [1.0, 255.0])
 def test_samples_are_compared_in_one_range(high, images, tmp_path):
     """The fault: a Model in [0, 1] was compared with bytes in [-1, 1]: a distance of 9.5 between equal samples."""
@@ -351,6 +357,7 @@ def test_the_sides_must_be_equal(floats):
     check_refusal(message, evaluate, iter(real.split(8)), iter(fake.split(10)))
 
 
+@pytest.mark.wide
 def test_batches_may_be_empty_and_of_16_bits(floats):
     real, fake = floats
     batches = [fake[:0], fake[:10], fake[10:10], fake[10:]]
@@ -377,6 +384,7 @@ def test_statistics_are_those_of_as_many_samples_as_said(floats):
         check_refusal(message, compute_statistics, form, features="pixels", num=25)
 
 
+@pytest.mark.wide
 def test_of_more_samples_a_fixed_random_subset_is_compared(images, floats, tmp_path, monkeypatch):
     """The fault: the first samples were compared, which of files sorted by class are those of a few classes."""
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
@@ -446,6 +454,7 @@ def write_bitmaps(folder, values):
     return folder
 
 
+@pytest.mark.wide
 def test_folders_of_equal_names_and_sizes_share_nothing_in_the_cache(tmp_path, monkeypatch):
     """The fault: dark pictures were scored against the kept features of bright ones, 5.6e-17 in place of 25.2."""
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))

@@ -74,6 +74,7 @@ def test_the_model_of_a_run_samples_on_the_device_of_the_features(run, floats, m
     assert devices == [str(find_device("auto"))] * 2
 
 
+@pytest.mark.wide
 def test_a_run_is_measured_beside_its_floor(run):
     result = CliRunner().invoke(app, ["evaluate", str(run.path), "-n", "32", "--metrics", "fd,is", "--json"])
     assert result.exit_code == 0, result.output
@@ -84,6 +85,7 @@ def test_a_run_is_measured_beside_its_floor(run):
     assert "held-out images" in table.output and "32 reference, 32 held-out, 32 fake" in table.output
 
 
+@pytest.mark.wide
 def test_a_run_is_measured_by_its_directory(run):
     options = {"metrics": ["fd"], "features": "pixels", "num": 16, "device": "cpu"}
     assert modkit.evaluate_run(str(run.path), **options) == modkit.evaluate_run(run, **options)
@@ -91,6 +93,7 @@ def test_a_run_is_measured_by_its_directory(run):
         modkit.evaluate_run(run.path.parent / "none", **options)
 
 
+@pytest.mark.wide
 def test_the_floor_is_held_out_images_against_the_same_training_images(run):
     """Both sides by hand: the reference is the training split's subset of a fixed permutation."""
     data, model = Digits(size=8), modkit.load(run)
@@ -111,6 +114,7 @@ def test_the_floor_is_held_out_images_against_the_same_training_images(run):
     assert report.checkpoint == "step-00000002" and not report.overrides
 
 
+@pytest.mark.wide
 def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, floats, tmp_path):
     x = modkit.load(run).sample(24, seed=7)
     np.save(tmp_path / "x.npy", x.numpy())
@@ -124,6 +128,7 @@ def test_the_same_samples_score_the_same_from_the_run_a_file_and_pictures(run, f
             assert score.value == pytest.approx(first[name].value, rel=1e-5), name
 
 
+@pytest.mark.wide
 def test_reconstructions_are_scored_in_the_range_of_the_data(tmp_path):
     x = Digits(size=8).read("train", range(64), Rng(0)).tensor
     for name, bounds, values in (("wide", [-1.0, 1.0], x), ("unit", [0.0, 1.0], (x + 1) / 2)):
@@ -142,6 +147,7 @@ def test_reconstructions_are_scored_in_the_range_of_the_data(tmp_path):
         assert psnr.value == pytest.approx(float(-10 * errors.log10().mean()), rel=1e-5)
 
 
+@pytest.mark.wide
 def test_a_conditional_model_is_scored_per_class_and_read_by_the_classifier(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(CONDITIONAL), tmp_path / "run")
     report = evaluate_run(run, per_class=True, metrics=["fd", "label-accuracy"], num=200)
@@ -192,6 +198,7 @@ def test_usual_metrics_that_need_more_samples_are_left_out_with_a_note(run, num)
     assert "FD (" in titles and "NFE" in titles and "precision" not in titles and len(report.floor) == 2
 
 
+@pytest.mark.wide
 def test_training_watches_scores_and_keeps_the_best_checkpoint(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(WATCHED), tmp_path / "run")
     rows = [row for row in run.read_metrics() if "scores" in row]
@@ -213,6 +220,7 @@ WATCH_ALONE = {"features": "pixels", "watch": {"every": 1, "num": 8}}
 FEW = "expected at least 2 samples in the test split to measure, got 0"
 
 
+@pytest.mark.wide
 def test_what_was_watched_stays_where_nothing_is_held_out(tmp_path, caplog):
     """The fault: training went to its end and failed there."""
     write_pictures(tmp_path / "pictures")
@@ -233,6 +241,7 @@ def test_tensors_can_be_watched(tmp_path, caplog):
     assert run.finished and FEW in caplog.text and any("scores" in row for row in run.read_metrics())
 
 
+@pytest.mark.wide
 def test_a_score_without_a_better_direction_chooses_no_checkpoint(tmp_path):
     """The fault: the checkpoint with the lowest sharpness, the most blurred one, was kept as the best."""
     watched = "watch: {every: 2, num: 16, metrics: [sharpness]}"
@@ -249,6 +258,7 @@ def test_a_score_without_a_better_direction_chooses_no_checkpoint(tmp_path):
     assert run.find_checkpoint("best").name == f"step-{2 * (1 + values.index(min(values))):08d}"
 
 
+@pytest.mark.wide
 def test_the_evaluation_at_the_end_can_be_left_out_and_made_up_for(tmp_path):
     spec = modkit.Spec.from_yaml(WATCHED)
     run = modkit.train(spec, tmp_path / "run", evaluate=False)
@@ -275,6 +285,7 @@ def test_what_a_spec_says_of_its_evaluation_is_checked_before_training(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.wide
 def test_overrides_have_a_report_of_their_own(tmp_path):
     run = modkit.train(modkit.Spec.from_yaml(DIFFUSION), tmp_path / "run")
     options = ["sampler=ddim", "sampler.steps=3", "-n", "32", "--metrics", "fd,cost", "--json"]
@@ -285,6 +296,7 @@ def test_overrides_have_a_report_of_their_own(tmp_path):
     assert read_reports(run.path)[0].scores["NFE"].value == 3
 
 
+@pytest.mark.wide
 def test_features_of_the_data_are_made_once(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path))
     made = []
@@ -327,6 +339,7 @@ def test_features_whose_code_has_changed_are_computed_anew(run, tmp_path, monkey
     assert scores[1] == scores[2] != scores[0]
 
 
+@pytest.mark.wide
 def test_a_classifier_is_trained_once_for_data_that_have_labels(tmp_path, cache, monkeypatch):
     folder = tmp_path / "pictures"
     write_pictures(folder)
@@ -354,6 +367,7 @@ def test_a_data_set_names_the_features_that_suit_it(run, data):
     assert set(report.scores) == {f"FD ({want})"}
 
 
+@pytest.mark.wide
 def test_data_on_which_the_run_was_not_trained_are_told(tmp_path, caplog, run):
     """The fault: scores against other pictures, or classes whose numbers had been swapped, came without a word."""
     folder, options = tmp_path / "pictures", {"metrics": ["fd"], "features": "pixels"}
@@ -393,6 +407,7 @@ def test_labels_and_images_that_no_classifier_takes_train_none(channels, shape, 
     assert choose_features(SimpleNamespace(x=x, fields={"labels": labels})) == expected
 
 
+@pytest.mark.wide
 def test_scores_state_the_precision_of_samples_and_metrics_are_computed_in_float32(run, tmp_path):
     seen = []
 
@@ -425,6 +440,7 @@ def test_scores_state_the_precision_of_samples_and_metrics_are_computed_in_float
     check_refusal("tf32 expects an NVIDIA GPU", evaluate_run, run, precision="tf32", device="cpu")
 
 
+@pytest.mark.wide
 def test_a_spec_states_the_precision_of_its_samples_and_watched_ones_are_in_that_of_training(tmp_path):
     text = WATCHED.replace("num: 16, m", "num: 16, precision: fp16, m").replace(
         "steps: 6,", "steps: 2, precision: bf16,"
@@ -453,6 +469,7 @@ def watched_indices():
     return draw_permutation(modkit.Rng(0, "evaluate", "train"), Digits(size=8).splits["train"])[:16].tolist()
 
 
+@pytest.mark.wide
 def test_a_report_says_what_was_asked_for(run):
     metric = modkit.find("metric", "fd").load()()
     report = evaluate_run(run, num=32, metrics=[metric], features="pixels", seed=2)

@@ -90,6 +90,7 @@ def runs(tmp_path_factory):
     return run
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 def test_every_metric_scores_every_family_or_refuses_it(host, runs):
     reasons = {metric: refused(host.name, metric) for metric in METRICS}
@@ -111,6 +112,7 @@ def test_every_metric_scores_every_family_or_refuses_it(host, runs):
             check_refusal(reason, measure_run, runs(host), loaded, data, options, LocalEngine("cpu"))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("features", OF_IMAGES)
 def test_every_extractor_that_needs_no_weights_serves_a_run(features, runs):
     host = next(host for host in HOSTS if host.name == "cgan")
@@ -128,6 +130,7 @@ def test_a_model_without_a_prior_is_measured_on_what_it_encodes(runs):
     assert any("samples were not measured: VectorQuantizer has no prior" in note for note in report.notes)
 
 
+@pytest.mark.wide
 def test_codebooks_of_a_hierarchy_are_scored_level_by_level(runs):
     host = next(host for host in HOSTS if host.name == "latent-cascade")
     report = evaluate_run(runs(host), features="pixels", metrics=["codebook"], num=24)

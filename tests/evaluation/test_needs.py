@@ -157,6 +157,11 @@ def test_what_metrics_lack_is_refused_by_path_before_training(evaluate, options,
         ({"metrics": ["bound", "sharpness"]}, {"model": AUTOENCODER}),
         ({"metrics": ["bound", "log-likelihood", "path-length"]}, {"model": LATENT}),
         ({"metrics": ["fd"], "watch": {"every": 1, "num": 8, "metrics": ["fd"]}}, {}),
+        (
+            {"metrics": ["wasserstein"], "num": 5000, "features": "pixels"},  # exactly its most
+            {"data": {"use": "ring", "num": 6000, "num_test": 6000}},
+        ),
+        ({"metrics": ["prdc"], "num": 6}, {}),  # exactly its fewest
     ],
 )
 def test_what_is_provided_is_not_refused(evaluate, options):

@@ -68,6 +68,7 @@ def test_betas_ascend_and_leave_out_other_systems():
     assert list(list_betas(SPRITES).values()) == [0.5, 1.0, 2.0, 4.0]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("plan", "name"), [("digits", "β = 1"), *(("sprites", name) for name in SPRITES.rivals)])
 def test_every_system_fits_together(plan, name):
     plan = PLANS[plan]
@@ -75,6 +76,7 @@ def test_every_system_fits_together(plan, name):
     assert report.unchecked == {} and not [note for note in report.findings if note.refused]
 
 
+@pytest.mark.wide
 def test_a_study_resumes_where_it_was_and_refuses_another_plan(tmp_path):
     plan = replace(PLAN, fewer={"β = 1": 1})
     first = carry_out(plan, tmp_path / "one", lambda line: None)
@@ -90,6 +92,7 @@ def test_a_study_resumes_where_it_was_and_refuses_another_plan(tmp_path):
         carry_out(PLAN, tmp_path / "one")
 
 
+@pytest.mark.wide
 def test_sprites_are_trained_for_as_long_and_scored(tmp_path):
     plan = replace(
         SPRITES, systems={"VAE": SPRITES.systems["VAE"]}, rivals=(), seconds=0.2, seeds=1, num=64,

@@ -51,6 +51,7 @@ def test_the_page_of_the_study_has_the_marks():
     assert "new figures" in insert((PACKAGE.parent / "docs" / "bounds.md").read_text(), "new figures")
 
 
+@pytest.mark.wide
 def test_rivals_have_as_many_weights(tmp_path):
     write_fashion_mnist(tmp_path / "data")
     data = f"data.data.root={tmp_path / 'data'}"
@@ -60,6 +61,7 @@ def test_rivals_have_as_many_weights(tmp_path):
     assert all(0.95 < one / size["VAE"] < 1.05 for one in size.values())
 
 
+@pytest.mark.wide
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(timed, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
     write_fashion_mnist(tmp_path / "data")

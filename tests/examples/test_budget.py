@@ -44,6 +44,7 @@ def test_stages_take_their_shares_of_the_budget():
     assert steps(fit_steps(TWO, 1e-9, [0.01, 0.02], shares=[1, 3])) == [1, 1]
 
 
+@pytest.mark.wide
 def test_a_stage_that_fits_a_mixture_takes_no_steps():
     pytest.importorskip("modkit_sklearn", reason="modkit-sklearn is not installed")
     mixture = TWO.with_value("model.prior", use("sklearn/gaussian-mixture", num_components=2))
@@ -69,6 +70,7 @@ test_a_number_a_stage_is_asked_for = refusals(
 )
 
 
+@pytest.mark.wide
 def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):
     busy, idle = 0.02, 0.2
 
@@ -103,6 +105,7 @@ def test_the_step_of_a_training_without_a_spec_is_timed_after_a_warm_up():
     assert taken == [1] * (1 + 2 * 3)
 
 
+@pytest.mark.wide
 def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
     played = []
     take = Turns.take

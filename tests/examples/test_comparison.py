@@ -95,6 +95,7 @@ def test_a_system_without_a_spec_is_trained_by_a_function_which_a_stopped_run_ca
     assert calls == [(0, "a-loop-0"), (0, "a-loop-0"), (1, "a-loop-1")]
 
 
+@pytest.mark.wide
 def test_processes_share_the_runs_of_a_study_and_all_report_the_whole(tmp_path):
     told, measured = [[], []], []
     with ThreadPoolExecutor(2) as pool:  # a folder is held by its descriptor, so that threads stand for processes

@@ -54,6 +54,7 @@ def test_the_page_of_the_study_has_the_marks():
     assert "new figures" in insert((ROOT / "docs" / "autoencoders.md").read_text(), "new figures")
 
 
+@pytest.mark.wide
 def test_a_small_study_measures_every_input_and_is_resumed(tmp_path):
     said = []
     text = carry_out(PLAN, tmp_path, said.append)

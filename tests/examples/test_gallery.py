@@ -69,6 +69,7 @@ def test_an_example_without_a_caption_is_refused(tmp_path, monkeypatch):
         read_captions()
 
 
+@pytest.mark.wide
 def test_a_picture_of_restored_images_has_what_is_given_above_and_the_original_below(tmp_path):
     model, data = show("inpainting", tmp_path, "model.prior.sampler.steps=1")
     picture = draw_example(model, data)
@@ -95,6 +96,7 @@ def test_what_has_no_prior_is_shown_by_reconstructions(name, given, tmp_path):
             assert torch.equal(cell(picture, rows * band + row, column), enlarge(x[index].clamp(-1, 1)))
 
 
+@pytest.mark.wide
 def test_a_column_has_one_class(tmp_path, monkeypatch):
     model, data = show("ldm-class", tmp_path)
 
@@ -213,6 +215,7 @@ def test_a_plugin_that_is_not_installed_is_named(monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.wide
 def test_two_examples_are_shown_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "make_pool", partial(ProcessPoolExecutor, mp_context=server()))
     said = []

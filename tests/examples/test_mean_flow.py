@@ -29,6 +29,7 @@ def test_it_is_short_and_imports_what_is_public():
     check_package(FOLDER)
 
 
+@pytest.mark.wide
 def test_it_passes_the_battery(parts):
     assert not find_flaws("mean", "model")
 
@@ -117,6 +118,7 @@ def test_gradients_flow_through_the_prediction_alone(parts):
     torch.testing.assert_close(found, list(expected))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "network",
     [
@@ -188,6 +190,7 @@ def measure_once(parts, *, steps, size):
     return measure(model.sample(2048, seed=0), real), float(from_mean)
 
 
+@pytest.mark.wide
 def test_one_evaluation_does(parts):
     found, flow_matching = measure_once(parts, steps=300, size=64)
     assert found < 1.1 < 1.9 < flow_matching
@@ -212,6 +215,7 @@ def test_what_does_not_fit_is_refused(parts, options, message):
         make_exact(parts, **options)
 
 
+@pytest.mark.wide
 def test_it_trains_from_a_spec_and_is_loaded(parts, tmp_path):
     spec = modkit.load_spec(FOLDER / "mean-flow.yaml", ["train.batch_size=16", "train.samples.num=4"])
     assert not modkit.check(spec).unchecked

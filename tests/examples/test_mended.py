@@ -24,6 +24,7 @@ def fail():
     raise RuntimeError("no such\nthing")
 
 
+@pytest.mark.wide
 def test_figures_of_this_tree_are_as_expected():
     assert take(FIGURES["projection"]) == pytest.approx(1, rel=1e-3)
     assert take(FIGURES["conditioner"]) == take(FIGURES["float64"]) == 0
@@ -35,6 +36,7 @@ def test_figures_of_this_tree_are_as_expected():
         assert take(FIGURES[name]).startswith("refused: ")
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(not is_in_clone(BEFORE), reason=f"needs the revision {BEFORE}, which a shallow clone lacks")
 def test_a_figure_is_measured_in_the_revision_before():
     with extract(BEFORE) as tree:
@@ -43,6 +45,7 @@ def test_a_figure_is_measured_in_the_revision_before():
     assert not tree.exists()
 
 
+@pytest.mark.wide
 def test_modkit_is_that_of_the_folder(tmp_path):
     with pytest.raises(RuntimeError, match=f"expected modkit of {tmp_path}, got that of {PRESENT}"):
         measure_in(tmp_path, "two-levels")

@@ -106,6 +106,7 @@ def test_critics_of_stacked_digits_are_a_quarter_as_wide_as_generators():
         assert model["generator"]["channels"] == 4 * critic["channels"]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("part", PLANS)
 def test_a_part_is_carried_out_and_resumed(part, tmp_path):
     every = 1 if PLANS[part].every else None
@@ -121,6 +122,7 @@ def test_a_part_is_carried_out_and_resumed(part, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.wide
 def test_the_steps_to_all_modes_are_those_at_which_all_were_counted_first(tmp_path):
     everywhere = "data={use: ring, modes: 1, radius: 0, std: 9}"  # where the generator starts
     plan = replace(RING, steps=4, seeds=1, num=64, every=2, overrides=(*TINY["ring"], everywhere))

@@ -51,6 +51,7 @@ def test_the_page_of_the_study_has_a_place_for_its_figures():
     assert "new figures" in insert((PACKAGE.parent / "docs" / "recipes.md").read_text(), "new figures")
 
 
+@pytest.mark.wide
 def test_all_systems_have_as_many_weights_and_the_recipes_as_many_evaluations(tmp_path):
     write_fashion_mnist(tmp_path / "data")
     plan = Plan(overrides=(f"data.root={tmp_path / 'data'}",))
@@ -62,12 +63,14 @@ def test_all_systems_have_as_many_weights_and_the_recipes_as_many_evaluations(tm
         assert (model["sampler"]["use"], model["sampler"]["steps"]) == ("dpm-solver++", 32)
 
 
+@pytest.mark.wide
 def test_the_losses_of_the_plain_loop_fall():
     loop = Loop(SMALL, draw_pictures(), 50, seed=0)
     losses = [loop.step() for _ in range(50)]
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
 
+@pytest.mark.wide
 def test_the_plain_loop_repeats_a_run_by_its_seed_and_leaves_a_finished_one_alone(tmp_path):
     drawn = {}
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
@@ -101,6 +104,7 @@ def test_a_loop_whose_losses_cease_to_be_finite_is_no_run(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.wide
 def test_recipes_and_the_plain_loop_are_trained_measured_and_judged(tmp_path, monkeypatch):
     def read_small(recipe, plan):
         at = "model.prior" if recipe.startswith(LATENT) else "model"

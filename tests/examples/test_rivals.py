@@ -56,6 +56,7 @@ def test_rivals_have_as_many_weights(part, tmp_path):
     assert all(0.9 < size / sizes[0] < 1.1 for size in sizes)
 
 
+@pytest.mark.wide
 def test_a_part_is_trained_measured_and_judged(tmp_path, monkeypatch):
     monkeypatch.setattr(timed, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
     plan = replace(PLANS["gans-few"], seeds=1, num=24, overrides=SMALL)

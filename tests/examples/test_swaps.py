@@ -30,6 +30,7 @@ def make_row(fd, other=None):
 FLOOR = {"16": {"scores": make_row(0.2)["scores"]}}
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("base", BASES)
 def test_every_part_of_every_slot_is_a_cell(base):
     cells = [cell for cell in list_single(base) if cell.swaps]
@@ -99,6 +100,7 @@ def test_the_report_lists_the_cells_of_each_reason():
     assert f"## Failed\n\n- `{cells[2].name}`: samples are not finite" in report
 
 
+@pytest.mark.wide
 def test_a_study_resumes_and_reports_every_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "make_pool", partial(ProcessPoolExecutor, mp_context=server()))
     monkeypatch.setattr(study, "Classifier", partial(Classifier, epochs=1))

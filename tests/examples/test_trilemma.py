@@ -79,6 +79,7 @@ def whole(small, tmp_path_factory):
     return done(out, lines.append), lines, out
 
 
+@pytest.mark.wide
 def test_a_study_writes_figures_a_page_triangles_and_pictures(whole):
     content, lines, out = whole
     assert json.loads((out / "study.json").read_bytes()) == json.loads(json.dumps(content))
@@ -105,6 +106,7 @@ def test_a_study_writes_figures_a_page_triangles_and_pictures(whole):
     assert "ldm sampler.steps=4" in (out / "comparison.html").read_text()
 
 
+@pytest.mark.wide
 def test_a_study_that_is_killed_again_and_again_goes_on_to_the_same_figures(whole, tmp_path):
     moments = ["vae: 6 steps", "autoencoder 3/6", "vae seed 0: done", "autoencoder/autoencoder 1/2", "denoiser 3/4"]
     moments += ["evaluate 1/3", "evaluate 2/3"]
@@ -118,6 +120,7 @@ def test_a_study_that_is_killed_again_and_again_goes_on_to_the_same_figures(whol
             assert name in CLOCKS or found[row][name]["seeds"] == score["seeds"][:1], (row, name)
 
 
+@pytest.mark.wide
 def test_what_is_done_is_not_done_again(whole, monkeypatch):
     content, _, out = whole
     monkeypatch.setattr(modkit, "train", None)
@@ -147,6 +150,7 @@ def test_the_report_takes_its_place_in_a_page(whole, tmp_path):
     assert (tmp_path / "page.svg").exists() and (tmp_path / "page-ldm.png").exists()
 
 
+@pytest.mark.wide(1)
 @pytest.mark.usefixtures("clothes")
 @pytest.mark.parametrize("plan", [digits, fashion_mnist])
 def test_systems_are_of_a_like_size_and_check(plan):

@@ -24,6 +24,7 @@ def test_it_is_short_and_imports_what_is_public():
     check_package(FOLDER)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", ["model", "data"])
 def test_a_part_passes_the_battery(parts, kind):
     assert not find_flaws("triple", kind)
@@ -143,6 +144,7 @@ def test_the_losses_of_the_others_are_those_of_their_equations(parts):
         assert moved - {"discriminator"} == {*owned} - {"discriminator"}
 
 
+@pytest.mark.wide
 def test_it_trains_on_partly_labelled_data_and_is_loaded(parts, tmp_path):
     spec = modkit.load_spec(FOLDER / "triple-gan.yaml", ["train.batch_size=16", "train.samples.num=4"])
     assert not modkit.check(spec).unchecked

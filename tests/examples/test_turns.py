@@ -5,6 +5,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import pytest
+
 from examples.studies.turns import keep_in_turns, train_in_turns
 from modkit import Run, Spec, use
 from modkit.starters.model import Gaussian
@@ -35,6 +37,7 @@ def test_processes_share_what_is_measured_and_all_have_the_whole(tmp_path):
     assert keep_in_turns(tmp_path, tasks) == whole and len(measured) == 3
 
 
+@pytest.mark.wide
 def test_processes_share_runs(tmp_path):
     said = []
     spec = Spec(name="one", data=DATA, model=use(Gaussian), train=TRAIN)

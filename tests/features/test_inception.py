@@ -62,6 +62,7 @@ def nowhere(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.wide
 def test_it_is_torch_fidelitys_on_eight_bits(network, colour):
     u = torch.randint(0, 256, (3, 3, 8, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     jitter = 0.3 * (torch.rand(u.shape, generator=torch.Generator().manual_seed(1)) - 0.5)  # rounds away
@@ -75,6 +76,7 @@ def test_it_is_torch_fidelitys_on_eight_bits(network, colour):
     assert [map_.shape[1] for map_ in features.maps] == [64, 192, 768, 2048]
 
 
+@pytest.mark.wide
 def test_grey_is_repeated_and_values_past_the_range_are_clipped(colour, file, sha256):
     grey = Inception(GREY, weights=str(file), sha256=sha256)
     x = torch.linspace(-1, 1, 48).view(1, 1, 8, 6)
@@ -85,6 +87,7 @@ def test_grey_is_repeated_and_values_past_the_range_are_clipped(colour, file, sh
     assert grey.key() == colour.key()
 
 
+@pytest.mark.wide
 def test_only_the_published_file_is_called_inception(file, sha256, monkeypatch):
     monkeypatch.setattr(Inception, "_build", lambda *args: torch.nn.Identity())
     part = Inception(GREY, weights=str(file), sha256=sha256)
@@ -99,6 +102,7 @@ def test_the_hash_is_compared_first(file, monkeypatch):
     check_refusal(message, Inception, GREY, weights=str(file))
 
 
+@pytest.mark.wide
 def test_torchs_format_is_read_and_must_fit(network, tmp_path):
     def build(content):
         torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
@@ -111,6 +115,7 @@ def test_torchs_format_is_read_and_must_fit(network, tmp_path):
     assert build(without_counters).label.startswith("inception@")
 
 
+@pytest.mark.wide
 def test_meta_builds(file, sha256):
     with torch.device("meta"):
         part = Inception(GREY, weights=str(file), sha256=sha256)

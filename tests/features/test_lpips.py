@@ -73,6 +73,7 @@ def torchvisions(net, features, x):
     return maps
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("net", MODELS)
 def test_the_maps_are_torchvisions_and_the_perceptual_loss_is_lpips(files, networks, net):
     part = made(files, net)
@@ -108,6 +109,7 @@ def test_parity_with_the_package(files, networks, net):
     torch.testing.assert_close(ours(a, b), theirs(a, b).flatten().detach(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.wide
 def test_grey_images_in_another_range_are_mapped_and_resized(files):
     part, x = made(files, "vgg", GREY, size=16), images(3, 1, 33, 40)
     features = check_extractor(part, x)

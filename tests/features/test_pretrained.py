@@ -77,6 +77,7 @@ def test_what_torchvision_cannot_give_is_refused(shuffle, models, tmp_path):
     )
 
 
+@pytest.mark.wide
 def test_building_draws_nothing_and_works_on_meta(shuffle):
     state = torch.random.get_rng_state()
     TorchVision(GREY, weights=shuffle[1], model="shufflenet_v2_x0_5")
@@ -86,6 +87,7 @@ def test_building_draws_nothing_and_works_on_meta(shuffle):
         assert part(torch.empty(2, 1, 8, 6)).logits.shape == (2, 1000)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("model", ["test_vit", "test_resnet"])
 def test_timms_pooled_features_and_maps(timm, tmp_path, model):
     net = seeded(lambda: timm.create_model(model))

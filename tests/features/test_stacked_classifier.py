@@ -25,6 +25,7 @@ def test_features_are_those_of_each_sample_and_logits_the_joint_probabilities():
     assert features.label == "stacked-classifier:digits"
 
 
+@pytest.mark.wide
 def test_it_learns_from_stacks_and_is_restored_from_its_state():
     data = Stacked(data=lambda: Digits(size=8), num=700, num_test=100, depth=2)
     features = StackedClassifier(data.x, classes=100, depth=2, epochs=6, size=8)

@@ -52,6 +52,7 @@ def train(forks: Forks, system: str, out: Path, *flags: str, faults: Sequence[st
     return forks.train_together(system, out, *flags, fates=[{"fault": fault} if fault else {} for fault in faults])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("place", choose(DEFAULT, PLACES), ids=str)
 def test_a_fault_is_told_and_the_run_goes_on(place, forks, wholes, tmp_path):
     fault, rank, num = place

@@ -48,6 +48,7 @@ def test_a_run_killed_at_any_instant_and_resumed_equals_the_run_never_stopped(
         shutil.rmtree(killed.out)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_run_killed_again_and_again_equals_the_run_never_stopped(
     system: str, forks: Forks, unstopped: dict[str, Trained], tmp_path: Path
@@ -88,6 +89,7 @@ def draw_kills(instants: Sequence[Sequence[str]], num: int) -> list[list[Fate]]:
     return kills
 
 
+@pytest.mark.wide
 def test_two_processes_killed_at_any_instant_and_resumed_equal_two_never_stopped(
     forks: Forks, together: dict[str, list[Trained]], tmp_path: Path, request: pytest.FixtureRequest
 ):

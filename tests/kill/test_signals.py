@@ -24,6 +24,7 @@ DEFAULT = [("writing", 2), ("prepare", 2), ("cache", 2)]
 MORE = [(moment, num) for moment in MOMENTS for num in (1, 2) if (moment, num) not in DEFAULT]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("moment", "num"), [*DEFAULT, *(pytest.param(*case, marks=pytest.mark.full) for case in MORE)])
 def test_a_signal_at_any_moment_ends_in_a_checkpoint(
     moment: str,
@@ -53,6 +54,7 @@ def test_a_signal_at_any_moment_ends_in_a_checkpoint(
     assert not [name for name in resumed[0].differing(whole[0]) if not re.match(earlier, name)]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_what_is_asked_to_stop_before_there_is_a_checkpoint_begins_again(
     num: int, forks: Forks, unstopped: dict[str, Trained], together: dict[str, list[Trained]], tmp_path: Path

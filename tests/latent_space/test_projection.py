@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from modkit.features.random_conv import RandomConv
@@ -76,6 +77,7 @@ def test_draws_are_held_a_block_at_a_time():
     assert torch.equal(found.latents, z.view(7, 100, 3)[torch.arange(7), nearest])
 
 
+@pytest.mark.wide
 def test_projections_come_nearer_with_steps_in_pixels_and_in_features():
     torch.manual_seed(0)
     space = find_space(GAN(X, **NETWORKS, z_dim=8))

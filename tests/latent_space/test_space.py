@@ -24,6 +24,7 @@ def test_the_space_of_a_model_that_does_not_encode_is_its_first_source():
     assert abs(float(z.std()) - 1) < 0.1
 
 
+@pytest.mark.wide
 def test_the_noise_of_a_model_that_encodes_is_asked_for_by_name():
     flow = Flow(TensorType((2,)))
     assert find_space(flow).encodes and find_space(flow, "base").encodes  # one latent that is both

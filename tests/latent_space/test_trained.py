@@ -34,6 +34,7 @@ def train(name, scale, folder):
 scales = pytest.mark.parametrize("scale", ["quick", pytest.param("example", marks=pytest.mark.full)])
 
 
+@pytest.mark.wide
 @scales
 def test_decoded_means_of_classes_are_read_as_their_class(scale, tmp_path):
     space, data = train("vae", scale, tmp_path)

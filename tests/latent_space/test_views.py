@@ -157,6 +157,7 @@ def test_an_encoder_that_reads_a_field_is_given_it_by_every_view_and_below_a_pri
         assert rows.shape == (6, *X.shape)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_files_are_pictures(ending, tmp_path):
     path = tmp_path / "folder" / f"grid.{ending}"

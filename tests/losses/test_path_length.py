@@ -51,6 +51,7 @@ def synthesize(generator, z, cond=Cond()):
     return w, lambda w: generator.synthesis(w, noise.replay())
 
 
+@pytest.mark.wide(1)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, by its jvp
 @pytest.mark.parametrize(("size", "mixing"), [(8, 0.0), (8, 0.7), (16, 0.7)])
 def test_lengths_are_those_of_the_authors_formula_layer_by_layer(size, mixing):
@@ -129,6 +130,7 @@ def test_the_first_rows_of_a_batch_stand_for_it():
     assert part.measured[1] == 3, "at least one row"
 
 
+@pytest.mark.wide
 def test_second_gradients_by_the_generator_s_weights():
     z = normal(2, 3)
     part = PathLength().double()

@@ -68,6 +68,7 @@ def mean(scores):
     return {name: sum(one[name] for one in scores) / len(scores) for name in scores[0]}
 
 
+@pytest.mark.wide(1)
 def test_precision_is_recall_with_the_halves_swapped(halves):
     (a, _), (b, _) = halves
     one, other = values_of(PRDC(), real=a, fake=b), values_of(PRDC(), real=b, fake=a)
@@ -75,6 +76,7 @@ def test_precision_is_recall_with_the_halves_swapped(halves):
     assert 0.8 < one["precision"] < 1 and 0.8 < one["recall"] < 1
 
 
+@pytest.mark.wide(1)
 def test_fakes_without_five_classes_lose_recall_and_coverage_alone(halves, generator):
     (a, labels_a), (b, labels_b) = halves
     whole, without = [], []
@@ -88,6 +90,7 @@ def test_fakes_without_five_classes_lose_recall_and_coverage_alone(halves, gener
     assert abs(whole["precision"] - without["precision"]) < 0.04
 
 
+@pytest.mark.wide(1)
 def test_noise_among_the_fakes_loses_precision_alone(halves, extract, generator):
     (a, _), (b, labels) = halves
     num = round(0.3 * len(b))
@@ -101,6 +104,7 @@ def test_noise_among_the_fakes_loses_precision_alone(halves, extract, generator)
     assert abs(noisy["recall"] - clean["recall"]) < 0.03
 
 
+@pytest.mark.wide(1)
 def test_copies_among_the_fakes_raise_the_copying_score_in_step(halves, generator):
     (train, _), (held_out, labels) = halves
     assert values_of(Copying(), real=held_out, fake=held_out, train=train)["copying"] == 0

@@ -43,6 +43,7 @@ def test_what_is_counted_is_exact():
     assert scores["parameters"].value == by_hand + biases + norms
 
 
+@pytest.mark.wide
 def test_what_costs_more_counts_more():
     small, large = scored(diffusion()), scored(diffusion(width=32))
     slow, guided = scored(diffusion(steps=9)), scored(diffusion(conditioner=use("label", width=4), guidance="cfg"))
@@ -52,6 +53,7 @@ def test_what_costs_more_counts_more():
     assert large["parameters"].value > small["parameters"].value == slow["parameters"].value
 
 
+@pytest.mark.wide
 def test_times_of_compiled_networks_are_others():
     model = diffusion()
     before = scored(model)

@@ -63,6 +63,7 @@ def test_the_factors_themselves_have_the_highest_score(ceiling, name):
     assert isinstance(ceiling[name], Score) and ceiling[name].better == "higher"
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("name", SHARES)
 def test_a_rotation_lowers_the_score(ceiling, name):
     rotated = score(rotate(standardize(GRID)))[name].value
@@ -96,6 +97,7 @@ def test_mig_is_the_gap_of_mutual_informations_counted_one_by_one():
     assert score(codes, factors)["MIG"].value == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.wide
 def test_the_error_of_mig_is_its_deviation_over_samples():
     scores = [score(*draw_codes(500, seed), votes=30, trees=1)["MIG"] for seed in range(12)]
     values = torch.tensor([one.value for one in scores])
@@ -149,6 +151,7 @@ def test_votes_share_the_value_of_their_factor_and_nothing_else():
         assert (held - factors[:, k].bincount() / len(factors)).abs().max() < 5 * math.sqrt(0.25 / len(rows))
 
 
+@pytest.mark.wide
 def test_the_factor_vae_score_is_a_majority_vote_counted_one_by_one():
     codes, factors = draw_codes()
     chosen, members = _draw_votes(factors, Rng(3), 900, 8)
@@ -201,6 +204,7 @@ def test_collapsed_dimensions_are_left_out():
     assert score(standardize(GRID)[:, :1])["FactorVAE score"].value < 0.6  # of one dimension
 
 
+@pytest.mark.wide
 def test_few_samples_are_warned_of():
     assert not score(*draw_codes(150))["MIG"].warnings
     (warning,) = score(*draw_codes(149))["MIG"].warnings

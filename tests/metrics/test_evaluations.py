@@ -109,6 +109,7 @@ def test_methods_are_put_back_after_an_error_too():
     assert not {"forward", "step"} & set(vars(part)) and own.forward is other
 
 
+@pytest.mark.wide
 def test_compiled_networks_are_counted():
     model = modkit.build(spec(diffusion(steps=3)))
     model.network.compile(backend="eager")

@@ -99,6 +99,7 @@ def test_samplers_and_guidance_multiply_the_network():
 LADDER = use("ladder", channels=2, groups=[2])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "model",
     [

@@ -165,6 +165,7 @@ def test_a_negative_beyond_rounding_is_an_error(monkeypatch):
         frechet_distance(precise("x", 9, 3), precise("y", 9, 3))
 
 
+@pytest.mark.wide
 def test_torch_fidelity_and_torchmetrics_agree():
     x, y = features("x", 200, 40), features("y", 150, 40) + 0.1
     value = frechet_distance(x, y)

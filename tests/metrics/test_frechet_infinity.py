@@ -26,6 +26,7 @@ def test_it_is_the_intercept_over_random_subsets():
     assert score.error > 0 and scored(x, y, seed=1).value != scored(x, y, seed=0).value
 
 
+@pytest.mark.wide
 def test_it_is_unbiased_where_both_sets_are_made_smaller_and_its_error_is_the_spread():
     n, d, runs = 160, 3, 30
     pairs = [(normal(f"x{i}", n, d), normal(f"y{i}", n, d) * 1.2) for i in range(runs)]

@@ -36,6 +36,7 @@ print(*marks)
 """
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux begins the peak anew")
 def test_the_peak_is_the_childs_own_and_begins_anew():
     held = b"x" * (400 * MIB)  # what this process has resident is none of the child's
@@ -49,6 +50,7 @@ def test_the_peak_is_the_childs_own_and_begins_anew():
     assert again - anew == pytest.approx(32, abs=4)
 
 
+@pytest.mark.wide
 def test_a_run_is_sampled_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_measure_in_child", IN_CHILD)
     run = modkit.train(spec(use("gan", generator=use("mlp", width=8, depth=1))), tmp_path / "run", steps=1)

@@ -106,6 +106,7 @@ def test_mapped_tables_and_tiles_of_few_rows_change_nothing(monkeypatch):
     check_equal(balls_and_hits(made(real=x, fake=y), [3], "<="), expected)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("case, d", [("normal", 2), ("ties", 2), ("ties", 6), ("near ties", 2), ("outlier", 2)])
 def test_many_samples_are_narrowed_down_by_parts_of_a_row(case, d):
     x, _ = CASES[case](600, d)
@@ -173,6 +174,7 @@ def far(monkeypatch):
         yield device
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("case, n, d", [(case, 150, 4) for case in CASES] + [("ties", 500, 2), ("normal", 90, 64)])
 def test_tiles_on_a_device_change_nothing(case, n, d, far):
     x, y = CASES[case](n, d)
@@ -182,6 +184,7 @@ def test_tiles_on_a_device_change_nothing(case, n, d, far):
     assert len(far.products) > 2
 
 
+@pytest.mark.wide
 def test_tiles_keep_to_the_budget_of_the_device(far, monkeypatch):
     x, y = CASES["normal"](600, 8)
     sets = made(FAR, x=x, y=y)
@@ -190,6 +193,7 @@ def test_tiles_keep_to_the_budget_of_the_device(far, monkeypatch):
     assert made(FAR, x=x.repeat(30, 1))["x"].device.type == "cpu"
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("metric", [PRDC(), Copying(), PerClass(PRDC())], ids=lambda metric: type(metric).__name__)
 def test_scores_are_computed_on_the_device_that_a_state_is_placed_on(metric, far):
     values = {one: {"features": normal(one, 90, 4), "labels": torch.arange(90) % 2} for one in metric.sets}

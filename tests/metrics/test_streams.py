@@ -117,6 +117,7 @@ CASES = {
 }
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_any_order_and_split_give_one_score(case):
     order, whole = shuffled(case.num), case.score("", case.num)
@@ -132,6 +133,7 @@ def test_any_order_and_split_give_one_score(case):
             assert score.error == pytest.approx(whole[name].error, rel=case.rel[1])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.spread])
 def test_the_error_is_the_spread_over_draws(case):
     num, runs, least, greatest = case.spread

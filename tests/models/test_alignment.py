@@ -61,6 +61,7 @@ def test_the_loss_is_that_of_the_map_which_the_network_makes_of_x_t(network, tap
     torch.testing.assert_close(losses["alignment"], want, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("network", [UNET, DIT], ids=["unet", "dit"])
 @pytest.mark.parametrize("more", [{}, {"loss_weight": "uncertainty"}, {"parametrization": "eps-learned"}], ids=str)
 def test_all_other_losses_and_the_samples_are_those_without(network, more):
@@ -97,6 +98,7 @@ def test_the_gradient_reaches_the_network_up_to_the_tap_and_the_projector():
     assert {name.split(".")[0] for name in reached} == {"network", "alignment"}
 
 
+@pytest.mark.wide
 def test_training_raises_the_similarity_and_moves_no_extractor(tmp_path):
     model = diffusion(alignment=RANDOM, weights={"alignment": 0.5})
     game = trainer(spec(model, steps=60, batch_size=32, optimizer=use("adamw", lr=1e-2)), tmp_path / "run")
@@ -108,6 +110,7 @@ def test_training_raises_the_similarity_and_moves_no_extractor(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in extractor.state_dict().items())
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("alignment", [RANDOM, use("field", width=8)], ids=["features", "field"])
 def test_a_run_reloads_and_resumes(alignment, computed, tmp_path):
     small = spec(diffusion(alignment=alignment), computed, ema=0.5, checkpoints={"every": 2, "keep": 9})
@@ -119,6 +122,7 @@ def test_a_run_reloads_and_resumes(alignment, computed, tmp_path):
     assert all(torch.equal(value, weights[name]) for name, value in again.items())
 
 
+@pytest.mark.wide
 def test_a_run_is_loaded_without_its_alignment_and_no_other_part_that_is_left_out(tmp_path):
     slots = {"alignment": RANDOM, "weights": {"alignment": 0.5}}
     run = modkit.train(spec(diffusion(**slots), steps=1), tmp_path / "run")
@@ -130,6 +134,7 @@ def test_a_run_is_loaded_without_its_alignment_and_no_other_part_that_is_left_ou
         modkit.load(labelled, ["model.alignment=null", "model.conditioner=none"])
 
 
+@pytest.mark.wide
 def test_a_latent_is_aligned_with_a_field_of_the_data_from_a_cache_too(computed, tmp_path):
     latent = use("latent", autoencoder=CODER, prior=diffusion(alignment=use("field", width=8)))
     rows = []
@@ -140,6 +145,7 @@ def test_a_latent_is_aligned_with_a_field_of_the_data_from_a_cache_too(computed,
     assert rows[0] == pytest.approx(rows[1], rel=1e-5)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 @pytest.mark.parametrize("network", [UNET, DIT], ids=["unet", "dit"])
 def test_units_that_are_compiled_compute_the_same(network):

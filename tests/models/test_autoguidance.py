@@ -54,6 +54,7 @@ def learned(shift=0.0, **parts):
     return model
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("schedule", ["learned", "log-linear", "linear", "cosine", "edm", "flow", "vp"])
 def test_a_guide_of_another_schedule_is_asked_at_the_noise_level_that_x_t_has(schedule):
     """The fault: it was asked at the model's t, which stands for another level where a schedule has learned.
@@ -170,6 +171,7 @@ def draw(model, **parts):
     return (model.with_parts(**parts) if parts else model).sample(4, seed=1, labels=[0, 1, 2, 0])
 
 
+@pytest.mark.wide
 def test_a_run_is_guided_by_another(runs):
     override = f"model.guidance={{use: autoguidance, scale: 2.5, guide: {{use: run, path: {runs}/other}}}}"
     got = draw(modkit.load(runs / "model", [override]))
@@ -179,6 +181,7 @@ def test_a_run_is_guided_by_another(runs):
     assert torch.equal(draw(modkit.load(runs / "guided", ["model.guidance=none"])), draw(modkit.load(runs / "model")))
 
 
+@pytest.mark.wide
 def test_a_run_that_has_a_guide_loads_without_the_guide_s(runs, tmp_path):
     want = draw(modkit.load(runs / "model"), guidance=guided(modkit.load(runs / "guide")))
     shutil.copytree(runs / "guided", tmp_path / "guided")
@@ -195,6 +198,7 @@ def go_on(run, *overrides):
     return modkit.train(modkit.Spec.from_yaml(Run.open(run).spec_text), run, overrides=overrides, resume=True)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", ["model", "guided"])
 @pytest.mark.parametrize("steps", [8, 4])
 def test_a_run_goes_on_with_another_guide(runs, tmp_path, name, steps):
@@ -210,18 +214,21 @@ def test_a_run_goes_on_with_another_guide(runs, tmp_path, name, steps):
     assert torch.equal(draw(again), draw(again, guidance=guide))
 
 
+@pytest.mark.wide
 def test_a_run_goes_on_without_its_guide(runs, tmp_path):
     shutil.copytree(runs / "guided", tmp_path / "run")
     model = modkit.load(go_on(tmp_path / "run", "model.guidance=none", "train.steps=8"))
     assert not [key for key in model.state_dict() if key.startswith("guidance.")]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", ["model", "guided"])
 def test_a_branch_may_have_another_guide(runs, tmp_path, name):
     model = modkit.load(modkit.branch(runs / name, tmp_path / "branch", [set_guide(runs, "other"), "train.steps=8"]))
     assert torch.equal(draw(model), draw(model, guidance=guided(modkit.load(runs / "other"))))
 
 
+@pytest.mark.wide
 def test_a_guide_needs_nothing_of_its_alignment(tmp_path):
     """The fault: a guide was loaded with the extractor that had aligned it, whose file had to be there."""
     shutil.copy(DIGITS, tmp_path / "digits.safetensors")

@@ -134,6 +134,7 @@ def compute_log_p(model, x):
     return torch.logsumexp(log_p + log_weights, 1)
 
 
+@pytest.mark.wide
 def test_of_binary_data_bernoulli_bounds_the_probability():
     model, x = binary()
     exact = compute_log_p(model, x)
@@ -150,6 +151,7 @@ def test_of_binary_data_bernoulli_bounds_the_probability():
     assert (expected < exact).all() and elbo.mean() < weighted.mean() < exact.mean()
 
 
+@pytest.mark.wide
 def test_evaluation_gives_nats_and_bits_of_the_probability_without_dequantisation():
     model, x = binary()
     exact = compute_log_p(model, x)

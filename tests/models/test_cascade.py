@@ -239,6 +239,7 @@ test_refusals_name_expected_and_received = refusals(
 )
 
 
+@pytest.mark.wide
 def test_latent_prior_trains_stage_by_stage(tmp_path):
     toy = spec(use("latent", autoencoder=AUTOENCODER, prior=use(Cascade, level=DENOISER)), steps=3)
     report = modkit.check(toy)
@@ -285,6 +286,7 @@ def test_codes_reach_a_lower_network_with_their_classes():
     assert getattr(model, "levels[0]").table.grad is None
 
 
+@pytest.mark.wide
 def test_levels_draw_missing_labels_once_whatever_they_are():
     """A diffusion model over maps and a latent one below it agree on what they draw."""
     labelled = use("diffusion", **DENOISER.params, conditioner="label")

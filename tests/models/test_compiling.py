@@ -88,6 +88,7 @@ def test_buffers_are_kept_where_a_weight_may_differentiate(weights):
         assert torch._functorch.config.donated_buffer is not bool(weights)
 
 
+@pytest.mark.wide
 def test_a_transformer_is_compiled_but_for_its_steps(vqgan, caplog):
     vqgan.eval()
     codes = torch.arange(32).view(2, 4, 4) % 8

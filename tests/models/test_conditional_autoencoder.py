@@ -230,6 +230,7 @@ def test_metrics_of_reconstructions_are_given_the_fields():
     assert "pairs" not in Feed(None, model).list_offers(from_data(Digits(size=8), "test", "plain"))
 
 
+@pytest.mark.wide
 def test_the_prior_of_a_denoising_autoencoder_needs_no_field_to_sample(tmp_path):
     autoencoder = use("autoencoder", **MLP, input="noisy")
     model = use("latent", autoencoder=autoencoder, prior=use("diffusion", **SMALL))

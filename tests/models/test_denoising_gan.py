@@ -228,6 +228,7 @@ def test_conditions_reach_both_sides_and_the_conditioner_is_the_generator_s():
     assert not torch.equal(model.sample(3, seed=0, labels=3), model.sample(3, seed=0, labels=4))
 
 
+@pytest.mark.wide
 def test_it_learns_a_ring(tmp_path):
     nets = {"network": use("mlp", width=64, depth=2), "discriminator": use("mlp", width=64, depth=2)}
     ring = use("ring", modes=8)

@@ -237,6 +237,7 @@ STEPS = {
 }
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", PARAMETRIZATIONS)
 def test_no_float64_reaches_the_device(name, schedule, request):
@@ -368,6 +369,7 @@ def test_perturbed_guidance_goes_away_from_the_network_that_attends_to_itself():
 LAYERS = {"all": [0, 1, 2, 3, 4, 5], "middle": [2], "0": [0], "1, 4": [1, 4]}
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", LAYERS)
 def test_perturbed_guidance_perturbs_the_layers_that_it_names(name):
     """Of a U-Net with 2 layers on the way down, 1 in the middle and 3 on the way up; the others keep their maps."""

@@ -48,6 +48,7 @@ def test_what_an_evaluation_switches_back_is_evaluated_within_it() -> None:
         assert model.training
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_threads_that_sample_at_once_draw_what_one_draws(

@@ -130,6 +130,7 @@ def joined(prior=FLOW, autoencoder=None, **options):
     return use("latent", autoencoder=autoencoder or use("autoencoder", **MLP), prior=prior, **options)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("joint", [False, True], ids=["two stages", "joint"])
 def test_the_base_of_a_flow_may_have_a_flow_as_its_prior_and_their_log_p_is_exact(joint, tmp_path):
     """A flow whose noise is another's data is one flow: log N + log|det| of both, whatever the latent's scale."""
@@ -153,6 +154,7 @@ def test_the_base_of_a_flow_may_have_a_flow_as_its_prior_and_their_log_p_is_exac
         torch.testing.assert_close(model.cross_entropy(batch, StepContext(Rng(0))), -want)
 
 
+@pytest.mark.wide
 def test_a_stage_with_a_cache_keeps_the_base(tmp_path):
     model = joined(FLOW, use("flow", bijection=use("coupling", network=NET), conditioner=LABEL))
     stages = [{"players": ["autoencoder/*"], "steps": 2}, {"players": ["prior/*"], "steps": 2, "cache": 1}]

@@ -277,6 +277,7 @@ def test_every_judge_is_shown_augmented_samples():
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
+@pytest.mark.wide
 def test_an_augmentation_s_state_belongs_to_the_first_discriminator_and_is_resumed(tmp_path):
     """A run that is stopped between two moves of p, and resumed, is one that was not."""
     slots = {"generator": use("dcgan", channels=2), "discriminator": use("dcgan", channels=2, norm="none"), "z_dim": 2}

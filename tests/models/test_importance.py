@@ -95,6 +95,7 @@ def test_at_the_posterior_the_bound_is_exact_and_only_the_second_gradient_does_n
     assert second[3].max() < 1e-14 < 0.1 < first[3].max()  # rounding, and more
 
 
+@pytest.mark.wide
 def test_it_rises_with_the_draws_to_the_likelihood():
     q = (POSTERIOR[0] - 0.5, POSTERIOR[1] + 1)
     bounds = [float(evaluate("reparametrized", q, draws, num)[0]) for draws, num in ((1, 60), (2, 60), (3, 40))]

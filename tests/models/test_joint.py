@@ -58,6 +58,7 @@ def stirred(model, std=0.4):
     return model
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize(
     "prior",
     [VP, use("diffusion", network=NET, schedule=use("linear", num=60)), EDM, INNER, joint(VP, INNER.params), FLOW],
@@ -96,6 +97,7 @@ EXACT = use(
 )
 
 
+@pytest.mark.wide
 def test_with_the_exact_denoiser_of_a_gaussian_it_is_minus_log_p_and_so_is_its_gradient():
     model, num = build(spec(joint(EXACT))).double().prior, 30_000
     points = torch.tensor([[0.0, 0.0, 0.0], [1.5, -0.5, -1.0], [0.4, 1.0, 2.0]]).double()
@@ -110,6 +112,7 @@ def test_with_the_exact_denoiser_of_a_gaussian_it_is_minus_log_p_and_so_is_its_g
         assert (error < 0.1).all()
 
 
+@pytest.mark.wide
 def test_over_a_posterior_it_is_the_cross_entropy_in_closed_form():
     model, num = build(spec(joint(EXACT))).double().prior, 40_000
     q = Normal(torch.tensor([0.1, -0.5, 0.7]).double(), torch.tensor([0.3, 0.5, 0.8]).double())
@@ -227,6 +230,7 @@ def test_a_conditional_prior_s_cross_entropy_is_given_its_condition_and_drops_no
 X0 = use("diffusion", **VP.params | {"parametrization": "x0"})
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("model", "paths"),
     [
@@ -338,6 +342,7 @@ test_what_cannot_be_trained_jointly_is_refused = refusals(
 )
 
 
+@pytest.mark.wide
 def test_a_latent_of_two_stages_and_a_frozen_autoencoder_are_refused_as_the_autoencoder(tmp_path):
     two = use("latent", autoencoder=use("autoencoder", **VAE), prior=VAE_PRIOR)
     with pytest.raises(ValueError, match=r"model\.autoencoder: .*of known entropy, got .*\(latent\).*: none"):
@@ -354,6 +359,7 @@ def test_a_latent_of_two_stages_and_a_frozen_autoencoder_are_refused_as_the_auto
     )
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("prior", "bottleneck"),
     [*((prior, VAE["bottleneck"]) for prior in (VP, EDM, INNER, joint(VP, INNER.params), FLOW)), (CASCADE, LADDER)],
@@ -375,6 +381,7 @@ def test_a_tiny_spec_trains_all_in_one_stage_and_has_a_bound(prior, bottleneck, 
     assert trained.bound(digits(4), 2, Rng(0)).isfinite().all()
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("prior", "bottleneck"),
     [
@@ -395,6 +402,7 @@ def test_its_loss_is_minus_the_bound_in_expectation(prior, bottleneck):
     assert error < 0.2 and abs(float(loss + bounds.mean())) < 5 * error
 
 
+@pytest.mark.wide
 def test_a_run_resumed_in_the_middle_of_joint_training_equals_the_one_never_stopped(tmp_path):
     net = use("mlp", width=8, depth=1)
     denoiser = use("mlp", width=8, depth=1, dropout=0.2)
@@ -411,6 +419,7 @@ def test_the_autoencoder_may_begin_alone_under_the_untrained_prior(tmp_path):
     assert [len(row["losses"]) for row in run.read_metrics()] == [3, 3, 4, 4]
 
 
+@pytest.mark.wide
 def test_the_latent_does_not_collapse(tmp_path):
     """It carries nats of the data at about unit scale, here after a start under the untrained, standard normal prior.
 

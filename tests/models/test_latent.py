@@ -210,6 +210,7 @@ def test_codes_are_left_as_they_are():
     torch.testing.assert_close(model.sample(2), ones)
 
 
+@pytest.mark.wide
 def test_a_prior_takes_the_first_latent_that_it_accepts_or_the_one_asked_for():
     assert made(DENOISER, VQ).at == "continuous"
     assert made(DENOISER, VQ, at="quantized").at == "quantized"

@@ -57,6 +57,7 @@ def test_nothing_waits_for_noise_that_is_learned(slots):
     assert launches.copies == 0
 
 
+@pytest.mark.wide
 def test_nothing_waits_for_the_levels_of_a_guide():
     guidance = partial(AutoGuidance, guide=partial(Diffusion, network=HiddenNetwork, schedule="edm"))
     model = diffusion(schedule="learned", guidance=guidance)
@@ -72,6 +73,7 @@ def test_a_turn_of_a_denoising_gan_launches_at_most_30_kernels_with_its_backward
         assert 10 < launches.num <= 30 and launches.copies == 1
 
 
+@pytest.mark.wide
 def test_sampling_copies_nothing_and_reads_nothing():
     parts = [(name, partial(sampler, steps=4)) for name in ("v", "eps-learned") for sampler in SAMPLERS]
     models = [diffusion(parametrization=name, sampler=sampler) for name, sampler in parts]

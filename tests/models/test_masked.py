@@ -39,6 +39,7 @@ class Uniform(nn.Module):
         return logits
 
 
+@pytest.mark.wide
 def test_codes_are_masked_as_the_cosine_says_and_the_loss_is_of_those():
     event = TensorType((4, 5), classes=3)
     model = tiny(event, network=Uniform).float()
@@ -107,6 +108,7 @@ def ordered(model):
     return torch.stack(paths)
 
 
+@pytest.mark.wide
 def test_the_bound_is_that_of_random_orders():
     model = tiny()
     with torch.no_grad():

@@ -22,6 +22,7 @@ GAMES = {
 }
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", GAMES)
 def test_narrow_precision_leaves_the_penalty_of_each_model_as_it_is(name, precision):
@@ -39,6 +40,7 @@ def test_narrow_precision_leaves_the_penalty_of_each_model_as_it_is(name, precis
     assert not torch.equal(narrow["adversarial"], full["adversarial"])
 
 
+@pytest.mark.wide
 def test_a_compiled_critic_is_called_and_differentiated_twice():
     """Compiled code has no second derivatives; what is hooked around a call (the joining of weights) still runs."""
     critic, calls = Curved().double(), []
@@ -119,6 +121,7 @@ def test_each_side_computes_its_own_penalties_with_all_that_the_model_has(game, 
     assert "own" not in model.losses(player, digits(3), turn(terms={"own": Term(start=1)}))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("game", "penalty", "message"),
     [

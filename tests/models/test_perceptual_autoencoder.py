@@ -107,6 +107,7 @@ def test_the_adaptive_weight_balances_the_terms_at_the_last_layer(linear, starte
         assert not weight.requires_grad
 
 
+@pytest.mark.wide
 def test_the_gradient_reaches_encoder_and_decoder_and_is_that_of_finite_differences():
     parts = {"bottleneck": "identity", "features": RANDOM, "likelihood": "l1"}
     model, x = build(spec(use("autoencoder", **CONV, **parts))).double(), digits(2, torch.float64)
@@ -133,6 +134,7 @@ def test_a_term_that_is_not_wanted_is_not_computed():
     assert set(model.losses("autoencoder", digits(2), Refusing(Rng(0)))) == {"nll", "kl"}
 
 
+@pytest.mark.wide
 def test_the_extractor_is_in_no_player_and_counts_as_no_part_of_the_model():
     model, without = build(spec(vqgan(RANDOM))), build(spec(vqgan(None, weights={})))
     assert set(model.state_dict()) == set(without.state_dict())
@@ -141,6 +143,7 @@ def test_the_extractor_is_in_no_player_and_counts_as_no_part_of_the_model():
     assert id(model.perceptual.features) not in own and id(model.perceptual) not in own
 
 
+@pytest.mark.wide
 def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_path):
     started = trainer(spec(vqgan(RANDOM), steps=5), tmp_path / "run")
     model = started.model
@@ -163,6 +166,7 @@ def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_pa
     assert rows[-1]["autoencoder/perceptual"] < rows[0]["autoencoder/perceptual"]
 
 
+@pytest.mark.wide
 def test_a_run_reloads_and_without_its_extractor_too(tmp_path):
     run = modkit.train(spec(vqgan(RANDOM), steps=3), tmp_path / "run")
     x = digits(4).tensor
@@ -173,6 +177,7 @@ def test_a_run_reloads_and_without_its_extractor_too(tmp_path):
         assert bare.perceptual is None and torch.equal(bare.reconstruct(x), made)
 
 
+@pytest.mark.wide
 def test_an_extractor_that_the_run_trains_is_trained_once_and_resumed(tmp_path):
     small = spec(vqgan(TRAINED, **LINEAR, bottleneck="identity"), steps=4, checkpoints={"every": 2, "keep": 9})
     first = trainer(small, tmp_path / "run")

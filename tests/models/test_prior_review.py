@@ -38,6 +38,7 @@ def test_a_prior_that_can_draw_is_fine(bottleneck):
     assert make_coder(bottleneck).explain_undrawn() is None
 
 
+@pytest.mark.wide
 def test_levels_of_a_cascade_draw_too():
     """Each level that cannot is named by its place."""
     pair = TensorType((1, 4, 4), std=1.0), TensorType((1, 8, 8), std=1.0)

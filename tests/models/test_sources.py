@@ -41,6 +41,7 @@ def test_a_source_is_decoded_to_the_sample_that_starts_from_it(name):
     torch.testing.assert_close(model.decode_source(z, source), model.sample(400, seed=9, start_noise=z))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_reach_the_source_as_differences_say(name):
     model = MODELS[name]().eval().double()
@@ -53,6 +54,7 @@ def test_gradients_reach_the_source_as_differences_say(name):
     torch.autograd.gradcheck(lambda z: model.decode_source(z, source), z)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("make", [GAN, partial(Bidirectional, encoder="mlp", game="veegan")])
 def test_styles_are_a_source_of_a_generator_that_states_their_type(make):
     image = TensorType((1, 8, 8), range=(-1.0, 1.0))

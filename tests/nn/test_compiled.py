@@ -43,6 +43,7 @@ def evaluate(module: nn.Module, num: int, width: int = 2) -> Tensor:
     return module(rows, Cond(vector=rows + 1))
 
 
+@pytest.mark.wide
 def test_modules_built_alike_share_their_variants_and_a_batch_makes_none():
     torch.manual_seed(0)
     modules = [Scaled(2), Scaled(2), Scaled(3)]
@@ -58,6 +59,7 @@ def test_modules_built_alike_share_their_variants_and_a_batch_makes_none():
     assert GRAPHS["made"] == 4
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("dynamic", "expected"), [(None, 3), (False, 4), (True, 1)])
 def test_which_sizes_may_change(dynamic, expected):
     module = nn.ReLU()

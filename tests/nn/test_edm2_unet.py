@@ -125,6 +125,7 @@ def compute_reference(net: EDM2UNet, x: torch.Tensor, cond: Cond) -> torch.Tenso
     return r.conv(h, "conv_out.conv", float(net.conv_out.gain))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("size", [(8,), (6, 5), (4, 3, 2)], ids=str)
 def test_parity_with_the_papers_equations(size):
     net, x, cond = full(size, attention=[-(-max(size) // 2)])

@@ -50,6 +50,7 @@ def test_the_gate_is_closed_at_the_start_and_opens(normed):
     assert layer.gamma.grad.abs() > 1e-3
 
 
+@pytest.mark.wide
 def test_penalties_can_differentiate_it_twice():
     layer = draw(GANAttention(2, 8), scale=0.5)
     assert torch.autograd.gradcheck(layer, normal(1, 8, 3, 4).requires_grad_())

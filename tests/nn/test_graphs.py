@@ -165,6 +165,7 @@ def build(name):
     return GAN(X, generator="mlp", discriminator="mlp", z_dim=4)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", ["guided", "multistep", "gan"])
 def test_samples_are_the_same(name, monkeypatch):
     model, capture, seen = build(name), RecordedCapture(), []

@@ -46,6 +46,7 @@ def test_equal_samples_are_as_near_as_can_be_and_a_lone_one_has_no_neighbour():
     torch.testing.assert_close(layer(torch.ones(1, 2))[:, 2:], torch.zeros(1, 4))
 
 
+@pytest.mark.wide(1)
 def test_gradients_of_both_orders_match_finite_differences(blocks):
     layer = MinibatchDiscrimination(3, kernels=3, dims=2).double()
     x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)

@@ -64,6 +64,7 @@ def test_network_starts_at_zero_with_blocks_that_are_identities() -> None:
     assert all(torch.equal(block(h, film), h) for block in network.blocks)
 
 
+@pytest.mark.wide
 def test_network_drops_in_training_only() -> None:
     network = draw(MLPNetwork(V, V, CondType(), width=64, depth=1, dropout=0.5))
     x = normal(4, 5)

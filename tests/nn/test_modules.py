@@ -196,6 +196,7 @@ def test_forward_mode_equals_finite_differences(name):
         torch.testing.assert_close(slope, (evaluate(1e-5) - evaluate(-1e-5)) / 2e-5, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.wide(4)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 def test_dtypes(name, dtype, tolerance):
     """Half-precision sums of a hundred small terms round to a few parts in a hundred; times stay as they are."""
@@ -214,6 +215,7 @@ def test_meta_shapes_are_the_real_ones(name):
     assert result.is_meta and result.shape == real.shape
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", [name for name in PARTS if name not in IN_BATTERY])
 def test_compiled_equals_eager(name):
     module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
@@ -223,6 +225,7 @@ def test_compiled_equals_eager(name):
     torch.testing.assert_close(module(*inputs(name)), expected)
 
 
+@pytest.mark.wide(1)
 def test_samples_do_not_see_each_other_but_through_batch_norm_in_training(name):
     module = settle(draw(PARTS[name].make(), scale=PARTS[name].scale), *inputs(name))
     rows = inputs(name, lambda value: value[1:3])
@@ -264,6 +267,7 @@ def test_discriminators_state_whether_a_logit_depends_on_other_rows_in_training(
     assert read_extras(module, PromiseExtras).batch_independent == independent
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", [name for name in PARTS if name.endswith("spectral")])
 def test_spectral_norm_makes_the_largest_singular_value_one(name):
     module = PARTS[name].make().double()
@@ -282,6 +286,7 @@ def test_spectral_norm_makes_the_largest_singular_value_one(name):
         assert layer.bias is not None or layer is module.projection.v or layer in attention
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("critic", "size", "options"),
     [
@@ -301,6 +306,7 @@ def test_discriminators_have_second_derivatives(critic, size, options):
     assert torch.autograd.gradgradcheck(lambda x: net(x, cond), (x.requires_grad_(),))
 
 
+@pytest.mark.wide(3)
 def test_safetensors_round_trip(name):
     module, other = (draw(PARTS[name].make(), seed=seed, scale=PARTS[name].scale) for seed in (0, 5))
     for _ in range(3):

@@ -47,6 +47,7 @@ def test_autocast_computes_the_same_and_casts_no_weight(dtype):
     assert torch.equal(net(X), full) and type(net[0]) is nn.Conv2d and not hasattr(net[0], "narrowed")
 
 
+@pytest.mark.wide
 def test_a_compiled_network_computes_the_same():
     net = make()
     with torch.autocast("cpu", torch.bfloat16):
@@ -92,6 +93,7 @@ def test_a_weight_that_is_moved_is_used_as_it_is_until_the_copies_are_made_again
             assert torch.equal(net(X), other(X))
 
 
+@pytest.mark.wide
 def test_compiled_code_uses_the_copies_that_were_made_again():
     net = make()
     torch._dynamo.reset()

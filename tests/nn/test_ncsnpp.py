@@ -86,6 +86,7 @@ def test_paths_beside_the_way_down_and_up():
     assert got is x
 
 
+@pytest.mark.wide(4)
 @pytest.mark.parametrize("missing", ["", "noise", "time", "vector", "labels", "concat", "all"])
 @pytest.mark.parametrize("paths", [("residual", "none"), ("skip", "skip"), ("none", "residual")], ids=str)
 def test_every_condition_and_parameter_matters(missing, paths):

@@ -74,6 +74,7 @@ def test_it_plays_with_paired_losses():
     )
 
 
+@pytest.mark.wide
 def test_heads_are_refused_for_samples_of_a_pack_may_differ():
     game = use("gan", discriminator="packed", conditioner="label", classify="labels")
     with pytest.raises(

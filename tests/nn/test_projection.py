@@ -21,6 +21,7 @@ def test_values() -> None:
     torch.testing.assert_close(projection(phi, Cond(labels=labels)), want)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("cond_type", [CondType(vector=3), CondType(labels=4), CondType(noise=2), COND])
 def test_spectral_norm_divides_every_matrix_of_the_embedding(cond_type: CondType) -> None:
     projection = draw(Projection(cond_type, 6, spectral_norm=True), scale=3.0)

@@ -71,6 +71,7 @@ def test_any_size_and_rank(shape):
     assert draw(ResNetDiscriminator(x, CondType(), channels=3))(made, Cond()).shape == (3,)
 
 
+@pytest.mark.wide
 def test_spectral_norm_divides_every_weight_of_the_generator_and_of_its_attention():
     net = ResNetGenerator(Z, X, LABELS, channels=3, attention=[12], spectral_norm=True).double()
     for _ in range(300):

@@ -49,6 +49,7 @@ def test_maps_are_what_modules_compute_and_have_their_types(given):
         assert torch.equal(one.flatten(2), h.mT if isinstance(net, DiT) else crop(h, one.shape[2:]).flatten(2))
 
 
+@pytest.mark.wide(1)
 def test_what_is_added_moves_the_output_as_its_gradient_says(given):
     net, x, cond = given
     for name, type in net.taps.items():

@@ -113,6 +113,7 @@ def test_a_network_runs_at_other_sizes_than_its_type():
     assert torch.equal(square(x, cond), oblong(x, cond))
 
 
+@pytest.mark.wide
 def test_directional_derivative():
     net, x, cond = full((4, 5), attention=[5])
     v, w = torch.randn_like(x), torch.randn(3, 3, 4, 5, dtype=torch.float64)

@@ -56,6 +56,7 @@ def test_the_reference_is_its_equation(shape, call):
         torch.testing.assert_close(found, brute_force(x, TAPS, size=size, **call), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("call", [(2, 1, (2, 3), False), (2, 1, (6, 10), True), (1, 2, (4, 6), False)], ids=str)
 def test_the_op_is_sound_and_its_derivatives_are_itself(call, last):
@@ -77,6 +78,7 @@ def test_tangents_pass_through():
     torch.testing.assert_close(found, (resample_fir(x, TAPS, **call), resample_fir(tangent, TAPS, **call)))
 
 
+@pytest.mark.wide
 def test_it_compiles_as_a_whole_with_its_gradient():
     def loss(x):
         return resample_fir(x, TAPS, stride=2, padding=1, size=[(n + 1) // 2 for n in x.shape[2:]]).square().sum()

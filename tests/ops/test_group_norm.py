@@ -30,6 +30,7 @@ def make_norm(channels, affine=True, dtype=torch.float64, device="cpu"):
     return norm
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("shape", "layout"), SHAPES)
 def test_the_op_is_sound_and_differentiable_twice(shape, layout):
     inputs = make(shape, layout)
@@ -63,6 +64,7 @@ def test_by_the_op_it_is_torchs_norm_modulation_and_silu(shape, layout, affine, 
     torch.testing.assert_close(found[2], found[0])
 
 
+@pytest.mark.wide
 def test_compiled_code_contains_the_reference():
     norm, (x, *modulation) = make_norm(6), make((2, 6, 3, 4))
     compiled = torch.compile(lambda x: normalize_silu(norm, x, modulation), fullgraph=True, backend="aot_eager")

@@ -11,6 +11,7 @@ import pytest
 MISSING = importlib.util.find_spec("triton") is None
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(MISSING and "CI" not in os.environ, reason="Triton is not installed")
 def test_kernels_compute_what_their_references_do(request):
     environment = os.environ | {"TRITON_INTERPRET": "1", "MODKIT_OPS": "triton"}

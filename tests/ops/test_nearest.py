@@ -74,6 +74,7 @@ def test_the_op_is_sound():
     torch.library.opcheck(compute_nearest, (torch.randn(0, 3), torch.randn(7, 3)))
 
 
+@pytest.mark.wide
 def test_it_compiles_as_a_whole_for_any_number_of_vectors():
     compiled = torch.compile(find_nearest, fullgraph=True, dynamic=True, backend="aot_eager")
     codes = torch.randn(20, 3)

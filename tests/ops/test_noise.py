@@ -11,6 +11,7 @@ def refer(state, num, size, law, dtype):
     return draw_noise_reference(state.cpu().numpy().tobytes(), num, size, law, 0, 9).to(dtype)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("law", LAWS)
 def test_the_op_is_sound_and_draws_what_the_reference_draws(law):
     for (num, size), dtype in zip(((3, 70), (1, 1), (0, 4), (2, 0)), (torch.float32, torch.float16, torch.int64) * 2):

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from tests.parts.broken import BROKEN, make_source
 from tests.plugin_factory import make_plugin
 from tests.processes import run_python
@@ -51,6 +53,7 @@ LOUD = (
 """Disturbs what other code of the process writes, but has no problem."""
 
 
+@pytest.mark.wide
 def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     for name, (source, _) in BROKEN.items():
         make_plugin(site, f"bad-{name}", source)
@@ -90,6 +93,7 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
     assert all(name in table.stdout for name in (*rows, "no luck", "SystemExit: 3"))
 
 
+@pytest.mark.wide
 def test_a_broken_plugin_is_fatal_where_it_is_asked_to_be_and_can_be_left_out(site):
     make_plugin(site, "raises", BROKEN["raises"][0])
     strict, _ = command(site, "list", "--json", MODKIT_STRICT="1")
@@ -100,6 +104,7 @@ def test_a_broken_plugin_is_fatal_where_it_is_asked_to_be_and_can_be_left_out(si
     assert row["status"] == "disabled"
 
 
+@pytest.mark.wide
 def test_a_part_whose_target_does_not_import_is_named_when_it_is_used(site):
     (site / "module_that_exits.py").write_text("import sys\nsys.exit(3)")
     parts = "Part('sampler', 'lost', 'nowhere_to_be_found:X', ''), Part('sampler', 'exits', 'module_that_exits:X', '')"

@@ -102,6 +102,7 @@ PLAIN = st.recursive(
 )
 
 
+@pytest.mark.wide
 @given(PLAIN)
 def test_a_union_fits_exactly_where_a_member_does(value):
     members = [int, str, list[int], dict[str, float], None]

@@ -35,6 +35,7 @@ def measure(made, expected):
     return float(torch.stack([(made[name] - value).norm() for name, value in expected.items()]).norm())
 
 
+@pytest.mark.wide
 def test_a_profile_rebuilt_from_kept_averages_equals_the_tracked_one(run, tmp_path):
     """To 1e-3 of how far the average is behind the weights; the profile is not in the span of the kept ones."""
     made = rebuild_average(run, 0.08, tmp_path / "made")

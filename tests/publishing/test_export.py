@@ -184,6 +184,7 @@ def test_the_card_of_a_model_by_class_names_the_classes(tmp_path):
     assert "Classes of `labels`: 0 cat, 1 dog\\_1." in text and "unconditional" not in text
 
 
+@pytest.mark.wide
 def test_it_loads_in_a_new_environment_and_samples_the_same(run, exported, tmp_path):
     exported.rename(tmp_path / "moved")
     venv.create(tmp_path / "env", with_pip=False)
@@ -281,6 +282,7 @@ def test_nothing_goes_on_from_what_was_exported_but_a_piece(exported, tmp_path):
     assert all(torch.equal(value, kept[name]) for name, value in model.autoencoder.state_dict().items())
 
 
+@pytest.mark.wide
 def test_a_trained_piece_comes_along_and_is_the_folders_own(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "piece")
     latent = spec(use("latent", autoencoder=use("run", path=str(tmp_path / "piece")), prior=DENOISER), steps=1)
@@ -300,6 +302,7 @@ def test_a_trained_piece_comes_along_and_is_the_folders_own(run, tmp_path):
     assert f"| frozen |  | {frozen:,} |" in (moved / "README.md").read_text()
 
 
+@pytest.mark.wide
 def test_data_of_a_folder_stay_where_they_are(tmp_path):
     write_pictures(tmp_path / "pictures")
     data = use("image-folder", root=str(tmp_path / "pictures"), size=8)
@@ -317,6 +320,7 @@ def test_data_of_a_folder_stay_where_they_are(tmp_path):
     assert Report.from_json(report.read_bytes()).checkpoint == "step-00000001"
 
 
+@pytest.mark.wide
 def test_an_export_holds_no_path_of_the_machine(tmp_path, monkeypatch):
     """The fault: the lock held the user's whole file, and reports the overrides, as they were typed."""
     home = tmp_path / "home" / "alice"
@@ -375,6 +379,7 @@ NOTED = """
 """
 
 
+@pytest.mark.wide
 def test_of_a_path_that_only_a_new_model_reads_the_name_is_kept(site, tmp_path):
     make_plugin(site, "acme", NOTED)
     start = tmp_path / "start.pt"
@@ -393,6 +398,7 @@ def test_of_a_path_that_only_a_new_model_reads_the_name_is_kept(site, tmp_path):
         (tmp_path / "moved").rename(tmp_path / f"{where}-moved")
 
 
+@pytest.mark.wide
 def test_a_path_of_this_machine_in_the_model_is_refused(site, tmp_path):
     make_plugin(site, "acme", NOTED)
     noted = use("autoencoder", encoder=use("acme/noted", note="/home/me/x"), decoder=MLP["decoder"])

@@ -28,6 +28,7 @@ def weights():
     }
 
 
+@pytest.mark.wide
 def test_an_adopted_run_is_a_finished_one(tmp_path, weights):
     run = import_weights(SPEC, weights, tmp_path / "run", notes={"source": "x.ckpt"})
     assert run.finished and Run.open(tmp_path / "run").finished
@@ -41,6 +42,7 @@ def test_an_adopted_run_is_a_finished_one(tmp_path, weights):
         run.find_checkpoint("best")
 
 
+@pytest.mark.wide
 def test_what_weights_fix_is_warned_of_without_what_would_mend_a_new_model(tmp_path, weights, caplog):
     spec, _ = apply(SPEC, ["x.range=null", "model.parametrization=eps"])
     with pytest.raises(SpecError, match=r"model.parametrization: an error of the network grows .*parametrization=v"):
@@ -50,6 +52,7 @@ def test_what_weights_fix_is_warned_of_without_what_would_mend_a_new_model(tmp_p
         assert "an error of the network grows" in told and "parametrization=v" not in told
 
 
+@pytest.mark.wide
 def test_an_adopted_run_is_measured_on_data_that_are_named(tmp_path, weights):
     run = import_weights(SPEC, weights, tmp_path / "run")
     with pytest.raises(ValueError, match="expected a spec with `data`, got one without: name them, as data=digits"):

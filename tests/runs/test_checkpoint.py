@@ -105,6 +105,7 @@ def refuse(path: Path, message: str):
         load(path)
 
 
+@pytest.mark.wide
 def test_a_kill_before_every_system_call_leaves_a_whole_checkpoint(tmp_path):
     killed = json.loads(fork_python("-c", KILLED, tmp_path, cwd=tmp_path).stdout)
     assert list(killed) == ["add", "replace", "remove", "mend"], killed
@@ -514,6 +515,7 @@ def measure_private():
     return int(rows["Anonymous"].split()[0]) * 1024
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux, which tells what memory is for")
 def test_what_is_mapped_stays_in_its_file_until_it_is_looked_up(tmp_path):
     rows, size = 256, 2**16

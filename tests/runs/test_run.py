@@ -91,6 +91,7 @@ def run(tmp_path):
     return Run.create(tmp_path / "run", SPEC, LOCK)
 
 
+@pytest.mark.wide
 def test_a_kill_before_every_system_call_leaves_a_run_or_a_place_for_one(tmp_path):
     killed = json.loads(fork_python("-c", KILLED, tmp_path, cwd=tmp_path).stdout)
     assert list(killed) == ["make", "replace", "cut", "draw"] and min(killed.values()) >= 4, killed

@@ -62,6 +62,7 @@ def test_slices_that_overlap_leave_no_value_uninitialised():
     assert assemble([(torch.tensor(3.0), Slice([], []))]) == 3
 
 
+@pytest.mark.wide
 def test_slices_are_accepted_exactly_if_each_value_is_covered_once():
     """Against counting by hand, over random slices as large as the whole together."""
     draw, found = random.Random(0), []

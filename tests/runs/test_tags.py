@@ -15,6 +15,7 @@ def test_tags_are_added_removed_and_kept_in_order(tmp_path):
     assert read_tags(tmp_path) == ("a", "seed=1") and [path.name for path in tmp_path.iterdir()] == ["tags.json"]
 
 
+@pytest.mark.wide
 def test_processes_that_tag_a_run_at_once_lose_no_tag_while_another_trains_it(tmp_path):
     def add(number):
         for turn in range(10):

@@ -36,6 +36,7 @@ print(json.dumps([before, written, peak()]))
 """
 
 
+@pytest.mark.wide
 def test_a_checkpoint_is_written_with_one_copy_of_its_tensors_and_read_without_any(tmp_path):
     before, written, read = json.loads(run_python("-c", PEAKS, tmp_path).stdout)
     size = 2 * 2**23 * 4 // 1024

@@ -105,6 +105,7 @@ def test_eta_is_the_rate_of_noise_that_k_diffusion_has(eta):
     torch.testing.assert_close(sample(sampler, denoise, eps, Rng(3)), x, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.wide
 def test_half_of_the_term_costs_an_order():
     denoise = ring(3, 1.0, 0.5).denoiser(EDM())
     eps = Rng(0).normal("start", torch.empty(16, 2, dtype=F64))

@@ -89,6 +89,7 @@ def test_noise_levels_start_at_160_deviations_of_the_data(make, std, first):
 FEW = ((80 ** (1 / 7) + 40 ** (1 / 7)) / 2) ** 7  # between two levels, as EDM spaces them
 
 
+@pytest.mark.wide
 def test_heun_follows_the_flow_more_closely_from_80_than_from_a_table_s_last_level():
     schedule, mixture = Cosine(), ring(5, 0.65, 0.15)
     eps = Rng(0).normal("start", torch.empty(200, 2, dtype=F64))
@@ -111,6 +112,7 @@ def test_few_levels_end_at_0_without_a_visit_to_the_lowest(steps):
         assert torch.equal(make(EDM(), X, steps=steps, grid=Trailing).times(), published)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("name", "ratio"), [("euler", 0.95), ("heun", 0.85), ("dpm-solver++", 0.75)])
 def test_few_levels_end_closer_to_the_flow_without_the_lowest(name, ratio):
     schedule, mixture = EDM(), ring(5, 0.65, 0.05)
@@ -124,6 +126,7 @@ def test_few_levels_end_closer_to_the_flow_without_the_lowest(name, ratio):
     assert short < ratio * published
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("evaluations", [8, 20])
 def test_flow_implies_the_sampler_that_ends_closest_to_its_flow(evaluations):
     implied = Flow.implies["sampler"]
@@ -151,6 +154,7 @@ def test_even_times(make):
     assert three.tolist() == pytest.approx([10, 7, 3, 0])  # rounded to indices
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("make", "steps", "even", "published"),
     [(DPMSolverPlusPlus, 8, 0.1, 0.25), (DDIM, 8, 0.18, 0.25), (Euler, 8, 0.18, 0.25), (Heun, 5, 0.1, 0.7)],
@@ -206,6 +210,7 @@ def test_every_sampler_on_every_schedule_makes_a_gaussians_mean_and_covariance(n
     assert errors[1] < LARGEST.get(name, 0.06)
 
 
+@pytest.mark.wide(3)
 @pytest.mark.parametrize("schedule", [*SCHEDULES.values(), Rotation()], ids=[*SCHEDULES, "third party"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_on_every_schedule_finds_a_mixtures_modes_in_proportion(name, schedule):
@@ -218,6 +223,7 @@ def test_every_sampler_on_every_schedule_finds_a_mixtures_modes_in_proportion(na
     assert float(spread.std()) == pytest.approx(0.3, abs=0.045)  # what 60 ancestral steps leave
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("make", "sigma_min", "steps", "order", "error"),
     [

@@ -70,6 +70,7 @@ def test_a_seed_gives_the_noise_and_without_one_it_is_fresh():
         run(rng=Rng(0), seed=3)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("steps", [50, 1000])
 def test_x_t_is_kept_in_float32_at_least(steps):
     schedule, seen = Cosine(), set()

@@ -40,6 +40,7 @@ def measure(x, y):
     return float((x - y).square().mean().sqrt())
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_solver_is_of_its_order_on_every_schedule(schedule):
     """Even log SNR from 80 to a level of .05, 40 to 160 steps, a ring of 3 (deviation .5)."""
@@ -66,6 +67,7 @@ STOCHASTIC = {
 }
 
 
+@pytest.mark.wide(3)
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize("name", [name for name in STOCHASTIC if name != "restart"])
 def test_stochastic_solvers_make_a_gaussians_mean_and_covariance(name, schedule):
@@ -77,6 +79,7 @@ def test_stochastic_solvers_make_a_gaussians_mean_and_covariance(name, schedule)
     assert (cov - mixture.covs[0]).abs().max() < error
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_solvers_make_a_mixtures_moments_within_three_standard_errors(name):
     mixture, schedule, num = ring(3, 1.0, 0.5), Flow(), 4000
@@ -95,6 +98,7 @@ def spread_evenly(num, radius, std):
     return Mixture(torch.full((num,), 1 / num), one.means, one.covs)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.parametrize(("evaluations", "published"), [(15, 0.0244), (20, 0.0134)])
 def test_the_best_ends_far_closer_to_the_flow_than_diffusers_best(evaluations, published):
@@ -131,6 +135,7 @@ def test_the_best_ends_far_closer_to_the_flow_than_diffusers_best(evaluations, p
     assert min(ours) < 0.6 * min(*theirs, published)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("make", [DDIM, Euler, Heun, DPMSolverPlusPlus, THREE_M, UniPC, UNIPC_3])
 def test_on_a_straight_schedule_samplers_step_evenly_unless_told_otherwise(make):
     """In 10 evaluations they end at least a third nearer to the flow than on EDM's levels, on rings of 3, 5 and 8."""
@@ -172,6 +177,7 @@ ON_GRIDS = [
 """Even times are even levels on EDM's schedule: the last of n is 80 / n, far above .05."""
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("schedule", "name"), ON_GRIDS)
 def test_every_solver_is_above_the_order_below_on_every_grid(schedule, name):
     """Steps of even times grow in log SNR towards the end, and the slope rises to the order slowly."""
@@ -202,6 +208,7 @@ def test_every_parametrization_leaves_the_flow_as_it_is(parametrization, schedul
     torch.testing.assert_close(sample(sampler, convert, EPS), sample(sampler, denoise, EPS), rtol=0, atol=1e-9)
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_solvers_of_third_order_converge_to_the_flow_on_every_grid(schedule, name):

@@ -169,6 +169,7 @@ def test_a_sampler_need_not_know_of_the_callback():
     assert torch.equal(x, sum(rng.normal("eps", noise) for rng in rngs).clamp(-1, 1))
 
 
+@pytest.mark.wide
 def test_codes_are_shown_as_they_are_drawn():
     masked = build(
         spec(use("latent", autoencoder=CODES, prior=use("masked", network=PRIOR, sampler=use("maskgit", steps=3))))

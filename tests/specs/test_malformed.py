@@ -403,6 +403,7 @@ def test_what_is_mutated_is_valid(text):
     assert modkit.check(load_spec("spec.yaml", ["train.seed=3"])).terms
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 def test_malformed_specs_end_in_an_error_at_its_place(make, pytestconfig):
     num = KINDS[make] if pytestconfig.getoption("--full") else KINDS[make] // 4
@@ -463,6 +464,7 @@ print(json.dumps(["peak", {READ_PEAK}, ""]))
 """
 
 
+@pytest.mark.wide
 def test_absurd_sizes_are_refused_in_bounded_time_and_memory(tmp_path_factory):
     for index, (path, value) in enumerate(ABSURD):
         tree = parse(SMALL[0])[0]

@@ -307,6 +307,7 @@ def test_good_refs_are_left():
     assert spec.at("model.d").ref is None
 
 
+@pytest.mark.wide
 def test_long_chains_of_references_are_followed():
     size = 3000
     entries = ", ".join(f'a{i}: "${{model.a{i + 1}}}"' for i in range(size))

@@ -138,6 +138,7 @@ def _bomb(levels: int, width: int) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "text, match",
     [
@@ -179,6 +180,7 @@ def test_limits_themselves_are_legal():
     assert aliases == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
 
 
+@pytest.mark.wide
 @settings(deadline=None)
 @given(st.dictionaries(KEYS, TREES, min_size=1, max_size=5))
 def test_dump_and_parse_are_inverse(tree):

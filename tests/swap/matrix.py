@@ -13,7 +13,7 @@ from modkit.specs.overrides import apply
 from tests.covering import cover
 from tests.swap.hosts import HOSTS, OWN, SMALL
 
-__all__ = ["Case", "Swap", "cases", "pairs", "swaps", "thin"]
+__all__ = ["Case", "Swap", "cases", "pairs", "swaps", "swapped", "thin"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,16 @@ def cases():
             case = Case(host, (swap,))
             found[case] = Case(host) if _stands(host, swap) else first.setdefault(case.spec, case)
     return found
+
+
+def swapped(host, kind, refusals):
+    """The cases that swap a part of a kind into a host and run, found without the specs of all cases.
+
+    A case that says the same as another is not on the list of refusals; of these only whole models are refused.
+    """
+    found = [Case(host, (swap,)) for swap in swaps(host) if swap.kind == kind and not _stands(host, swap)]
+    alike = HOSTS if kind == "model" else (host,)
+    return [case for case in found if not any(str(replace(case, host=one)) in refusals for one in alike)]
 
 
 def thin(chosen):

@@ -8,7 +8,7 @@ import modkit
 from modkit import SpecError
 from modkit.building.builder import Site
 from modkit.building.plan import plan
-from tests.covering import cover
+from tests.covering import cover, draw
 from tests.play import trainer
 from tests.swap.crossing import AUTOENCODERS, PRIORS, crossings
 from tests.swap.reinitialised import moved
@@ -24,15 +24,16 @@ IDLE = {
 }
 """Parts that samples do not depend on, and why; every other part changes them."""
 
+_FEW = 4  # with neither --wide nor --full
 FITTING = [case for case in crossings() if case.fits]
 REFUSED = [case for case in crossings() if not case.fits]
 
 
 def pytest_generate_tests(metafunc):
-    full = metafunc.config.getoption("--full")
+    full, wide = (metafunc.config.getoption(option) for option in ("--full", "--wide"))
     for name, cases in (("fitting", FITTING), ("refused", REFUSED)):
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, cases if full else thin(cases), ids=str)
+            metafunc.parametrize(name, cases if full else thin(cases) if wide else draw(cases, _FEW), ids=str)
 
 
 def thin(cases):

@@ -100,6 +100,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, compared: list[list[str]]) -> list
     return started
 
 
+@pytest.mark.wide
 def test_trials_that_differ_in_sampling_share_a_training(file, out, commands, compared):
     notes = Notes()
     done = sweep(file, [SAMPLERS, "seed=0,1"], out, **MEASURED, progress=notes)
@@ -124,12 +125,14 @@ def test_trials_that_differ_in_sampling_share_a_training(file, out, commands, co
     assert list(asked["runs"]) == ["train.seed=0", "train.seed=1"]
 
 
+@pytest.mark.wide
 def test_a_sweep_that_is_done_does_nothing(file, out, commands):
     for axes in ([SAMPLERS, "seed=0"], ["seed=0", "sampler=heun,ddim,dpm-solver++"]):
         sweep(file, axes, out, **MEASURED)
         assert len(commands) == 4
 
 
+@pytest.mark.wide
 def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
     sweep(file, ["sampler=heun", "seed=0"], out, **MEASURED)
     commands.clear()
@@ -148,6 +151,7 @@ def test_trials_may_be_added_but_none_removed_or_changed(file, out, commands):
     assert (out / "sweep.json").read_bytes() == before
 
 
+@pytest.mark.wide
 def test_what_an_earlier_version_evaluated_otherwise_is_evaluated_anew_and_nothing_trained(file, out, commands):
     """It took a trial's values for all of its system, so its `sampler=heun` had what the run's sampler left over."""
     sweep(file, ["sampler=ddim,heun", "seed=0"], out, **MEASURED)
@@ -162,6 +166,7 @@ def test_what_an_earlier_version_evaluated_otherwise_is_evaluated_anew_and_nothi
     assert report.exists()
 
 
+@pytest.mark.wide
 def test_what_was_not_measured_as_asked_or_at_the_end_is_measured_anew_and_nothing_trained(file, out, commands):
     done = sweep(file, ["sampler=heun", "seed=0"], out, **MEASURED)
     assert done.trials[0].sampling == ("model.sampler=heun", "model.sampler.grid=continuous")
@@ -181,6 +186,7 @@ def test_what_was_not_measured_as_asked_or_at_the_end_is_measured_anew_and_nothi
         assert report.read_bytes() == before
 
 
+@pytest.mark.wide
 def test_nothing_is_written_where_the_request_is_wrong(file, out, commands):
     with pytest.raises(SpecError, match=r"(?s)ddmi.*batch_size"):
         sweep(file, ["sampler=ddmi,heun", "train.batch_size=0,8"], out)
@@ -191,6 +197,7 @@ def test_nothing_is_written_where_the_request_is_wrong(file, out, commands):
     assert not commands
 
 
+@pytest.mark.wide
 def test_what_fails_is_reported_and_the_others_go_on(file, out, commands, compared):
     axes = ["train.optimizer.lr=1e30,1e-3", "sampler=heun"]
     done = sweep(file, axes, out, **MEASURED)
@@ -227,6 +234,7 @@ def test_a_directory_that_holds_anything_else_is_left_alone(file, out, commands)
     assert os.listdir(out) == ["thesis.tex"]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -245,6 +253,7 @@ def test_a_sweep_of_another_version_and_a_damaged_one_are_refused(file, out, com
     assert not commands
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("jobs", "most"), [(1, 1), (2, 2), (5, 3)])
 def test_so_many_processes_are_at_work_as_there_are_jobs(file, out, monkeypatch, jobs, most):
     log: list[str] = []
@@ -317,6 +326,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files.items() if path.name != "timing.jsonl"}
 
 
+@pytest.mark.wide
 def test_a_sweep_killed_at_any_instant_and_started_again_equals_one_never_stopped(file, tmp_path, request):
     asked = {"spec": str(file), "axes": [SAMPLERS, "seed=0,1"], **MEASURED}
     assert start_sweep({**asked, "out": str(tmp_path / "unstopped")}) == 0
@@ -330,6 +340,7 @@ def test_a_sweep_killed_at_any_instant_and_started_again_equals_one_never_stoppe
     assert contents(tmp_path / "killed") == unstopped
 
 
+@pytest.mark.wide
 def test_every_process_is_the_command_line(file, out, compared, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     done = sweep(file, ["sampler=heun", "seed=3"], out, **MEASURED, steps=1)

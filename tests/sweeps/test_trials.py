@@ -24,6 +24,7 @@ def problems(spec, *axes):
     return [str(problem) for problem in caught.value.problems]
 
 
+@pytest.mark.wide
 def test_the_product_of_the_axes_shares_what_is_trained(spec):
     trials = freeze(spec, ["model.sampler=ddim,dpm-solver++,heun", "seed=0,1"])
     assert [(trial.run, trial.sampling) for trial in trials] == [
@@ -41,12 +42,14 @@ def test_the_product_of_the_axes_shares_what_is_trained(spec):
         assert check(frozen).plan.resolved == frozen
 
 
+@pytest.mark.wide
 def test_no_order_changes_a_trial_or_the_spec_of_its_run(spec):
     trials = freeze(spec, ["sampler=heun,ddim", "seed=1,0", "data.size=8"])
     assert set(trials) == set(freeze(spec, ["data.size=8", "train.seed=0,1", "model.sampler=ddim,heun"]))
     assert Spec.from_yaml(runs(trials)["data.size=8,train.seed=0"]).model["sampler"].use == "ddim"
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "axis",
     [
@@ -74,6 +77,7 @@ def test_a_parameter_that_only_sampling_reads_trains_once():
     assert {trial.sampling for trial in trials} == {("model.generator.truncation=0.5",), ()}
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("axis", ["data.size=8,16", "evaluate.watch.every=1,2", "model.schedule=linear,cosine"])
 def test_everything_else_trains(spec, axis):
     trials = freeze(spec, [axis, "sampler=heun"])
@@ -85,6 +89,7 @@ def test_everything_else_trains(spec, axis):
 BARE = Spec(name="bare", data=use("digits", size=8), model=use("diffusion", network=use("mlp", width=8, depth=1)))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("axes", "sampling"),
     [
@@ -132,6 +137,7 @@ def test_a_sampler_that_training_refers_to_trains(spec):
     assert [trial.sampling for trial in trials] == [(), ()]  # one has what the run has, the other a run of its own
 
 
+@pytest.mark.wide
 def test_commas_in_brackets_and_quotes_are_part_of_a_value(spec):
     spec, _ = apply(spec, ["model.network={use: unet, blocks: 1}"])
     trials = freeze(spec, ["model.network.channels=[8, 16],[16,32]", "name='a,b', \"c,'d\" ,it's,o'clock"])
@@ -152,6 +158,7 @@ def test_a_run_keeps_its_name_when_trials_are_added(spec):
     assert set(few) < set(more)
 
 
+@pytest.mark.wide
 def test_every_problem_of_every_axis_and_trial_is_listed_at_once(spec):
     found = problems(spec, "sampler=ddmi,heun", "seed=0,-1", "data.size=8,foo", "model.network.width=8,0")
     assert len(found) == 4
@@ -210,6 +217,7 @@ def test_a_run_that_a_spec_starts_from_is_found_from_another_folder(tmp_path, sp
     check(frozen)
 
 
+@pytest.mark.wide
 def test_what_training_always_refuses_is_refused_before_anything_is_done(tmp_path, spec):
     """The fault: the sweep began, and failed job by job."""
     train(spec, tmp_path / "first", steps=0)

@@ -46,6 +46,7 @@ def found(trial):
     return {name for name in names if trial.find_missing_ground(name) is None and trial.find_flaw(name) is not None}
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_found_by_the_check_that_names_it_alone(fault, trials):
     assert fault.source.count(fault.sound) == 1
@@ -54,6 +55,7 @@ def test_a_fault_is_found_by_the_check_that_names_it_alone(fault, trials):
     assert trial.bench.subject.part.name in str(trial.find_flaw(fault.check))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_sound_twin_passes_the_whole_battery(kind, trials):
     trial = trials[f"sound {kind}"]
@@ -69,6 +71,7 @@ def test_there_are_faults_for_most_checks():
     }  # tested below
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("source", "said"),
     [

@@ -57,6 +57,7 @@ def test_the_battery_s_counts_are_printed(pytester, target, known, line, status)
     done.stdout.fnmatch_lines([f"*{line.split(',')[0]}*"])
 
 
+@pytest.mark.wide
 def test_a_battery_of_which_nothing_ran_fails(pytester):
     known = {"weight half: signature": "it has none"}
     text = SUITE.format(target="modkit.losses.coefficients:Absent", known=known).replace("[1:4]", "[3:5]")

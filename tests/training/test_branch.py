@@ -30,6 +30,7 @@ def read_optimizer(run: Run, name: str) -> dict[str, Any]:
     return dict(state["groups"][0])
 
 
+@pytest.mark.wide
 def test_without_changes_a_branch_computes_what_the_run_did(run: Run, tmp_path: Path) -> None:
     before = contents(run.path)
     made = branch(run, tmp_path / "branch", step=2)
@@ -58,6 +59,7 @@ def test_the_learning_rate_follows_the_new_schedule_at_that_step(run: Run, tmp_p
     assert made.find_checkpoint_name() == "step-00000008"
 
 
+@pytest.mark.wide
 def test_a_branch_that_has_nothing_to_train_says_so(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     branch(run, tmp_path / "more", ["train.steps=5"])
     branch(run, tmp_path / "earlier", step=2)
@@ -66,6 +68,7 @@ def test_a_branch_that_has_nothing_to_train_says_so(run: Run, tmp_path: Path, ca
     assert "step-00000004 is at the end of training, so the branch trains no step" in caplog.text
 
 
+@pytest.mark.wide
 def test_a_run_of_tensors_is_branched_on_data_that_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fault: a warning that no step was left came before the refusal, which said nothing of how to name data."""
     model = GAN(TensorType((2,)), generator="mlp", discriminator="mlp", z_dim=2)
@@ -79,6 +82,7 @@ def test_a_run_of_tensors_is_branched_on_data_that_are_named(tmp_path: Path, cap
     assert branch(made, tmp_path / "branch", ["data=ring", "train.steps=2"]).find_checkpoint_name() == "step-00000002"
 
 
+@pytest.mark.wide
 def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = branch(run, tmp_path / "branch", ["train.optimizer=sgd", "train.batch_size=8"], step=2)
     assert store.load(made.checkpoints / "step-00000002").tensors["optimizer-denoiser"] == {}
@@ -87,6 +91,7 @@ def test_another_optimizer_begins_without_moments(run: Run, tmp_path: Path, capl
     assert torch.equal(drawn, load(run, checkpoint="step-00000002").sample(4, seed=0))
 
 
+@pytest.mark.wide
 def test_a_branch_in_float16_begins_with_new_scales_and_keeps_them(run: Run, tmp_path: Path) -> None:
     made = branch(run, tmp_path / "branch", ["train.precision=fp16"], step=2)
     again = branch(made, tmp_path / "again", ["train.steps=6"], step=4)
@@ -95,6 +100,7 @@ def test_a_branch_in_float16_begins_with_new_scales_and_keeps_them(run: Run, tmp
         assert state["loss_scale"] == {"value": 2.0**16, "steps": step - 2}
 
 
+@pytest.mark.wide
 def test_an_average_can_begin_in_a_branch(tmp_path: Path) -> None:
     run = train(SPEC, tmp_path / "run", overrides=["train.ema=0"])
     made = branch(run, tmp_path / "branch", ["train.ema=0.9"], step=2)
@@ -103,6 +109,7 @@ def test_an_average_can_begin_in_a_branch(tmp_path: Path) -> None:
     assert made.finished
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("overrides", "step", "message"),
     [
@@ -126,6 +133,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         branch(run, run.path)
 
 
+@pytest.mark.wide
 def test_a_branch_is_resumed_by_its_own_spec(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "branch"
     arguments = ["branch", run.path, "train.optimizer.lr=1e-4", "--from", 2, "--steps", 3, "--out", out]
@@ -137,6 +145,7 @@ def test_a_branch_is_resumed_by_its_own_spec(run: Run, tmp_path: Path) -> None:
     assert read_optimizer(Run.open(out), "step-00000004")["initial_lr"] == 1e-4
 
 
+@pytest.mark.wide
 def test_a_branch_begins_at_the_last_checkpoint_that_is_whole(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,6 +155,7 @@ def test_a_branch_begins_at_the_last_checkpoint_that_is_whole(
     assert "step-00000004 is damaged (optimizer-denoiser.safetensors has 0 bytes" in caplog.text
 
 
+@pytest.mark.wide
 def test_a_branch_of_a_run_that_skipped_steps_goes_on_as_the_run_does(tmp_path: Path) -> None:
     changes = ["train.steps=8", "train.lr_schedule=cosine", "train.players={denoiser: {skip: 1.35}}"]
     run = train(SPEC, tmp_path / "run", overrides=[*changes, "train.optimizer.lr=0.05"])
@@ -157,6 +167,7 @@ def test_a_branch_of_a_run_that_skipped_steps_goes_on_as_the_run_does(tmp_path: 
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+@pytest.mark.wide
 def test_an_average_goes_on_under_another_name(tmp_path: Path) -> None:
     """What `std` names is one of the averages that the run has kept beside, and what it named is kept beside now."""
     ema = "train.ema={std: %s, every: 2}"
@@ -170,6 +181,7 @@ def test_an_average_goes_on_under_another_name(tmp_path: Path) -> None:
             assert all(torch.equal(mine[name][key], value) for key, value in theirs[name].items())
 
 
+@pytest.mark.wide
 def test_an_average_that_changes_goes_on_from_the_one_in_use(tmp_path: Path) -> None:
     run = train(SPEC, tmp_path / "run", overrides=["train.ema=0.5"])
     made = branch(run, tmp_path / "branch", ["train.ema=0.9"], step=2)
@@ -177,6 +189,7 @@ def test_an_average_that_changes_goes_on_from_the_one_in_use(tmp_path: Path) -> 
     assert all(torch.equal(begun[key], former[key]) for key in former)
 
 
+@pytest.mark.wide
 def test_what_several_processes_trained_goes_on_in_one_and_keeps_their_engine(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

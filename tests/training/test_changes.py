@@ -57,6 +57,7 @@ FREE = {
 }
 
 
+@pytest.mark.wide(3)
 @pytest.mark.parametrize("change", FREE)
 def test_what_may_change_takes_effect_and_is_recorded(change: str, tmp_path: Path) -> None:
     trained(tmp_path / "run", steps=2)
@@ -88,6 +89,7 @@ HELD = {
 }
 
 
+@pytest.mark.wide(4)
 @pytest.mark.parametrize("change", HELD)
 def test_anything_else_is_refused_by_key_and_nothing_is_written(change: str, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", steps=2)
@@ -100,6 +102,7 @@ def test_anything_else_is_refused_by_key_and_nothing_is_written(change: str, tmp
     assert contents(run.path) == before
 
 
+@pytest.mark.wide
 def test_an_override_of_the_first_call_need_not_be_repeated(tmp_path: Path) -> None:
     first = ("train.optimizer.lr=1e-2", "model.sampler=heun")
     whole = trained(tmp_path / "whole", *first)
@@ -120,12 +123,14 @@ def test_an_edited_spec_changes_what_was_edited(tmp_path: Path) -> None:
         trained(run.path, spec=Spec.from_yaml(TEXT.replace("batch_size: 16, ", "")), resume=True)
 
 
+@pytest.mark.wide
 def test_a_run_goes_on_by_its_own_spec_too(tmp_path: Path) -> None:
     whole, run = trained(tmp_path / "whole"), trained(tmp_path / "run", steps=2)
     train(Spec.from_yaml(run.spec_text), run.path, resume=True)
     assert not differing(run.path, whole.path)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("again", [True, False])
 def test_a_killed_revision_leaves_one_of_the_two_specs(
     again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,6 +167,7 @@ def test_resuming_where_no_run_is_says_that_it_starts_one(tmp_path: Path, caplog
     assert "holds no run" not in caplog.text
 
 
+@pytest.mark.wide
 def test_other_data_are_warned_of_and_recorded_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file, spec = tmp_path / "x.npy", SPEC.with_value("data", use("array", path=str(tmp_path / "x.npy")))
     points = np.random.default_rng(0).standard_normal((64, 2)).astype(np.float32)
@@ -225,6 +231,7 @@ STAGED = Spec.from_yaml(
 )
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("change", "trained_steps", "message"),
     [
@@ -257,6 +264,7 @@ def test_steps_that_have_been_trained_stay(change: str, trained_steps: int, mess
     assert error.value.problems[0].hint and contents(run.path) == before
 
 
+@pytest.mark.wide
 def test_steps_of_the_stage_at_hand_and_of_later_ones_may_change(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", "train.stages[1].steps=6", spec=STAGED)
     run = trained(tmp_path / "run", spec=STAGED, steps=2)
@@ -271,6 +279,7 @@ def test_steps_of_the_stage_at_hand_and_of_later_ones_may_change(tmp_path: Path)
         trained(trained(tmp_path / "plain").path, "train.steps=3", resume=True)
 
 
+@pytest.mark.wide
 def test_steps_that_an_ended_stage_shares_are_not_lowered(tmp_path: Path) -> None:
     shared = Spec.from_yaml(
         TEXT.replace("{steps: 4, b", "{steps: 2, stages: [{players: ['*']}, {players: ['*'], steps: 4}], b")
@@ -282,6 +291,7 @@ def test_steps_that_an_ended_stage_shares_are_not_lowered(tmp_path: Path) -> Non
     trained(run.path, "train.stages[1].steps=5", spec=shared, resume=True)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("number", [2, 3])
 def test_stages_that_steps_cut_short_are_warned_of(
     number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -303,6 +313,7 @@ def test_stages_that_steps_cut_short_are_warned_of(
 MEASURED = ("evaluate={metrics: [fd], num: 16}",)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("change", ["model.sampler.steps=2", "evaluate.metrics=[prdc]"])
 def test_a_finished_run_is_measured_again_after_a_change(change: str, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", *MEASURED)
@@ -319,6 +330,7 @@ def test_a_finished_run_is_measured_again_after_a_change(change: str, tmp_path: 
     assert path.stat().st_mtime_ns == written
 
 
+@pytest.mark.wide
 def test_a_report_of_an_earlier_version_is_that_of_the_first_spec(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", *MEASURED)
     path = locate_report(run.path)
@@ -331,6 +343,7 @@ def test_a_report_of_an_earlier_version_is_that_of_the_first_spec(tmp_path: Path
     assert Report.read(path).spec == Run.open(run.path).lock["spec"]
 
 
+@pytest.mark.wide
 def test_the_best_checkpoint_is_judged_anew_by_another_criterion(tmp_path: Path) -> None:
     watch = "evaluate={watch: {every: 1, num: 16, metrics: [%s]}}"
 

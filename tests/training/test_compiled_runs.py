@@ -79,6 +79,7 @@ def read_rows(run: Run) -> list[dict[str, Any]]:
     return [*map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", SYSTEMS)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.full)])
 def test_compiled_equals_eager(name, backend, tmp_path, monkeypatch, caplog):
@@ -101,6 +102,7 @@ def test_compiled_equals_eager(name, backend, tmp_path, monkeypatch, caplog):
         torch.testing.assert_close(run.load_weights()[key], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling a network on the CPU needs a C++ compiler")
 def test_a_trained_model_is_compiled_when_it_is_loaded_sampled_and_evaluated(tmp_path, monkeypatch, pytestconfig):
     run = train_small(SYSTEMS["gan"][0], {"steps": 2}, tmp_path / "run", False)

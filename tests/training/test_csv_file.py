@@ -76,6 +76,7 @@ def test_losses_are_thinned_and_scores_are_not(run, resumed):
     assert (run.path / "few.csv").read_text() == f"stage,step,scores/fd,prior/denoising\n{rows}"
 
 
+@pytest.mark.wide
 def test_an_interrupted_run_has_the_same_table_as_a_whole_one(tmp_path, monkeypatch):
     settings = {"steps": 5, "loggers": [use("csv")], "checkpoints": {"every": 2}}
     watch = {"every": 3, "num": 8, "metrics": ["sliced-wasserstein"]}

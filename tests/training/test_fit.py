@@ -60,6 +60,7 @@ class Passes:
         return iter(read_shuffled(self.data, "train", 4, modkit.Rng(0, "prepare", self.player, self.count)))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fit_and_a_loop_of_ones_own_are_equal_to_the_bit(family, tmp_path):
     data = Digits(size=8)
@@ -280,6 +281,7 @@ def test_it_resumes(tmp_path):
     assert equal(second, whole)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_second_training_gives_the_prior_latents_of_unit_scale(frozen, tmp_path):
     """The fault: the scale stayed that of the first training, while the autoencoder trained on."""
@@ -312,6 +314,7 @@ def make_line(seed):
     return Diffusion(X, network=Line())
 
 
+@pytest.mark.wide
 def test_a_run_with_a_built_part_resumes_to_the_bit(tmp_path):
     """The fault: the built part was asked for its slots, and the checkpoint was said not to fit."""
     options = {**TINY, "ema": 0.9}
@@ -322,6 +325,7 @@ def test_a_run_with_a_built_part_resumes_to_the_bit(tmp_path):
     assert equal(second, whole) and not equal(first, whole)
 
 
+@pytest.mark.wide
 def test_a_run_with_a_built_part_is_measured_as_one_whose_slot_builds_it(tmp_path):
     class Slotted(Line):
         def __init__(self, cond: CondType) -> None:
@@ -429,6 +433,7 @@ def test_a_stage_that_trains_nothing_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.wide
 def test_a_spec_is_planned_once_and_its_data_are_read_once(tmp_path, monkeypatch):
     """The fault: `build` planned and read twice, `train` with `evaluate` four times."""
     from modkit.building import plan as planning
@@ -473,6 +478,7 @@ def test_the_key_of_a_dataset_follows_its_samples():
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.wide
 def test_a_run_of_a_data_object_says_which_data_to_name(tmp_path):
     """The fault: the advice was `data=digits`, of another size, whose weights did not fit, and `modkit branch x=…`."""
     with modkit.seeded(0):

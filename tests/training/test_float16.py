@@ -134,6 +134,7 @@ def test_adaptive_weights_are_those_of_float32(tmp_path):
     assert seen["fp16"] == pytest.approx(seen["float32"], rel=1e-2)
 
 
+@pytest.mark.wide
 def test_a_resumed_run_goes_on_with_its_scales(tmp_path, monkeypatch):
     begin_with(monkeypatch, 2.0**18, 2)
     run = spec(VQGAN, **EVERY, precision="fp16", steps=6, ema=0.9)
@@ -149,6 +150,7 @@ def test_a_resumed_run_goes_on_with_its_scales(tmp_path, monkeypatch):
         assert not differing(again, whole)
 
 
+@pytest.mark.wide
 def test_a_resumed_run_skips_what_it_would_have_skipped(tmp_path):
     run = spec(VQGAN, **EVERY, players={"autoencoder": {"skip": 0.15}}, steps=6, ema=0.9)
     whole = modkit.train(run, tmp_path / "whole")

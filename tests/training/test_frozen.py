@@ -58,6 +58,7 @@ def copy_state(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_frozen_layers_of_a_built_module_stay_as_they_are(ema, tmp_path):
     """The fault: the flags were overwritten, and every layer was trained."""
@@ -87,6 +88,7 @@ def test_a_resumed_run_leaves_them_alone_to_the_bit(tmp_path):
     assert not find_moved(model, whole.state_dict())
 
 
+@pytest.mark.wide
 def test_a_frozen_autoencoder_has_no_stage(tmp_path):
     """The fault: only the mark `frozen` kept it from being trained."""
     vae = SMALL(X)
@@ -114,6 +116,7 @@ def make_vae(frozen="encoder"):
     return model
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("frozen", ["encoder", "decoder.out"])
 def test_what_is_built_from_the_spec_of_a_run_anew_leaves_them_alone(frozen, tmp_path, caplog):
     """The fault: a branch trained them, without a word, and the run was not resumed by its spec."""
@@ -204,6 +207,7 @@ def test_codes_of_a_frozen_bottleneck_stay(codebook, tmp_path):
     assert not any(name.startswith("bottleneck.") for name in find_moved(model, before))
 
 
+@pytest.mark.wide
 def test_each_stage_leaves_the_flags_to_the_next(tmp_path):
     model = Latent(X, autoencoder=SMALL, prior=partial(Diffusion, network="mlp"))
     first = next(iter(model.autoencoder.encoder.parameters())).requires_grad_(False)

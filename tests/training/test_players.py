@@ -261,6 +261,7 @@ EDM2 = use("diffusion", network=use("edm2-unet", channels=[4], blocks=1), sample
 CONV = {name: use("conv", channels=[4], blocks=1) for name in ("encoder", "decoder")}
 
 
+@pytest.mark.wide
 def test_networks_are_updated_after_each_step_of_their_player_that_is_not_skipped(tmp_path, monkeypatch):
     updates = []
     monkeypatch.setattr(EDM2UNet, "update", lambda self: updates.append(self.conv_out.gain.item()))

@@ -123,6 +123,7 @@ def resumed_from_each(spec: Spec, folder: Path, **options: Any) -> None:
         assert torch.equal(modkit.load(run).sample(4, seed=0), drawn)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_run_resumed_from_any_of_its_checkpoints_equals_the_one_never_stopped(system: str, tmp_path: Path):
     resumed_from_each(SYSTEMS[system], tmp_path)
@@ -143,6 +144,7 @@ def count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("train", [False, True])
 def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
     source = trained(VAE, tmp_path / "source", steps=1)
@@ -163,6 +165,7 @@ def test_a_run_with_a_piece_of_another_resumes(train: bool, tmp_path: Path):
     assert not any(same) if train else all(same)
 
 
+@pytest.mark.wide
 def test_a_latent_that_is_trained_on_resumes_and_measures_its_scale_again(tmp_path: Path):
     latent = use("latent", autoencoder=VAE.model, prior=use("diffusion", network=MLP, sampler=DDIM))
     source = trained(spec(latent, steps=1, batch_size=240, ema=0.0), tmp_path / "source")
@@ -172,6 +175,7 @@ def test_a_latent_that_is_trained_on_resumes_and_measures_its_scale_again(tmp_pa
     assert stds[1] > 0 and stds[0] != stds[1]
 
 
+@pytest.mark.wide
 def test_a_piece_that_is_trained_in_a_later_stage_is_not_prepared_anew(tmp_path: Path):
     coded = use("autoencoder", encoder=MLP, bottleneck=use("vq", num_codes=4, channels=2), decoder=MLP)
     source = trained(spec(coded, batch_size=64, ema=0.0), tmp_path / "source", steps=2)
@@ -184,6 +188,7 @@ def test_a_piece_that_is_trained_in_a_later_stage_is_not_prepared_anew(tmp_path:
     assert all(torch.equal(value, weights[key]) for key, value in Run.open(tmp_path / "whole").load_weights().items())
 
 
+@pytest.mark.wide
 def test_a_checkpoint_of_format_1_is_resumed(tmp_path: Path):
     whole = trained(DCGAN, tmp_path / "whole")
     run = stopped_at("step-00000002", whole, tmp_path / "run")
@@ -216,6 +221,7 @@ def test_a_finished_run_with_more_steps_goes_on_and_equals_the_one_never_stopped
     assert not differing(run, whole)
 
 
+@pytest.mark.wide
 def test_more_steps_go_on_in_the_last_stage(tmp_path: Path):
     run = trained(LDM, tmp_path, steps=1)
     trained(LDM, tmp_path, steps=2, resume=True)
@@ -307,6 +313,7 @@ def test_a_file_that_cannot_be_opened_is_no_damage(code: int, tmp_path: Path, mo
     assert contents(run) == before
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "name", ["metrics.jsonl", "timing.jsonl", "samples", "checkpoints", "checkpoints/step-00000003"]
 )
@@ -325,6 +332,7 @@ def test_nothing_is_written_through_a_link_in_a_run(name: str, tmp_path: Path):
         assert modkit.load(run)
 
 
+@pytest.mark.wide
 def test_of_two_trainings_in_a_folder_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     longer, children, told = vary(VAE, {"train.steps": 6}), [], Callbacks.checkpoint_saved
 
@@ -352,6 +360,7 @@ def test_of_two_trainings_in_a_folder_the_second_is_refused(tmp_path: Path, monk
         os.waitpid(children[0], 0)
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("event", ["step_done", "samples_ready", "checkpoint_saved"])
 @pytest.mark.parametrize("moved", [True, False])
 def test_a_run_that_goes_away_while_it_trains_is_an_error(

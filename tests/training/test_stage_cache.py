@@ -124,6 +124,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache" / "stages"
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_stage_with_a_cache_trains_what_one_without_does_and_its_steps_read_no_picture(name, tmp_path, folder):
     plain = fit(SYSTEMS[name], tmp_path / "plain", None)
@@ -133,6 +134,7 @@ def test_a_stage_with_a_cache_trains_what_one_without_does_and_its_steps_read_no
     assert [path.parts[-1] for path in folder.glob("*/view*")] == ["view-0"]
 
 
+@pytest.mark.wide
 def test_microbatches_workers_and_bf16_change_nothing(tmp_path):
     for settings in ({"accumulate": 2, "workers": 1}, {"precision": "bf16"}):
         runs = [fit(SYSTEMS["gaussian"], tmp_path / f"{len(settings)}-{n}", n, **settings) for n in (None, 1)]
@@ -209,6 +211,7 @@ def test_samples_are_condensed_as_they_are_finished(tmp_path):
     assert measure_difference(*runs) < 1e-8
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("damage", ["shorter", "missing", "index", "dtype", "bytes"])
 def test_a_damaged_view_is_computed_anew(damage, tmp_path, folder, caplog):
     whole = fit(SYSTEMS["codes"], tmp_path / "whole", 1)
@@ -259,6 +262,7 @@ def test_what_another_process_is_writing_is_left_to_it(tmp_path, folder, monkeyp
     assert view.exists() and not other.exists()
 
 
+@pytest.mark.wide
 def test_a_run_resumed_inside_the_stage_reads_the_same_views_or_computes_them_again(tmp_path, folder, monkeypatch):
     often = {"checkpoints": {"every": 4, "keep": 9}}
     whole = fit(SYSTEMS["gaussian"], tmp_path / "whole", 2, 2)

@@ -81,6 +81,7 @@ def assert_measured(generator, noise):
     return sums
 
 
+@pytest.mark.wide
 def test_what_is_stored_has_the_statistics_of_the_averaged_weights(tmp_path):
     run = train(spec(GAN, **KEPT, **SGD), tmp_path / "run")
     for step in (2, 4):
@@ -106,6 +107,7 @@ class Unconditional(nn.Module):
         return self.generator(z, Cond())
 
 
+@pytest.mark.wide
 def test_the_end_of_a_stage_leaves_them_in_the_model(tmp_path):
     one = trainer(spec(GAN, **KEPT, **SGD), tmp_path)
     one.fit()
@@ -115,6 +117,7 @@ def test_the_end_of_a_stage_leaves_them_in_the_model(tmp_path):
     assert {f"generator.layers.0.{name}" for name in ("running_mean", "running_var")} <= kept["ema"].keys()
 
 
+@pytest.mark.wide
 def test_pictures_are_drawn_with_them(tmp_path, monkeypatch):
     one, drawn = trainer(spec(GAN, **KEPT, **SGD), tmp_path), []
     draw = Model.sample
@@ -129,6 +132,7 @@ def test_pictures_are_drawn_with_them(tmp_path, monkeypatch):
     assert_measured(generator, draw_noise(one.model, 3))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("model", [GAN, CRITIC], ids=["gan", "critic"])
 def test_training_is_the_same_however_often_they_are_measured(model, tmp_path):
     few, many = {"every": 9, "keep": 9}, {"every": 1, "keep": 9}
@@ -235,6 +239,7 @@ def test_processes_measure_their_rows_and_keep_the_mean(rank, tmp_path):
     assert len(engine.reduced) == len(statistics.buffers) * 2 // 3  # not the counters
 
 
+@pytest.mark.wide
 def test_a_checkpoint_made_before_they_were_kept_is_resumed(tmp_path):
     """The statistics of the last averages do not depend on the checkpoints before."""
     whole = train(spec(GAN, **KEPT), tmp_path / "whole")

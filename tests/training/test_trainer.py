@@ -363,6 +363,7 @@ def test_losses_without_a_gradient_are_named_with_their_player(tmp_path):
         fitted(use(Cut), tmp_path / "run")
 
 
+@pytest.mark.wide
 def test_a_step_that_fails_ends_the_processes_and_the_thread_that_read(tmp_path):
     before = multiprocessing.active_children()
     with pytest.raises(TrainingError, match="the loss bad of one is nan") as caught:
@@ -509,6 +510,7 @@ def test_a_logger_that_fails_never_stops_training(tmp_path):
     assert len(w) == 1 and one.run.finished and len(one.run.read_metrics()) == 4
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_run_that_is_interrupted_saves_and_goes_on_as_if_it_never_was(tmp_path, number):
     class Impatient:
@@ -612,6 +614,7 @@ def test_a_model_that_was_trained_goes_on_from_its_weights(tmp_path):
         assert all(torch.equal(begun[name], trained[name]) for name in trained)
 
 
+@pytest.mark.wide
 def test_what_a_trained_piece_has_not_seen_is_still_measured(tmp_path):
     """The scale of another autoencoder's latents, and how often the data have each label."""
     label = use("label", width=4)

@@ -82,6 +82,7 @@ def cast_nothing(monkeypatch):
         monkeypatch.setattr(module, name, lambda device, precision: nullcontext())  # meta has no autocast
 
 
+@pytest.mark.wide(2)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.usefixtures("clothes")
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.yaml")))

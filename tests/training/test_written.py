@@ -59,6 +59,7 @@ def list_steps(spec: Spec) -> list[Any]:
     return [stage["steps"] for stage in stages]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("text", "overrides"),
     [
@@ -82,6 +83,7 @@ def test_indices_count_in_the_spec_where_a_swap_has_dropped_a_stage(
     assert list_steps(resumed(run, text, *overrides)) == [1, 4, 3]
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("text", "overrides"),
     [(STAGED.replace("steps: 4", "steps: 9"), ()), (STAGED, ("train.stages[2].steps=9",))],
@@ -95,12 +97,14 @@ def test_a_stage_that_has_ended_is_refused_by_its_index_in_the_spec(
     assert (error.value.problems[0].position or "") and (overrides or error.value.problems[0].position.line == 17)
 
 
+@pytest.mark.wide
 def test_indices_count_in_the_runs_own_spec_where_that_is_given(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", STAGED, SWAP)
     assert list_steps(resumed(run, run.spec_text, "train.stages[2].steps=3")) == [1, 4, 3]
     assert list_steps(resumed(run, STAGED, "train.stages[3].steps=4")) == [1, 4, 4]
 
 
+@pytest.mark.wide
 def test_what_a_swap_has_dropped_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = trained(tmp_path / "run", STAGED, SWAP)
     caplog.clear()
@@ -121,6 +125,7 @@ def test_what_is_told_a_part_that_was_swapped_changes_nothing(tmp_path: Path, ca
     assert caplog.messages == [f"{run.path}: model.sampler.eta {told}"]
 
 
+@pytest.mark.wide
 def test_an_edit_of_the_spec_can_be_undone(tmp_path: Path) -> None:
     """The fault: what was edited was compared with the first call, so that nothing seemed to have changed."""
     run = trained(tmp_path / "run", TEXT)
@@ -132,6 +137,7 @@ def test_an_edit_of_the_spec_can_be_undone(tmp_path: Path) -> None:
         resumed(run, TEXT)
 
 
+@pytest.mark.wide
 def test_what_is_taken_out_of_the_spec_has_its_default_again(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", SHORT, "train.log.every=5")
     before = Spec.from_yaml(run.spec_text).at("model.sampler")
@@ -148,6 +154,7 @@ def test_a_part_that_is_taken_out_of_the_spec_stays_where_its_parameters_were_ov
     assert (spec.at("model.sampler.use"), spec.at("model.sampler.churn")) == ("heun", 0.5)
 
 
+@pytest.mark.wide
 def test_an_edit_that_adds_a_mapping_keeps_what_was_overridden_in_it(tmp_path: Path) -> None:
     """The fault: the mapping took the place of the run's, and all but the last checkpoints were deleted."""
     run = trained(tmp_path / "run", TEXT, "train.checkpoints.keep=9", "train.checkpoints.every=1")
@@ -162,6 +169,7 @@ def test_an_edit_that_adds_a_mapping_keeps_what_was_overridden_in_it(tmp_path: P
 LINKED = TEXT.replace("log: {every: 1}", "log: {every: 1}, checkpoints: {every: '${train.log.every}'}")
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("text", "overrides"), [(LINKED.replace("{every: 1}", "{every: 3}"), ()), (LINKED, ("train.log.every=3",))]
 )
@@ -173,6 +181,7 @@ def test_a_reference_follows_what_an_edit_or_override_changes(
     assert [resumed(run, text, *overrides).at(f"train.{key}.every") for key in ("log", "checkpoints")] == [3, 3]
 
 
+@pytest.mark.wide
 def test_a_reference_to_the_steps_follows_them_and_what_may_not_change_is_refused(tmp_path: Path) -> None:
     stages = "stages: [{players: ['*'], steps: '${train.steps}'}]"
     text = TEXT.replace("batch_size: 16", f"{stages}, batch_size: '${{train.samples.num}}'")
@@ -185,6 +194,7 @@ def test_a_reference_to_the_steps_follows_them_and_what_may_not_change_is_refuse
     assert list_steps(resumed(run, text, "train.stages[0].steps=5", "train.steps=6")) == [5]
 
 
+@pytest.mark.wide
 def test_a_job_may_repeat_its_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fault: after another call had lengthened the run, the first one was refused."""
     job = ("train.steps=1", "model.sampler.steps=2")
@@ -202,12 +212,14 @@ def test_a_job_may_repeat_its_command_line(tmp_path: Path, caplog: pytest.LogCap
     assert resumed(run, TEXT, job[1], "train.steps=4").at("train.steps") == 4
 
 
+@pytest.mark.wide
 def test_what_a_later_call_has_overridden_can_be_set_back(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", TEXT, "train.workers=0", "model.sampler.steps=2")
     for steps in (5, 2):
         assert resumed(run, TEXT, f"model.sampler.steps={steps}").at("model.sampler.steps") == steps
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("value", [7, {"spec": 7, "overrides": []}, {"spec": "", "overrides": [], "dropped": [7]}])
 def test_what_no_call_has_written_is_refused(value: Any, tmp_path: Path) -> None:
     run = trained(tmp_path / "run", TEXT)

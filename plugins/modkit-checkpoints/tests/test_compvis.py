@@ -80,6 +80,7 @@ def without_gradients():
         yield
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel", "VQModelInterface"])
 @pytest.mark.parametrize(
     "options",
@@ -101,6 +102,7 @@ def test_a_first_stage_computes_what_theirs_does(kind, options):
     same(model.encode(x, "continuous"), encoded[:, :4])
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -123,6 +125,7 @@ def test_a_network_computes_what_theirs_does(options):
     same(model.prior.network(x, Cond(time=t, context=tokens)), out)
 
 
+@pytest.mark.wide
 def test_a_network_of_classes_and_one_of_maps():
     net, labels = {**UNET, "num_classes": 5}, torch.tensor([0, 4])
     config = ldm_config(net, target("Identity"), conditioning_key="adm")
@@ -138,6 +141,7 @@ def test_a_network_of_classes_and_one_of_maps():
     same(model.prior.network(x[:, :4], model.prior.conditioner({"map": x[:, 4:]}, None).at(t)), out)
 
 
+@pytest.mark.wide
 def test_a_class_embedder_is_imported_and_guides():
     config = ldm_config({**UNET, **TOKENS}, CLASSES, "VQModelInterface", conditioning_key="crossattn", scale_factor=0.5)
     rows = torch.randn(1001, 12)
@@ -188,6 +192,7 @@ def test_a_first_stage_may_have_averages_too():
     assert {"loss.logvar", "model_ema.losslogvar"} <= set(kept.aside) & set(raw.aside)
 
 
+@pytest.mark.wide
 def test_the_measured_scale_and_the_table_of_the_checkpoint():
     config = ldm_config(UNET, scale_by_std=True)
     tensors, *_ = ldm(config)
@@ -212,6 +217,7 @@ def test_a_model_of_pixels():
     assert model.schedule.num == 20 and model.sample(1, seed=0).shape == (1, 4, 4, 4)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("options", "clip", "share"),
     [({}, True, 0), ({"clip_denoised": False, "v_posterior": 1}, False, 1), ({"v_posterior": 1.0}, True, 1)],
@@ -262,6 +268,7 @@ def test_a_sampler_of_pixels_without_a_counterpart_is_refused(options, message):
         convert_diffusion({"x": torch.zeros(1)}, config, False)
 
 
+@pytest.mark.wide
 def test_a_file_becomes_a_run(tmp_path):
     config = ldm_config(UNET, kind="VQModelInterface")
     tensors, *_ = ldm(config)

@@ -40,6 +40,7 @@ def run_critic(line, side, large=False, prefix=""):
     return critic(net, x, TIME, normal(3, 2, side, side, seed=4), line, large), net.tensors
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", LINES)
 def test_the_generator_is_its_equations_over_the_authors_keys(name):
     line = {**LINE, **LINES[name]}
@@ -62,6 +63,7 @@ def test_the_discriminator_is_its_equations_over_the_authors_keys(large):
     same(build_model(made).discriminator(x, Cond(concat=x_t, time=TIME)), logits)
 
 
+@pytest.mark.wide
 def test_averages_come_from_the_optimizer_and_the_command_line_from_the_file():
     _, raw = run_generator(LINE, "module.")
     y, averaged = run_generator(LINE, "module.", seed=7)
@@ -94,6 +96,7 @@ def test_without_a_discriminator_there_is_a_new_one_the_same_each_time():
     assert all(torch.equal(value, again[key]) for key, value in one.weights.items())
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_the_process_is_the_papers(steps):
     """Betas of T even steps from t = .001 to 1, alphas_cumprod 1 at the start."""
@@ -156,6 +159,7 @@ def test_other_sources_and_keys_are_refused():
         convert({"a": 1}, LINE, False)
 
 
+@pytest.mark.wide
 def test_a_run_loads_and_samples_as_the_authors_loop_does(tmp_path):
     made = convert(run_generator(LINE)[1], LINE, False)
     import_weights(Spec(**made.spec), made.weights, tmp_path / "run")
@@ -165,6 +169,7 @@ def test_a_run_loads_and_samples_as_the_authors_loop_does(tmp_path):
     assert json.loads(json.dumps(made.spec)) == made.spec
 
 
+@pytest.mark.wide
 def test_a_content_pth_with_its_namespace_becomes_a_run(tmp_path):
     y, tensors = run_generator(LINE, "module.")
     whole = {"netG_dict": tensors, "netD_dict": run_critic(LINE, 16)[1], "args": argparse.Namespace(**LINE), "epoch": 7}

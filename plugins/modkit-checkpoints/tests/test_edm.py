@@ -72,6 +72,7 @@ CASES = {**{name: ({**SONG, **c}, "EDMPrecond") for name, c in SONGS.items()}}
 CASES |= {name: ({**DHARIWAL, **c}, name) for name, c in DHARIWALS.items()}
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("name", CASES)
 def test_a_unet_is_its_equations_over_the_authors_keys(name):
     c, precond = CASES[name]
@@ -99,6 +100,7 @@ def test_the_denoiser_is_edms_preconditioning():
     torch.testing.assert_close(predict(model, x, sigma)[0], expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.wide
 def test_the_denoiser_is_iddpms_on_its_table():
     c = {**DHARIWAL, "M": 20, "C_1": 0.01, "C_2": 0.02}
     _, _, model = convert_theirs(c, "iDDPMPrecond", 4)
@@ -115,6 +117,7 @@ def test_the_denoiser_is_iddpms_on_its_table():
     torch.testing.assert_close(got, x - u[j] * f[:, :2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("ends", [{"M": 1000}, {"M": 20, "C_1": 0.3}])
 def test_a_table_is_sampled_from_no_more_noise_than_levels_are(ends):
     _, made, model = convert_theirs({**DHARIWAL, **ends}, "iDDPMPrecond", 4)
@@ -231,6 +234,7 @@ def test_a_table_of_labels_is_the_matrix_on_one_hot_rows():
     assert make_lines(4, FIR).sum() < 2  # the helper's filter does not reach beyond the ends
 
 
+@pytest.mark.wide
 def test_a_run_loads_and_samples_by_label(tmp_path):
     c = {**SONG, **SONGS["ddpm++"]}
     _, made, model = convert_theirs(c)
@@ -286,6 +290,7 @@ def test_a_snapshot_that_asks_for_absurd_sizes_is_refused_in_words(tmp_path, cha
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.wide
 def test_a_snapshot_that_was_pickled_becomes_a_run_and_nothing_of_theirs_is_imported(tmp_path):
     y, tensors = run_theirs(SONG, 2)
     write_snapshot(tmp_path / "snapshot.pkl", SONG, tensors)

@@ -94,6 +94,7 @@ WATCHED = """
 """
 
 
+@pytest.mark.wide
 def test_no_attack_runs_imports_or_opens_anything(tmp_path):
     mark, paths = tmp_path / "mark", []
     for number, attack in enumerate(attacks(mark).values()):
@@ -323,6 +324,7 @@ def test_keys_of_one_hash_are_bounded(tmp_path, monkeypatch, kind, form):
             read(tmp_path / "x")
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "keys",
     [
@@ -344,6 +346,7 @@ def test_a_pipe_is_refused(tmp_path):
         read(tmp_path / "x")
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "name", ["builtins\nbytearray", "collections\nOrderedDict", "builtins\ntuple", "_codecs\nencode"]
 )
@@ -386,6 +389,7 @@ def test_a_zip_of_something_else(tmp_path, entries, options, message):
         read(tmp_path / "x")
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "safetensors"])
 def test_a_file_cut_at_any_byte_or_with_any_bit_turned(tmp_path, kind):
     path, value = tmp_path / "x", {"a": torch.arange(3.0), "b": [1, "é", (None, 2.5)], "c": {"d": b"e"}}

@@ -65,6 +65,7 @@ def test_a_checkpoint_becomes_a_run(vqgan):
     run_import(vqgan, "--overwrite")
 
 
+@pytest.mark.wide
 def test_a_transformer_is_sampled_and_measured_from_the_command_line(tmp_path):
     torch.save(second_stage(), tmp_path / "last one.ckpt")
     (tmp_path / "model.yaml").write_text(json.dumps(second_config()))

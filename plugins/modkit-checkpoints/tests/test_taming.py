@@ -78,6 +78,7 @@ def test_a_critic_without_a_counterpart(name, value):
     convert_vqgan(vq()[0], node, False)
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("block_size", [64, 100])  # a table longer than the map is cut
 @pytest.mark.parametrize(("condition", "first"), [("__is_unconditional__", [3, 3, 3]), (LABELS, [0, 4, 2])])
 def test_a_transformer_computes_what_theirs_does(condition, first, block_size):

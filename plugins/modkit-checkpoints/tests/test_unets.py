@@ -54,6 +54,7 @@ def randomize(module):
     return module
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("part, options", PARTS)
 def test_every_condition_and_parameter_matters_and_no_sample_another(part, options):
     net = randomize(make(part, options))
@@ -84,6 +85,7 @@ def test_signals_and_volumes_without_conditions(part, options, shape):
     assert net(normal(2, *shape), Cond()).shape == (2, *shape)
 
 
+@pytest.mark.wide(3)
 @pytest.mark.parametrize("part, options", PARTS)
 def test_of_two_times_the_first_is_that_of_one_and_both_matter(part, options):
     one, two = (randomize(part(X, OUT, CondType(vector=3, time=num), **{**SMALL, **options})) for num in (1, 2))
@@ -101,6 +103,7 @@ def test_of_two_times_the_first_is_that_of_one_and_both_matter(part, options):
     torch.testing.assert_close(two(x, cond), one(x, cond.at(cond.time[:, 0])))
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("part, options", PARTS)
 def test_dtypes_and_the_state_survive_a_file(part, options):
     one, two = (make(part, options) for _ in range(2))
@@ -170,6 +173,7 @@ LDM = {
 }
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     "part, wide, more",
     [

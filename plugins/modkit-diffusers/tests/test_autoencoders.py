@@ -168,6 +168,7 @@ def test_a_whole_from_a_folder_goes_on_training_where_it_is_told(kl):
     assert all(parameter.requires_grad for parameter in model.autoencoder.parameters())
 
 
+@pytest.mark.wide
 def test_the_scale_is_measured_where_the_configuration_is_written_without(kl):
     model = build(system(use("diffusers/autoencoder-kl", **SMALL)))
     assert not model.scale.known
@@ -175,6 +176,7 @@ def test_the_scale_is_measured_where_the_configuration_is_written_without(kl):
     assert build(system(overruled)).autoencoder.moments == {"continuous": (0.25, 0.5)}
 
 
+@pytest.mark.wide
 def test_parts_from_a_folder_are_frozen_in_any_autoencoder(kl):
     folder, bare = kl
     parts = {name: use("diffusers/autoencoder-kl", folder=str(folder)) for name in ("encoder", "bottleneck", "decoder")}
@@ -187,6 +189,7 @@ def test_parts_from_a_folder_are_frozen_in_any_autoencoder(kl):
     assert [name for name, value in mixed.autoencoder.named_parameters() if value.requires_grad][0][:7] == "decoder"
 
 
+@pytest.mark.wide
 def test_a_run_needs_the_folder_no_more(kl, tmp_path):
     folder, bare = kl
     spec = system(use("diffusers/autoencoder-kl", folder=str(folder)))
@@ -200,6 +203,7 @@ def test_a_run_needs_the_folder_no_more(kl, tmp_path):
     assert model.autoencoder.frozen
 
 
+@pytest.mark.wide
 def test_training_a_prior_leaves_a_frozen_autoencoder_as_it_was(kl, tmp_path):
     folder, bare = kl
     model = system(use("diffusers/autoencoder-kl", folder=str(folder))).model
@@ -223,6 +227,7 @@ def test_damaged_weights_are_refused_before_a_run_is_there(kl, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.wide
 def test_a_vq_model_from_a_folder(tmp_path):
     bare = make_theirs("VQModel", num_vq_embeddings=7, latent_channels=3, scaling_factor=0.5, lookup_from_codebook=True)
     bare.save_pretrained(tmp_path / "vq")

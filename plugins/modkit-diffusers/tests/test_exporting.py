@@ -70,6 +70,7 @@ def test_a_latent_diffusion_model(tmp_path):
     assert scheduler.config.prediction_type == "v_prediction"
 
 
+@pytest.mark.wide
 @torch.no_grad()
 def test_what_diffusers_samples_from_what_was_convert(tmp_path):
     """x_0 is not clipped where x has no range, so that both take the same steps."""
@@ -107,6 +108,7 @@ def check_samples(run, out, kind):
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.wide(1)
 @torch.no_grad()
 @pytest.mark.parametrize("part", ["flow-euler", "dpm-solver++", "unipc"])
 def test_what_diffusers_samples_on_the_line(tmp_path, part):
@@ -117,6 +119,7 @@ def test_what_diffusers_samples_on_the_line(tmp_path, part):
     check_samples(run, out, getattr(diffusers, config["_class_name"]))
 
 
+@pytest.mark.wide(1)
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("part", "params", "warning"),
@@ -139,6 +142,7 @@ def test_what_clips_the_samples_of_a_model_of_pixels_is_saved_or_warned_of(tmp_p
         check_samples(run, out, diffusers.DPMSolverMultistepScheduler)
 
 
+@pytest.mark.wide
 @torch.no_grad()
 def test_three_parts_are_one_autoencoder_again(tmp_path):
     params = {"block_out_channels": [8, 8], "norm_num_groups": 4}
@@ -155,6 +159,7 @@ def test_three_parts_are_one_autoencoder_again(tmp_path):
     assert bare.config.scaling_factor == 0.5
 
 
+@pytest.mark.wide(1)
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("node", "name", "folder"),
@@ -175,6 +180,7 @@ def test_other_networks(tmp_path, node, name, folder, caplog):
     assert torch.equal(load(run).network(X, Cond(time=time)), bare(X, time, **more).sample)
 
 
+@pytest.mark.wide
 def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
     model = use("latent", autoencoder=use(VAE.use, **{**VAE.params, "scaling_factor": 0.18215}), prior=diffusion())
     run = make_run(tmp_path / "run", model, mean_0=0.0, std_0=1 / 0.18215)
@@ -182,6 +188,7 @@ def test_a_configuration_that_says_the_scale_is_kept_to_the_digit(tmp_path):
     assert diffusers.AutoencoderKL.load_config(out / "vae")["scaling_factor"] == 0.18215
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -191,6 +191,7 @@ def spec(folder, **params):
     return Spec(name="unet", x={"shape": [2, 8, 8]}, model=use("diffusion", network=network))
 
 
+@pytest.mark.wide
 def test_a_folder_gives_configuration_and_weights(folder):
     network = build(spec(folder)).network.eval()
     theirs = diffusers.UNet2DModel.from_pretrained(folder)
@@ -214,6 +215,7 @@ def test_what_a_configuration_leaves_out_is_as_the_class_has_it(folder):
     assert (resolved["norm_num_groups"], resolved["attention_head_dim"]) == (32, 8)
 
 
+@pytest.mark.wide
 def test_a_run_needs_the_folder_no_more(folder, tmp_path):
     model = build(spec(folder))
     resolved = plan(spec(folder)).resolved
@@ -260,6 +262,7 @@ def cut(path):
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -293,6 +296,7 @@ def test_a_hub_id_is_no_folder(folder):
         build(spec(folder.parent))
 
 
+@pytest.mark.wide
 def test_diffusers_is_imported_only_when_a_part_is_built():
     code = """
 import sys

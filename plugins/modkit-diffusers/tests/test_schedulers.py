@@ -445,6 +445,7 @@ def spec(part, **params):
     return Spec(name="swap", data=use("digits", size=8), model=model, train={"steps": 1})
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("part", PARTS)
 def test_a_model_samples_the_same_in_any_batches(part):
     model = modkit.build(spec(part, steps=4))
@@ -486,6 +487,7 @@ def test_what_cannot_be_followed_is_refused_in_words(part, schedule, params, mat
         build_sampler(part, schedule, **params)
 
 
+@pytest.mark.wide
 def test_diffusers_is_not_imported_before_a_sampler_is_built():
     program = """
 import sys

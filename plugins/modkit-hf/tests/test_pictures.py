@@ -50,6 +50,7 @@ def root(tmp_path):
     return save(tmp_path / "saved", make(labels=[row % 3 for row in range(NUM)]))
 
 
+@pytest.mark.wide
 def test_rows_are_read_as_files_are(root, tmp_path):
     (tmp_path / "folder").mkdir()
     for row in range(NUM):

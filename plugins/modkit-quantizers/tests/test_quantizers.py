@@ -296,6 +296,7 @@ HOSTS = {
 }
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("host", HOSTS)
 def test_it_trains_in_a_latent_and_samples_the_same_once_loaded(host, tmp_path):
     bottleneck, prior, at = HOSTS[host]
@@ -313,6 +314,7 @@ def test_it_trains_in_a_latent_and_samples_the_same_once_loaded(host, tmp_path):
     assert bool(moved) == ("sim" not in str(bottleneck))
 
 
+@pytest.mark.wide
 def test_a_run_that_is_resumed_ends_with_the_bits_of_one_never_stopped(tmp_path):
     ends = {"encoder": use("mlp", **SMALL), "decoder": use("mlp", **SMALL)}
     model = use("autoencoder", **ends, bottleneck=quantizer("residual-vq", num_codes=8, expire=2.0))

@@ -212,6 +212,7 @@ def test_as_a_latent_s_prior_it_fits_the_scaled_latents(tmp_path):
     assert torch.equal(x, modkit.load(run.path).sample(5, seed=0))
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize("killed", ["before the checkpoint", "after the checkpoint"])
 def test_a_run_killed_around_prepare_resumes_to_the_same_model(tmp_path, monkeypatch, killed):
     whole = modkit.load(modkit.train(latent_spec(), out=tmp_path / "whole"))

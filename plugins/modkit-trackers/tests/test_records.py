@@ -114,6 +114,7 @@ print(json.dumps(made))
 """
 
 
+@pytest.mark.wide
 def test_wandb_holds_the_run(record, tmp_path):
     found, losses, scores = record("wandb", READ_WANDB)
     assert (found["models"], len(set(found["ids"])), found["exits"]) == (["autoencoder"] * 2, 1, [1, 0])
@@ -138,6 +139,7 @@ print(json.dumps([run.info.run_name, run.info.status, run.data.params, history, 
 """
 
 
+@pytest.mark.wide
 def test_mlflow_holds_the_run(record, tmp_path):
     (name, status, params, history, files, text), losses, scores = record("mlflow", READ_MLFLOW)
     assert (name, status) == ("run", "FINISHED")

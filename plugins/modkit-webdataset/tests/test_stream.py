@@ -92,6 +92,7 @@ def test_pictures_and_labels_are_those_of_an_archive(root):
     assert pickle.loads(pickle.dumps(data)).key == data.key
 
 
+@pytest.mark.wide(1)
 @pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 2), (2, 2)])
 def test_every_sample_is_read_once_an_epoch_and_ranks_are_disjoint(root, world, workers):
     share = 6 // world
@@ -258,6 +259,7 @@ def test_key_follows_names_and_settings(root, tmp_path):
     assert len({make(root).key, *(make(root, **options).key for options in others)}) == 6
 
 
+@pytest.mark.wide
 def test_a_spec_is_checked_and_trains(root, tmp_path):
     data = use("webdataset/stream", shards=f"{root}/*.tar", num=NUM, classes=NUM, size=8)
     small = use("autoencoder", encoder=use("mlp", width=8, depth=1), decoder=use("mlp", width=8, depth=1))
