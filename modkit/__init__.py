@@ -48,6 +48,7 @@ _HOME = {
     "load_spec": "specs.load",
     "players": "training.players",
     "rebuild_average": "publishing.average",
+    "resume": "training.train",
     "sample": "samplers.loop",
     "seeded": "building.compose",
     "spec_of": "building.compose",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from modkit.training.branch import branch as branch
     from modkit.training.fit import fit as fit
     from modkit.training.players import players as players
+    from modkit.training.train import resume as resume
     from modkit.training.train import train as train
     from modkit.types import Batch as Batch
     from modkit.types import Cond as Cond

@@ -88,6 +88,7 @@ calls = {
     "check": lambda: modkit.check(modkit.load_spec("tiny.yaml")).parameters,
     "build": lambda: modkit.build(modkit.load_spec("tiny.yaml")).sample(2, seed=0).shape,
     "train": lambda: trained().finished,
+    "resume": lambda: modkit.resume(ran()).finished,
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
     "sample": lambda: modkit.sample(sampler, lambda x, t: modkit.Denoised(x), torch.ones(2, 2), seed=0).shape,
     "players": lambda: modkit.players(composed())[0].name,

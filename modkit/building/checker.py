@@ -90,9 +90,7 @@ def examine(spec: Spec, *, weights: bool = True) -> Report:
     """
     tried = _try_spec(spec, weights=weights)
     if not tried.site.problems and (found := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
-        rest, dropped = found
-        report = examine(rest, weights=weights)
-        return replace(report, dropped=(*dropped, *report.dropped))
+        return examine(found[0], weights=weights)
     _check_conditions(tried.site, tried.model, tried.data)
     tried.site.problems += tried.find_unmet()
     return _verify(_make_report(*tried))

@@ -53,7 +53,6 @@ class Report:
         facts: What the models and the game say of themselves, a line each.
         findings: Parts that do not suit each other, with the overrides that mend it.
         idle: Where nothing is trained, which training alone refuses: such a model can be built and sampled.
-        dropped: Paths of the leftovers of swaps that were dropped from the spec, each as it was when its turn came.
     """
 
     plan: Plan
@@ -73,7 +72,6 @@ class Report:
     facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
     idle: tuple[Finding, ...]
-    dropped: tuple[str, ...] = ()
 
     def count_flops(self, rows: int) -> list[float]:
         """Counts the FLOPs of a step of each stage: a backward pass takes twice those of the forward pass."""

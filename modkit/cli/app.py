@@ -183,7 +183,7 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
     loaded = load_spec(spec)
     _train(
         lambda shown: train(loaded, out, overrides=overrides, progress=shown, **options),
-        [word for word in get_words() if word not in ("--resume", "--overwrite")],
+        [*(word for word in get_words() if word not in ("--resume", "--overwrite")), "--resume"],
     )
 
 
@@ -204,7 +204,7 @@ def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
         with show_progress(open_terminal()) as shown:
             made = run(shown)
     except Stopped as stopped:
-        end(0, f"{stopped}; resume with: {shlex.join(['modkit', *command])} --resume")
+        end(0, f"{stopped}; resume with: {shlex.join(['modkit', *command])}")
     except TrainingError as error:
         end(1, str(error))
     else:
@@ -234,8 +234,24 @@ def branch(run: str, overrides: Sequence[str], out: str, **options: Any) -> None
     kept = [*([] if steps is None else ["--steps", str(steps)]), *([] if options["evaluate"] else ["--no-evaluate"])]
     _train(
         lambda shown: branch(run, out, overrides, progress=shown, **options),
-        ["train", f"{out}/spec.yaml", "--out", out, *kept],
+        ["resume", out, *kept],
     )
+
+
+@app.command(cls=SharedCommand)
+@click.argument("run", shell_complete=completion.complete_runs)
+@click.argument("overrides", nargs=-1, shell_complete=completion.complete_overrides)
+@click.option("--steps", type=click.IntRange(min=0), help="Cap every stage at this many steps.")
+@click.option("--locked", is_flag=True, help="Refuse parts that differ from the run's lock.")
+@click.option(
+    "--evaluate/--no-evaluate", default=True, help="Evaluate the model at the end if the spec has a section `evaluate`."
+)
+@report_failures
+def resume(run: str, overrides: Sequence[str], **options: Any) -> None:
+    """Train RUN further, from its last intact checkpoint; k=v change what may change in it."""
+    from modkit.training.train import resume
+
+    _train(lambda shown: resume(run, overrides, progress=shown, **options), get_words())
 
 
 @app.command(cls=SharedCommand)

@@ -1,7 +1,5 @@
 """Revisions: the changes with which a run went on after it was made, kept in its lock.
 
-Each has what calls have written by then, too (`modkit.training.written`).
-
 The lock names the spec by its hash, and the former one: it is written before the spec, so that a kill between the two
 leaves either. A revision that was cut off so never took effect, and the next one takes it out of the lock.
 """
@@ -55,7 +53,7 @@ def revise_lock(
         lock: The lock of the run, with its spec.
         spec_text: That spec, YAML.
         new_lock: What the run goes on with: the rows of its parts that are new are added, and its data
-            replace the former ones. What calls have `written` by now is kept with the changes.
+            replace the former ones.
         new_text: The spec that it goes on with, YAML.
         changes: What has changed, as plain JSON; none if only a revision that was cut off is taken out.
         step: The step from which the changes hold.
@@ -63,8 +61,7 @@ def revise_lock(
     known = {(row["kind"], row["name"]): row for row in lock["parts"]}
     data = {name: new_lock[name] for name in ("splits", "data") if name in new_lock}
     parts = [{**known.get((row["kind"], row["name"]), row), "at": row["at"]} for row in new_lock["parts"]]
-    written = {name: new_lock[name] for name in ("written",) if name in new_lock}
-    added = [{"step": step, "changes": list(changes), **written}] if changes else []
+    added = [{"step": step, "changes": list(changes)}] if changes else []
     return {
         **lock,
         **data,

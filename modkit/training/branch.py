@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ from modkit.training.ownership import find_untrained
 from modkit.training.players import PlayerState, make_player_states
 from modkit.training.schedule import schedule_stages
 from modkit.training.train import execute
-from modkit.training.written import Written
 
 __all__ = ["branch"]
 
@@ -145,10 +144,7 @@ def branch(
         make,
         Path(out),
         None,
-        origin={
-            "branched": {"run": str(run.path), "checkpoint": path.name},
-            "written": asdict(Written.describe(spec, (), report.dropped)),
-        },
+        origin={"branched": {"run": str(run.path), "checkpoint": path.name}},
         begun=(path.name, begun),
         steps=steps,
         evaluate=evaluate,

@@ -1,6 +1,6 @@
-"""Changes: what a call changes in the run that it resumes, and whether a run may change in it.
+"""Changes: what `modkit resume` changes in a run, and whether a run may change in it.
 
-A run goes on with its own resolved spec, in which only what a call changes (`modkit.training.written`) is another. What
+A run goes on with its own resolved spec. What
 trains stays as it was from the first step to the last; `modkit branch` begins a new run with other settings. What may
 change takes effect from the step at which the run is resumed:
 

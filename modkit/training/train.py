@@ -1,12 +1,15 @@
-"""Training: it turns a spec into a run, and evaluates the model at the end if the spec says so."""
+"""Training: it turns a spec into a run, and evaluates the model at the end if the spec says so.
+
+A call with `resume` goes on if it is the one that began the run; `resume` itself changes what may change in a run.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from os import PathLike
@@ -21,7 +24,14 @@ from modkit.building.change import Change
 from modkit.building.checker import Report as Checked
 from modkit.building.checker import check, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
-from modkit.building.migration import find_due, has_other_weights, load_current, make_refusal, read_spec
+from modkit.building.migration import (
+    find_due,
+    has_other_weights,
+    load_current,
+    load_current_spec,
+    make_refusal,
+    read_spec,
+)
 from modkit.building.plan import Plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify, verify_local
 from modkit.building.review import show_warnings
@@ -46,6 +56,7 @@ from modkit.runs.run import Run
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
+from modkit.training.call import Call
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import (
     check_steps,
@@ -61,9 +72,8 @@ from modkit.training.probe import probe_samples
 from modkit.training.schedule import check_trainable, count_steps, schedule_stages
 from modkit.training.threads import choose_threads, use_threads
 from modkit.training.trainer import Trainer, TrainingError
-from modkit.training.written import Written, update_spec
 
-__all__ = ["execute", "open_before", "train"]
+__all__ = ["execute", "open_before", "resume", "train"]
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +98,8 @@ def train(
         overrides: Overrides of the spec, `path=value`.
         steps: Maximum number of steps of every stage.
         resume: Whether to resume an existing run from its last intact checkpoint, or from the start if it has none.
-            How changes are told is said in `modkit.training.written`, what may change in `modkit.training.changes`.
+            Spec and overrides must be those that began it; `modkit.resume` changes what may change. A spec with local
+            parts, which no run can keep, changes it itself.
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
         progress: Displays progress.
@@ -98,8 +109,8 @@ def train(
         The run.
 
     Raises:
-        SpecError: If the spec is wrong; nothing has been written.
-        ValueError: If the directory holds a run already; or if the run cannot be resumed, since its spec differs or an
+        SpecError: If the spec is wrong, or differs from the one that began the run; nothing has been written.
+        ValueError: If the directory holds a run already; or if the run cannot be resumed, since an
             older version of a plug-in made it and its optimizers cannot be migrated; if none of its checkpoints is
             intact, or if another process writes to it; or if a launcher may start it again, and it is not resumed.
         OSError: If a file cannot be read or written, or the run's directory was removed or moved during training.
@@ -120,21 +131,71 @@ def train(
     check_restarts(resume)
     changed, notices = apply(spec, overrides)
     path = Path(out) if out is not None else Path("runs") / changed.name
-    before = open_before(path, locked) if resume else None
-    written = None
-    if before:
-        changed, notices, written = update_spec(before, spec, overrides)
-    changed = choose_engine(changed, again=before is not None)
-    for notice in notices:
-        _logger.warning("%s", notice)
-    if resume and not before:
+    options: dict[str, Any] = {"steps": steps, "evaluate": evaluate, "progress": progress}
+    if resume and (before := open_before(path, locked)):
+        if (kept := Call.read(before)) and not spec.local:
+            changed, notices = kept.repeat(before, spec, overrides), []
+        return _train_further(before, changed, notices, **options)
+    if resume:
         _logger.warning("%s holds no run yet: this starts one", path)
-    with explain_failure(before) if before else nullcontext():
-        report = examine(changed, weights=not before.kept) if before else check(changed)
-    if before:
-        report = replace(report, x=restore_std(report.x, before))
-    else:
-        written = Written.describe(spec, overrides, report.dropped)
+    _warn(notices)
+    report = check(choose_engine(changed))
+    origin = Call.describe(spec, overrides)
+    return execute(report, _make_maker(report, None), path, None, origin=origin, overwrite=overwrite, **options)
+
+
+def resume(
+    run: Run | str | PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    steps: int | None = None,
+    evaluate: bool = True,
+    progress: Progress | None = None,
+    locked: bool = False,
+) -> Run:
+    """Trains a run further by its own spec, from its last intact checkpoint, or from the start if it has none.
+
+    Args:
+        run: The run, or its directory.
+        overrides: Overrides of the run's spec, `path=value`, of what may change: `modkit.training.changes`.
+        steps: Maximum number of steps of every stage.
+        evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
+        progress: Displays progress.
+        locked: Whether to refuse versions of parts and of torch other than those in the run's lock.
+
+    Raises:
+        SpecError: If an override changes what cannot change; nothing has been written.
+        ValueError: If there is no run, it has local parts, which no name loads, or it cannot be resumed; see `train`.
+        OSError: As `train`.
+        modkit.training.trainer.TrainingError: As `train`.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from modkit import Spec
+        >>> model = {"use": "autoencoder", "encoder": "mlp", "decoder": "mlp", "bottleneck": "identity"}
+        >>> spec = Spec(name="ring", data="ring", model=model, train={"steps": 1})
+        >>> with TemporaryDirectory() as folder:
+        ...     run = train(spec, f"{folder}/run")
+        ...     resume(run, ["train.steps=2"]).find_checkpoint_name()
+        'step-00000002'
+    """
+    before = _open_resumable(Path(run.path if isinstance(run, Run) else run), locked)
+    return _train_further(
+        before, *apply(load_current_spec(before), overrides), steps=steps, evaluate=evaluate, progress=progress
+    )
+
+
+def _train_further(before: Run, changed: Spec, notices: Iterable[str], **options: Any) -> Run:
+    """Trains a run further with a spec; `options` are those of `execute`."""
+    _warn(notices)
+    with explain_failure(before):
+        report = examine(choose_engine(changed, again=True), weights=not before.kept)
+    report = replace(report, x=restore_std(report.x, before))
+    return execute(report, _make_maker(report, before), before.path, before, **options)
+
+
+def _make_maker(report: Checked, before: Run | None) -> Callable[[Site], Model]:
+    """Returns what makes the model of a check, frozen as that of a run that goes on is."""
 
     def make(site: Site) -> Model:
         model: Model = site.build_model(report.x, report.fields)
@@ -143,17 +204,12 @@ def train(
             freeze(model, find_frozen_by_hand(before, model, site.make_settings()))
         return model
 
-    return execute(
-        report,
-        make,
-        path,
-        before,
-        origin={"written": asdict(written)} if written else {},
-        steps=steps,
-        overwrite=overwrite,
-        evaluate=evaluate,
-        progress=progress,
-    )
+    return make
+
+
+def _warn(notices: Iterable[str]) -> None:
+    for notice in notices:
+        _logger.warning("%s", notice)
 
 
 def execute(
@@ -176,7 +232,7 @@ def execute(
         make: Makes the model.
         path: The run's directory.
         before: The run to resume, or None.
-        origin: What the lock of a new run keeps of where it comes from, or that of one that goes on with its changes.
+        origin: What the lock of a new run keeps of where it comes from.
         begun: The name and content of the checkpoint that a new run begins with.
         steps: Maximum number of steps of every stage.
         overwrite: Whether to replace an existing run.

@@ -61,7 +61,7 @@ def test_a_guide_that_has_a_guide_needs_no_run_but_its_own(tmp_path):
     kept = modkit.load(tmp_path / "second").state_dict()
     shutil.rmtree(tmp_path / "first")
     guidance = f"model.guidance={{use: autoguidance, guide: {{use: run, path: {tmp_path / 'second'}}}}}"
-    run = train("run", resume=True, overrides=[guidance])
+    run = modkit.resume(tmp_path / "run", [guidance])
     guide = modkit.load(run).guidance.guide.state_dict()
     assert guide.keys() == kept.keys() and all(torch.equal(guide[name], value) for name, value in kept.items())
 
@@ -188,11 +188,11 @@ def test_a_run_of_a_piece_goes_on_with_another_sampler(tmp_path):
     modkit.train(spec(use("diffusion", **parts), RING, steps=1), tmp_path / "former")
     piece = spec(use("run", path=str(tmp_path / "former"), train=True), RING, steps=2)
     modkit.train(piece, tmp_path / "run", steps=1)
-    run = modkit.train(piece, tmp_path / "run", overrides=["model.sampler=heun"], resume=True)
+    run = modkit.resume(tmp_path / "run", ["model.sampler=heun"])
     assert [change["path"] for change in run.revisions[0]["changes"]] == ["model.sampler"]
     assert Spec.from_yaml(run.spec_text).at("model.sampler.use") == "heun"
     with pytest.raises(SpecError, match=r"model\.network\.width: got 4 in a run that has trained with 8"):
-        modkit.train(piece, tmp_path / "run", overrides=["model.network.width=4"], resume=True)
+        modkit.resume(tmp_path / "run", ["model.network.width=4"])
 
 
 def test_other_parts_are_reviewed_as_on_load(caplog):

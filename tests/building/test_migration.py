@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from modkit import Part, Spec, SpecError, build, evaluate_run, hookimpl, load, spec_of, train, use
+from modkit import Part, Spec, SpecError, build, evaluate_run, hookimpl, load, resume, spec_of, train, use
 from modkit.building.migration import Migration, find_due, find_prefixes, load_current_spec, read_spec
 from modkit.building.plan import plan
 from modkit.comparison.entries import collect
@@ -135,10 +135,6 @@ def made(first, tmp_path_factory):
         return run, {name: load(run, checkpoint=name).sample(3, seed=0) for name in run.kept}
 
 
-def resume(run, **options):
-    return train(Spec.from_yaml(run.spec_text), run.path, resume=True, **options)
-
-
 def reconstructed(model):
     return model.reconstruct(torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8))
 
@@ -212,8 +208,8 @@ def test_without_the_plugin_one_is_told_what_to_install(made, tmp_path):
     with pytest.raises(ValueError, match="model.encoder: the run cannot be used: .*pip install modkit-acme==1.0$"):
         build(piece)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SpecError, match="got an unknown key 'stepps'"):
-        train(spec(use("autoencoder", **MLP), stepps=1), run.path, resume=True)
+    with pytest.raises(ValueError, match="encoder acme/thin is missing: .*pip install modkit-acme==1.0"):
+        resume(run, ["train.stepps=1"])
     said = run_command("evaluate", run.path, "model.encoder.wide=3", status=2)[1]
     assert "pip install modkit-acme==1.0" in said
 
@@ -274,7 +270,7 @@ def test_a_run_goes_on_without_the_plugins_that_watched_it(observed, tmp_path):
         run = train(watched, tmp_path / "run", steps=1, evaluate=False)
     changes = ["train.loggers=[]", "evaluate=null"]
     assert branch(run, tmp_path / "branch", changes, evaluate=False).finished
-    resumed = train(watched, run.path, overrides=changes, resume=True)
+    resumed = resume(run, changes)
     ((one, other),) = [revision["changes"] for revision in resumed.revisions]
     assert (one["path"], one["now"], other["path"], other["now"]) == ("train.loggers", "[]", "evaluate", "absent")
     assert resumed.finished and load_current_spec(resumed).evaluate is None

@@ -110,7 +110,7 @@ def test_a_directory_that_holds_a_run_is_resumed_or_overwritten_and_nothing_else
     )
     with pytest.raises(ValueError, match=message):
         train(spec(VAE), tmp_path / "run", steps=2)
-    with pytest.raises(ValueError, match="model: got diffusion.* in a run that has trained with autoencoder"):
+    with pytest.raises(ValueError, match="model: got diffusion.*, expected autoencoder.*, as in the call that began"):
         train(spec(DENOISER), tmp_path / "run", resume=True)
     again = train(spec(VAE), tmp_path / "run", steps=2, resume=True)
     assert all(torch.equal(value, before[name]) for name, value in again.load_weights().items())

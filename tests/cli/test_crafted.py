@@ -23,7 +23,7 @@ STATE = "checkpoints/step-00000002/state.json"
 COMMANDS = {
     "sample": ["sample", "run", "-n", "1"],
     "resume": ["train", "tiny.yaml", "--out", "run", "--resume"],
-    "longer": ["train", "tiny.yaml", "train.steps=3", "--out", "run", "--resume"],
+    "longer": ["resume", "run", "train.steps=3"],
     "evaluate": ["evaluate", "run", "-n", "8", "--features", "pixels", "--metrics", "fd"],
     "best": ["evaluate", "run", "--checkpoint", "best", "-n", "8", "--features", "pixels", "--metrics", "fd"],
     "export": ["export", "run", "out"],

@@ -19,7 +19,7 @@ COMMANDS = {
     "evaluate": ["evaluate", "run", "-n", "8", "--features", "pixels", "--metrics", "fd"],
     "diff": ["diff", "run", "whole"],
     "branch": ["branch", "run", "train.optimizer.lr=1e-4", "--out", "out"],
-    "resume": ["train", "tiny.yaml", "train.steps=3", "--out", "run", "--resume"],
+    "resume": ["resume", "run", "train.steps=3"],
 }
 """Each writes `out`, `out.npy` or in the run, or prints what it finds."""
 

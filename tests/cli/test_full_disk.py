@@ -19,7 +19,7 @@ from tests.run_folders import contents
 
 COMMANDS = {
     "train": ["train", "tiny.yaml", "--out", "new"],
-    "resume": ["train", "tiny.yaml", "train.steps=3", "--out", "run", "--resume"],
+    "resume": ["resume", "run", "train.steps=3"],
     "branch": ["branch", "run", "train.optimizer.lr=1e-4", "--out", "new"],
     "sample": ["sample", "run", "-n", "3", "--out", "new.npy"],
     "export": ["export", "run", "new"],
@@ -88,7 +88,7 @@ def clear():
 def finish(command):
     """Runs a command as it is run after a failure."""
     if command == "branch" and Path("new/spec.yaml").exists() and Path("new/modkit.lock").exists():
-        return attempt(["train", "new/spec.yaml", "--out", "new", "--resume"])
+        return attempt(["resume", "new"])
     return attempt(COMMANDS[command] + ["--resume"] * (command == "train"))
 
 

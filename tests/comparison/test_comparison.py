@@ -252,7 +252,7 @@ def test_a_report_of_another_model_than_was_trained_is_left_out_and_named(tmp_pa
 
 def _change(spec, run):
     """Resumes a finished run with other steps of its sampler."""
-    return modkit.train(spec, run.path, overrides=["model.prior.sampler.steps=1"], resume=True)
+    return modkit.resume(run, ["model.prior.sampler.steps=1"])
 
 
 @pytest.mark.wide

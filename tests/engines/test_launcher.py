@@ -80,5 +80,5 @@ def test_two_processes_stop_at_a_signal_and_one_goes_on(tmp_path):
     assert again.returncode == 2 and refused.count("already holds a run") == 1, refused
     assert not mark.exists()
 
-    command("train", file, f"train.steps={step + 1}", "--out", run, "--resume", "--no-evaluate")
+    command("resume", run, f"train.steps={step + 1}", "--no-evaluate")
     assert Run.open(run).finished and Run.open(run).read_metrics()[-1]["step"] == step + 1

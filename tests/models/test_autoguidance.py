@@ -14,7 +14,6 @@ from modkit.features.classifier import DIGITS
 from modkit.kinds import Finding
 from modkit.models import Diffusion
 from modkit.models.autoguidance import AutoGuidance
-from modkit.runs.run import Run
 from modkit.training.ownership import collect_modules, find_untrained
 from tests.play import shake, spec, turn
 from tests.refusals import refusals
@@ -195,7 +194,7 @@ def set_guide(folder, name):
 
 
 def go_on(run, *overrides):
-    return modkit.train(modkit.Spec.from_yaml(Run.open(run).spec_text), run, overrides=overrides, resume=True)
+    return modkit.resume(run, overrides)
 
 
 @pytest.mark.wide(1)

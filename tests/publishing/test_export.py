@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch import nn
 
-from modkit import Spec, SpecError, TensorType, build, load, train, use
+from modkit import Spec, SpecError, TensorType, build, load, resume, train, use
 from modkit.evaluation.evaluate_run import evaluate_run
 from modkit.evaluation.report import Report, find_report
 from modkit.kinds import Initial
@@ -97,7 +97,7 @@ def test_scores_of_another_sampler_are_left_out_of_the_card(tmp_path, caplog):
     first = hash_data(run.spec_text)
     measured = Report({"FD (pixels)": Score(3.5)}, {"fake": 9}, 0, checkpoint="step-00000001", spec=first)
     measured.save(run.path)
-    run = train(made, run.path, overrides=["model.sampler.steps=1"], resume=True)
+    run = resume(run, ["model.sampler.steps=1"])
     caplog.clear()
     out = export(run, tmp_path / "first")
     assert "FD" not in (out / "README.md").read_text() and not (out / "evaluation.json").exists()
@@ -330,7 +330,7 @@ def test_an_export_holds_no_path_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(home)
     pictures = ["data={use: image-folder, root: %s, size: 8}" % (home / name) for name in ("pictures", "others")]
     run_command("train", home / "spec.yaml", pictures[0], "--out", home / "run")
-    run_command("train", home / "spec.yaml", pictures[0], "train.steps=2", "--out", home / "run", "--resume")
+    run_command("resume", home / "run", "train.steps=2")
     run_command("branch", home / "run", pictures[1], "train.steps=3", "--out", home / "branch")
     for name, steps in (("run", 2), ("branch", 3)):
         options = {"features": "pixels", "metrics": ["fd"], "num": 4}

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch import distributed as dist
 
-from modkit import Run, Spec, SpecError, TensorType, branch, fit, load, train, use
+from modkit import Run, Spec, SpecError, TensorType, branch, fit, load, resume, train, use
 from modkit.cli.app import app
 from modkit.models import GAN
 from modkit.runs import checkpoint as store
@@ -140,7 +140,7 @@ def test_a_branch_is_resumed_by_its_own_spec(run: Run, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0 and f"run: {out}" in result.output
     assert Run.open(out).find_checkpoint_name() == "step-00000003"
-    result = CliRunner().invoke(app, ["train", f"{out}/spec.yaml", "--out", str(out), "--resume"])
+    result = CliRunner().invoke(app, ["resume", str(out)])
     assert result.exit_code == 0 and Run.open(out).find_checkpoint_name() == "step-00000004"
     assert read_optimizer(Run.open(out), "step-00000004")["initial_lr"] == 1e-4
 
@@ -204,7 +204,7 @@ def test_what_several_processes_trained_goes_on_in_one_and_keeps_their_engine(
     engine = use("ddp", timeout=77, unused=True, sync_batch_norm=False)
     made = branch(several, tmp_path / "branch", step=2)
     assert torch.equal(load(made).sample(4, seed=0), load(run).sample(4, seed=0))
-    again = train(SPEC, several.path, overrides=["train.steps=6"], resume=True)
+    again = resume(several, ["train.steps=6"])
     for one in (several, made, again):
         assert Spec.from_yaml(one.spec_text).at("train.engine") == engine
     (revision,) = again.lock["revisions"]

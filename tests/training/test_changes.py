@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from modkit import Run, Spec, SpecError, TensorType, evaluate_run, fit, train, use
+from modkit import Run, Spec, SpecError, TensorType, evaluate_run, fit, resume, train, use
 from modkit.cli.app import app
 from modkit.evaluation.report import Report, locate_report
 from modkit.models import GAN
@@ -21,7 +21,7 @@ from modkit.runs import checkpoint as store
 from modkit.runs import files
 from modkit.runs.layout import LOCK
 from modkit.runs.lock import encode
-from tests.run_folders import contents, differing
+from tests.run_folders import contents
 
 TEXT = """\
 name: tiny
@@ -37,6 +37,10 @@ SPEC = Spec.from_yaml(TEXT)
 
 def trained(folder: Path, *overrides: str, spec: Spec = SPEC, **options: Any) -> Run:
     return train(spec, folder, overrides=overrides, **options)
+
+
+def resumed(run: Run, *overrides: str, **options: Any) -> Run:
+    return resume(run, overrides, **options)
 
 
 def read_revisions(run: Run) -> list[tuple[int, list[str]]]:
@@ -60,14 +64,14 @@ FREE = {
 @pytest.mark.wide(3)
 @pytest.mark.parametrize("change", FREE)
 def test_what_may_change_takes_effect_and_is_recorded(change: str, tmp_path: Path) -> None:
-    trained(tmp_path / "run", steps=2)
-    run = trained(tmp_path / "run", change, resume=True, evaluate=False)
+    run = trained(tmp_path / "run", steps=2)
+    run = resumed(run, change, evaluate=False)
     ((step, (told,)),) = read_revisions(run)
     assert step == 2 and told.startswith(FREE[change].split("(")[0])
     path, _, value = change.partition("=")
     now = Spec.from_yaml(Run.open(run.path).spec_text).at(path)
     assert str(getattr(now, "use", now)) == value
-    trained(tmp_path / "run", resume=True, evaluate=False)  # nothing more has changed
+    resumed(run, evaluate=False)  # nothing more has changed
     assert len(read_revisions(run)) == 1
     assert Spec.from_yaml(Run.open(run.path).spec_text).at(path) == now
 
@@ -95,39 +99,11 @@ def test_anything_else_is_refused_by_key_and_nothing_is_written(change: str, tmp
     run = trained(tmp_path / "run", steps=2)
     before = contents(run.path)
     with pytest.raises(SpecError) as error:
-        trained(tmp_path / "run", change, "train.steps=8", resume=True)
+        resumed(run, change, "train.steps=8")
     (problem,) = error.value.problems
     assert problem.path == HELD[change] and problem.position and problem.hint
     assert problem.hint.startswith(f"modkit branch {run.path} {HELD[change]}=")
     assert contents(run.path) == before
-
-
-@pytest.mark.wide
-def test_an_override_of_the_first_call_need_not_be_repeated(tmp_path: Path) -> None:
-    first = ("train.optimizer.lr=1e-2", "model.sampler=heun")
-    whole = trained(tmp_path / "whole", *first)
-    for number, again in enumerate([(), first[:1], first]):
-        run = trained(tmp_path / str(number), *first, steps=2)
-        trained(run.path, *again, resume=True)
-        assert not differing(run.path, whole.path)
-
-
-def test_an_edited_spec_changes_what_was_edited(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run", "train.optimizer.lr=1e-2", steps=2)
-    trained(run.path, spec=Spec.from_yaml(TEXT.replace("{steps: 4, b", "{steps: 6, b")), resume=True)
-    assert read_revisions(run) == [(2, ["train.steps: 4 -> 6"])]
-    assert Spec.from_yaml(Run.open(run.path).spec_text).at("train.optimizer.lr") == 1e-2
-    with pytest.raises(SpecError, match=r"train\.batch_size: got 8 in a run that has trained with 16"):
-        trained(run.path, spec=Spec.from_yaml(TEXT.replace("batch_size: 16", "batch_size: 8")), resume=True)
-    with pytest.raises(SpecError, match=r"train\.batch_size: got 128 in a run that has trained with 16"):
-        trained(run.path, spec=Spec.from_yaml(TEXT.replace("batch_size: 16, ", "")), resume=True)
-
-
-@pytest.mark.wide
-def test_a_run_goes_on_by_its_own_spec_too(tmp_path: Path) -> None:
-    whole, run = trained(tmp_path / "whole"), trained(tmp_path / "run", steps=2)
-    train(Spec.from_yaml(run.spec_text), run.path, resume=True)
-    assert not differing(run.path, whole.path)
 
 
 @pytest.mark.wide(1)
@@ -146,9 +122,9 @@ def test_a_killed_revision_leaves_one_of_the_two_specs(
     with monkeypatch.context() as patch:
         patch.setattr("modkit.runs.run.replace_file", fail_at_spec)
         with pytest.raises(OSError, match="the disk is full"):
-            trained(run.path, "train.log.every=2", resume=True)
+            resumed(run, "train.log.every=2")
     assert Run.open(run.path).half_revised
-    trained(run.path, *["train.log.every=2"] * again, resume=True)
+    resumed(run, *["train.log.every=2"] * again)
     assert read_revisions(run) == [(2, ["train.log.every: 1 -> 2"])] * again
     assert Run.open(run.path).finished and not Run.open(run.path).half_revised
 
@@ -174,10 +150,10 @@ def test_other_data_are_warned_of_and_recorded_once(tmp_path: Path, caplog: pyte
     np.save(file, points)
     run = trained(tmp_path / "run", spec=spec, steps=2)
     former = run.lock["data"]
-    trained(tmp_path / "run", "train.steps=3", spec=spec, resume=True)  # as they were
+    resumed(run, "train.steps=3")  # as they were
     assert not caplog.messages and run.lock["splits"] == {"train": 57, "test": 7}
     np.save(file, points[:40] + 100)
-    trained(tmp_path / "run", "train.steps=4", spec=spec, resume=True)
+    resumed(run, "train.steps=4")
     now = Run.open(run.path).lock["data"]
     change = f"data was 57 train, 7 test samples, hash {former}, now 37 train, 3 test samples, hash {now}"
     assert caplog.messages == [
@@ -186,7 +162,7 @@ def test_other_data_are_warned_of_and_recorded_once(tmp_path: Path, caplog: pyte
     ]
     step, told = read_revisions(run)[-1]
     assert step == 3 and told[-1] == change.replace("data was ", "data: ").replace(", now ", " -> ") and former != now
-    trained(tmp_path / "run", "train.steps=5", spec=spec, resume=True)
+    resumed(run, "train.steps=5")
     assert len(caplog.messages) == 1
 
 
@@ -202,7 +178,7 @@ def test_data_of_other_types_are_named_where_the_weights_do_not_fit(tmp_path: Pa
     before = contents(run.path)
     cause = r"its data have changed \(fields.labels.classes was 2, now 3\): train a new run$"
     with pytest.raises(ValueError, match=rf"has weights that do not fit the model: conditioner\..*; {cause}"):
-        trained(run.path, spec=spec, resume=True)
+        resumed(run)
     assert contents(run.path) == before
 
 
@@ -260,7 +236,7 @@ def test_steps_that_have_been_trained_stay(change: str, trained_steps: int, mess
         shutil.rmtree(run.checkpoints / "step-00000002")
     before = contents(run.path)
     with pytest.raises(SpecError, match=re.escape(f"{change.partition('=')[0]}: {message}")) as error:
-        trained(run.path, change, "train.log.every=2", spec=STAGED, resume=True)
+        resumed(run, change, "train.log.every=2")
     assert error.value.problems[0].hint and contents(run.path) == before
 
 
@@ -269,14 +245,14 @@ def test_steps_of_the_stage_at_hand_and_of_later_ones_may_change(tmp_path: Path)
     whole = trained(tmp_path / "whole", "train.stages[1].steps=6", spec=STAGED)
     run = trained(tmp_path / "run", spec=STAGED, steps=2)
     shutil.rmtree(run.checkpoints / "step-00000004")
-    trained(run.path, "train.stages[1].steps=5", spec=STAGED, resume=True)
-    trained(run.path, "train.stages[1].steps=6", spec=STAGED, resume=True)
+    resumed(run, "train.stages[1].steps=5")
+    resumed(run, "train.stages[1].steps=6")
     one, other = (store.load(r.checkpoints / "step-00000008").tensors for r in (run, whole))
     assert all(torch.equal(value, one[name][key]) for name in other for key, value in other[name].items())
     with pytest.raises(
         SpecError, match=r"train\.steps: got 3 in a run that has trained with 4, expected at least the 4"
     ):
-        trained(trained(tmp_path / "plain").path, "train.steps=3", resume=True)
+        resumed(trained(tmp_path / "plain"), "train.steps=3")
 
 
 @pytest.mark.wide
@@ -287,8 +263,8 @@ def test_steps_that_an_ended_stage_shares_are_not_lowered(tmp_path: Path) -> Non
     run = trained(tmp_path / "run", spec=shared)
     message = r"train\.steps: got 1 in a run that has trained with 2, expected at least the 2 that a stage before has"
     with pytest.raises(SpecError, match=message):
-        trained(run.path, "train.steps=1", spec=shared, resume=True)
-    trained(run.path, "train.stages[1].steps=5", spec=shared, resume=True)
+        resumed(run, "train.steps=1")
+    resumed(run, "train.stages[1].steps=5")
 
 
 @pytest.mark.wide(1)
@@ -300,9 +276,9 @@ def test_stages_that_steps_cut_short_are_warned_of(
     stages = ", ".join(["{players: ['*'], steps: 3}"] * number)
     spec = Spec.from_yaml(TEXT.replace("{steps: 4, b", f"{{stages: [{stages}], b"))
     run = trained(tmp_path / "run", spec=spec, steps=1)
-    trained(run.path, spec=spec, steps=1, resume=True)
+    resumed(run, steps=1)
     assert not caplog.messages
-    trained(run.path, spec=spec, steps=2, resume=True)
+    resumed(run, steps=2)
     ended = {2: "stage 0 has ended after 1 of 2 steps", 3: "stages 0 to 1 have ended after 2 of 4 steps"}[number]
     (message,) = caplog.messages
     assert message.startswith(
@@ -319,14 +295,14 @@ def test_a_finished_run_is_measured_again_after_a_change(change: str, tmp_path: 
     run = trained(tmp_path / "run", *MEASURED)
     path, step = locate_report(run.path), run.kept
     first = Report.read(path)
-    trained(run.path, change, resume=True, evaluate=False)
+    resumed(run, change, evaluate=False)
     assert Report.read(path) == first  # killed before it could measure
-    trained(run.path, resume=True)
+    resumed(run)
     now = Report.read(path)
     assert now.scores == evaluate_run(Run.open(run.path)).scores != first.scores
     assert now.spec == Run.open(run.path).lock["spec"] != first.spec and run.kept == step
     written = path.stat().st_mtime_ns
-    trained(run.path, resume=True)
+    resumed(run)
     assert path.stat().st_mtime_ns == written
 
 
@@ -337,9 +313,9 @@ def test_a_report_of_an_earlier_version_is_that_of_the_first_spec(tmp_path: Path
     former = json.loads(path.read_text())
     del former["spec"]
     path.write_text(json.dumps(former))
-    trained(run.path, resume=True)
+    resumed(run)
     assert Report.read(path).spec is None
-    trained(run.path, "model.sampler.steps=2", resume=True)
+    resumed(run, "model.sampler.steps=2")
     assert Report.read(path).spec == Run.open(run.path).lock["spec"]
 
 
@@ -352,12 +328,12 @@ def test_the_best_checkpoint_is_judged_anew_by_another_criterion(tmp_path: Path)
 
     run = trained(tmp_path / "run", watch % "fd", steps=2, evaluate=False)
     begun = read_cursor("step-00000002")
-    trained(run.path, watch % "fd", "evaluate.watch.metrics=[prdc]", resume=True, evaluate=False)
+    resumed(run, watch % "fd", "evaluate.watch.metrics=[prdc]", evaluate=False)
     scores = [row["scores"] for row in run.read_metrics() if "scores" in row]
     rows = [row["precision (pixels)"] for row in scores[2:]]
     cursor = read_cursor("step-00000004")
     assert begun["best"] > 0 and cursor["best"] == pytest.approx(-rows[-1]) and len(rows) == 2
     assert cursor["best_name"] == "step-00000004" and "precision" in cursor["criterion"]
-    trained(run.path, "train.checkpoints.best=denoiser/denoising", "train.steps=6", resume=True, evaluate=False)
+    resumed(run, "train.checkpoints.best=denoiser/denoising", "train.steps=6", evaluate=False)
     cursor = read_cursor("step-00000006")
     assert cursor["criterion"] == "denoiser/denoising" and cursor["best"] > 0

@@ -129,7 +129,7 @@ def test_what_is_built_from_the_spec_of_a_run_anew_leaves_them_alone(frozen, tmp
     assert f"the branch leaves what did not require gradients in {run.path} as it is: {frozen}" in caplog.text
     again = modkit.branch(made, tmp_path / "again", ["train.steps=6"])
     for one in (run, made):
-        modkit.train(modkit.load_spec(one.path / "spec.yaml"), one.path, overrides=["train.steps=7"], resume=True)
+        modkit.resume(one, ["train.steps=7"])
     for one in (run, made, again):
         moved = find_moved(modkit.load(one), copy_state(model))
         assert moved and not moved & kept, one

@@ -65,6 +65,6 @@ def test_the_command_shown_resumes_a_branch_that_was_stopped_before_its_first_st
         patch.setattr(Saver, "restore", lambda *given: signal.raise_signal(signal.SIGTERM) or restore(*given))
         _, told = run(*words, out)
     said, shown = told.splitlines()[-1].split("; resume with: ")
-    assert said == "modkit: stopped at step 4" and shown.endswith(" --steps 6 --no-evaluate --resume")
+    assert said == "modkit: stopped at step 4" and shown == f"modkit resume {out} --steps 6 --no-evaluate"
     run(*shlex.split(shown)[1:])
     assert (out / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()

@@ -24,7 +24,6 @@ from modkit.losses.likelihoods import MSE
 from modkit.publishing.export import export
 from modkit.runs import checkpoint as store
 from modkit.runs import verified
-from modkit.specs.overrides import apply
 from modkit.training import interruption
 from modkit.training.callbacks import Callbacks
 from tests.play import Notes, spec
@@ -203,7 +202,7 @@ def test_a_checkpoint_of_format_1_is_resumed(tmp_path: Path):
 def test_a_resumed_run_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run, read, check = trained(VAE, tmp_path), [], verified._check
     monkeypatch.setattr(verified, "_check", lambda path, *rest: read.append(str(path)) or check(path, *rest))
-    trained(vary(VAE, {"train.steps": 6, "train.log.every": 2}), run, resume=True)
+    modkit.resume(run, ["train.steps=6", "train.log.every=2"])
     last = run / "checkpoints" / "step-00000004"
     assert sorted(read) == sorted(str(path) for path in last.iterdir() if path.name != "manifest.json")
 
@@ -240,7 +239,7 @@ def test_another_system_is_not_resumed(change: str, tmp_path: Path):
     run = trained(VAE, tmp_path, steps=1)
     before = contents(run)
     with pytest.raises(SpecError, match=rf"{change.partition('=')[0]}: got .* in a run that has trained with"):
-        trained(apply(VAE, [change])[0], run, resume=True)
+        modkit.resume(run, [change])
     assert contents(run) == before
 
 
@@ -288,7 +287,7 @@ def test_with_every_checkpoint_damaged_nothing_is_resumed_or_changed(tmp_path: P
     with pytest.raises(
         ValueError, match=r"no intact checkpoint: step-00000004: .*; step-00000003: .*manifest"
     ) as error:
-        trained(VAE, run, resume=True)
+        modkit.resume(run)
     assert "optimizer-autoencoder.safetensors is damaged" in str(error.value)
     assert contents(run) == before
 
@@ -322,9 +321,9 @@ def test_nothing_is_written_through_a_link_in_a_run(name: str, tmp_path: Path):
     (run / name).rename(tmp_path / "elsewhere")
     (run / name).symlink_to(tmp_path / "elsewhere")
     before = contents(tmp_path)
-    for option in ("resume", "overwrite"):
+    for act in (lambda: modkit.resume(run, ["train.steps=5"]), lambda: trained(VAE, run, overwrite=True)):
         with pytest.raises(ValueError, match=f"{name} is a link, through which nothing is written"):
-            trained(vary(VAE, {"train.steps": 5}), run, **{option: True})
+            act()
     if name == "samples":
         assert "samples is a link" in command("sample", run, "-n", "2").output
     assert contents(tmp_path) == before

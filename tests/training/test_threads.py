@@ -66,7 +66,7 @@ def test_a_run_keeps_its_numbers_by_stage(tmp_path: Path, monkeypatch: pytest.Mo
     with use_threads(2):
         run = train(spec(use(Gaussian), threads=3), tmp_path / "run", steps=1)
         assert [seen[-1]] == run.lock["stage_threads"] == [3]
-        train(spec(use(Gaussian), threads=3), run.path, overrides=["train.threads=auto"], resume=True)
+        train(spec(use(Gaussian)), run.path, resume=True)
         assert seen[-1] == 3 and torch.get_num_threads() == 2
         monkeypatch.setattr("modkit.training.train.choose_threads", lambda *_: (1, 2))
         stages = [{"players": ["*"], "steps": 2}, {"players": ["*"], "steps": 1}]
