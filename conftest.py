@@ -26,7 +26,7 @@ if "OMP_NUM_THREADS" not in os.environ:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--wide", action="store_true", help="run all cases, of which a draw by the commit runs by default")
-    parser.addoption("--full", action="store_true", help="run the long settings, too; implies --wide")
+    parser.addoption("--full", action="store_true", help="run the long settings as well; implies --wide")
     parser.addoption("--device", default="cpu", help="where the swap matrix trains")
     parser.addoption("--dtype", default="float32", choices=("float32", "bf16"), help="its precision")
 

@@ -1,4 +1,4 @@
-"""`python -m modkit` is the command line, too."""
+"""`python -m modkit` is the command line as well."""
 
 from modkit.cli.app import main
 

@@ -36,7 +36,7 @@ def test_a_mistake_is_told_as_the_command_lines(tmp_path):
 
 @pytest.mark.full
 def test_every_command_works_beside_such_files(tmp_path):
-    """`tests/engines/test_launcher.py` and `tests/metrics/test_memory.py` set traps, too."""
+    """`tests/engines/test_launcher.py` and `tests/metrics/test_memory.py` set traps as well."""
     mark, file = set_traps(tmp_path), tmp_path / "vae.yaml"
     evaluate = {"features": "pixels", "metrics": ["fd"], "num": 16}
     small = spec(VAE, use("digits", size=8), steps=1, workers=1)

@@ -1,6 +1,6 @@
 """Turns: work that several processes share, each piece of which is done in one of them.
 
-A study that is not a comparison of run by run trains and measures by these, so that its processes share it, too.
+A study that is not a comparison of run by run trains and measures by these, so that its processes share it as well.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Built:
 
 
 class Failed:
-    """Stands in for a part that could not be built. All its attributes and results are `Failed`, too."""
+    """Stands in for a part that could not be built. All its attributes and results are `Failed` as well."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -283,7 +283,7 @@ class Site:
         if weights:
             read = read_piece(find_run(piece.path, self.plan.spec), piece.at, meta=self.meta)
             load_weights(module, drop_spare(read, self.plan, call.path), f"{piece.at} in {piece.path}")
-        mark_trained(module)  # without weights, too: those of a checkpoint go on from the piece's
+        mark_trained(module)  # without weights as well: those of a checkpoint go on from the piece's
 
     def _record(self, record: Record) -> Any:
         return record.type(**{name: self.convert_argument(value) for name, value in record.arguments.items()})
@@ -374,7 +374,7 @@ def copy_to_meta(module: M, copies: dict[int, Any] | None = None) -> M:
 
     Args:
         module: The module.
-        copies: What has been copied before, by identity: a module inside several is one in their copies, too.
+        copies: What has been copied before, by identity: a module inside several is one in their copies as well.
     """
     memo = {} if copies is None else copies
     new = [tensor for tensor in (*module.parameters(), *module.buffers()) if id(tensor) not in memo]

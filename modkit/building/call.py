@@ -134,7 +134,7 @@ def reroot(value: Any, old: str, new: str, *, refs: bool = True) -> Any:
         value: The call or value.
         old: Its path.
         new: The new path.
-        refs: Whether the targets of references inside it move, too.
+        refs: Whether the targets of references inside it move as well.
     """
     if isinstance(value, Ref):
         goal = new + value.target.removeprefix(old) if refs else value.target

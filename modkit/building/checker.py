@@ -270,7 +270,7 @@ def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
         maps = data is not None and all(len(data.fields[name].shape) > 1 for name in unread)
         expected = f"a conditioner that reads them, such as {slot}={'map' if maps else 'vector'}"
     else:
-        expected = "the conditioner to read them, too"
+        expected = "the conditioner to read them as well"
     message = f"the model leaves fields unread that these data have for it to read: {', '.join(unread)}"
     site.fail(slot or "data", f"{message}; expected {expected}")
 

@@ -86,7 +86,7 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     Args:
         cls: The class of the model.
         *types: `x`, `cond` and `fields`, as far as the class declares them, in this order.
-        **arguments: The keywords of the class; types may be given by name, too.
+        **arguments: The keywords of the class; types may be given by name as well.
 
     Raises:
         SpecError: If an argument does not fit. The message names the slot, what was expected and what was received.
@@ -146,7 +146,7 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
         if getattr(module, "trained", False):
             modules[name].trained = True
         for key in dict(modules[name].named_buffers(recurse=False)).keys() & module._buffers.keys():
-            setattr(modules[name], key, module._buffers[key])  # those that no state dict has, too, in their dtype
+            setattr(modules[name], key, module._buffers[key])  # those that no state dict has as well, in their dtype
     known = list_findings(model)
     show_warnings((finding for finding in list_findings(made) if finding not in known), "")
     return made

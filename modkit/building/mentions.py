@@ -108,7 +108,7 @@ def drop_leftovers(
 ) -> tuple[Spec, tuple[str, ...]] | None:
     """Drops the leftovers of the swaps that made a spec, each with a notice; returns None if there are none.
 
-    What an override has written is no leftover. Their paths are returned, too, in the order in which they were removed.
+    What an override has written is no leftover. Their paths are returned as well, in the order of their removal.
 
     Args:
         spec: The spec.

@@ -145,7 +145,7 @@ def _make_object(declared: Mapping[str, Parameter], description: str) -> _Schema
 
 
 def _make_parameter(parameter: Parameter, implied: Collection[str]) -> _Schema:
-    """Makes the schema of a parameter; a slot without `use` may stand for an implied part, too."""
+    """Makes the schema of a parameter; a slot without `use` may stand for an implied part as well."""
     found = _make_value(parameter, implied)
     if parameter.help:
         found = {"description": parameter.help, **({"allOf": [found]} if "$ref" in found else found)}

@@ -87,7 +87,7 @@ def load(
     The data are not read, since a run stores the types of its samples. Parts around the model, which only trained or
     measured it, need not be installed. A run made by an older version of a plug-in is migrated, see
     `modkit.building.migration`. If parts differ from those that the run was made with, one warning is logged. What
-    `check` would refuse to train is logged as a warning, too, once for each run.
+    `check` would refuse to train is logged as a warning as well, once for each run.
 
     Args:
         run: The run, its directory, or a directory written by `modkit export`.

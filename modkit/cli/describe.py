@@ -103,7 +103,7 @@ def diagnose() -> dict[str, Any]:
     """Reports the versions of Python, torch and modkit, what each op runs, and each plug-in with its status and reason.
 
     A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work. The
-    reason of one that is `ok` names its parts that need the distribution's name, since another has them, too.
+    reason of one that is `ok` names its parts that need the distribution's name, since another has them as well.
     """
     known = get_registry()
     plugins = [_describe_plugin(known, plugin) for plugin in known.plugins]
@@ -130,7 +130,7 @@ def _diagnose_ops() -> list[dict[str, str]]:
 def _describe_plugin(known: Registry, plugin: Plugin) -> dict[str, Any]:
     flaws, parts = find_flaws(known, plugin), [entry.part for entry in known.list_parts_of(plugin)]
     shared = ", ".join(part.name for part in parts if split_name(part.name)[0])
-    remark = f"another distribution has some of its parts, too: {shared}" if shared else None
+    remark = f"another distribution has some of its parts as well: {shared}" if shared else None
     return {
         "plugin": plugin.name,
         "distribution": plugin.distribution,

@@ -22,7 +22,7 @@ class ImageFolder(Pictures):
         test: Share of the pictures in the test split, in [0, 1), if the folder does not define splits.
 
     Raises:
-        ValueError: If there is no picture to train on, folders look like splits that cannot be told for certain, too
+        ValueError: If there is no picture to train on, folders look like splits that cannot be told for certain as well
             many pictures are damaged, or a setting is out of range.
         OSError: If a file cannot be opened or read.
 

@@ -57,7 +57,7 @@ class Names(Sequence[bytes]):
         return index
 
     def find_all(self, names: Iterable[bytes]) -> NDArray[np.int64]:
-        """Finds the indices of names that are sorted, too, in one pass."""
+        """Finds the indices of names that are sorted as well, in one pass."""
         found, index = [], 0
         for name in names:
             while self[index] != name:

@@ -44,7 +44,7 @@ class Scan(NamedTuple):
         skipped: Why others are skipped, by their paths below the root.
         counts: Number of whole pictures by the channels that they need, see `modkit.data.channels.count_channels`.
         digest: Hash of the paths and contents of all pictures, 16 bytes.
-        copies: Number of whole test pictures whose file is one of the training pictures', too.
+        copies: Number of whole test pictures whose file is one of the training pictures' as well.
         copy: Paths of such a test picture and of the training picture, below their splits; empty if there is none.
     """
 

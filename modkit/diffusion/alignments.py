@@ -94,7 +94,7 @@ class FeatureAlignment(nn.Module):
 
 
 class FieldAlignment(nn.Module):
-    """Aligns with features that were computed beforehand and come with the data as a field, in a `latent`, too.
+    """Aligns with features that were computed beforehand and come with the data as a field, in a `latent` as well.
 
     They are those of the sample as it is stored, whatever augmentation makes of it.
 

@@ -4,7 +4,7 @@ r"""Times spread evenly over a batch, which lowers the variance of the loss.
 
 The digits of a row's number behind the point, lowest first, are van der Corput's sequence. Its first b = 2^k terms are
 i / b in another order, so that the u_i are those of VDM, (u + i / b) mod 1, and it needs no b: row i has its time
-however a batch is divided among processes and microbatches, each of which has times that are spread, too.
+however a batch is divided among processes and microbatches, each of which has times that are spread as well.
 
 Shape letters: b batch.
 """

@@ -258,7 +258,7 @@ class Flow:
     It implies the sampler that ends closest to the exact flow of six Gaussian mixtures (rings of 3 and 5, deviation 1,
     components of .05 to .5): DPM-Solver++ at even t, with a geometric mean of rmse of .014 at 20 evaluations, against
     .021 for Heun's method and .070 for Euler's; on EDM's noise levels these are .062, .13 and .15. It is the closest of
-    these at 8 evaluations (.047, .088 and .15 at even t) and at 50 (.0034, .0048 and .037), too.
+    these at 8 evaluations (.047, .088 and .15 at even t) and at 50 (.0034, .0048 and .037) as well.
 
     References:
         Flow Straight and Fast (Liu et al., 2023), eq. 1, https://arxiv.org/abs/2209.03003

@@ -21,7 +21,7 @@ def choose_engine(spec: Spec, *, again: bool = False) -> Spec:
 
     Args:
         spec: The spec.
-        again: Whether a run goes on, which one process may have begun: then `ddp` replaces `local`, too.
+        again: Whether a run goes on, which one process may have begun: then `ddp` replaces `local` as well.
     """
     given = (spec.train or Node({})).get("engine")
     name = given.get("use") if isinstance(given, Node) else given

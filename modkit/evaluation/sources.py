@@ -159,7 +159,7 @@ class Source:
         return replace(matched, batches=batches, notes=(*self.notes, note))
 
     def list_notes(self) -> list[str]:
-        """Lists remarks, on values that seem to be in another range than theirs is assumed to be, too."""
+        """Lists remarks, on values that seem to be in another range than theirs is assumed to be as well."""
         low, high = self.type.range or (0.0, 0.0)
         if self.least is None or not low < 0 <= self.least:
             return [*self.notes]

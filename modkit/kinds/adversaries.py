@@ -138,7 +138,7 @@ class AdversarialExtras:
 
     Args:
         paired: Whether its losses compare each fake with a real sample. `generator` is then given the logits of as many
-            real samples, too, and no gradients reach these.
+            real samples as well, and no gradients reach these.
         boundary: The logit at which its discriminator takes a sample for real as for fake; None if a constant added to
             all logits changes no loss.
         sign: On which side of `boundary` its discriminator's logits of real samples lie: 1 above, -1 below.
@@ -156,7 +156,7 @@ class GeneratorExtras:
     Args:
         draws: Whether it draws noise of its own beside z. It is then called as `generator(z, cond, rng)`; without `rng`
             that noise is left out.
-        styles: `styles(z, cond)` maps noise to styles, `b d`. A part that has it has `synthesis`, too.
+        styles: `styles(z, cond)` maps noise to styles, `b d`. A part that has it has `synthesis` as well.
         synthesis: `synthesis(w)` maps styles to x: `b d`, or `b l d` if each of its l layers has styles of its own. A
             part that draws noise is given `rng` after them.
         map_layers: `map_layers(z, cond, rng)` maps noise to the styles of each layer, `b l d`, as a call has them:

@@ -73,7 +73,7 @@ class PromiseExtras:
     """Optional members of a part of any kind that promise more than its kind does; the battery holds them to it.
 
     Args:
-        batch_independent: Whether a row of the output depends on the same row of the input only, in training, too.
+        batch_independent: Whether a row of the output depends on the same row of the input only, in training as well.
     """
 
     batch_independent: bool = False

@@ -81,7 +81,7 @@ class Metric(Protocol):
 
     Processes that measure together send each other their states, without pickle. So a state consists of tensors,
     numbers, texts and None, in lists, tuples, dicts and objects of these whose class stands in a module; the Model may
-    stand in it, too.
+    stand in it as well.
     """
 
     @property

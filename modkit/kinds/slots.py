@@ -1,6 +1,6 @@
 """Slots: constructor parameters that receive a factory, which is called with types by name (`encoder(x=x)`).
 
-A swap puts another part into a slot, and keeps the parameters of the former part that the new one has, too.
+A swap puts another part into a slot, and keeps the parameters of the former part that the new one has as well.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Step(Exchange, Protocol):
         """Factor of a loss that is differentiated, without which gradients in float16 would underflow; usually 1.
 
         The trainer scales the losses that it differentiates. What differentiates a loss by itself, such as a weight,
-        does so, too, and divides the gradients by the factor.
+        does so as well, and divides the gradients by the factor.
         """
         ...
 

@@ -112,7 +112,7 @@ def project(
     given = {name: value.to(space.device) for name, value in known.items()}
     optimizer = torch.optim.Adam([z], lr=lr)
     best, least = z.detach().clone(), torch.full((len(x),), math.inf, device=z.device)
-    for step in range(steps + 1):  # the last one is measured, too
+    for step in range(steps + 1):  # the last one is measured as well
         distances = distance(space.decode_with_gradients(z, given), target)
         found = distances.detach()
         nearer = found < least

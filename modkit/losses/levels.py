@@ -9,7 +9,7 @@ probabilities sum to 1 for any L. Between the edges a > b in units of s,
 
     log(sigmoid(a) - sigmoid(b)) = log sigmoid(a) + log sigmoid(-b) + log(1 - exp(b - a)),
 
-which is exact in the tails, too. Values are independent given z, channels included: there is none of PixelCNN++'s
+which is exact in the tails as well. Values are independent given z, channels included: there is none of PixelCNN++'s
 dependence of colours. `nll` is in nats a sample, computed in float32 or wider; it takes the level nearest to x.
 
 Shape letters: b batch, c channels, h w spatial (as the type says), m components, l levels.

@@ -23,7 +23,7 @@ def allocate(num: int, dim: int, dtype: torch.dtype = torch.float32, *, limit: i
     Args:
         num: Number n of rows.
         dim: Number d of columns.
-        dtype: Type of the values, one that NumPy has, too.
+        dtype: Type of the values, one that NumPy has as well.
         limit: Bytes that may be in memory.
 
     Examples:

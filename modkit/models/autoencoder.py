@@ -8,7 +8,7 @@ VQ-VAE (van den Oord et al., 2017). A weight on `kl` makes the VAE a β-VAE (Hig
 
 With a conditioner, the encoder and the decoder are given the conditions c: q(z | x, c) and p(x | z, c), a conditional
 VAE (Sohn et al., 2015). With `input`, the encoder reads a field in x's place, such as a noisy copy, while the losses
-compare with x: a denoising autoencoder (Vincent et al., 2008). The bound holds for any q, and so for q(z | field), too.
+compare with x: a denoising autoencoder (Vincent et al., 2008). The bound holds for any q, and so for q(z | field).
 
 Shape letters: b batch.
 """
@@ -86,7 +86,7 @@ class Autoencoder(Model):
             autoencoder are divided by the number of values of x, as `nll` is.
         augment: Changes the samples that the critic judges, real and reconstructed ones; nothing by default.
         critic_game: What is judged, and whom it trains. In `vqgan`, the critic judges reconstructions. In `vae-gan`, it
-            judges samples from the prior, too, which trains the decoder alone, and the distance `features` of a sample
+            also judges samples from the prior, which trains the decoder alone, and the distance `features` of a sample
             and its reconstruction in the critic's deepest features is minimised in place of `nll`.
         critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.

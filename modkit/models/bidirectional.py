@@ -160,7 +160,7 @@ class Bidirectional(Model):
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
-        """`discriminator`, then `generator`, which is the encoder, too."""
+        """`discriminator`, then `generator`, which is the encoder as well."""
         own = self.list_modules("generator", "encoder", "bottleneck", "classify", "conditioner")
         judges = (*self.list_modules("discriminator", "augment"), *self.penalties.list_modules("discriminator"))
         own = (*own, *self.penalties.list_modules("generator"))

@@ -180,7 +180,7 @@ class Cascade(Model):
         return all(model.differentiable for model in self._levels)
 
     def cross_entropy(self, batch: Batch, step: Step) -> Tensor:
-        """The sum of the cross entropies of the levels, through which gradients reach the upper levels, too."""
+        """The sum of the cross entropies of the levels, through which gradients reach the upper levels as well."""
         nats = [
             model.cross_entropy(self.select_level(batch, index), step.at(f"level-{index}"))
             for index, model in enumerate(self._levels)

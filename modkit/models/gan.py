@@ -3,7 +3,7 @@ r"""GAN: a generator against a discriminator, or several.
     z ~ N(0, I),   x = G(z)
 
 Each network belongs to a player, which minimises its own side of an adversarial loss. With two discriminators and the
-losses `kl` and `reverse-kl` it is D2GAN. With `classify`, a discriminator tells a sample's class, too, and both sides
+losses `kl` and `reverse-kl` it is D2GAN. With `classify`, a discriminator also tells a sample's class, and both sides
 minimise the cross-entropy of what it tells (AC-GAN):
 
     discriminator  adversarial - E log P(C = c | x) - E log P(C = c | G(z, c))

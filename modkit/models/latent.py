@@ -54,7 +54,7 @@ class Latent(Model):
 
     The mean and standard deviation of a continuous latent are measured before the prior's first turn, on at most 50,000
     samples: one number per level, so that every prior is given latents of unit scale; codes are left unchanged. A
-    training that goes on from another one measures them again if it trains the autoencoder, too. The prior's type
+    training that goes on from another one measures them again if it trains the autoencoder as well. The prior's type
     states this deviation of 1, in which `edm`, `flow` and `log-normal` count noise levels.
 
     Samples are means of p(x | z), but a latent drawn by a prior that has a likelihood (a VAE) has that likelihood's

@@ -5,7 +5,7 @@ r"""The scale of a latent: it gives the latents of any encoder mean 0 and standa
 Codes have no scale and are left unchanged.
 
 A measured scale is due to be measured again once the encoder is to be trained on. Until then it stays in force, since a
-prior may rely on it. Its stored std is then negative: checkpoints have that, too, so that a training resumed in
+prior may rely on it. Its stored std is then negative: checkpoints have that as well, so that a training resumed in
 between measures again as one that was not interrupted.
 
 Shape letters: b batch, c channels.

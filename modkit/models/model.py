@@ -149,7 +149,7 @@ class Model(nn.Module, metaclass=Composing):
         """Prepares a player before its first turn; each iteration over `batches` is a new pass over the data.
 
         All processes of a training are given the same whole batches, of which each has read its share. What is costly
-        to compute of batches goes through `modkit.models.passes.map_batches`, so that they share that, too.
+        to compute of batches goes through `modkit.models.passes.map_batches`, so that they share that as well.
 
         By default, the conditioner is prepared for the last player, which owns it.
         """

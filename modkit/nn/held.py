@@ -19,7 +19,7 @@ class Held:
     """The buffers of some modules, without constants.
 
     Args:
-        modules: The modules, each on its own: of the modules inside, only those that are given, too.
+        modules: The modules, each on its own: of the modules inside, only those that are given as well.
 
     Examples:
         >>> norm = nn.BatchNorm1d(2)

@@ -3,7 +3,7 @@ r"""PacGAN: a discriminator that judges several samples at once, and so sees wha
     D(x_1, ..., x_m) = critic([x_1, ..., x_m]),   joined along channels
 
 Samples that follow one another in a batch are a pack. Where the batch is no multiple of m, its first samples complete
-the last pack: b samples have ceil(b / m) logits. Conditions of a pack are joined, too: maps along channels; times,
+the last pack: b samples have ceil(b / m) logits. Conditions of a pack are joined as well: maps along channels; times,
 vectors, noise and labels of each sample are embedded, and the embeddings of a pack are one vector.
 
 Shape letters: b batch, m samples of a pack, n packs, c channels.

@@ -9,7 +9,7 @@ r"""Residual GANs, from SNGAN over SAGAN to BigGAN: networks of images, signals 
 `up` repeats values and `down` averages them; the last block of the discriminator keeps its size. N is batch
 normalisation, whose scale and offset depend on the conditions. SNGAN has spectral normalisation in the discriminator,
 SAGAN and BigGAN in both networks; SAGAN and BigGAN have attention (`modkit.nn.gan_attention`); in BigGAN, the noise
-modulates each norm, too.
+modulates each norm as well.
 
 Shape letters: b batch, c channels, d features, h w spatial (one, two or three sizes).
 

@@ -85,7 +85,7 @@ class Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._patience.cut_short()  # another process may have ended, too
+        self._patience.cut_short()  # another process may have ended as well
         self.wait()
         self._memory.release()
 

@@ -95,7 +95,7 @@ class Heun(GridSampler):
         self.deterministic = churn == 0 or noise == 0
 
     def list_asked(self) -> Tensor:
-        """All times at which the denoiser is called, `n`, in descending order: those to which churn raises, too."""
+        """All times at which the denoiser is called, `n`, in descending order: those to which churn raises as well."""
         times = self.times()[:-1]
         raised = torch.stack([self._raise_time(t) for t in times])
         asked: Tensor = torch.cat([raised, times[1:]]).unique().flip(0)

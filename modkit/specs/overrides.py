@@ -117,7 +117,7 @@ def normalize(overrides: Sequence[str]) -> tuple[str, ...]:
     paths = [_get_slot_path(one) if _has_name(one) else one.parts for one in parsed]
     plain = [(one, path) for one, path in zip(parsed, paths) if not _has_name(one)]
     for one, path in plain:
-        least = len(path) + (not isinstance(one.value, Node))  # a mapping adds to the part that another names, too
+        least = len(path) + (not isinstance(one.value, Node))  # a mapping adds to the part that another names as well
         if any(other is not one and len(at) >= least and at[: len(path)] == path for other, at in zip(parsed, paths)):
             return tuple(overrides)
     last = dict(zip(paths, overrides))

@@ -65,7 +65,7 @@ def branch(
 ) -> Run:
     """Trains a new run that begins at a checkpoint of another one, with changed settings.
 
-    Parameters that the run left alone because they did not require gradients stay as they are in the new run, too.
+    Parameters that the run left alone because they did not require gradients stay as they are in the new run as well.
 
     Args:
         run: The run, which stays as it is, or its directory.
@@ -118,7 +118,7 @@ def branch(
         frozen = _find_frozen(run, former, report)
 
     def make(site: Site) -> Model:
-        site.weights = False  # those of pieces of other runs are in the checkpoint, too
+        site.weights = False  # those of pieces of other runs are in the checkpoint as well
         model: Model = site.build_model(report.x, report.fields)
         site.check()
         freeze(model, (name for name in frozen if name in report.state))

@@ -66,7 +66,7 @@ class Interruption:
                 self._asked.set()
                 first = time.monotonic()
             elif time.monotonic() > first + _BURST and (number == signal.SIGINT or os.getpid() != own):
-                restore()  # a forked process, such as one that reads data, is ended by its parent's SIGTERM, too
+                restore()  # a forked process, such as one that reads data, is ended by its parent's SIGTERM as well
                 signal.raise_signal(number)
 
         try:

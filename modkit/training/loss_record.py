@@ -71,7 +71,7 @@ class LossRecord:
         """Reads the losses, means over processes, in one exchange and one copy from the device.
 
         Args:
-            states: Players whose weights are judged, too: a finite loss can have a gradient or a step that is not.
+            states: Players whose weights are judged as well: a finite loss can have a gradient or a step that is not.
 
         Raises:
             FloatingPointError: In all processes, if a loss was not finite in any, or a weight is not.

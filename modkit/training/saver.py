@@ -45,7 +45,7 @@ class Saver:
         engine: The engine that training runs on.
         run: The run.
         stages: All stages.
-        losses: The losses since the last logged step, which are saved, too.
+        losses: The losses since the last logged step, which are saved as well.
         callbacks: The plug-ins and loggers to notify of checkpoints.
         progress: Is told of damage, and of what training is resumed from.
     """

@@ -27,7 +27,7 @@ class TensorType:
         std: Standard deviation of the values over all samples, or None if it is unknown. Types that differ in it alone
             are equal: it sets the noise levels of a diffusion model, and no shape depends on it.
         levels: Number of values, evenly spaced over the range, that a value takes, or None if they are unknown or the
-            values are continuous. Types that differ in it alone are equal, too.
+            values are continuous. Types that differ in it alone are equal as well.
 
     Examples:
         >>> x = TensorType((1, 28, 28), range=(-1, 1))

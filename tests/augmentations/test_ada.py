@@ -153,7 +153,7 @@ def test_p_that_follows_the_critic_beside_such_losses_is_refused_with_what_to_do
 
 
 def test_its_state_goes_on():
-    """Between two moves, too."""
+    """Between two moves as well."""
     step = StepContext(Rng(0), training=True)
     one, other = ADA(X, images=100), ADA(X, images=100)
     for turn in range(9):

@@ -322,7 +322,7 @@ def test_checking_allocates_no_weights(tmp_path):
         ),
         (
             use("autoencoder", **MLP, input="masked"),
-            f"model.conditioner: {UNREAD}: mask; expected the conditioner to read them, too",
+            f"model.conditioner: {UNREAD}: mask; expected the conditioner to read them as well",
         ),
         (
             use(Unconditional),
@@ -336,7 +336,7 @@ def test_checking_allocates_no_weights(tmp_path):
         ),
         (
             use("gan", conditioner=use("map", maps=["masked"])),
-            f"model.conditioner: {UNREAD}: mask; expected the conditioner to read them, too",
+            f"model.conditioner: {UNREAD}: mask; expected the conditioner to read them as well",
         ),
     ],
 )

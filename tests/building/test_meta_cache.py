@@ -72,7 +72,7 @@ def test_torch_is_asked_once_for_each_shape_and_argument():
         for _ in range(3):
             for size, scale in ((2, 0.25), (3, 0.25), (3, 0.75)):
                 counted(torch.empty(size, device="meta"), scale)
-    with MetaCache():  # another one knows it, too
+    with MetaCache():  # another one knows it as well
         counted(torch.empty(2, device="meta"), 0.25)
     assert seen == [((2,), 0.25), ((3,), 0.25), ((3,), 0.75)]
 

@@ -241,7 +241,7 @@ def test_a_tree_works_in_a_new_environment(tmp_path, kind):
 
 @pytest.mark.full
 def test_trees_are_typed(trees):
-    """All at once; the parts are checked where they live, too."""
+    """All at once; the parts are checked where they live as well."""
     packages = [trees / kind / package(kind) for kind in STARTERS]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", *packages], cwd=trees, capture_output=True, text=True

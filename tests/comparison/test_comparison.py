@@ -28,7 +28,7 @@ from modkit.types import Score
 from tests.refusals import check_refusal
 
 SCRIPT = "<script>alert(1)<&>"
-BASE = "ldm (base: sampler=ddim)"  # which was evaluated with another sampler, too
+BASE = "ldm (base: sampler=ddim)"  # which was evaluated with another sampler as well
 DIGITS = "data: {use: digits, size: 8}\n"
 TRAIN = "train: {{seed: {seed}, device: cpu, batch_size: 8, steps: 2, log: {{every: 1}}, samples: {{num: 4}}}}\n"
 MLP = "{use: mlp, width: 8, depth: 1}"

@@ -545,7 +545,7 @@ def test_of_several_processes_one_prepares_the_features(tmp_path, monkeypatch):
     monkeypatch.setattr(Counted, "prepared", 0)
     folder = write_bitmaps(tmp_path / "d", range(6))
     data = ImageFolder(root=str(folder), size=8, channels=1, test=0.0)
-    data.key  # noqa: B018  # computed once, too
+    data.key  # noqa: B018  # computed once as well
     made = [Counted(), Counted()]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda one: prepare_extractor(one, data), made))

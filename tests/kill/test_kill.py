@@ -31,7 +31,7 @@ def seeded(system: str, instants: list[str]) -> list[int]:
 
 @pytest.mark.parametrize(
     "system", [pytest.param(one, marks=[pytest.mark.full] if one == "vae" else []) for one in SYSTEMS]
-)  # by default, `ldm` has an autoencoder's instants, too
+)  # by default, `ldm` has an autoencoder's instants as well
 def test_a_run_killed_at_any_instant_and_resumed_equals_the_run_never_stopped(
     system: str, forks: Forks, unstopped: dict[str, Trained], tmp_path: Path, request: pytest.FixtureRequest
 ):

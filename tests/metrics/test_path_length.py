@@ -76,7 +76,7 @@ def test_features_with_maps_measure_the_perceptual_distance():
 
 
 def test_a_path_keeps_the_class_that_is_drawn_for_it():
-    """In w, too, both ends of a path are of one class; each path of each batch draws its own."""
+    """In w as well, both ends of a path are of one class; each path of each batch draws its own."""
     x, fields = TensorType((1, 8, 8), range=(-1.0, 1.0)), {"labels": TensorType((), classes=50)}
     style, seen = use("stylegan2", channels=4, style=6), []
     model = GAN(x, fields=fields, generator=style, discriminator="mlp", conditioner="label")

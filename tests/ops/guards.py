@@ -19,7 +19,7 @@ def guard(x, poison=None):
 class Guards(TorchFunctionMode):
     """Puts guard bands around all that a launcher allocates, and finds what was written there.
 
-    What is allocated is poisoned, too, so that a value that a kernel leaves out is noticed.
+    What is allocated is poisoned as well, so that a value that a kernel leaves out is noticed.
     """
 
     ALLOCATE = (torch.empty, torch.empty_like, torch.Tensor.new_empty)

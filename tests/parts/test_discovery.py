@@ -81,7 +81,7 @@ def test_each_broken_plugin_is_named_with_its_reason_and_hurts_no_other(site):
         row = rows[f"bad-{name}"]
         assert row["status"] == "failed" and re.search(reason, row["reason"]), row
         assert row["distribution"] == f"modkit-bad-{name}" and row["parts"] == 0
-    shared = "another distribution has some of its parts, too: modkit-twin-two:twin/fast"
+    shared = "another distribution has some of its parts as well: modkit-twin-two:twin/fast"
     assert (rows["twin"]["status"], rows["twin"]["reason"], rows["twin"]["parts"]) == ("ok", shared, 1)
     assert "got the group 'modkit_plugins'" in rows["group"]["reason"]
     assert "entry points" in rows["modkit-table"]["reason"]

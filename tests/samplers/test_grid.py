@@ -42,7 +42,7 @@ MORE = {
     "sde": lambda schedule, x, steps: SDE(schedule, x, steps=steps),
     "consistency": lambda schedule, x, steps: Consistency(schedule, x, steps=steps),
 }
-"""Those of which `test_orders.py` has the values, too."""
+"""Those of which `test_orders.py` has the values as well."""
 
 GRIDS = {"even": Even, "karras": Karras}
 IMPLIABLE = {"dpm-solver++": DPMSolverPlusPlus, "heun": Heun, "euler": Euler}

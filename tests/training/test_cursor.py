@@ -5,7 +5,7 @@ from modkit.types import Score
 
 
 def test_a_checkpoint_is_judged_by_its_last_score_and_not_by_those_of_other_weights() -> None:
-    """The fault: the mean since the last checkpoint was used for scores, too, and named step 80 as the best."""
+    """The fault: the mean since the last checkpoint was used for scores as well, and named step 80 as the best."""
     cursor = Cursor()
     for name, values in {"60": (30.0, 20.0, 16.0), "80": (17.0, 17.0, 19.0), "100": ()}.items():
         for value in values:

@@ -525,7 +525,7 @@ def test_an_out_that_holds_a_run_is_refused_without_a_flag(file: str, tmp_path: 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_more_steps_have_the_rates_of_the_longer_schedule(schedule: str, tmp_path: Path):
-    """The step that follows the former end, too, at which the former schedule gives zero."""
+    """The step that follows the former end as well, at which the former schedule gives zero."""
     longer = vary(VAE, {"train.steps": 8, "train.lr_schedule": schedule, "train.optimizer.lr": 0.01})
     whole, run = trained(longer, tmp_path / "whole"), trained(longer, tmp_path / "run", steps=4)
 

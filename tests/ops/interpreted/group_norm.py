@@ -75,7 +75,7 @@ def check_a_mean_beyond_the_deviation_costs_no_digits():
 def check_vectors_of_any_stride_and_dtype():
     x = torch.randn(2, 6, 4, 4)
     both = torch.randn(2, 12).half()
-    check(x, both[:, :6], both[:, 6:], 2, rtol=1e-3)  # gradients are float16, too
+    check(x, both[:, :6], both[:, 6:], 2, rtol=1e-3)  # gradients are float16 as well
     check(x, torch.randn(6), torch.randn(2, 12)[:, ::2], 2, rtol=1e-5)
     check(x, torch.randn(1, 1), torch.randn(2, 1), 2, rtol=1e-5)
 
