@@ -31,6 +31,18 @@ EXAMPLES = Path(__file__).parents[1]
 BASES = {"ldm": "ldm", "ddpm": "ddpm", "vqvae": "vqvae", "dcgan": "dcgan", "ddgan": "latent-ddgan"}
 """The example of each base."""
 
+_CHANGES = {
+    "ldm": (
+        "model.autoencoder.encoder.channels=[16, 32]",
+        "model.autoencoder.decoder.channels=[32, 16]",
+        "model.prior.schedule=edm",
+        "train.optimizer.lr=1e-3",
+        "train.stages[0].steps=300",
+        "train.stages[1].steps=5000",
+    )
+}
+"""What makes an example the base that it was when the study began."""
+
 _TRAINING = {"optimizer": "train.optimizer", "lr-schedule": "train.lr_schedule"}
 
 _LEFT_OUT = {"data", "features", "logger", "engine", "metric", "corruption", "weight"}
@@ -143,7 +155,7 @@ class Cell:
 
 def make_base(name: str, overrides: Sequence[str] = ()) -> Spec:
     """Loads the spec of a base."""
-    return modkit.load_spec(EXAMPLES / f"{BASES[name]}.yaml", overrides)
+    return modkit.load_spec(EXAMPLES / f"{BASES[name]}.yaml", [*_CHANGES.get(name, ()), *overrides])
 
 
 def list_single(base: str) -> Iterator[Cell]:

@@ -48,7 +48,10 @@ def denoiser_loss(model: nn.Module, x: Tensor, noise: Callable[[Tensor], Tensor]
         mean, logvar = autoencoder.bottleneck.project(autoencoder.encoder(x)).chunk(2, dim=1)
         z = mean + (logvar.clamp(-30, 20) / 2).exp() * noise(mean)
         x_0 = (z - model.mean_0) / model.std_0
-    return diffusion_loss(model.prior, x_0, noise)
+    sigma = torch.exp(noise(x_0[:, 0, 0, 0])).view(-1, 1, 1, 1)
+    t, eps = sigma / (1 + sigma), noise(x_0)
+    out = model.prior.network((1 - t) * x_0 + t * eps, Cond(time=1000 * t.flatten()))
+    return ((out - (eps - x_0)) ** 2).flatten(1).mean(1).mean()
 
 
 def diffusion_loss(model: nn.Module, x_0: Tensor, noise: Callable[[Tensor], Tensor] = torch.randn_like) -> Tensor:

@@ -73,7 +73,7 @@ def test_a_fault_is_told_and_the_run_goes_on(place, forks, wholes, tmp_path):
     assert fault == "worker" or re.fullmatch(LAST.get(fault, "step-0000000[12]"), kept[-1])
     for name in kept:
         store.load(out / "checkpoints" / name)
-    resumed = train(forks, system, out, "--resume", faults=[None] * num)
+    resumed = train(forks, system, out, *flags, "--resume", faults=[None] * num)
     assert [one.status for one in resumed] == [0] * num, resumed[0].said
     results = {"metrics.jsonl", "samples drawn"}  # all else has the number of workers
     assert not results & set(resumed[0].differing(wholes[num][system]))
