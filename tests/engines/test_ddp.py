@@ -33,9 +33,16 @@ REPEATED = ("vqgan", "ddgan", "d2gan", "vq-ema, accumulated")
 """Systems that exchange what `vqgan-adaptive`, `gan-r1`, `vq-ema` and `gan-r1, accumulated` do: with `--full` alone."""
 
 
+ASKED = ("vq-ema", "gan-r1", "gan-r1, accumulated", "gan-r1, overflowing", "labels")
+"""Systems of the tests that are not drawn."""
+
+
 def choose(names, request):
-    """Those of the names that run."""
-    return [name for name in names if name not in REPEATED or request.config.getoption("--full")]
+    """Those of the names that the session's tests ask for."""
+    here = [item for item in request.session.items if item.path == request.path and not item.get_closest_marker("skip")]
+    asked = {item.callspec.params.get("name", "") for item in here if hasattr(item, "callspec")}
+    asked |= {*ASKED, *(name.partition("!")[0] for name in asked)}
+    return [name for name in names if name in asked]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,7 @@ def together(tmp_path_factory, alone, request):
         shutil.copytree(alone / name, out / f"{name}+resumed")
         shutil.rmtree(out / f"{name}+resumed" / "checkpoints" / f"step-{STEPS:08d}")
     shutil.copytree(out / "gan-r1+resumed", out / "gan-r1@+resumed")
-    divided = [f"{name}@" for name in DIVIDED]
+    divided = [f"{name}@" for name in choose(DIVIDED, request)]
     told = launch(out, [*choose(SYSTEMS, request), "vq-ema+resumed", "gan-r1+resumed", *divided, "gan-r1@+resumed"], 2)
     assert all(text.endswith("status 0") for text in told), told
     return out
@@ -88,6 +95,7 @@ def test_processes_share_pictures_and_scores_during_training(alone, together):
         assert other == pytest.approx(one, rel=1e-6)  # samples are measured in float32
 
 
+@pytest.mark.wide(2)
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if "!" in name])
 def test_leaving_out_one_total_is_noticed(name, alone, together):
     assert measure_difference(alone / name.partition("!")[0], together / name) > 1e-8
@@ -113,8 +121,8 @@ def test_what_whole_weights_began_goes_on_with_divided_ones_and_back(alone, toge
 
 
 @pytest.mark.full
-def test_four_processes_begin_and_one_goes_on(alone, tmp_path):
-    names = [name for name in ONES if name != "vqgan-adaptive"]
+def test_four_processes_begin_and_one_goes_on(alone, tmp_path, request):
+    names = [name for name in choose(ONES, request) if name != "vqgan-adaptive"]
     told = launch(tmp_path, names, 4)
     assert all(text.endswith("status 0") for text in told), told
     for name in names:
