@@ -8,8 +8,8 @@ What takes long is only held against what it takes:
     python -m examples.NAME    studies of hours: their arguments are parsed
     pip, pytest, ruff, mypy, pre-commit, bash .ci/run     `.ci/run` does these itself: the paths in them exist
 
-Training is capped at two steps a stage of 16 samples, and is not measured at its end; measuring takes 24 samples, but
-where classes are scored.
+Training is capped at two steps a stage of 16 samples, at four where a run is resumed, and is not measured at its end;
+measuring takes 24 samples, but where classes are scored.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _SHORT = ["--steps", "2", "--no-evaluate"]
 _CAPS: dict[str, list[str]] = {
     "train": [*(f"{path}={value}" for path, value in _SMALL.items()), *_SHORT],
     "branch": _SHORT,
+    "resume": ["--steps", "4", "--no-evaluate"],
     "sweep": ["--steps", "2", "-n", "24"],
     "evaluate": ["-n", "24"],
 }
