@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commit import list_changed
 from tests.docs.blocks import ROOT, blocks, pages
 from tests.docs.here import Here
 from tests.docs.reader import Reader
 
 PLUGINS = ROOT / "plugins"
+ALWAYS = {"README.md", *list_changed()}
 CARRIED_OUT = [f"plugins/modkit-{name}/README.md" for name in ("diffusers", "quantizers", "sklearn", "trackers")]
 INSTALLING = ("docs/tutorials/first-part.md", "docs/tutorials/ship-a-plugin.md")  # `test_tutorials` reads these
 
@@ -52,7 +54,13 @@ GRANTED = {
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
-@pytest.mark.parametrize("page", [*(page for page in pages() if page not in INSTALLING), *CARRIED_OUT])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page in ALWAYS else [pytest.mark.wide(10)])
+        for page in (*(page for page in pages() if page not in INSTALLING), *CARRIED_OUT)
+    ],
+)
 def test_every_block_does_what_it_says(page, tmp_path, monkeypatch, pytestconfig):
     shell = Here(monkeypatch, tmp_path, full=pytestconfig.getoption("--full"))
     GRANTED.get(page, lambda folder: None)(tmp_path)

@@ -80,6 +80,7 @@ def whole(small, tmp_path_factory):
 
 
 @pytest.mark.wide
+@pytest.mark.wide
 def test_a_study_writes_figures_a_page_triangles_and_pictures(whole):
     content, lines, out = whole
     assert json.loads((out / "study.json").read_bytes()) == json.loads(json.dumps(content))
@@ -107,6 +108,7 @@ def test_a_study_writes_figures_a_page_triangles_and_pictures(whole):
 
 
 @pytest.mark.wide
+@pytest.mark.wide
 def test_a_study_that_is_killed_again_and_again_goes_on_to_the_same_figures(whole, tmp_path):
     moments = ["vae: 6 steps", "autoencoder 3/6", "vae seed 0: done", "autoencoder/autoencoder 1/2", "denoiser 3/4"]
     moments += ["evaluate 1/3", "evaluate 2/3"]
@@ -121,6 +123,7 @@ def test_a_study_that_is_killed_again_and_again_goes_on_to_the_same_figures(whol
 
 
 @pytest.mark.wide
+@pytest.mark.wide
 def test_what_is_done_is_not_done_again(whole, monkeypatch):
     content, _, out = whole
     monkeypatch.setattr(modkit, "train", None)
@@ -130,6 +133,7 @@ def test_what_is_done_is_not_done_again(whole, monkeypatch):
     assert said == ["vae: 6 steps in 6 s", "ldm: 2, 4 steps in 6 s"]
 
 
+@pytest.mark.wide
 def test_a_directory_holds_one_plan(whole):
     with pytest.raises(ValueError, match="to hold a study of the same plan, got one with another seconds"):
         Study(Plan("digits", PLAN.specs, PLAN.rows, seconds=3.0, num=24), whole[2])
@@ -140,6 +144,7 @@ def test_a_report_waits_for_all_rows(tmp_path):
         write_report(Study(PLAN, tmp_path / "study"))
 
 
+@pytest.mark.wide
 def test_the_report_takes_its_place_in_a_page(whole, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")

@@ -79,7 +79,7 @@ def read_rows(run: Run) -> list[dict[str, Any]]:
     return [*map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())]
 
 
-@pytest.mark.wide(1)
+@pytest.mark.wide
 @pytest.mark.parametrize("name", SYSTEMS)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.full)])
 def test_compiled_equals_eager(name, backend, tmp_path, monkeypatch, caplog):
