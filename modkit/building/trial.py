@@ -23,7 +23,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from modkit.building.builder import Built, Site
 from modkit.building.mentions import find_weight
 from modkit.building.meta_cache import MetaCache
-from modkit.models.given import pass_fields
 from modkit.models.model import Model
 from modkit.models.player import Player
 from modkit.models.step import StepContext
@@ -133,9 +132,8 @@ class Trial:
             self._weigh(player, losses)
         self.condensing = self._count_condensing(counter)
         nested = self._batch.cond != Cond()  # an enclosing Model with conditions draws and bounds, but decodes nothing
-        given = pass_fields(self.model, self._batch.fields)
         for name, event in self.model.latents.items() if not nested else ():
-            self._attempt(partial(self.model.decode, self._make_blank_event(event), name, **given))
+            self._attempt(partial(self.model.decode, self._make_blank_event(event), name, fields=self._batch.fields))
 
     def _count_condensing(self, counter: MetaCache) -> Condensing:
         """Counts what it takes to condense a row; nothing if that cannot be tried, for only a note depends on it."""
@@ -143,7 +141,7 @@ class Trial:
             return Condensing()
         before = counter.flops
         try:
-            found = self.model.condense(self._batch.tensor, **pass_fields(self.model, self._batch.fields))
+            found = self.model.condense(self._batch.tensor, fields=self._batch.fields)
         except (NotImplementedError, RuntimeError, ValueError):
             return Condensing()
         return Condensing((counter.flops - before) / self._num, sum(one.nbytes for one in found) // self._num)

@@ -9,7 +9,6 @@ from typing import Any
 from modkit.cases.case import Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES, FIELDS, HIERARCHY, IMAGE, VECTOR
-from modkit.models.given import pass_fields
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, CondType, Event, TensorType, Value
@@ -35,14 +34,15 @@ def _play_model(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, 
             step = StepContext(probe.rng.at(player.name), training=True)
             for name, loss in part.losses(player.name, batch, step).items():
                 found |= emit_scalar(f"{player.name}: {name}", loss, rows=False)
-    given = pass_fields(part, batch.fields)
     for name in () if types["cond"] else part.sources:
-        source = part.draw_source(probe.num, name, probe.rng.at("source"), **given)
+        source = part.draw_source(probe.num, name, probe.rng.at("source"), fields=batch.fields)
         found |= emit(f"source {name}", source, part.sources[name], learns=False)
-        found |= emit(f"decoded {name}", part.decode_source(source, name, **given), types["x"], learns=False)
+        found |= emit(
+            f"decoded {name}", part.decode_source(source, name, fields=batch.fields), types["x"], learns=False
+        )
     for name in () if types["cond"] else part.latents:
         latent = probe.draw_value(f"latent {name}", part.latents[name])
-        found |= emit(f"x of {name}", part.decode(latent, name, **given), types["x"], learns=False)
+        found |= emit(f"x of {name}", part.decode(latent, name, fields=batch.fields), types["x"], learns=False)
     return found | emit("x", _draw(part, batch, probe), types["x"], learns=False)
 
 

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from modkit.diffusion.coefficients import expand_time
 from modkit.diffusion.gaussian import broadcast, combine, weigh_posterior
-from modkit.diffusion.schedules import get_std
-from modkit.kinds import Coefficients, Schedule, ScheduleExtras, read_extras
+from modkit.diffusion.schedules import LEAST_SIGNAL, get_std
+from modkit.kinds import Coefficients, Schedule
 from modkit.precision import widen
 from modkit.types import Denoised, TensorType
 
@@ -145,7 +145,7 @@ class Eps(Affine):
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__(schedule)
-        if read_extras(schedule, ScheduleExtras).pure_noise:
+        if schedule.num is not None and schedule.scales(torch.ones((), device="cpu"))[0].float() <= LEAST_SIGNAL:
             expected = "a table with some signal at t = 1 (where there is none: v, x0 or flow)"
             raise ValueError(f"{type(self).__name__} expects {expected}, got {type(schedule).__name__}")
 

@@ -289,7 +289,6 @@ class Flow:
         "parametrization": "flow",
         "sampler": {"use": "dpm-solver++", "grid": "even"},
     }
-    straight = True
     num: int | None = None
 
     def __init__(

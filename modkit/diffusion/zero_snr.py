@@ -43,8 +43,6 @@ class ZeroTerminalSNR(Table):
         ['0.9999', '0.2757', '0.0000']
     """
 
-    pure_noise = True
-
     def __init__(self, x: TensorType | None = None, *, schedule: Slot[Schedule] = default("linear")) -> None:
         table = fill_slot("schedule", schedule, x=x)
         num = table.num

@@ -21,7 +21,6 @@ from modkit.evaluation.sources import SIZE, Source
 from modkit.evaluation.states import gather_states
 from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
-from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode, reconstruct_batch
 from modkit.runs.sources import hash_source
 from modkit.types import Batch, Features, Modes, TensorType, split_levels
@@ -200,8 +199,8 @@ class _Values:
         if (name := find_codes(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected a Model that encodes to codes, got one without")
         with evaluate_mode(coder):
-            x, given = self._read(coder)
-            codes = coder.encode(x, name, **given)
+            batch = self.batch.to(coder.device)
+            codes = coder.encode(batch.tensor, name, fields=batch.fields)
         maps, types = codes if isinstance(codes, tuple) else (codes,), split_levels(coder.latents[name])
         z = split_levels(list(coder.latents.values())[-1])[-1]
         counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]
@@ -219,8 +218,8 @@ class _Values:
         if (name := find_continuous(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected an encoding that is one continuous tensor, got none")
         with evaluate_mode(coder):
-            x, given = self._read(coder)
-            latents = coder.encode(x, name, **given)
+            batch = self.batch.to(coder.device)
+            latents = coder.encode(batch.tensor, name, fields=batch.fields)
         assert isinstance(latents, Tensor)
         return latents.flatten(1).float().cpu()
 
@@ -228,8 +227,8 @@ class _Values:
     def posterior(self) -> Tensor:
         coder = self._coder
         with evaluate_mode(coder):
-            x, given = self._read(coder)
-            moments = coder.encode_moments(x, (*coder.diagonal, "")[0], **given)
+            batch = self.batch.to(coder.device)
+            moments = coder.encode_moments(batch.tensor, (*coder.diagonal, "")[0], fields=batch.fields)
         return torch.stack([one.flatten(1).float().cpu() for one in moments], 1)
 
     @property
@@ -241,11 +240,6 @@ class _Values:
         if self._feed.model is None:
             raise ValueError("expected a Model to measure, got samples only")
         return self._feed.model
-
-    def _read(self, coder: Model) -> tuple[Tensor, dict[str, Any]]:
-        """The samples on a Model's device, and the keywords that give it their fields."""
-        batch = self.batch.to(coder.device)
-        return batch.tensor, pass_fields(coder, batch.fields)
 
     @property
     def _coder(self) -> Model:

@@ -110,18 +110,12 @@ class ScheduleExtras:
     """Optional members of a `Schedule`.
 
     Args:
-        pure_noise: Whether nothing is left of the signal at the last index of its table, where the noise therefore
-            tells nothing of x_0.
-        straight: Whether signal and noise are linear in t, so that samplers that name no grid step evenly in t: the
-            flow from noise to data bends little there.
         learn: `learn(t)` returns what `scales(t)` does, in the dtype of `t` and with the gradients by which training
             moves its parameters; those of `scales` flow to `t` alone. The loss weight is then one of the likelihood.
         losses: `losses(x_0, t, denoising)` computes losses of its own by name, `b` each, of samples, their times and
             their weighted denoising losses.
     """
 
-    pure_noise: bool = False
-    straight: bool = False
     learn: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     losses: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]] | None = None
 

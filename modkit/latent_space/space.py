@@ -6,12 +6,11 @@ Shape letters: n samples, the latent's own shape, the sample's own shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
@@ -177,8 +176,8 @@ def _make_encoded(coder: Model, name: str, type: TensorType) -> Space:
         type,
         coder.single,
         coder,
-        encode=lambda x, fields: Batch(coder.encode(x, name, **pass_fields(coder, fields)), {}).tensor,
-        decode=lambda z, fields: coder.decode(z, name, **pass_fields(coder, fields)),
+        encode=lambda x, fields: Batch(coder.encode(x, name, fields=fields), {}).tensor,
+        decode=lambda z, fields: coder.decode(z, name, fields=fields),
         draw=draw,
         normal=normal,
     )
@@ -194,14 +193,14 @@ def _find_prior(coder: Model, name: str, type: TensorType) -> tuple[bool, Draw |
     if name in coder.sources:
         return (
             coder.sources[name] is coder.start_noise,
-            lambda num, rng, fields: coder.draw_source(num, name, rng, **pass_fields(coder, fields))[:, : type.numel],
+            lambda num, rng, fields: coder.draw_source(num, name, rng, fields=fields)[:, : type.numel],
         )
     return False, None
 
 
 def _make_source(model: Model, name: str) -> Space:
-    def read(fields: Fields) -> dict[str, Any]:
-        return pass_fields(model, {field: fields[field] for field in model.reads if field in fields})
+    def read(fields: Fields) -> Fields:
+        return {field: fields[field] for field in model.reads if field in fields}
 
     type = model.sources[name]
     return Space(
@@ -209,8 +208,8 @@ def _make_source(model: Model, name: str) -> Space:
         model.single,
         model,
         encode=None,
-        decode=lambda z, fields: model.decode_source(z, name, **read(fields)),
-        draw=lambda num, rng, fields: model.draw_source(num, name, rng, **read(fields)),
+        decode=lambda z, fields: model.decode_source(z, name, fields=read(fields)),
+        draw=lambda num, rng, fields: model.draw_source(num, name, rng, fields=read(fields)),
         complete=lambda num, fields: model.complete(num, fields, Rng("source")),
         normal=type is model.start_noise,
     )

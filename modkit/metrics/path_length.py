@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from modkit.evaluation.extractors import make_extractor
 from modkit.losses.perceptual import Perceptual
 from modkit.metrics.streaming import Streaming
-from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.paths import walk
 from modkit.precision import use_precision
@@ -125,12 +124,14 @@ class PathLength(Streaming[Model]):
         self, model: Model, source: str, measure: Callable[[Tensor, Tensor], Tensor], num: int, rng: Rng
     ) -> Tensor:
         """The squared speed at a place of each of `num` paths, `n`."""
-        given = pass_fields(model, model.complete(num, {}, rng))
-        a, b = (model.draw_source(num, source, rng.at(end), **given) for end in ("a", "b"))
+        fields = model.complete(num, {}, rng)
+        a, b = (model.draw_source(num, source, rng.at(end), fields=fields) for end in ("a", "b"))
         t = rng.uniform("t", a.new_empty(num, 1)) if self.places == "path" else a.new_zeros(num, 1)
         path: Literal["spherical", "linear"] = "spherical" if model.sources[source] is model.start_noise else "linear"
         near, far = (
-            model.decode_source(walk(a.flatten(1), b.flatten(1), at, path=path).view(a.shape).to(a), source, **given)
+            model.decode_source(
+                walk(a.flatten(1), b.flatten(1), at, path=path).view(a.shape).to(a), source, fields=fields
+            )
             for at in (t, t + self.eps)
         )
         return measure(near, far) / self.eps**2

@@ -9,7 +9,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -18,7 +18,6 @@ from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 
 __all__ = [
-    "Reader",
     "call_generator",
     "call_given",
     "check_conditional",
@@ -28,18 +27,10 @@ __all__ = [
     "find_input",
     "list_sources",
     "make_styles",
-    "pass_fields",
     "read_input",
 ]
 
 T = TypeVar("T")
-
-
-class Reader(Protocol):
-    """A Model, by the fields that it reads."""
-
-    reads: tuple[str, ...]
-    inputs: tuple[str, ...]
 
 
 def call_given(part: Callable[..., T], value: Any, cond: Cond) -> T:
@@ -169,22 +160,8 @@ def complete_in_turn(
     """
     for name, model in sides:
         if model.reads:
-            before = {"drawn": drawn} if drawn else {}  # a Model that comes first need not take it
-            drawn = model.complete(num, fields, rng.at(name), **before)
+            drawn = model.complete(num, fields, rng.at(name), drawn=drawn)
     return {**drawn, **fields}
-
-
-def pass_fields(model: Reader, fields: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Returns the keywords that give fields to a Model's `encode` or `decode`, none if it reads none.
-
-    A Model without conditions need not take the keyword.
-
-    Examples:
-        >>> from modkit.models import Autoencoder
-        >>> pass_fields(Autoencoder(TensorType((2,)), encoder="mlp", decoder="mlp"), {})
-        {}
-    """
-    return {"fields": fields} if model.reads or model.inputs else {}
 
 
 def _is_conditional(part: object) -> bool:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
-from modkit.models.given import complete_in_turn, pass_fields
+from modkit.models.given import complete_in_turn
 from modkit.models.latent_scale import LatentScale, make_unit
 from modkit.models.model import Density, Model
 from modkit.models.passes import Passes, map_batches, select_fields
@@ -214,7 +214,7 @@ class Latent(Model):
                 map_batches(
                     batches,
                     lambda batch, first: self.autoencoder.encode(
-                        batch.tensor, self.at, draw.rows(first), **pass_fields(self.autoencoder, batch.fields)
+                        batch.tensor, self.at, draw.rows(first), fields=batch.fields
                     ),
                     _MEASURED,
                 )
@@ -240,24 +240,24 @@ class Latent(Model):
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior."""
-        latent, given = self._draw_latent(num, fields, cond, rng)
-        return self.autoencoder.decode(latent, self.at, rng.at("autoencoder"), **given)
+        latent, fields = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode(latent, self.at, rng.at("autoencoder"), fields=fields)
 
     def draw_as_latent(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the prior, with the noise of the autoencoder's likelihood."""
-        latent, given = self._draw_latent(num, fields, cond, rng)
-        return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"), **given)
+        latent, fields = self._draw_latent(num, fields, cond, rng)
+        return self.autoencoder.decode_as_latent(latent, self.at, rng.at("autoencoder"), fields=fields)
 
     def draw_source(self, num: int, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Draws values of a source of the prior."""
-        return self.prior.draw_source(num, name, rng, **pass_fields(self.prior, fields))
+        return self.prior.draw_source(num, name, rng, fields=fields)
 
     def decode_source(self, source: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes what the prior decodes a source to, without the noise of the prior's likelihood."""
         self._check_scale()
         fields = self.complete(len(source), fields, Rng("source"))
         latent = self.scale.invert(self.prior.decode_source(source, name, fields=fields))
-        return self.autoencoder.decode(latent, self.at, **pass_fields(self.autoencoder, fields))
+        return self.autoencoder.decode(latent, self.at, fields=fields)
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound by one draw of the latent and `num` draws of the prior's own bound.
@@ -314,40 +314,36 @@ class Latent(Model):
         latent, inner = self._weigh_scaled(x, fields, rng.at("autoencoder"))
         if isinstance(latent, tuple):
             raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
-        outer_latent, outer = self.prior.weigh(latent, name, rng.at("prior"), **pass_fields(self.prior, fields))
+        outer_latent, outer = self.prior.weigh(latent, name, rng.at("prior"), fields=fields)
         return outer_latent, inner + outer
 
     def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
         """Condenses `x` with the autoencoder alone."""
-        return self.autoencoder.condense(x, self.at, **pass_fields(self.autoencoder, fields))
+        return self.autoencoder.condense(x, self.at, fields=fields)
 
     def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
         """Encodes `x` with the autoencoder, then with the prior."""
         latent = self._encode_scaled(x, fields, rng and rng.at("autoencoder"))
         if isinstance(latent, tuple):
             raise ValueError(f"{self.prior.__class__.__name__} expects one tensor, got a hierarchy")
-        return self.prior.encode(latent, name, rng and rng.at("prior"), **pass_fields(self.prior, fields))
+        return self.prior.encode(latent, name, rng and rng.at("prior"), fields=fields)
 
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes a latent with the prior, to a draw if an rng is given, then with the autoencoder to the mean of x."""
-        given, inner = pass_fields(self.autoencoder, fields), pass_fields(self.prior, fields)
         if rng is None:
-            return self.autoencoder.decode(
-                self.scale.invert(self.prior.decode(latent, name, **inner)), self.at, **given
-            )
-        drawn = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior"), **inner))
-        return self.autoencoder.decode(drawn, self.at, rng.at("autoencoder"), **given)
+            mean = self.scale.invert(self.prior.decode(latent, name, fields=fields))
+            return self.autoencoder.decode(mean, self.at, fields=fields)
+        drawn = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior"), fields=fields))
+        return self.autoencoder.decode(drawn, self.at, rng.at("autoencoder"), fields=fields)
 
     def decode_as_latent(self, latent: Value, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes a latent with the prior, then with the autoencoder, to draws of both."""
-        given, inner = pass_fields(self.autoencoder, fields), pass_fields(self.prior, fields)
-        drawn = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior"), **inner))
-        return self.autoencoder.decode_as_latent(drawn, self.at, rng.at("autoencoder"), **given)
+        drawn = self.scale.invert(self.prior.decode_as_latent(latent, name, rng.at("prior"), fields=fields))
+        return self.autoencoder.decode_as_latent(drawn, self.at, rng.at("autoencoder"), fields=fields)
 
     def reconstruct(self, x: Tensor, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Reconstructs `x` with the autoencoder alone."""
-        given = pass_fields(self.autoencoder, fields)
-        return self.autoencoder.decode(self.autoencoder.encode(x, self.at, **given), self.at, **given)
+        return self.autoencoder.decode(self.autoencoder.encode(x, self.at, fields=fields), self.at, fields=fields)
 
     def _check_joint(self, autoencoder: Slot[Model], prior: Slot[Model]) -> None:
         """Raises an error if the two Models cannot be trained jointly."""
@@ -384,20 +380,20 @@ class Latent(Model):
             raise ValueError(
                 "Latent has no bound on log p(x) before its prior has been prepared: the scale of the latent is unknown"
             )
-        latent, log_weight = self.autoencoder.weigh(x, self.at, rng, **pass_fields(self.autoencoder, fields))
+        latent, log_weight = self.autoencoder.weigh(x, self.at, rng, fields=fields)
         return self.scale.apply(latent), log_weight - self.scale.log_volume
 
     def _encode_scaled(self, x: Value, fields: Mapping[str, Tensor], rng: Rng | None) -> Value:
-        return self.scale.apply(self.autoencoder.encode(x, self.at, rng, **pass_fields(self.autoencoder, fields)))
+        return self.scale.apply(self.autoencoder.encode(x, self.at, rng, fields=fields))
 
     def _draw_latent(
         self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng
-    ) -> tuple[Value, dict[str, Any]]:
-        """Draws the autoencoder's latent from the prior; also returns the keywords that decode it."""
+    ) -> tuple[Value, Mapping[str, Tensor]]:
+        """Draws the autoencoder's latent from the prior; also returns the complete fields."""
         self._check_scale()
         fields = self.complete(num, fields, rng)
         latent = self.scale.invert(self.prior.draw_as_latent(num, fields, cond, rng.at("prior")))
-        return latent, pass_fields(self.autoencoder, fields)
+        return latent, fields
 
     def _check_scale(self) -> None:
         if not self.scale.known:

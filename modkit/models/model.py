@@ -20,7 +20,7 @@ from modkit.kinds import Conditioner, ConditionerExtras, Note, Slot, Step, Weigh
 from modkit.losses.coefficients import Constant
 from modkit.models.composing import Composing
 from modkit.models.evaluating import evaluate_mode
-from modkit.models.given import draw_fields, pass_fields
+from modkit.models.given import draw_fields
 from modkit.models.passes import select_fields
 from modkit.models.player import Player, is_idle
 from modkit.models.request import check_numbers, check_start_noise, choose_seed, expand_field
@@ -65,7 +65,7 @@ def check_draws(owner: object, num: int) -> range:
 
 def reconstruct_batch(model: Model, batch: Batch) -> Tensor:
     """Reconstructs the samples of a batch, given its fields."""
-    return model.reconstruct(batch.tensor, **pass_fields(model, batch.fields))
+    return model.reconstruct(batch.tensor, fields=batch.fields)
 
 
 class Model(nn.Module, metaclass=Composing):
@@ -325,12 +325,12 @@ class Model(nn.Module, metaclass=Composing):
 
     def decode_as_latent(self, latent: Value, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to a draw of x that is a latent of an enclosing Model; see `draw_as_latent`."""
-        return self.decode(latent, name, rng, **pass_fields(self, fields))
+        return self.decode(latent, name, rng, fields=fields)
 
     def reconstruct(self, x: Tensor, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Encodes `x` to the last latent and decodes it."""
-        name, given = list(self.latents)[-1] if self.latents else "", pass_fields(self, fields)
-        return self.decode(self.encode(x, name, **given), name, **given)
+        name = list(self.latents)[-1] if self.latents else ""
+        return self.decode(self.encode(x, name, fields=fields), name, fields=fields)
 
     def draw_source(self, num: int, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Draws `num` values of the source `name`; by default, standard normal noise, whatever the fields.

@@ -29,7 +29,6 @@ from modkit.data.loader import View
 from modkit.features.weight_file import hash_tensors
 from modkit.kinds import Data, Engine
 from modkit.models.condensing import list_weights
-from modkit.models.given import pass_fields
 from modkit.models.model import Model, evaluate_mode
 from modkit.precision import use_precision
 from modkit.progress import Progress
@@ -135,7 +134,7 @@ class StageCache:
         share = -(-size // self._engine.world)
         first, last = self._engine.rank * share, min((self._engine.rank + 1) * share, size)
         for batch in self._reader.read_view(stage, view, range(first, last)):
-            condensed = self._model.condense(batch.tensor, **pass_fields(self._model, batch.fields))
+            condensed = self._model.condense(batch.tensor, fields=batch.fields)
             yield first, Batch(condensed, batch.fields).to("cpu")
             first += len(batch)
 

@@ -32,7 +32,7 @@ class Coder(Model):
         continuous = TensorType((3,)) if vector else TensorType((3, 2, 2))
         self.latents = {"codes": TensorType((2, 2), classes=4), "continuous": continuous, "other": continuous}
 
-    def encode(self, x, name, rng=None):
+    def encode(self, x, name, rng=None, *, fields=()):
         z = F.avg_pool2d(x, 4) * self.by.view(-1, 1, 1)
         z = z if name == "continuous" else -z
         return z.mean((2, 3)) if self.vector else z

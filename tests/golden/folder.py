@@ -37,15 +37,19 @@ def open_folder(cases: Iterable[Case]) -> Iterator[None]:
         yield
 
 
-def play(case: Case) -> dict[str, Any]:
+def play(case: Case, kept: Path | None = None) -> dict[str, Any]:
     """Plays a case in the working folder, in a process of its own: what is said once is said in each.
+
+    Args:
+        case: The case.
+        kept: Where its run is kept; one that is there already is loaded.
 
     Returns:
         What it says and makes, by field, as plain data without the folder's path. A failure is among the messages.
     """
     played = Path(PLAYED)
     played.unlink(missing_ok=True)
-    status = _run_apart(act, case, os.getcwd(), dict(os.environ))
+    status = _run_apart(act, case, os.getcwd(), dict(os.environ), kept)
     if status:
         return {"failed": f"its process ended with status {status}", "messages": [], "warnings": []}
     found: dict[str, Any] = json.loads(played.read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """Plays a case: checks it as the command does, builds it, trains it for three steps and draws samples.
 
+The run of an example is kept beside its file; later it is loaded, and the same samples are drawn from it.
+
 This is imported in a process for each case, so that it imports little that modkit does not.
 """
 
@@ -32,13 +34,14 @@ PLAYED = "played.json"
 _VALUES = 256  # of the samples, so that a difference can be judged
 
 
-def act(case: Case, folder: str, environment: dict[str, str]) -> None:
+def act(case: Case, folder: str, environment: dict[str, str], kept: Path | None = None) -> None:
     """Plays a case in this process, and writes what it says and makes.
 
     Args:
         case: The case.
         folder: The working folder, whose path is left out.
         environment: The environment.
+        kept: Where the run is kept; one that is there already is loaded.
     """
     os.chdir(folder)
     os.environ.update(environment)
@@ -53,6 +56,10 @@ def act(case: Case, folder: str, environment: dict[str, str]) -> None:
             found = _check(case)
             if "failed" not in found:
                 found |= _train(case, found["messages"])
+        if kept is not None and "failed" not in found:
+            found["before"] = _load(kept) if kept.exists() else found["samples"]
+            if not kept.exists():
+                shutil.copytree("run", kept)
     finally:
         for name in ("run", "cache"):
             shutil.rmtree(name, ignore_errors=True)
@@ -112,6 +119,14 @@ def _sample(model: modkit.Model) -> dict[str, Any]:
         return {"refused": str(refusal)}
     values = x.double().flatten()[:: max(1, x.numel() // _VALUES)]
     return {"shape": list(x.shape), "sha256": _hash(x), "values": [round(value, 4) for value in values.tolist()]}
+
+
+def _load(kept: Path) -> dict[str, Any]:
+    """The samples of a run that was kept, and what is said of it after a first warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        samples = _sample(modkit.load(kept, device="cpu"))
+    return {**samples, **({"said": [str(warning.message) for warning in caught[1:]]} if caught[1:] else {})}
 
 
 def _hash_weights(model: torch.nn.Module) -> dict[str, str]:

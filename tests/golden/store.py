@@ -45,7 +45,9 @@ def write(folder: Path, cases: Sequence[Case], say: Callable[[str], None] = prin
                 say(f"{case.name}: skipped, {plugin} is not installed")
                 continue
             say(case.name)
-            _write(folder / f"{case.name}.json", {"spec": case.spec, "overrides": case.overrides, **play(case)})
+            kept = folder / "runs" / case.name if case.name.startswith("examples/") else None
+            played = play(case, kept)
+            _write(folder / f"{case.name}.json", {"spec": case.spec, "overrides": case.overrides, **played})
 
 
 def check(
@@ -75,7 +77,8 @@ def check(
     with open_folder(list(cases.values())):
         for name, case in cases.items():
             for each in dict.fromkeys((case, today.get(name, case))):
-                yield from comparison.compare(name, golden[name], play(each))
+                kept = folder / "runs" / name
+                yield from comparison.compare(name, golden[name], play(each, kept if kept.exists() else None))
     if only == "*":
         yield from (f"moved.py: no case shows {move}" for move in comparison.list_unused())
 

@@ -152,3 +152,12 @@ def test_samples_are_told_apart_by_how_far():
 def test_a_name_stands_for_one_case(tmp_path):
     with pytest.raises(ValueError, match="expects cases of different names, got examples/tiny twice"):
         store.write(tmp_path, [SOUND, WRONG, SOUND])
+
+
+def test_a_run_made_before_is_loaded_and_drawn_from(golden, tmp_path):
+    store.write(tmp_path / "other", [SOUND._replace(overrides=("train.seed=1",))], say=lambda name: None)
+    folder = shutil.copytree(golden, tmp_path / "golden")
+    shutil.rmtree(folder / "runs")
+    shutil.copytree(tmp_path / "other" / "runs", folder / "runs")
+    found = list(store.check(folder, "examples/*", present=[SOUND]))
+    assert [(row.field, row.key) for row in found] == [("before", "sha256"), ("before", "values")]

@@ -92,8 +92,8 @@ class Recorder(Model):
 class Drawing(Recorder):
     """Draws labels where none are given."""
 
-    def complete(self, num, fields, rng, *, drawn=None):
-        return {"labels": rng.integers("labels", torch.empty(num), 0, 100), **(drawn or {}), **fields}
+    def complete(self, num, fields, rng, *, drawn=()):
+        return {"labels": rng.integers("labels", torch.empty(num), 0, 100), **dict(drawn), **fields}
 
 
 CODES = (TensorType((2,), classes=2), TensorType((1, 3), classes=3), TensorType((2,), classes=2))

@@ -15,7 +15,7 @@ from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import Batch
 from tests.play import LINEAR, MLP, digits, spec, turn
-from tests.refusals import refusals
+from tests.refusals import check_refusal, refusals
 
 X = TensorType((1, 8, 8), (-1.0, 1.0))
 FIELDS = {"labels": TensorType((), classes=10), "noisy": TensorType((1, 4, 4))}
@@ -188,7 +188,7 @@ def test_a_latent_passes_fields_on_and_draws_them_once_for_both_sides():
 
 
 class Old(Model):
-    """A Model that encodes, from before there were fields to give."""
+    """A Model that encodes, and takes no fields."""
 
     def __init__(self, x):
         super().__init__()
@@ -203,16 +203,11 @@ class Old(Model):
     def encode(self, x, name, rng=None):
         return self.factor * x.flatten(1)
 
-    def decode(self, latent, name, rng=None):
-        return (latent / self.factor).reshape(-1, 1, 8, 8)
 
-
-def test_a_model_without_the_keyword_encodes_for_a_prior():
+def test_a_model_without_the_keyword_is_refused():
     prior = use("diffusion", **SMALL, conditioner=LABEL)
-    model, given = build(spec(use("latent", autoencoder=use(Old), prior=prior))), digits(6)
-    model.prepare("prior/denoiser", [given], Rng(0))
-    torch.testing.assert_close(reconstruct_batch(model, given), given.tensor)
-    assert model.sample(2, seed=0, labels=3).shape == (2, 1, 8, 8)
+    expected = r"Old.encode\(\) got an unexpected keyword argument 'fields'"
+    check_refusal(expected, build, spec(use("latent", autoencoder=use(Old), prior=prior)))
 
 
 def test_metrics_of_reconstructions_are_given_the_fields():
