@@ -5,6 +5,8 @@
     api/MODULE.md     a page per public module: every name with its signature, arguments, errors and examples
     spec.md           the tables of settings, between marks
 
+The API is not kept in git, so `--check` leaves it out: it is written before a site is built.
+
 Protocols, signatures and docstrings are the only source. The pages list modkit's own parts, whatever else is installed.
 """
 
@@ -55,7 +57,7 @@ from modkit.testing import CASES
 from modkit.testing.checks import list_checks
 from modkit.testing.isolation import Isolation
 
-__all__ = ["main", "pages"]
+__all__ = ["list_api", "list_kept", "main"]
 
 FOLDER = Path(__file__).parent
 _MARKED = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end of settings -->)", re.S)
@@ -86,9 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python docs/generate.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; name the stale pages and fail")
     check = parser.parse_args().check
-    made = pages()
+    made = list_kept() if check else list_kept() | list_api()
     stale = [path for path, text in made.items() if not path.is_file() or path.read_text() != text]
-    stale += [path for folder in ("kinds", "api") for path in (FOLDER / folder).glob("*.md") if path not in made]
+    folders = ("kinds",) if check else ("kinds", "api")
+    stale += [path for folder in folders for path in (FOLDER / folder).glob("*.md") if path not in made]
     for path in stale:
         print(("stale: " if check else "wrote: " if path in made else "removed: ") + str(path.relative_to(FOLDER)))
         if not check and path in made:
@@ -99,14 +102,18 @@ def main() -> None:
     sys.exit(1 if check and stale else 0)
 
 
-def pages() -> dict[Path, str]:
-    """The text of every page that is generated, wholly or between marks, by path."""
+def list_kept() -> dict[Path, str]:
+    """Lists the text of every page kept in git that is generated, wholly or between marks, by path."""
     made = {FOLDER / "kinds" / f"{name}.md": _kind_page(kind) for name, kind in KINDS.items()}
     made[FOLDER / "kinds" / "index.md"] = _index()
-    made |= {FOLDER / "api" / f"{name}.md": text for name, text in list_pages()}
     spec = FOLDER / "spec.md"
     made[spec] = _MARKED.sub(lambda mark: f"{mark[1]}\n{_settings(mark[2])}\n{mark[3]}", spec.read_text())
     return made
+
+
+def list_api() -> dict[Path, str]:
+    """Lists the text of every page of the API by path."""
+    return {FOLDER / "api" / f"{name}.md": text for name, text in list_pages()}
 
 
 def _index() -> str:

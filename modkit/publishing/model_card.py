@@ -1,18 +1,15 @@
 """The model card: a README.md that describes a model, its scores and how to load it.
 
-The Hugging Face Hub reads its front matter: tags, data and scores. The author has to add a licence. What comes from a
-spec, a lock or a report is shown as plain text: none of it is markup, HTML or a link.
+The Hugging Face Hub reads its front matter: tags, data and scores. The author has to add a licence. The template shows
+what comes from a spec, a lock or a report as plain text: none of it is markup, HTML or a link.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote
-
-from torch import nn
 
 from modkit.building.session import Loaded
 from modkit.escapes import escape_controls, escape_markdown, quote_code
@@ -25,13 +22,10 @@ from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import dump
-from modkit.types import Score
 
 __all__ = ["Drawn", "write_model_card"]
 
 _TASK, _OTHER = "unconditional-image-generation", "image-generation"
-_NAMED = 100  # classes that are listed
-_LICENCE = "# license: to be chosen by the publisher: https://huggingface.co/docs/hub/repositories-licenses"
 
 
 class Drawn(NamedTuple):
@@ -56,19 +50,39 @@ def write_model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: D
         drawn: The picture.
         splits: The number of samples in each split of the data; empty if the data is not available.
     """
-    name = made.plan.spec.name
-    sections = (
-        f"# {escape_markdown(name)}\n",
-        f"{_describe_model(made)}\n",
-        *([f"![samples]({quote(drawn.path)})\n"] if drawn.path else []),
-        *([f"The model cannot be sampled: {escape_markdown(drawn.refusal)}\n"] if drawn.refusal else []),
-        *_describe_loading(run, bool(drawn.refusal)),
-        *_describe_data(run, made, splits),
-        *_describe_scores(reports),
-        *_describe_parameters(made.model),
-        *_describe_origin(run),
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("modkit", "templates"),
+        autoescape=False,  # which is for HTML: `finalize` escapes Markdown, except what the template calls safe
+        finalize=lambda value: value if hasattr(value, "__html__") else escape_markdown(str(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return f"---\n{_LICENCE}\n{dump(_make_front_matter(made, reports, not drawn.refusal))}---\n\n" + "\n".join(sections)
+    environment.filters |= {"code": quote_code, "count": "{:,}".format}
+    node = Spec.from_yaml(run.spec_text).data
+    classes = run.lock.get("classes")
+    players, frozen = _count_parameters(made.model)
+    return environment.get_template("model_card.md").render(
+        matter=dump(_make_front_matter(made, reports, not drawn.refusal)),
+        name=made.plan.spec.name,
+        part=made.plan.model.part,
+        x=made.x,
+        total=sum(parameter.numel() for parameter in made.model.parameters()),
+        drawn=drawn,
+        requirements=_list_requirements(run),
+        data=_name_data(made),
+        data_part=None if node is None else _find_data(node),
+        settings=None if node is None else _list_settings(node),
+        splits=splits,
+        classes=classes if isinstance(classes, Mapping) else {},
+        reports=[*zip(reports, _list_titles(reports))],
+        players=players,
+        frozen=frozen,
+        origin=_describe_origin(run),
+    )
 
 
 def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dict[str, Any]:
@@ -129,119 +143,35 @@ def _list_titles(reports: Sequence[Report]) -> list[str]:
     return titles
 
 
-def _describe_model(made: Loaded) -> str:
-    part = made.plan.model.part
-    total = sum(parameter.numel() for parameter in made.model.parameters())
-    return (
-        f"Model `{part.name}`: {part.summary.rstrip('.')}. It generates {made.x} and has {total:,} parameters. "
-        "[spec.yaml](spec.yaml) describes its parts, [modkit.lock](modkit.lock) the versions that it was made with."
-    )
+def _list_settings(node: Node) -> list[str]:
+    return [f"{key} {one}" for key, one in node.params.items() if one is not None and not isinstance(one, Mapping)]
 
 
-def _describe_loading(run: Run, refused: bool) -> Iterator[str]:
+def _list_requirements(run: Run) -> str:
+    """Lists the distributions of a run's parts as words of a command."""
     needed = dict.fromkeys(f"{row['distribution']}=={row['version']}".removesuffix("==") for row in read_rows(run.lock))
-    yield "## Use\n"
-    words = " ".join(shlex.quote(escape_controls(" ".join(one.split()))) for one in sorted(needed))
-    yield f"```sh\npip install {words}\n```\n"
-    lines = [
-        "import modkit",
-        "",
-        'model = modkit.load(".")  # this folder; locked=True refuses other versions of parts',
-    ]
-    lines += [] if refused else ["x = model.sample(16, seed=0)"]
-    yield "\n".join(["```python", *lines, "```\n"])
-    yield 'To download the folder from the Hub, use `huggingface_hub.snapshot_download("USER/NAME")`.\n'
+    return " ".join(shlex.quote(escape_controls(" ".join(one.split()))) for one in sorted(needed))
 
 
-def _describe_data(run: Run, made: Loaded, splits: Mapping[str, int]) -> Iterator[str]:
-    node = Spec.from_yaml(run.spec_text).data
-    if node is None:
-        return
-    yield "## Data\n"
-    part, params = _find_data(node), {key: value for key, value in node.params.items() if value is not None}
-    settings = ", ".join(
-        escape_markdown(f"{key} {value}") for key, value in params.items() if not isinstance(value, Mapping)
-    )
-    counts = ", ".join(f"{count:,} {escape_markdown(split)}" for split, count in splits.items())
-    facts = "; ".join(filter(None, (settings, f"{counts} samples" if counts else "", f"one sample is {made.x}")))
-    summary = f" ({part.summary.rstrip('.')})" if part else ""
-    yield f"{quote_code(_name_data(made) or '')}{summary}: {facts}.\n"
-    yield from _describe_classes(run.lock.get("classes"))
-
-
-def _describe_classes(classes: Any) -> Iterator[str]:
-    """Names the classes of each field by their numbers, which `model.sample(labels=…)` takes."""
-    for field, names in classes.items() if isinstance(classes, Mapping) else ():
-        shown = [f"{number} {escape_markdown(str(name))}" for number, name in enumerate(names[:_NAMED])]
-        rest = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        yield f"Classes of {quote_code(str(field))}: {', '.join(shown)}{rest}.\n"
-
-
-def _describe_scores(reports: Sequence[Report]) -> Iterator[str]:
-    yield "## Scores\n"
-    if not reports:
-        yield "None yet; `modkit evaluate .` measures them.\n"
-    for report, title in zip(reports, _list_titles(reports)):
-        if title:
-            yield f"With {quote_code(title)}:\n"
-        floor = ["held-out data"] if report.floor else []
-        yield from _make_table(["score", "value", "± standard error", *floor, "better"], _make_score_rows(report))
-        counts = ", ".join(f"{count:,} {escape_markdown(name)}" for name, count in report.counts.items())
-        yield f"{counts}; seed {report.seed}.\n"
-        yield from (f"Note: {escape_markdown(note)}\n" for note in report.notes)
-
-
-def _make_score_rows(report: Report) -> Iterator[list[str]]:
-    for name, score in report.scores.items():
-        floor = [_format_score(report.floor.get(name))] if report.floor else []
-        error = "" if score.error is None else f"{score.error:.2g}"
-        yield [escape_markdown(name), _format_score(score), error, *floor, score.better or ""]
-
-
-def _format_score(score: Score | None) -> str:
-    return "" if score is None else f"{score.value:.4g}"
-
-
-def _describe_parameters(model: Model) -> Iterator[str]:
-    """Counts the parameters that each player trains; all others are frozen."""
+def _count_parameters(model: Model) -> tuple[list[tuple[str, str, int]], int]:
+    """Counts the parameters that each player trains, with its name and its modules, and the others: they are frozen."""
     every = {id(parameter): parameter.numel() for parameter in model.parameters()}
-    if not every:
-        return
-    yield "## Parameters\n"
-    counted: list[list[str]] = []
+    counted = []
     trained: set[int] = set()
-    for player in model.list_active_players():
-        mine = {id(parameter) for parameter in _list_owned(model, player.modules)}
+    for player in model.list_active_players() if every else ():
+        modules = map(model.get_submodule, player.modules)
+        mine = {id(one) for module in modules for one in module.parameters() if one.requires_grad}
         trained |= mine
-        counted.append(
-            [
-                quote_code(player.name),
-                escape_markdown(", ".join(player.modules)),
-                f"{sum(every[one] for one in mine):,}",
-            ]
-        )
-    if frozen := sum(num for one, num in every.items() if one not in trained):
-        counted.append(["frozen", "", f"{frozen:,}"])
-    yield from _make_table(["player", "modules", "parameters"], counted)
+        counted.append((player.name, ", ".join(player.modules), sum(every[one] for one in mine)))
+    return counted, sum(num for one, num in every.items() if one not in trained)
 
 
-def _list_owned(model: Model, paths: Iterable[str]) -> list[nn.Parameter]:
-    return [p for path in paths for p in model.get_submodule(path).parameters() if p.requires_grad]
-
-
-def _describe_origin(run: Run) -> Iterator[str]:
-    lock = run.lock
-    yield "## Origin\n"
-    commit = format_commit(lock, "uncommitted changes")
+def _describe_origin(run: Run) -> str:
+    lock, commit = run.lock, format_commit(run.lock, "uncommitted changes")
     facts = [
         f"checkpoint {run.find_checkpoint_name()}",
         f"training seed {lock.get('seed')}",
         *(f"{name} {lock[name]}" for name in ("torch", "python", "numpy") if name in lock),
         *([f"commit {commit}"] if commit else []),
     ]
-    yield f"{escape_markdown(', '.join(facts))}.\n"
-
-
-def _make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    yield "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return ", ".join(facts)

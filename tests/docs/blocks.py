@@ -33,8 +33,9 @@ class Block:
 
 
 def pages() -> list[str]:
-    """Every page of the documentation and README.md, by its path from the top."""
-    return ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+    """Every page of the documentation that git keeps and README.md, by its path from the top; so none of the API."""
+    kept = [path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")]
+    return ["README.md", *sorted(path.as_posix() for path in kept if path.parts[1] != "api")]
 
 
 def blocks(page: str) -> list[Block]:

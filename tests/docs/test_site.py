@@ -29,19 +29,22 @@ def generate():
 
 
 @pytest.fixture(scope="module")
-def made(generate):
-    return generate.pages()
+def kept(generate):
+    return generate.list_kept()
 
 
-def text_of(page):
-    """A page without its code."""
-    text = (ROOT / page).read_text()
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+@pytest.fixture(scope="module")
+def api(generate):
+    return generate.list_api()
 
 
-def anchors(page):
+def drop_code(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def anchors(text):
     """What the headings of a page are linked by."""
-    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.M | re.S), re.M)
+    heads = re.findall(r"^#+ (.*)$", drop_code(text), re.M)
     return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", head).strip().lower()) for head in heads}
 
 
@@ -55,17 +58,17 @@ def navigation(entries):
 
 
 @pytest.mark.wide
-def test_generated_pages_are_those_of_the_code(made):
-    folders = {folder: {path.stem for path in made if path.parent == DOCS / folder} for folder in ("kinds", "api", "")}
-    assert folders["kinds"] == {*KINDS, "index"} and folders[""] == {"spec"} and len(folders["api"]) > 15
-    stale = [path.relative_to(ROOT).as_posix() for path, text in made.items() if path.read_text() != text]
+def test_generated_pages_are_those_of_the_code(kept):
+    folders = {folder: {path.stem for path in kept if path.parent == DOCS / folder} for folder in ("kinds", "")}
+    assert folders["kinds"] == {*KINDS, "index"} and folders[""] == {"spec"} and len(kept) == len(KINDS) + 2
+    stale = [path.relative_to(ROOT).as_posix() for path, text in kept.items() if path.read_text() != text]
     assert not stale, "run `python docs/generate.py`"
 
 
-def test_every_part_and_every_parameter_has_its_place(generate, made):
+def test_every_part_and_every_parameter_has_its_place(generate, kept):
     for entry in get_registry().list_parts():
         if entry.distribution == DISTRIBUTION:
-            text = made[DOCS / "kinds" / f"{entry.part.kind}.md"]
+            text = kept[DOCS / "kinds" / f"{entry.part.kind}.md"]
             _, found, section = text.partition(f"\n### {entry.part.name}\n")
             assert found, entry.part
             table = section.partition("\n### ")[0].partition("\n| parameter |")[2]
@@ -73,7 +76,7 @@ def test_every_part_and_every_parameter_has_its_place(generate, made):
             assert names == list(generate.read_parameters(entry.part)), entry.part
 
 
-def test_the_reference_holds_every_public_name(generate, made):
+def test_the_reference_holds_every_public_name(api):
     """Of `modkit`, of the modules that stay stable, and of every package that exports names."""
     modules = importlib.import_module("reference").MODULES
     packages = [path.parent.name for path in (ROOT / "modkit").glob("*/__init__.py") if "__all__" in path.read_text()]
@@ -81,26 +84,30 @@ def test_the_reference_holds_every_public_name(generate, made):
     stable = re.search(r"The stable modules\s+are (.*?), beside", (DOCS / "design.md").read_text(), re.S)[1]
     assert set(re.findall(r"`([\w.]+)`", stable)) <= set(modules)
     for name in modules:
-        page = made[DOCS / "api" / f"{'index' if name == 'modkit' else name.rpartition('.')[2]}.md"]
+        page = api[DOCS / "api" / f"{'index' if name == 'modkit' else name.rpartition('.')[2]}.md"]
         public = [one for one in importlib.import_module(name).__all__ if not one.startswith("_")]
         assert sorted(re.findall(r"^## (\w+)$", page, re.M)) == sorted(public), name
         for section in page.split("\n## ")[1:]:
             assert len(section.split("\n\n")) > 1, section
 
 
-def test_an_entry_has_signature_arguments_errors_and_example(made):
-    entry = made[DOCS / "api" / "index.md"].partition("\n## find\n")[2].partition("\n## ")[0]
+def test_an_entry_has_signature_arguments_errors_and_example(api):
+    entry = api[DOCS / "api" / "index.md"].partition("\n## find\n")[2].partition("\n## ")[0]
     signature, about, *rest = entry.strip().split("\n\n")
     assert signature == "```text\nmodkit.find(kind: str, name: str) -> Part\n```" and about
     assert "Raises:" in rest and rest[-1].startswith("```pycon\n>>> ")
-    fit = made[DOCS / "api" / "index.md"].partition("\n## fit\n")[2].partition("\n## ")[0]
+    fit = api[DOCS / "api" / "index.md"].partition("\n## fit\n")[2].partition("\n## ")[0]
     assert fit.index("Arguments:") < fit.index("Returns:") < fit.index("Raises:") < fit.index("```pycon")
 
 
-def test_a_stale_page_is_told_and_mended(generate, made, tmp_path, monkeypatch, capsys):
-    moved = {tmp_path / "docs" / path.relative_to(DOCS): text for path, text in made.items()}
+def test_a_stale_page_is_told_and_mended(generate, kept, api, tmp_path, monkeypatch, capsys):
+    """The API is written, and nobody checks whether it is there."""
+    moved, reference = (
+        {tmp_path / "docs" / path.relative_to(DOCS): text for path, text in each.items()} for each in (kept, api)
+    )
     monkeypatch.setattr(generate, "FOLDER", tmp_path / "docs")
-    monkeypatch.setattr(generate, "pages", lambda: moved)
+    monkeypatch.setattr(generate, "list_kept", lambda: moved)
+    monkeypatch.setattr(generate, "list_api", lambda: reference)
     for path, text in moved.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -112,35 +119,53 @@ def test_a_stale_page_is_told_and_mended(generate, made, tmp_path, monkeypatch, 
         with pytest.raises(SystemExit) as ended:
             generate.main()
         assert ended.value.code == status
-    assert page.read_text() == moved[page]
+    assert page.read_text() == moved[page] and all(path.read_text() == text for path, text in reference.items())
     said = capsys.readouterr().out.splitlines()
-    assert said == ["stale: kinds/times.md", "stale: kinds/gone.md", "wrote: kinds/times.md", "removed: kinds/gone.md"]
+    wrote = ["wrote: kinds/times.md", *(f"wrote: api/{path.name}" for path in reference), "removed: kinds/gone.md"]
+    assert said == ["stale: kinds/times.md", "stale: kinds/gone.md", *wrote]
 
 
-def test_navigation_holds_every_page_once():
+def test_navigation_holds_every_page_once(api):
     found = list(navigation(YAML(typ="safe").load(ROOT / "mkdocs.yml")["nav"]))
-    assert sorted(found) == sorted(page.removeprefix("docs/") for page in pages() if page.startswith("docs/"))
+    there = [ROOT / page for page in pages() if page.startswith("docs/")] + list(api)
+    assert sorted(found) == sorted(path.relative_to(DOCS).as_posix() for path in there)
 
 
-@pytest.mark.parametrize("page", pages())
-def test_links_lead_somewhere(page):
-    here = (ROOT / page).parent
-    wrong = []
-    for link in _LINK.findall(text_of(page)):
+def find_dead(page, api):
+    """Finds the links of a page that lead nowhere; a page of the API need not have been written."""
+
+    def read(path):
+        return api[path] if path in api else path.read_text()
+
+    for link in _LINK.findall(re.sub(r"`[^`\n]*`", "", drop_code(read(page)))):
         target, _, anchor = link.partition("#")
         if "://" in target:
             continue
-        path = (here / target).resolve() if target else ROOT / page
-        inside = path.is_relative_to(ROOT) and path.exists()
-        if not inside or (anchor and anchor not in anchors(path.relative_to(ROOT))):
-            wrong.append(link)
-    assert not wrong
+        path = (page.parent / target).resolve() if target else page
+        there = path.is_relative_to(ROOT) and (path in api or path.exists())
+        if not there or (anchor and anchor not in anchors(read(path))):
+            yield link
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_somewhere(page, api):
+    assert not list(find_dead(ROOT / page, api))
+
+
+def test_links_of_the_api_lead_somewhere(api):
+    assert not {page.name: dead for page in api if (dead := list(find_dead(page, api)))}
+    page = DOCS / "api" / "index.md"
+    written = api | {page: f"{api[page]}[nowhere](nowhere.md) [no heading](errors.md#nowhere)"}
+    assert list(find_dead(page, written)) == ["nowhere.md", "errors.md#nowhere"]
 
 
 @pytest.mark.wide
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="zensical is not installed: no site is built")
-def test_the_site_builds_strictly(tmp_path):
-    shutil.copytree(DOCS, tmp_path / "docs")
+def test_the_site_builds_strictly(tmp_path, api):
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("api"))
+    (tmp_path / "docs" / "api").mkdir()
+    for page, text in api.items():
+        (tmp_path / page.relative_to(ROOT)).write_text(text)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
 
     def build():
@@ -152,7 +177,7 @@ def test_the_site_builds_strictly(tmp_path):
     status, said = build()
     assert status == 0, said
     made = {path.parent.relative_to(tmp_path / "build" / "site") for path in (tmp_path / "build").rglob("index.html")}
-    assert len(made) == len(pages()) - 1
+    assert len(made) == len(pages()) - 1 + len(api)
     (tmp_path / "docs" / "index.md").write_text("# modkit\n\n[nowhere](nowhere.md)\n")
     status, said = build()
     assert status != 0 and "page does not exist" in said

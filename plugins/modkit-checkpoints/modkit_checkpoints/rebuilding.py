@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modkit_checkpoints.placeholder import Placeholder
-from modkit_checkpoints.unpickler import MOST_ALIKE, MOST_IN_A_KEY, SMALL, Record
+from modkit_checkpoints.unpickler import MOST_ALIKE, MOST_IN_A_KEY, Record, may_be_alike
 
 __all__ = ["BUILDERS", "Budget", "StorageType", "rebuild"]
 
@@ -40,7 +40,7 @@ class Budget:
 
     def count_keys(self, keys: Iterable[Any]) -> None:
         """Counts the keys whose hashes may be equal; a `ValueError` says that there are too many."""
-        self.alike -= sum(map(_may_be_alike, keys))
+        self.alike -= sum(map(may_be_alike, keys))
         if self.alike < 0:
             raise ValueError(f"expected at most {MOST_ALIKE} large numbers or tuples of numbers as keys")
 
@@ -158,15 +158,6 @@ class _Rebuilder:
             return dict(zip(values[:num], values[num:])) if isinstance(original, dict) else type(original)(values)
         except TypeError as error:
             raise ValueError(f"expected plain values as keys: {error}") from error
-
-
-def _may_be_alike(key: Any) -> bool:
-    """Whether the hash of a key may be chosen to equal that of another; see `unpickler.MOST_ALIKE`."""
-    if isinstance(key, tuple | frozenset):
-        return any(isinstance(item, int) or _may_be_alike(item) for item in key)
-    if isinstance(key, int):
-        return abs(key) >= SMALL
-    return not isinstance(key, str | bytes | None | Placeholder)
 
 
 def _list_hashed(items: Any) -> Iterable[Any]:

@@ -1,19 +1,20 @@
 """Unpickles without importing or running anything: each name and each call in a pickle becomes an inert record.
 
-Python's own `pickle.Unpickler` executes the opcodes, and everything that it can call or set a state on is a `Record`,
-which stores its arguments. First, a pass over the opcodes refuses what `pickle` leaves unbounded: memo indices, frames,
-long integers, the number of opcodes, keys that take long to hash (tuples that share tuples), and many keys that may
-share one hash, which makes a dict take quadratic time. Afterwards, `rebuilding.rebuild` decides what the records stand
-for.
+`pickle`'s unpickler in Python executes the opcodes, and everything that it can call or set a state on is a `Record`,
+which stores its arguments. What `pickle` leaves unbounded is refused before it happens: reads beyond the file, long
+integers, the number of opcodes, keys that take long to hash (tuples that share tuples), and many keys that may share
+one hash, which makes a dict take quadratic time. Afterwards, `rebuilding.rebuild` decides what the records stand for.
 """
 
 from __future__ import annotations
 
 import pickle
-import pickletools
+import struct
+from collections.abc import Callable
+from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
-__all__ = ["MOST_ALIKE", "MOST_IN_A_KEY", "PERSISTENT", "SMALL", "Record", "unpickle"]
+__all__ = ["MOST_ALIKE", "MOST_IN_A_KEY", "PERSISTENT", "Record", "may_be_alike", "unpickle"]
 
 PERSISTENT = "persistent id"
 """The path of the records of persistent ids; names in a pickle cannot equal it, since they contain a dot."""
@@ -22,37 +23,26 @@ MOST_IN_A_KEY = 64
 """Most values in a tuple or frozenset that is hashed, including those of its elements."""
 
 MOST_ALIKE = 10_000
-"""Most keys in a pickle whose hashes may be chosen to be equal: large integers, floats, and tuples that hold numbers.
+"""Most keys in a pickle whose hashes may be chosen to be equal; see `may_be_alike`."""
 
-The hashes of texts and bytes depend on the process, and those of small integers are the integers themselves.
-"""
-
-SMALL = 2**60
-"""Integers below this have hashes of their own."""
-
-_NUMBER, _ALIKE = 256, 512  # flags beside the size of a value on the stack
-_INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}
-_FLOATS = {"FLOAT", "BINFLOAT"}
+_SMALL = 2**60  # integers below this have hashes of their own
 _MOST_OPCODES = 10_000_000
 _MOST_NAMES = 10_000
 _LONGEST_NAME = 4096
 _MOST_BITS = 5120
 
-_REFUSED = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")  # a registry's names; bytes outside the pickle
-_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes if opcode.name not in _REFUSED}
-_LINES = {"STRING": 1, "PERSID": 1, "GLOBAL": 2, "INST": 2}  # pickletools reads these as ASCII, pickle does not
+_REFUSED = (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
+"""Opcodes that refer to a registry's names, or to bytes outside the pickle."""
 _HASHED = {
-    "SETITEM": slice(1, None, 2),
-    "SETITEMS": slice(1, None, 2),
-    "DICT": slice(0, None, 2),
-    "ADDITEMS": slice(1, None),
-    "FROZENSET": slice(0, None),
+    pickle.SETITEM: slice(-2, -1),
+    pickle.SETITEMS: slice(0, None, 2),
+    pickle.DICT: slice(0, None, 2),
+    pickle.ADDITEMS: slice(None),
+    pickle.FROZENSET: slice(None),
 }
-"""The values, among those that an opcode takes from the stack, that are hashed."""
-_TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"}
-_IN_PLACE = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
-_PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
-_GETS = {"GET", "BINGET", "LONG_BINGET"}
+"""The values, among those on the stack since the last mark, that an opcode hashes."""
+_DAMAGE = (pickle.UnpicklingError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_WHOLE = (pickle.INT, pickle.LONG, pickle.LONG4)
 _OLD_MODULES = {"copy_reg": "copyreg", "__builtin__": "builtins"}
 
 
@@ -116,12 +106,47 @@ class _Names(dict[str, type[Record]]):
         return self[path]
 
 
-class _Unpickler(pickle.Unpickler):
+class _Memo(dict[int, Any]):
+    """The objects that a pickle refers to again."""
+
+    def __missing__(self, index: int) -> Any:
+        raise ValueError(f"expected an object kept under {index}, got none")
+
+
+class _Unpickler(pickle._Unpickler):
     """Reads Python 2's strings as UTF-8, so that `encode("utf-8", "surrogateescape")` restores their bytes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
-        self.names = _Names()
+        self.file, self.size = file, size
+        self.read, self.readline = self._read, self._read_line
+        self.memo, self.names, self.alike = _Memo(), _Names(), MOST_ALIKE
+        self.metastack: list[list[Any]] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+
+    def load(self) -> Any:
+        for _ in range(_MOST_OPCODES):
+            place = self.file.tell()
+            try:
+                code = self.file.read(1)
+                if code == pickle.STOP:
+                    return self.stack.pop()
+                if not code:
+                    raise ValueError("truncated: expected an opcode, got the end of the file")
+                if code[0] not in self.dispatch:
+                    raise ValueError(f"expected an opcode of a pickle that stands alone, got {code!r}")
+                if code in _HASHED:
+                    self._check_keys(self.stack[_HASHED[code]])
+                self.dispatch[code[0]](self)
+                if code in _WHOLE and self.stack[-1].bit_length() > _MOST_BITS:
+                    raise ValueError(
+                        f"expected a whole number of at most {_MOST_BITS} bits, got {self.stack[-1].bit_length()}"
+                    )
+            except _DAMAGE as error:
+                said = "expected a value or a mark on the stack, got none" if type(error) is IndexError else error
+                raise ValueError(f"damaged pickle at byte {place}: {said}") from error
+        raise ValueError(f"damaged pickle: expected at most {_MOST_OPCODES} opcodes, got more")
 
     def find_class(self, module: str, name: str) -> type[Record]:
         return self.names[f"{_OLD_MODULES.get(module, module)}.{name}"]
@@ -132,12 +157,53 @@ class _Unpickler(pickle.Unpickler):
                 return made
         return self.names[PERSISTENT](identity)
 
+    def _read(self, num: int) -> bytes:
+        left = self.size - self.file.tell()
+        if num > left:
+            raise ValueError(f"truncated: expected {num} bytes, got {left}")
+        return self.file.read(num)
+
+    def _read_line(self) -> bytes:
+        line = self.file.readline()
+        if not line.endswith(b"\n"):
+            raise ValueError("truncated: expected a line, got the end of the file")
+        return line
+
+    def _read_size(self) -> int:
+        size: int = struct.unpack("<Q", self.read(8))[0]
+        return size
+
+    def _check_keys(self, keys: list[Any]) -> None:
+        if any(_count_values(key) > MOST_IN_A_KEY for key in keys):
+            raise ValueError(f"expected a key of at most {MOST_IN_A_KEY} values, got a larger tuple or frozenset")
+        self.alike -= sum(map(may_be_alike, keys))
+        if self.alike < 0:
+            raise ValueError(f"expected at most {MOST_ALIKE} large numbers or tuples of numbers as keys")
+
+    def _check_protocol(self) -> None:
+        protocol = self.read(1)[0]
+        if protocol > pickle.HIGHEST_PROTOCOL:
+            raise ValueError(f"expected protocol 0 to {pickle.HIGHEST_PROTOCOL}, got {protocol}")
+
+    def _check_frame(self) -> None:
+        """Checks that the file has the bytes of a frame, which are then read as if there were none."""
+        size, left = self._read_size(), self.size - self.file.tell()
+        if size > left:
+            raise ValueError(f"truncated: expected a frame of {size} bytes, got {left}")
+
+    def _load_bytearray(self) -> None:
+        self.append(bytearray(self.read(self._read_size())))
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if bytes((code,)) not in _REFUSED
+    } | {pickle.PROTO[0]: _check_protocol, pickle.FRAME[0]: _check_frame, pickle.BYTEARRAY8[0]: _load_bytearray}
+
 
 def unpickle(file: BinaryIO, size: int) -> Any:
     """Reads one pickle and leaves the file at its end.
 
     Args:
-        file: Bytes in memory or mapped, so that `read` allocates no more than there are.
+        file: Bytes in memory or mapped.
         size: Its number of bytes.
 
     Returns:
@@ -146,125 +212,24 @@ def unpickle(file: BinaryIO, size: int) -> Any:
     Raises:
         ValueError: If the pickle is damaged, or exceeds a bound.
     """
-    start = file.tell()
-    _check_opcodes(file, size)
-    end = file.tell()
-    file.seek(start)
-    try:
-        value = _Unpickler(file).load()
-    except (
-        pickle.UnpicklingError,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise ValueError(f"damaged pickle in bytes {start} to {end}: {error}") from error
-    file.seek(end)
-    return value
+    return _Unpickler(file, size).load()
 
 
-def _check_opcodes(file: BinaryIO, size: int) -> None:
-    """Reads a pickle's opcodes to its end and tracks the stack and the memo, without making any object.
+def may_be_alike(key: Any) -> bool:
+    """Whether the hash of a key may be chosen to equal that of another: large integers, floats, tuples of numbers.
 
-    These hold sizes: the number of values in a tuple or frozenset, 1 for anything else. Flags tell numbers, and values
-    whose hash may be chosen.
+    The hashes of texts and bytes depend on the process, and those of small integers are the integers themselves.
     """
-    stack: list[int] = []
-    marks: list[int] = []
-    memo: dict[int, int] = {}
-    alike = 0
-    for count in range(_MOST_OPCODES):
-        place = file.tell()
-        try:
-            opcode, argument = _read_opcode(file, size)
-            taken = _take(stack, marks, opcode)
-            if opcode.name in _HASHED:
-                keys = taken[_HASHED[opcode.name]]
-                if max((key & 255 for key in keys), default=0) > MOST_IN_A_KEY:
-                    raise ValueError(
-                        f"expected a key of at most {MOST_IN_A_KEY} values, got a larger tuple or frozenset"
-                    )
-                alike += sum(key >= _ALIKE for key in keys)
-                if alike > MOST_ALIKE:
-                    raise ValueError(f"expected at most {MOST_ALIKE} large numbers or tuples of numbers as keys")
-            if opcode.name in _TUPLES:
-                num = min(1 + sum(value & 255 for value in taken), MOST_IN_A_KEY + 1)
-                stack.append(num | (_ALIKE if any(value >= _NUMBER for value in taken) else 0))
-            elif opcode.name in _PUTS:
-                index = len(memo) if argument is None else argument
-                if not 0 <= index <= count:  # pickle allocates a table up to the index
-                    raise ValueError(f"expected to keep an object under 0 to {count}, got {index}")
-                memo[index] = taken[0]
-                stack += taken
-            elif opcode.name in _GETS:
-                if argument not in memo:
-                    raise ValueError(f"expected an object kept under {argument}, got none")
-                stack.append(memo[argument])
-            elif opcode.name in _IN_PLACE:
-                stack.append(taken[0])
-            elif opcode.name == "DUP":
-                stack += taken * 2
-            elif opcode.name == "MARK":
-                marks.append(len(stack))
-            elif opcode.name == "STOP":
-                return
-            else:
-                stack += [_classify(opcode.name, argument)] * len(opcode.stack_after)
-        except ValueError as error:
-            raise ValueError(f"damaged pickle at byte {place}: {error}") from error
-    raise ValueError(f"damaged pickle: expected at most {_MOST_OPCODES} opcodes, got more")
+    if isinstance(key, tuple | frozenset):
+        return any(isinstance(item, int) or may_be_alike(item) for item in key)
+    return isinstance(key, float | complex) or (isinstance(key, int) and abs(key) >= _SMALL)
 
 
-def _classify(name: str, argument: Any) -> int:
-    """The size and flags of a value that is no tuple."""
-    if name in _INTEGERS:
-        return 1 | _NUMBER | (_ALIKE if abs(argument) >= SMALL else 0)
-    return 1 | _NUMBER | _ALIKE if name in _FLOATS else 1
-
-
-def _read_opcode(file: BinaryIO, size: int) -> tuple[pickletools.OpcodeInfo, Any]:
-    """Reads the next opcode and its argument."""
-    code = file.read(1)
-    if not code:
-        raise ValueError("truncated: expected an opcode, got the end of the file")
-    if code not in _OPCODES:
-        raise ValueError(f"expected an opcode of a pickle that stands alone, got {code!r}")
-    opcode = _OPCODES[code]
-    if opcode.arg is None:
-        return opcode, None
-    if opcode.name in _LINES:
-        if not all(file.readline().endswith(b"\n") for _ in range(_LINES[opcode.name])):
-            raise ValueError("truncated: expected a line, got the end of the file")
-        return opcode, None
-    argument: Any = opcode.arg.reader(file)
-    if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
-        raise ValueError(f"expected a whole number of at most {_MOST_BITS} bits, got {argument.bit_length()}")
-    if opcode.name == "PROTO" and argument > pickle.HIGHEST_PROTOCOL:
-        raise ValueError(f"expected protocol 0 to {pickle.HIGHEST_PROTOCOL}, got {argument}")
-    if opcode.name == "FRAME" and argument > size - file.tell():
-        raise ValueError(f"truncated: expected a frame of {argument} bytes, got {size - file.tell()}")
-    return opcode, argument
-
-
-def _take(stack: list[int], marks: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:
-    """Takes an opcode's values from the stack; those stored in the memo are put back by the caller."""
-    before = [pickletools.anyobject] if opcode.name in _PUTS else opcode.stack_before
-    if not before:
-        return []
-    if opcode.name == "POP" and marks[-1:] == [len(stack)]:
-        marks.pop()
-        return []
-    if pickletools.markobject in before:
-        if not marks:
-            raise ValueError("expected a mark on the stack, got none")
-        first = marks.pop() - before.index(pickletools.markobject)
-    else:
-        first = len(stack) - len(before)
-    if first < (marks[-1] if marks else 0):
-        raise ValueError("expected a value on the stack, got none")
-    taken = stack[first:]
-    del stack[first:]
-    return taken
+def _count_values(key: Any) -> int:
+    """Counts the values in a key, and stops soon after `MOST_IN_A_KEY`."""
+    count, left = 0, [key]
+    while left and count <= MOST_IN_A_KEY:
+        one = left.pop()
+        count += 1
+        left += islice(one, MOST_IN_A_KEY) if isinstance(one, tuple | frozenset) else ()
+    return count
