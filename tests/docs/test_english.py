@@ -5,7 +5,6 @@ A page has none of most phrases. What docstrings and messages still have can onl
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
