@@ -77,8 +77,9 @@ def _describe_module(name: str, homes: dict[int, tuple[str, str]]) -> str:
     if name == "modkit":
         rows = [[_link(one), escape_cell(_summarize(one))] for one in MODULES]
         about += [
-            "Of these modules every public name is described, from its docstring. [The design](../design.md) says what "
-            "stays stable; parts are also listed by [kind](../kinds/index.md), with the names that specs use.",
+            "Every public name of these modules is described, from its docstring. [The design](../design/layout.md) "
+            "says what stays stable; parts are also listed by [kind](../kinds/index.md), with the names that "
+            "specs use.",
             render_table(("module", "what it holds"), rows),
         ]
     return render_page(name, *about, *blocks)

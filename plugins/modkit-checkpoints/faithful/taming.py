@@ -24,7 +24,7 @@ _NETS: dict[str, dict[str, Any]] = {
     "attention at the lowest level": {
         "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [8], "resolution": 16,
     },
-    "attention in the middle alone, no convolution resamples, gray": {
+    "attention only in the middle, no convolution resamples, gray": {
         "ch_mult": [1, 1, 2], "num_res_blocks": 2, "attn_resolutions": [], "resolution": 32, "resamp_with_conv": False,
         "in_channels": 1, "out_ch": 1,
     },
