@@ -122,11 +122,12 @@ def _sample(model: modkit.Model) -> dict[str, Any]:
 
 
 def _load(kept: Path) -> dict[str, Any]:
-    """The samples of a run that was kept, and what is said of it after a first warning."""
+    """The samples of a run that was kept, and what is said of it after a first warning; a library's deprecations are its own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         samples = _sample(modkit.load(kept, device="cpu"))
-    return {**samples, **({"said": [str(warning.message) for warning in caught[1:]]} if caught[1:] else {})}
+    said = [str(warning.message) for warning in caught if not issubclass(warning.category, DeprecationWarning)]
+    return {**samples, **({"said": said[1:]} if said[1:] else {})}
 
 
 def _hash_weights(model: torch.nn.Module) -> dict[str, str]:
