@@ -12,10 +12,58 @@ from modkit.conditioners.fields import check_drop, find_field
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["Label"]
+__all__ = ["Classes", "Label"]
 
 
-class Label(Drawing):
+class Classes(Drawing):
+    """Base of conditioners on a class: a subclass sets `counted`, after its own state, and embeds labels.
+
+    Args:
+        fields: The types of the fields.
+        field: Name of the field of labels.
+        drop: Probability in [0, 1] with which a label is replaced by no class in training.
+
+    Raises:
+        ValueError: If the field is missing or is not a label, or `drop` is outside [0, 1].
+    """
+
+    source_name = "counted"
+    counted: Frequencies
+
+    def __init__(self, fields: Mapping[str, TensorType], field: str, drop: float) -> None:
+        super().__init__()
+        self.field = find_field(self, fields, field)
+        classes = self.field.type.classes
+        if classes is None or self.field.type.shape:
+            owner = self.field.owner
+            raise ValueError(f"{owner} expects field {field!r} to be one class per sample, got {fields[field]}")
+        check_drop(self, drop)
+        self.classes, self.drop = classes, drop
+        self.reads: tuple[str, ...] = (field,)
+
+    def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
+        """Embeds labels `b` in [0, k); given an rng, each is dropped with probability `drop`.
+
+        Raises:
+            ValueError: If the field is missing or is not int64 `b`, or, outside training on the CPU, if a label is out
+                of range.
+        """
+        labels = self.field.read_checked(fields, self.training)
+        if rng is not None and self.drop > 0:
+            uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
+            labels = torch.where(uniform < self.drop, self.classes, labels)
+        return self.embed(labels)
+
+    def null(self, num: int) -> Cond:
+        """Embeds no class, `num` times."""
+        return self.embed(torch.full((num,), self.classes, device=self.counted.frequencies.device))
+
+    def embed(self, labels: Tensor) -> Cond:
+        """Embeds labels `b` in [0, k], where k is no class."""
+        raise NotImplementedError
+
+
+class Label(Classes):
     """A learned vector for each class, and one for no class (classifier-free guidance).
 
     References:
@@ -37,23 +85,14 @@ class Label(Drawing):
         torch.Size([3, 4])
     """
 
-    source_name = "counted"
-
     def __init__(
         self, fields: dict[str, TensorType], *, field: str = "labels", width: int = 128, drop: float = 0.1
     ) -> None:
-        super().__init__()
-        self.field = find_field(self, fields, field)
-        classes = self.field.type.classes
-        if classes is None or self.field.type.shape:
-            raise ValueError(f"Label expects field {field!r} to be one class per sample, got {fields[field]}")
-        check_drop(self, drop)
+        super().__init__(fields, field, drop)
         if width < 1:
             raise ValueError(f"Label expects width >= 1, got {width}")
-        self.classes, self.drop = classes, drop
-        self.reads: tuple[str, ...] = (field,)
         self.type = CondType(vector=width)  # type: ignore[assignment, method-assign]  # the contract's name
-        self.embedding = nn.Embedding(classes + 1, width)
+        self.embedding = nn.Embedding(self.classes + 1, width)
         self.counted = Frequencies(self.field)
 
     @property
@@ -61,19 +100,6 @@ class Label(Drawing):
         """The frequency of each label, `k`: uniform before `prepare`, then that in the data."""
         return self.counted.frequencies
 
-    def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Embeds labels `b` in [0, k) as vectors `b d`; given an rng, each is dropped with probability `drop`.
-
-        Raises:
-            ValueError: If the field is missing or is not int64 `b`, or, outside training on the CPU, if a label is out
-                of range.
-        """
-        labels = self.field.read_checked(fields, self.training)
-        if rng is not None and self.drop > 0:
-            uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
-            labels = torch.where(uniform < self.drop, self.classes, labels)
+    def embed(self, labels: Tensor) -> Cond:
+        """Embeds labels `b` as vectors `b d`."""
         return Cond(vector=self.embedding(labels))
-
-    def null(self, num: int) -> Cond:
-        """Returns the vector of no class, `num d`."""
-        return Cond(vector=self.embedding(torch.full((num,), self.classes, device=self.embedding.weight.device)))

@@ -9,66 +9,21 @@ Shape letters: b batch, k classes, n tokens, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from modkit.conditioners.drawing import Examples, Frequencies
+from modkit.conditioners.drawing import Drawing, Examples, Frequencies
 from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.label import Classes
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Cond, CondType, TensorType
 
 __all__ = ["ClassId", "ClassToken", "GivenTokens"]
 
 
-class _Class(nn.Module):
-    """A conditioner on a class, which counts the classes of the data to draw them."""
-
-    counted: Frequencies  # made by the subclasses, in the order of their state
-
-    def __init__(self, fields: Mapping[str, TensorType], field: str, drop: float) -> None:
-        super().__init__()
-        self.field = find_field(self, fields, field)
-        classes = self.field.type.classes
-        if classes is None or self.field.type.shape:
-            raise ValueError(
-                f"{self.field.owner} expects field {field!r} to be one class per sample, got {self.field.type}"
-            )
-        check_drop(self, drop)
-        self.classes, self.drop = classes, drop
-        self.reads: tuple[str, ...] = (field,)
-
-    def forward(self, fields: Mapping[str, Tensor], rng: Rng | None) -> Cond:
-        """Reads labels `b` in [0, k); given an rng, each becomes none, k, with probability `drop`.
-
-        Raises:
-            ValueError: If the field is missing or is not int64 `b`; outside training, on the CPU, if a label is out of
-                range.
-        """
-        labels = self.field.read_checked(fields, self.training)
-        if rng is not None and self.drop > 0:
-            uniform = rng.uniform("drop", torch.empty(labels.shape, device=labels.device))
-            labels = torch.where(uniform < self.drop, self.classes, labels)
-        return self._condition(labels)
-
-    def null(self, num: int) -> Cond:
-        """Returns the condition of no class, `num` times."""
-        return self._condition(torch.full((num,), self.classes, device=self.counted.frequencies.device))
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Draws labels by their frequencies: uniform before `prepare`, then those in the data."""
-        return self.counted.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the labels of `batches`."""
-        self.counted.prepare(batches)
-
-    def _condition(self, labels: Tensor) -> Cond:
-        raise NotImplementedError
-
-
-class ClassToken(_Class):
+class ClassToken(Classes):
     """A learned token for each class to attend to (latent diffusion's class embedder).
 
     Args:
@@ -102,13 +57,14 @@ class ClassToken(_Class):
         self.embedding = nn.Embedding(self.classes + none, width)
         self.counted = Frequencies(self.field)
 
-    def _condition(self, labels: Tensor) -> Cond:
+    def embed(self, labels: Tensor) -> Cond:
+        """Embeds labels `b` as tokens `b 1 d`."""
         num = self.embedding.num_embeddings
         tokens: Tensor = self.embedding(labels.clamp_max(num - 1))
         return Cond(context=torch.where((labels < num)[:, None], tokens, 0)[:, None])
 
 
-class ClassId(_Class):
+class ClassId(Classes):
     """A label as it is, for networks that embed it themselves (ADM).
 
     Args:
@@ -128,11 +84,12 @@ class ClassId(_Class):
         self.type = CondType(labels=self.classes)  # type: ignore[assignment, method-assign]  # the contract's name
         self.counted = Frequencies(self.field)
 
-    def _condition(self, labels: Tensor) -> Cond:
+    def embed(self, labels: Tensor) -> Cond:
+        """Returns labels `b` as they are."""
         return Cond(labels=labels)
 
 
-class GivenTokens(nn.Module):
+class GivenTokens(Drawing):
     """Tokens to attend to that are part of the data, such as a caption's from a text encoder outside the model.
 
     Args:
@@ -178,15 +135,3 @@ class GivenTokens(nn.Module):
     def null(self, num: int) -> Cond:
         """Returns zeros, `num n d`."""
         return Cond(context=torch.zeros((num, *self.field.type.shape), device=self.examples.num.device))
-
-    def draw(self, num: int, rng: Rng) -> dict[str, Tensor]:
-        """Draws the tokens of examples of the training data.
-
-        Raises:
-            ValueError: If none were kept. The message names the field to give.
-        """
-        return self.examples.draw(num, rng)
-
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Keeps the tokens of the first samples of `batches`."""
-        self.examples.prepare(batches)
