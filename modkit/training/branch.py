@@ -44,7 +44,7 @@ from modkit.training.cursor import Cursor
 from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
 from modkit.training.ownership import find_untrained
-from modkit.training.players import PlayerState, make_player_states
+from modkit.training.players import Participant, make_participants
 from modkit.training.schedule import schedule_stages
 from modkit.training.train import execute
 
@@ -199,7 +199,7 @@ def _adapt(
     if cursor["stage"] >= len(stages):
         raise ValueError(f"branch expects a spec with stage {cursor['stage']}, in which {path} lies, got {len(stages)}")
     stage = stages[cursor["stage"]]
-    players = make_player_states(model, settings, stage, LocalEngine("cpu"))
+    players = make_participants(model, settings, stages, cursor["stage"], LocalEngine("cpu"))
     former, names = begun.state["players"], [player.name for player in players]
     if names != list(former):
         raise ValueError(
@@ -255,7 +255,7 @@ def _choose_averages(
     return {group: begun.tensors.get(source, begun.tensors["model"]) for group, source in chosen.items()}
 
 
-def _adapt_optimizer(packed: Packed, names: Sequence[str], player: PlayerState) -> Packed:
+def _adapt_optimizer(packed: Packed, names: Sequence[str], player: Participant) -> Packed:
     """Replaces the settings of a player's optimizer, and its moments by nothing if it is another one."""
     now = pack(player.optimizer, names)
     if [set(one) for one in now.state["groups"]] == [set(one) for one in packed.state["groups"]]:
