@@ -46,7 +46,7 @@ from modkit.training.optimizer_state import Packed, find_packed, name_group, nam
 from modkit.training.ownership import find_untrained
 from modkit.training.players import Participant, make_participants
 from modkit.training.schedule import schedule_stages
-from modkit.training.train import execute
+from modkit.training.train import Training
 
 __all__ = ["branch"]
 
@@ -139,17 +139,16 @@ def branch(
         _logger.warning(
             "%s is at the end of training, so the branch trains no step; name an earlier step or more", path
         )
-    return execute(
+    return Training(
         report,
-        make,
         Path(out),
-        None,
+        make=make,
         origin={"branched": {"run": str(run.path), "checkpoint": path.name}},
         begun=(path.name, begun),
         steps=steps,
         evaluate=evaluate,
         progress=progress,
-    )
+    ).execute()
 
 
 def _read(run: Run, step: int | None) -> store.Latest:

@@ -73,7 +73,7 @@ from modkit.training.schedule import check_trainable, count_steps, schedule_stag
 from modkit.training.threads import choose_threads, use_threads
 from modkit.training.trainer import Trainer, TrainingError
 
-__all__ = ["execute", "open_before", "resume", "train"]
+__all__ = ["Training", "open_before", "resume", "train"]
 
 _logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def train(
     _warn(notices)
     report = check(choose_engine(changed))
     origin = Call.describe(spec, overrides)
-    return execute(report, _make_maker(report, None), path, None, origin=origin, overwrite=overwrite, **options)
+    return Training(report, path, origin=origin, overwrite=overwrite, **options).execute()
 
 
 def resume(
@@ -186,25 +186,12 @@ def resume(
 
 
 def _train_further(before: Run, changed: Spec, notices: Iterable[str], **options: Any) -> Run:
-    """Trains a run further with a spec; `options` are those of `execute`."""
+    """Trains a run further with a spec; `options` are those of `Training`."""
     _warn(notices)
     with explain_failure(before):
         report = examine(choose_engine(changed, again=True), weights=not before.kept)
     report = replace(report, x=restore_std(report.x, before))
-    return execute(report, _make_maker(report, before), before.path, before, **options)
-
-
-def _make_maker(report: Checked, before: Run | None) -> Callable[[Site], Model]:
-    """Returns what makes the model of a check, frozen as that of a run that goes on is."""
-
-    def make(site: Site) -> Model:
-        model: Model = site.build_model(report.x, report.fields)
-        site.check()
-        if before:
-            freeze(model, find_frozen_by_hand(before, model, site.make_settings()))
-        return model
-
-    return make
+    return Training(report, before.path, before, **options).execute()
 
 
 def _warn(notices: Iterable[str]) -> None:
@@ -212,26 +199,14 @@ def _warn(notices: Iterable[str]) -> None:
         _logger.warning("%s", notice)
 
 
-def execute(
-    report: Checked,
-    make: Callable[[Site], Model],
-    path: Path,
-    before: Run | None,
-    *,
-    origin: Mapping[str, Any] | None = None,
-    begun: tuple[str, store.Checkpoint] | None = None,
-    steps: int | None = None,
-    overwrite: bool = False,
-    evaluate: bool = True,
-    progress: Progress | None = None,
-) -> Run:
-    """Trains a checked model, and evaluates it if its spec has `evaluate`.
+class Training:
+    """A training of a checked model, which writes a run: `execute` carries it out.
 
     Args:
         report: The result of the check.
-        make: Makes the model.
         path: The run's directory.
         before: The run to resume, or None.
+        make: Makes the model at a site; by default, as the plan has it, frozen as that of the run to resume.
         origin: What the lock of a new run keeps of where it comes from.
         begun: The name and content of the checkpoint that a new run begins with.
         steps: Maximum number of steps of every stage.
@@ -240,104 +215,162 @@ def execute(
         progress: Displays progress.
 
     Raises:
-        SpecError: As `train`.
-        ValueError: As `train`.
+        SpecError: If a setting is refused.
+        ValueError: If there are no data, or the run to resume has other parts or weights.
     """
-    data = report.data
-    if data is None:
-        raise ValueError("training expects a spec with `data`, got one without")
-    read_mode()
-    site = Site(report.plan, meta=False)
-    stated = site.make_settings()
-    settings = _cap(stated, steps)
-    loggers = [logger() for logger in settings.loggers]
-    evaluation = site.make_evaluation()
-    site.check()
-    check_workers(settings.workers)
-    _check_memory(report, settings)
-    show_warnings(report.findings, str(path))
-    name = report.plan.data.part.name if report.plan.data else type(data).__name__
-    opened = Opened(data, name, evaluation, site)
-    watch = make_watch(opened, settings.seed, settings.precision) if evaluation else None
-    changes = find_changes(before, report.plan) if before else []
-    if before:
-        verify_local(before, report.plan.describe_local())
-        _check_state(before, report)
-        site.weights = not before.kept
-    several, again = report.plan.is_for_several(), bool(before or begun)
-    engine = make_engine(settings.engine, settings.device, several=several, again=again)
-    site.check()
-    with keep_open(engine):
-        check_processes(engine, settings)
-        model = make(site)
-        site.check()
-        for precision in (settings.precision, evaluation.precision if evaluation and evaluate else "float32"):
+
+    def __init__(
+        self,
+        report: Checked,
+        path: Path,
+        before: Run | None = None,
+        *,
+        make: Callable[[Site], Model] | None = None,
+        origin: Mapping[str, Any] | None = None,
+        begun: tuple[str, store.Checkpoint] | None = None,
+        steps: int | None = None,
+        overwrite: bool = False,
+        evaluate: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        data = report.data
+        if data is None:
+            raise ValueError("training expects a spec with `data`, got one without")
+        read_mode()
+        self.report, self.path, self.before, self.begun = report, path, before, begun
+        self.data, self.plan, self.progress = data, report.plan, progress or Silent()
+        self.site = Site(self.plan, meta=False)
+        self.stated = self.site.make_settings()
+        self.settings = settings = _cap(self.stated, steps)
+        self.loggers = [logger() for logger in settings.loggers]
+        evaluation = self.site.make_evaluation()
+        self.site.check()
+        check_workers(settings.workers)
+        _check_memory(report, settings)
+        show_warnings(report.findings, str(path))
+        name = self.plan.data.part.name if self.plan.data else type(data).__name__
+        self.opened = Opened(data, name, evaluation, self.site)
+        self.watch = make_watch(self.opened, settings.seed, settings.precision) if evaluation else None
+        self.measured = evaluation if evaluate else None
+        self.changes = find_changes(before, self.plan) if before else []
+        if before:
+            verify_local(before, self.plan.describe_local())
+            _check_state(before, report)
+            self.site.weights = not before.kept
+        self._make, self._origin, self._overwrite = make or self._build, origin or {}, overwrite
+
+    def execute(self) -> Run:
+        """Trains the model, and evaluates it if its spec has `evaluate`.
+
+        Raises:
+            SpecError: As `train`.
+            ValueError: As `train`.
+        """
+        settings, again = self.settings, bool(self.before or self.begun)
+        engine = make_engine(settings.engine, settings.device, several=self.plan.is_for_several(), again=again)
+        self.site.check()
+        with keep_open(engine):
+            check_processes(engine, settings)
+            model = self.make(engine)
+            threads = _choose_threads(settings, self.report, self.before, engine)
+            lock = self.lock(model, threads)
+            with self.open(engine, lock) as run, use_threads(max(threads, default=1)):
+                self.train(run, model, engine, lock, threads)
+            self.measure(run, engine)
+        return run
+
+    def make(self, engine: Engine) -> Model:
+        """Makes the model, and checks that its stages have something to train and its device has the precision."""
+        model = self._make(self.site)
+        self.site.check()
+        for precision in (self.settings.precision, self.measured.precision if self.measured else "float32"):
             check_precision(precision, engine.device, model)
-        stages = schedule_stages(model, settings)
-        for stage in stages:
+        for stage in schedule_stages(model, self.settings):
             check_trainable(model, stage)
-        threads = _choose_threads(settings, report, before, engine)
-        most = max(threads, default=1)
-        with use_threads(most):
-            lock = report.lock()
-        lock = {**lock, "stage_threads": list(threads), **(origin or {})}
-        lock |= {} if before else describe_untrained(model, stages)
+        return model
+
+    def lock(self, model: Model, threads: Sequence[int]) -> dict[str, Any]:
+        """Describes the run for its lock."""
+        with use_threads(max(threads, default=1)):
+            lock = self.report.lock()
+        untrained = {} if self.before else describe_untrained(model, schedule_stages(model, self.settings))
+        return {**lock, "stage_threads": list(threads), **self._origin, **untrained}
+
+    def open(self, engine: Engine, lock: dict[str, Any]) -> Run:
+        """Opens the run: the first process writes it, the others follow."""
 
         def make_run() -> Run:
-            lock["data"] = data.key
-            return before.hold() if before else Run.create(path, report.plan.resolved, lock, overwrite)
+            lock["data"] = self.data.key
+            return (
+                self.before.hold() if self.before else Run.create(self.path, self.plan.resolved, lock, self._overwrite)
+            )
 
-        with _open_shared(engine, path, make_run) as run, use_threads(most):
-            trainer: Trainer | None = None
-            try:
-                if begun:
-                    run.save(*begun)
-                    engine.barrier()  # the others read it when they resume
-                model = model.to(engine.device)
-                if before is None and engine.rank == 0 and (found := probe_samples(model)):
-                    _logger.warning("%s: %s", path, found)
-                _tune(model, settings)
-                if before and engine.rank == 0:
-                    changes += _find_other_data(before, lock)
-                if before and engine.device.type == "cpu":
-                    _warn_of_threads(before, threads)
-                callbacks = Muted(run) if engine.rank else Callbacks(run, loggers)
-                shown = Silent() if engine.rank or progress is None else progress
-                for fact in report.list_data_facts():
-                    shown.note(str(fact))
-                trainer = Trainer(model, data, settings, engine, run, callbacks, shown, watch, threads)
-                if before:
-                    lengths = [stage.steps for stage in schedule_stages(model, stated)]
-                    wanted = count_steps(model, trainer.stages)
+        return _open_shared(engine, self.path, make_run)
 
-                    def check_position(cursor: Cursor) -> None:
-                        check_steps(before, report.plan, changes, stated.stages, lengths, cursor)
-                        if engine.rank == 0 and (short := explain_short(wanted, cursor)):
-                            _logger.warning(
-                                "%s: %s; a stage that has ended is not resumed: to train it in full, branch from one "
-                                "of its checkpoints or overwrite the run",
-                                *(before.path, short),
-                            )
+    def train(self, run: Run, model: Model, engine: Engine, lock: Mapping[str, Any], threads: Sequence[int]) -> None:
+        """Trains the model from the run's last checkpoint; a new run of which no step is completed is withdrawn."""
+        before, begun, report = self.before, self.begun, self.report
+        trainer: Trainer | None = None
+        try:
+            if begun:
+                run.save(*begun)
+                engine.barrier()  # the others read it when they resume
+            model = model.to(engine.device)
+            if before is None and engine.rank == 0 and (found := probe_samples(model)):
+                _logger.warning("%s: %s", self.path, found)
+            _tune(model, self.settings)
+            if before and engine.rank == 0:
+                self.changes += _find_other_data(before, lock)
+            if before and engine.device.type == "cpu":
+                _warn_of_threads(before, threads)
+            callbacks = Muted(run) if engine.rank else Callbacks(run, self.loggers)
+            shown = Silent() if engine.rank else self.progress
+            for fact in report.list_data_facts():
+                shown.note(str(fact))
+            trainer = Trainer(model, self.data, self.settings, engine, run, callbacks, shown, self.watch, threads)
+            if before:
+                exchange = partial(_exchange, model, before, self.plan, self.changes)
+                trainer.resume(exchange, partial(self._check_position, trainer, before))
+            step = trainer.resume()
+            if self.changes or run.half_revised:
+                run.revise(self.plan.resolved, lock, [asdict(change) for change in self.changes], step)
+            trainer.fit()
+        except Stopped:
+            raise  # the run stays, so that the command that is shown resumes it, that of a branch too
+        except BaseException:
+            if before is None and not (trainer and trainer.advanced):
+                with suppress(OSError):  # the error that is raised matters more
+                    run.withdraw(*(begun or ())[:1])
+            raise
 
-                    trainer.resume(partial(_exchange, model, before, report.plan, changes), check_position)
-                step = trainer.resume()
-                if changes or run.half_revised:
-                    run.revise(report.plan.resolved, lock, [asdict(change) for change in changes], step)
-                trainer.fit()
-            except Stopped:
-                raise  # the run stays, so that the command that is shown resumes it, that of a branch too
-            except BaseException:
-                if before is None and not (trainer and trainer.advanced):
-                    with suppress(OSError):  # the error that is raised matters more
-                        run.withdraw(*(begun or ())[:1])
-                raise
-        if evaluate and evaluation and engine.agree(engine.rank == 0 and find_report(run) is None):
-            if few := explain_few(data.splits):  # the check lets it pass where scores are watched during training
-                if engine.rank == 0:
-                    _logger.warning("%s is trained, and not evaluated at the end: %s", path, few)
-            else:
-                _measure(run, report, opened, engine, settings)
-    return run
+    def measure(self, run: Run, engine: Engine) -> None:
+        """Evaluates the trained model if its spec has `evaluate`, and the run has no report yet."""
+        if not self.measured or not engine.agree(engine.rank == 0 and find_report(run) is None):
+            return
+        if not (few := explain_few(self.data.splits)):
+            _measure(run, self.report, self.opened, engine, self.settings)
+        elif engine.rank == 0:  # the check lets it pass where scores are watched during training
+            _logger.warning("%s is trained, and not evaluated at the end: %s", self.path, few)
+
+    def _build(self, site: Site) -> Model:
+        """Builds the model of the plan, frozen as that of the run to resume."""
+        model: Model = site.build_model(self.report.x, self.report.fields)
+        site.check()
+        if self.before:
+            freeze(model, find_frozen_by_hand(self.before, model, self.stated))
+        return model
+
+    def _check_position(self, trainer: Trainer, before: Run, cursor: Cursor) -> None:
+        """Refuses to go on where training stands beyond what the settings have; warns of stages that stay short."""
+        lengths = [stage.steps for stage in schedule_stages(trainer.model, self.stated)]
+        check_steps(before, self.plan, self.changes, self.stated.stages, lengths, cursor)
+        wanted = count_steps(trainer.model, trainer.stages)
+        if trainer.engine.rank == 0 and (short := explain_short(wanted, cursor)):
+            _logger.warning(
+                "%s: %s; a stage that has ended is not resumed: to train it in full, branch from one "
+                "of its checkpoints or overwrite the run",
+                *(before.path, short),
+            )
 
 
 def _open_shared(engine: Engine, path: Path, make: Callable[[], Run]) -> Run:
