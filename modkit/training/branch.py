@@ -46,7 +46,7 @@ from modkit.training.optimizer_state import Packed, find_packed, name_group, nam
 from modkit.training.ownership import find_untrained
 from modkit.training.players import Participant, make_participants
 from modkit.training.schedule import schedule_stages
-from modkit.training.train import Training
+from modkit.training.training import Training
 
 __all__ = ["branch"]
 

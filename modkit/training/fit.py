@@ -22,7 +22,8 @@ from modkit.specs.event import write_types
 from modkit.specs.node import Node
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
-from modkit.training.train import Training, open_before
+from modkit.training.train import open_before
+from modkit.training.training import Training
 from modkit.types import TensorType
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 import modkit
 from modkit.cli.app import app
 from modkit.runs.layout import FIRST
-from modkit.training import train as module
+from modkit.training import training as module
 from modkit.training.trainer import Trainer, TrainingError
 from tests.files import write_pictures
 
