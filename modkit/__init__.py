@@ -50,6 +50,7 @@ _HOME = {
     "rebuild_average": "publishing.average",
     "resume": "training.train",
     "sample": "samplers.loop",
+    "sample_run": "publishing.samples",
     "seeded": "building.compose",
     "spec_of": "building.compose",
     "sweep": "sweeps.sweep",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from modkit.part import hookimpl as hookimpl
     from modkit.parts.registry import find as find
     from modkit.publishing.average import rebuild_average as rebuild_average
+    from modkit.publishing.samples import sample_run as sample_run
     from modkit.rng import Rng as Rng
     from modkit.runs.run import Run as Run
     from modkit.samplers.loop import sample as sample

@@ -50,7 +50,7 @@ LAYERS = (
     ("metrics", "metrics.*"),
     ("training.*",),
     ("evaluation", "evaluation.*"),
-    ("training", "training.train", "training.fit", "training.branch"),
+    ("training", "training.training", "training.train", "training.fit", "training.branch"),
     ("comparison", "comparison.*", "publishing", "publishing.*"),
     ("sweeps", "sweeps.*", "latent_space", "latent_space.*"),
     ("cases", "cases.*", "testing", "testing.*"),

@@ -91,6 +91,7 @@ calls = {
     "resume": lambda: modkit.resume(ran()).finished,
     "load": lambda: modkit.load(ran()).sample(2, seed=0).shape,
     "sample": lambda: modkit.sample(sampler, lambda x, t: modkit.Denoised(x), torch.ones(2, 2), seed=0).shape,
+    "sample_run": lambda: modkit.sample_run(ran(), num=2).x.shape,
     "players": lambda: modkit.players(composed())[0].name,
     "fit": lambda: modkit.fit(composed(), POINTS, f"run-{next(number)}", steps=1, batch_size=2, device="cpu").finished,
     "seeded": lambda: modkit.seeded(0).__enter__(),

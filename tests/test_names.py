@@ -17,7 +17,7 @@ VERBS = set(
     combine compare compile complete compose compute concatenate condense convert convolve copy count create crop
     cut decide declare decode decompose deduplicate dequantize derive descend describe diagnose differ differentiate
     digest disable discover discriminate divide download draw drop dump echo embed emit encode end enlarge enter
-    equalize escape estimate evaluate examine exchange execute expand expect explain export extend extract
+    equalize equip escape estimate evaluate examine exchange execute expand expect explain export extend extract
     extrapolate factor
     fail feed fill filter find finish fit flatten fold follow format forward freeze gate gather generate get group
     guard guide hash hide hold identify import index infer init insert inspect install integrate interpolate invert join

@@ -50,7 +50,7 @@ from modkit.runs.ranks import count_launched
 from modkit.specs.event import read_fields, read_type
 from modkit.specs.settings import Compilation, Evaluation, Settings
 from modkit.specs.spec import Spec, require_spec
-from modkit.training.players import make_player_states
+from modkit.training.players import make_participants
 from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.types import Event, TensorType, split_levels
 
@@ -307,8 +307,8 @@ def _check_training(site: Site, model: Model, settings: Settings, trial: Trial) 
     _check_compilation(site, settings)
     lost = any(problem.path.startswith(("train.players", "train.stages")) for problem in unknown)
     played = () if lost else _schedule(site, model, settings)
-    for round in played:  # to hear what optimizers and learning-rate schedules refuse
-        make_player_states(model, settings, round, LocalEngine("cpu"))
+    for number in range(len(played)):  # to hear what optimizers and learning-rate schedules refuse
+        make_participants(model, settings, played, number, LocalEngine("cpu"))
     return played
 
 

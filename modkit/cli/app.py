@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,8 @@ from modkit.runs.ranks import find_rank
 from modkit.version import __version__
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from modkit.models.model import Model
     from modkit.progress import Progress
     from modkit.runs.run import Run
-    from modkit.types import TensorType, Value
 
 __all__ = ["app", "main"]
 
@@ -290,126 +286,25 @@ def resume(run: str, overrides: Sequence[str], **options: Any) -> None:
 @click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
 @click.option("--compile", is_flag=True, help="Compile the networks, which pays when many samples are drawn.")
 @report_failures
-def sample(run: str, overrides: Sequence[str], num: int | None, seed: int, label: int | None, **options: Any) -> None:
+def sample(run: str, overrides: Sequence[str], out: str | None, noise: str | None, **options: Any) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
-    from modkit.building.migration import load_current_spec
-    from modkit.building.session import load_run
-    from modkit.engines.processes import open_engine
-    from modkit.engines.shares import share_rows
-    from modkit.evaluation.class_grid import sample_classes
-    from modkit.models.compiling import compile_networks
+    from modkit.publishing.samples import check_out, sample_run
     from modkit.runs.files import make_safe_name
-    from modkit.runs.pictures import draw_picture
     from modkit.runs.run import Run
-    from modkit.specs.overrides import expand
-    from modkit.types import Batch
 
-    grid, size, precision = options["grid"], options["batch_size"], options["precision"]
-    if grid and label is not None:
-        raise ValueError("sample expects --label or --grid, got both")
-    name = f"seed-{seed}-{make_safe_name(grid, 50)}" if grid else f"seed-{seed}"
-    path = Path(options["out"]) if options["out"] else Path(run) / "samples" / f"{name}.png"
-    if path.suffix not in ("", ".png", ".npy", ".safetensors"):
-        raise ValueError(f"--out expects a folder or a file ending in .png, .npy or .safetensors, got {path}")
-    noise = Path(options["noise"]) if options["noise"] else None
-    if noise and not (noise.suffix == path.suffix == ".npy" and noise != path and not grid):
+    grid = options["grid"]
+    name = f"seed-{options['seed']}" + (f"-{make_safe_name(grid, 50)}" if grid else "")
+    path = check_out(Path(out) if out else Path(run) / "samples" / f"{name}.png")
+    if noise and not (Path(noise).suffix == path.suffix == ".npy" and Path(noise) != path and not grid):
         raise ValueError(f"--noise expects a .npy file beside another of --out, and no --grid, got {noise} and {path}")
-    if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"--out expects an empty or new folder, got {path}, which holds something")
     opened = Run.open(run)
-    spec = load_current_spec(opened)
-    full = [expand(spec, completion.SLOTS, override) for override in overrides]
-    loaded = load_run(opened, full, checkpoint=options["checkpoint"], locked=options["locked"])
-    if options["compile"]:
-        compile_networks(loaded.model)
-    columns = (num or 8) if grid else None
-    x: Value
-    with open_engine("auto") as engine:
-        model: Model = loaded.model.to(engine.device).eval()
-        if columns:
-            field = None if grid == "classes" else grid
-            given = {"seed": seed, "field": field, "batch_size": size, "precision": precision}
-            x = sample_classes(model, loaded.fields, columns, engine, **given)
-        else:
-            fields: dict[str, Any] = {} if label is None else {_find_label(model, loaded.fields): label}
-            if noise:
-                _check_source(model, fields)
-
-            def draw(first: int, num: int) -> Value:
-                start = _draw_noise(model, first, num, seed) if noise else None
-                return model.sample(num, seed=seed, first=first, start_noise=start, precision=precision, **fields)
-
-            x = share_rows(draw, num or 64, engine, size)
+    made = sample_run(opened, overrides, noise=bool(noise), **options)
     if find_rank() > 0:
         return
-    samples = Batch(x, {}).tensor.float().cpu().contiguous()
     if noise:
-        _write(_draw_noise(model, 0, len(samples), seed).float().cpu(), model.single, noise, None)
-    if options["out"]:
-        _write(samples, model.single, path, columns)
+        made.save_noise(noise)
+    if out:
+        made.save(path)
     else:
-        opened.write_picture(path.stem, draw_picture(samples, model.single, columns))
-    echo(f"{len(samples)} samples: {path}")
-
-
-def _find_label(model: Model, fields: Mapping[str, TensorType]) -> str:
-    """Finds the field that `--label` gives: `labels`, or else the one field of classes that a model reads."""
-    from modkit.evaluation.class_grid import find_classes
-
-    return "labels" if "labels" in model.reads else find_classes(model, fields)[0]
-
-
-def _check_source(model: Model, fields: Mapping[str, Any]) -> None:
-    """Refuses samples that depend on more than their start noise and the fields that are given."""
-    from modkit.nn.compiled import run_uncompiled
-    from modkit.types import Batch
-
-    if not model.sources or model.start_noise is None:
-        raise ValueError("--noise expects a model whose samples are made of noise alone (sampler=ddim, sampler.eta=0)")
-    if drawn := [name for name in model.reads if name not in fields]:
-        raise ValueError(f"--noise expects all fields that the model reads, got no {', '.join(drawn)}")
-    start = _draw_noise(model, 0, 1, 0)
-    with run_uncompiled():  # a batch of one would be compiled for itself
-        samples = [model.sample(1, seed=seed, start_noise=start, **fields) for seed in (0, 1)]
-    one, other = (Batch(x, {}).tensor.float() for x in samples)
-    if (one - other).abs().max() > 1e-4 * one.abs().max():  # far above rounding, which a card may do in another order
-        raise ValueError(
-            "--noise expects samples that are made of their noise alone, got others of the same noise under another "
-            "seed: a part draws more while it samples, as a generator with noise in its layers does (one trained with "
-            "`noise=false` draws none) or the likelihood of a prior"
-        )
-
-
-def _draw_noise(model: Model, first: int, num: int, seed: int) -> Tensor:
-    """Rows of the start noise of a seed."""
-    from modkit.rng import Rng
-
-    assert model.start_noise is not None, "a Model with sources starts from noise"
-    return Rng("start noise", seed).rows(first).normal("eps", model.allocate(num, model.start_noise))
-
-
-def _write(samples: Tensor, type: TensorType, path: Path, columns: int | None) -> None:
-    """Writes samples as pictures or as arrays, depending on the ending; a file is complete or as it was."""
-    import io
-
-    import numpy as np
-    from safetensors.torch import save
-
-    from modkit.runs.files import make_folders, replace_file
-    from modkit.runs.pictures import draw_picture, encode_png, round_images
-
-    if not path.suffix:
-        images = round_images(samples, type)
-        make_folders(path)
-        for number, image in enumerate(images):
-            replace_file(path / f"{number:05d}.png", encode_png(image))
-        return
-    make_folders(path.parent)
-    if path.suffix == ".npy":
-        with io.BytesIO() as file:
-            np.save(file, samples.numpy(), allow_pickle=False)
-            replace_file(path, file.getvalue())
-    elif path.suffix == ".safetensors":
-        replace_file(path, save({"samples": samples}))
-    else:
-        replace_file(path, encode_png(draw_picture(samples, type, columns)))
+        opened.write_picture(path.stem, made.draw())
+    echo(f"{len(made.x)} samples: {path}")

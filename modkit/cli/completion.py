@@ -39,12 +39,9 @@ if TYPE_CHECKING:
     from modkit.specs.spec import Spec
 
 __all__ = [
-    "SLOTS", "complete_axes", "complete_kinds", "complete_overrides", "complete_parts", "complete_runs",
+    "complete_axes", "complete_kinds", "complete_overrides", "complete_parts", "complete_runs",
     "complete_specs",
 ]  # fmt: skip
-
-SLOTS = ("sampler", "guidance")
-"""Slots that only sampling uses: overrides of a run may give them by their bare names."""
 
 _ROOTS = ("model", "data", "train", "evaluate")
 _WRITTEN = ("spec.yaml", "modkit.lock")  # files of a run's folder
@@ -275,6 +272,8 @@ def _find_tops(ctx: click.Context) -> Mapping[str, _Place]:
 
 
 def _list_tops(spec: Spec, *, short: bool) -> dict[str, _Place]:
+    from modkit.specs.overrides import SLOTS
+
     tops = {name: _Place(name, _load_schema()["properties"][name], getattr(spec, name)) for name in _ROOTS}
     for name in SLOTS if short else ():
         found = [one for one in _walk(tops["model"]) if one.path.rpartition(".")[2] == name]

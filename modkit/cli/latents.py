@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modkit.cli.completion import SLOTS, complete_overrides, complete_runs
+from modkit.cli.completion import complete_overrides, complete_runs
 from modkit.cli.failures import report_failures
 from modkit.cli.output import echo
 
@@ -72,7 +72,7 @@ def show_latent(run: str, overrides: Sequence[str], view: str | None, **options:
     from modkit.latent_space import find_space
     from modkit.latent_space.drawing import check_ending
     from modkit.runs.run import Run
-    from modkit.specs.overrides import expand
+    from modkit.specs.overrides import SLOTS, expand
 
     if view is None:
         raise ValueError(f"latent expects one of {', '.join(f'--{one}' for one in _VIEWS)}")

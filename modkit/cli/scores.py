@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modkit.cli.completion import SLOTS, complete_axes, complete_overrides, complete_runs, complete_specs
+from modkit.cli.completion import complete_axes, complete_overrides, complete_runs, complete_specs
 from modkit.cli.failures import report_failures
 from modkit.cli.output import echo, json_option, print_result
 from modkit.cli.shared import PRECISION, SharedCommand
@@ -61,7 +61,7 @@ def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options
     from modkit.evaluation.statistics import save_statistics
     from modkit.features.inception import find_inception
     from modkit.runs.run import Run
-    from modkit.specs.overrides import expand
+    from modkit.specs.overrides import SLOTS, expand
 
     options["metrics"] = _split_names(options["metrics"])
     target = options.pop("save_statistics")

@@ -26,7 +26,7 @@ from modkit.runs import checkpoint as store
 from modkit.runs.layout import read_step
 from modkit.runs.run import Run
 from modkit.training.freezing import find_frozen_by_hand, freeze
-from modkit.training.players import limit_gradients, make_player_states, set_modes
+from modkit.training.players import limit_gradients, make_participants, set_modes
 from modkit.training.reader import Reader
 from modkit.training.schedule import schedule_stages
 from modkit.training.statistics import Statistics
@@ -151,9 +151,9 @@ def _measure(run: Run, made: Loaded, last: _Kept) -> None:
     made.site.check()
     assert data is not None  # a run has trained on it
     freeze(made.model, find_frozen_by_hand(run, made.model, settings))
-    engine, stage = LocalEngine("cpu"), schedule_stages(made.model, settings)[last.stage]
-    states = make_player_states(made.model, settings, stage, engine)
-    set_modes(made.model, states)
-    statistics = Statistics(made.model, states, last.stage, settings, Reader(data, settings, engine), engine)
-    with limit_gradients(made.model), torch.no_grad():
+    engine, stages = LocalEngine("cpu"), schedule_stages(made.model, settings)
+    players = make_participants(made.model, settings, stages, last.stage, engine)
+    set_modes(made.model, players)
+    statistics = Statistics(made.model, players, last.stage, settings, Reader(data, settings, engine), engine)
+    with limit_gradients(made.model, [one for player in players for one in player.parameters]), torch.no_grad():
         statistics.measure(last.updates - 1)

@@ -34,7 +34,12 @@ from modkit.specs.swaps import swap
 from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
-__all__ = ["apply", "expand", "get_path", "is_override", "locate", "normalize", "require_list", "split_values"]
+__all__ = [
+    *("SLOTS", "apply", "expand", "get_path", "is_override", "locate", "normalize", "require_list", "split_values"),
+]
+
+SLOTS = ("sampler", "guidance")
+"""Slots that only sampling uses: overrides of a run may give them by their bare names."""
 
 _FILE = "<override"
 _TOKEN = re.compile(r"""(?:^|(?<=[\[{,:]))\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')|.""", re.DOTALL)

@@ -44,9 +44,9 @@ from modkit.training.cursor import Cursor
 from modkit.training.freezing import find_frozen_by_hand, freeze
 from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
 from modkit.training.ownership import find_untrained
-from modkit.training.players import PlayerState, make_player_states
+from modkit.training.players import Participant, make_participants
 from modkit.training.schedule import schedule_stages
-from modkit.training.train import execute
+from modkit.training.training import Training
 
 __all__ = ["branch"]
 
@@ -139,17 +139,16 @@ def branch(
         _logger.warning(
             "%s is at the end of training, so the branch trains no step; name an earlier step or more", path
         )
-    return execute(
+    return Training(
         report,
-        make,
         Path(out),
-        None,
+        make=make,
         origin={"branched": {"run": str(run.path), "checkpoint": path.name}},
         begun=(path.name, begun),
         steps=steps,
         evaluate=evaluate,
         progress=progress,
-    )
+    ).execute()
 
 
 def _read(run: Run, step: int | None) -> store.Latest:
@@ -199,7 +198,7 @@ def _adapt(
     if cursor["stage"] >= len(stages):
         raise ValueError(f"branch expects a spec with stage {cursor['stage']}, in which {path} lies, got {len(stages)}")
     stage = stages[cursor["stage"]]
-    players = make_player_states(model, settings, stage, LocalEngine("cpu"))
+    players = make_participants(model, settings, stages, cursor["stage"], LocalEngine("cpu"))
     former, names = begun.state["players"], [player.name for player in players]
     if names != list(former):
         raise ValueError(
@@ -255,7 +254,7 @@ def _choose_averages(
     return {group: begun.tensors.get(source, begun.tensors["model"]) for group, source in chosen.items()}
 
 
-def _adapt_optimizer(packed: Packed, names: Sequence[str], player: PlayerState) -> Packed:
+def _adapt_optimizer(packed: Packed, names: Sequence[str], player: Participant) -> Packed:
     """Replaces the settings of a player's optimizer, and its moments by nothing if it is another one."""
     now = pack(player.optimizer, names)
     if [set(one) for one in now.state["groups"]] == [set(one) for one in packed.state["groups"]]:

@@ -22,7 +22,8 @@ from modkit.specs.event import write_types
 from modkit.specs.node import Node
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
-from modkit.training.train import execute, open_before
+from modkit.training.train import open_before
+from modkit.training.training import Training
 from modkit.types import TensorType
 
 if TYPE_CHECKING:
@@ -109,4 +110,4 @@ def fit(
         report.raise_refusals()
     if isinstance(composed.x, TensorType):
         report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
-    return execute(report, lambda site: model, path, before, overwrite=overwrite, progress=progress)
+    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, progress=progress).execute()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modkit.kinds import Engine
 from modkit.optim.shards import get_local
-from modkit.training.players import PlayerState
+from modkit.training.players import Participant
 
 __all__ = ["LossRecord"]
 
@@ -67,17 +67,17 @@ class LossRecord:
         elif not total.isfinite():
             self._refuse(player, {name: loss.item() for name, loss in {**losses, "total": total}.items()})
 
-    def read(self, states: Sequence[PlayerState] = ()) -> dict[str, float]:
+    def read(self, players: Sequence[Participant] = ()) -> dict[str, float]:
         """Reads the losses, means over processes, in one exchange and one copy from the device.
 
         Args:
-            states: Players whose weights are judged as well: a finite loss can have a gradient or a step that is not.
+            players: Players whose weights are judged as well: a finite loss can have a gradient or a step that is not.
 
         Raises:
             FloatingPointError: In all processes, if a loss was not finite in any, or a weight is not.
         """
         marks = {f"losses {player}": mark for player, mark in self._marks.items()}
-        wrong = {f"weights {state.name}": _find_infinite(state.parameters) for state in states}
+        wrong = {f"weights {player.name}": _find_infinite(player.parameters) for player in players}
         means = self._engine.reduce({**self._recent, **marks, **wrong})
         values = dict(zip(means, torch.stack(list(means.values())).tolist())) if means else {}
         read = {name: values[name] for name in self._recent}
@@ -88,9 +88,9 @@ class LossRecord:
                     player, {name.removeprefix(own): one for name, one in read.items() if name.startswith(own)}
                 )
         self._marks.clear()
-        for state in states:
-            if values[f"weights {state.name}"]:
-                raise FloatingPointError(f"a weight of {state.name} is not finite")
+        for one in players:
+            if values[f"weights {one.name}"]:
+                raise FloatingPointError(f"a weight of {one.name} is not finite")
         return read
 
     def _refuse(self, player: str, losses: Mapping[str, float]) -> NoReturn:

@@ -8,16 +8,17 @@ the trainer, the parameters that require gradients are those that did before.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import Engine, NetworkExtras, Slot, Step, Weight, read_extras
+from modkit.kinds import Engine, NetworkExtras, Optimizer, Step, Weight, read_extras
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
@@ -26,9 +27,9 @@ from modkit.nn.trained import is_trained
 from modkit.nn.units import find_networks
 from modkit.optim.guard import Guard
 from modkit.optim.loss_scale import LossScale
-from modkit.precision import widen
+from modkit.precision import use_precision, use_tf32, widen
 from modkit.rng import Rng
-from modkit.specs.settings import PlayerSettings, Settings
+from modkit.specs.settings import Settings, Term
 from modkit.training.norms import adapt_norms, find_norms, measure_norms
 from modkit.training.ownership import collect_modules, collect_trained
 from modkit.training.schedule import StageSchedule, select_settings
@@ -36,44 +37,49 @@ from modkit.types import Batch
 
 __all__ = [
     "Participant",
-    "PlayerState",
     "limit_gradients",
-    "make_player_states",
+    "make_participants",
     "players",
     "prepare_player",
     "set_modes",
     "strip_scope",
-    "take_turn",
     "weigh_losses",
 ]
 
-T = TypeVar("T")
-
 
 class Participant:
-    """A player of a stage: its modules, its parameters, and its turns in a training loop.
+    """A player of a stage: its modules, its parameters, and its turns, in a loop of your own or in the trainer's.
 
     Args:
         model: The model.
         player: The player.
-        rivals: The other players of the stage.
-        stage: Index of the stage, for the draws of its turns.
+        stages: The players of every stage, by which it knows its rivals and the opponents that have yet to start.
+        stage: Index of its stage.
         seed: Seed of its draws.
     """
 
-    def __init__(self, model: Model, player: Player, rivals: Sequence[Player], stage: int = 0, seed: int = 0) -> None:
+    optimizer: Optimizer
+    """What moves its parameters in the trainer, see `equip`; a loop of your own has optimizers of its own."""
+
+    def __init__(
+        self, model: Model, player: Player, stages: Sequence[Sequence[Player]], stage: int = 0, seed: int = 0
+    ) -> None:
         self.player, self.model = player, model
         self.modules = collect_modules(model, player)
         self.collect_parameters()
         own = {id(module) for module in self.modules}
         networks = [read_extras(one, NetworkExtras) for one in find_networks(model) if id(one) in own]
         self._updates = [one.update for one in networks if one.update]
-        theirs = [module for one in rivals for module in collect_modules(model, one)]
+        theirs = [module for one in stages[stage] if one is not player for module in collect_modules(model, one)]
         self._staged = [*self.modules, *theirs]
         self.others = Held(module for module in theirs if id(module) not in own)
         self.weights = model.weights(player.name)
-        self._starts = {one.name: one.start for one in rivals}
+        self._starts: dict[str, float] = {one.name: 0 for played in stages[:stage] for one in played}
+        self._starts |= {one.name: one.start for one in stages[stage]}
         self._key = seed, stage
+        self._terms: Mapping[str, Term] = {}
+        self._exchange: Engine | None = None
+        self.guard: Guard | None = None
 
     def collect_parameters(self) -> None:
         """Collects the parameters that the player trains, the rest of the model's, and the one behind its output."""
@@ -91,10 +97,6 @@ class Participant:
         """Whether the player plays at this step of the stage."""
         return index >= self.player.start and (index - self.player.start) % self.player.every == 0
 
-    def find_previous(self, index: int) -> int:
-        """The step of its turn before the one at this step, -1 if it is the first."""
-        return index - self.player.every if index > self.player.start else -1
-
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Prepares the player before its first turn (k-means of a codebook, statistics of the data).
 
@@ -110,14 +112,22 @@ class Participant:
         Args:
             index: Number of steps since the start of the stage.
         """
-        step = self._make_context(index)
+        step = self._make_step(index)
+        with self.hold_others(), step.rng.seed_torch():
+            yield step
+
+    @contextmanager
+    def hold_others(self) -> Iterator[None]:
+        """Turns off the gradients of all other parameters, and restores the rivals' statistics, within the context."""
         rest = [one for one in self._rest if one.requires_grad]
-        _require(rest, False)
+        for one in rest:
+            one.requires_grad = False
         try:
-            with self.others.keep(), step.rng.seed_torch():
-                yield step
+            with self.others.keep():
+                yield
         finally:
-            _require(rest, True)
+            for one in rest:
+                one.requires_grad = True
 
     def compute_loss(self, batch: Batch, step: StepContext) -> Tensor:
         """Computes the weighted sum of the player's losses, a scalar.
@@ -130,20 +140,122 @@ class Participant:
         return weigh_losses(losses, self.weights, step, self.last_layer)
 
     def update(self, index: int) -> None:
-        """Updates what has no gradient, such as codebooks, after the optimizer's step."""
-        self.update_within(self._make_context(index, "update"))
-
-    def update_within(self, step: StepContext) -> None:
-        """Updates, in the context of a step, what has no gradient: the player's networks that do so, and the model."""
+        """Updates what has no gradient after the optimizer's step: networks that do so, and the model's codebooks."""
         for update in self._updates:
             update()
-        self.model.update(self.name, step)
+        self.model.update(self.name, self._make_step(index, "update"))
 
-    def _make_context(self, index: int, *names: str) -> StepContext:
-        seed, stage = self._key
-        rng = Rng(seed, "train", stage, index, self.name, *names)
-        waiting = tuple(name for name in self.player.against if index < self._starts.get(name, 0))
-        return StepContext(rng, index, training=True, waiting=waiting, previous=self.find_previous(index))
+    def equip(self, settings: Settings, engine: Engine, steps: int) -> None:
+        """Gives the player what the trainer moves it with over the steps of a stage: optimizer, learning rate, guard.
+
+        Raises:
+            ValueError: If the settings have no optimizer or no learning-rate schedule.
+        """
+        own, scaled = select_settings(self.player, settings), settings.precision == "fp16"
+        self.settings, self.clip, self._terms, self._exchange = settings, own.clip, settings.terms, engine
+        if own.optimizer is None or own.lr_schedule is None:
+            raise ValueError("Participant expects an optimizer and a learning-rate schedule, got None")
+        with limit_gradients(self.model, self.parameters):
+            self.losses = engine.wrap(self.name, _Losses(self.model, self.name), self.parameters)
+        self.collect_parameters()  # an engine may have replaced them
+        self.optimizer = own.optimizer(parameters=self.parameters)
+        self._turns = max(self._count_turns(steps), 1)
+        self.schedule = own.lr_schedule(optimizer=self.optimizer, steps=self._turns)
+        if scaled or own.skip is not None:
+            self.guard = Guard(Held(self.modules), scale=LossScale() if scaled else None, limit=own.skip)
+
+    def accumulate_gradients(
+        self, batch: Batch, index: int, engine: Engine, check: Callable[[str, Mapping[str, Tensor], Tensor], None]
+    ) -> dict[str, Tensor]:
+        """Accumulates the gradients of its weighted losses over the microbatches of a turn of the trainer.
+
+        Args:
+            batch: This process's share of the batch.
+            index: Number of steps since the start of the stage.
+            engine: The engine that training runs on.
+            check: Is given its name, its losses and their sum, to check that they are finite.
+
+        Returns:
+            Its losses, averaged.
+
+        Raises:
+            FloatingPointError: If a loss is found not to be finite.
+            ValueError: If none of its losses requires a gradient.
+        """
+        num, precision = self.settings.accumulate, self.settings.precision
+        size = len(batch) // num
+        scale = self.guard.begin() if self.guard else 1.0
+        scaled = self.guard is not None and self.guard.scale is not None
+        sums: dict[str, Tensor] = {}
+        with self.hold_others():
+            for part in range(num):
+                first = part * size
+                step = self._make_step(index, rows=engine.rank * len(batch) + first, scale=scale)
+                micro = batch.rows(slice(first, first + size)) if num > 1 else batch
+                products = use_tf32(engine.device, precision == "tf32")
+                joined = nullcontext() if part == num - 1 else engine.accumulate(self.losses)
+                with joined, step.rng.seed_torch(), products:
+                    with use_precision(engine.device, precision):
+                        losses = self.losses(micro, step)
+                    if losses:
+                        loss = weigh_losses(losses, self.weights, step, self.last_layer) / num
+                        if not loss.requires_grad:
+                            raise ValueError(
+                                f"player {self.name} expects a loss that depends on its parameters, got "
+                                f"{', '.join(losses)}, through which no gradient flows"
+                            )
+                        # a weight that overflowed with the gradients that it compares makes the step one to skip
+                        total = torch.stack([widen(one) for one in losses.values()]).sum() if scaled else loss
+                        check(self.name, losses, total.detach())
+                        engine.backward(loss * scale if scaled else loss)
+                for name, value in losses.items():
+                    value = value.detach() / num
+                    sums[name] = sums[name] + value if name in sums else value
+        return sums
+
+    def step(self, engine: Engine) -> str | None:
+        """Takes a step of the optimizer, then of the learning rate, or says why it is skipped."""
+        if self.guard is None:
+            engine.step(self.optimizer, self.clip)
+        elif (reason := self.guard.step(engine, self.optimizer, self.clip)) is not None:
+            return reason
+        self.schedule.step()
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of its learning rate and of its guard."""
+        return {"lr_schedule": self.schedule.state_dict(), **(self.guard.state_dict() if self.guard else {})}
+
+    def move_rates(self, index: int) -> list[float]:
+        """Moves the schedule of a new player to a step of the stage, and returns the rates of the groups there.
+
+        It moves once for each turn before, except for those that the guard has skipped.
+        """
+        moves = min(self._count_turns(index), self._turns) - (self.guard.skipped if self.guard else 0)
+        with warnings.catch_warnings():  # of steps that the optimizer took before it was stored
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(moves):
+                self.schedule.step()
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _count_turns(self, steps: int) -> int:
+        """Counts the player's turns in the first steps of the stage."""
+        return len(range(self.player.start, steps, self.player.every))
+
+    def _make_step(self, index: int, *names: str, rows: int = 0, scale: float = 1.0) -> StepContext:
+        """Makes the context of a turn; its source keeps a record of names of its own: a whole run's would only grow."""
+        (seed, stage), player = self._key, self.player
+        return StepContext(
+            Rng(seed, "train", stage, index, self.name, *names).rows(rows),
+            index,
+            training=True,
+            terms=self._terms,
+            waiting=tuple(one for one in player.against if index < self._starts.get(one, math.inf)),
+            exchange=self._exchange,
+            loss_scale=scale,
+            previous=index - player.every if index > player.start else -1,
+            every=player.every,
+        )
 
 
 def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant, ...]:
@@ -178,8 +290,8 @@ def players(model: Model, stage: int = 0, *, seed: int = 0) -> tuple[Participant
     if not 0 <= stage < len(stages):
         raise ValueError(f"players expects a stage in [0, {len(stages)}), got {stage}")
     every = model.list_active_players()
-    chosen = [one for one in every if any(fnmatchcase(one.name, pattern) for pattern in stages[stage])]
-    found = tuple(Participant(model, one, [p for p in chosen if p is not one], stage, seed) for one in chosen)
+    chosen = [[one for one in every if any(fnmatchcase(one.name, p) for p in patterns)] for patterns in stages]
+    found = tuple(Participant(model, one, chosen, stage, seed) for one in chosen[stage])
     set_modes(model, found)
     return found
 
@@ -219,78 +331,6 @@ def set_modes(model: Model, participants: Iterable[Participant]) -> None:
             module.training = True
 
 
-class PlayerState(Participant):
-    """A player during a stage of the trainer: with its optimizer and learning-rate schedule.
-
-    Args:
-        model: The model.
-        player: The player.
-        rivals: The other players of the stage.
-        settings: The player's training settings.
-        steps: Number of steps of the stage.
-        engine: The engine that training runs on.
-        scaled: Whether its losses are scaled, for gradients in float16.
-
-    Raises:
-        ValueError: If the settings have no optimizer or no learning-rate schedule.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        player: Player,
-        rivals: Sequence[Player],
-        settings: PlayerSettings,
-        steps: int,
-        engine: Engine,
-        scaled: bool = False,
-    ) -> None:
-        super().__init__(model, player, rivals)
-        self.clip = settings.clip
-        with limit_gradients(model, self.parameters):
-            self.losses = engine.wrap(player.name, _Losses(model, player.name), self.parameters)
-        self.collect_parameters()  # an engine may have replaced them
-        self.optimizer = _expect(settings.optimizer)(parameters=self.parameters)
-        self._turns = max(self._count_turns(steps), 1)
-        self.schedule = _expect(settings.lr_schedule)(optimizer=self.optimizer, steps=self._turns)
-        guarded, scale = scaled or settings.skip is not None, LossScale() if scaled else None
-        self.guard = Guard(Held(self.modules), scale=scale, limit=settings.skip) if guarded else None
-
-    @property
-    def scaled(self) -> bool:
-        """Whether its losses are scaled; a step at which they or their gradients overflow is then skipped."""
-        return self.guard is not None and self.guard.scale is not None
-
-    def step(self, engine: Engine) -> str | None:
-        """Takes a step of the optimizer, then of the learning rate, or says why it is skipped."""
-        if self.guard is None:
-            engine.step(self.optimizer, self.clip)
-        elif (reason := self.guard.step(engine, self.optimizer, self.clip)) is not None:
-            return reason
-        self.schedule.step()
-        return None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of its learning rate and of its guard."""
-        return {"lr_schedule": self.schedule.state_dict(), **(self.guard.state_dict() if self.guard else {})}
-
-    def move_rates(self, index: int) -> list[float]:
-        """Moves the schedule of a new player to a step of the stage, and returns the rates of the groups there.
-
-        It moves once for each turn before, except for those that the guard has skipped.
-        """
-        moves = min(self._count_turns(index), self._turns) - (self.guard.skipped if self.guard else 0)
-        with warnings.catch_warnings():  # of steps that the optimizer took before it was stored
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-            for _ in range(moves):
-                self.schedule.step()
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def _count_turns(self, steps: int) -> int:
-        """Counts the player's turns in the first steps of the stage."""
-        return len(range(self.player.start, steps, self.player.every))
-
-
 class _Losses(nn.Module):
     """A player's losses as the forward of a module, which an engine can wrap."""
 
@@ -302,46 +342,27 @@ class _Losses(nn.Module):
         return self.model.losses(self.player, batch, step)
 
 
-def make_player_states(model: Model, settings: Settings, stage: StageSchedule, engine: Engine) -> list[PlayerState]:
-    """Makes the states of a stage's players that train any parameters, in the model's order."""
-    return [
-        PlayerState(
-            model,
-            player,
-            [other for other in stage.players if other is not player],
-            select_settings(player, settings),
-            stage.steps,
-            engine,
-            settings.precision == "fp16",
-        )
-        for player in stage.players
-        if collect_trained(collect_modules(model, player))
-    ]
-
-
-@contextmanager
-def take_turn(state: Participant, rivals: Sequence[Participant]) -> Iterator[None]:
-    """Limits gradients to a player's own parameters, and afterwards restores the statistics of its rivals."""
-    for rival in rivals:
-        _require(rival.parameters, False)
-    _require(state.parameters, True)
-    with state.others.keep():
-        yield
-
-
-def _require(parameters: Iterable[nn.Parameter], required: bool) -> None:
-    """Sets whether parameters require gradients, where that changes: reading it takes a quarter of the time."""
-    for parameter in parameters:
-        if parameter.requires_grad is not required:
-            parameter.requires_grad = required
+def make_participants(
+    model: Model, settings: Settings, stages: Sequence[StageSchedule], stage: int, engine: Engine
+) -> list[Participant]:
+    """Makes the players of a stage that train any parameters, in the model's order, equipped for the trainer."""
+    played = [one.players for one in stages]
+    trained = [player for player in played[stage] if collect_trained(collect_modules(model, player))]
+    made = [Participant(model, player, played, stage, settings.seed) for player in trained]
+    for one in made:
+        one.equip(settings, engine, stages[stage].steps)
+    for one in made[:-1]:
+        one.collect_parameters()  # an engine may have replaced those of the players after it
+    return made
 
 
 @contextmanager
 def limit_gradients(model: nn.Module, own: Iterable[nn.Parameter] = ()) -> Iterator[None]:
-    """Lets only some parameters of a model require gradients within the context; turns may switch on others there."""
+    """Lets only some parameters of a model require gradients within the context."""
     before = {name: one.requires_grad for name, one in model.named_parameters()}
     model.requires_grad_(False)
-    _require(own, True)
+    for one in own:
+        one.requires_grad = True
     try:
         yield
     finally:
@@ -371,9 +392,3 @@ def weigh_losses(
 def strip_scope(name: str, scope: str) -> str:
     """Removes the prefix of a nested Model from a name."""
     return name.removeprefix(f"{scope}/") if scope else name
-
-
-def _expect(slot: Slot[T] | None) -> Slot[T]:
-    if slot is None:
-        raise ValueError("PlayerState expects an optimizer and a learning-rate schedule, got None")
-    return slot

@@ -28,7 +28,7 @@ from modkit.training.cursor import Cursor
 from modkit.training.loss_record import LossRecord
 from modkit.training.optimizer_state import check_trained, find_packed, name_group, name_parameters, pack, unpack
 from modkit.training.ownership import find_untrained
-from modkit.training.players import PlayerState
+from modkit.training.players import Participant
 from modkit.training.schedule import StageSchedule
 
 __all__ = ["Saver"]
@@ -108,7 +108,7 @@ class Saver:
             self._progress.note(f"resumed from {latest.path}")
         return cursor
 
-    def restore(self, states: Sequence[PlayerState], averages: Averages, cursor: Cursor) -> None:
+    def restore(self, players: Sequence[Participant], averages: Averages, cursor: Cursor) -> None:
         """Restores optimizers, learning rates and averages, if training was resumed inside this stage.
 
         Raises:
@@ -119,19 +119,19 @@ class Saver:
             return
         path, restored = begun
         with _explain_misfit(path):
-            names_of = {state.name: name_parameters(self._model, state.optimizer) for state in states}
+            names_of = {player.name: name_parameters(self._model, player.optimizer) for player in players}
             check_trained([name for names in names_of.values() for name in names], restored.state["players"])
             averages.load_state_dict(restored.tensors, cursor.averaged)
-            for state in states:
-                kept, names = restored.state["players"][state.name], names_of[state.name]
-                if state.guard:
-                    state.guard.load_state_dict(kept)
-                rates = state.move_rates(cursor.index)  # not those that were kept: the stage may have more steps by now
-                unpack(state.optimizer, names, find_packed(restored, state.name, names))
-                for group, rate in zip(state.optimizer.param_groups, rates, strict=True):
+            for player in players:
+                kept, names = restored.state["players"][player.name], names_of[player.name]
+                if player.guard:
+                    player.guard.load_state_dict(kept)
+                rates = player.move_rates(cursor.index)  # not those that were kept: the stage may be longer by now
+                unpack(player.optimizer, names, find_packed(restored, player.name, names))
+                for group, rate in zip(player.optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate
 
-    def save(self, states: Sequence[PlayerState], averages: Averages, cursor: Cursor, *, due: bool = True) -> None:
+    def save(self, players: Sequence[Participant], averages: Averages, cursor: Cursor, *, due: bool = True) -> None:
         """Begins to write a checkpoint; only one that is due can become the best.
 
         Raises:
@@ -139,17 +139,17 @@ class Saver:
             OSError: If a file cannot be written.
         """
         self.finish(cursor)
-        cursor.recent = self._losses.read(states)
+        cursor.recent = self._losses.read(players)
         name = f"step-{cursor.step:08d}"
         if due:
             cursor.judge(name)
         tensors: dict[str, Mapping[str, Tensor]] = {"model": self._model.state_dict(), **averages.state_dict()}
-        players: dict[str, Any] = {}
-        for state in states:
-            packed = pack(state.optimizer, name_parameters(self._model, state.optimizer))
-            tensors[name_group(state.name)] = dict(packed.tensors)
-            players[state.name] = {"optimizer": packed.state, **state.state_dict()}
-        state_dict = {"cursor": asdict(cursor), "players": players}
+        kept: dict[str, Any] = {}
+        for player in players:
+            packed = pack(player.optimizer, name_parameters(self._model, player.optimizer))
+            tensors[name_group(player.name)] = dict(packed.tensors)
+            kept[player.name] = {"optimizer": packed.state, **player.state_dict()}
+        state_dict = {"cursor": asdict(cursor), "players": kept}
         self._writer.start(name, store.Checkpoint(tensors, state_dict, {"model": self._untrained}))
 
     def keep(self, averages: Averages, cursor: Cursor) -> None:

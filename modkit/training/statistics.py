@@ -25,7 +25,7 @@ from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
 from modkit.training.norms import find_norms, measure_norms
-from modkit.training.players import PlayerState, take_turn
+from modkit.training.players import Participant
 from modkit.training.reader import Reader
 
 __all__ = ["PASSES", "Statistics"]
@@ -49,7 +49,7 @@ class Statistics:
     def __init__(
         self,
         model: nn.Module,
-        players: Sequence[PlayerState],
+        players: Sequence[Participant],
         stage: int,
         settings: Settings,
         reader: Reader,
@@ -85,7 +85,6 @@ class Statistics:
                 for player in self._players:
                     if not self._norms[player.name]:
                         continue
-                    rivals = [other for other in self._players if other is not player]
                     rng = Rng(settings.seed, *key, number, player.name).rows(engine.rank * len(batch))
-                    with take_turn(player, rivals), rng.seed_torch(), use_precision(engine.device, settings.precision):
+                    with player.hold_others(), rng.seed_torch(), use_precision(engine.device, settings.precision):
                         player.model.losses(player.name, batch, StepContext(rng, step))

@@ -1,6 +1,6 @@
 """The trainer: one loop over stages and players, for every model.
 
-In a step, each player of the stage takes its turn on the same batch, see `modkit.training.turns`. A run resumed from
+In a step, each player of the stage takes its turn on the same batch, see `modkit.training.players`. A run resumed from
 any of its checkpoints, see `modkit.training.saver`, is bit-identical to one that was never interrupted. At the end of a
 stage the averaged weights become the weights.
 """
@@ -32,7 +32,14 @@ from modkit.training.determinism import find_nondeterministic, use_deterministic
 from modkit.training.interruption import Interruption, Stopped
 from modkit.training.loss_record import LossRecord
 from modkit.training.ownership import collect_modules, find_frozen
-from modkit.training.players import PlayerState, limit_gradients, make_player_states, prepare_player, set_modes
+from modkit.training.players import (
+    Participant,
+    limit_gradients,
+    make_participants,
+    prepare_player,
+    set_modes,
+    strip_scope,
+)
 from modkit.training.preview import Preview
 from modkit.training.reader import Reader
 from modkit.training.saver import Saver
@@ -40,8 +47,7 @@ from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
 from modkit.training.threads import use_threads
-from modkit.training.turns import Turns
-from modkit.types import Score
+from modkit.types import Batch, Score
 
 __all__ = ["Trainer", "TrainingError"]
 
@@ -90,14 +96,13 @@ class Trainer:
         self._cache = StageCache(model, data, settings, self._reader, engine, progress)
         hint = ", in float16, which ends at 65,504 (train.precision=bf16 does not)"
         self._losses = LossRecord(engine, hint if settings.precision == "fp16" else "")
-        self._turns = Turns(settings, engine, self.stages, self._losses, progress)
         self._saver = Saver(model, settings, engine, run, self.stages, self._losses, callbacks, progress)
         self._preview = Preview(model, data, settings, engine, self._reader, self.stages, progress)
         self._cursor = Cursor()
         self._resumed = False
         self._begun = 0  # the step at which this process began
         self._exchange: _Exchange | None = None
-        self._states: Sequence[PlayerState] = ()
+        self._players: Sequence[Participant] = ()
         self._initial: Mapping[str, Tensor] = {}  # the weights before there is a checkpoint
 
     def fit(self) -> None:
@@ -174,55 +179,53 @@ class Trainer:
         cursor, settings = self._cursor, self.settings
         if self.threads:
             held.enter_context(use_threads(self.threads[cursor.stage]))
-        states = self._states = make_player_states(self.model, settings, stage, self.engine)
+        players = self._players = make_participants(self.model, settings, self.stages, cursor.stage, self.engine)
         self.progress.begin_stage(", ".join(player.name for player in stage.players), cursor.index, stage.steps)
         prepared = self._prepare(stage)
-        held.enter_context(limit_gradients(self.model))
-        statistics = Statistics(self.model, states, cursor.stage, settings, self._reader, self.engine)
-        averages = Averages(self.model, [p for s in states for p in s.player.modules], stage.ema, statistics)
-        self._saver.restore(states, averages, cursor)
+        trained = [parameter for player in players for parameter in player.parameters]
+        held.enter_context(limit_gradients(self.model, trained))
+        statistics = Statistics(self.model, players, cursor.stage, settings, self._reader, self.engine)
+        averages = Averages(self.model, [path for one in players for path in one.player.modules], stage.ema, statistics)
+        self._saver.restore(players, averages, cursor)
         if prepared:
-            if not states:  # no parameters to train: `prepare` was all of the training
+            if not players:  # no parameters to train: `prepare` was all of the training
                 self._save_picture(averages)
-            self._saver.save(states, averages, cursor)
+            self._saver.save(players, averages, cursor)
             self._saver.finish(cursor)  # before processes that load data are forked from this one
         self._initial = {}
         self._interruption.check(f"at step {cursor.step}")
-        trained = [parameter for state in states for parameter in state.parameters]
         frozen = find_frozen(self.model, trained)  # by now; an extractor may have been trained in `prepare`
         renew = held.enter_context(narrow_weights(frozen, AUTOCAST.get(settings.precision)))
-        steps = stage.steps if states else 0
+        steps = stage.steps if players else 0
         check = self._enter(f"the cache of stage {cursor.stage}")
         views = self._cache.open(cursor.stage, stage.cache, steps, check) if cursor.index < steps else ()
-        self._begin(states)
+        self._begin(players)
         for batch in self._reader.read_stage(cursor.stage, cursor.index, steps, views):
             self._saver.poll(cursor)
-            losses, complete = self._turns.take(states, batch, cursor, renew)
+            losses, complete = self._take_turns(players, batch, renew)
             if complete:
                 averages.update()
             cursor.index, cursor.step, cursor.averaged = cursor.index + 1, cursor.step + 1, averages.updates
             self.engine.announce(f"step {cursor.step}")
             last = cursor.index == stage.steps
-            self._log(states, losses, last)
+            self._log(players, losses, last)
             if last or cursor.step % settings.samples.every == 0:
                 self._save_picture(averages)
             due = last or cursor.step % settings.checkpoints.every == 0
             if self.scorer and (last or cursor.step % self.scorer.every == 0):
-                with self._save_if_refused(states, averages) if due else nullcontext():
+                with self._save_if_refused(players, averages) if due else nullcontext():
                     self._score(self.scorer, averages)
             if averages.every and (last or cursor.step % averages.every == 0):
                 self._saver.keep(averages, cursor)
             stop = self._interruption.is_asked() if last else self._interruption.poll()
             if due or stop:
-                self._saver.save(states, averages, cursor, due=due)
+                self._saver.save(players, averages, cursor, due=due)
             if stop:
                 self._saver.finish(cursor)
                 raise Stopped(f"stopped at step {cursor.step}")
         self._saver.finish(cursor)
         averages.copy_to_model()
-        for state in states:
-            self.engine.release(state.name, state.losses)
-        self._states = ()
+        self._release()
         cursor.stage, cursor.index, cursor.averaged = cursor.stage + 1, 0, 0
 
     def _choose_algorithms(self) -> AbstractContextManager[None]:
@@ -239,9 +242,7 @@ class Trainer:
         self._reader.close()
         self._saver.finish(self._cursor)
         self.engine.barrier()  # the first process may have written the last checkpoint
-        for state in self._states:
-            self.engine.release(state.name, state.losses)
-        self._states = ()
+        self._release()
         self.model.zero_grad()
         self._losses.clear()
         if self._initial:
@@ -286,12 +287,47 @@ class Trainer:
         self.engine.announce(place)
         return partial(self._interruption.check, f"in {place}")
 
-    def _begin(self, states: Sequence[PlayerState]) -> None:
-        set_modes(self.model, states)
+    def _begin(self, players: Sequence[Participant]) -> None:
+        set_modes(self.model, players)
         self.engine.announce(f"step {self._cursor.step}")
         self._started = time.perf_counter(), self._cursor.step
 
-    def _log(self, states: Sequence[PlayerState], losses: Mapping[str, Tensor], last: bool) -> None:
+    def _take_turns(
+        self, players: Sequence[Participant], batch: Batch, renew: Callable[[], object]
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Lets each player of a stage that plays at this step take its turn.
+
+        Args:
+            players: The players.
+            batch: This process's share of the batch.
+            renew: Is called whenever what has no gradient may have been moved.
+
+        Returns:
+            The losses by player and term, and whether no player skipped its optimizer's step.
+        """
+        logged: dict[str, Tensor] = {}
+        index, complete = self._cursor.index, True
+        for player in players:
+            if not player.plays(index):
+                continue
+            losses = player.accumulate_gradients(batch, index, self.engine, self._losses.check)
+            if (reason := player.step(self.engine)) is None:
+                player.update(index)
+                renew()
+            else:
+                complete = False
+                self.progress.note(f"step {self._cursor.step + 1}: {player.name} skips it, {reason}")
+            scope = player.name.rpartition("/")[0]
+            logged |= {f"{player.name}/{strip_scope(term, scope)}": loss for term, loss in losses.items()}
+        return logged, complete
+
+    def _release(self) -> None:
+        """Ends what the engine holds of the players of a stage."""
+        for player in self._players:
+            self.engine.release(player.name, player.losses)
+        self._players = ()
+
+    def _log(self, players: Sequence[Participant], losses: Mapping[str, Tensor], last: bool) -> None:
         cursor = self._cursor
         self._losses.update(losses)
         if not last and cursor.step % self.settings.log.every:
@@ -301,7 +337,7 @@ class Trainer:
         self._losses.clear()
         if (best := self.settings.checkpoints.best) in values:
             cursor.watch(best, values[best])
-        skipped = {state.name: state.guard.skipped for state in states if state.guard}
+        skipped = {player.name: player.guard.skipped for player in players if player.guard}
         counts = {"skipped": skipped} if skipped else {}
         self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values, **counts})
         since, step = self._started
@@ -346,13 +382,13 @@ class Trainer:
         return "; no checkpoint is kept as the best, for neither direction of these scores is better"
 
     @contextmanager
-    def _save_if_refused(self, states: Sequence[PlayerState], averages: Averages) -> Iterator[None]:
+    def _save_if_refused(self, players: Sequence[Participant], averages: Averages) -> Iterator[None]:
         """Saves the checkpoint that is due if a score is refused, which would be refused again on the way to it."""
         try:
             yield
         except ValueError:
             if self.engine.world == 1:  # others may not be where this process is, and saving takes them all
-                self._saver.save(states, averages, self._cursor)
+                self._saver.save(players, averages, self._cursor)
                 self._saver.finish(self._cursor)
             raise
 

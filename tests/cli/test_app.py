@@ -347,8 +347,8 @@ def test_samples_are_written_beside_their_noise_and_a_flow_trains_on_the_pairs(t
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--out", "x.npy"], r"--noise expects a model whose samples are made of noise alone \(sampler=ddim"),
-    (["sampler.eta=0", "--out", "x.npy"], "--noise expects all fields that the model reads, got no labels"),
+    (["--out", "x.npy"], r"noise expects a model whose samples are made of noise alone \(sampler=ddim"),
+    (["sampler.eta=0", "--out", "x.npy"], "noise expects all fields that the model reads, got no labels"),
     (["--out", "x.png"], "--noise expects a .npy file beside another of --out, and no --grid, got noise.npy and x.png"),
     (["--out", "noise.npy"], "--noise expects a .npy file beside another of --out"),
 ])  # fmt: skip
@@ -383,7 +383,7 @@ def test_noise_is_refused_where_parts_draw_more(model, message, here):
     run("train", "gan.yaml", "--out", "run")
     _, said = run("sample", "run", "-n", 3, "--out", "x.npy", "--noise", "noise.npy", status=2 if message else 0)
     if message:
-        assert f"--noise expects {message}" in said and not (here / "x.npy").exists()
+        assert f"noise expects {message}" in said and not (here / "x.npy").exists()
         return
     x, noise = (torch.from_numpy(np.load(name)) for name in ("x.npy", "noise.npy"))
     torch.testing.assert_close(modkit.load("run").sample(3, seed=7, start_noise=noise), x, rtol=0, atol=1e-5)
@@ -492,7 +492,7 @@ def test_a_label_is_given_by_the_field_that_a_model_reads(here):
     "arguments, message",
     [
         (["nowhere"], "Run.open expects the directory of a run, got nowhere without modkit.lock"),
-        (["RUN", "--out", "x.jpg"], "--out expects a folder or a file ending in .png, .npy or .safetensors, got x.jpg"),
+        (["RUN", "--out", "x.jpg"], "out expects a folder or a file ending in .png, .npy or .safetensors, got x.jpg"),
         (
             ["RUN", "smapler=ddim"],
             ".*`smapler` cannot be changed here; .* one of: guidance, sampler .*did you mean 'sampler'",
@@ -500,7 +500,7 @@ def test_a_label_is_given_by_the_field_that_a_model_reads(here):
         (["RUN", "sampler=nonsense"], ".*no sampler is called 'nonsense'"),
         (["RUN", "sampler.stpes=3"], ".*got an unknown key 'stpes'"),
         (["RUN", "--label", "10"], ".*10"),
-        (["RUN", "--label", "1", "--grid", "classes"], "sample expects --label or --grid, got both"),
+        (["RUN", "--label", "1", "--grid", "classes"], "sample expects a label or a grid of classes, got both"),
         (["RUN", "--grid", "rows"], "samples of a class expect a field of classes, one of: labels; got 'rows'"),
         (["RUN", "--label", "-1"], ".*-1"),
     ],

@@ -39,8 +39,8 @@ from modkit.runs.ranks import count_launched
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.training.callbacks import Muted
-from modkit.training.train import _tune
 from modkit.training.trainer import Trainer
+from modkit.training.training import _tune
 from modkit.types import Batch
 from tests.forks import Fork
 

@@ -8,7 +8,7 @@ import modkit
 from examples.studies import budget
 from examples.studies.budget import Trial, fit_budget, fit_steps, measure_costs, stages, time_step
 from modkit import Spec, use
-from modkit.training.turns import Turns
+from modkit.training.trainer import Trainer
 from tests.refusals import refusals
 
 MLP = use("mlp", width=8)
@@ -79,14 +79,14 @@ def test_a_trial_counts_the_processor_and_not_the_clock(monkeypatch):
         while time.process_time() < end:
             pass
 
-    take = Turns.take
+    take = Trainer._take_turns
 
     def slow(*turn):
         time.sleep(idle)
         work(busy)
         return take(*turn)
 
-    monkeypatch.setattr(Turns, "take", slow)
+    monkeypatch.setattr(Trainer, "_take_turns", slow)
     (found,) = measure_costs(ONE, SHORT)
     assert busy < found < idle
 
@@ -108,14 +108,14 @@ def test_the_step_of_a_training_without_a_spec_is_timed_after_a_warm_up():
 @pytest.mark.wide
 def test_a_trial_plays_every_stage_and_late_players_too(monkeypatch):
     played = []
-    take = Turns.take
+    take = Trainer._take_turns
 
     def noted(*turn):
         losses, complete = take(*turn)
         played.append(sorted(name.rpartition("/")[0] for name in losses))
         return losses, complete
 
-    monkeypatch.setattr(Turns, "take", noted)
+    monkeypatch.setattr(Trainer, "_take_turns", noted)
     assert len(measure_costs(TWO, SHORT)) == 2
     assert {name for names in played for name in names} == {"autoencoder/autoencoder", "prior/denoiser"}
     assert len(played) == 2 * (1 + 2 * 2)

@@ -14,7 +14,7 @@ from modkit.rng import Rng
 from modkit.specs.node import Node
 from modkit.specs.settings import Term
 from modkit.training.interruption import Stopped
-from modkit.training.players import make_player_states, take_turn
+from modkit.training.players import make_participants
 from modkit.training.schedule import schedule_stages
 from modkit.types import Cond
 from tests.play import digits, spec, state, trainer, turn
@@ -65,17 +65,17 @@ def table(**slots):
     site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
     data, settings = site.make_data(), site.make_settings()
     model = site.build_model(data.x, data.fields)
-    (stage,) = schedule_stages(model, settings)
-    return model.train(), make_player_states(model, settings, stage, settings.engine(device="cpu"))
+    stages, engine = schedule_stages(model, settings), settings.engine(device="cpu")
+    return model.train(), make_participants(model, settings, stages, 0, engine)
 
 
 @pytest.mark.parametrize("slots, normed", [(SLOTS, False), (DCGAN, True)], ids=["mlp", "dcgan"])
 def test_in_a_turn_only_its_player_learns_and_only_its_statistics_move(slots, normed):
     model, (discriminator, generator) = table(**slots, **LABEL)
     owns = {"discriminator": {"discriminator"}, "generator": {"generator", "conditioner"}}
-    for one, rival in ((discriminator, generator), (generator, discriminator)):
+    for one in (discriminator, generator):
         name, before = one.player.name, state(model)
-        with take_turn(one, [rival]):
+        with one.hold_others():
             losses = one.losses(digits(8), turn(name))
             sum(losses.values()).backward()
         learned = {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}

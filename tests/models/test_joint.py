@@ -14,7 +14,7 @@ from modkit.models import Autoencoder, Diffusion, Latent
 from modkit.models.latent_scale import make_unit
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.training.players import make_player_states, take_turn
+from modkit.training.players import make_participants
 from modkit.types import Batch, Cond
 from tests.models.test_bound_latent import Known
 from tests.models.test_latent import Recorder
@@ -276,11 +276,11 @@ def test_in_a_turn_only_the_side_that_plays_takes_gradients(tmp_path):
     stirred(game.model)
     (stage,) = game.stages
     assert [one.name for one in stage.players] == ["autoencoder/autoencoder", "prior/denoiser"]
-    table = make_player_states(game.model, game.settings, stage, game.engine)
+    table = make_participants(game.model, game.settings, game.stages, 0, game.engine)
     game._begin(table)
-    for player, rival in (table, table[::-1]):
+    for player in table:
         game.model.zero_grad()
-        with take_turn(player, [rival]):
+        with player.hold_others():
             sum(player.losses(digits(8), turn(player.player.name)).values()).backward()
         moved = {name for name, p in game.model.named_parameters() if p.grad is not None and p.grad.any()}
         side = player.player.name.partition("/")[0]

@@ -12,7 +12,7 @@ from modkit.building.builder import Site
 from modkit.building.plan import plan
 from modkit.data.loader import read_in_order
 from modkit.models.model import reconstruct_batch
-from modkit.training import train as training
+from modkit.training import training
 
 __all__ = ["Played", "play"]
 

@@ -29,7 +29,7 @@ from modkit.nn import compiled
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.specs.settings import Compilation
-from modkit.training import train as training
+from modkit.training import training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 

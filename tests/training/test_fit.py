@@ -20,7 +20,7 @@ from modkit.models import GAN, Autoencoder, Diffusion, Latent
 from modkit.models.model import Model
 from modkit.nn import ConvEncoder, MLPDecoder, MLPNetwork
 from modkit.optim.optimizers import adam
-from modkit.training import train as training
+from modkit.training import training
 from modkit.training.trainer import TrainingError
 from tests.refusals import refusals
 

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -14,7 +12,7 @@ from modkit.nn.edm2_unet import EDM2UNet
 from modkit.nn.magnitude import UnitConv
 from modkit.specs.settings import Term
 from modkit.training.ownership import collect_modules
-from modkit.training.players import PlayerState, make_player_states, strip_scope, take_turn, weigh_losses
+from modkit.training.players import Participant, make_participants, strip_scope, weigh_losses
 from modkit.training.schedule import count_steps, match_names, schedule_stages
 from tests.play import MLP, digits, spec, trainer, turn
 
@@ -30,8 +28,8 @@ def made(model, **train):
 
 def table(model, **train):
     model, settings = made(model, **train)
-    engine = settings.engine(device="cpu")
-    return model, [make_player_states(model, settings, stage, engine) for stage in schedule_stages(model, settings)]
+    engine, stages = settings.engine(device="cpu"), schedule_stages(model, settings)
+    return model, [make_participants(model, settings, stages, number, engine) for number in range(len(stages))]
 
 
 def names(played):
@@ -109,7 +107,7 @@ def test_a_rescaled_term_counts_its_player_s_turns(tmp_path, monkeypatch):
         gains.append({name: step.find_gain(name) for name in losses})
         return weigh_losses(losses, weights, step, last)
 
-    monkeypatch.setattr("modkit.training.turns.weigh_losses", weigh)
+    monkeypatch.setattr("modkit.training.players.weigh_losses", weigh)
     gan = use("gan", generator=MLP["decoder"], discriminator=MLP["encoder"], regularizers={"r1": "r1"})
     settings = {"players": {"discriminator": {"every": 2}, "generator": {"every": 8}}, "steps": 5}
     trainer(spec(gan, terms={"r1": {"every": 4, "rescale": True}}, **settings), tmp_path / "run").fit()
@@ -216,22 +214,18 @@ def test_a_state_has_its_player_s_modules_and_the_others_statistics():
 
 def test_a_turn_puts_back_what_moved_elsewhere_even_after_an_error():
     model = nn.ModuleDict({"a": nn.BatchNorm1d(2), "b": nn.BatchNorm1d(2)})
-    settings = SimpleNamespace(
-        clip=None, skip=None, optimizer=lambda parameters: None, lr_schedule=lambda optimizer, steps: None
-    )
-    engine = SimpleNamespace(wrap=lambda name, module, own: module)
     model.weights = lambda player: {}
     players = [Player("a", ("a",)), Player("b", ("b",))]
-    a, b = (PlayerState(model, p, [q for q in players if q is not p], settings, 1, engine) for p in players)
+    a, b = (Participant(model, player, [players]) for player in players)
     x = torch.randn(8, 2) + 3
-    with pytest.raises(KeyError), take_turn(a, [b]):
+    with pytest.raises(KeyError), a.hold_others():
         assert [p.requires_grad for p in model.parameters()] == [True, True, False, False]
         model["b"](model["a"](x) + 1)
         assert model["b"].running_mean.abs().min() > 0
         raise KeyError
     assert model["a"].running_mean.abs().min() > 0 and model["a"].num_batches_tracked == 1
     assert model["b"].running_mean.tolist() == [0, 0] and model["b"].num_batches_tracked == 0
-    with take_turn(b, [a]):
+    with b.hold_others():
         assert [p.requires_grad for p in model.parameters()] == [False, False, True, True]
 
 
@@ -250,11 +244,11 @@ def test_what_is_frozen_or_another_s_is_not_owned():
 
 def test_players_without_parameters_have_no_state():
     model, settings = made(use("autoencoder", **MLP))
-    (stage,) = schedule_stages(model, settings)
-    assert len(make_player_states(model, settings, stage, settings.engine(device="cpu"))) == 1
+    stages, engine = schedule_stages(model, settings), settings.engine(device="cpu")
+    assert len(make_participants(model, settings, stages, 0, engine)) == 1
     model.requires_grad_(False)
     model.encoder = model.decoder = model.bottleneck = nn.Identity()
-    assert make_player_states(model, settings, stage, settings.engine(device="cpu")) == []
+    assert make_participants(model, settings, stages, 0, engine) == []
 
 
 EDM2 = use("diffusion", network=use("edm2-unet", channels=[4], blocks=1), sampler=use("ddim", steps=2))

@@ -22,7 +22,7 @@ from modkit.training import stored_view
 from modkit.training.reader import Reader
 from modkit.training.stage_cache import StageCache
 from modkit.training.stored_view import ViewWriter
-from modkit.training.turns import Turns
+from modkit.training.trainer import Trainer
 from modkit.types import Batch
 from tests.play import LINEAR, MLP, spec, state, trainer
 
@@ -268,14 +268,14 @@ def test_a_run_resumed_inside_the_stage_reads_the_same_views_or_computes_them_ag
     whole = fit(SYSTEMS["gaussian"], tmp_path / "whole", 2, 2)
     for name in ("kept", "deleted"):
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            take = Turns.take
+            take = Trainer._take_turns
 
-            def interrupt(one, states, batch, cursor, renew, take=take):
-                if cursor.step == 7:
+            def interrupt(self, players, batch, renew, take=take):
+                if self._cursor.step == 7:
                     raise KeyboardInterrupt
-                return take(one, states, batch, cursor, renew)
+                return take(self, players, batch, renew)
 
-            patch.setattr(Turns, "take", interrupt)
+            patch.setattr(Trainer, "_take_turns", interrupt)
             fit(SYSTEMS["gaussian"], tmp_path / name, 2, 2, **often)
         if name == "deleted":
             shutil.rmtree(folder)

@@ -19,7 +19,7 @@ from modkit.nn.trained import mark_trained
 from modkit.rng import Rng
 from modkit.runs import checkpoint as store
 from modkit.training.ownership import collect_modules
-from modkit.training.players import make_player_states, prepare_player, set_modes
+from modkit.training.players import make_participants, prepare_player, set_modes
 from modkit.training.reader import Reader
 from modkit.training.statistics import PASSES, Statistics
 from modkit.types import Batch, Cond, TensorType
@@ -43,10 +43,10 @@ def begin(model, path, engine=None, **settings):
     """A trainer, the states of its first stage and their statistics."""
     one = trainer(spec(model, **settings), path)
     engine = engine or one.engine
-    states = make_player_states(one.model, one.settings, one.stages[0], one.engine)
-    set_modes(one.model, states)
+    players = make_participants(one.model, one.settings, one.stages, 0, one.engine)
+    set_modes(one.model, players)
     reader = Reader(one.data, one.settings, engine)
-    return one.model, Statistics(one.model, states, 0, one.settings, reader, engine)
+    return one.model, Statistics(one.model, players, 0, one.settings, reader, engine)
 
 
 def draw_noise(model, step, rank=0, num=8):

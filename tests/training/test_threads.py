@@ -68,7 +68,7 @@ def test_a_run_keeps_its_numbers_by_stage(tmp_path: Path, monkeypatch: pytest.Mo
         assert [seen[-1]] == run.lock["stage_threads"] == [3]
         train(spec(use(Gaussian)), run.path, resume=True)
         assert seen[-1] == 3 and torch.get_num_threads() == 2
-        monkeypatch.setattr("modkit.training.train.choose_threads", lambda *_: (1, 2))
+        monkeypatch.setattr("modkit.training.training.choose_threads", lambda *_: (1, 2))
         stages = [{"players": ["*"], "steps": 2}, {"players": ["*"], "steps": 1}]
         train(spec(use(Gaussian), stages=stages), tmp_path / "two")
         assert seen[-3:] == [1, 1, 2] and torch.get_num_threads() == 2

@@ -8,9 +8,8 @@ from click.testing import CliRunner
 import modkit
 from modkit.cli.app import app
 from modkit.runs.layout import FIRST
-from modkit.training import train as module
-from modkit.training.trainer import TrainingError
-from modkit.training.turns import Turns
+from modkit.training import training as module
+from modkit.training.trainer import Trainer, TrainingError
 from tests.files import write_pictures
 
 MLP = {"use": "mlp", "width": 8}
@@ -26,14 +25,14 @@ def make_spec(**changes):
 
 def fail_at(monkeypatch, step, error):
     """Lets a step of training fail."""
-    take = Turns.take
+    take = Trainer._take_turns
 
-    def take_or_fail(self, states, batch, cursor, renew):
-        if cursor.step == step:
+    def take_or_fail(self, players, batch, renew):
+        if self._cursor.step == step:
             raise error
-        return take(self, states, batch, cursor, renew)
+        return take(self, players, batch, renew)
 
-    monkeypatch.setattr(Turns, "take", take_or_fail)
+    monkeypatch.setattr(Trainer, "_take_turns", take_or_fail)
 
 
 @pytest.fixture

@@ -18,10 +18,9 @@ from modkit.optim.profiles import Exponential
 from modkit.progress import Silent
 from modkit.rng import Rng
 from modkit.runs.run import Run
-from modkit.training import turns as module
+from modkit.training import players as module
 from modkit.training.callbacks import Callbacks
-from modkit.training.players import PlayerState, make_player_states, set_modes
-from modkit.training.schedule import StageSchedule
+from modkit.training.players import Participant, make_participants, set_modes
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
 from tests.waits import Waits
@@ -47,25 +46,25 @@ def make_trainer(name: str, folder: Path) -> tuple[Trainer, Batch]:
     return Trainer(model, data, settings, Meta(), run, Callbacks(run, ()), Silent()), batch
 
 
-def begin(trainer: Trainer, stage: StageSchedule) -> list[PlayerState]:
+def begin(trainer: Trainer, stage: int) -> list[Participant]:
     """The players of a stage, in training."""
-    states = make_player_states(trainer.model, trainer.settings, stage, trainer.engine)
-    set_modes(trainer.model, states)
-    return states
+    made = make_participants(trainer.model, trainer.settings, trainer.stages, stage, trainer.engine)
+    set_modes(trainer.model, made)
+    return made
 
 
 def find_waits(name: str, folder: Path) -> Iterator[str]:
     """The places that wait in the steps of an example at which its players begin, stage by stage."""
     trainer, batch = make_trainer(name, folder)
     cursor = trainer._cursor
-    for cursor.stage, stage in enumerate(trainer.stages):
-        states = begin(trainer, stage)
-        average = Average(trainer.model, [path for state in states for path in state.player.modules], Exponential(0.9))
-        for cursor.index in {state.player.start for state in states}:
+    for cursor.stage in range(len(trainer.stages)):
+        players = begin(trainer, cursor.stage)
+        average = Average(trainer.model, [path for one in players for path in one.player.modules], Exponential(0.9))
+        for cursor.index in {one.player.start for one in players}:
             seen = Waits()
             try:
                 with seen:
-                    losses, _ = trainer._turns.take(states, batch, cursor, lambda: None)
+                    losses, _ = trainer._take_turns(players, batch, lambda: None)
                     average.update()
             except RuntimeError as error:
                 if not seen.found:  # else a value was read, which meta tensors refuse
@@ -92,11 +91,11 @@ def test_no_step_of_an_example_waits(name, tmp_path):
 
 def test_a_logged_step_copies_once(tmp_path):
     trainer, batch = make_trainer("vae-2d", tmp_path)
-    states = begin(trainer, trainer.stages[0])
-    losses, _ = trainer._turns.take(states, batch, trainer._cursor, lambda: None)
+    players = begin(trainer, 0)
+    losses, _ = trainer._take_turns(players, batch, lambda: None)
     trainer._losses.update(losses)
     with Waits() as seen, pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
-        trainer._losses.read(states)
+        trainer._losses.read(players)
     assert len(losses) > 1 and len(seen.found) == 1 and "loss_record.py:read" in seen.found[0]
 
 
