@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 
 from modkit.kinds import ImpliedExtras, read_extras
 from modkit.part import Local, Part
-from modkit.specs.node import Node, Value
-from modkit.specs.tree import walk
+from modkit.specs.node import Node, Value, walk
 
 __all__ = [
     "LOCAL",

@@ -22,10 +22,8 @@ from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import KINDS
 from modkit.parts.signature import Parameter, read_parameters
-from modkit.specs.node import Node, Value
-from modkit.specs.places import find_value
+from modkit.specs.node import Node, Value, find_value, rebuild, strip_parts
 from modkit.specs.spec import SURROUNDINGS, Spec
-from modkit.specs.tree import rebuild, strip_parts
 
 if TYPE_CHECKING:
     from modkit.runs.run import Run

@@ -36,10 +36,9 @@ from modkit.models.model import Model
 from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value, describe, freeze, name_part
+from modkit.specs.node import Node, Path, Value, describe, freeze, name_part, rebuild, strip_parts
 from modkit.specs.places import keep_outermost
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, rebuild, strip_parts
 from modkit.types import CondType, TensorType
 
 __all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]

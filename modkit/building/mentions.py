@@ -17,10 +17,9 @@ from modkit.building.builder import Site
 from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import Weight
 from modkit.models.model import Model
-from modkit.specs.node import Node
+from modkit.specs.node import Node, Path, get_value
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, get_value
 from modkit.specs.yaml import Source
 from modkit.training.ownership import find_origins
 from modkit.training.players import strip_scope

@@ -33,10 +33,9 @@ from modkit.part import Part, import_target, split_name
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
-from modkit.specs.node import Node, Value, describe
+from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, replace_value
 from modkit.specs.places import expand_node
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, find_written, get_value, replace_value
 
 __all__ = [
     "Current",

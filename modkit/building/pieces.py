@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 from modkit.errors import split
 from modkit.runs.files import expand_home
-from modkit.specs.node import Node, Value
-from modkit.specs.places import find_value
+from modkit.specs.node import Node, Value, find_value, find_written, get_value, rebuild
 from modkit.specs.spec import Spec
-from modkit.specs.tree import find_written, get_value, rebuild
 
 if TYPE_CHECKING:
     from torch import Tensor

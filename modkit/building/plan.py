@@ -17,11 +17,10 @@ from modkit.kinds import EngineExtras, read_extras
 from modkit.part import Local
 from modkit.parts.registry import Entry, get_registry
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Path, Value, rebuild, strip_parts
 from modkit.specs.references import resolve
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, rebuild, strip_parts
 from modkit.types import Event, TensorType
 
 __all__ = ["MAX_PARTS", "Plan", "plan", "plan_part"]

@@ -13,9 +13,8 @@ from modkit.building.difference import ABSENT, compare_trees, is_same
 from modkit.building.plan import Plan
 from modkit.errors import join
 from modkit.parts.signature import read_parameters
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Path, Value, rebuild, strip_parts
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, rebuild, strip_parts
 
 __all__ = ["drop_idle", "gather_rows", "list_leaves"]
 

@@ -42,8 +42,8 @@ from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Value
+from modkit.specs.node import Path as Place
 from modkit.specs.spec import SURROUNDINGS, Spec
-from modkit.specs.tree import Path as Place
 from modkit.types import Batch
 
 __all__ = ["export", "export_loaded"]

@@ -16,13 +16,12 @@ from typing import Any
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.parts.signature import SlotShape
-from modkit.specs.node import Node, Value, freeze
+from modkit.specs.node import Node, Path, Value, find_value, freeze
 from modkit.specs.places import (
     Place,
     expand_node,
     find_known,
     find_place,
-    find_value,
     get_part,
     keep_outermost,
     list_named,
@@ -31,7 +30,6 @@ from modkit.specs.places import (
 )
 from modkit.specs.spec import TOP, Spec
 from modkit.specs.swaps import swap
-from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
 __all__ = ["apply", "expand", "get_path", "is_override", "locate", "normalize", "require_list", "split_values"]

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from modkit.errors import SpecError
 from modkit.kinds import Default, PretrainedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
 from modkit.specs.implied import derive_defaults
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Path, Value, find_value, open_piece
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, get_value, open_piece
 
 __all__ = [
     "Place",
     "expand_node",
     "find_known",
     "find_place",
-    "find_value",
     "get_part",
     "keep_outermost",
     "list_named",
@@ -189,11 +186,3 @@ def expand_node(part: Part, node: Node) -> Node:
     """
     expand = read_extras(part.load(), PretrainedExtras).expand_params
     return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
-
-
-def find_value(tree: Value, path: Path) -> Value:
-    """Returns the value at a path, or None if the path does not exist."""
-    try:
-        return get_value(tree, path)
-    except SpecError:
-        return None

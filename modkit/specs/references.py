@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from modkit.errors import Position, Problem, SpecError, join, split
-from modkit.specs.node import Node, Value, describe
+from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, rebuild, walk
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, find_written, get_value, rebuild, walk
 
 __all__ = ["list_references", "resolve"]
 

@@ -16,11 +16,10 @@ from modkit.kinds import DataExtras, GameExtras, read_extras
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
 from modkit.parts.validation import validate
-from modkit.specs.node import Node, Value, describe
-from modkit.specs.places import Place, find_known, find_place, find_value, get_part, read_known
+from modkit.specs.node import Node, Path, Value, describe, find_value
+from modkit.specs.places import Place, find_known, find_place, get_part, read_known
 from modkit.specs.players import renew_settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path
 from modkit.specs.yaml import Source
 
 __all__ = ["swap"]
