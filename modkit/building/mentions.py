@@ -138,9 +138,9 @@ def drop_leftovers(
 
 def _describe_parts(site: Site, path: str) -> str:
     """Describes a model and the parts that compute its losses, for a message."""
-    inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
+    inside = [built.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
     owner = site.built.get(path)
-    return f"{path} ({owner.call.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
+    return f"{path} ({owner.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
 
 
 def _is_same(path: str, spec: Spec, earlier: Spec) -> bool:

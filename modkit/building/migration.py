@@ -21,7 +21,7 @@ that value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,8 +33,9 @@ from modkit.part import Part, import_target, split_name
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
-from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, replace_value
+from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, replace_value, thaw
 from modkit.specs.places import expand_node
+from modkit.specs.references import list_refs
 from modkit.specs.spec import Spec
 
 __all__ = [
@@ -93,7 +94,7 @@ class Migration:
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Calls the function for one part and checks what it returns."""
         try:
-            answer = function({key: _to_plain(value) for key, value in node.params.items()}, dict(state), self.version)
+            answer = function({key: thaw(value) for key, value in node.params.items()}, dict(state), self.version)
         except Exception as error:
             raise ValueError(f"{self} failed: {type(error).__name__}: {error}") from error
         params, tensors = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
@@ -265,22 +266,8 @@ def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def _find_shared(tree: Node, path: str) -> list[str]:
     """Returns the paths at which a spec refers to the part at a path, or to a part around it."""
-    refs = [(join(place), target) for place, target in _walk_refs(tree, ())]
+    refs = list_refs(tree).items()
     return [place + path.removeprefix(to) for place, to in refs if f"{path}.".startswith((f"{to}.", f"{to}["))]
-
-
-def _walk_refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(tree, Node):
-        if tree.ref is not None:
-            yield path, tree.ref
-        elif tree.use == "run" and "part" in tree:
-            yield from _walk_refs(tree["part"], path)
-        else:
-            for key, value in tree.items():
-                yield from _walk_refs(value, (*path, key))
-    elif isinstance(tree, tuple):
-        for index, value in enumerate(tree):
-            yield from _walk_refs(value, (*path, index))
 
 
 def _locate_part(tree: Value, path: Path) -> Path:
@@ -290,9 +277,3 @@ def _locate_part(tree: Value, path: Path) -> Path:
     if not isinstance(found, Node) or "use" not in found:
         raise ValueError(f"modkit.lock names a part at {join(path)}, where the run's spec has {describe(found)}")
     return place
-
-
-def _to_plain(value: Value) -> Any:
-    if isinstance(value, Node):
-        return {key: _to_plain(item) for key, item in value.items()}
-    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 
-from modkit.building.call import list_local
 from modkit.building.change import check_model
 from modkit.building.difference import format_value
+from modkit.building.local import list_local
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
 from modkit.building.session import open_run

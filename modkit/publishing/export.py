@@ -25,14 +25,13 @@ from typing import Any
 from torch import Tensor
 
 from modkit.building.builder import Site
-from modkit.building.call import Call
 from modkit.building.compose import get_composition
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import find_loadable
 from modkit.building.session import Loaded, load_run
 from modkit.errors import join, split, suggest
 from modkit.evaluation.report import Report, is_of_spec, read_reports
-from modkit.part import import_target
+from modkit.part import Part, import_target
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 from modkit.publishing.model_card import Drawn, write_model_card
@@ -134,7 +133,7 @@ def _find_exporter(format: str) -> Callable[..., None]:
 def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
     """Writes the layout that `modkit.load` reads, for any machine."""
     made = load_run(run, checkpoint=checkpoint)
-    _write(run, made, out, {}, partial(_drop_path, made.plan.calls))
+    _write(run, made, out, {}, partial(_drop_path, made.plan.parts))
 
 
 def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change: Callable[[str, Place], str]) -> None:
@@ -171,16 +170,16 @@ def _change_paths(value: Value, path: Place, change: Callable[[str, Place], str]
     return change(value, path) if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _drop_path(calls: Mapping[str, Call], value: str, place: Place) -> str:
+def _drop_path(parts: Mapping[str, Part], value: str, place: Place) -> str:
     """Returns the name alone of a file or folder of this machine, which a model that is loaded must not read."""
-    if place[0] == "model" and not _is_initial(calls.get(join(place[:-1])), place[-1]):
+    if place[0] == "model" and not _is_initial(parts.get(join(place[:-1])), place[-1]):
         raise ValueError(f"export expects a model without absolute paths, got {value!r} at {join(place)}")
     return Path(value).name or "."
 
 
-def _is_initial(call: Call | None, name: str | int) -> bool:
+def _is_initial(part: Part | None, name: str | int) -> bool:
     """Whether a part's argument is read by a new model only."""
-    return call is not None and read_parameters(call.part)[str(name)].initial
+    return part is not None and read_parameters(part)[str(name)].initial
 
 
 def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:

@@ -72,7 +72,7 @@ def write_model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: D
 
 
 def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dict[str, Any]:
-    models = [call.part.name for call in made.plan.calls.values() if call.part.kind == "model"]
+    models = [part.name for part in made.plan.parts.values() if part.kind == "model"]
     data = _name_data(made)
     image = len(made.x.shape) == 3 and made.x.range is not None
     matter: dict[str, Any] = {"library_name": "modkit"}
@@ -130,7 +130,7 @@ def _list_titles(reports: Sequence[Report]) -> list[str]:
 
 
 def _describe_model(made: Loaded) -> str:
-    part = made.plan.model.part
+    part = made.plan.parts["model"]
     total = sum(parameter.numel() for parameter in made.model.parameters())
     return (
         f"Model `{part.name}`: {part.summary.rstrip('.')}. It generates {made.x} and has {total:,} parameters. "

@@ -20,7 +20,7 @@ from modkit.specs.yaml import MAX_DEPTH, MAX_KEY, check_scalar
 
 __all__ = [
     *("Node", "Path", "Value", "describe", "find_value", "find_written", "freeze", "get_value", "make_path_error"),
-    *("name_part", "open_piece", "rebuild", "replace_value", "strip_parts", "suggest_place", "use", "walk"),
+    *("name_part", "open_piece", "rebuild", "replace_value", "strip_parts", "suggest_place", "thaw", "use", "walk"),
 ]
 
 Path: TypeAlias = "tuple[str | int, ...]"
@@ -176,6 +176,13 @@ def freeze(value: Any, path: Path = (), depth: int = 1) -> Value:
             return _check(plain(value), path)
     expected = "plain data (None, bool, int, float, str, lists and dicts of them)"
     raise SpecError(Problem(join(path), f"got {describe(value)}, expected {expected}", hint=suggest_place(value)))
+
+
+def thaw(value: Value) -> Any:
+    """Makes lists and dicts of plain data again; the inverse of `freeze`."""
+    if isinstance(value, Node):
+        return {key: thaw(item) for key, item in value.items()}
+    return [thaw(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _freeze_items(items: Mapping[str, Any], path: Path, depth: int) -> dict[str, Value]:

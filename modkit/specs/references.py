@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from modkit.errors import Position, Problem, SpecError, join, split
-from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, rebuild, walk
+from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, rebuild, strip_parts, walk
 from modkit.specs.spec import Spec
 
-__all__ = ["list_references", "resolve"]
+__all__ = ["list_references", "list_refs", "move", "rebase", "resolve"]
 
 _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
@@ -65,6 +66,37 @@ def list_references(tree: Node) -> dict[Path, Path]:
             goal = goals[goal]
         traced[path] = goal
     return traced
+
+
+def list_refs(tree: Node) -> dict[str, str]:
+    """Lists every `ref` of a tree by its path, with the path of the part that it shares.
+
+    Examples:
+        >>> list_refs(Node({"model": {"critic": {"ref": "model.encoder"}, "encoder": {"use": "mlp"}}}))
+        {'model.critic': 'model.encoder'}
+    """
+    nodes = {path: value for path, value in walk(tree) if isinstance(value, Node)}
+    return {join(strip_parts(tree, path)): node.ref for path, node in nodes.items() if node.ref is not None}
+
+
+def move(path: str, places: Mapping[str, str]) -> str:
+    """Moves a path that is one of `places`, or inside one of them, to where that is now.
+
+    Examples:
+        >>> move("model.encoder", {"model": "model.autoencoder"})
+        'model.autoencoder.encoder'
+    """
+    found = (new + path.removeprefix(old) for old, new in places.items() if f"{path}.".startswith(f"{old}."))
+    return next(found, path)
+
+
+def rebase(tree: Value, places: Mapping[str, str]) -> Any:
+    """Returns a tree whose references lead to where the parts at `places`, and what is inside them, are now."""
+
+    def follow(_: Path, value: Value) -> Value:
+        return Node({"ref": move(value.ref, places)}) if isinstance(value, Node) and value.ref is not None else value
+
+    return rebuild(tree, follow)
 
 
 def _is_reference(value: Value) -> bool:

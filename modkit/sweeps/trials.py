@@ -145,7 +145,7 @@ class _Checks:
             report = check(spec)
             report.raise_idle()
             made = report.plan  # without what its swaps left over
-            if made.data is None:
+            if "data" not in made.parts:
                 raise SpecError(Problem("data", "missing, expected a data set: the runs of a sweep are trained"))
             self._plans[tree] = made
         return self._plans[tree]

@@ -256,7 +256,7 @@ def execute(
     check_workers(settings.workers)
     _check_memory(report, settings)
     show_warnings(report.findings, str(path))
-    name = report.plan.data.part.name if report.plan.data else type(data).__name__
+    name = report.plan.parts["data"].name if "data" in report.plan.parts else type(data).__name__
     opened = Opened(data, name, evaluation, site)
     watch = make_watch(opened, settings.seed, settings.precision) if evaluation else None
     changes = find_changes(before, report.plan) if before else []

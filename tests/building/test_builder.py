@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from modkit import Spec, SpecError, TensorType, build, load, train, use
-from modkit.building.builder import Failed, Site
+from modkit.building.builder import Factory, Failed, Site
 from modkit.building.limit import MAX_REGISTRATIONS
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
@@ -111,9 +111,9 @@ def test_settings_are_records_with_factories_for_parts():
 def test_a_slot_says_where_it_was_written():
     own = read_model("{use: gan, generator: mlp}")
     place = site(own)
-    assert place.convert_argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
+    assert Factory(place, "model.generator").where == "model.generator (mlp, spec.yaml:3:30)"
     python = site(spec(GAN))
-    assert python.convert_argument(python.plan.calls["model.generator"]).where == "model.generator (mlp)"
+    assert Factory(python, "model.generator").where == "model.generator (mlp)"
 
 
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
