@@ -12,13 +12,13 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from modkit.building.composition import Composition, Origin
+from modkit.building.composition import Composition, Origin, locate
 from modkit.building.exchange import drop_spare
 from modkit.building.limit import limit_modules
 from modkit.building.local import Given
@@ -27,7 +27,7 @@ from modkit.building.pieces import find_run, is_piece, read_piece
 from modkit.building.plan import Plan
 from modkit.building.planner import map_items
 from modkit.building.weights import load_weights
-from modkit.errors import Problem, SpecError, join, split
+from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS, Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.composing import Composing
 from modkit.nn.trained import mark_trained
@@ -98,7 +98,6 @@ class Site:
         self.sources: dict[str, str] = {}
         self._copies: dict[int, Any] = {}
         self._rng = Rng(plan.seed, "init") if seeded else None
-        self._begun: set[str] = set()
         self._origins: dict[nn.Module, Origin] = {}
 
     def make_data(self) -> Data | None:
@@ -222,7 +221,6 @@ class Site:
         given = {name: types[name] for name in takes}
         arguments = self._convert_arguments(self.plan.get_arguments(place), read_parameters(part), path)
         make = target.assemble if isinstance(target, Composing) else target
-        self._begun.add(path)
         with (
             self._seed(path),
             _use_device("meta" if self.meta and _makes_module(target) else "cpu"),
@@ -231,7 +229,7 @@ class Site:
             value = make(**given, **arguments)
         check_members(part.kind, value)
         if isinstance(value, nn.Module):
-            self._mark(value, self._locate(part, path))
+            self._mark(value, path)
             if part.kind == "model" and path != self.plan.root and not self.meta:
                 self._compose(value, path, types)
             weights = self.weights and not self.plan.is_in_piece(path)  # which has those of all parts inside it
@@ -246,14 +244,11 @@ class Site:
         x, cond, fields = types["x"], types.get("cond") or CondType(), dict(types.get("fields") or {})
         built = {place: built.value for place, built in self.built.items()}
         planned, places = self.plan.narrow(path, built, x, fields)
-        owners = {place: self._find_owner(place) for place in places.values()} | {path: ""}
         origins = {}
         for name, module in model.named_modules(remove_duplicate=False):
             if origin := self._origins.get(module):
-                here = move(origin.path, places)
-                owner = owners.get(here, move(origin.owner, places))
-                here, owner = (move(one, {path: planned.root}) for one in (here, owner))
-                origins[name] = replace(origin, path=here, owner=owner)
+                here = move(move(origin.path, places), {path: planned.root})
+                origins[name] = locate(planned, here) if planned.find(here) in planned.parts else origin
         model.composition = Composition(planned, x, cond, fields, origins)  # type: ignore[assignment]
 
     def _place(self, given: Given, part: Part, path: str, types: Mapping[str, Any]) -> Any:
@@ -271,31 +266,19 @@ class Site:
             value = copy_to_meta(value, self._copies)
         if isinstance(value, nn.Module):
             for module, origin in find_origins(value).items() if composed else ():
-                here, owner = (path + one.removeprefix(root) for one in (origin.path, origin.owner))
+                here = path + origin.path.removeprefix(root)
                 if not any(f"{here}.".startswith(f"{one}.") for one in self.plan.refs):  # else it has another place
-                    self._mark(module, replace(origin, path=here, owner=owner))
-            self._mark(value, self._locate(part, path))
+                    self._mark(module, here)
+            self._mark(value, path)
         return value
 
     def _seed(self, path: str) -> AbstractContextManager[None]:
         """Seeds the initialisation of the part at a path, if the site has a seed."""
         return self._rng.at(path).seed_torch() if self._rng else nullcontext()
 
-    def _mark(self, module: nn.Module, origin: Origin) -> None:
+    def _mark(self, module: nn.Module, path: str) -> None:
         """Stores where a module was built: on it, and for the composition."""
-        self._origins[module] = module.origin = origin  # type: ignore[assignment]
-
-    def _locate(self, part: Part, path: str) -> Origin:
-        """Returns the place that a part is built at."""
-        return Origin(path, part.kind, part.name, self._find_owner(path))
-
-    def _find_owner(self, path: str) -> str:
-        """Finds the path of the part whose slot a part is in; empty for the model itself."""
-        parts = split(path)
-        while isinstance(parts[-1], int):  # an item of a slot, or one of a slot's `each`
-            parts = parts[:-1]
-        owners = (join(parts[:stop]) for stop in range(len(parts) - 1, 0, -1))
-        return next((path for path in owners if path in self._begun or path in self.plan.parts), "")
+        self._origins[module] = module.origin = locate(self.plan, path)  # type: ignore[assignment]
 
     def _load_piece(self, piece: Node, path: str, module: nn.Module, *, weights: bool) -> None:
         if not piece["train"]:

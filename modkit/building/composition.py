@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from modkit.building.plan import Plan
+from modkit.errors import join, split
 from modkit.types import CondType, Event, TensorType
 
-__all__ = ["Composition", "Origin"]
+__all__ = ["Composition", "Origin", "locate"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Origin:
     kind: str
     name: str
     owner: str
+
+
+def locate(planned: Plan, path: str) -> Origin:
+    """Locates the part that is built at a path of a plan."""
+    part, place = planned.parts[planned.find(path)], split(path)
+    while isinstance(place[-1], int):  # an item of a slot, or one of those that a slot repeats
+        place = place[:-1]
+    owners = (join(place[:stop]) for stop in range(len(place) - 1, 0, -1))
+    owner = next((one for one in owners if planned.find(one) in planned.parts), "")
+    return Origin(path, part.kind, part.name, owner)
 
 
 class Composition(NamedTuple):

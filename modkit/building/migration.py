@@ -169,19 +169,25 @@ def load_current_spec(run: Run) -> Spec:
 def read_spec(run: Run) -> Spec:
     """Reads a run's resolved spec, and adds what parts were before they had all of their parameters (`Part.earlier`).
 
+    Parts have their full names where several distributions have a part of one name now; the lock has that of each.
+
     Raises:
         ValueError: If the run's lock is not valid.
     """
-    spec = _read_written_spec(run)
+    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     tree: Any = spec.tree
     for row in read_rows(run.lock):
-        earlier = entry.part.earlier if (entry := find_known(row)) else {}
-        for path in row.get("at", ()) if earlier else ():
+        part = entry.part if (entry := find_known(row)) else None
+        for path in row.get("at", ()) if part and (part.earlier or split_name(part.name)[0]) else ():
+            assert part is not None
             place = _locate_part(tree, split(path))
             node: Any = get_value(tree, place)
-            if entry and not earlier.keys() <= node.keys():
-                tree = replace_value(tree, place, _add_earlier(entry.part, node))
-    return spec if tree is spec.tree else spec.with_tree(tree)
+            if split_name(part.name)[0]:
+                node = Node({**node, "use": part.name})
+            if not part.earlier.keys() <= node.keys():
+                node = _add_earlier(part, node)
+            tree = replace_value(tree, place, node)
+    return spec.with_tree(tree)
 
 
 def find_due(run: Run) -> tuple[Migration, ...]:
@@ -236,28 +242,6 @@ def _add_earlier(part: Part, node: Node) -> Node:
         if isinstance(value, Node) and isinstance(own := now.get(key), Node) and own.use == value.use
     }
     return Node({"use": node["use"], **earlier, **now.params, **inner})
-
-
-def _read_written_spec(run: Run) -> Spec:
-    """Reads a run's resolved spec as it was written, but with full names where several distributions have a part now.
-
-    The run's lock has the distribution of each part.
-
-    Raises:
-        ValueError: If the run's lock is not valid.
-    """
-    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
-    tree: Any = spec.tree
-    for row in read_rows(run.lock):
-        entry = find_known(row)
-        if entry is None or not split_name(entry.part.name)[0]:
-            continue
-        for path in row.get("at", ()):
-            place = _locate_part(tree, split(path))
-            node: Any = get_value(tree, place)
-            if node["use"] != entry.part.name:
-                tree = replace_value(tree, place, Node({**node, "use": entry.part.name}))
-    return spec if tree is spec.tree else spec.with_tree(tree)
 
 
 def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from modkit.building.builder import Site
 from modkit.building.compose import get_composition
+from modkit.building.pieces import is_piece
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import find_loadable
 from modkit.building.session import Loaded, load_run
@@ -40,7 +41,7 @@ from modkit.runs.lock import read_rows, renew_row
 from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Value, rebuild, strip_parts
 from modkit.specs.node import Path as Place
 from modkit.specs.spec import SURROUNDINGS, Spec
 from modkit.types import Batch
@@ -151,23 +152,16 @@ def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change:
 
 def _make_portable(made: Loaded, change: Callable[[str, Place], str]) -> Spec:
     """Makes a run's spec independent of other runs and of its data, whose types it gets, with other absolute paths."""
-    spec = made.plan.resolved
-    tree = dict(spec.with_value("x", write_types(made.x, made.fields)).tree)
-    for key, value in tree.items():
-        tree[key] = _change_paths(value, (key,), change)
-    return spec.with_tree(tree)
+    spec = made.plan.resolved.with_value("x", write_types(made.x, made.fields))
 
+    def move(at: Place, value: Value) -> Value:
+        """Changes an absolute path; a piece of another run becomes one of this run."""
+        place = strip_parts(spec.tree, at)
+        if isinstance(value, Node) and is_piece(value):
+            return Node({**value, "path": ".", "at": join(place)})
+        return change(value, place) if isinstance(value, str) and os.path.isabs(value) else value
 
-def _change_paths(value: Value, path: Place, change: Callable[[str, Place], str]) -> Value:
-    """Changes the absolute paths in a tree; pieces of other runs become pieces of this one."""
-    if isinstance(value, Node):
-        if value.use == "run":
-            part = _change_paths(value["part"], path, change)
-            return Node({**value, "path": ".", "at": join(path), "part": part})
-        return Node({key: _change_paths(item, (*path, key), change) for key, item in value.items()})
-    if isinstance(value, tuple):
-        return tuple(_change_paths(item, (*path, index), change) for index, item in enumerate(value))
-    return change(value, path) if isinstance(value, str) and os.path.isabs(value) else value
+    return spec.with_tree(rebuild(spec.tree, move))
 
 
 def _drop_path(parts: Mapping[str, Part], value: str, place: Place) -> str:

@@ -14,7 +14,7 @@ from modkit.errors import Position, Problem, SpecError, join, split
 from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, rebuild, strip_parts, walk
 from modkit.specs.spec import Spec
 
-__all__ = ["list_references", "list_refs", "move", "rebase", "resolve"]
+__all__ = ["list_refs", "move", "rebase", "resolve"]
 
 _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
@@ -44,28 +44,6 @@ def resolve(spec: Spec) -> Spec:
     if not scalars:
         return spec
     return spec.with_tree(rebuild(spec.tree, lambda path, value: scalars.get(path, value)))
-
-
-def list_references(tree: Node) -> dict[Path, Path]:
-    """Lists every `${path}` of a tree with the path whose scalar it copies in the end, through other references.
-
-    Examples:
-        >>> list_references(Node({"model": {"z_dim": "${train.seed}"}, "train": {"seed": 3}}))
-        {('model', 'z_dim'): ('train', 'seed')}
-
-    Raises:
-        SpecError: If a path is malformed.
-    """
-    written = {path: value for path, value in walk(tree) if isinstance(value, str)}
-    goals = {path: split(found[1]) for path, value in written.items() if (found := _REFERENCE.fullmatch(value))}
-    traced: dict[Path, Path] = {}
-    for path, goal in goals.items():
-        chain = {path}
-        while goal in goals and goal not in chain:  # of a cycle there is no end
-            chain.add(goal)
-            goal = goals[goal]
-        traced[path] = goal
-    return traced
 
 
 def list_refs(tree: Node) -> dict[str, str]:
