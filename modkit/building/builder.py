@@ -233,7 +233,7 @@ class Site:
             if part.kind == "model" and path != self.plan.root and not self.meta:
                 self._compose(value, path, types)
             weights = self.weights and not self.plan.is_in_piece(path)  # which has those of all parts inside it
-            if is_piece(node := self.plan.at(place)):
+            if is_piece(node := self.plan.nodes[place]):
                 self._load_piece(node, path, value, weights=weights)
             elif weights and not self.meta and (load := read_extras(value, PretrainedExtras).load_pretrained):
                 load()

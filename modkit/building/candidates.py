@@ -53,7 +53,7 @@ def _find(
             return {one.path for one in error.problems}
 
     spec, part = planned.spec, planned.parts.get(problem.path)
-    if part is None or problem.path in planned.objects or is_piece(planned.at(problem.path)):
+    if part is None or problem.path in planned.objects or is_piece(planned.nodes[problem.path]):
         return
     own = part.name
     if problem.path not in find_paths(own):

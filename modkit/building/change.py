@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from modkit.building.difference import ABSENT, compare_trees, format_value
 from modkit.building.local import LOCAL, Given
 from modkit.building.plan import Plan, plan
-from modkit.errors import Problem, SpecError, join, split
+from modkit.errors import Problem, SpecError, is_inside, join, split
 from modkit.kinds import KINDS
 from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters
@@ -29,7 +29,7 @@ from modkit.specs.spec import SURROUNDINGS, Spec
 if TYPE_CHECKING:
     from modkit.runs.run import Run
 
-__all__ = ["Change", "check_model", "compare_specs", "is_inside", "list_empty", "list_sampling", "refuse", "write_out"]
+__all__ = ["Change", "check_model", "compare_specs", "list_empty", "list_sampling", "refuse", "write_out"]
 
 _PLAIN = re.compile(r"[\w.+-]+")
 
@@ -131,11 +131,6 @@ def refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:
     ]
     if problems:
         raise SpecError(problems)
-
-
-def is_inside(path: str, outer: Collection[str]) -> bool:
-    """Whether a path is one of others, or inside one."""
-    return any(path == one or path.startswith((f"{one}.", f"{one}[")) for one in outer)
 
 
 def _suggest_branch(run: Run, change: Change) -> str:

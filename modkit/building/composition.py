@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,8 +59,7 @@ class Composition(NamedTuple):
 
     def find_names(self, path: str) -> list[str]:
         """Finds the names of the modules that were built at a path of the spec, or of those of its repetitions."""
-        pattern = re.compile(rf"{re.escape(path)}(\[\d+\])?")
-        return [name for name, origin in self.origins.items() if pattern.fullmatch(origin.path)]
+        return [name for name, origin in self.origins.items() if self.plan.find(origin.path) == path]
 
     def list_renamed(self) -> dict[str, list[str]]:
         """Lists the names of the parts' modules by their paths, where these are not the names."""

@@ -45,7 +45,7 @@ def exchange_weights(
         if not _is_inside(path, free) or not (_has(revised, path) or _is_other(before, planned, path)):
             continue
         names = composed.find_names(path)
-        node = planned.at(path)
+        node = planned.nodes[path]
         if is_piece(node) and not _is_inside(path, read):  # among whose weights are the part's
             piece = read_piece(find_run(str(node["path"]), planned.spec), str(node["at"]))
             kept |= {f"{name}.{key}": value for name in names for key, value in piece.items()}
@@ -77,7 +77,7 @@ def drop_sampling(keys: Iterable[str], planned: Plan) -> list[str]:
 def _is_other(before: Spec, planned: Plan, path: str) -> bool:
     """Whether a slot holds something else than before, where a piece of a run may have been written out."""
     former, now = (find_value(spec.tree, split(path)) for spec in (before, planned.spec))
-    node = planned.at(path)
+    node = planned.nodes[path]
     if is_piece(node) and isinstance(former, Node) and isinstance(now, Node) and "part" in now:
         same = (former.get("path"), former.get("at")) == (node["path"], node["at"])
         return not same  # inside it, what only sampling uses may differ

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 from modkit.building.local import LOCAL, Given
@@ -80,6 +80,8 @@ class Plan:
 
     def find(self, path: str) -> str:
         """Finds where the part at a path is written: what a slot repeats (`path[0]`, `path[1]`, …) is written once."""
+        if path in self.parts:
+            return path
         place: Path = ()
         for key in split(path):
             if goal := self.refs.get(join(place)):
@@ -88,17 +90,18 @@ class Plan:
                 place = (*place, key)
         return join(place)
 
-    def at(self, place: str) -> Node:
-        """Returns the node of the part that is written at a place."""
-        value: Any = self.tree
-        for key in split(place):
-            inside: Any = open_piece(value)
-            value = inside[key]
-        return value  # type: ignore[no-any-return]
+    @cached_property
+    def nodes(self) -> Mapping[str, Node]:
+        """The nodes of all parts by path; a piece of another run has the part's own inside."""
+
+        def enter(value: Any, key: str | int) -> Any:
+            return open_piece(value)[key]  # type: ignore[index]
+
+        return {path: reduce(enter, split(path), self.tree) for path in self.parts}
 
     def get_arguments(self, place: str) -> dict[str, Value]:
         """Returns the parameters of the part that is written at a place, without those that are null by default."""
-        return open_piece(self.at(place)).params  # type: ignore[union-attr]
+        return open_piece(self.nodes[place]).params  # type: ignore[union-attr]
 
     def narrow(
         self, path: str, built: Mapping[str, Any], x: Event, fields: Mapping[str, TensorType]
@@ -129,9 +132,9 @@ class Plan:
             objects.update(move_inside(self.objects, value.ref, place))
             if value.ref in built:
                 objects[place] = Given(built[value.ref])
-            return rebase(self.at(value.ref), {value.ref: place})  # type: ignore[no-any-return]
+            return rebase(self.nodes[value.ref], {value.ref: place})  # type: ignore[no-any-return]
 
-        model = rebase(rebuild(self.at(here), take, split(path)), {path: "model"})
+        model = rebase(rebuild(self.nodes[here], take, split(path)), {path: "model"})
         parts, objects = move_inside(parts, path, "model"), move_inside(objects, path, "model")
         names = {(part.kind, part.name) for part in parts.values()}
         entries = tuple(one for one in self.entries if (one.part.kind, one.part.name) in names)
@@ -176,14 +179,14 @@ class Plan:
 
     def is_frozen(self, path: str) -> bool:
         """Whether a part is a piece of another run that is not trained further, or inside one."""
-        around = (self.at(path), *self._list_around(path))
+        around = (self.nodes[path], *self._list_around(path))
         return any(is_piece(one) and not one["train"] for one in around)
 
     def _list_around(self, place: str) -> list[Node]:
         """Lists the parts that what is written at a place is inside of."""
         parts = split(place)
         outer = (join(parts[:stop]) for stop in range(1, len(parts)))
-        return [self.at(one) for one in outer if one in self.parts]
+        return [self.nodes[one] for one in outer if one in self.parts]
 
     def __str__(self) -> str:
         return str(self.resolved)

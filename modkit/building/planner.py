@@ -18,7 +18,7 @@ from modkit.kinds import KINDS, Default
 from modkit.part import Local, Part, import_target
 from modkit.parts.annotation import render
 from modkit.parts.registry import Entry, Registry
-from modkit.parts.signature import Parameter, RecordShape, SlotShape, list_given_types, read_parameters, read_signature
+from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
 from modkit.parts.validation import validate
 from modkit.specs.implied import derive_defaults
 from modkit.specs.node import Node, Path, Value, describe, freeze, rebuild
@@ -147,7 +147,7 @@ class Planner:
 
     def _make_node(self, part: Part, node: Node, path: str) -> Node | None:
         try:
-            declared, _ = read_parameters(part), list_given_types(part)
+            declared = read_parameters(part)
         except ImportError as error:
             self.report(path, str(error))
             return None
@@ -206,7 +206,8 @@ class Planner:
     def _check_unused(self, node: Node, parameter: Parameter, path: str) -> None:
         """Refuses what is written beside the parameter that replaces it, but for its default: older runs have that."""
         place, other = _join(path, parameter.name), Planner(self.spec, self.registry)
-        if other._plan_argument(node[parameter.name], parameter, place) != other._plan_default(parameter, place):
+        default = freeze(other._plan_default(parameter, place))
+        if other._plan_argument(node[parameter.name], parameter, place) != default:
             message = f"got {parameter.name!r} beside {parameter.unless!r}, which replaces it, expected one of them"
             inner = _join(path, parameter.unless)
             self.report(place, message, f"change {inner}[0], …, or set {inner} to null", key=True)
@@ -217,7 +218,7 @@ class Planner:
             return self.plan_part(Node({}), parameter.slot.kind, path, default)
         if parameter.record and not parameter.record.container and parameter.record.plain is None:
             return self.plan_record(Node({}), parameter.record.type, path)
-        return freeze(default, split(path))
+        return default  # type: ignore[no-any-return]
 
     def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Value:
         shape, slot = parameter.record or parameter.slot, parameter.slot
@@ -365,4 +366,4 @@ def _suggest_renamed(part: Part, key: str, value: Value, declared: Mapping[str, 
 
 
 def _join(path: str, key: str) -> str:
-    return join((*split(path), key))
+    return f"{path}.{key}" if key.isidentifier() else join((*split(path), key))

@@ -59,10 +59,16 @@ def _enter(place: Place | RecordShape, value: Value, part: str | int) -> Place |
     if (container := _get_shape(place).container) is not None:
         fits = isinstance(part, int) if container == "list" else isinstance(part, str)
         return _get_item(place) if fits else None
-    if isinstance(value, Node) and value.ref is not None:
-        return None
-    parameter = _read_inside(value, place).get(part) if isinstance(part, str) else None
-    return None if parameter is None else _make_place(parameter)
+    return None if isinstance(value, Node) and value.ref is not None else _list_inside(value, place).get(part)
+
+
+def _list_inside(value: Value, place: Place | RecordShape) -> dict[str | int, Place | RecordShape]:
+    """Lists the slots and groups of settings inside a place by name or index, each with what it expects."""
+    if _get_shape(place).container is not None:
+        keys = range(len(value)) if isinstance(value, tuple) else value if isinstance(value, Node) else ()
+        return {key: _get_item(place) for key in keys}
+    inside = {key: _make_place(parameter) for key, parameter in _read_inside(value, place).items()}
+    return {key: below for key, below in inside.items() if below is not None}
 
 
 def _make_place(parameter: Parameter) -> Place | RecordShape | None:
@@ -98,19 +104,8 @@ def walk_slots(
         if default in defaults:
             return
         defaults |= {default}
-    if _get_shape(place).container is not None:
-        items: Iterable[tuple[str | int, Value]] = ()
-        if isinstance(value, tuple):
-            items = enumerate(value)
-        elif isinstance(value, Node):
-            items = value.items()
-        for part, item in items:
-            yield from walk_slots(item, _get_item(place), (*path, part), defaults)
-        return
-    for key, parameter in _read_inside(value, place).items():
-        below = _make_place(parameter)
-        if below is not None:
-            yield from walk_slots(find_value(value, (key,)), below, (*path, key), defaults)
+    for key, below in _list_inside(value, place).items():
+        yield from walk_slots(find_value(value, (key,)), below, (*path, key), defaults)
 
 
 def list_named(spec: Spec, name: str) -> list[Path]:

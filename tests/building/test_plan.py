@@ -77,7 +77,7 @@ def test_a_plan_has_every_part_by_its_path_and_every_registered_one_used():
     planned = plan(read(LATENT))
     assert planned.parts["model.prior.network"].name == "mlp"
     assert planned.parts["train.players.prior/*.optimizer"].name == "sgd"
-    assert planned.at("model.prior.network") == planned.resolved.at("model.prior.network")
+    assert planned.nodes["model.prior.network"] == planned.resolved.at("model.prior.network")
     used = {str(entry.part) for entry in planned.entries}
     assert {"model latent", "sampler ddim", "optimizer sgd", "optimizer adamw", "data digits", "engine local"} <= used
 
@@ -196,7 +196,7 @@ def test_references_stay_and_are_the_same_object():
   prior: {{use: latent, autoencoder: {{encoder: mlp, decoder: mlp}}, prior: {{use: diffusion, network: mlp}}}}
 train: {{batch_size: 24}}
 """
-    assert plan(read(text)).at("model.autoencoder.decoder")["width"] == 24
+    assert plan(read(text)).nodes["model.autoencoder.decoder"]["width"] == 24
     regularizers = f"{HEAD}model: {{use: gan, regularizers: {{a: r1, b: {{ref: model.regularizers.a}}}}}}"
     planned = plan(read(regularizers))
     assert planned.refs == {"model.regularizers.b": "model.regularizers.a"}
@@ -247,7 +247,7 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(run, tmp_path
     piece = use("run", path=str(run.path))
     latent = spec(use("latent", autoencoder=piece, prior=use("diffusion", network=use("mlp", width=8, depth=1))))
     planned = plan(latent)
-    node = planned.at("model.autoencoder")
+    node = planned.nodes["model.autoencoder"]
     assert (planned.parts["model.autoencoder"].name, node["at"], node["train"]) == ("autoencoder", "model", False)
     written = planned.resolved.model["autoencoder"]
     assert written["part"]["encoder"] == use("mlp", width=16, depth=1, activation="silu", norm="none")
@@ -439,7 +439,7 @@ def test_a_part_says_what_its_keywords_stand_for():
     planned = plan(named(name="three"))
     assert planned.get_arguments("model.encoder") == {"scale": 3.0}
     assert planned.resolved.model["encoder"].params == {"scale": 3.0}
-    assert plan(named(name="three", scale=4.0)).at("model.encoder")["scale"] == 4.0
+    assert plan(named(name="three", scale=4.0)).nodes["model.encoder"]["scale"] == 4.0
     message = "model.encoder: .* cannot be used: Named expects a name that it knows, got 'no"
     with pytest.raises(SpecError, match=message):
         plan(named(name="nobody"))
