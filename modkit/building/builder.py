@@ -173,7 +173,7 @@ class Site:
         part, given = self.plan.parts[place], self.plan.objects.get(place)
         if any(isinstance(value, Failed) for value in types.values()):
             return Failed()
-        if wanted not in (None, path) or path in self.plan.refs.values():
+        if wanted not in (None, path) or place in self.plan.refs.values():
             if (before := self.built.get(path)) is not None:
                 if dict(before.types) != dict(types):
                     told = f"{_format_types(types)} here, {_format_types(before.types)} there"
@@ -339,7 +339,8 @@ class Factory:
 
     def repeat(self, num: int) -> list[Factory]:
         """Repeats the slot: `num` factories of separate parts, part i at `PATH[i]`."""
-        return [Factory(self._site, f"{self._wanted}[{index}]") for index in range(num)]
+        paths = (f"[{index}]" for index in range(num))
+        return [Factory(self._site, self._path + index, self._wanted + index) for index in paths]
 
     def name_source(self, source: str) -> Factory:
         """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""

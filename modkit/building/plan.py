@@ -84,8 +84,6 @@ class Plan:
             return path
         place: Path = ()
         for key in split(path):
-            if goal := self.refs.get(join(place)):
-                place = split(goal)
             if not isinstance(key, int) or join(place) not in self.parts:
                 place = (*place, key)
         return join(place)

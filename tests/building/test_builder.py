@@ -182,6 +182,19 @@ def test_a_part_whose_ref_is_built_first_keeps_its_weights_shared():
     assert model.autoencoder.conditioner is model.prior.conditioner
 
 
+@pytest.mark.parametrize("defined", [0, 1])
+def test_a_ref_to_a_slot_that_its_part_repeats_shares_each_of_them(defined):
+    """The fault: they were built at a path that is none, and the check refused it."""
+    layers = [use("coupling", network={"ref": f"model.bijection.layers[{defined}].network"}) for _ in range(2)]
+    layers[defined] = use("coupling", network=use("mlp", **SMALL))
+    model = build(spec(use("flow", bijection=use("chain", layers=layers)), data="ring"))
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for index in (0, 1):
+        first, second = (modules[f"bijection.layers[{layer}].network[{index}]"] for layer in (0, 1))
+        assert first is second and first.origin.path == f"model.bijection.layers[{defined}].network[{index}]"
+    assert first is not modules["bijection.layers[0].network[0]"]
+
+
 def read(x):
     return Spec.from_yaml(f"model: {{use: gan}}\nx: {x}", "spec.yaml")
 
