@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from modkit.building.composition import Composition, Origin, locate
+from modkit.building.composition import Composition, Origin, check_types, format_type, format_types, locate
 from modkit.building.exchange import drop_spare
 from modkit.building.limit import limit_modules
 from modkit.building.local import Given
@@ -46,11 +46,9 @@ from modkit.specs.node import Node, Value, rebuild, thaw
 from modkit.specs.references import move
 from modkit.specs.settings import Evaluation, Settings
 from modkit.training.ownership import find_origins
-from modkit.types import CondType, Event, TensorType, split_levels
+from modkit.types import CondType, Event, TensorType
 
 __all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta"]
-
-_SHOWN = 6  # entries of a mapping in a message, at most
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -176,7 +174,7 @@ class Site:
         if wanted not in (None, path) or place in self.plan.refs.values():
             if (before := self.built.get(path)) is not None:
                 if dict(before.types) != dict(types):
-                    told = f"{_format_types(types)} here, {_format_types(before.types)} there"
+                    told = f"{format_types(types)} here, {format_types(before.types)} there"
                     self.fail(wanted or path, f"the part at {path} is shared under other types: {told}")
                     return Failed()
                 return before.value
@@ -192,7 +190,7 @@ class Site:
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
                 taken = types if given else {name: types[name] for name in types if name in list_given_types(part)}
                 report = self.refuse if any(isinstance(t, TensorType | tuple) for t in taken.values()) else self.fail
-                report(path, f"the {part} cannot be built from {_format_types(taken)}: {kind}{error}")
+                report(path, f"the {part} cannot be built from {format_types(taken)}: {kind}{error}")
             return Failed()
         if not isinstance(value, Failed) and (lack := describe_lack(part.kind, value)):
             self.fail(path, lack)
@@ -261,7 +259,7 @@ class Site:
         composed: Composition | None = getattr(value, "composition", None)
         root = composed.plan.root if composed else ""
         if composed:
-            _check_composed(value, composed, types)
+            check_types(value, composed, types)
         if self.meta and isinstance(value, nn.Module):
             value = copy_to_meta(value, self._copies)
         if isinstance(value, nn.Module):
@@ -327,7 +325,7 @@ class Factory:
             if lack := describe_lack(self._part.kind, model):
                 return lack
             return (
-                None if model.event == event else f"{type(model).__name__} was composed for {_format_type(model.event)}"
+                None if model.event == event else f"{type(model).__name__} was composed for {format_type(model.event)}"
             )
         arguments, declared = self._site.plan.get_arguments(self._place), read_parameters(self._part)
         slots = {
@@ -346,27 +344,6 @@ class Factory:
         """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""
         self._site.sources[self._wanted] = source
         return self
-
-
-def _check_composed(model: Any, composed: Composition, types: Mapping[str, Any]) -> None:
-    """Checks that a composed model was composed for the types of the slot that it is put into."""
-    fields, read = types.get("fields") or {}, (*model.reads, *model.inputs)
-    pairs: dict[str, tuple[Any, Any]] = {"x": (composed.x, types["x"]), "cond": (composed.cond, types["cond"])}
-    pairs |= {f"the field {name} as": (composed.fields.get(name), fields.get(name)) for name in read}
-    for name, (before, now) in pairs.items():
-        if before != now:
-            raise ValueError(f"it was composed for {name} {_format_type(before) or 'none'}")
-    if _has_noise_levels(composed.plan):
-        stds = [[level.std for level in split_levels(x)] for x in (composed.x, types["x"])]
-        if stds[0] != stds[1]:
-            raise ValueError(
-                f"expected a model composed for x with std={stds[1][0]}, which scales its noise levels, got one with "
-                f"std={stds[0][0]}: compose it for replace(x, std={stds[1][0]})"
-            )
-
-
-def _has_noise_levels(plan: Plan) -> bool:
-    return any(part.kind == "schedule" for part in plan.parts.values())
 
 
 def _use_device(name: str) -> AbstractContextManager[object]:
@@ -391,21 +368,3 @@ def copy_to_meta(module: M, copies: dict[int, Any] | None = None) -> M:
 def _makes_module(target: Any) -> bool:
     made = target if isinstance(target, type) else inspect.signature(target, eval_str=True).return_annotation
     return isinstance(made, type) and issubclass(made, nn.Module)
-
-
-def _format_types(types: Mapping[str, Any]) -> str:
-    shown = {name: text for name, value in types.items() if (text := _format_type(value))}
-    return ", ".join(f"{name} {text}" for name, text in shown.items()) or "nothing"
-
-
-def _format_type(value: Any) -> str:
-    """A type, or the class of a part, in words; empty where there is nothing to say."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(str, value))})"
-    if isinstance(value, CondType):
-        return f"({value})" if value else ""
-    if isinstance(value, Mapping):
-        items = [f"{name} {_format_type(item)}" for name, item in value.items()]
-        shown = items if len(items) <= _SHOWN else [*items[: _SHOWN - 2], "…", items[-1]]
-        return f"({', '.join(shown)})" if items else ""
-    return str(value) if isinstance(value, TensorType | str | int | float) else type(value).__name__
