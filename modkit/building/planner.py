@@ -206,8 +206,7 @@ class Planner:
     def _check_unused(self, node: Node, parameter: Parameter, path: str) -> None:
         """Refuses what is written beside the parameter that replaces it, but for its default: older runs have that."""
         place, other = _join(path, parameter.name), Planner(self.spec, self.registry)
-        default = freeze(other._plan_default(parameter, place))
-        if other._plan_argument(node[parameter.name], parameter, place) != default:
+        if other._plan_argument(node[parameter.name], parameter, place) != other._plan_default(parameter, place):
             message = f"got {parameter.name!r} beside {parameter.unless!r}, which replaces it, expected one of them"
             inner = _join(path, parameter.unless)
             self.report(place, message, f"change {inner}[0], …, or set {inner} to null", key=True)
@@ -218,7 +217,11 @@ class Planner:
             return self.plan_part(Node({}), parameter.slot.kind, path, default)
         if parameter.record and not parameter.record.container and parameter.record.plain is None:
             return self.plan_record(Node({}), parameter.record.type, path)
-        return default  # type: ignore[no-any-return]
+        try:
+            return freeze(default)
+        except SpecError as error:  # no spec could hold it
+            self.report(path, f"the default of the parameter cannot be written: {error.problems[0].message}")
+            return None
 
     def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Value:
         shape, slot = parameter.record or parameter.slot, parameter.slot

@@ -224,6 +224,21 @@ def test_a_local_part_is_built_trained_and_recorded_as_not_reloadable(local, tmp
         build(spec(use("autoencoder", encoder=use(Flat, scale="x"), decoder=MLP["decoder"])))
 
 
+def test_a_default_that_no_spec_can_hold_is_refused_at_its_place():
+    """The fault: the part was built, and only the run that was to write it failed, without its place."""
+
+    class Endless(Flat):
+        def __init__(self, x: TensorType, *, scale: float = float("inf")):
+            super().__init__(x)
+
+    message = (
+        r"model\.encoder\.scale: the default of the parameter cannot be written: got inf, expected a finite number"
+    )
+    with pytest.raises(SpecError, match=message):
+        plan(spec(use("autoencoder", encoder=use(Endless))))
+    plan(spec(use("autoencoder", encoder=use(Endless, scale=2.0))))
+
+
 def test_a_local_part_must_declare_what_it_takes():
     class Vague(nn.Module):
         def __init__(self, x, **rest):
