@@ -19,6 +19,7 @@ __all__ = [
     "Problem",
     "SpecError",
     "describe_exception",
+    "is_inside",
     "join",
     "join_names",
     "shorten",
@@ -178,6 +179,16 @@ def join(parts: Sequence[str | int]) -> str:
         else:
             path += f"[{json.dumps(part)}]"
     return path
+
+
+def is_inside(path: str, outer: Collection[str]) -> bool:
+    """Whether a path is one of others, or inside one.
+
+    Examples:
+        >>> is_inside("model.encoder", ["model"]), is_inside("model.encoder", ["model.enc"])
+        (True, False)
+    """
+    return any(path == one or path.startswith((f"{one}.", f"{one}[")) for one in outer)
 
 
 def split(path: str, position: Position | None = None, referrer: str = "") -> tuple[str | int, ...]:

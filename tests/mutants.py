@@ -50,8 +50,8 @@ MUTANTS = {
     ),
     "a part is built twice where its `ref` is built first": Mutant(
         "building/builder.py",
-        "if path != call.path or call.path in self._shared:",
-        "if path != call.path:",
+        "if wanted not in (None, path) or place in self.plan.refs.values():",
+        "if wanted not in (None, path):",
         ("tests/building/test_builder.py",),
     ),
     "exactly as many samples as a metric compares are too many": Mutant(

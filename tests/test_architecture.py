@@ -19,7 +19,7 @@ FAMILY_FREE = (
 )  # fmt: skip
 TORCH_FREE = (
     "version", "errors", "escapes", "blocks", "child", "types", "types.*", "part", "kinds", "kinds.*", "runs.ranks",
-    "parts.*", "specs.*", "building.call", "building.pieces", "building.plan", "building.planner",
+    "parts.*", "specs.*", "building.local", "building.pieces", "building.plan", "building.planner",
     "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (

@@ -33,8 +33,7 @@ from modkit.evaluation.report import Report, locate_report
 from modkit.kinds import Data, DataExtras, Metric, read_extras
 from modkit.parts.registry import get_registry
 from modkit.runs.files import replace_file
-from modkit.specs.node import Node
-from modkit.specs.tree import walk
+from modkit.specs.node import Node, walk
 
 __all__ = ["BEST", "Plan", "carry_out", "find_missing_plugin", "show_example"]
 

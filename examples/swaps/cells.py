@@ -162,9 +162,9 @@ def list_single(base: str) -> Iterator[Cell]:
     """Yields the base, and each registered part alone in each slot that it uses, samplers with its evaluations."""
     yield Cell(base)
     report = modkit.check(make_base(base))
-    calls = report.plan.calls
+    parts = report.plan.parts
     slots = {port.path: (port.kind, port.name) for port in report.ports if port.path != "model"}
-    slots |= {path: (kind, calls[path].part.name if path in calls else "") for kind, path in _TRAINING.items()}
+    slots |= {path: (kind, parts[path].name if path in parts else "") for kind, path in _TRAINING.items()}
     evaluations = _count_evaluations(base)
     for path, (kind, present) in slots.items():
         if kind not in _LEFT_OUT:
@@ -179,9 +179,9 @@ def list_single(base: str) -> Iterator[Cell]:
 def list_product(base: str) -> Iterator[Cell]:
     """Yields modkit's schedules with its parametrizations and samplers in the base's first slots of these kinds."""
     single = [cell.swaps[0] for cell in list_single(base) if cell.swaps and "/" not in cell.swaps[0].part]
-    calls = plan(make_base(base)).calls
+    parts = plan(make_base(base)).parts
     kinds = ("schedule", "parametrization", "sampler")
-    paths = [next(path for path, call in calls.items() if call.part.kind == kind) for kind in kinds]
+    paths = [next(path for path, part in parts.items() if part.kind == kind) for kind in kinds]
     choices = [[None, *(swap for swap in single if swap.path == path)] for path in paths]
     for schedule in choices[0]:
         for parametrization in choices[1]:
@@ -205,10 +205,10 @@ def draw_pairs(cells: Sequence[Cell], num: int, seed: int) -> list[Cell]:
 
 def _count_evaluations(base: str) -> int | None:
     """Counts the evaluations of the base's sampler, from its steps or those of its Model."""
-    calls = plan(make_base(base)).calls
-    for path, call in calls.items():
-        if call.part.kind == "sampler":
-            owner = calls[path.rpartition(".")[0]]
-            steps = call.arguments.get("steps") or owner.arguments.get("steps")
-            return steps * _EVALUATIONS.get(call.part.name, 1) if isinstance(steps, int) else None
+    planned = plan(make_base(base))
+    for path, part in planned.parts.items():
+        if part.kind == "sampler":
+            own, outer = (planned.get_arguments(one) for one in (path, path.rpartition(".")[0]))
+            steps = own.get("steps") or outer.get("steps")
+            return steps * _EVALUATIONS.get(part.name, 1) if isinstance(steps, int) else None
     return None

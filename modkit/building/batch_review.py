@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from modkit.building.call import Call
+from modkit.building.plan import Plan
 from modkit.engines.batch_norm import JOINABLE
+from modkit.errors import split
 from modkit.kinds import BatchExtras, Fact, Finding, read_extras
 from modkit.models.model import Model
 from modkit.nn.minibatch import MinibatchDiscrimination
@@ -36,7 +37,7 @@ def review_engine(device: str, joins: bool) -> Iterator[Finding]:
 def review_split(
     model: Model,
     stages: Sequence[StageSchedule],
-    calls: Iterable[Call],
+    planned: Plan,
     *,
     rows: int,
     several: bool,
@@ -48,7 +49,7 @@ def review_split(
     Args:
         model: The model.
         stages: The stages.
-        calls: The model's parts, as the plan has them.
+        planned: The plan of the model.
         rows: Number of rows of a microbatch of one process.
         several: Whether several processes train the model.
         accumulates: Whether a batch is several microbatches.
@@ -68,17 +69,19 @@ def review_split(
                 layers = ", ".join(sorted(names))
                 yield Fact("", f"{player.name} has layers that see the rows of their own {own} only: {layers}")
     built = {origin.path: module for module, origin in find_origins(model).items()}
-    for call in calls:
-        part = call.given.value if call.given else call.part.load()
-        extras = read_extras(part, BatchExtras)
-        pack = read_extras(built.get(call.path, part), BatchExtras).pack
-        if not (own := describe(call.arguments.get("gather", extras.gather) is True)):
+    for path, part in planned.parts.items():
+        if split(path)[0] != "model" or planned.is_frozen(path):
+            continue
+        target = planned.objects[path].value if path in planned.objects else part.load()
+        extras = read_extras(target, BatchExtras)
+        pack = read_extras(built.get(path, target), BatchExtras).pack
+        if not (own := describe(planned.get_arguments(path).get("gather", extras.gather) is True)):
             continue
         if extras.across:
-            yield Fact(call.path, f"{call.part.name} sees the rows of its own {own} only")
+            yield Fact(path, f"{part.name} sees the rows of its own {own} only")
         elif rows % pack:
             why = f"{rows}, which are no multiple of the {pack} that it sees together"
-            yield Fact(call.path, f"{call.part.name} sees the rows of its own {own} only: {why}")
+            yield Fact(path, f"{part.name} sees the rows of its own {own} only: {why}")
 
 
 def review_rows(

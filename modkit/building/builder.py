@@ -12,35 +12,43 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from modkit.building.call import Argument, Call, Given, Record, Ref, Trained, extract, move, reroot
-from modkit.building.composition import Composition, Origin
+from modkit.building.composition import Composition, Origin, check_types, format_type, format_types, locate
 from modkit.building.exchange import drop_spare
 from modkit.building.limit import limit_modules
+from modkit.building.local import Given
 from modkit.building.members import check_members, describe_lack
-from modkit.building.pieces import find_run, read_piece
+from modkit.building.pieces import find_run, is_piece, read_piece
 from modkit.building.plan import Plan
+from modkit.building.planner import map_items
 from modkit.building.weights import load_weights
-from modkit.errors import Problem, SpecError, join, split
+from modkit.errors import Problem, SpecError
 from modkit.kinds import KINDS, Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.composing import Composing
 from modkit.nn.trained import mark_trained
-from modkit.parts.signature import is_required, is_tensor_only
+from modkit.part import Part
+from modkit.parts.signature import (
+    Parameter,
+    is_required,
+    is_tensor_only,
+    list_given_types,
+    read_parameters,
+    read_signature,
+)
 from modkit.rng import Rng
 from modkit.runs.files import expand_home
+from modkit.specs.node import Node, Value, rebuild, thaw
+from modkit.specs.references import move
 from modkit.specs.settings import Evaluation, Settings
 from modkit.training.ownership import find_origins
-from modkit.types import CondType, Event, TensorType, split_levels
+from modkit.types import CondType, Event, TensorType
 
 __all__ = ["Built", "Factory", "Failed", "Site", "copy_to_meta"]
-
-_ROOT = "model"  # path of a model in a spec
-_SHOWN = 6  # entries of a mapping in a message, at most
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -49,7 +57,8 @@ M = TypeVar("M", bound=nn.Module)
 class Built:
     """A part that has been built, and the types that it was built from."""
 
-    call: Call
+    path: str
+    part: Part
     value: Any
     types: Mapping[str, Any]
 
@@ -85,33 +94,31 @@ class Site:
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
         self.sources: dict[str, str] = {}
-        refs = [ref for call in plan.calls.values() for ref in _find_refs(call.arguments)]
-        self._shared, self._borrowed = {ref.target for ref in refs}, {ref.path for ref in refs}
         self._copies: dict[int, Any] = {}
-        self._rng = Rng(int(plan.settings.arguments["seed"]), "init") if seeded else None  # type: ignore[arg-type]
-        self._begun: set[str] = set()
+        self._rng = Rng(plan.seed, "init") if seeded else None
         self._origins: dict[nn.Module, Origin] = {}
 
     def make_data(self) -> Data | None:
         """Makes the data set, or returns None if the spec has none."""
         self._require("data")
-        return Factory(self, self.plan.data)() if self.plan.data else None
+        return Factory(self, "data")() if "data" in self.plan.parts else None
 
     def make_settings(self) -> Settings:
         """Makes the settings of training."""
         self._require("train")
-        return self._record(self.plan.settings)  # type: ignore[no-any-return]
+        return self._make_record(Settings, self.plan.tree["train"], "train")  # type: ignore[no-any-return]
 
     def make_evaluation(self) -> Evaluation | None:
         """Makes the settings of evaluation, or returns None if the spec has none."""
         self._require("evaluate")
-        return self._record(self.plan.evaluation) if self.plan.evaluation else None
+        written = self.plan.tree.get("evaluate")
+        return None if written is None else self._make_record(Evaluation, written, "evaluate")
 
     def build_model(self, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None) -> Any:
         """Builds the model of samples of type `x`; returns `Failed` after a problem."""
-        slot = Factory(self, self.plan.model)
-        if self.plan.data:
-            slot = slot.name_source(Factory(self, self.plan.data).where)
+        slot = Factory(self, self.plan.root)
+        if "data" in self.plan.parts:
+            slot = slot.name_source(Factory(self, "data").where)
         model = slot(x=x, cond=cond or CondType(), fields=dict(fields))
         if isinstance(model, nn.Module):
             named = model.named_modules(remove_duplicate=False)
@@ -139,154 +146,147 @@ class Site:
         if self.problems:
             raise SpecError(self.problems)
 
-    def convert_argument(self, value: Argument) -> Any:
-        """Converts an argument of a call to what the part receives: slots become factories, `~/` the home folder."""
-        if isinstance(value, Call):
-            return Factory(self, value)
-        if isinstance(value, Ref):
-            return Factory(self, self.plan.calls[value.target], value.path)
-        if isinstance(value, Record):
-            return self._record(value)
-        if isinstance(value, list | tuple):
-            return [self.convert_argument(item) for item in value]
-        if isinstance(value, Mapping):
-            return {key: self.convert_argument(item) for key, item in value.items()}
-        return expand_home(value) if isinstance(value, str) else value
+    def convert_argument(self, value: Value, parameter: Parameter, path: str) -> Any:
+        """Converts an argument to what the part receives: slots become factories, `~/` the home folder."""
 
-    def build(self, call: Call, types: Mapping[str, Any], path: str) -> Any:
-        """Builds a part, or returns it if it is shared and has been built already."""
+        def convert(item: Value, place: str) -> Any:
+            if isinstance(item, Node) and parameter.slot:
+                return Factory(self, item.ref or place, place)
+            if isinstance(item, Node) and parameter.record:
+                return self._make_record(parameter.record.type, item, place)
+            return thaw(rebuild(item, lambda _, one: expand_home(one) if isinstance(one, str) else one))
+
+        shape = parameter.slot or parameter.record
+        return map_items(value, shape, path, convert) if shape and value is not None else convert(value, path)
+
+    def _make_record(self, record: type[Any], node: Value, path: str) -> Any:
+        return record(**self._convert_arguments(node, read_signature(record, (), path), path))
+
+    def _convert_arguments(self, node: Any, declared: Mapping[str, Parameter], path: str) -> dict[str, Any]:
+        return {name: self.convert_argument(node[name], declared[name], f"{path}.{name}") for name in node}
+
+    def build(self, path: str, types: Mapping[str, Any], wanted: str | None = None) -> Any:
+        """Builds the part at a path, or returns it if it is shared, or wanted at another path, and has been built."""
+        place = self.plan.find(path)
+        part, given = self.plan.parts[place], self.plan.objects.get(place)
         if any(isinstance(value, Failed) for value in types.values()):
             return Failed()
-        if path != call.path or call.path in self._shared:
-            if (before := self.built.get(call.path)) is not None:
+        if wanted not in (None, path) or place in self.plan.refs.values():
+            if (before := self.built.get(path)) is not None:
                 if dict(before.types) != dict(types):
-                    told = f"{_format_types(types)} here, {_format_types(before.types)} there"
-                    self.fail(path, f"the part at {call.path} is shared under other types: {told}")
+                    told = f"{format_types(types)} here, {format_types(before.types)} there"
+                    self.fail(wanted or path, f"the part at {path} is shared under other types: {told}")
                     return Failed()
                 return before.value
         known = len(self.problems)
         try:
-            value = self._place(call, call.given, types) if call.given else self._make(call, types)
+            value = self._place(given, part, path, types) if given else self._make(part, path, types)
         except Unfit as error:
             if len(self.problems) == known:
-                self.fail(f"{call.path}.{error.slot}", str(error))
+                self.fail(f"{path}.{error.slot}", str(error))
             return Failed()
         except Exception as error:
             if len(self.problems) == known:  # otherwise a part inside it has failed, and this is what came of it
                 kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                taken = {name: one for name, one in types.items() if name in call.takes or call.given}
+                taken = types if given else {name: types[name] for name in types if name in list_given_types(part)}
                 report = self.refuse if any(isinstance(t, TensorType | tuple) for t in taken.values()) else self.fail
-                report(call.path, f"the {call.part} cannot be built from {_format_types(taken)}: {kind}{error}")
+                report(path, f"the {part} cannot be built from {format_types(taken)}: {kind}{error}")
             return Failed()
-        if not isinstance(value, Failed) and (lack := describe_lack(call.part.kind, value)):
-            self.fail(call.path, lack)
+        if not isinstance(value, Failed) and (lack := describe_lack(part.kind, value)):
+            self.fail(path, lack)
             return Failed()
-        self.built[call.path] = Built(call, value, types)
+        self.built[path] = Built(path, part, value, types)
         return value
 
     def _require(self, key: str) -> None:
         if key in self.plan.left:
             raise ValueError(f"expected a plan with `{key}`, got one that leaves it out; load_run(needs=…) includes it")
 
-    def _make(self, call: Call, types: Mapping[str, Any]) -> Any:
-        if types.get("cond") and "cond" not in (*call.takes, *KINDS[call.part.kind].optional):
+    def _make(self, part: Part, path: str, types: Mapping[str, Any]) -> Any:
+        declared = list_given_types(part)
+        if types.get("cond") and "cond" not in (*declared, *KINDS[part.kind].optional):
             raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
-        if types.get("heads") and "heads" not in call.takes:
+        if types.get("heads") and "heads" not in declared:
             raise ValueError(f"expected a part that takes heads, got one without `heads` under {list(types['heads'])}")
-        takes = call.takes & types.keys()
-        if missing := [name for name in call.takes - takes if is_required(call.part, name)]:
+        takes = declared & types.keys()
+        if missing := [name for name in declared - takes if is_required(part, name)]:
             names = ", ".join(f"`{name}`" for name in missing)
             raise ValueError(f"it requires {names}, which this slot does not provide")
         for name in takes:
-            if isinstance(types[name], tuple) and is_tensor_only(call.part, name):
+            if isinstance(types[name], tuple) and is_tensor_only(part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")
-        target = call.part.load()
+        place, target = self.plan.find(path), part.load()
         given = {name: types[name] for name in takes}
-        arguments = {name: self.convert_argument(value) for name, value in call.arguments.items()}
+        arguments = self._convert_arguments(self.plan.get_arguments(place), read_parameters(part), path)
         make = target.assemble if isinstance(target, Composing) else target
-        self._begun.add(call.path)
         with (
-            self._seed(call.path),
+            self._seed(path),
             _use_device("meta" if self.meta and _makes_module(target) else "cpu"),
             limit_modules(),
         ):
             value = make(**given, **arguments)
-        check_members(call.part.kind, value)
+        check_members(part.kind, value)
         if isinstance(value, nn.Module):
-            self._mark(value, self._locate(call))
-            if call.part.kind == "model" and call.path != self.plan.model.path and not self.meta:
-                self._compose(value, call, types)
-            weights = self.weights and not self.plan.is_in_piece(call)  # which has those of all parts inside it
-            if call.trained:
-                self._load_piece(call, call.trained, value, weights=weights)
+            self._mark(value, path)
+            if part.kind == "model" and path != self.plan.root and not self.meta:
+                self._compose(value, path, types)
+            weights = self.weights and not self.plan.is_in_piece(path)  # which has those of all parts inside it
+            if is_piece(node := self.plan.nodes[place]):
+                self._load_piece(node, path, value, weights=weights)
             elif weights and not self.meta and (load := read_extras(value, PretrainedExtras).load_pretrained):
                 load()
         return value
 
-    def _compose(self, model: nn.Module, call: Call, types: Mapping[str, Any]) -> None:
+    def _compose(self, model: nn.Module, path: str, types: Mapping[str, Any]) -> None:
         """Gives a Model its composition, as if it had been composed on its own: another model may be made of it."""
-        inner, places = extract(call, self.plan.calls, {path: built.value for path, built in self.built.items()})
         x, cond, fields = types["x"], types.get("cond") or CondType(), dict(types.get("fields") or {})
-        planned = self.plan.narrow(reroot(inner, call.path, _ROOT), x, fields)
-        owners = {place: self._locate(replace(call, path=place)).owner for place in places.values()} | {call.path: ""}
+        built = {place: built.value for place, built in self.built.items()}
+        planned, places = self.plan.narrow(path, built, x, fields)
         origins = {}
         for name, module in model.named_modules(remove_duplicate=False):
             if origin := self._origins.get(module):
-                path = move(origin.path, places)
-                owner = owners.get(path, move(origin.owner, places))
-                path, owner = (move(one, {call.path: _ROOT}) for one in (path, owner))
-                origins[name] = replace(origin, path=path, owner=owner)
+                here = move(move(origin.path, places), {path: planned.root})
+                origins[name] = locate(planned, here) if planned.find(here) in planned.parts else origin
         model.composition = Composition(planned, x, cond, fields, origins)  # type: ignore[assignment]
 
-    def _place(self, call: Call, given: Given, types: Mapping[str, Any]) -> Any:
+    def _place(self, given: Given, part: Part, path: str, types: Mapping[str, Any]) -> Any:
         """Puts a part given as an object into its slot; in a check, a copy of it on the meta device."""
-        with self._seed(call.path):
+        with self._seed(path):
             value = given(**types)
         if isinstance(given.value, Factory):
             return value
-        check_members(call.part.kind, value)
+        check_members(part.kind, value)
         composed: Composition | None = getattr(value, "composition", None)
+        root = composed.plan.root if composed else ""
         if composed:
-            _check_composed(value, composed, types)
+            check_types(value, composed, types)
         if self.meta and isinstance(value, nn.Module):
             value = copy_to_meta(value, self._copies)
         if isinstance(value, nn.Module):
-            root = composed.plan.model.path if composed else ""
             for module, origin in find_origins(value).items() if composed else ():
-                path, owner = (call.path + path.removeprefix(root) for path in (origin.path, origin.owner))
-                if not any(f"{path}.".startswith(f"{one}.") for one in self._borrowed):  # else it has another place
-                    self._mark(module, replace(origin, path=path, owner=owner))
-            self._mark(value, self._locate(call))
+                here = path + origin.path.removeprefix(root)
+                if not any(f"{here}.".startswith(f"{one}.") for one in self.plan.refs):  # else it has another place
+                    self._mark(module, here)
+            self._mark(value, path)
         return value
 
     def _seed(self, path: str) -> AbstractContextManager[None]:
         """Seeds the initialisation of the part at a path, if the site has a seed."""
         return self._rng.at(path).seed_torch() if self._rng else nullcontext()
 
-    def _mark(self, module: nn.Module, origin: Origin) -> None:
+    def _mark(self, module: nn.Module, path: str) -> None:
         """Stores where a module was built: on it, and for the composition."""
-        self._origins[module] = module.origin = origin  # type: ignore[assignment]
+        self._origins[module] = module.origin = locate(self.plan, path)  # type: ignore[assignment]
 
-    def _locate(self, call: Call) -> Origin:
-        """Returns the place that a part is built at."""
-        parts = split(call.path)
-        while isinstance(parts[-1], int):  # an item of a slot, or one of a slot's `each`
-            parts = parts[:-1]
-        owners = (join(parts[:stop]) for stop in range(len(parts) - 1, 0, -1))
-        owner = next((path for path in owners if path in self._begun or path in self.plan.calls), "")
-        return Origin(call.path, call.part.kind, call.part.name, owner)
-
-    def _load_piece(self, call: Call, piece: Trained, module: nn.Module, *, weights: bool) -> None:
-        if not piece.train:
+    def _load_piece(self, piece: Node, path: str, module: nn.Module, *, weights: bool) -> None:
+        if not piece["train"]:
             module.requires_grad_(False)
             module.frozen = True  # type: ignore[assignment]
         if weights:
-            read = read_piece(find_run(piece.path, self.plan.spec), piece.at, meta=self.meta)
-            load_weights(module, drop_spare(read, self.plan, call.path), f"{piece.at} in {piece.path}")
+            run, at = str(piece["path"]), str(piece["at"])
+            read = read_piece(find_run(run, self.plan.spec), at, meta=self.meta)
+            load_weights(module, drop_spare(read, self.plan, path), f"{at} in {run}")
         mark_trained(module)  # without weights as well: those of a checkpoint go on from the piece's
-
-    def _record(self, record: Record) -> Any:
-        return record.type(**{name: self.convert_argument(value) for name, value in record.arguments.items()})
 
 
 class Factory:
@@ -294,74 +294,56 @@ class Factory:
 
     Args:
         site: The building.
-        call: The part and its arguments.
-        path: Where it is wanted, if that is not where it is built.
+        path: Where its part is built.
+        wanted: Where it is wanted, if that is elsewhere.
     """
 
-    def __init__(self, site: Site, call: Call, path: str | None = None) -> None:
-        self._site, self._call, self._path = site, call, path or call.path
+    def __init__(self, site: Site, path: str, wanted: str | None = None) -> None:
+        self._site, self._path, self._wanted = site, path, wanted or path
+        self._place = site.plan.find(path)
+        self._part = site.plan.parts[self._place]
 
     @property
     def where(self) -> str:
         """Its path, name and position."""
-        position = self._site.plan.spec.find_position(self._path)
-        return f"{self._path} ({self._call.part.name}{f', {position}' if position else ''})"
+        position = self._site.plan.spec.find_position(self._wanted)
+        return f"{self._wanted} ({self._part.name}{f', {position}' if position else ''})"
 
     @property
     def implies(self) -> Mapping[str, Any]:
         """What its part implies, for an assembly that passes the slot on."""
-        return read_extras(self._call.part.load(), ImpliedExtras).implies
+        return read_extras(self._part.load(), ImpliedExtras).implies
 
     def __call__(self, **types: Any) -> Any:
         """Builds the part from the types that it declares."""
-        return self._site.build(self._call, types, self._path)
+        return self._site.build(self._path, types, self._wanted)
 
     def accepts(self, event: Any) -> str | None:
         """Returns why a Model in this slot cannot model `event`, or None if it can."""
-        slots = {
-            name: self._site.convert_argument(value)
-            for name, value in self._call.arguments.items()
-            if isinstance(value, Call | Ref) or (isinstance(value, list) and value and isinstance(value[0], Call | Ref))
-        }
-        if self._call.given:
-            model = self._call.given.value
-            if lack := describe_lack(self._call.part.kind, model):
+        if given := self._site.plan.objects.get(self._place):
+            model = given.value
+            if lack := describe_lack(self._part.kind, model):
                 return lack
             return (
-                None if model.event == event else f"{type(model).__name__} was composed for {_format_type(model.event)}"
+                None if model.event == event else f"{type(model).__name__} was composed for {format_type(model.event)}"
             )
-        return self._call.part.load().accepts(event, **slots)  # type: ignore[attr-defined, no-any-return]
+        arguments, declared = self._site.plan.get_arguments(self._place), read_parameters(self._part)
+        slots = {
+            name: self._site.convert_argument(value, declared[name], f"{self._path}.{name}")
+            for name, value in arguments.items()
+            if value and (slot := declared[name].slot) and isinstance(value, tuple if slot.container else Node)
+        }
+        return self._part.load().accepts(event, **slots)  # type: ignore[attr-defined, no-any-return]
 
     def repeat(self, num: int) -> list[Factory]:
         """Repeats the slot: `num` factories of separate parts, part i at `PATH[i]`."""
-        paths = [f"{self._path}[{index}]" for index in range(num)]
-        return [Factory(self._site, reroot(self._call, self._path, path, refs=False)) for path in paths]
+        paths = (f"[{index}]" for index in range(num))
+        return [Factory(self._site, self._path + index, self._wanted + index) for index in paths]
 
     def name_source(self, source: str) -> Factory:
         """Names the source of the slot's types, for messages about types that do not fit; returns the slot."""
-        self._site.sources[self._path] = source
+        self._site.sources[self._wanted] = source
         return self
-
-
-def _check_composed(model: Any, composed: Composition, types: Mapping[str, Any]) -> None:
-    """Checks that a composed model was composed for the types of the slot that it is put into."""
-    fields, read = types.get("fields") or {}, (*model.reads, *model.inputs)
-    pairs: dict[str, tuple[Any, Any]] = {"x": (composed.x, types["x"]), "cond": (composed.cond, types["cond"])}
-    pairs |= {f"the field {name} as": (composed.fields.get(name), fields.get(name)) for name in read}
-    for name, (before, now) in pairs.items():
-        if before != now:
-            raise ValueError(f"it was composed for {name} {_format_type(before) or 'none'}")
-    if _has_noise_levels(composed.plan):
-        stds = [[level.std for level in split_levels(x)] for x in (composed.x, types["x"])]
-        if stds[0] != stds[1]:
-            raise ValueError(
-                f"expected a model composed for x with std={stds[1][0]}, which scales its noise levels, got one with "
-                f"std={stds[0][0]}: compose it for replace(x, std={stds[1][0]})"
-            )
-
-
-def _has_noise_levels(plan: Plan) -> bool:
-    return any(call.part.kind == "schedule" for call in plan.calls.values())
 
 
 def _use_device(name: str) -> AbstractContextManager[object]:
@@ -386,31 +368,3 @@ def copy_to_meta(module: M, copies: dict[int, Any] | None = None) -> M:
 def _makes_module(target: Any) -> bool:
     made = target if isinstance(target, type) else inspect.signature(target, eval_str=True).return_annotation
     return isinstance(made, type) and issubclass(made, nn.Module)
-
-
-def _find_refs(value: Any) -> list[Ref]:
-    if isinstance(value, Ref):
-        return [value]
-    if isinstance(value, Call | Record):
-        return _find_refs(value.arguments)
-    if isinstance(value, Mapping):
-        return [ref for item in value.values() for ref in _find_refs(item)]
-    return [ref for item in value for ref in _find_refs(item)] if isinstance(value, list | tuple) else []
-
-
-def _format_types(types: Mapping[str, Any]) -> str:
-    shown = {name: text for name, value in types.items() if (text := _format_type(value))}
-    return ", ".join(f"{name} {text}" for name, text in shown.items()) or "nothing"
-
-
-def _format_type(value: Any) -> str:
-    """A type, or the class of a part, in words; empty where there is nothing to say."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(str, value))})"
-    if isinstance(value, CondType):
-        return f"({value})" if value else ""
-    if isinstance(value, Mapping):
-        items = [f"{name} {_format_type(item)}" for name, item in value.items()]
-        shown = items if len(items) <= _SHOWN else [*items[: _SHOWN - 2], "…", items[-1]]
-        return f"({', '.join(shown)})" if items else ""
-    return str(value) if isinstance(value, TensorType | str | int | float) else type(value).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from modkit.building.pieces import is_piece
 from modkit.building.plan import Plan
 from modkit.errors import Problem, SpecError
 from modkit.parts.registry import get_registry
@@ -51,13 +52,13 @@ def _find(
         except SpecError as error:
             return {one.path for one in error.problems}
 
-    spec, call = planned.spec, planned.calls.get(problem.path)
-    if call is None or call.given or call.trained:
+    spec, part = planned.spec, planned.parts.get(problem.path)
+    if part is None or problem.path in planned.objects or is_piece(planned.nodes[problem.path]):
         return
-    own = call.part.name
+    own = part.name
     if problem.path not in find_paths(own):
         return
-    for entry in get_registry().list_parts(call.part.kind):
+    for entry in get_registry().list_parts(part.kind):
         name = entry.part.name
         if "/" not in name and name != own and find_paths(name) <= before - {problem.path}:
             yield name

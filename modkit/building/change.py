@@ -16,21 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modkit.building.call import LOCAL, Argument
 from modkit.building.difference import ABSENT, compare_trees, format_value
+from modkit.building.local import LOCAL, Given
 from modkit.building.plan import Plan, plan
-from modkit.errors import Problem, SpecError, join, split
+from modkit.errors import Problem, SpecError, is_inside, join, split
 from modkit.kinds import KINDS
+from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters
-from modkit.specs.node import Node, Value
-from modkit.specs.places import find_value
+from modkit.specs.node import Node, Value, find_value, rebuild, strip_parts
 from modkit.specs.spec import SURROUNDINGS, Spec
-from modkit.specs.tree import rebuild, strip_parts
 
 if TYPE_CHECKING:
     from modkit.runs.run import Run
 
-__all__ = ["Change", "check_model", "compare_specs", "is_inside", "list_empty", "list_sampling", "refuse", "write_out"]
+__all__ = ["Change", "check_model", "compare_specs", "list_empty", "list_sampling", "refuse", "write_out"]
 
 _PLAIN = re.compile(r"[\w.+-]+")
 
@@ -55,7 +54,7 @@ class Change:
 
 def list_sampling(planned: Plan) -> list[str]:
     """Lists the paths of what only sampling reads: slots, and marked parameters of other parts."""
-    slots = [path for path, call in planned.calls.items() if not KINDS[call.part.kind].trained]
+    slots = [path for path, part in planned.parts.items() if not KINDS[part.kind].trained]
     return [*slots, *(path for path, parameter, _ in _list_arguments(planned) if parameter.sampling)]
 
 
@@ -84,10 +83,10 @@ def write_out(former: Spec, planned: Plan, leave: Collection[str] = ()) -> Spec:
     """
 
     def restore(path: tuple[str | int, ...], value: Value) -> Value:
-        call = planned.calls.get(join(strip_parts(former.tree, path))) if path and isinstance(value, Node) else None
-        if call is None or not isinstance(value, Node) or value.use != f"{LOCAL}{call.part.target}":
+        if not isinstance(value, Node) or not str(value.use).startswith(LOCAL):
             return value
-        return Node({"use": call.given}) if call.given else Node({**value, "use": call.part.load()})
+        part = planned.parts.get(join(strip_parts(former.tree, path)))
+        return Node({**value, "use": part.load()}) if part and value.use == f"{LOCAL}{part.target}" else value
 
     return plan(former.with_tree(rebuild(former.tree, restore)), typed=True, leave=leave).resolved
 
@@ -134,11 +133,6 @@ def refuse(run: Run, planned: Plan, changes: Mapping[Change, str]) -> None:
         raise SpecError(problems)
 
 
-def is_inside(path: str, outer: Collection[str]) -> bool:
-    """Whether a path is one of others, or inside one."""
-    return any(path == one or path.startswith((f"{one}.", f"{one}[")) for one in outer)
-
-
 def _suggest_branch(run: Run, change: Change) -> str:
     if run.exported:
         return f"a new run may begin with its weights: {{use: run, path: {run.path}, train: true}}"
@@ -154,8 +148,9 @@ def _list_moved(former: Spec, planned: Plan) -> Iterator[str]:
             yield path
 
 
-def _list_arguments(planned: Plan) -> Iterator[tuple[str, Parameter, Argument]]:
+def _list_arguments(planned: Plan) -> Iterator[tuple[str, Parameter, Value]]:
     """Lists the parameters of all parts, each with its path and its argument."""
-    for path, call in planned.calls.items():
-        declared = read_parameters(call.part) if call.arguments else {}  # a part that was given built declares none
-        yield from ((f"{path}.{name}", one, call.arguments.get(name)) for name, one in declared.items())
+    for path, part in planned.parts.items():
+        arguments = planned.get_arguments(path)
+        declared = {} if isinstance(part, Local) and isinstance(part.object, Given) else read_parameters(part)
+        yield from ((f"{path}.{name}", one, arguments.get(name)) for name, one in declared.items())

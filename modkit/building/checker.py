@@ -40,7 +40,7 @@ from modkit.data.review import review_data
 from modkit.data.splits import is_stream
 from modkit.engines.device import read_device
 from modkit.engines.local import LocalEngine
-from modkit.errors import Problem, SpecError, split
+from modkit.errors import Problem, SpecError
 from modkit.evaluation.needs import Measures, find_unmet
 from modkit.kinds import Data, DataExtras, Fact, Finding, Note, read_extras
 from modkit.models.model import Model
@@ -231,11 +231,10 @@ def _review_split(
 ) -> Iterator[Note]:
     """States what several processes or microbatches do otherwise than one, and finds microbatches of too few rows."""
     several, accumulates = planned.is_for_several(), settings.accumulate > 1
-    joins = several and planned.calls["train.engine"].arguments.get("sync_batch_norm") is True
+    joins = several and planned.get_arguments("train.engine").get("sync_batch_norm") is True
     yield from review_engine(settings.device, joins)
-    calls = [call for path, call in planned.calls.items() if split(path)[0] == "model" and not planned.is_frozen(call)]
     rows = settings.count_rows(count_launched())
-    yield from review_split(model, played, calls, rows=rows, several=several, accumulates=accumulates, joins=joins)
+    yield from review_split(model, played, planned, rows=rows, several=several, accumulates=accumulates, joins=joins)
     yield from review_rows(model, played, trial.single, settings, count_launched(), joins=joins)
 
 
@@ -262,7 +261,7 @@ def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
     unread = [name for name in conditions if name not in (*model.reads, *model.inputs)]
     if not unread:
         return
-    slots = [path for path, call in site.plan.calls.items() if call.part.kind == "conditioner"]
+    slots = [path for path, part in site.plan.parts.items() if part.kind == "conditioner"]
     slot = min(slots, key=len, default=None)  # the outermost
     if slot is None:
         expected = f"data without them, or a model with a conditioner, which {type(model).__name__} does not have"
@@ -357,12 +356,12 @@ def _make_port(built: Built) -> Port:
     cond = built.types.get("cond")
     if cond:
         types["cond"] = str(cond)
-    kind, value = built.call.part.kind, built.value
+    kind, value = built.part.kind, built.value
     emits = _format_event(EMITS[kind](built)) if kind in EMITS else ""
     if kind in ("bottleneck", "model"):
         emits = "; ".join(f"{name} {_format_event(event)}" for name, event in value.latents.items())
     parameters = sum(p.numel() for p in value.parameters()) if isinstance(value, nn.Module) else 0
-    return Port(built.call.path, kind, built.call.part.name, types, emits, parameters)
+    return Port(built.path, kind, built.part.name, types, emits, parameters)
 
 
 def _format_event(event: Event) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,24 +22,24 @@ from typing import Any
 import torch
 
 from modkit.building.builder import Factory, Site
-from modkit.building.call import Call, Given
 from modkit.building.composition import Composition
 from modkit.building.exchange import exchange_weights
+from modkit.building.local import Given
 from modkit.building.mentions import find_unknown_weights
-from modkit.building.pieces import move_refs
 from modkit.building.plan import Plan, plan
+from modkit.building.planner import map_items
 from modkit.building.review import list_findings, show_warnings
 from modkit.building.trial import try_model
-from modkit.errors import Problem, SpecError, join, join_names, split
+from modkit.errors import Problem, SpecError, join_names, split
 from modkit.kinds import KINDS
 from modkit.models.model import Model
 from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value, describe, freeze, name_part
+from modkit.specs.node import Node, describe, freeze, name_part
 from modkit.specs.places import keep_outermost
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, rebuild, strip_parts
+from modkit.specs.yaml import Source
 from modkit.types import CondType, TensorType
 
 __all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
@@ -126,7 +126,8 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
     composed = get_composition(model)
     slots = [_find_slot(composed.plan, name) for name in parts]
     paths = [path for path, _ in slots]
-    spec = before = _write_out(composed.plan, paths)
+    written = composed.plan.spec
+    spec = before = replace(written, model=composed.plan.write_model(paths), source=Source())
     for (path, kind), value in zip(slots, parts.values()):
         spec = spec.with_value(path, convert_part(value, kind, path))
     site = Site(plan(spec, typed=True, leave=composed.plan.left), meta=False, weights=False)
@@ -154,40 +155,12 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
 
 def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
     """Finds the path and the kind of a slot that only sampling uses, by its path or by a name that is its alone."""
-    free = {path: call.part.kind for path, call in planned.calls.items() if not KINDS[call.part.kind].trained}
+    free = {path: part.kind for path, part in planned.parts.items() if not KINDS[part.kind].trained}
     found = [name] if name in free else keep_outermost(path for path in free if split(path)[-1] == name)
     if len(found) != 1:
         several = f"{len(found)} slots have this name" if found else "no slot that only sampling uses has this name"
         raise ValueError(f"with_parts got {name!r}, but {several}; expected one of: {', '.join(free) or 'none'}")
     return found[0], free[found[0]]
-
-
-def _write_spec(planned: Plan) -> Spec:
-    """Writes the spec of a plan: all of it, unless a part is an object or a class that no spec can hold."""
-    return planned.spec if planned.spec.local else planned.resolved
-
-
-def _write_out(planned: Plan, paths: Collection[str]) -> Spec:
-    """Writes a plan's spec with the parts of each composed model that has one of the paths inside it."""
-    spec = _write_spec(planned)
-    places = {id(call.given.value): path for path, call in planned.calls.items() if call.given}
-    due = {one for one, place in places.items() if any(path.startswith(f"{place}.") for path in paths)}
-
-    def change(path: Path, value: Value) -> Value:
-        if not isinstance(value, Node) or not isinstance(given := value.use, Given):
-            return value
-        inner = getattr(given.value, "composition", None)
-        if inner is None:
-            return value
-        held = {id(call.given.value) for call in inner.plan.calls.values() if call.given}
-        if due.isdisjoint({id(given.value), *held}):
-            return value
-        place = places[id(given.value)]
-        if place != join(strip_parts(spec.tree, path)):
-            return Node({"ref": place})
-        return move_refs(_write_spec(inner.plan).model, inner.plan.model.path, place)
-
-    return spec.with_tree(rebuild(spec.tree, change))
 
 
 def spec_of(model: Model) -> Spec:
@@ -218,14 +191,14 @@ def spec_of(model: Model) -> Spec:
             f"a spec holds no conditions from an enclosing Model, got a model composed for {composed.cond}"
         )
     problems = [
-        Problem(path, f"got {_describe(call)}, which no spec can hold; expected a registered part, by name or class")
-        for path, call in planned.calls.items()
-        if isinstance(call.part, Local)
+        Problem(path, f"got {_describe(part)}, which no spec can hold; expected a registered part, by name or class")
+        for path, part in planned.parts.items()
+        if isinstance(part, Local)
     ]
     if problems:
         raise SpecError(problems)
     spec = replace(planned.resolved, train=planned.spec.train)
-    given = [path for path, call in planned.calls.items() if call.given]
+    given = planned.objects
     if outer := [path for path in given if not any(path.startswith(f"{one}.") for one in given)]:
         _logger.warning(
             "the spec holds no weights of %s, composed before: a model built from it initialises them", ", ".join(outer)
@@ -304,14 +277,9 @@ def _convert_argument(value: Any, parameter: Parameter | None, path: str) -> Any
     if value is None or parameter is None:  # the planner reports a key that is unknown
         return None
     shape = parameter.record or parameter.slot
-    if shape is None or shape.container is None:
-        return _convert_item(value, parameter, path)
-    if shape.container == "list" and isinstance(value, list | tuple):
-        return [_convert_item(item, parameter, f"{path}[{index}]") for index, item in enumerate(value)]
-    if shape.container == "dict" and isinstance(value, Mapping):
-        return {key: _convert_item(item, parameter, f"{path}.{key}") for key, item in value.items()}
-    expected = {"list": "a list", "dict": "a mapping"}[shape.container]
-    raise SpecError(Problem(path, f"got {describe(value)}, expected {expected}"))
+    if shape is None:
+        return _freeze(value, path)
+    return map_items(value, shape, path, lambda item, place: _convert_item(item, parameter, place))
 
 
 def _convert_item(value: Any, parameter: Parameter, path: str) -> Any:
@@ -364,6 +332,6 @@ def _takes_all(function: Callable[..., Any]) -> bool:
     return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
 
 
-def _describe(call: Call) -> str:
-    kind = "a built" if call.given else "the local"
-    return f"{kind} {call.part.target.replace(':', '.')}"
+def _describe(part: Local) -> str:
+    kind = "a built" if isinstance(part.object, Given) else "the local"
+    return f"{kind} {part.target.replace(':', '.')}"

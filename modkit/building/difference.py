@@ -13,9 +13,8 @@ from typing import Any
 
 from modkit.building.plan import plan
 from modkit.errors import join
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Path, Value
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path
 
 __all__ = [
     "ABSENT",

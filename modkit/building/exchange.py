@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from modkit.building.change import list_empty, list_sampling
 from modkit.building.composition import Composition
-from modkit.building.pieces import find_run, read_piece
+from modkit.building.pieces import find_run, is_piece, read_piece
 from modkit.building.plan import Plan
-from modkit.errors import SpecError
+from modkit.errors import split
 from modkit.runs.layout import read_step
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, find_value
 from modkit.specs.spec import Spec
 
 if TYPE_CHECKING:
@@ -41,15 +41,16 @@ def exchange_weights(
     state, kept = model.state_dict(keep_vars=True), dict(weights)
     free = list_sampling(planned)
     read: list[str] = []
-    for path, call in sorted(planned.calls.items()):  # a part before those inside it
+    for path in sorted(planned.parts):  # a part before those inside it
         if not _is_inside(path, free) or not (_has(revised, path) or _is_other(before, planned, path)):
             continue
         names = composed.find_names(path)
-        if call.trained and not _is_inside(path, read):  # among whose weights are the part's
-            piece = read_piece(find_run(call.trained.path, planned.spec), call.trained.at)
+        node = planned.nodes[path]
+        if is_piece(node) and not _is_inside(path, read):  # among whose weights are the part's
+            piece = read_piece(find_run(str(node["path"]), planned.spec), str(node["at"]))
             kept |= {f"{name}.{key}": value for name in names for key, value in piece.items()}
             read.append(path)
-        elif call.given:
+        elif path in planned.objects:
             kept |= {key: value for key, value in state.items() if _is_inside(key, names)}
     left = [*free, *list_empty(planned)]
     return {key: value for key, value in kept.items() if key in state or not _is_inside(f"model.{key}", left)}
@@ -75,11 +76,12 @@ def drop_sampling(keys: Iterable[str], planned: Plan) -> list[str]:
 
 def _is_other(before: Spec, planned: Plan, path: str) -> bool:
     """Whether a slot holds something else than before, where a piece of a run may have been written out."""
-    former, now, call = _find(before, path), _find(planned.spec, path), planned.calls[path]
-    if call.trained and isinstance(former, Node) and isinstance(now, Node) and "part" in now:
-        same = (former.get("path"), former.get("at")) == (call.trained.path, call.trained.at)
+    former, now = (find_value(spec.tree, split(path)) for spec in (before, planned.spec))
+    node = planned.nodes[path]
+    if is_piece(node) and isinstance(former, Node) and isinstance(now, Node) and "part" in now:
+        same = (former.get("path"), former.get("at")) == (node["path"], node["at"])
         return not same  # inside it, what only sampling uses may differ
-    return former != now and not (call.trained and former == call.to_node())
+    return former != now and not (is_piece(node) and former == node)
 
 
 def _has(changed: Collection[str], path: str) -> bool:
@@ -89,11 +91,3 @@ def _has(changed: Collection[str], path: str) -> bool:
 
 def _is_inside(path: str, outer: Collection[str]) -> bool:
     return any(path.startswith(f"{one}.") for one in outer)
-
-
-def _find(spec: Spec, path: str) -> Value:
-    """The value at a path, or None if there is none."""
-    try:
-        return spec.at(path)
-    except SpecError:
-        return None

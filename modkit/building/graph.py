@@ -109,9 +109,9 @@ def draw(report: Report) -> Drawing:
         children.setdefault(_find_parent(port.path, paths), []).append(port)
     model = _draw_box(children[""][0], children, report)
     x = (f"x {report.x}",)
-    if report.plan.data is None:
+    if "data" not in report.plan.parts:
         return _draw_column([_Row(model, (), (), False)])
-    data = _draw_leaf("data", (f"data: {report.plan.data.part.name}",))
+    data = _draw_leaf("data", (f"data: {report.plan.parts['data'].name}",))
     return _draw_column([_Row(data, (), (), False), _Row(model, x, (), True)])
 
 

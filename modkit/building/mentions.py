@@ -17,10 +17,9 @@ from modkit.building.builder import Site
 from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import Weight
 from modkit.models.model import Model
-from modkit.specs.node import Node
+from modkit.specs.node import Node, Path, get_value
 from modkit.specs.settings import Settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, get_value
 from modkit.specs.yaml import Source
 from modkit.training.ownership import find_origins
 from modkit.training.players import strip_scope
@@ -139,9 +138,9 @@ def drop_leftovers(
 
 def _describe_parts(site: Site, path: str) -> str:
     """Describes a model and the parts that compute its losses, for a message."""
-    inside = [built.call.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
+    inside = [built.part for where, built in site.built.items() if where.rpartition(".")[0] == path]
     owner = site.built.get(path)
-    return f"{path} ({owner.call.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
+    return f"{path} ({owner.part.name if owner else 'model'}) has {', '.join(map(str, inside))}"
 
 
 def _is_same(path: str, spec: Spec, earlier: Spec) -> bool:

@@ -21,7 +21,7 @@ that value.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,10 +33,10 @@ from modkit.part import Part, import_target, split_name
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
-from modkit.specs.node import Node, Value, describe
+from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, replace_value, thaw
 from modkit.specs.places import expand_node
+from modkit.specs.references import list_refs
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, find_written, get_value, replace_value
 
 __all__ = [
     "Current",
@@ -94,7 +94,7 @@ class Migration:
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Calls the function for one part and checks what it returns."""
         try:
-            answer = function({key: _to_plain(value) for key, value in node.params.items()}, dict(state), self.version)
+            answer = function({key: thaw(value) for key, value in node.params.items()}, dict(state), self.version)
         except Exception as error:
             raise ValueError(f"{self} failed: {type(error).__name__}: {error}") from error
         params, tensors = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
@@ -169,19 +169,25 @@ def load_current_spec(run: Run) -> Spec:
 def read_spec(run: Run) -> Spec:
     """Reads a run's resolved spec, and adds what parts were before they had all of their parameters (`Part.earlier`).
 
+    Parts have their full names where several distributions have a part of one name now; the lock has that of each.
+
     Raises:
         ValueError: If the run's lock is not valid.
     """
-    spec = _read_written_spec(run)
+    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     tree: Any = spec.tree
     for row in read_rows(run.lock):
-        earlier = entry.part.earlier if (entry := find_known(row)) else {}
-        for path in row.get("at", ()) if earlier else ():
+        part = entry.part if (entry := find_known(row)) else None
+        for path in row.get("at", ()) if part and (part.earlier or split_name(part.name)[0]) else ():
+            assert part is not None
             place = _locate_part(tree, split(path))
             node: Any = get_value(tree, place)
-            if entry and not earlier.keys() <= node.keys():
-                tree = replace_value(tree, place, _add_earlier(entry.part, node))
-    return spec if tree is spec.tree else spec.with_tree(tree)
+            if split_name(part.name)[0]:
+                node = Node({**node, "use": part.name})
+            if not part.earlier.keys() <= node.keys():
+                node = _add_earlier(part, node)
+            tree = replace_value(tree, place, node)
+    return spec.with_tree(tree)
 
 
 def find_due(run: Run) -> tuple[Migration, ...]:
@@ -238,50 +244,14 @@ def _add_earlier(part: Part, node: Node) -> Node:
     return Node({"use": node["use"], **earlier, **now.params, **inner})
 
 
-def _read_written_spec(run: Run) -> Spec:
-    """Reads a run's resolved spec as it was written, but with full names where several distributions have a part now.
-
-    The run's lock has the distribution of each part.
-
-    Raises:
-        ValueError: If the run's lock is not valid.
-    """
-    spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
-    tree: Any = spec.tree
-    for row in read_rows(run.lock):
-        entry = find_known(row)
-        if entry is None or not split_name(entry.part.name)[0]:
-            continue
-        for path in row.get("at", ()):
-            place = _locate_part(tree, split(path))
-            node: Any = get_value(tree, place)
-            if node["use"] != entry.part.name:
-                tree = replace_value(tree, place, Node({**node, "use": entry.part.name}))
-    return spec if tree is spec.tree else spec.with_tree(tree)
-
-
 def _select_under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _find_shared(tree: Node, path: str) -> list[str]:
     """Returns the paths at which a spec refers to the part at a path, or to a part around it."""
-    refs = [(join(place), target) for place, target in _walk_refs(tree, ())]
+    refs = list_refs(tree).items()
     return [place + path.removeprefix(to) for place, to in refs if f"{path}.".startswith((f"{to}.", f"{to}["))]
-
-
-def _walk_refs(tree: Value, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(tree, Node):
-        if tree.ref is not None:
-            yield path, tree.ref
-        elif tree.use == "run" and "part" in tree:
-            yield from _walk_refs(tree["part"], path)
-        else:
-            for key, value in tree.items():
-                yield from _walk_refs(value, (*path, key))
-    elif isinstance(tree, tuple):
-        for index, value in enumerate(tree):
-            yield from _walk_refs(value, (*path, index))
 
 
 def _locate_part(tree: Value, path: Path) -> Path:
@@ -291,9 +261,3 @@ def _locate_part(tree: Value, path: Path) -> Path:
     if not isinstance(found, Node) or "use" not in found:
         raise ValueError(f"modkit.lock names a part at {join(path)}, where the run's spec has {describe(found)}")
     return place
-
-
-def _to_plain(value: Value) -> Any:
-    if isinstance(value, Node):
-        return {key: _to_plain(item) for key, item in value.items()}
-    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value

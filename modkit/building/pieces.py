@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 from modkit.errors import split
 from modkit.runs.files import expand_home
-from modkit.specs.node import Node, Value
-from modkit.specs.places import find_value
+from modkit.specs.node import Node, Value, find_value, find_written, get_value, rebuild
+from modkit.specs.references import list_refs, rebase
 from modkit.specs.spec import Spec
-from modkit.specs.tree import find_written, get_value, rebuild
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modkit.runs.run import Run
 
-__all__ = ["find_run", "keep_pieces", "move_refs", "read_piece", "read_run_node"]
+__all__ = ["find_run", "is_piece", "keep_pieces", "read_piece", "read_run_node"]
 
 
 def find_run(path: str, spec: Spec) -> Path:
@@ -27,11 +26,21 @@ def find_run(path: str, spec: Spec) -> Path:
     return beside if beside.exists() else Path(path)
 
 
-def read_run_node(folder: Path, at: str) -> Value:
+def is_piece(value: Value) -> bool:
+    """Whether a value of a resolved spec is a piece of another run."""
+    return isinstance(value, Node) and value.use == "run"
+
+
+def read_run_node(folder: Path, at: str, path: str) -> Value:
     """Reads a node of a run's resolved spec.
 
+    Args:
+        folder: The run's directory.
+        at: The path of the node.
+        path: Where it will be, to which references inside it lead.
+
     Raises:
-        ValueError: If there is no such run or node, or a part in it is missing here.
+        ValueError: If there is no such run or node, a part in it is missing here, or it refers to one outside of it.
     """
     from modkit.building.migration import load_current_spec
     from modkit.building.provenance import find_missing
@@ -41,7 +50,11 @@ def read_run_node(folder: Path, at: str) -> Value:
     if absent := find_missing(run, at):
         raise ValueError("; ".join(absent))
     written = load_current_spec(run).tree
-    return get_value(written, find_written(written, split(at)))
+    node = get_value(written, find_written(written, split(at)))
+    for goal in list_refs(Node({"": node})).values():
+        if not f"{goal}.".startswith(f"{at}."):
+            raise ValueError(f"it refers to {goal}, outside of {at}")
+    return rebase(node, {at: path})  # type: ignore[no-any-return]
 
 
 def keep_pieces(spec: Spec, before: Spec) -> Spec:
@@ -93,14 +106,3 @@ def _read_shapes(run: Run) -> dict[str, Tensor]:
         return {name: torch.empty(shape, device="meta") for name, shape in run.lock["state"].items()}
     with torch.device("cpu"):  # a part may be built on the meta device meanwhile
         return {name: value.to("meta") for name, value in load_current(run).weights.items()}
-
-
-def move_refs(value: Value, old: str, new: str) -> Value:
-    """Moves the references in a node from the old root to the new one."""
-    if isinstance(value, Node):
-        if value.ref is not None:
-            if not (value.ref == old or value.ref.startswith(f"{old}.")):
-                raise ValueError(f"it refers to {value.ref}, outside of {old}")
-            return Node({"ref": new + value.ref[len(old) :]})
-        return Node({key: move_refs(item, old, new) for key, item in value.items()})
-    return tuple(move_refs(item, old, new) for item in value) if isinstance(value, tuple) else value

@@ -1,32 +1,35 @@
 """The planner: compares a spec's tree with the signatures of the parts that it names.
 
-The result is a tree of calls, from which the builder makes objects and a run writes its resolved spec. All problems are
-collected, each with its position.
+The result is the resolved tree, which names all parts and writes out all their parameters, and tables of the parts and
+objects in it by their paths. All problems are collected, each with its position.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, replace
-from typing import Any
+from dataclasses import MISSING, dataclass, field
+from typing import Any, TypeVar
 
-from modkit.building.call import LOCAL, Argument, Call, Given, Record, Ref, Trained, list_calls, reroot, share
-from modkit.building.pieces import find_run, move_refs, read_run_node
-from modkit.errors import Problem, join, split, suggest
+from modkit.building.local import LOCAL, Given
+from modkit.building.pieces import find_run, read_run_node
+from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import KINDS, Default
 from modkit.part import Local, Part, import_target
 from modkit.parts.annotation import render
 from modkit.parts.registry import Entry, Registry
-from modkit.parts.signature import Parameter, RecordShape, SlotShape, list_given_types, read_parameters, read_signature
+from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
 from modkit.parts.validation import validate
 from modkit.specs.implied import derive_defaults
-from modkit.specs.node import Node, Value, describe
+from modkit.specs.node import Node, Path, Value, describe, freeze, rebuild
 from modkit.specs.places import expand_node
+from modkit.specs.references import move, rebase
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
 
-__all__ = ["Planner"]
+__all__ = ["Planner", "map_items", "move_inside"]
+
+_Entry = TypeVar("_Entry")
 
 
 @dataclass
@@ -37,19 +40,20 @@ class Planner:
         spec: The spec, with scalar references resolved.
         registry: Where parts are found.
         problems: The problems found so far.
-        calls: The calls made so far, by path.
-        refs: The references to parts, with the kinds of their slots.
+        parts: The parts found so far, by path, each after those inside it.
+        objects: Those that were given built, by path.
+        refs: The references to parts: their paths, their goals and the kinds of their slots.
         entries: The registered parts in use, by kind and name.
-        given: Paths of the parts given as objects, by the identity of the object.
+        frozen: Whether a piece of another run around the part at hand is not trained further.
     """
 
     spec: Spec
     registry: Registry
     problems: list[Problem] = field(default_factory=list)
-    calls: dict[str, Call] = field(default_factory=dict)
-    refs: list[tuple[Ref, str]] = field(default_factory=list)
+    parts: dict[str, Part] = field(default_factory=dict)
+    objects: dict[str, Given] = field(default_factory=dict)
+    refs: list[tuple[str, str, str]] = field(default_factory=list)
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
-    given: dict[int, str] = field(default_factory=dict)
     frozen: bool = False
 
     def report(
@@ -58,25 +62,26 @@ class Planner:
         """Adds a problem of a path, written there or `at` a path inside."""
         self.problems.append(Problem(path, message, self.spec.find_position(at or path, key=key), hint))
 
-    def plan_surroundings(self, left: Collection[str] = ()) -> tuple[Call | None, Record, Record | None]:
+    def plan_surroundings(self, left: Collection[str] = ()) -> dict[str, Value]:
         """Plans everything but the model, and but for what is left out: data, training and evaluation.
 
         Where training is left out, its seed remains, from which a model is initialised.
         """
-        spec, data, evaluation = self.spec, None, None
+        spec, made = self.spec, dict[str, Value]()
         if spec.data is not None and "data" not in left:
-            data = self.plan_part(spec.data, "data", "data", None)
-        settings = self.plan_record(spec.train or Node({}), Settings, "train", ("seed",) if "train" in left else None)
+            made["data"] = self.plan_part(spec.data, "data", "data", None)
+        train = spec.train or Node({})
+        made["train"] = self.plan_record(train, Settings, "train", ("seed",) if "train" in left else None)
         if spec.evaluate is not None and "evaluate" not in left:
-            evaluation = self.plan_record(spec.evaluate, Evaluation, "evaluate")
-        if isinstance(data, Ref):
+            made["evaluate"] = self.plan_record(spec.evaluate, Evaluation, "evaluate")
+        if spec.data is not None and spec.data.ref is not None and "data" in made:
             self.report("data", "got a reference, expected a part")
         if not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]{1,100}", spec.name):
             self.report("name", f"got {describe(spec.name)}, expected a plain name, as of a file")
-        return data if isinstance(data, Call) else None, settings, evaluation
+        return made
 
-    def plan_part(self, value: Value, kind: str, path: str, fallback: Default | None) -> Call | Ref | None:
-        """Plans a part, given by its node or bare name; returns None after a problem."""
+    def plan_part(self, value: Value, kind: str, path: str, fallback: Default | None) -> Node | None:
+        """Plans a part, given by its node or bare name, and returns its resolved node; None after a problem."""
         if isinstance(value, str):
             value = Node({"use": value})
         if not isinstance(value, Node):
@@ -85,19 +90,18 @@ class Planner:
             )
             return None
         if value.ref is not None:
-            ref = Ref(path, value.ref)
-            self.refs.append((ref, kind))
-            return ref
+            self.refs.append((path, value.ref, kind))
+            return value
         if value.use == "run":
-            return self._plan_trained(value, kind, path)
+            return self._plan_piece(value, kind, path)
         if isinstance(value.use, Given):
             return self._plan_given(value, value.use, kind, path)
         if fallback and "use" not in value:
             value = Node({"use": fallback.name, **fallback.params, **value})
         part = self._find(value, kind, path)
-        return self._make_call(part, value, path) if part else None
+        return self._make_node(part, value, path) if part else None
 
-    def plan_record(self, value: Value, type: type[Any], path: str, names: Collection[str] | None = None) -> Record:
+    def plan_record(self, value: Value, type: type[Any], path: str, names: Collection[str] | None = None) -> Node:
         """Plans a group of settings: all of them, or those of some names alone."""
         if not isinstance(value, Node):
             self.report(path, f"got {describe(value)}, expected a mapping")
@@ -106,20 +110,16 @@ class Planner:
         if names is not None:
             declared = {name: declared[name] for name in names}
             value = Node({name: value[name] for name in names if name in value})
-        return Record(type, self._plan_arguments(value, declared, (), path))
+        return Node(self._plan_arguments(value, declared, (), path))
 
     def check_refs(self) -> None:
         """Checks that every reference leads to a part of its slot's kind."""
-        for ref, kind in self.refs:
-            call = self.calls.get(ref.target)
-            if call is None:
-                self.report(
-                    ref.path, f"got a ref to {ref.target}, expected the path of a part", suggest(ref.target, self.calls)
-                )
-            elif call.part.kind != kind:
-                self.report(
-                    ref.path, f"got a ref to the {call.part.kind} at {ref.target}, expected a part of kind {kind}"
-                )
+        for path, goal, kind in self.refs:
+            part = self.parts.get(goal)
+            if part is None:
+                self.report(path, f"got a ref to {goal}, expected the path of a part", suggest(goal, self.parts))
+            elif part.kind != kind:
+                self.report(path, f"got a ref to the {part.kind} at {goal}, expected a part of kind {kind}")
 
     def _find(self, node: Node, kind: str, path: str) -> Part | None:
         use, written = node.get("use"), _join(path, "use")
@@ -145,9 +145,9 @@ class Planner:
                 return entry.part
         return None
 
-    def _make_call(self, part: Part, node: Node, path: str, trained: Trained | None = None) -> Call | None:
+    def _make_node(self, part: Part, node: Node, path: str) -> Node | None:
         try:
-            declared, taken = read_parameters(part), frozenset(list_given_types(part))
+            declared = read_parameters(part)
         except ImportError as error:
             self.report(path, str(error))
             return None
@@ -161,11 +161,9 @@ class Planner:
         except ValueError as error:
             self.report(path, f"the {part} cannot be used: {error}")
             return None
-        given = KINDS[part.kind].given
-        blank = frozenset(name for name, parameter in declared.items() if parameter.default is None) - set(part.earlier)
-        call = Call(path, part, self._plan_arguments(node, declared, given, path, part), taken, trained, blank)
-        self.calls[path] = call
-        return call
+        arguments = self._plan_arguments(node, declared, KINDS[part.kind].given, path, part)
+        self.parts[path] = part
+        return Node({"use": part.load() if isinstance(part, Local) else part.name, **arguments})
 
     def _plan_arguments(
         self,
@@ -174,7 +172,8 @@ class Planner:
         given: tuple[str, ...],
         path: str,
         owner: Part | None = None,
-    ) -> dict[str, Argument]:
+    ) -> dict[str, Value]:
+        """Plans the arguments of a part or group of settings, but for nulls where a spec may leave these out."""
         for key in node.params if owner else node:
             if key in given:
                 self.report(
@@ -187,7 +186,7 @@ class Planner:
                 renamed = _suggest_renamed(owner, key, node[key], declared) if owner else ""
                 hint = _suggest_blank([key]) or renamed or suggest(key, declared)
                 self.report(_join(path, key), message, hint, key=True)
-        arguments: dict[str, Argument] = {}
+        arguments: dict[str, Value] = {}
         kind = owner.kind if owner else None
         derived = derive_defaults(declared, node, kind, lambda name, reason: self.report(_join(path, name), reason))
         for name in [name for name in declared if name in node and name not in derived]:
@@ -200,6 +199,8 @@ class Planner:
                 self.report(path, f"got no {name!r}, which the {owner} requires: {parameter.help}")
             else:
                 arguments[name] = self._plan_default(parameter, place)
+            if arguments.get(name) is None and parameter.default is None and not (owner and name in owner.earlier):
+                arguments.pop(name, None)
         return arguments
 
     def _check_unused(self, node: Node, parameter: Parameter, path: str) -> None:
@@ -210,99 +211,97 @@ class Planner:
             inner = _join(path, parameter.unless)
             self.report(place, message, f"change {inner}[0], …, or set {inner} to null", key=True)
 
-    def _plan_default(self, parameter: Parameter, path: str) -> Argument:
+    def _plan_default(self, parameter: Parameter, path: str) -> Value:
         default = parameter.default
         if isinstance(default, Default) and parameter.slot:
             return self.plan_part(Node({}), parameter.slot.kind, path, default)
         if parameter.record and not parameter.record.container and parameter.record.plain is None:
             return self.plan_record(Node({}), parameter.record.type, path)
-        return default  # type: ignore[no-any-return]
+        try:
+            return freeze(default)
+        except SpecError as error:  # no spec could hold it
+            self.report(path, f"the default of the parameter cannot be written: {error.problems[0].message}")
+            return None
 
-    def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Argument:
-        if parameter.record:
-            record = parameter.record
-            return self._fill_container(value, record.container, path, lambda v, p: self._fill_record(v, record, p))
-        slot = parameter.slot
-        if slot is None:
+    def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Value:
+        shape, slot = parameter.record or parameter.slot, parameter.slot
+        if shape is None:
             if reason := validate(value, parameter.annotation):
                 self.report(path, reason)
             return value
-        if slot.optional and (value is None or (self.frozen and KINDS[slot.kind].spare)):
+        if slot and slot.optional and (value is None or (self.frozen and KINDS[slot.kind].spare)):
             return None
-        fallback = parameter.default if isinstance(parameter.default, Default) else None
-        return self._fill_container(value, slot.container, path, lambda v, p: self._fill_slot(v, slot, p, fallback))
+        try:
+            return freeze(map_items(value, shape, path, lambda item, place: self._plan_item(item, parameter, place)))
+        except SpecError as error:
+            for problem in error.problems:
+                self.report(problem.path, problem.message)
+            return None
 
-    def _fill_slot(self, value: Value, slot: SlotShape, path: str, fallback: Default | None) -> Argument:
-        if slot.number and isinstance(value, int | float) and not isinstance(value, bool):
+    def _plan_item(self, value: Value, parameter: Parameter, path: str) -> Value:
+        if record := parameter.record:
+            if record.plain is None or isinstance(value, Node):
+                return self.plan_record(value, record.type, path)
+            if validate(value, record.plain):
+                self.report(path, f"got {describe(value)}, expected {render(record.plain)} or a mapping")
+            return value
+        assert parameter.slot is not None
+        if parameter.slot.number and isinstance(value, int | float) and not isinstance(value, bool):
             if reason := validate(value, float):
                 self.report(path, reason)
             return value
-        return self.plan_part(value, slot.kind, path, fallback)
+        fallback = parameter.default if isinstance(parameter.default, Default) else None
+        return self.plan_part(value, parameter.slot.kind, path, fallback)
 
-    def _fill_record(self, value: Value, record: RecordShape, path: str) -> Argument:
-        if record.plain is None or isinstance(value, Node):
-            return self.plan_record(value, record.type, path)
-        if validate(value, record.plain):
-            self.report(path, f"got {describe(value)}, expected {render(record.plain)} or a mapping")
-        return value
-
-    def _fill_container(
-        self, value: Value, container: str | None, path: str, make: Callable[[Value, str], Argument]
-    ) -> Argument:
-        if container == "list":
-            if isinstance(value, tuple):
-                return [make(item, f"{path}[{index}]") for index, item in enumerate(value)]
-            self.report(path, f"got {describe(value)}, expected a list")
-        elif container == "dict":
-            if isinstance(value, Node):
-                return {key: make(item, _join(path, key)) for key, item in value.items()}
-            self.report(path, f"got {describe(value)}, expected a mapping")
-        else:
-            return make(value, path)
-        return None
-
-    def _plan_given(self, node: Node, given: Given, kind: str, path: str) -> Call | Ref | None:
+    def _plan_given(self, node: Node, given: Given, kind: str, path: str) -> Node | None:
         """Plans a part given as an object, with the parts it was composed of; its second place is a reference."""
         for key in node.params:
             message = f"got {key!r} for the built {given.__name__}, expected no parameters: it is used as it is"
             self.report(_join(path, key), message, key=True)
-        if id(given.value) in self.given:
-            return self._share_given(given, kind, path)
-        self.given[id(given.value)] = path
+        if (first := self._find_given(given)) is not None:
+            return self._share_given(given, first, kind, path)
         composed: Any = getattr(getattr(given.value, "composition", None), "plan", None)  # a Plan
+        made = Node({"use": given}) if composed is None else self._enter(composed, path)
         if composed is None:
-            part = Local.wrap(kind, given)
-            self.calls[path] = Call(path, part, {}, frozenset(), given=given)
-        else:
-            self._enter(list_calls(reroot(composed.model, composed.model.path, path)))
-            self.calls[path] = replace(self.calls[path], given=given)
-            self.entries.update({(entry.part.kind, entry.part.name): entry for entry in composed.entries})
-        return self.calls[path]
+            self.parts[path] = Local.wrap(kind, given)
+        self.objects[path] = given
+        return made
 
-    def _share_given(self, given: Given, kind: str, path: str) -> Ref | None:
-        """Refers to the part that an object is already; returns None after a problem."""
-        target = self.given[id(given.value)]
-        if (first := self.calls[target].part).kind != kind:
-            message = f"got the built {given.__name__} that is the {first.kind} at {target}"
+    def _find_given(self, given: Given) -> str | None:
+        """Finds the place that an object has already."""
+        return next((path for path, one in self.objects.items() if one.value is given.value), None)
+
+    def _share_given(self, given: Given, first: str, kind: str, path: str) -> Node | None:
+        """Refers to the first place of an object; returns None after a problem."""
+        if (part := self.parts[first]).kind != kind:
+            message = f"got the built {given.__name__} that is the {part.kind} at {first}"
             self.report(path, f"{message}, expected another object: one can be a part of one kind only")
             return None
-        ref = Ref(path, target)
-        self.refs.append((ref, kind))
-        return ref
+        self.refs.append((path, first, kind))
+        return Node({"ref": first})
 
-    def _enter(self, calls: Iterable[Call]) -> None:
-        """Enters the calls of a composed model, with references in place of objects that have their place outside."""
-        calls, known, places = list(calls), dict(self.given), {}
-        for call in calls:
-            if call.given and id(call.given.value) not in known:
-                self.given[id(call.given.value)] = call.path
-            elif call.given and (ref := self._share_given(call.given, call.part.kind, call.path)):
-                places[call.path] = ref.target
-        for call in calls:
-            if isinstance(shared := share(call, places), Call):
-                self.calls[call.path] = shared
+    def _enter(self, composed: Any, path: str) -> Node:
+        """Enters the parts of a composed model, with references in place of objects that have their place outside."""
+        parts: dict[str, Part] = move_inside(composed.parts, composed.root, path)
+        objects: dict[str, Given] = move_inside(composed.objects, composed.root, path)
+        shared: dict[str, Node] = {}
+        for place, given in objects.items():
+            first = self._find_given(given)
+            if first is not None and (ref := self._share_given(given, first, parts[place].kind, place)):
+                shared[place] = ref
+        places = {place: str(ref.ref) for place, ref in shared.items()}
+        own = [place for place in parts if move(place, places) == place]
+        self.parts.update({place: parts[place] for place in own})
+        self.objects.update({place: objects[place] for place in own if place in objects})
+        self.entries.update({(entry.part.kind, entry.part.name): entry for entry in composed.entries})
 
-    def _plan_trained(self, node: Node, kind: str, path: str) -> Call | None:
+        def put(at: Path, value: Value) -> Value:
+            return shared.get(join(at), value)
+
+        moved_tree = rebase(composed.tree[composed.root], {composed.root: path})
+        return rebase(rebuild(moved_tree, put, split(path)), places)  # type: ignore[no-any-return]
+
+    def _plan_piece(self, node: Node, kind: str, path: str) -> Node | None:
         known = {"use": str, "path": str, "at": str, "train": bool, "part": Node}
         before = len(self.problems)
         for key, value in node.items():
@@ -314,23 +313,43 @@ class Planner:
             self.report(path, "got no `path`, expected the directory of a run")
         if len(self.problems) > before:
             return None
-        trained = Trained(str(node["path"]), str(node.get("at", "model")), bool(node.get("train", False)))
+        run, at, train = str(node["path"]), str(node.get("at", "model")), bool(node.get("train", False))
         try:
-            inner = node.get("part") or move_refs(
-                read_run_node(find_run(trained.path, self.spec), trained.at), trained.at, path
-            )
+            inner = node.get("part") or read_run_node(find_run(run, self.spec), at, path)
         except (ValueError, OSError) as error:
             self.report(path, f"the run cannot be used: {error}")
             return None
         if not isinstance(inner, Node):
-            self.report(path, f"got {describe(inner)} at {trained.at} of the run, expected a part of kind {kind}")
+            self.report(path, f"got {describe(inner)} at {at} of the run, expected a part of kind {kind}")
             return None
         part = self._find(inner, kind, path)
-        outside, self.frozen = self.frozen, self.frozen or not trained.train  # what is frozen needs nothing of training
+        outside, self.frozen = self.frozen, self.frozen or not train  # what is frozen needs nothing of training
         try:
-            return self._make_call(part, inner, path, trained) if part else None
+            made = self._make_node(part, inner, path) if part else None
         finally:
             self.frozen = outside
+        return made and Node({"use": "run", "path": run, "at": at, "train": train, "part": made})
+
+
+def map_items(value: Any, shape: SlotShape | RecordShape, path: str, make: Callable[[Any, str], Any]) -> Any:
+    """Returns what `make` makes of a value and its path, or of each item where a slot or record is for several.
+
+    Raises:
+        SpecError: If it is for several, and the value is not a list or mapping of them.
+    """
+    if shape.container is None:
+        return make(value, path)
+    if shape.container == "list" and isinstance(value, list | tuple):
+        return [make(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if shape.container == "dict" and isinstance(value, Mapping):
+        return {key: make(item, _join(path, key)) for key, item in value.items()}
+    expected = {"list": "a list", "dict": "a mapping"}[shape.container]
+    raise SpecError(Problem(path, f"got {describe(value)}, expected {expected}"))
+
+
+def move_inside(table: Mapping[str, _Entry], old: str, new: str) -> dict[str, _Entry]:
+    """Moves the entries of a table that are at a path, or inside it, to another path; leaves out all others."""
+    return {new + path.removeprefix(old): one for path, one in table.items() if f"{path}.".startswith(f"{old}.")}
 
 
 def _suggest_blank(keys: Iterable[str]) -> str:
@@ -350,4 +369,4 @@ def _suggest_renamed(part: Part, key: str, value: Value, declared: Mapping[str, 
 
 
 def _join(path: str, key: str) -> str:
-    return join((*split(path), key))
+    return f"{path}.{key}" if key.isidentifier() else join((*split(path), key))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from modkit.building.migration import find_due, find_known, find_prefixes
-from modkit.errors import SpecError
+from modkit.errors import SpecError, is_inside
 from modkit.parts.registry import Entry
 from modkit.runs.lock import find_drift, read_rows, suggest_install
 from modkit.runs.run import Run
@@ -85,7 +85,7 @@ def find_missing(run: Run, at: str = "") -> list[str]:
     return [
         suggest_install(row)
         for row in _find_absent(run)
-        if not at or any(_is_inside(path, at) for path in row.get("at", ()))
+        if not at or any(is_inside(path, (at,)) for path in row.get("at", ()))
     ]
 
 
@@ -121,7 +121,8 @@ def suggest_remedies(run: Run, paths: Iterable[str] = (), keys: Iterable[str] = 
     paths, keys = list(paths), dict.fromkeys(keys)
 
     def meant(at: str) -> bool:
-        return any(_is_inside(path, at) for path in paths) or bool(find_prefixes(at, keys, run.lock.get("modules", {})))
+        found = find_prefixes(at, keys, run.lock.get("modules", {}))
+        return bool(found) or any(is_inside(path, (at,)) for path in paths)
 
     reasons = [f"{migration} returned what does not fit" for migration in find_due(run) if meant(migration.path)]
     for row in read_rows(run.lock):
@@ -160,11 +161,7 @@ def find_loadable(row: Mapping[str, Any]) -> Entry | None:
 
 def _is_used(row: Mapping[str, Any], needs: Collection[str]) -> bool:
     """Whether a part is in the model or in what is needed around it; of locks without places, every part is."""
-    return not row.get("at") or any(_is_inside(path, root) for path in row["at"] for root in ("model", *needs))
-
-
-def _is_inside(path: str, around: str) -> bool:
-    return path == around or path.startswith((f"{around}.", f"{around}["))
+    return not row.get("at") or any(is_inside(path, ("model", *needs)) for path in row["at"])
 
 
 def _format_list(sentences: Iterable[str]) -> str:

@@ -15,11 +15,10 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from modkit.building.call import Call
-from modkit.building.change import is_inside
 from modkit.building.composition import Composition
+from modkit.building.pieces import is_piece
 from modkit.building.plan import Plan
-from modkit.errors import Problem, SpecError, join
+from modkit.errors import Problem, SpecError, is_inside, join
 from modkit.kinds import Data, Fact, Finding, Note
 from modkit.models.model import Model
 from modkit.nn.frozen import is_frozen
@@ -171,7 +170,7 @@ def review_training(model: Model, stages: Sequence[StageSchedule], planned: Plan
         planned: The plan, whose frozen pieces of other runs might be trained.
     """
     if reason := explain_frozen(model):
-        frozen = [path for path, call in planned.calls.items() if call.trained and not call.trained.train]
+        frozen = [path for path in planned.parts if is_piece(one := planned.nodes[path]) and not one["train"]]
         outer = [path for path in frozen if not any(path.startswith(f"{other}.") for other in frozen)]
         yield Finding("model", reason, tuple(f"{path}.train=true" for path in outer), refused=True)
     for number, stage in enumerate(stages):
@@ -189,9 +188,9 @@ def review_untrained(model: Model, composed: Composition) -> Iterator[Finding]:
         model: The model, on the meta device or with weights.
         composed: What it was built from.
     """
-    calls, origins = composed.plan.calls, composed.origins
+    origins = composed.origins
     frozen = [name for name, module in model.named_modules(remove_duplicate=False) if is_frozen(module)]
-    given = [name for name, origin in origins.items() if _has_weights(calls.get(origin.path))]
+    given = [name for name, origin in origins.items() if _has_weights(composed.plan, origin.path)]
     parameters = dict(model.named_parameters(remove_duplicate=False))
     initial = [
         name
@@ -209,12 +208,14 @@ def review_untrained(model: Model, composed: Composition) -> Iterator[Finding]:
         yield Finding(origin.path, f"{reason}; expected {expected}", refused=True)
 
 
-def _has_weights(call: Call | None) -> bool:
+def _has_weights(planned: Plan, path: str) -> bool:
     """Whether a part has other weights than initial ones: those of a run, of an object, or that its spec names."""
-    if call is None or call.given or call.trained:
-        return call is not None
-    declared = read_parameters(call.part)
-    return any(value is not None and declared[name].initial for name, value in call.arguments.items())
+    if path not in planned.parts:
+        return False
+    if path in planned.objects or is_piece(planned.nodes[path]):
+        return True
+    declared = read_parameters(planned.parts[path])
+    return any(value is not None and declared[name].initial for name, value in planned.get_arguments(path).items())
 
 
 def make_problems(findings: Iterable[Finding], spec: Spec) -> list[Problem]:

@@ -231,12 +231,12 @@ def open_data(run: Run, site: Site) -> Opened:
         SpecError: If it cannot be built.
     """
     with explain_failure(run):
-        data, call = site.make_data(), site.plan.data
+        data = site.make_data()
         site.check()
-        if data is None or call is None:
+        if data is None:
             raise make_data_refusal(run)
         evaluation = None if "evaluate" in site.plan.left else site.make_evaluation()
-        made = Opened(data, call.part.name, evaluation, site)
+        made = Opened(data, site.plan.parts["data"].name, evaluation, site)
         site.check()
     return made
 
@@ -287,9 +287,9 @@ def _read_stored_type(run: Run, spec: Spec) -> TensorType | None:
 
 def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[str, TensorType]]:
     """Returns the types stored in a run; for older runs and other `data` than its own, they are read from the data."""
-    spec, data = site.plan.spec, site.plan.data
+    spec = site.plan.spec
     # as the run has it, which may be older than a parameter of the part, or as a spec given in its place means it
-    same = spec.data is not None and own.data in (spec.data, data.to_node() if data else None)
+    same = spec.data is not None and own.data in (spec.data, site.plan.resolved.data)
     if same and isinstance(run.lock.get("x"), dict):
         spec = spec.with_value("x", run.lock["x"])
     elif spec.data is not None and not (run.exported and spec.data == own.data):

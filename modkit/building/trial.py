@@ -115,7 +115,7 @@ class Trial:
     def _run(self, counter: MetaCache) -> None:
         self.model.eval()
         for built in self.site.built.values():
-            if built.call.part.kind in EMITS and isinstance(built.value, nn.Module):
+            if built.part.kind in EMITS and isinstance(built.value, nn.Module):
                 built.value.register_forward_hook(_make_output_hook(built))
         for player in self._attempt(self.model.list_active_players) or ():
             probe, before = _Probe(Rng("check", player.name)), counter.flops
@@ -224,14 +224,14 @@ class _Probe(StepContext):
 
 def _make_output_hook(built: Built) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        said = EMITS[built.call.part.kind](built)
+        said = EMITS[built.part.kind](built)
         emitted = [tuple(value.shape[1:]) for value in _list_tensors(output)]
         expected = [type.shape for type in split_levels(said)]
         if emitted != expected:
             told = ", ".join(f"{name} {value}" for name, value in built.types.items() if value != CondType())
             raise _Emission(
-                built.call.path,
-                f"the {built.call.part}, built from {told}, declares an output of {_format_shapes(expected)}, got "
+                built.path,
+                f"the {built.part}, built from {told}, declares an output of {_format_shapes(expected)}, got "
                 f"{_format_shapes(emitted)}",
             )
 

@@ -63,7 +63,7 @@ class Subject:
             self._plans[seed] = plan_part(self.part.kind, self.node, seed=seed)
         planned = self._plans[seed]
         site = Site(planned, meta=meta)
-        value = site.build(planned.model, types, planned.model.path)
+        value = site.build(planned.root, types)
         site.check()
         return value
 

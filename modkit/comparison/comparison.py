@@ -22,7 +22,7 @@ from modkit.comparison.trilemma import make_trilemma, rank_systems
 from modkit.escapes import escape_controls
 from modkit.runs.files import read_regular, replace_file
 from modkit.runs.run import Run
-from modkit.specs.node import Node, Value
+from modkit.specs.node import thaw
 
 __all__ = ["Comparison", "compare"]
 
@@ -137,8 +137,7 @@ def _make_json(material: Material) -> dict[str, Any]:
             for system in material.systems
         ],
         "differences": {
-            path: {entry.label: _to_plain(value) for entry, value in zip(entries, values)}
-            for path, values in table.items()
+            path: {entry.label: thaw(value) for entry, value in zip(entries, values)} for path, values in table.items()
         },
         "rankings": {name: {**asdict(found), "best": found.best} for name, found in material.rankings.items()},
         "trilemma": {
@@ -166,9 +165,3 @@ def _convert_entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
         "samples": {key: value for key, value in asdict(exhibit).items() if key not in pictures},
         "commands": list_commands(entry),
     }
-
-
-def _to_plain(value: Value) -> Any:
-    if isinstance(value, Node):
-        return {key: _to_plain(item) for key, item in value.items()}
-    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -13,9 +13,8 @@ from modkit.building.difference import ABSENT, compare_trees, is_same
 from modkit.building.plan import Plan
 from modkit.errors import join
 from modkit.parts.signature import read_parameters
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Path, Value, rebuild, strip_parts
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, rebuild, strip_parts
 
 __all__ = ["drop_idle", "gather_rows", "list_leaves"]
 
@@ -25,10 +24,10 @@ def drop_idle(planned: Plan) -> Spec:
     resolved = planned.resolved
 
     def drop(path: Path, value: Value) -> Value:
-        call = planned.calls.get(join(strip_parts(resolved.tree, path))) if path else None
-        if call is None or not isinstance(value, Node):
+        part = planned.parts.get(join(strip_parts(resolved.tree, path))) if path else None
+        if part is None or not isinstance(value, Node):
             return value
-        beside = {name: one.beside for name, one in read_parameters(call.part).items() if one.beside}
+        beside = {name: one.beside for name, one in read_parameters(part).items() if one.beside}
         return Node({key: item for key, item in value.items() if value.get(beside.get(key, "use")) is not None})
 
     return replace(resolved, model=rebuild(resolved.tree, drop)["model"])

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 
-from modkit.building.call import list_local
 from modkit.building.change import check_model
 from modkit.building.difference import format_value
+from modkit.building.local import list_local
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
 from modkit.building.session import open_run
@@ -34,7 +34,7 @@ from modkit.errors import SpecError, split
 from modkit.evaluation.report import Report, is_of_spec, read_reports
 from modkit.kinds import Data
 from modkit.runs.run import Run
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Value, walk
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
 from modkit.types import Score
@@ -78,7 +78,8 @@ class Entry:
     @cached_property
     def parts(self) -> int:
         """Number of parts in the model."""
-        return _count_parts(self.spec.model)
+        inside = (value for _, value in walk(Node({"model": self.spec.model})))
+        return sum(isinstance(value, Node) and value.use is not None for value in inside)
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,6 @@ def _explain_untrained(run: Run, spec: Spec, report: Report) -> str | None:
     except SpecError as error:
         return f"it changes {', '.join(one.path for one in error.problems)}, with which the run was trained"
     return None
-
-
-def _count_parts(value: object) -> int:
-    if isinstance(value, Node):
-        return (value.use is not None) + sum(map(_count_parts, value.values()))
-    return sum(map(_count_parts, value)) if isinstance(value, tuple) else 0
 
 
 def _drop_name_and_seed(spec: Spec) -> Node:

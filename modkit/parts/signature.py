@@ -58,12 +58,14 @@ class SlotShape:
         container: `list` or `dict` if it holds several parts, None for one part.
         optional: Whether the slot may be None.
         number: Whether a number may take the place of a part.
+        default: The name of the part in it where a spec names none, as far as that is known.
     """
 
     kind: str
     container: Literal["list", "dict"] | None = None
     optional: bool = False
     number: bool = False
+    default: str | None = None
 
 
 @dataclass(frozen=True)

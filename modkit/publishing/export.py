@@ -25,14 +25,14 @@ from typing import Any
 from torch import Tensor
 
 from modkit.building.builder import Site
-from modkit.building.call import Call
 from modkit.building.compose import get_composition
+from modkit.building.pieces import is_piece
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import find_loadable
 from modkit.building.session import Loaded, load_run
 from modkit.errors import join, split, suggest
 from modkit.evaluation.report import Report, is_of_spec, read_reports
-from modkit.part import import_target
+from modkit.part import Part, import_target
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 from modkit.publishing.model_card import Drawn, write_model_card
@@ -41,9 +41,9 @@ from modkit.runs.lock import read_rows, renew_row
 from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Value, rebuild, strip_parts
+from modkit.specs.node import Path as Place
 from modkit.specs.spec import SURROUNDINGS, Spec
-from modkit.specs.tree import Path as Place
 from modkit.types import Batch
 
 __all__ = ["export", "export_loaded"]
@@ -134,7 +134,7 @@ def _find_exporter(format: str) -> Callable[..., None]:
 def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
     """Writes the layout that `modkit.load` reads, for any machine."""
     made = load_run(run, checkpoint=checkpoint)
-    _write(run, made, out, {}, partial(_drop_path, made.plan.calls))
+    _write(run, made, out, {}, partial(_drop_path, made.plan.parts))
 
 
 def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change: Callable[[str, Place], str]) -> None:
@@ -152,35 +152,28 @@ def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change:
 
 def _make_portable(made: Loaded, change: Callable[[str, Place], str]) -> Spec:
     """Makes a run's spec independent of other runs and of its data, whose types it gets, with other absolute paths."""
-    spec = made.plan.resolved
-    tree = dict(spec.with_value("x", write_types(made.x, made.fields)).tree)
-    for key, value in tree.items():
-        tree[key] = _change_paths(value, (key,), change)
-    return spec.with_tree(tree)
+    spec = made.plan.resolved.with_value("x", write_types(made.x, made.fields))
+
+    def move(at: Place, value: Value) -> Value:
+        """Changes an absolute path; a piece of another run becomes one of this run."""
+        place = strip_parts(spec.tree, at)
+        if isinstance(value, Node) and is_piece(value):
+            return Node({**value, "path": ".", "at": join(place)})
+        return change(value, place) if isinstance(value, str) and os.path.isabs(value) else value
+
+    return spec.with_tree(rebuild(spec.tree, move))
 
 
-def _change_paths(value: Value, path: Place, change: Callable[[str, Place], str]) -> Value:
-    """Changes the absolute paths in a tree; pieces of other runs become pieces of this one."""
-    if isinstance(value, Node):
-        if value.use == "run":
-            part = _change_paths(value["part"], path, change)
-            return Node({**value, "path": ".", "at": join(path), "part": part})
-        return Node({key: _change_paths(item, (*path, key), change) for key, item in value.items()})
-    if isinstance(value, tuple):
-        return tuple(_change_paths(item, (*path, index), change) for index, item in enumerate(value))
-    return change(value, path) if isinstance(value, str) and os.path.isabs(value) else value
-
-
-def _drop_path(calls: Mapping[str, Call], value: str, place: Place) -> str:
+def _drop_path(parts: Mapping[str, Part], value: str, place: Place) -> str:
     """Returns the name alone of a file or folder of this machine, which a model that is loaded must not read."""
-    if place[0] == "model" and not _is_initial(calls.get(join(place[:-1])), place[-1]):
+    if place[0] == "model" and not _is_initial(parts.get(join(place[:-1])), place[-1]):
         raise ValueError(f"export expects a model without absolute paths, got {value!r} at {join(place)}")
     return Path(value).name or "."
 
 
-def _is_initial(call: Call | None, name: str | int) -> bool:
+def _is_initial(part: Part | None, name: str | int) -> bool:
     """Whether a part's argument is read by a new model only."""
-    return call is not None and read_parameters(call.part)[str(name)].initial
+    return part is not None and read_parameters(part)[str(name)].initial
 
 
 def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:

@@ -68,7 +68,7 @@ def write_model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: D
     return environment.get_template("model_card.md").render(
         matter=dump(_make_front_matter(made, reports, not drawn.refusal)),
         name=made.plan.spec.name,
-        part=made.plan.model.part,
+        part=made.plan.parts["model"],
         x=made.x,
         total=sum(parameter.numel() for parameter in made.model.parameters()),
         drawn=drawn,
@@ -86,7 +86,7 @@ def write_model_card(run: Run, made: Loaded, reports: Sequence[Report], drawn: D
 
 
 def _make_front_matter(made: Loaded, reports: Sequence[Report], sampled: bool) -> dict[str, Any]:
-    models = [call.part.name for call in made.plan.calls.values() if call.part.kind == "model"]
+    models = [part.name for part in made.plan.parts.values() if part.kind == "model"]
     data = _name_data(made)
     image = len(made.x.shape) == 3 and made.x.range is not None
     matter: dict[str, Any] = {"library_name": "modkit"}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modkit.errors import Position, Problem, SpecError, split
-from modkit.specs.node import Node, Value, freeze
+from modkit.specs.node import Node, Path, Value, freeze, strip_parts, walk
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, strip_parts, walk
 from modkit.specs.yaml import parse
 
 __all__ = ["Condition"]

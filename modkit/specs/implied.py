@@ -113,18 +113,13 @@ def list_implied(declared: Mapping[str, Parameter]) -> Iterator[tuple[str, dict[
 
 def _find_part(node: Node, parameter: Parameter) -> Part | None:
     """Returns the part in a slot, or None if there is none or the planner refuses it."""
-    value = node.get(parameter.name)
-    use: Any = None
-    if isinstance(parameter.default, Default) and (parameter.name not in node or isinstance(value, Node)):
-        use = parameter.default.name
-    if isinstance(value, Node):
-        use = None if value.ref is not None else value.get("use", use)
-    elif isinstance(value, str):
-        use = value
     assert parameter.slot is not None
+    value, default = node.get(parameter.name, Node({})), parameter.default
+    if isinstance(value, Node) and value.ref is None:
+        value = value.get("use", default.name if isinstance(default, Default) else None)
     try:
-        part = get_registry().find(parameter.slot.kind, use) if isinstance(use, str) else None
-        part = Local.wrap(parameter.slot.kind, use) if callable(use) else part
+        part = get_registry().find(parameter.slot.kind, value) if isinstance(value, str) else None
+        part = Local.wrap(parameter.slot.kind, value) if callable(value) else part
         if part is not None:
             part.load()
         return part

@@ -16,13 +16,11 @@ from typing import Any
 
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.parts.signature import SlotShape
-from modkit.specs.node import Node, Value, freeze
+from modkit.specs.node import Node, Path, Value, find_value, freeze
 from modkit.specs.places import (
-    Place,
     expand_node,
     find_known,
     find_place,
-    find_value,
     get_part,
     keep_outermost,
     list_named,
@@ -31,7 +29,6 @@ from modkit.specs.places import (
 )
 from modkit.specs.spec import TOP, Spec
 from modkit.specs.swaps import swap
-from modkit.specs.tree import Path
 from modkit.specs.yaml import Source, parse
 
 __all__ = [
@@ -160,7 +157,7 @@ def require_list(texts: Sequence[str], what: str) -> None:
 def locate(spec: Spec, name: str) -> list[str]:
     """Returns the paths of all slots of this name in the spec's model, including slots of default parts."""
     root = ("model",)
-    return [join(path) for path, _ in walk_slots(spec.model, Place(SlotShape("model")), root) if path[-1] == name]
+    return [join(path) for path, _ in walk_slots(spec.model, SlotShape("model"), root) if path[-1] == name]
 
 
 def expand(spec: Spec, names: Collection[str], override: str) -> str:
@@ -257,9 +254,9 @@ def _renew_names(spec: Spec, path: Path) -> Spec:
     """Writes the parts to which a path adds a key with their parameters of today, if they have any former ones."""
     for depth, key in enumerate(path[1:], 1):
         place, node = find_place(spec, path[:depth]), find_value(spec.tree, path[:depth])
-        if place is None or place.shape.container is not None or not isinstance(node, Node) or key in node:
+        if place is None or place.container is not None or not isinstance(node, Node) or key in node:
             continue
-        kind, name = place.shape.kind, get_part(node, place)
+        kind, name = place.kind, get_part(node, place)
         part, declared = find_known(kind, name), read_known(kind, name)
         if part is None or declared is None or node.params.keys() <= declared.keys():
             continue
@@ -282,7 +279,7 @@ def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list
     done: list[_Override] = []
     for path in sorted(swaps, key=len):
         place = find_place(spec, path)
-        if place is not None and place.shape.container is None:
+        if place is not None and place.container is None:
             last = swaps[path][-1]
             source = last.source
             if last.parts != path:  # `PATH.use=NAME`
@@ -306,7 +303,7 @@ def _keep_name(spec: Spec, override: _Override) -> _Override:
     if not isinstance(value, Node) or value.ref is not None or "use" in value or use is None:
         return override
     place = find_place(spec, override.parts)
-    if place is None or place.shape.container is not None:
+    if place is None or place.container is not None:
         return override
     source = override.source.with_child(("use",), spec.source.at((*override.parts, "use")))
     return replace(override, value=Node({"use": use, **value}), source=source)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeAlias
 
-from modkit.errors import SpecError
 from modkit.kinds import Default, PretrainedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
 from modkit.specs.implied import derive_defaults
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Path, Value, find_value, open_piece
 from modkit.specs.settings import Evaluation, Settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, get_value, open_piece
 
 __all__ = [
-    "Place",
     "expand_node",
     "find_known",
     "find_place",
-    "find_value",
     "get_part",
     "keep_outermost",
     "list_named",
@@ -30,23 +27,18 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a slot expects: a part of a kind, or several, and its default part."""
+Place: TypeAlias = "SlotShape | RecordShape"
+"""What a slot expects, with the name of its default part, or a group of settings."""
 
-    shape: SlotShape
-    default: str | None = None
-
-
-_TOPS: Mapping[str, Place | RecordShape] = {
-    "model": Place(SlotShape("model")),
-    "data": Place(SlotShape("data")),
+_TOPS: Mapping[str, Place] = {
+    "model": SlotShape("model"),
+    "data": SlotShape("data"),
     "train": RecordShape(Settings),
     "evaluate": RecordShape(Evaluation),
 }
 
 
-def find_place(spec: Spec, path: Path) -> Place | None:
+def find_place(spec: Spec, path: Path) -> SlotShape | None:
     """Returns what the slot at a path expects, or None if it is not a slot or is not known."""
     place, value = _TOPS.get(str(path[0])), find_value(spec.tree, path[:1])
     for part in path[1:]:
@@ -54,41 +46,40 @@ def find_place(spec: Spec, path: Path) -> Place | None:
             return None
         place = _enter(place, value, part)
         value = find_value(value, (part,))
-    return place if isinstance(place, Place) else None
+    return place if isinstance(place, SlotShape) else None
 
 
-def _enter(place: Place | RecordShape, value: Value, part: str | int) -> Place | RecordShape | None:
+def _enter(place: Place, value: Value, part: str | int) -> Place | None:
     """Returns what a name or index inside a place expects, or None if it holds no parts or is not known."""
-    if (container := _get_shape(place).container) is not None:
+    if (container := place.container) is not None:
         fits = isinstance(part, int) if container == "list" else isinstance(part, str)
         return _get_item(place) if fits else None
-    if isinstance(value, Node) and value.ref is not None:
-        return None
-    parameter = _read_inside(value, place).get(part) if isinstance(part, str) else None
-    return None if parameter is None else _make_place(parameter)
+    return None if isinstance(value, Node) and value.ref is not None else _list_inside(value, place).get(part)
 
 
-def _make_place(parameter: Parameter) -> Place | RecordShape | None:
-    if parameter.slot is None:
-        return parameter.record
+def _list_inside(value: Value, place: Place) -> dict[str | int, Place]:
+    """Lists the slots and groups of settings inside a place by name or index, each with what it expects."""
+    if place.container is not None:
+        keys = range(len(value)) if isinstance(value, tuple) else value if isinstance(value, Node) else ()
+        return {key: _get_item(place) for key in keys}
+    inside = {key: _make_place(parameter) for key, parameter in _read_inside(value, place).items()}
+    return {key: below for key, below in inside.items() if below is not None}
+
+
+def _make_place(parameter: Parameter) -> Place | None:
     default = parameter.default.name if isinstance(parameter.default, Default) else None
-    return Place(parameter.slot, default)
+    return replace(parameter.slot, default=default) if parameter.slot else parameter.record
 
 
-def _get_shape(place: Place | RecordShape) -> SlotShape | RecordShape:
-    return place.shape if isinstance(place, Place) else place
-
-
-def _get_item(place: Place | RecordShape) -> Place | RecordShape:
+def _get_item(place: Place) -> Place:
     """Returns what each item of a place for several expects."""
-    if isinstance(place, Place):
-        return Place(replace(place.shape, container=None))
-    return replace(place, container=None)
+    one = replace(place, container=None)
+    return replace(one, default=None) if isinstance(one, SlotShape) else one
 
 
 def walk_slots(
-    value: Value, place: Place | RecordShape, path: Path, defaults: frozenset[tuple[str, str]] = frozenset()
-) -> Iterator[tuple[Path, Place | RecordShape]]:
+    value: Value, place: Place, path: Path, defaults: frozenset[tuple[str, str]] = frozenset()
+) -> Iterator[tuple[Path, Place]]:
     """Yields the paths of a slot, or group of settings, and of all below it, each with what it expects.
 
     Those of default parts are included, but no default inside itself.
@@ -96,24 +87,13 @@ def walk_slots(
     yield path, place
     if isinstance(value, Node) and value.ref is not None:
         return
-    if isinstance(place, Place) and value is None and place.default is not None:
-        default = (place.shape.kind, place.default)
+    if isinstance(place, SlotShape) and value is None and place.default is not None:
+        default = (place.kind, place.default)
         if default in defaults:
             return
         defaults |= {default}
-    if _get_shape(place).container is not None:
-        items: Iterable[tuple[str | int, Value]] = ()
-        if isinstance(value, tuple):
-            items = enumerate(value)
-        elif isinstance(value, Node):
-            items = value.items()
-        for part, item in items:
-            yield from walk_slots(item, _get_item(place), (*path, part), defaults)
-        return
-    for key, parameter in _read_inside(value, place).items():
-        below = _make_place(parameter)
-        if below is not None:
-            yield from walk_slots(find_value(value, (key,)), below, (*path, key), defaults)
+    for key, below in _list_inside(value, place).items():
+        yield from walk_slots(find_value(value, (key,)), below, (*path, key), defaults)
 
 
 def list_named(spec: Spec, name: str) -> list[Path]:
@@ -126,7 +106,7 @@ def list_named(spec: Spec, name: str) -> list[Path]:
     found: list[Path] = []
     for top, root in _TOPS.items():
         for path, place in walk_slots(find_value(spec.tree, (top,)), root, (top,)):
-            inside = {} if _get_shape(place).container else _read_inside(find_value(spec.tree, path), place)
+            inside = {} if place.container else _read_inside(find_value(spec.tree, path), place)
             found += [(*path, name)] if name in inside else []
     return sorted(found, key=len)
 
@@ -142,23 +122,23 @@ def keep_outermost(paths: Iterable[str]) -> list[str]:
     return [path for path in owners if not any(owners[path].startswith(f"{other}.") for other in owners.values())]
 
 
-def get_part(value: Value, place: Place) -> str | Part | None:
+def get_part(value: Value, place: SlotShape) -> str | Part | None:
     """Returns the part that a slot's value stands for: its name, a class as a part, or None if there is none."""
     value = open_piece(value)
     if isinstance(value, str):
         return value
     if isinstance(value, Node):
         if callable(value.use):
-            return Local.wrap(place.shape.kind, value.use)
+            return Local.wrap(place.kind, value.use)
         return value.use or place.default
     return place.default if value is None else None
 
 
-def _read_inside(value: Value, place: Place | RecordShape) -> dict[str, Parameter]:
+def _read_inside(value: Value, place: Place) -> dict[str, Parameter]:
     """Returns what the part in a slot, or a group of settings, declares, with the defaults that hold there."""
     value = open_piece(value)
-    if isinstance(place, Place):
-        declared = read_known(place.shape.kind, get_part(value, place)) or {}
+    if isinstance(place, SlotShape):
+        declared = read_known(place.kind, get_part(value, place)) or {}
     else:
         declared = read_signature(place.type, (), "spec")
     return derive_defaults(declared, value if isinstance(value, Node) else Node({}))
@@ -189,11 +169,3 @@ def expand_node(part: Part, node: Node) -> Node:
     """
     expand = read_extras(part.load(), PretrainedExtras).expand_params
     return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})
-
-
-def find_value(tree: Value, path: Path) -> Value:
-    """Returns the value at a path, or None if the path does not exist."""
-    try:
-        return get_value(tree, path)
-    except SpecError:
-        return None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from modkit.errors import Position, Problem, SpecError, join, split
-from modkit.specs.node import Node, Value, describe
+from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, rebuild, strip_parts, walk
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, find_written, get_value, rebuild, walk
 
-__all__ = ["list_references", "resolve"]
+__all__ = ["list_refs", "move", "rebase", "resolve"]
 
 _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
@@ -46,26 +46,35 @@ def resolve(spec: Spec) -> Spec:
     return spec.with_tree(rebuild(spec.tree, lambda path, value: scalars.get(path, value)))
 
 
-def list_references(tree: Node) -> dict[Path, Path]:
-    """Lists every `${path}` of a tree with the path whose scalar it copies in the end, through other references.
+def list_refs(tree: Node) -> dict[str, str]:
+    """Lists every `ref` of a tree by its path, with the path of the part that it shares.
 
     Examples:
-        >>> list_references(Node({"model": {"z_dim": "${train.seed}"}, "train": {"seed": 3}}))
-        {('model', 'z_dim'): ('train', 'seed')}
-
-    Raises:
-        SpecError: If a path is malformed.
+        >>> list_refs(Node({"model": {"critic": {"ref": "model.encoder"}, "encoder": {"use": "mlp"}}}))
+        {'model.critic': 'model.encoder'}
     """
-    written = {path: value for path, value in walk(tree) if isinstance(value, str)}
-    goals = {path: split(found[1]) for path, value in written.items() if (found := _REFERENCE.fullmatch(value))}
-    traced: dict[Path, Path] = {}
-    for path, goal in goals.items():
-        chain = {path}
-        while goal in goals and goal not in chain:  # of a cycle there is no end
-            chain.add(goal)
-            goal = goals[goal]
-        traced[path] = goal
-    return traced
+    nodes = {path: value for path, value in walk(tree) if isinstance(value, Node)}
+    return {join(strip_parts(tree, path)): node.ref for path, node in nodes.items() if node.ref is not None}
+
+
+def move(path: str, places: Mapping[str, str]) -> str:
+    """Moves a path that is one of `places`, or inside one of them, to where that is now.
+
+    Examples:
+        >>> move("model.encoder", {"model": "model.autoencoder"})
+        'model.autoencoder.encoder'
+    """
+    found = (new + path.removeprefix(old) for old, new in places.items() if f"{path}.".startswith(f"{old}."))
+    return next(found, path)
+
+
+def rebase(tree: Value, places: Mapping[str, str]) -> Any:
+    """Returns a tree whose references lead to where the parts at `places`, and what is inside them, are now."""
+
+    def follow(_: Path, value: Value) -> Value:
+        return Node({"ref": move(value.ref, places)}) if isinstance(value, Node) and value.ref is not None else value
+
+    return rebuild(tree, follow)
 
 
 def _is_reference(value: Value) -> bool:

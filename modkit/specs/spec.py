@@ -14,8 +14,19 @@ from typing import TYPE_CHECKING, Any
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.escapes import escape_controls
 from modkit.part import format_target
-from modkit.specs.node import Node, Value, describe, freeze, suggest_place, use
-from modkit.specs.tree import get_value, make_path_error, rebuild, replace_value, walk
+from modkit.specs.node import (
+    Node,
+    Value,
+    describe,
+    freeze,
+    get_value,
+    make_path_error,
+    rebuild,
+    replace_value,
+    suggest_place,
+    use,
+    walk,
+)
 from modkit.specs.yaml import MAX_DEPTH, MAX_NODES, Source, dump, parse, weigh
 
 __all__ = ["SURROUNDINGS", "TOP", "Node", "Spec", "Value", "require_spec", "use"]

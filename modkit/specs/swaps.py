@@ -14,13 +14,12 @@ from collections.abc import Iterable, Mapping
 from modkit.errors import Position, Problem, SpecError, join
 from modkit.kinds import DataExtras, GameExtras, read_extras
 from modkit.parts.registry import get_registry
-from modkit.parts.signature import Parameter, read_parameters
+from modkit.parts.signature import Parameter, SlotShape, read_parameters
 from modkit.parts.validation import validate
-from modkit.specs.node import Node, Value, describe
-from modkit.specs.places import Place, find_known, find_place, find_value, get_part, read_known
+from modkit.specs.node import Node, Path, Value, describe, find_value
+from modkit.specs.places import find_known, find_place, get_part, read_known
 from modkit.specs.players import renew_settings
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path
 from modkit.specs.yaml import Source
 
 __all__ = ["swap"]
@@ -29,7 +28,7 @@ _FRESH = "a swap of a model starts from the new one's defaults"
 _UNKNOWN = "unknown to {}"
 
 
-def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> tuple[Spec, list[str]]:
+def swap(spec: Spec, path: Path, place: SlotShape, value: Value, source: Source) -> tuple[Spec, list[str]]:
     """Puts another part into a slot.
 
     Args:
@@ -51,7 +50,7 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
     name, given = (value.get("use"), value.params) if isinstance(value, Node) else (value, {})
     if not isinstance(name, str):
         raise SpecError(Problem(join(path), f"got use: {describe(name)}, expected a part's name", source.position))
-    new = _read_declared(place.shape.kind, name, join(path), source.position)
+    new = _read_declared(place.kind, name, join(path), source.position)
     kept, dropped = _select_kept(find_value(spec.tree, path), place, new, name)
     node = Node({"use": name, **{key: kept[key] for key in kept if key not in given}, **given})
     reasons: dict[str, list[str]] = {}
@@ -68,10 +67,10 @@ def swap(spec: Spec, path: Path, place: Place, value: Value, source: Source) -> 
             source = source.with_child((key,), before)
     written = name if isinstance(value, str) and len(node) == 1 else node
     former, spec = find_value(spec.tree, path), spec.with_value(join(path), written, source)
-    if place.shape.kind not in ("model", "data") or not _is_other(former, place, name):
+    if place.kind not in ("model", "data") or not _is_other(former, place, name):
         return spec, notices
-    parts = (find_known(place.shape.kind, get_part(former, place)), find_known(place.shape.kind, name))
-    if place.shape.kind == "data":
+    parts = (find_known(place.kind, get_part(former, place)), find_known(place.kind, name))
+    if place.kind == "data":
         spec, gone = _renew_features(
             spec, *(read_extras(part.load(), DataExtras).features if part else None for part in parts)
         )
@@ -116,9 +115,9 @@ def _is_elsewhere(value: Value) -> bool:
     return value == "run" or (isinstance(value, Node) and (value.ref is not None or value.use == "run"))
 
 
-def _is_other(old: Value, place: Place, name: str) -> bool:
+def _is_other(old: Value, place: SlotShape, name: str) -> bool:
     """Whether a name is another part's than the one in the slot."""
-    kind = place.shape.kind
+    kind = place.kind
     return find_known(kind, get_part(old, place)) != find_known(kind, name)
 
 
@@ -127,19 +126,19 @@ def _find_scope(spec: Spec, path: Path) -> str:
     scope = ""
     for depth in range(1, len(path)):
         place = find_place(spec, path[:depth])
-        outer = place and find_known(place.shape.kind, get_part(find_value(spec.tree, path[:depth]), place))
+        outer = place and find_known(place.kind, get_part(find_value(spec.tree, path[:depth]), place))
         name = str(path[depth])
         scope += f"{read_extras(outer.load() if outer else None, GameExtras).prefixes.get(name, name)}/"
     return scope
 
 
 def _select_kept(
-    old: Value, place: Place, new: Mapping[str, Parameter], name: str
+    old: Value, place: SlotShape, new: Mapping[str, Parameter], name: str
 ) -> tuple[dict[str, Value], dict[str, str]]:
     """Returns the parameters of the old node that the new part keeps, and why each other one is dropped."""
     if not isinstance(old, Node) or _is_elsewhere(old):
         return {}, {}
-    kind, part = place.shape.kind, get_part(old, place)
+    kind, part = place.kind, get_part(old, place)
     before = read_known(kind, part)
     other = _is_other(old, place, name)
     fresh = kind == "model" and other
@@ -162,10 +161,10 @@ def _select_kept(
     return kept, dropped
 
 
-def _find_wrapped(old: Value, place: Place, dropped: Iterable[str]) -> Iterable[str]:
+def _find_wrapped(old: Value, place: SlotShape, dropped: Iterable[str]) -> Iterable[str]:
     """Finds the dropped parameters that hold a part of the slot's own kind, around which the former part is."""
-    known = read_known(place.shape.kind, get_part(old, place)) or {}
-    return (key for key in dropped if key in known and (slot := known[key].slot) and slot.kind == place.shape.kind)
+    known = read_known(place.kind, get_part(old, place)) or {}
+    return (key for key in dropped if key in known and (slot := known[key].slot) and slot.kind == place.kind)
 
 
 def _check_kept(value: Value, new: Parameter, old: Parameter | None) -> str | None:

@@ -27,10 +27,9 @@ from modkit.building.pieces import find_run
 from modkit.building.plan import Plan, plan
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
 from modkit.runs.files import make_safe_name
-from modkit.specs.node import Node, Value
+from modkit.specs.node import Node, Path, Value, strip_parts, walk
 from modkit.specs.overrides import apply, expand, require_list, split_values
 from modkit.specs.spec import Spec
-from modkit.specs.tree import Path, strip_parts, walk
 from modkit.specs.yaml import format_flow
 
 __all__ = ["Trial", "freeze"]
@@ -146,7 +145,7 @@ class _Checks:
             report = check(spec)
             report.raise_idle()
             made = report.plan  # without what its swaps left over
-            if made.data is None:
+            if "data" not in made.parts:
                 raise SpecError(Problem("data", "missing, expected a data set: the runs of a sweep are trained"))
             self._plans[tree] = made
         return self._plans[tree]

@@ -19,10 +19,10 @@ from typing import Any
 from torch import Tensor
 
 from modkit.building.builder import Site
-from modkit.building.call import list_local
 from modkit.building.change import Change
 from modkit.building.checker import Report, examine
 from modkit.building.exchange import drop_sampling, exchange_weights, list_revised
+from modkit.building.local import list_local
 from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
 from modkit.building.plan import plan, plan_training
 from modkit.building.provenance import explain_failure, verify

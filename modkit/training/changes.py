@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from modkit.building.change import Change, compare_specs, is_inside, list_sampling, refuse, write_out
+from modkit.building.change import Change, compare_specs, list_sampling, refuse, write_out
 from modkit.building.difference import compare_trees, format_value
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import Plan
-from modkit.errors import SpecError, join, split
+from modkit.errors import SpecError, is_inside, join, split
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
 from modkit.specs.node import Node

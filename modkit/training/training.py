@@ -110,7 +110,7 @@ class Training:
         check_workers(settings.workers)
         _check_memory(report, settings)
         show_warnings(report.findings, str(path))
-        name = self.plan.data.part.name if self.plan.data else type(data).__name__
+        name = self.plan.parts["data"].name if "data" in self.plan.parts else type(data).__name__
         self.opened = Opened(data, name, evaluation, self.site)
         self.watch = make_watch(self.opened, settings.seed, settings.precision) if evaluation else None
         self.measured = evaluation if evaluate else None

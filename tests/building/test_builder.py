@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from modkit import Spec, SpecError, TensorType, build, load, train, use
-from modkit.building.builder import Failed, Site
+from modkit.building.builder import Factory, Failed, Site
 from modkit.building.limit import MAX_REGISTRATIONS
 from modkit.building.plan import plan
 from modkit.specs.event import MAX_RANK, read_fields, read_type
@@ -111,9 +111,9 @@ def test_settings_are_records_with_factories_for_parts():
 def test_a_slot_says_where_it_was_written():
     own = read_model("{use: gan, generator: mlp}")
     place = site(own)
-    assert place.convert_argument(place.plan.calls["model.generator"]).where == "model.generator (mlp, spec.yaml:3:30)"
+    assert Factory(place, "model.generator").where == "model.generator (mlp, spec.yaml:3:30)"
     python = site(spec(GAN))
-    assert python.convert_argument(python.plan.calls["model.generator"]).where == "model.generator (mlp)"
+    assert Factory(python, "model.generator").where == "model.generator (mlp)"
 
 
 def test_what_a_part_refuses_is_reported_at_its_place_with_the_types_it_was_told():
@@ -180,6 +180,19 @@ def test_a_part_whose_ref_is_built_first_keeps_its_weights_shared():
     prior = use("diffusion", network=use("mlp", **SMALL), conditioner=use("label", width=4))
     model = build(spec(use("latent", autoencoder=coder, prior=prior)))
     assert model.autoencoder.conditioner is model.prior.conditioner
+
+
+@pytest.mark.parametrize("defined", [0, 1])
+def test_a_ref_to_a_slot_that_its_part_repeats_shares_each_of_them(defined):
+    """The fault: they were built at a path that is none, and the check refused it."""
+    layers = [use("coupling", network={"ref": f"model.bijection.layers[{defined}].network"}) for _ in range(2)]
+    layers[defined] = use("coupling", network=use("mlp", **SMALL))
+    model = build(spec(use("flow", bijection=use("chain", layers=layers)), data="ring"))
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for index in (0, 1):
+        first, second = (modules[f"bijection.layers[{layer}].network[{index}]"] for layer in (0, 1))
+        assert first is second and first.origin.path == f"model.bijection.layers[{defined}].network[{index}]"
+    assert first is not modules["bijection.layers[0].network[0]"]
 
 
 def read(x):

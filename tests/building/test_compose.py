@@ -140,10 +140,10 @@ def test_a_composed_model_stands_in_a_slot_with_its_weights_and_its_spec():
     assert model.autoencoder is inner and inner.encoder.origin.path == "model.autoencoder.encoder"
     assert weight is None or torch.equal(weight, inner.encoder.state_dict()["first.weight"])
     written = spec_of(model)
-    calls = get_composition(model).plan.calls
-    assert [path for path in calls if "optimizer" in path] == ["train.optimizer"]  # of this model's training alone
+    parts = get_composition(model).plan.parts
+    assert [path for path in parts if "optimizer" in path] == ["train.optimizer"]  # of this model's training alone
     assert written.at("model.autoencoder.encoder.channels") == (4,)
-    assert plan(written).model == plan(Spec.from_yaml(str(written))).model
+    assert plan(written).tree == plan(Spec.from_yaml(str(written))).tree
     assert inner.encoder in collect_modules(model, model.players()[0])
     with pytest.raises(SpecError, match=r"model\.autoencoder: .* it was composed for x 1×8×8"):
         Latent(TensorType((1, 4, 4)), autoencoder=inner)
@@ -162,7 +162,8 @@ def test_a_model_inside_another_is_composed_as_if_on_its_own(slot):
     alone = get_composition(coder)
     for inner in (model.autoencoder, built.autoencoder):
         written = spec_of(inner)
-        assert plan(written).model == alone.plan.model and written == replace(spec_of(coder), x=written.x)
+        assert plan(written).nodes["model"] == alone.plan.nodes["model"]
+        assert written == replace(spec_of(coder), x=written.x)
         assert get_composition(inner).origins == alone.origins
         assert (get_composition(inner).x, get_composition(inner).cond) == (alone.x, alone.cond)
     other = model.prior.with_parts(sampler="heun")
@@ -230,7 +231,7 @@ def test_a_model_inside_another_keeps_what_it_refers_to_outside():
     coder = use("autoencoder", encoder=use("conv", channels=[4]), decoder="mlp")
     old = Latent(X, fields=fields, autoencoder=coder, prior=prior)
     alone, inside = get_composition(old.prior), get_composition(old)
-    assert alone.plan.calls["model.conditioner.autoencoder"].given.value is old.autoencoder
+    assert alone.plan.objects["model.conditioner.autoencoder"].value is old.autoencoder
     origins = {name: alone.origins[f"conditioner.autoencoder{name}"] for name in ("", ".encoder")}
     assert [(one.path, one.owner) for one in origins.values()] == [
         ("model.conditioner.autoencoder", "model.conditioner"),
@@ -238,7 +239,7 @@ def test_a_model_inside_another_keeps_what_it_refers_to_outside():
     ]
     assert spec_of(old.prior).at("model.conditioner.autoencoder.encoder.use") == "conv"
     model = Latent(X, fields=fields, autoencoder=old.autoencoder, prior=old.prior)
-    assert get_composition(model).plan.model.to_node() == inside.plan.model.to_node()
+    assert get_composition(model).plan.nodes["model"] == inside.plan.nodes["model"]
     assert get_composition(model).origins == inside.origins
     assert spec_of(model) == replace(spec_of(old), x=spec_of(model).x)
 
@@ -283,8 +284,7 @@ def test_references_inside_a_composed_model_follow_an_object_to_its_place():
     net = Convolution()
     inner = Pair(X, first=net, second=net)
     model = Three(X, net=net, pair=inner)
-    calls = get_composition(model).plan.calls
-    assert [calls["model.pair"].arguments[name].target for name in ("first", "second")] == ["model.net", "model.net"]
+    assert get_composition(model).plan.refs == {"model.pair.first": "model.net", "model.pair.second": "model.net"}
     assert net in collect_modules(model, model.players()[0])
     with pytest.raises(
         SpecError, match=r"model\.pair\.first: got the built Convolution that is the encoder at model\.net"
@@ -493,8 +493,8 @@ def test_a_level_of_a_cascade_is_composed_as_if_on_its_own():
     model = Cascade(levels, level=partial(Diffusion, **SMALL))
     for index in (0, 1):
         composed = get_composition(getattr(model, f"level[{index}]"))
-        calls = get_composition(Diffusion(levels[index], **SMALL)).plan.calls
-        assert [*composed.plan.calls] == [path for path in calls if path.startswith("model")]
+        parts = get_composition(Diffusion(levels[index], **SMALL)).plan.parts
+        assert [*composed.plan.parts] == [path for path in parts if path.startswith("model")]
         assert composed.origins["network"].path == "model.network" and composed.x == levels[index]
 
 
@@ -511,7 +511,7 @@ def test_a_model_inside_another_has_its_local_parts():
     other = model.prior.with_parts(sampler="heun")
     assert isinstance(other.network, Shifted) and other.network.by == 2.0 and same(other, model.prior)
     again = get_composition(model.autoencoder).plan
-    assert plan(again.spec, typed=True).calls["model.encoder"].given.value is model.autoencoder.encoder
+    assert plan(again.spec, typed=True).objects["model.encoder"].value is model.autoencoder.encoder
 
 
 def test_hierarchies_compose(tmp_path):

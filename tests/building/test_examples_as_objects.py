@@ -66,7 +66,7 @@ def prepare(model, batch):
 def test_the_objects_of_an_example_are_its_spec(path):
     spec = modkit.load_spec(path)
     planned = plan(spec)
-    seed, data = planned.settings.arguments["seed"], Site(planned, meta=False).make_data()
+    seed, data = planned.seed, Site(planned, meta=False).make_data()
     built = modkit.build(spec)
     compose = make_object("model", spec.model)
     with modkit.seeded(seed):

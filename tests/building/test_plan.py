@@ -7,7 +7,6 @@ from torch import nn
 import modkit
 from modkit import Event, Model, Player, Slot, Spec, SpecError, TensorType, build, check, load, train, use
 from modkit.building.builder import Site
-from modkit.building.call import Call, Ref
 from modkit.building.graph import find_owner
 from modkit.building.plan import MAX_PARTS, plan
 from modkit.kinds import Encoder, default
@@ -62,7 +61,7 @@ def test_what_another_parameter_replaces_is_refused_beside_it_unless_an_older_ru
     written = Spec(model=flow, x={"shape": [2]})
     planned = plan(written)
     assert planned.resolved.model["bijection"] == use("chain", layers=(use("actnorm"),)), "it has neither"
-    assert "model.bijection.layer" not in planned.calls and not locate(planned.spec, "layer")
+    assert "model.bijection.layer" not in planned.parts and not locate(planned.spec, "layer")
     older = written.with_value(
         "model.bijection.layer", plan(Spec(model="flow", x=written.x)).resolved.at("model.bijection.layer")
     ).with_value("model.bijection.depth", 4)
@@ -76,10 +75,9 @@ def test_what_another_parameter_replaces_is_refused_beside_it_unless_an_older_ru
 
 def test_a_plan_has_every_part_by_its_path_and_every_registered_one_used():
     planned = plan(read(LATENT))
-    assert planned.calls["model.prior.network"].part.name == "mlp"
-    assert planned.calls["train.players.prior/*.optimizer"].part.name == "sgd"
-    assert {"x", "cond"} <= planned.calls["model.prior.network"].takes
-    assert isinstance(planned.model, Call) and planned.model is planned.calls["model"]
+    assert planned.parts["model.prior.network"].name == "mlp"
+    assert planned.parts["train.players.prior/*.optimizer"].name == "sgd"
+    assert planned.nodes["model.prior.network"] == planned.resolved.at("model.prior.network")
     used = {str(entry.part) for entry in planned.entries}
     assert {"model latent", "sampler ddim", "optimizer sgd", "optimizer adamw", "data digits", "engine local"} <= used
 
@@ -182,7 +180,7 @@ def test_a_name_is_that_of_a_folder(name):
 def test_a_spec_without_data_needs_a_type():
     message = "spec.yaml:1:1: data: missing, expected a data set, or `x` with the type of one sample"
     assert list_problems(plan, read("model: gan")) == [message]
-    assert plan(read("model: gan\nx: {shape: [4]}")).data is None
+    assert plan(read("model: gan\nx: {shape: [4]}")).resolved.data is None
 
 
 def test_more_parts_than_any_system_has_are_refused():
@@ -198,10 +196,10 @@ def test_references_stay_and_are_the_same_object():
   prior: {{use: latent, autoencoder: {{encoder: mlp, decoder: mlp}}, prior: {{use: diffusion, network: mlp}}}}
 train: {{batch_size: 24}}
 """
-    assert plan(read(text)).calls["model.autoencoder.decoder"].arguments["width"] == 24
+    assert plan(read(text)).nodes["model.autoencoder.decoder"]["width"] == 24
     regularizers = f"{HEAD}model: {{use: gan, regularizers: {{a: r1, b: {{ref: model.regularizers.a}}}}}}"
     planned = plan(read(regularizers))
-    assert planned.model.arguments["regularizers"]["b"] == Ref("model.regularizers.b", "model.regularizers.a")
+    assert planned.refs == {"model.regularizers.b": "model.regularizers.a"}
     assert planned.resolved.model["regularizers"]["b"] == {"ref": "model.regularizers.a"}
     assert plan(planned.resolved).resolved == planned.resolved
     game = build(read(regularizers))
@@ -224,6 +222,21 @@ def test_a_local_part_is_built_trained_and_recorded_as_not_reloadable(local, tmp
     train(own, tmp_path / "run", steps=2, resume=True)
     with pytest.raises(SpecError, match="model.encoder.scale: expected float, got 'x'"):
         build(spec(use("autoencoder", encoder=use(Flat, scale="x"), decoder=MLP["decoder"])))
+
+
+def test_a_default_that_no_spec_can_hold_is_refused_at_its_place():
+    """The fault: the part was built, and only the run that was to write it failed, without its place."""
+
+    class Endless(Flat):
+        def __init__(self, x: TensorType, *, scale: float = float("inf")):
+            super().__init__(x)
+
+    message = (
+        r"model\.encoder\.scale: the default of the parameter cannot be written: got inf, expected a finite number"
+    )
+    with pytest.raises(SpecError, match=message):
+        plan(spec(use("autoencoder", encoder=use(Endless))))
+    plan(spec(use("autoencoder", encoder=use(Endless, scale=2.0))))
 
 
 def test_a_local_part_must_declare_what_it_takes():
@@ -249,8 +262,8 @@ def test_a_trained_piece_is_that_runs_part_and_resolves_without_it(run, tmp_path
     piece = use("run", path=str(run.path))
     latent = spec(use("latent", autoencoder=piece, prior=use("diffusion", network=use("mlp", width=8, depth=1))))
     planned = plan(latent)
-    call = planned.calls["model.autoencoder"]
-    assert (call.part.name, call.trained.at, call.trained.train) == ("autoencoder", "model", False)
+    node = planned.nodes["model.autoencoder"]
+    assert (planned.parts["model.autoencoder"].name, node["at"], node["train"]) == ("autoencoder", "model", False)
     written = planned.resolved.model["autoencoder"]
     assert written["part"]["encoder"] == use("mlp", width=16, depth=1, activation="silu", norm="none")
     assert written["train"] is False
@@ -410,7 +423,7 @@ def test_a_null_that_is_no_default_is_written_out():
     planned = plan(spec(use("autoencoder", **nodes)))
     again = plan(Spec.from_yaml(planned.resolved.to_yaml()))
     assert planned.resolved.model["bottleneck"] == use("gaussian", channels=None)
-    assert again.calls["model.bottleneck"].arguments == {"channels": None, "flow": None}
+    assert again.get_arguments("model.bottleneck") == {"channels": None}
     assert "critic" not in planned.resolved.model, "null is its default"
 
 
@@ -439,9 +452,9 @@ def named(**params):
 
 def test_a_part_says_what_its_keywords_stand_for():
     planned = plan(named(name="three"))
-    assert planned.calls["model.encoder"].arguments == {"scale": 3.0, "name": None}
+    assert planned.get_arguments("model.encoder") == {"scale": 3.0}
     assert planned.resolved.model["encoder"].params == {"scale": 3.0}
-    assert plan(named(name="three", scale=4.0)).calls["model.encoder"].arguments["scale"] == 4.0
+    assert plan(named(name="three", scale=4.0)).nodes["model.encoder"]["scale"] == 4.0
     message = "model.encoder: .* cannot be used: Named expects a name that it knows, got 'no"
     with pytest.raises(SpecError, match=message):
         plan(named(name="nobody"))

@@ -258,7 +258,7 @@ def test_a_metric_that_a_swap_leaves_without_its_needs_is_dropped_with_a_notice(
     model = {**AUTOENCODER, "bottleneck": "vq"}
     spec = make_spec({"features": "pixels", "metrics": ["codebook", "reconstruction"]}, model=model)
     changed, _ = apply(spec, ["model.bottleneck=gaussian"])
-    assert [call.part.name for call in modkit.check(changed).plan.evaluation.arguments["metrics"]] == ["reconstruction"]
+    assert [one.use for one in modkit.check(changed).plan.resolved.at("evaluate.metrics")] == ["reconstruction"]
     notice = "swap: dropped evaluate.metrics[0] (nothing provides what it needs any more)"
     assert [record.getMessage() for record in caplog.records] == [notice]
     with pytest.raises(modkit.SpecError, match="Codebook requires codes"):

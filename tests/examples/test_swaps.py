@@ -34,11 +34,11 @@ FLOOR = {"16": {"scores": make_row(0.2)["scores"]}}
 @pytest.mark.parametrize("base", BASES)
 def test_every_part_of_every_slot_is_a_cell(base):
     cells = [cell for cell in list_single(base) if cell.swaps]
-    calls = plan(make_base(base)).calls
+    parts = plan(make_base(base)).parts
     kinds = ("schedule", "parametrization", "sampler", "network", "generator", "bottleneck", "encoder")
-    for path, call in calls.items():
-        if path.startswith("model.") and call.part.kind in kinds:
-            names = {entry.part.name for entry in get_registry().list_parts(call.part.kind)} - {call.part.name}
+    for path, part in parts.items():
+        if path.startswith("model.") and part.kind in kinds:
+            names = {entry.part.name for entry in get_registry().list_parts(part.kind)} - {part.name}
             assert {cell.swaps[0].part for cell in cells if cell.swaps[0].path == path} == names
     assert len({cell.name for cell in cells}) == len(cells)
 

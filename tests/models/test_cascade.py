@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import modkit
 from modkit import build, use
 from modkit.bottlenecks.top_down import TopDown
-from modkit.building.builder import Site
+from modkit.building.builder import Factory, Site
 from modkit.building.plan import plan
 from modkit.models.cascade import Cascade
 from modkit.models.model import Model
@@ -210,8 +210,7 @@ def test_a_frozen_level_has_no_players():
 
 def test_it_accepts_what_its_levels_accept():
     both = use(Cascade, levels=[use(Table), DENOISER])
-    slot = Site(plan(spec(use("latent", autoencoder=AUTOENCODER, prior=both))), meta=False)
-    slot = slot.convert_argument(slot.plan.model.arguments["prior"])
+    slot = Factory(Site(plan(spec(use("latent", autoencoder=AUTOENCODER, prior=both))), meta=False), "model.prior")
     mixed = (CODES[0], TensorType((2, 4, 4)))
     assert slot.accepts(mixed) is None
     assert slot.accepts(mixed[::-1]) == "level 0: Table expects codes, got 2×4×4 unbounded"

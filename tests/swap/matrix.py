@@ -54,7 +54,7 @@ def swaps(host):
     Loggers draw nothing, so that one host has them. The engines `ddp` and `fsdp2` need several
     processes (`tests/engines`).
     """
-    slots = {path: call.part.kind for path, call in _calls(host).items()}
+    slots = {path: part.kind for path, part in _find_parts(host).items()}
     slots |= {"train.loggers": "logger"} if host == HOSTS[0] else {}
     return [
         Swap(path, kind, entry.part.name)
@@ -104,14 +104,14 @@ def _list_pairings(case):
 
 
 @cache
-def _calls(host):
-    return plan(host).calls
+def _find_parts(host):
+    return plan(host).parts
 
 
 def _stands(host, swap):
     """Whether the part is what the host has there already."""
-    call = _calls(host).get(swap.path)
-    return call is not None and call.part.name == swap.part
+    part = _find_parts(host).get(swap.path)
+    return part is not None and part.name == swap.part
 
 
 def _inside(path, outer):

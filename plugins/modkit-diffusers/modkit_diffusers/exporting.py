@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from modkit import Model, Run
-from modkit.building.call import Call
 from modkit.building.session import load_run
 from modkit.models.latent import Latent
+from modkit.part import Part
 from modkit_diffusers.coders import PIECES, Coder
 from modkit_diffusers.driven import Driven
 from modkit_diffusers.networks import Network
@@ -55,10 +55,10 @@ def export(run: Run, out: Path, *, checkpoint: str | None) -> None:
             diffusers has no place.
     """
     made = load_run(run, checkpoint=checkpoint)
-    calls, model = made.plan.calls, made.model.eval()
-    saved = {path: part for path, call in calls.items() if (part := _convert(path, call, calls, model)) is not None}
+    parts, model = made.plan.parts, made.model.eval()
+    saved = {path: one for path, part in parts.items() if (one := _convert(path, part, parts, model)) is not None}
     inside = tuple(f"{path}." for path in saved)
-    named = {path: f"{path} ({call.part.name})" for path, call in calls.items() if call.part.kind in _KINDS}
+    named = {path: f"{path} ({part.name})" for path, part in parts.items() if part.kind in _KINDS}
     left = [name for path, name in named.items() if path not in saved and not path.startswith(inside)]
     if not saved:
         raise ValueError(f"{run.path} expects parts of diffusers to export, got {', '.join(left) or 'none'}")
@@ -68,23 +68,21 @@ def export(run: Run, out: Path, *, checkpoint: str | None) -> None:
         _logger.warning("omitted, since they are not from diffusers: %s", ", ".join(left))
 
 
-def _convert(path: str, call: Call, calls: Mapping[str, Call], model: Model) -> tuple[str, Any] | None:
+def _convert(path: str, part: Part, parts: Mapping[str, Part], model: Model) -> tuple[str, Any] | None:
     """Returns the folder's name and the object that diffusers saves in it, for a part that wraps one."""
-    kind = call.part.kind
-    if kind == "model":
-        part = _find_part(model, path)
-        pieces = [getattr(part, piece, None) for piece in PIECES]
-        return _assemble(path, part, pieces, calls, model) if any(isinstance(one, Coder) for one in pieces) else None
-    if kind not in ("network", "sampler"):
+    if part.kind not in ("model", "network", "sampler"):
         return None
-    part = _find_part(model, path)
-    if isinstance(part, Driven):
-        _check_network(path, part, calls, model)
-        return "scheduler", _make_scheduler(path, part)
-    if isinstance(part, Network):
-        if part.join.codes is not None:
+    made = _find_part(model, path)
+    if part.kind == "model":
+        pieces = [getattr(made, piece, None) for piece in PIECES]
+        return _assemble(path, made, pieces, parts, model) if any(isinstance(one, Coder) for one in pieces) else None
+    if isinstance(made, Driven):
+        _check_network(path, made, parts, model)
+        return "scheduler", _make_scheduler(path, made)
+    if isinstance(made, Network):
+        if made.join.codes is not None:
             raise ValueError(f"{path} cannot be exported: diffusers has no place for its embedding of codes")
-        return part.place, part.bare
+        return made.place, made.bare
     return None
 
 
@@ -101,20 +99,20 @@ def _make_scheduler(path: str, sampler: Driven) -> Any:
     return scheduler
 
 
-def _check_network(path: str, sampler: Driven, calls: Mapping[str, Call], model: Model) -> None:
+def _check_network(path: str, sampler: Driven, parts: Mapping[str, Part], model: Model) -> None:
     """Checks that the network predicts what the scheduler expects, from the scheduler's own timesteps and samples."""
     around = path.rpartition(".")[0]
-    while around in calls and calls[around].part.kind == "sampler":  # which wraps this one
+    while around in parts and parts[around].kind == "sampler":  # which wraps this one
         around = around.rpartition(".")[0]
     place = f"{around}.parametrization"
-    call = calls.get(place)
-    if call is None:
+    part = parts.get(place)
+    if part is None:
         return
-    if _PREDICTIONS.get(call.part.name) != sampler.prediction:
+    if _PREDICTIONS.get(part.name) != sampler.prediction:
         known = ", ".join(f"{theirs} for {ours}" for ours, theirs in _PREDICTIONS.items())
         raise ValueError(
             f"{path} cannot be exported: the prediction that it expects, {sampler.prediction}, is not what the network "
-            f"predicts, {call.part.name}; expected {known}"
+            f"predicts, {part.name}; expected {known}"
         )
     scheduler, parametrization = sampler.make_scheduler(), _find_part(model, place)
     t = sampler.find_times(scheduler)
@@ -130,13 +128,13 @@ def _check_network(path: str, sampler: Driven, calls: Mapping[str, Call], model:
             )
 
 
-def _assemble(path: str, whole: Any, pieces: list[Any], calls: Mapping[str, Call], model: Model) -> tuple[str, Any]:
+def _assemble(path: str, whole: Any, pieces: list[Any], parts: Mapping[str, Part], model: Model) -> tuple[str, Any]:
     """Assembles diffusers' class from three parts."""
     source = min(piece.origins[0] for piece in pieces if isinstance(piece, Coder))
     for name, piece in zip(PIECES, pieces):
         if not isinstance(piece, Coder) or piece.origins[0] != source:
             place = f"{path}.{name}"
-            used = calls[place].part.name if place in calls else type(piece).__name__
+            used = parts[place].name if place in parts else type(piece).__name__
             raise ValueError(f"{place} cannot be exported: {source} expects all three parts of it, got {used}")
     config: dict[str, Any] = {}
     for name, piece in zip(PIECES, pieces):

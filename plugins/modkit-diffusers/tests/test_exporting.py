@@ -259,6 +259,6 @@ def test_an_embedding_of_codes_has_no_place():
     network = UNet2D(x, x, CondType(concat=TensorType((4, 4), classes=3)), **UNET.params)
     model = torch.nn.Module()
     model.network = network
-    call = type("Call", (), {"part": type("Part", (), {"kind": "network"})})
+    part = type("Part", (), {"kind": "network"})
     with pytest.raises(ValueError, match="model.network cannot be exported: .* its embedding of codes"):
-        _convert("model.network", call, {}, model)
+        _convert("model.network", part, {}, model)
