@@ -224,7 +224,7 @@ class Planner:
             return self._fill_container(value, record.container, path, lambda v, p: self._fill_record(v, record, p))
         slot = parameter.slot
         if slot is None:
-            if reason := validate(value, parameter.annotation):
+            if reason := parameter.validate(value):
                 self.report(path, reason)
             return value
         if slot.optional and (value is None or (self.frozen and KINDS[slot.kind].spare)):
