@@ -221,6 +221,8 @@ class Planner:
     def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Argument:
         if parameter.record:
             record = parameter.record
+            if type(value) in (int, float) and (reason := parameter.refuse(value)):
+                self.report(path, reason)
             return self._fill_container(value, record.container, path, lambda v, p: self._fill_record(v, record, p))
         slot = parameter.slot
         if slot is None:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Drawing, Frequencies
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, Share, TensorType, checked
 
 __all__ = ["Label"]
 
 
+@checked
 class Label(Drawing):
     """A learned vector for each class, and one for no class (classifier-free guidance).
 
@@ -40,16 +41,13 @@ class Label(Drawing):
     source_name = "counted"
 
     def __init__(
-        self, fields: dict[str, TensorType], *, field: str = "labels", width: int = 128, drop: float = 0.1
+        self, fields: dict[str, TensorType], *, field: str = "labels", width: PositiveInt = 128, drop: Share = 0.1
     ) -> None:
         super().__init__()
         self.field = find_field(self, fields, field)
         classes = self.field.type.classes
         if classes is None or self.field.type.shape:
             raise ValueError(f"Label expects field {field!r} to be one class per sample, got {fields[field]}")
-        check_drop(self, drop)
-        if width < 1:
-            raise ValueError(f"Label expects width >= 1, got {width}")
         self.classes, self.drop = classes, drop
         self.reads: tuple[str, ...] = (field,)
         self.type = CondType(vector=width)  # type: ignore[assignment, method-assign]  # the contract's name

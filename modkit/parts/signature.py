@@ -118,7 +118,11 @@ class Parameter:
 
     def validate(self, value: object) -> str | None:
         """Returns why plain data does not fit its type, ranges or choices, or None."""
-        return validate(value, self.annotation) or refuse_value(self.owner, self.name, value, self.annotation)
+        return validate(value, self.annotation) or self.refuse(value)
+
+    def refuse(self, value: object) -> str | None:
+        """Returns why a value of a fitting type is outside of its ranges or choices, or None."""
+        return refuse_value(self.owner, self.name, value, self.annotation)
 
 
 def read_parameters(part: Part) -> dict[str, Parameter]:

@@ -69,12 +69,15 @@ class Range:
         return {word: bound for word, bound in bounds.items() if bound not in (None, math.inf)}
 
     def __str__(self) -> str:
-        if self.high is None and self.below is None:
-            return f"of at least {self.low}" if self.above is None else f"above {self.above}"
-        if self.low is None and self.above is None:
-            return f"of at most {self.high}" if self.below is None else f"below {self.below}"
-        start = f"[{self.low}" if self.above is None else f"({self.above}"
-        return f"in {start}, {self.high}]" if self.below is None else f"in {start}, {self.below})"
+        low, high, above, below = (
+            f"{one:.4g}" if isinstance(one, float) else one for one in (self.low, self.high, self.above, self.below)
+        )
+        if high is None and below is None:
+            return f"of at least {low}" if above is None else f"above {above}"
+        if low is None and above is None:
+            return f"of at most {high}" if below is None else f"below {below}"
+        start = f"[{low}" if above is None else f"({above}"
+        return f"in {start}, {high}]" if below is None else f"in {start}, {below})"
 
 
 PositiveInt: TypeAlias = Annotated[int, Range(1)]
@@ -110,14 +113,15 @@ def refuse_value(owner: str, name: str, value: object, annotation: Any) -> str |
             if not mark.has(number):
                 return f"{owner} expects {name}{place} {mark}, got {number}"
     choices, others = _split(annotation)
-    kinds = {str: {str}, int: {int, float}, float: {float}}.get(type(value))
-    if choices and kinds and value not in choices and not kinds & others:
-        return f"{owner} expects {name} {' or '.join(map(repr, choices))}, got {value!r}"
+    kinds: tuple[type, ...] = {str: (str,), int: (int, float), float: (float,)}.get(type(value), ())
+    if choices and kinds and value not in choices and others.isdisjoint(kinds):
+        *first, last = map(repr, choices)
+        return f"{owner} expects {name} {', '.join(first)}{' or ' * bool(first)}{last}, got {value!r}"
     return None
 
 
 def checked(target: _C) -> _C:
-    """Has each call of a class or function refuse values outside of the ranges and choices that its annotations declare.
+    """Makes a class or function refuse values outside of the ranges and choices that its annotations declare.
 
     Examples:
         >>> @checked
@@ -154,7 +158,7 @@ def checked(target: _C) -> _C:
 
 
 def _read_checked(function: Any) -> dict[str, Any]:
-    """Reads the annotations that declare a range or choices; those that do not resolve are of types, which have none."""
+    """Reads the annotations that declare a range or choices; those that do not resolve are of types."""
     found = {}
     for name, annotation in function.__annotations__.items():
         holder: Any = SimpleNamespace(__annotations__={name: annotation})

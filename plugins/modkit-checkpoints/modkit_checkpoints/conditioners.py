@@ -15,19 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Examples, Frequencies
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, Cond, CondType, NonNegativeInt, PositiveInt, Share, TensorType, checked
 
 __all__ = ["ClassId", "ClassToken", "GivenTokens"]
 
 
+@checked
 class _Class(nn.Module):
     """A conditioner on a class, which counts the classes of the data to draw them."""
 
     counted: Frequencies  # made by the subclasses, in the order of their state
 
-    def __init__(self, fields: Mapping[str, TensorType], field: str, drop: float) -> None:
+    def __init__(self, fields: Mapping[str, TensorType], field: str, drop: Share) -> None:
         super().__init__()
         self.field = find_field(self, fields, field)
         classes = self.field.type.classes
@@ -35,7 +36,6 @@ class _Class(nn.Module):
             raise ValueError(
                 f"{self.field.owner} expects field {field!r} to be one class per sample, got {self.field.type}"
             )
-        check_drop(self, drop)
         self.classes, self.drop = classes, drop
         self.reads: tuple[str, ...] = (field,)
 
@@ -68,6 +68,7 @@ class _Class(nn.Module):
         raise NotImplementedError
 
 
+@checked
 class ClassToken(_Class):
     """A learned token for each class to attend to (latent diffusion's class embedder).
 
@@ -91,13 +92,11 @@ class ClassToken(_Class):
         fields: dict[str, TensorType],
         *,
         field: str = "labels",
-        width: int = 128,
+        width: PositiveInt = 128,
         none: bool = True,
-        drop: float = 0.1,
+        drop: Share = 0.1,
     ) -> None:
         super().__init__(fields, field, drop)
-        if width < 1:
-            raise ValueError(f"ClassToken expects width >= 1, got {width}")
         self.type = CondType(context=(1, width))  # type: ignore[assignment, method-assign]  # the contract's name
         self.embedding = nn.Embedding(self.classes + none, width)
         self.counted = Frequencies(self.field)
@@ -108,6 +107,7 @@ class ClassToken(_Class):
         return Cond(context=torch.where((labels < num)[:, None], tokens, 0)[:, None])
 
 
+@checked
 class ClassId(_Class):
     """A label as it is, for networks that embed it themselves (ADM).
 
@@ -123,7 +123,7 @@ class ClassId(_Class):
         tensor([10, 10])
     """
 
-    def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: float = 0.1) -> None:
+    def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: Share = 0.1) -> None:
         super().__init__(fields, field, drop)
         self.type = CondType(labels=self.classes)  # type: ignore[assignment, method-assign]  # the contract's name
         self.counted = Frequencies(self.field)
@@ -132,6 +132,7 @@ class ClassId(_Class):
         return Cond(labels=labels)
 
 
+@checked
 class GivenTokens(nn.Module):
     """Tokens to attend to that are part of the data, such as a caption's from a text encoder outside the model.
 
@@ -150,14 +151,13 @@ class GivenTokens(nn.Module):
     """
 
     def __init__(
-        self, fields: dict[str, TensorType], *, field: str = "tokens", drop: float = 0.1, keep: int = 16
+        self, fields: dict[str, TensorType], *, field: str = "tokens", drop: Share = 0.1, keep: NonNegativeInt = 16
     ) -> None:
         super().__init__()
         self.field = find_field(self, fields, field)
         type = self.field.type
         if type.classes is not None or len(type.shape) != 2:
             raise ValueError(f"GivenTokens expects field {field!r} to hold continuous tokens (n, d), got {type}")
-        check_drop(self, drop)
         self.drop = drop
         self.reads: tuple[str, ...] = (field,)
         self.type = CondType(context=(type.shape[0], type.shape[1]))  # type: ignore[assignment, method-assign]
