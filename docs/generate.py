@@ -40,7 +40,7 @@ from modkit import kinds
 from modkit.cli.describe import describe_part, format_implied
 from modkit.kinds import KINDS, Default, Kind
 from modkit.models.model import Model
-from modkit.parts.annotation import render
+from modkit.parts.annotation import render, render_declared
 from modkit.parts.docstrings import read_arguments
 from modkit.parts.registry import DISTRIBUTION, Entry, get_registry
 from modkit.parts.signature import (
@@ -283,7 +283,7 @@ def _type(found: Parameter, folder: str) -> str:
         return _slot(found.slot, folder)
     if found.record:
         return _record(found.record)
-    return f"`{render(found.annotation).replace(' | ', ' or ')}`"
+    return f"`{render_declared(found.annotation).replace(' | ', ' or ')}`"
 
 
 def _slot(slot: SlotShape, folder: str) -> str:

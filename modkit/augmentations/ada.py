@@ -37,7 +37,7 @@ from modkit.augmentations.warp import warp
 from modkit.kinds import Slot, Step, Unless, Weight
 from modkit.precision import disable_autocast, widen
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Range, TensorType, checked
 
 __all__ = ["ADA"]
 
@@ -45,6 +45,7 @@ _TURNS = 4  # between two moves of p: appendix D of the paper
 _GROUPS = ("blit", "geometry", "color")
 
 
+@checked
 class ADA(nn.Module):
     """Augments images with a probability that follows the game; it is state, and saved.
 
@@ -78,9 +79,9 @@ class ADA(nn.Module):
         x: TensorType,
         *,
         groups: list[Literal["blit", "geometry", "color"]] = ["blit", "geometry", "color"],  # noqa: B006
-        target: Annotated[float, Unless("held")] = 0.6,
-        images: Annotated[int, Unless("held")] = 500_000,
-        p: Annotated[float, Unless("held")] = 0.0,
+        target: Annotated[float, Unless("held"), Range(above=-1, below=1)] = 0.6,
+        images: Annotated[int, Unless("held"), Range(1)] = 500_000,
+        p: Annotated[float, Unless("held"), Range(0, 1)] = 0.0,
         held: Slot[Weight] | float | None = None,
     ) -> None:
         super().__init__()
@@ -88,9 +89,6 @@ class ADA(nn.Module):
             raise ValueError(f"ADA expects continuous images (c, h, w), got {x}")
         if unknown := [name for name in groups if name not in _GROUPS]:
             raise ValueError(f"ADA expects groups of {list(_GROUPS)}, got {unknown}")
-        if not (-1 < target < 1 and images >= 1 and 0 <= p <= 1):
-            received = f"{target}, {images} and {p}"
-            raise ValueError(f"ADA expects target in (-1, 1), images of at least 1 and p in [0, 1], got {received}")
         low, high = x.range or (-1.0, 1.0)
         self.middle, self.unit = (high + low) / 2, (high - low) / 2
         self.groups, self.target, self.images = list(groups), target, images

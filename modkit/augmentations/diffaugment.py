@@ -21,13 +21,14 @@ from torch import Tensor
 
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Share, TensorType, checked
 
 __all__ = ["DiffAugment"]
 
 _SHIFT, _CUT = 1 / 8, 1 / 2  # of the size
 
 
+@checked
 class DiffAugment:
     """Changes colours, translates and cuts out, with draws of each image's own.
 
@@ -50,14 +51,12 @@ class DiffAugment:
         x: TensorType,
         *,
         policy: list[Literal["color", "translation", "cutout"]] = ["color", "translation", "cutout"],  # noqa: B006
-        strength: float = 1.0,
+        strength: Share = 1.0,
     ) -> None:
         if len(x.shape) != 3 or x.classes is not None:
             raise ValueError(f"DiffAugment expects continuous images (c, h, w), got {x}")
         if unknown := [name for name in policy if name not in _CHANGES]:
             raise ValueError(f"DiffAugment expects a policy of {list(_CHANGES)}, got {unknown}")
-        if not 0 <= strength <= 1:
-            raise ValueError(f"DiffAugment expects strength in [0, 1], got {strength}")
         low, high = x.range or (-1.0, 1.0)
         self.middle, self.unit = (high + low) / 2, (high - low) / 2
         self.policy, self.strength = list(policy), strength

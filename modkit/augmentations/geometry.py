@@ -32,6 +32,7 @@ from torch import Tensor
 
 from modkit.augmentations.affine import make_matrix, make_shift, make_turn
 from modkit.rng import Rng
+from modkit.types import Share, checked
 
 __all__ = ["Change", "Geometry"]
 
@@ -40,6 +41,7 @@ Change: TypeAlias = Literal["x-flip", "y-flip", "scaling", "rotation", "anisotro
 _OCTAVES, _SHIFT = 0.2, 1 / 8  # of a unit of the parameters: log2 of the scale, share of the size
 
 
+@checked
 class Geometry:
     """Draws the parameters of changes, and makes maps of them.
 
@@ -58,11 +60,9 @@ class Geometry:
         tensor([-1.,  1.,  1.])
     """
 
-    def __init__(self, changes: Sequence[Change], *, p: float) -> None:
+    def __init__(self, changes: Sequence[Change], *, p: Share) -> None:
         if not changes or len(set(changes)) < len(changes) or not set(changes) <= set(_CHANGES):
             raise ValueError(f"Geometry expects different changes of {list(_CHANGES)}, got {list(changes)}")
-        if not 0 <= p <= 1:
-            raise ValueError(f"Geometry expects p in [0, 1], got {p}")
         self.changes = tuple(name for name in _CHANGES if name in changes)
         self.p = p
 

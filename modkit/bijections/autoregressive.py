@@ -30,11 +30,12 @@ from modkit.bijections.transforms import Bins, Bound, TransformName, make_transf
 from modkit.nn.blocks import zero_init
 from modkit.nn.embeddings import CondEmbedding
 from modkit.precision import widen
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 
 __all__ = ["Autoregressive"]
 
 
+@checked
 class Autoregressive(nn.Module):
     """A masked autoregressive transform of the flattened x.
 
@@ -63,8 +64,8 @@ class Autoregressive(nn.Module):
         x: TensorType,
         cond: CondType = CondType(),
         *,
-        width: int = 128,
-        depth: int = 2,
+        width: PositiveInt = 128,
+        depth: PositiveInt = 2,
         reverse: bool = False,
         transform: TransformName = "affine",
         bins: Bins = 8,
@@ -72,8 +73,6 @@ class Autoregressive(nn.Module):
     ) -> None:
         super().__init__()
         count_channels("Autoregressive", x)
-        if width < 1 or depth < 1:
-            raise ValueError(f"Autoregressive expects width and depth of at least 1, got {width} and {depth}")
         if cond.context is not None:
             raise ValueError(f"Autoregressive expects no context (it does not attend), got {cond.context}")
         if cond.concat is not None and cond.concat.classes is not None:

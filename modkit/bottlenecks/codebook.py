@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from modkit.kinds import Step
 from modkit.ops.nearest import find_nearest
 from modkit.precision import find_widest, widen, widen_fully
 from modkit.rng import Rng
+from modkit.types import Range, checked
 
 __all__ = ["Codebook", "sample_vectors", "kmeans", "keep_lowest"]
 
@@ -36,6 +38,7 @@ _TINY = 1e-5
 _UNSEEN = 2.0  # priority of an empty place: above every uniform draw
 
 
+@checked
 class Codebook(nn.Module):
     """Codes `k c`, and how often each is used.
 
@@ -72,13 +75,11 @@ class Codebook(nn.Module):
         channels: int,
         *,
         ema: bool,
-        decay: float,
-        revive: float,
+        decay: Annotated[float, Range(0, below=1)],
+        revive: Annotated[float, Range(0, below=1)],
         sphere: bool = False,
     ) -> None:
         super().__init__()
-        if not (0 <= decay < 1 and 0 <= revive < 1):
-            raise ValueError(f"{owner} expects decay and revive in [0, 1), got decay {decay}, revive {revive}")
         self._owner, self.ema, self.decay, self.revive, self.sphere = owner, ema, decay, revive, sphere
         codes = self._normalize(torch.empty(num_codes, channels).normal_())
         if ema:

@@ -14,11 +14,12 @@ from modkit.bottlenecks.pointwise import check_features, pointwise
 from modkit.kinds import Step
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Event, Latents, TensorType
+from modkit.types import Event, Latents, PositiveInt, TensorType, checked
 
 __all__ = ["Deterministic"]
 
 
+@checked
 class Deterministic(nn.Module):
     """A linear map of the features to z, without noise; samples come from a standard normal prior.
 
@@ -39,11 +40,9 @@ class Deterministic(nn.Module):
         (torch.Size([2, 2, 4, 4]), None)
     """
 
-    def __init__(self, h: Event, *, channels: int = 4) -> None:
+    def __init__(self, h: Event, *, channels: PositiveInt = 4) -> None:
         super().__init__()
         h = check_features("Deterministic", h)
-        if channels < 1:
-            raise ValueError(f"Deterministic expects channels of at least 1, got {channels}")
         self._z = TensorType((channels, *h.shape[1:]))
         self.start_noise = TensorType(self._z.shape, std=1.0)
         self.latents: dict[str, Event] = {"continuous": self._z}

@@ -33,7 +33,7 @@ from modkit.models.passes import Passes
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Batch, Cond, CondType, Event, Latents, TensorType
+from modkit.types import Batch, Cond, CondType, Event, Latents, PositiveInt, TensorType, checked
 
 __all__ = ["Gaussian"]
 
@@ -41,6 +41,7 @@ _LOGVAR = (-30.0, 20.0)
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
+@checked
 class Gaussian(nn.Module):
     """A Gaussian posterior with a standard normal prior.
 
@@ -63,12 +64,10 @@ class Gaussian(nn.Module):
         torch.Size([3, 2, 4, 4])
     """
 
-    def __init__(self, h: Event, *, channels: int | None = 4, flow: Slot[Bijection] | None = None) -> None:
+    def __init__(self, h: Event, *, channels: PositiveInt | None = 4, flow: Slot[Bijection] | None = None) -> None:
         super().__init__()
         h = check_features("Gaussian", h)
         channels = h.shape[0] if channels is None else channels
-        if channels < 1:
-            raise ValueError(f"Gaussian expects channels of at least 1, got {channels}")
         self._z = TensorType((channels, *h.shape[1:]))
         self.start_noise = TensorType(self._z.shape, std=1.0)
         self.latents: dict[str, Event] = {"continuous": self._z}

@@ -31,11 +31,12 @@ from modkit.bottlenecks.straight_through import straight_through
 from modkit.kinds import Step
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.types import Event, Latents, TensorType
+from modkit.types import Event, Latents, NonNegativeInt, PositiveFloat, PositiveInt, TensorType, checked
 
 __all__ = ["GumbelQuantizer"]
 
 
+@checked
 class GumbelQuantizer(nn.Module):
     """Draws one of `num_codes` learned codes at each position, with a uniform prior; a vector becomes several.
 
@@ -62,11 +63,11 @@ class GumbelQuantizer(nn.Module):
         self,
         h: Event,
         *,
-        num_codes: int = 256,
-        channels: int = 4,
-        tau_start: float = 1.0,
-        tau_end: float = 0.0625,
-        tau_steps: int = 1000,
+        num_codes: PositiveInt = 256,
+        channels: PositiveInt = 4,
+        tau_start: PositiveFloat = 1.0,
+        tau_end: PositiveFloat = 0.0625,
+        tau_steps: NonNegativeInt = 1000,
         tokens: Tokens = 8,
     ) -> None:
         super().__init__()
@@ -74,10 +75,6 @@ class GumbelQuantizer(nn.Module):
         if min(num_codes, channels, tokens) < 1:
             received = f"{num_codes}, {channels}, {tokens}"
             raise ValueError(f"GumbelQuantizer expects num_codes, channels and tokens of at least 1, got {received}")
-        if min(tau_start, tau_end) <= 0 or tau_steps < 0:
-            received = f"{tau_start}, {tau_end} and {tau_steps}"
-            expected = "tau_start and tau_end above 0 and tau_steps of at least 0"
-            raise ValueError(f"GumbelQuantizer expects {expected}, got {received}")
         self.tau_start, self.tau_end, self.tau_steps = tau_start, tau_end, tau_steps
         self._places = Places(h, tokens)
         self._codes = TensorType(self._places.size, classes=num_codes)

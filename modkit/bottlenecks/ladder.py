@@ -33,11 +33,12 @@ from modkit.bottlenecks.ladder_group import Diagonal, LadderGroup, Rise
 from modkit.bottlenecks.pointwise import check_features, check_order
 from modkit.kinds import Sampling, Step
 from modkit.rng import Rng
-from modkit.types import Event, Latents, TensorType, Value, split_levels
+from modkit.types import Event, Latents, PositiveInt, TensorType, Value, checked, split_levels
 
 __all__ = ["Ladder"]
 
 
+@checked
 class Ladder(nn.Module):
     """Groups of Gaussian latents whose priors and posteriors depend on the groups before them (NVAE, VDVAE).
 
@@ -69,8 +70,8 @@ class Ladder(nn.Module):
         self,
         h: Event,
         *,
-        channels: int = 4,
-        width: int | None = None,
+        channels: PositiveInt = 4,
+        width: PositiveInt | None = None,
         groups: list[int] | None = None,
         temperature: Annotated[float, Sampling] = 1.0,
     ) -> None:
@@ -78,8 +79,6 @@ class Ladder(nn.Module):
         levels = [check_features("Ladder", level) for level in split_levels(h)]
         check_order("Ladder", levels)
         counts = [2] * len(levels) if groups is None else groups
-        if width is not None and width < 1:
-            raise ValueError(f"Ladder expects width of at least 1, got {width}")
         if channels < 1 or len(counts) != len(levels) or min(counts) < 1 or not temperature >= 0:
             raise ValueError(
                 f"Ladder expects channels of at least 1, a group or more for each of {len(levels)} levels and a "

@@ -18,6 +18,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -29,13 +31,15 @@ from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.precision import disable_autocast, widen
-from modkit.types import Event, Latents
+from modkit.types import Event, Latents, NonNegativeFloat, PositiveFloat, Range, checked
 
 __all__ = ["LookupFreeQuantizer", "compute_code_entropies"]
 
 _GROUP = 8
 
 
+@checked
+@checked
 class LookupFreeQuantizer(Quantizer):
     """Quantises each channel to its sign, -1 or 1; each position becomes one code, a vector several.
 
@@ -63,19 +67,13 @@ class LookupFreeQuantizer(Quantizer):
         self,
         h: Event,
         *,
-        bits: int = 8,
-        entropy: float = 0.1,
-        diversity: float = 1.0,
-        temperature: float = 0.1,
-        commitment: float = 0.25,
+        bits: Annotated[int, Range(1, 30)] = 8,
+        entropy: NonNegativeFloat = 0.1,
+        diversity: NonNegativeFloat = 1.0,
+        temperature: PositiveFloat = 0.1,
+        commitment: NonNegativeFloat = 0.25,
         tokens: Tokens = 8,
     ) -> None:
-        if not 1 <= bits <= 30:
-            raise ValueError(f"LookupFreeQuantizer expects bits in [1, 30], got {bits}")
-        if min(entropy, diversity, commitment) < 0 or temperature <= 0:
-            received = f"{entropy}, {diversity}, {commitment} and {temperature}"
-            expected = "entropy, diversity and commitment of at least 0 and temperature above 0"
-            raise ValueError(f"LookupFreeQuantizer expects {expected}, got {received}")
         super().__init__(h, channels=bits, num_codes=2**bits, tokens=tokens)
         self.radix = MixedRadix([2] * bits, rank=len(self._places.size))
         self.entropy, self.diversity, self.temperature, self.commitment = entropy, diversity, temperature, commitment

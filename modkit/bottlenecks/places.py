@@ -13,11 +13,11 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from modkit.bottlenecks.pointwise import pointwise
-from modkit.types import TensorType
+from modkit.types import Range, TensorType
 
 __all__ = ["Places", "Tokens"]
 
-Tokens = Annotated[int, "Number of codes of a vector; a map has one at each position."]
+Tokens = Annotated[int, "Number of codes of a vector; a map has one at each position.", Range(1)]
 
 
 class Places:

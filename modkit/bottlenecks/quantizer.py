@@ -18,11 +18,12 @@ from modkit.bottlenecks.pointwise import check_features
 from modkit.bottlenecks.straight_through import straight_through
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.types import Event, Latents, TensorType
+from modkit.types import Event, Latents, PositiveInt, TensorType, checked
 
 __all__ = ["Quantizer"]
 
 
+@checked
 class Quantizer(nn.Module):
     """Maps features linearly at each position and quantises them; subclasses implement `encode` and `embed`.
 
@@ -38,13 +39,18 @@ class Quantizer(nn.Module):
         ValueError: If `channels`, `num_codes` or `tokens` is below 1, or the features are a hierarchy or codes.
     """
 
-    def __init__(self, h: Event, *, channels: int, num_codes: int, tokens: int = 1, depth: int | None = None) -> None:
+    def __init__(
+        self,
+        h: Event,
+        *,
+        channels: PositiveInt,
+        num_codes: PositiveInt,
+        tokens: PositiveInt = 1,
+        depth: int | None = None,
+    ) -> None:
         super().__init__()
         self._owner = type(self).__name__
         h = check_features(self._owner, h)
-        if min(num_codes, channels, tokens) < 1:
-            received = f"{num_codes}, {channels}, {tokens}"
-            raise ValueError(f"{self._owner} expects num_codes, channels and tokens of at least 1, got {received}")
         self._places = places = Places(h, tokens)
         latent = places.make_type(channels)
         self.latents: dict[str, Event] = {

@@ -17,7 +17,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +30,12 @@ from modkit.bottlenecks.pointwise import to_tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.rng import Rng
-from modkit.types import Event, Latents
+from modkit.types import Event, Latents, NonNegativeFloat, PositiveInt, Range, checked
 
 __all__ = ["ResidualQuantizer"]
 
 
+@checked
 class ResidualQuantizer(Quantizer):
     """Represents each position by the sum of `depth` learned codes, coarse to fine; codes are `depth h w`.
 
@@ -65,23 +66,17 @@ class ResidualQuantizer(Quantizer):
         self,
         h: Event,
         *,
-        depth: int = 4,
+        depth: PositiveInt = 4,
         shared: bool = False,
-        num_codes: int = 256,
-        channels: int = 4,
+        num_codes: PositiveInt = 256,
+        channels: PositiveInt = 4,
         codebook: Literal["ema", "gradient"] = "ema",
-        commitment: float = 0.25,
-        decay: float = 0.99,
-        revive: float = 0.05,
+        commitment: NonNegativeFloat = 0.25,
+        decay: Annotated[float, Range(0, below=1)] = 0.99,
+        revive: Annotated[float, Range(0, below=1)] = 0.05,
         tokens: Tokens = 8,
     ) -> None:
-        if depth < 1:
-            raise ValueError(f"ResidualQuantizer expects depth of at least 1, got {depth}")
         super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens, depth=depth)
-        if codebook not in ("ema", "gradient"):
-            raise ValueError(f"ResidualQuantizer expects codebook 'ema' or 'gradient', got {codebook!r}")
-        if commitment < 0:
-            raise ValueError(f"ResidualQuantizer expects commitment >= 0, got {commitment}")
         self.depth, self.commitment, self.ema = depth, commitment, codebook == "ema"
         self.codebooks = nn.ModuleList(
             Codebook("ResidualQuantizer", num_codes, channels, ema=self.ema, decay=decay, revive=revive)

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +33,12 @@ from modkit.bottlenecks.quantizer import Quantizer
 from modkit.bottlenecks.straight_through import rotation_trick, straight_through
 from modkit.kinds import Step
 from modkit.rng import Rng
-from modkit.types import Event, Latents
+from modkit.types import Event, Latents, NonNegativeFloat, PositiveInt, Range, checked
 
 __all__ = ["VectorQuantizer"]
 
 
+@checked
 class VectorQuantizer(Quantizer):
     """Replaces each position by the nearest of `num_codes` learned codes; a vector becomes several.
 
@@ -71,25 +72,17 @@ class VectorQuantizer(Quantizer):
         self,
         h: Event,
         *,
-        num_codes: int = 256,
-        channels: int = 4,
+        num_codes: PositiveInt = 256,
+        channels: PositiveInt = 4,
         codebook: Literal["ema", "gradient"] = "ema",
         distance: Literal["euclidean", "cosine"] = "euclidean",
         gradient: Literal["straight-through", "rotation"] = "straight-through",
-        commitment: float = 0.25,
-        decay: float = 0.99,
-        revive: float = 0.05,
+        commitment: NonNegativeFloat = 0.25,
+        decay: Annotated[float, Range(0, below=1)] = 0.99,
+        revive: Annotated[float, Range(0, below=1)] = 0.05,
         tokens: Tokens = 8,
     ) -> None:
         super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens)
-        if codebook not in ("ema", "gradient"):
-            raise ValueError(f"VectorQuantizer expects codebook 'ema' or 'gradient', got {codebook!r}")
-        if distance not in ("euclidean", "cosine"):
-            raise ValueError(f"VectorQuantizer expects distance 'euclidean' or 'cosine', got {distance!r}")
-        if gradient not in ("straight-through", "rotation"):
-            raise ValueError(f"VectorQuantizer expects gradient 'straight-through' or 'rotation', got {gradient!r}")
-        if commitment < 0:
-            raise ValueError(f"VectorQuantizer expects commitment >= 0, got {commitment}")
         self.commitment = commitment
         self._estimate = {"straight-through": straight_through, "rotation": rotation_trick}[gradient]
         self.codebook = Codebook(

@@ -225,8 +225,10 @@ class Planner:
 
     def _plan_argument(self, value: Value, parameter: Parameter, path: str) -> Value:
         shape, slot = parameter.record or parameter.slot, parameter.slot
+        if parameter.record and type(value) in (int, float) and (reason := parameter.refuse(value)):
+            self.report(path, reason)
         if shape is None:
-            if reason := validate(value, parameter.annotation):
+            if reason := parameter.validate(value):
                 self.report(path, reason)
             return value
         if slot and slot.optional and (value is None or (self.frozen and KINDS[slot.kind].spare)):

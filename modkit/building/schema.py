@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Default
@@ -23,6 +24,7 @@ from modkit.parts.validation import LIMIT, validate
 from modkit.specs.event import KEYS
 from modkit.specs.implied import list_implied
 from modkit.specs.settings import Evaluation, Settings
+from modkit.types import list_ranges
 
 __all__ = ["make_schema"]
 
@@ -186,27 +188,25 @@ def _make_record(record: type[Any]) -> _Schema:
     return _make_object(read_signature(record, (), record.__name__), docstrings.read_summary(record) or record.__name__)
 
 
-def _make_plain(annotation: Any) -> _Schema:
-    """Makes the schema of an annotation of plain data."""
+def _make_plain(annotation: Any, bounds: _Schema | None = None) -> _Schema:
+    """Makes the schema of an annotation of plain data; `bounds` are the keys of its numbers' ranges."""
+    if bounds is None:
+        bounds = dict(bound for mark in list_ranges(annotation) for bound in mark.write_schema().items())
+    make = partial(_make_plain, bounds=bounds)
     annotation = strip_annotated(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     kind = origin or annotation
     if origin in (Union, types.UnionType):
-        return {"anyOf": [_make_plain(member) for member in list_members(annotation)]}
+        return {"anyOf": [make(member) for member in list_members(annotation)]}
     if origin is Literal:
         return {"enum": list(args)}
     if kind is tuple and args[-1:] != (Ellipsis,):
-        return {
-            "type": "array",
-            "items": [_make_plain(arg) for arg in args],
-            "minItems": len(args),
-            "maxItems": len(args),
-        }
+        return {"type": "array", "items": [make(arg) for arg in args], "minItems": len(args), "maxItems": len(args)}
     if kind in LISTS or kind is tuple:
-        return {"type": "array", "items": _make_plain(args[0])} if args else {"type": "array"}
+        return {"type": "array", "items": make(args[0])} if args else {"type": "array"}
     if kind in DICTS:
-        return {"type": "object", "additionalProperties": _make_plain(args[1])} if args else {"type": "object"}
-    return _SCALARS.get(annotation, {})
+        return {"type": "object", "additionalProperties": make(args[1])} if args else {"type": "object"}
+    return {**_SCALARS.get(annotation, {}), **(bounds if annotation in (int, float) else {})}
 
 
 def _make_name(kind: str, part: str, suffix: str = "") -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from modkit.kinds import Default, ImpliedExtras, read_extras
 from modkit.part import split_name
 from modkit.parts import docstrings
-from modkit.parts.annotation import render
+from modkit.parts.annotation import render_declared
 from modkit.parts.diagnosis import find_flaws
 from modkit.parts.registry import Plugin, Registry, get_registry
 from modkit.parts.signature import MISSING, read_parameters
@@ -75,7 +75,7 @@ def describe_part(kind: str, name: str) -> dict[str, Any]:
         "parameters": [
             {
                 "name": parameter.name,
-                "type": render(parameter.annotation),
+                "type": render_declared(parameter.annotation),
                 "required": parameter.default is MISSING,
                 "default": None if parameter.default is MISSING else _to_plain(parameter.default),
                 "help": parameter.help,

@@ -72,8 +72,6 @@ class Examples(nn.Module):
 
     def __init__(self, fields: Sequence[Field], keep: int) -> None:
         super().__init__()
-        if keep < 0:
-            raise ValueError(f"{fields[0].owner} expects keep >= 0, got {keep}")
         self.fields, self.keep = tuple(fields), keep
         self.register_buffer("num", torch.zeros((), dtype=torch.int64))
         for number, one in enumerate(self.fields):

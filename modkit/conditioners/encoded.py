@@ -18,16 +18,17 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from modkit.conditioners.drawing import Drawing, Examples
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
 from modkit.kinds import Slot, default
 from modkit.models.model import Model
 from modkit.nn.embeddings import resize_map
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, NonNegativeInt, Share, TensorType, checked
 
 __all__ = ["Encoded"]
 
 
+@checked
 class Encoded(Drawing):
     """A field encoded by an autoencoder, joined with further maps: latent diffusion's condition for in-painting.
 
@@ -72,13 +73,12 @@ class Encoded(Drawing):
         to: Literal["concat", "context"] = "concat",
         beside: list[str] | None = None,
         at: str | None = None,
-        drop: float = 0.1,
-        keep: int = 16,
+        drop: Share = 0.1,
+        keep: NonNegativeInt = 16,
     ) -> None:
         super().__init__()
         names = [field, *(beside or [])]
         self.fields = tuple(find_field(self, fields, name) for name in names)
-        check_drop(self, drop)
         self.reads: tuple[str, ...] = tuple(names)
         self.together = (self.reads,)
         self.autoencoder = autoencoder(x=fields[field], cond=CondType(), fields=fields)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modkit.types import TensorType
 
-__all__ = ["Field", "check_drop", "find_field"]
+__all__ = ["Field", "find_field"]
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,3 @@ def find_field(owner: nn.Module, fields: Mapping[str, TensorType], name: str) ->
     if name not in fields:
         raise ValueError(f"{kind} expects the data's field {name!r}, got fields {sorted(fields)}")
     return Field(kind, name, fields[name])
-
-
-def check_drop(owner: nn.Module, drop: float) -> None:
-    """Checks a probability of dropping conditions.
-
-    Raises:
-        ValueError: If it is outside [0, 1]. The message names the class of `owner`.
-    """
-    if not 0 <= drop <= 1:
-        raise ValueError(f"{type(owner).__name__} expects drop in [0, 1], got {drop}")

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Drawing, Frequencies
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, Share, TensorType, checked
 
 __all__ = ["Classes", "Label"]
 
 
+@checked
 class Classes(Drawing):
     """Base of conditioners on a class: a subclass sets `counted`, after its own state, and embeds labels.
 
@@ -30,14 +31,13 @@ class Classes(Drawing):
     source_name = "counted"
     counted: Frequencies
 
-    def __init__(self, fields: Mapping[str, TensorType], field: str, drop: float) -> None:
+    def __init__(self, fields: Mapping[str, TensorType], field: str, drop: Share) -> None:
         super().__init__()
         self.field = find_field(self, fields, field)
         classes = self.field.type.classes
         if classes is None or self.field.type.shape:
             owner = self.field.owner
             raise ValueError(f"{owner} expects field {field!r} to be one class per sample, got {fields[field]}")
-        check_drop(self, drop)
         self.classes, self.drop = classes, drop
         self.reads: tuple[str, ...] = (field,)
 
@@ -63,6 +63,7 @@ class Classes(Drawing):
         raise NotImplementedError
 
 
+@checked
 class Label(Classes):
     """A learned vector for each class, and one for no class (classifier-free guidance).
 
@@ -86,11 +87,9 @@ class Label(Classes):
     """
 
     def __init__(
-        self, fields: dict[str, TensorType], *, field: str = "labels", width: int = 128, drop: float = 0.1
+        self, fields: dict[str, TensorType], *, field: str = "labels", width: PositiveInt = 128, drop: Share = 0.1
     ) -> None:
         super().__init__(fields, field, drop)
-        if width < 1:
-            raise ValueError(f"Label expects width >= 1, got {width}")
         self.type = CondType(vector=width)  # type: ignore[assignment, method-assign]  # the contract's name
         self.embedding = nn.Embedding(self.classes + 1, width)
         self.counted = Frequencies(self.field)

@@ -13,11 +13,12 @@ from torch import Tensor
 from modkit.conditioners.drawing import Drawing, Examples
 from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, NonNegativeInt, TensorType, checked
 
 __all__ = ["Map"]
 
 
+@checked
 class Map(Drawing):
     """Concatenates fields that are maps as the channels of one map, which the network resizes and joins to x.
 
@@ -47,7 +48,9 @@ class Map(Drawing):
 
     drop = 0.0
 
-    def __init__(self, fields: dict[str, TensorType], *, maps: list[str] | None = None, keep: int = 16) -> None:
+    def __init__(
+        self, fields: dict[str, TensorType], *, maps: list[str] | None = None, keep: NonNegativeInt = 16
+    ) -> None:
         super().__init__()
         names = [name for name, type in fields.items() if _is_map(type)] if maps is None else maps
         if not names or len(set(names)) < len(names):

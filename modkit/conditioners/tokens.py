@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Drawing, Examples, Frequencies
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, NonNegativeInt, Share, TensorType, checked
 
 __all__ = ["Tokens"]
 
 
+@checked
 class Tokens(Drawing):
     """A transformer encoder for a field of token ids, latent diffusion's tau for text; a label is one token.
 
@@ -59,15 +60,14 @@ class Tokens(Drawing):
         width: int = 128,
         depth: int = 2,
         heads: int = 4,
-        drop: float = 0.1,
-        keep: int = 64,
+        drop: Share = 0.1,
+        keep: NonNegativeInt = 64,
     ) -> None:
         super().__init__()
         self.field = find_field(self, fields, field)
         shape, classes = self.field.type.shape, self.field.type.classes
         if classes is None or len(shape) > 1:
             raise ValueError(f"Tokens expects field {field!r} to be a sequence of token ids, got {fields[field]}")
-        check_drop(self, drop)
         if min(width, heads) < 1 or depth < 0 or width % heads:
             got = f"width {width}, heads {heads} and depth {depth}"
             raise ValueError(f"Tokens expects width to be a multiple of heads, and depth >= 0, got {got}")

@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Drawing, Examples
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
 from modkit.data.moments import Moments
 from modkit.nn.trained import is_trained
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, Cond, CondType, NonNegativeInt, PositiveInt, Share, TensorType, checked
 
 __all__ = ["Vector"]
 
 _CONSTANT = 1e-6  # a deviation, relative to the mean, that float32 cannot tell from none
 
 
+@checked
 class Vector(Drawing):
     """An embedding of real values, such as measurements or the parameters of an augmentation; and one of no values.
 
@@ -58,10 +59,10 @@ class Vector(Drawing):
         fields: dict[str, TensorType],
         *,
         names: list[str] | None = None,
-        width: int = 128,
-        depth: int = 1,
-        drop: float = 0.1,
-        keep: int = 64,
+        width: PositiveInt = 128,
+        depth: NonNegativeInt = 1,
+        drop: Share = 0.1,
+        keep: NonNegativeInt = 64,
     ) -> None:
         super().__init__()
         names = [name for name, type in fields.items() if type.classes is None] if names is None else names
@@ -69,9 +70,6 @@ class Vector(Drawing):
         if not names or len(set(names)) < len(names) or any(one.type.classes is not None for one in self.fields):
             found = ", ".join(f"{name} {type}" for name, type in fields.items()) or "none"
             raise ValueError(f"Vector expects continuous fields among the data's ({found}), each once, got {names}")
-        check_drop(self, drop)
-        if width < 1 or depth < 0:
-            raise ValueError(f"Vector expects width >= 1 and depth >= 0, got {width} and {depth}")
         self.drop = drop
         self.reads: tuple[str, ...] = tuple(names)
         self.together = (self.reads,)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from modkit.data.moments import measure_std
 from modkit.data.splits import InMemory, hash_contents
-from modkit.types import TensorType
+from modkit.types import Range, TensorType, checked
 
 __all__ = ["Digits"]
 
@@ -29,6 +30,7 @@ _LARGEST = 256
 _TRAIN = 1437  # rows
 
 
+@checked
 class Digits(InMemory):
     """Scikit-learn's handwritten digits, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
 
@@ -53,9 +55,7 @@ class Digits(InMemory):
 
     features = "classifier:digits"
 
-    def __init__(self, *, size: int = 16) -> None:
-        if not 1 <= size <= _LARGEST:
-            raise ValueError(f"Digits expects a size in [1, {_LARGEST}], got {size}")
+    def __init__(self, *, size: Annotated[int, Range(1, _LARGEST)] = 16) -> None:
         images, labels, train, test = _read()
         x = torch.from_numpy(images).float().view(-1, 1, _SIZE, _SIZE) / 8 - 1
         if size != _SIZE:

@@ -23,7 +23,7 @@ from modkit.data.idx import read_idx
 from modkit.data.moments import measure_std
 from modkit.data.resize import is_exact, resize
 from modkit.data.splits import InMemory, hash_contents
-from modkit.types import TensorType
+from modkit.types import PositiveInt, TensorType, checked
 
 __all__ = ["FashionMNIST"]
 
@@ -33,6 +33,7 @@ _TORCHVISION = Path("FashionMNIST", "raw")
 _FILES = {"train": "train", "test": "t10k"}
 
 
+@checked
 class FashionMNIST(InMemory):
     """Fashion-MNIST, `b 1 size size` in [-1, 1], with the field `labels` (`b`, ten classes).
 
@@ -64,9 +65,7 @@ class FashionMNIST(InMemory):
         ({'train': 2, 'test': 2}, torch.Size([1, 1, 32, 32]))
     """
 
-    def __init__(self, *, root: str | None = None, size: int = 28) -> None:
-        if size < 1:
-            raise ValueError(f"FashionMNIST expects a size of at least 1, got {size}")
+    def __init__(self, *, root: str | None = None, size: PositiveInt = 28) -> None:
         self._size = size
         folder = Path(os.environ.get("MODKIT_DATASETS", _DEBIAN), "fashion-mnist") if root is None else Path(root)
         self._samples = {split: _read(folder, split) for split in _FILES}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modkit.data.points import Num, NumTest, Points
 from modkit.rng import Rng
-from modkit.types import Modes
+from modkit.types import Modes, Range, checked
 
 __all__ = ["Grid", "Mixture", "Ring"]
 
@@ -27,6 +27,7 @@ Std = Annotated[float, "Standard deviation of each."]
 _MOST_MODES = 10_000
 
 
+@checked
 class Mixture(Points):
     """A mixture of equally likely 2-D Gaussians, isotropic, `b 2`, unbounded, with the mode as field `labels` (`b`).
 
@@ -46,9 +47,9 @@ class Mixture(Points):
                 [0., 5.]])
     """
 
-    def __init__(self, centers: Tensor, *, std: float, num: int, num_test: int) -> None:
-        if not 0 <= std < math.inf:
-            raise ValueError(f"{type(self).__name__} expects a finite std of at least 0, got {std}")
+    def __init__(
+        self, centers: Tensor, *, std: Annotated[float, Range(0, below=math.inf)], num: int, num_test: int
+    ) -> None:
         self.centers, self.std = centers, std
         super().__init__("mixture", repr(centers.tolist()), std, classes=len(centers), num=num, num_test=num_test)
 

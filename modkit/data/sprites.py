@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ from modkit.data.moments import measure_std
 from modkit.data.pixels import scale_pixels
 from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, Range, TensorType, checked
 
 __all__ = ["Sprites"]
 
@@ -47,6 +48,7 @@ _DISC = 1 / (
 _SHIFT = _DISC * (math.sqrt(2) - 1) / (3 - math.sqrt(2))  # from the square's middle to that of the circle around it
 
 
+@checked
 class Sprites:
     """Pictures of a square, an ellipse or a heart, `b 1 size size` in [-1, 1], with its factors as fields, `b` each.
 
@@ -72,10 +74,12 @@ class Sprites:
     factors = tuple(_SIZES)
     finish = staticmethod(scale_pixels)
 
-    def __init__(self, *, size: int = 32, num_test: int = 10_000) -> None:
-        if not 8 <= size <= _LARGEST or not 1 <= num_test < _TOTAL:
-            expected = f"a size in [8, {_LARGEST}] and num_test in [1, {_TOTAL - 1}]"
-            raise ValueError(f"Sprites expects {expected}, got {size} and {num_test}")
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, Range(8, _LARGEST)] = 32,
+        num_test: Annotated[int, Range(1, below=_TOTAL)] = 10_000,
+    ) -> None:
         self.size = size
         self.fields = {name: TensorType((), classes=num) for name, num in _SIZES.items()}
         self.splits = {"train": _TOTAL - num_test, "test": num_test}

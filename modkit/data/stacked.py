@@ -18,11 +18,12 @@ from torch import Tensor
 from modkit.data.splits import check_indexed, check_split, hash_contents, read_samples
 from modkit.kinds import Data, DataExtras, Slot, default, read_extras
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, PositiveInt, TensorType, checked
 
 __all__ = ["Stacked"]
 
 
+@checked
 class Stacked:
     """A data set whose samples are several of another, one above the other, with the field `labels` of the whole.
 
@@ -54,9 +55,9 @@ class Stacked:
         self,
         *,
         data: Slot[Data] = default("digits"),
-        depth: int = 3,
-        num: int = 50_000,
-        num_test: int = 10_000,
+        depth: PositiveInt = 3,
+        num: PositiveInt = 50_000,
+        num_test: PositiveInt = 10_000,
         seed: int = 0,
     ) -> None:
         self.data, self.depth, self.seed = data(), depth, seed
@@ -64,8 +65,6 @@ class Stacked:
         x, labels = self.data.x, self.data.fields.get("labels")
         if lost := read_extras(self.data, DataExtras).conditions:
             raise ValueError(f"Stacked expects data without fields that models have to read, got {list(lost)}")
-        if min(depth, num, num_test) < 1:
-            raise ValueError(f"Stacked expects depth, num and num_test of at least 1, got {depth}, {num}, {num_test}")
         if len(x.shape) < 2 or labels is None or labels.classes is None or labels.shape:
             raise ValueError(f"Stacked expects data with channels and labels, got {x} with {sorted(self.data.fields)}")
         for split in ("train", "test"):

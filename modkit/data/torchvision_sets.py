@@ -30,7 +30,7 @@ from modkit.data.resize import is_exact, resize
 from modkit.data.splits import check_split, hash_contents
 from modkit.rng import Rng
 from modkit.runs.cache import compute_once
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, PositiveInt, TensorType, checked
 
 __all__ = ["Name", "TorchvisionSet"]
 
@@ -42,6 +42,7 @@ _BY_SPLIT = ("SVHN", "STL10", "CelebA")
 """Those whose classes take `split`; the others take `train`."""
 
 
+@checked
 class TorchvisionSet:
     """A data set of torchvision, `b c size size` in [-1, 1], with the field `labels` (`b`) if it has classes.
 
@@ -82,10 +83,8 @@ class TorchvisionSet:
     """
 
     def __init__(
-        self, *, dataset: Name = "MNIST", root: str = "data", size: int | None = None, download: bool = False
+        self, *, dataset: Name = "MNIST", root: str = "data", size: PositiveInt | None = None, download: bool = False
     ) -> None:
-        if size is not None and size < 1:
-            raise ValueError(f"TorchvisionSet expects a size of at least 1, got {size}")
         if download:
             _download(dataset, root)
         self._samples = {split: _load(dataset, split, root) for split in _SPLITS}

@@ -10,6 +10,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -18,11 +20,12 @@ from modkit.kinds import Predict
 from modkit.precision import widen_fully
 from modkit.rng import Rng
 from modkit.samplers.sampling import report_step
-from modkit.types import TensorType
+from modkit.types import NonNegativeFloat, PositiveInt, Range, TensorType, checked
 
 __all__ = ["Raster"]
 
 
+@checked
 class Raster:
     """Ancestral sampling of codes; with the defaults, from the distribution of the model.
 
@@ -45,11 +48,13 @@ class Raster:
     causal = True
 
     def __init__(
-        self, codes: TensorType, *, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
+        self,
+        codes: TensorType,
+        *,
+        temperature: NonNegativeFloat = 1.0,
+        top_k: PositiveInt | None = None,
+        top_p: Annotated[float, Range(above=0, high=1)] = 1.0,
     ) -> None:
-        if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
-            received = f"temperature {temperature}, top_k {top_k}, top_p {top_p}"
-            raise ValueError(f"Raster expects temperature >= 0, top_k >= 1 and top_p in (0, 1], got {received}")
         self.num, self.shape = codes.numel, codes.shape
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 

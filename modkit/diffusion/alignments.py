@@ -30,16 +30,17 @@ from modkit.losses.perceptual import normalize
 from modkit.nn.apart import Apart
 from modkit.parts.filling import fill_slot
 from modkit.precision import widen
-from modkit.types import TensorType
+from modkit.types import Range, TensorType, checked
 
 __all__ = ["FeatureAlignment", "FieldAlignment"]
 
 Tap: TypeAlias = Annotated[str | None, "Name of the inner map, among the network's taps; by default, that at a third."]
-Width: TypeAlias = Annotated[int, "Width of the hidden layers of the projector."]
+Width: TypeAlias = Annotated[int, "Width of the hidden layers of the projector.", Range(1)]
 
 _POOLS: tuple[Callable[..., Tensor], ...] = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 
 
+@checked
 class FeatureAlignment(nn.Module):
     """Aligns with the features of an extractor: the last of its maps, or its vector if it gives no maps.
 
@@ -93,6 +94,7 @@ class FeatureAlignment(nn.Module):
         return maps[-1] if maps else vector
 
 
+@checked
 class FieldAlignment(nn.Module):
     """Aligns with features that were computed beforehand and come with the data as a field, in a `latent` as well.
 
@@ -141,6 +143,7 @@ class FieldAlignment(nn.Module):
         return loss
 
 
+@checked
 class _Projector(nn.Module):
     """The projector f of a map, and its distance from targets.
 
@@ -156,8 +159,6 @@ class _Projector(nn.Module):
 
     def __init__(self, owner: str, h: TensorType, y: TensorType, width: int) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"{owner} expects width of at least 1, got {width}")
         if y.classes is not None or len(y.shape) not in (1, len(h.shape)):
             raise ValueError(f"{owner} expects continuous features, (d,) or (d, h, w) as the tap of {h}, got {y}")
         self.layers = nn.Sequential(

@@ -20,13 +20,14 @@ Shape letters: b batch, k bins.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modkit.diffusion.schedules import choose_levels, get_std
-from modkit.types import TensorType
+from modkit.types import Range, TensorType, checked
 
 __all__ = ["Learned", "LogLinear"]
 
@@ -84,6 +85,7 @@ class LogLinear:
         return _find_time((level - low) / (high - low), level - low)
 
 
+@checked
 class Learned(nn.Module):
     """Log SNR is learned: its ends by the variational bound, and how it falls between them by the loss's variance.
 
@@ -130,15 +132,13 @@ class Learned(nn.Module):
         *,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
-        bins: int = 32,
+        bins: Annotated[int, Range(2)] = 32,
     ) -> None:
         super().__init__()
         low, high = choose_levels(x, sigma_min, sigma_max)
         if not 0 < low < get_std(x) < high:
             expected = f"0 < sigma_min < {get_std(x):g}, the data's deviation, < sigma_max"
             raise ValueError(f"Learned expects {expected}, got {low:g} and {high:g}")
-        if bins < 2:
-            raise ValueError(f"Learned expects bins of at least 2, got {bins}")
         self._middle = math.log(get_std(x))
         self._start = (math.log(low), math.log(high))
         spans = (self._middle - math.log(low), math.log(high) - self._middle)

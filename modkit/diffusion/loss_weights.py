@@ -22,6 +22,7 @@ from modkit.kinds import (
     Unfit,
     read_extras,
 )
+from modkit.types import PositiveFloat, checked
 
 __all__ = ["Likelihood", "MinSNR", "Simple", "check_likelihood"]
 
@@ -42,6 +43,7 @@ class Simple:
         return torch.ones_like(snr)
 
 
+@checked
 class MinSNR:
     """Weighs the error of x_0 by the signal-to-noise ratio `S = (alpha_t / sigma_t)^2`, clamped to at most gamma.
 
@@ -66,9 +68,7 @@ class MinSNR:
         tensor([0.0500, 1.0000])
     """
 
-    def __init__(self, *, gamma: float = 5.0) -> None:
-        if gamma <= 0:
-            raise ValueError(f"MinSNR expects gamma above 0, got {gamma}")
+    def __init__(self, *, gamma: PositiveFloat = 5.0) -> None:
         self.gamma = gamma
 
     def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from modkit.diffusion.gaussian import broadcast, combine, weigh_posterior
 from modkit.diffusion.schedules import LEAST_SIGNAL, get_std
 from modkit.kinds import Coefficients, Schedule
 from modkit.precision import widen
-from modkit.types import Denoised, TensorType
+from modkit.types import Denoised, PositiveFloat, TensorType, checked
 
 __all__ = ["EDM", "X0", "Affine", "Eps", "EpsLearned", "Flow", "V"]
 
@@ -217,6 +217,7 @@ class V(Affine):
         return alpha_t / square, -sigma_t / torch.sqrt(square)
 
 
+@checked
 class EDM(Affine):
     """EDM's preconditioning: input and target have unit variance at every noise level sigma = sigma_t / alpha_t.
 
@@ -249,9 +250,9 @@ class EDM(Affine):
         sigma is 0.5 there, c_in sqrt(2) and c_noise ln(0.5) / 4.
     """
 
-    def __init__(self, schedule: Schedule, x: TensorType | None = None, *, sigma_data: float | None = None) -> None:
-        if sigma_data is not None and sigma_data <= 0:
-            raise ValueError(f"EDM expects sigma_data above 0, got {sigma_data}")
+    def __init__(
+        self, schedule: Schedule, x: TensorType | None = None, *, sigma_data: PositiveFloat | None = None
+    ) -> None:
         super().__init__(schedule)
         self.sigma_data = get_std(x) if sigma_data is None else sigma_data
 

@@ -17,13 +17,13 @@ Shape letters: b batch, n table.
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from modkit.kinds import Schedule
-from modkit.types import TensorType
+from modkit.types import Range, TensorType, checked
 
 __all__ = [
     *("EDM", "LEAST_SIGNAL", "VP", "Bounded", "Cosine", "Even", "Flow", "Linear", "Table"),
@@ -193,6 +193,7 @@ class EDM:
         return sigma.to(torch.float64) / self.sigma_max
 
 
+@checked
 class VP:
     """A variance-preserving process whose rate of noise grows linearly; it has no table, and t = 0 is clean.
 
@@ -224,11 +225,11 @@ class VP:
 
     num: int | None = None
 
-    def __init__(self, *, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> None:
+    def __init__(
+        self, *, beta_min: float = 0.1, beta_max: float = 20.0, t_min: Annotated[float, Range(0, below=1)] = 1e-3
+    ) -> None:
         if not 0 < beta_min <= beta_max < math.inf:
             raise ValueError(f"VP expects 0 < beta_min <= beta_max, got {beta_min} and {beta_max}")
-        if not 0 <= t_min < 1:
-            raise ValueError(f"VP expects t_min in [0, 1), got {t_min}")
         slope = beta_max - beta_min
         self._square = slope * (1 - t_min) ** 2 / 2
         self._linear = (slope * t_min + beta_min) * (1 - t_min)

@@ -15,7 +15,7 @@ from torch import Tensor
 from modkit.diffusion.schedules import get_std
 from modkit.kinds import Schedule
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import NonNegativeFloat, TensorType, checked
 
 __all__ = ["LogNormal", "Uniform"]
 
@@ -43,6 +43,7 @@ class Uniform:
         return (rng.integers("time", like, 0, self.schedule.num) + 1).to(torch.float64) / self.schedule.num
 
 
+@checked
 class LogNormal:
     """Draws times at log-normal noise levels, `ln sigma ~ N(mean, std^2)`, clamped to the range of a table.
 
@@ -72,10 +73,8 @@ class LogNormal:
     """
 
     def __init__(
-        self, schedule: Schedule, x: TensorType | None = None, *, mean: float | None = None, std: float = 1.2
+        self, schedule: Schedule, x: TensorType | None = None, *, mean: float | None = None, std: NonNegativeFloat = 1.2
     ) -> None:
-        if std < 0:
-            raise ValueError(f"LogNormal expects std of at least 0, got {std}")
         self.schedule = schedule
         self.mean = math.log(get_std(x) / get_std(None)) - 1.2 if mean is None else mean
         self.std = std

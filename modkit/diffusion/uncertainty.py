@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from modkit.kinds import LossWeight, LossWeightExtras, Slot, default, read_extras
 from modkit.parts.filling import fill_slot
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Uncertainty"]
 
 
+@checked
 class Uncertainty(nn.Module):
     """Weighs as another loss weight does, then divides the loss by its learned mean at each noise level.
 
@@ -52,10 +54,8 @@ class Uncertainty(nn.Module):
     frequencies: Tensor
     phases: Tensor
 
-    def __init__(self, *, base: Slot[LossWeight] = default("simple"), features: int = 128) -> None:
+    def __init__(self, *, base: Slot[LossWeight] = default("simple"), features: PositiveInt = 128) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"Uncertainty expects features of at least 1, got {features}")
         self.base = fill_slot("loss-weight", base)
         if read_extras(self.base, LossWeightExtras) != LossWeightExtras():
             name = type(self.base).__name__

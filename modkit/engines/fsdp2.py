@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ from modkit.engines.updates import list_parameters
 from modkit.kinds import Optimizer
 from modkit.nn.units import find_networks
 from modkit.optim.shards import is_shard
+from modkit.types import Range
 
 __all__ = ["FSDP2Engine"]
 
@@ -53,7 +55,12 @@ class FSDP2Engine(Group):
     """
 
     def __init__(
-        self, device: str, *, timeout: float = 1800.0, unused: bool = False, sync_batch_norm: bool = False
+        self,
+        device: str,
+        *,
+        timeout: Annotated[float, Range(1, 1e6)] = 1800.0,
+        unused: bool = False,
+        sync_batch_norm: bool = False,
     ) -> None:
         if "ignored_params" not in inspect.signature(fully_shard).parameters:
             raise ValueError(

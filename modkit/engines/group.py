@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,12 @@ from modkit.engines.updates import list_parameters, update_parameters
 from modkit.kinds import Optimizer
 from modkit.nn.held import Held
 from modkit.runs.ranks import find_local_rank
+from modkit.types import Range, checked
 
 __all__ = ["Group"]
 
 
+@checked
 class Group:
     """The processes of a training, each with a device of its own; engines say how they share the weights.
 
@@ -49,7 +51,12 @@ class Group:
     several = True
 
     def __init__(
-        self, device: str, *, timeout: float = 1800.0, unused: bool = False, sync_batch_norm: bool = False
+        self,
+        device: str,
+        *,
+        timeout: Annotated[float, Range(1, 1e6)] = 1800.0,
+        unused: bool = False,
+        sync_batch_norm: bool = False,
     ) -> None:
         missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
@@ -57,8 +64,6 @@ class Group:
                 f"{type(self).__name__} expects a launcher to set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, "
                 f"got no {', '.join(missing)}: start it by torchrun, or by `modkit train --processes N`"
             )
-        if not 1 <= timeout <= 1e6:
-            raise ValueError(f"{type(self).__name__} expects timeout in [1, 1e6] seconds, got {timeout}")
         self.unused, self._sync_batch_norm = unused, sync_batch_norm
         self.device = find_device(device, find_local_rank())
         if sync_batch_norm and self.device.type == "cpu":

@@ -9,7 +9,6 @@ from modkit.kinds import Data, DataExtras, FeatureExtractor, read_extras
 from modkit.part import Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
-from modkit.parts.validation import validate
 from modkit.specs.overrides import split_values
 from modkit.specs.yaml import parse
 from modkit.types import TensorType
@@ -100,9 +99,8 @@ def _read_values(text: str, declared: Mapping[str, Parameter], name: str) -> dic
         if not equals or key not in declared:
             known = ", ".join(declared) or "none"
             raise ValueError(f"the features {name} expect parameters as key=value, of {known}, got {word!r}")
-        annotation = declared[key].annotation
-        value = written if validate(written, annotation) is None else parse(written, f"--features {name}")[0]
-        if reason := validate(value, annotation):
+        value = written if declared[key].validate(written) is None else parse(written, f"--features {name}")[0]
+        if reason := declared[key].validate(value):
             raise ValueError(f"the features {name} got {key}={written}: {reason}")
         values[key] = value
     return values

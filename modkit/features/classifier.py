@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import safetensors.torch
 import torch
@@ -28,7 +29,7 @@ from modkit.features.random_conv import make_levels, run_levels
 from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.rng import Rng
 from modkit.runs.files import replace_file
-from modkit.types import Batch, Features
+from modkit.types import Batch, Features, PositiveInt, Range, checked
 
 __all__ = ["DIGITS", "Classifier"]
 
@@ -43,6 +44,7 @@ _BATCH = 64
 _log = logging.getLogger(__name__)
 
 
+@checked
 class Classifier(Frozen):
     """A small convolutional classifier of 90,000 parameters; gives 64 features, maps and logits.
 
@@ -79,16 +81,12 @@ class Classifier(Frozen):
         *,
         weights: str | None = None,
         name: str = "data",
-        classes: int = 10,
-        size: int = 16,
-        epochs: int = 30,
+        classes: Annotated[int, Range(2)] = 10,
+        size: Annotated[int, Range(4)] = 16,
+        epochs: PositiveInt = 30,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if classes < 2 or size < 4 or epochs < 1:
-            raise ValueError(
-                f"Classifier expects classes >= 2, size >= 4, epochs >= 1, got {classes}, {size}, {epochs}"
-            )
         self._range = check_image_type("Classifier", x)
         self.channels, self.name, self.size, self.epochs, self.seed = x.shape[0], name, size, epochs, seed
         tensors, source = None, DIGITS if weights == "digits" else Path(weights or "").expanduser()

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from modkit.features.frozen import Frozen
 from modkit.features.images import Images, check_image_type, convert_channels, make_column, map_range, resize
 from modkit.features.weight_file import Sha256, hash_tensors, import_optional, load_exactly, read_weights
-from modkit.types import Features
+from modkit.types import Features, checked
 
 __all__ = ["Timm", "TorchVision", "clip", "dinov2"]
 
@@ -85,6 +85,7 @@ class TorchVision(Frozen):
         return Features(vector, maps, self.head(vector))
 
 
+@checked
 class Timm(Frozen):
     """A network of timm, with the normalisation and interpolation of its configuration.
 
@@ -118,8 +119,6 @@ class Timm(Frozen):
         super().__init__()
         self._range, self.channels = check_image_type("Timm", x), x.shape[0]
         timm = import_optional("Timm", "timm", "timm")
-        if output not in ("pooled", "projected"):
-            raise ValueError(f"Timm expects output 'pooled' or 'projected', got {output!r}")
         if not timm.is_model(model):
             raise ValueError(f"Timm expects the name of a model in timm, got {model!r}")
         tensors = read_weights("Timm", Path(weights).expanduser(), sha256=sha256)

@@ -6,12 +6,14 @@ How much the denoising loss counts at each time is a matter of time weighting, `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from modkit.kinds import Step
 from modkit.precision import widen
+from modkit.types import NonNegativeInt, PositiveFloat, PositiveInt, Range, checked
 
 __all__ = ["Adaptive", "Constant", "Cyclical", "Warmup"]
 
@@ -36,6 +38,7 @@ class Constant:
         return self.value
 
 
+@checked
 class Warmup:
     """A weight that moves linearly from `initial` at step `start` to `value` at step `start + steps`.
 
@@ -58,9 +61,9 @@ class Warmup:
         [4.0, 2.5, 1.0]
     """
 
-    def __init__(self, *, value: float = 1.0, steps: int = 1000, start: int = 0, initial: float = 0.0) -> None:
-        if steps < 1 or start < 0:
-            raise ValueError(f"Warmup expects steps >= 1 and start >= 0, got {steps} and {start}")
+    def __init__(
+        self, *, value: float = 1.0, steps: PositiveInt = 1000, start: NonNegativeInt = 0, initial: float = 0.0
+    ) -> None:
         self.value, self.steps, self.start, self.initial = value, steps, start, initial
 
     def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
@@ -69,6 +72,7 @@ class Warmup:
         return self.initial + (self.value - self.initial) * moved
 
 
+@checked
 class Cyclical:
     r"""A weight that increases linearly from 0 to `value` in the first part of each cycle and stays there for the rest.
 
@@ -96,11 +100,14 @@ class Cyclical:
         [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0]
     """
 
-    def __init__(self, *, value: float = 1.0, steps: int = 1000, cycles: int = 4, rise: float = 0.5) -> None:
-        if steps < 1 or cycles < 1 or not 0 < rise <= 1:
-            raise ValueError(
-                f"Cyclical expects steps >= 1, cycles >= 1 and rise in (0, 1], got {steps}, {cycles} and {rise}"
-            )
+    def __init__(
+        self,
+        *,
+        value: float = 1.0,
+        steps: PositiveInt = 1000,
+        cycles: PositiveInt = 4,
+        rise: Annotated[float, Range(above=0, high=1)] = 0.5,
+    ) -> None:
         self.value, self.steps, self.cycles, self.rise = value, steps, cycles, rise
 
     def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:
@@ -110,6 +117,7 @@ class Cyclical:
         return self.value * min(step.index % self.steps / (self.steps * self.rise), 1.0)
 
 
+@checked
 class Adaptive:
     r"""A weight that gives a loss the same gradient norm at the decoder's last layer as other losses (VQGAN's lambda).
 
@@ -145,12 +153,16 @@ class Adaptive:
     across, gather = True, True
 
     def __init__(
-        self, term: str, *, against: Sequence[str] = ("nll",), value: float = 1.0, max: float = 1e4, tiny: float = 1e-4
+        self,
+        term: str,
+        *,
+        against: Sequence[str] = ("nll",),
+        value: float = 1.0,
+        max: PositiveFloat = 1e4,
+        tiny: PositiveFloat = 1e-4,
     ) -> None:
         if not against or term in against:
             raise ValueError(f"Adaptive expects `against` to name losses other than {term!r}, got {list(against)}")
-        if max <= 0 or tiny <= 0:
-            raise ValueError(f"Adaptive expects max and tiny above 0, got {max} and {tiny}")
         self.term, self.against, self.value, self.max, self.tiny = term, tuple(against), value, max, tiny
 
     def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> Tensor:

@@ -23,11 +23,12 @@ from torch import Tensor
 from modkit.kinds import Augmentation, AugmentationExtras, Round, Slot, default, read_extras
 from modkit.losses.augmented import change_pair, share_draws
 from modkit.precision import widen
-from modkit.types import TensorType
+from modkit.types import NonNegativeFloat, TensorType, checked
 
 __all__ = ["Consistency"]
 
 
+@checked
 class Consistency:
     """The squared change of logits by an augmentation, at real and at generated samples.
 
@@ -59,11 +60,9 @@ class Consistency:
         x: TensorType,
         *,
         augment: Slot[Augmentation] = default("diffaugment"),
-        real: float = 10.0,
-        fake: float = 10.0,
+        real: NonNegativeFloat = 10.0,
+        fake: NonNegativeFloat = 10.0,
     ) -> None:
-        if min(real, fake) < 0:
-            raise ValueError(f"Consistency expects weights of at least 0, got {real} and {fake}")
         self.augment: Augmentation = augment(x=x)
         if read_extras(self.augment, AugmentationExtras).update:
             raise ValueError(

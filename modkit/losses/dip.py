@@ -18,11 +18,12 @@ from typing import Literal
 from torch import Tensor
 
 from modkit.losses.mmd import Gather
-from modkit.types import LatentBatch
+from modkit.types import LatentBatch, NonNegativeFloat, checked
 
 __all__ = ["DIP"]
 
 
+@checked
 class DIP:
     """The squared distance of the covariance of z from the identity (DIP-VAE); off the diagonal its factor is 1.
 
@@ -44,10 +45,8 @@ class DIP:
     reads = ("mean", "std")
 
     def __init__(
-        self, *, of: Literal["means", "z"] = "means", diagonal: float | None = None, gather: Gather = True
+        self, *, of: Literal["means", "z"] = "means", diagonal: NonNegativeFloat | None = None, gather: Gather = True
     ) -> None:
-        if diagonal is not None and diagonal < 0:
-            raise ValueError(f"DIP expects diagonal of at least 0, got {diagonal}")
         self.of, self.gather = of, gather
         self.diagonal = {"means": 10.0, "z": 1.0}[of] if diagonal is None else diagonal
 

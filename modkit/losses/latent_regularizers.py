@@ -29,15 +29,15 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Round
-from modkit.losses.regularizers import check_gamma
 from modkit.rng import Rng
-from modkit.types import Value
+from modkit.types import NonNegativeFloat, NonNegativeInt, Value, checked
 
 __all__ = ["Contractive", "DecoderGradient", "LatentNorm", "measure_jacobian"]
 
 _MOST_PASSES = 256
 
 
+@checked
 class Contractive:
     r"""The squared Frobenius norm of the encoder's Jacobian at real data: nearby samples have nearby latents.
 
@@ -61,14 +61,15 @@ class Contractive:
     needs = ("encoder",)
     per_sample = True
 
-    def __init__(self, *, gamma: float = 1.0, probes: int = 0) -> None:
-        self.gamma, self.probes = check_gamma(self, gamma), _check_probes(self, probes)
+    def __init__(self, *, gamma: NonNegativeFloat = 1.0, probes: NonNegativeInt = 0) -> None:
+        self.gamma, self.probes = gamma, probes
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty at real samples, a scalar; gradients reach the encoder's parameters, but not the samples."""
         return self.gamma * measure_jacobian(round.encoder, round.real, self.probes, round.rng).mean()
 
 
+@checked
 class DecoderGradient:
     r"""The squared Frobenius norm of the decoder's Jacobian at encoded data: nearby latents decode alike.
 
@@ -93,14 +94,15 @@ class DecoderGradient:
     needs = ("z", "decoder")
     per_sample = True
 
-    def __init__(self, *, gamma: float = 1.0, probes: int = 1) -> None:
-        self.gamma, self.probes = check_gamma(self, gamma), _check_probes(self, probes)
+    def __init__(self, *, gamma: NonNegativeFloat = 1.0, probes: NonNegativeInt = 1) -> None:
+        self.gamma, self.probes = gamma, probes
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty at latents, a scalar; gradients reach the decoder's parameters, but not the latents."""
         return self.gamma * measure_jacobian(round.decoder, round.z, self.probes, round.rng).mean()
 
 
+@checked
 class LatentNorm:
     r"""Half the squared norm of latents, which keeps them near zero: RAE's penalty in place of a VAE's KL.
 
@@ -121,8 +123,8 @@ class LatentNorm:
     side = "autoencoder"
     needs = ("z",)
 
-    def __init__(self, *, gamma: float = 1.0) -> None:
-        self.gamma = check_gamma(self, gamma)
+    def __init__(self, *, gamma: NonNegativeFloat = 1.0) -> None:
+        self.gamma = gamma
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty at latents, a scalar; gradients reach the encoder."""
@@ -176,9 +178,3 @@ def _compute_product(out: Tensor, given: tuple[Tensor, ...], row: Tensor) -> tup
 def _flatten(value: Value) -> Tensor:
     """The values of each sample in a row, `b k`."""
     return torch.cat([one.flatten(1) for one in (value if isinstance(value, tuple) else (value,))], dim=1)
-
-
-def _check_probes(owner: object, probes: int) -> int:
-    if probes < 0:
-        raise ValueError(f"{type(owner).__name__} expects probes of at least 0, got {probes}")
-    return probes

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import PositiveInt, TensorType, checked
 
 __all__ = ["Categorical", "DiscretizedLogistic"]
 
@@ -72,6 +72,7 @@ class _Levels:
         return low + (high - low) * index / (self.num - 1)
 
 
+@checked
 class DiscretizedLogistic:
     """A mixture of logistic distributions for each value, whose bins' masses are the probabilities of the levels.
 
@@ -99,9 +100,7 @@ class DiscretizedLogistic:
 
     constant = 0.0
 
-    def __init__(self, x: TensorType, *, levels: int | None = None, mixtures: int = 1) -> None:
-        if mixtures < 1:
-            raise ValueError(f"DiscretizedLogistic expects mixtures of at least 1, got {mixtures}")
+    def __init__(self, x: TensorType, *, levels: int | None = None, mixtures: PositiveInt = 1) -> None:
         self._levels = _Levels("DiscretizedLogistic", x, levels)
         self.levels, self.mixtures = self._levels.num, mixtures
 

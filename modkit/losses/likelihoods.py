@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import TensorType, checked
 
 __all__ = ["L1", "MSE", "Bernoulli", "Gaussian"]
 
@@ -102,6 +102,7 @@ class L1(_FixedScale):
         return out - u.sign() * tail.log()
 
 
+@checked
 class Gaussian(nn.Module):
     """Gaussian with a learned variance, constants included.
 
@@ -125,8 +126,6 @@ class Gaussian(nn.Module):
 
     def __init__(self, x: TensorType, *, variance: Literal["shared", "element"] = "shared") -> None:
         super().__init__()
-        if variance not in ("shared", "element"):
-            raise ValueError(f"Gaussian expects variance 'shared' or 'element', got {variance!r}")
         if variance == "element" and not x.shape:
             raise ValueError(f"Gaussian with a variance for each element expects channels to double, got {x}")
         self._x = _check_continuous("Gaussian", x)

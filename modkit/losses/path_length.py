@@ -22,18 +22,19 @@ References:
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 
 from modkit.kinds import GeneratorExtras, Round, Step, read_extras
-from modkit.losses.regularizers import check_gamma
 from modkit.precision import widen
+from modkit.types import NonNegativeFloat, PositiveInt, Range, checked
 
 __all__ = ["PathLength"]
 
 
+@checked
 class PathLength(nn.Module):
     """The penalty on the lengths of a generator's gradients along random directions of its output.
 
@@ -70,13 +71,16 @@ class PathLength(nn.Module):
     turns: Tensor
     measured: Tensor
 
-    def __init__(self, *, gamma: float = 2.0, decay: float = 0.01, shrink: int = 1, by_layer: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        gamma: NonNegativeFloat = 2.0,
+        decay: Annotated[float, Range(above=0, high=1)] = 0.01,
+        shrink: PositiveInt = 1,
+        by_layer: bool = True,
+    ) -> None:
         super().__init__()
-        self.gamma = check_gamma(self, gamma)
-        if not 0 < decay <= 1:
-            raise ValueError(f"PathLength expects decay in (0, 1], got {decay}")
-        if shrink < 1:
-            raise ValueError(f"PathLength expects shrink of at least 1, got {shrink}")
+        self.gamma = gamma
         self.decay, self.shrink, self.by_layer = decay, shrink, by_layer
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("turns", torch.zeros(()))

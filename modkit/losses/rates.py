@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Rate, RateExtras, Step, read_extras
-from modkit.types import Event, split_levels
+from modkit.types import Event, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked, split_levels
 
 __all__ = ["Balanced", "Capacity", "FreeBits", "Sum", "check_exact", "compute_rate"]
 
@@ -43,6 +43,7 @@ class Sum:
         return kl.sum(1).mean()
 
 
+@checked
 class FreeBits:
     """Each group costs at least `nats`, so that it may hold as much without a loss: free bits.
 
@@ -66,9 +67,7 @@ class FreeBits:
 
     across, gather = True, True
 
-    def __init__(self, *, nats: float = 0.25) -> None:
-        if nats < 0:
-            raise ValueError(f"FreeBits expects nats of at least 0, got {nats}")
+    def __init__(self, *, nats: NonNegativeFloat = 0.25) -> None:
         self.nats = nats
 
     def __call__(self, kl: Tensor, step: Step) -> Tensor:
@@ -76,6 +75,7 @@ class FreeBits:
         return _average(kl, step).clamp_min(self.nats).sum()
 
 
+@checked
 class Capacity:
     """The distance of the KL from a capacity that increases linearly from 0 to `nats` over `steps`.
 
@@ -100,9 +100,7 @@ class Capacity:
 
     across, gather = True, True
 
-    def __init__(self, *, nats: float = 25.0, steps: int = 10_000) -> None:
-        if nats < 0 or steps < 1:
-            raise ValueError(f"Capacity expects nats >= 0 and steps >= 1, got {nats} and {steps}")
+    def __init__(self, *, nats: NonNegativeFloat = 25.0, steps: PositiveInt = 10_000) -> None:
         self.nats, self.steps = nats, steps
 
     def __call__(self, kl: Tensor, step: Step) -> Tensor:
@@ -110,6 +108,7 @@ class Capacity:
         return (_average(kl, step).sum() - self.nats * min(step.index / self.steps, 1.0)).abs()
 
 
+@checked
 class Balanced:
     """Groups that hold much for their size cost more, and those that hold little less, during the first steps.
 
@@ -141,9 +140,9 @@ class Balanced:
 
     across, gather = True, True
 
-    def __init__(self, z: Event, *, steps: int = 1000, tiny: float = 0.01, by_scale: bool = True) -> None:
-        if steps < 0 or tiny <= 0:
-            raise ValueError(f"Balanced expects steps >= 0 and tiny above 0, got {steps} and {tiny}")
+    def __init__(
+        self, z: Event, *, steps: NonNegativeInt = 1000, tiny: PositiveFloat = 0.01, by_scale: bool = True
+    ) -> None:
         levels = split_levels(z)
         groups = Counter(level.shape[1:] for level in levels)
         self._sizes = [level.numel / (groups[level.shape[1:]] if by_scale else 1) for level in levels]

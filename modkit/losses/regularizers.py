@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Round
+from modkit.types import NonNegativeFloat, checked
 
-__all__ = ["GradientPenalty", "R1", "R2", "check_gamma"]
+__all__ = ["GradientPenalty", "R1", "R2"]
 
 
+@checked
 class R1:
     r"""The squared norm of the critic's gradient at real data.
 
@@ -41,14 +43,15 @@ class R1:
 
     per_sample = True
 
-    def __init__(self, *, gamma: float = 1.0) -> None:
-        self.gamma = check_gamma(self, gamma)
+    def __init__(self, *, gamma: NonNegativeFloat = 1.0) -> None:
+        self.gamma = gamma
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty at real samples, a scalar; gradients reach the critic's parameters, but not the samples."""
         return self.gamma / 2 * _differentiate(round, round.real).square().sum(1).mean()
 
 
+@checked
 class R2:
     r"""The squared norm of the critic's gradient at generated data.
 
@@ -78,14 +81,15 @@ class R2:
     needs = ("fake",)
     per_sample = True
 
-    def __init__(self, *, gamma: float = 1.0) -> None:
-        self.gamma = check_gamma(self, gamma)
+    def __init__(self, *, gamma: NonNegativeFloat = 1.0) -> None:
+        self.gamma = gamma
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty at fakes, a scalar; gradients reach the critic's parameters, but not the fakes."""
         return self.gamma / 2 * _differentiate(round, round.fake).square().sum(1).mean()
 
 
+@checked
 class GradientPenalty:
     r"""WGAN-GP's penalty: the norm of the critic's gradient is one between real and generated data.
 
@@ -113,8 +117,8 @@ class GradientPenalty:
     needs = ("fake",)
     per_sample = True
 
-    def __init__(self, *, gamma: float = 10.0) -> None:
-        self.gamma = check_gamma(self, gamma)
+    def __init__(self, *, gamma: NonNegativeFloat = 10.0) -> None:
+        self.gamma = gamma
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty between real samples and fakes, a scalar; gradients reach the critic's parameters alone."""
@@ -123,17 +127,6 @@ class GradientPenalty:
         between = share * round.real + (1 - share) * round.fake
         norm: Tensor = torch.linalg.vector_norm(_differentiate(round, between), dim=1)
         return self.gamma * (norm - 1).square().mean()
-
-
-def check_gamma(owner: object, gamma: float) -> float:
-    """Checks the weight of a penalty, and returns it.
-
-    Raises:
-        ValueError: If it is negative; the message names the class of `owner`.
-    """
-    if gamma < 0:
-        raise ValueError(f"{type(owner).__name__} expects gamma of at least 0, got {gamma}")
-    return gamma
 
 
 def _differentiate(round: Round, x: Tensor) -> Tensor:

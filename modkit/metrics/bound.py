@@ -24,7 +24,7 @@ from modkit.metrics.moments import Moments
 from modkit.metrics.streaming import Streaming
 from modkit.models.model import Model, evaluate_mode
 from modkit.rng import Rng
-from modkit.types import Batch, Score, TensorType
+from modkit.types import Batch, PositiveInt, Score, TensorType, checked
 
 __all__ = ["Bound", "Bounds", "bits_per_dim"]
 
@@ -61,6 +61,7 @@ class Bounds(NamedTuple):
     discrete: bool
 
 
+@checked
 class Bound(Streaming[Bounds]):
     """The mean of a Model's lower bound on log p(x), in nats per sample and, for data with levels, bits per dimension.
 
@@ -98,9 +99,7 @@ class Bound(Streaming[Bounds]):
     sets = ("real",)
     better: Literal["lower", "higher"] = "higher"
 
-    def __init__(self, *, num: int = 1, seed: int = 0) -> None:
-        if num < 1:
-            raise ValueError(f"{type(self).__name__} expects num of at least 1, got {num}")
+    def __init__(self, *, num: PositiveInt = 1, seed: int = 0) -> None:
         self.num, self.seed = num, seed
         self.settings: dict[str, Any] = {"num": num}
         self.names = ("ELBO" if num == 1 else f"bound (num={num})", "bits/dim")

@@ -21,7 +21,7 @@ from torch import Tensor
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import PositiveInt, Score, checked
 
 __all__ = ["ClassModes", "compute_class_kl"]
 
@@ -46,6 +46,7 @@ def compute_class_kl(*, fake: Tensor, real: Tensor | None = None) -> float:
     return max(0.0, float(torch.special.xlogy(q, q / p).sum()))
 
 
+@checked
 class ClassModes(Streaming[Tensor]):
     """The number of classes among samples and the KL of their shares; requires the features of a classifier.
 
@@ -72,9 +73,7 @@ class ClassModes(Streaming[Tensor]):
 
     needs = ("logits",)
 
-    def __init__(self, *, shares: Literal["data", "equal"] = "data", least: int = 1) -> None:
-        if least < 1 or shares not in ("data", "equal"):
-            raise ValueError(f"ClassModes expects shares of data or equal and least >= 1, got {shares!r} and {least}")
+    def __init__(self, *, shares: Literal["data", "equal"] = "data", least: PositiveInt = 1) -> None:
         self.shares, self.least = shares, least
 
     def measure(self, values: Mapping[str, Tensor], indices: Tensor) -> Tensor:

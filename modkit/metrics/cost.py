@@ -28,7 +28,7 @@ from modkit.metrics.streaming import Streaming
 from modkit.models.model import Model
 from modkit.nn.compiled import is_compiled
 from modkit.rng import Rng
-from modkit.types import Precision, Score
+from modkit.types import PositiveInt, Precision, Score, checked
 
 __all__ = ["Cost", "Sampled", "Timing", "get_device_name", "median"]
 
@@ -75,6 +75,7 @@ def get_device_name(device: torch.device) -> str:
     return names[0] if names else f"{platform.machine()} {device.type}"
 
 
+@checked
 class Cost(Streaming[Sampled]):
     """Samples per second, latency, network evaluations and GFLOPs a sample, and parameters.
 
@@ -99,9 +100,7 @@ class Cost(Streaming[Sampled]):
     needs = ("model", "precision")
     sets = ("fake",)
 
-    def __init__(self, *, batch_size: int = 64, repeats: int = 5) -> None:
-        if batch_size < 1 or repeats < 1:
-            raise ValueError(f"Cost expects batch_size and repeats of at least 1, got {batch_size} and {repeats}")
+    def __init__(self, *, batch_size: PositiveInt = 64, repeats: PositiveInt = 5) -> None:
         self.batch_size = batch_size
         self.repeats = repeats
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from modkit.metrics.jackknife import assign_groups, compute_variance, standard_e
 from modkit.metrics.store import Store
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import PositiveInt, Range, Score, checked
 
 __all__ = ["Disentanglement"]
 
@@ -48,6 +48,7 @@ class Known(NamedTuple):
     latents: Store
 
 
+@checked
 class Disentanglement(Streaming[Known]):
     """MIG, DCI, FactorVAE score and β-VAE score of the means of a latent; for data with `factors`, such as sprites.
 
@@ -85,16 +86,13 @@ class Disentanglement(Streaming[Known]):
     def __init__(
         self,
         *,
-        bins: int = 20,
-        trees: int = 10,
-        votes: int = 15_000,
-        draws: int = 64,
-        least: float = 0.01,
+        bins: Annotated[int, Range(2)] = 20,
+        trees: PositiveInt = 10,
+        votes: Annotated[int, Range(30)] = 15_000,
+        draws: Annotated[int, Range(2)] = 64,
+        least: Annotated[float, Range(0, below=math.inf)] = 0.01,
         seed: int = 0,
     ) -> None:
-        if bins < 2 or draws < 2 or trees < 1 or votes < 30 or not 0 <= least < math.inf:
-            expected = "bins and draws of at least 2, trees of at least 1, votes of at least 30 and least of at least 0"
-            raise ValueError(f"Disentanglement expects {expected}, got {bins}, {draws}, {trees}, {votes} and {least}")
         self.bins, self.trees, self.votes, self.draws, self.least, self.seed = bins, trees, votes, draws, least, seed
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Known:

@@ -25,7 +25,7 @@ from modkit.metrics.jackknife import assign_groups, compute_variance, standard_e
 from modkit.metrics.moments import Gaussian, Moments
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import PositiveInt, Score, checked
 
 __all__ = [
     "Factor",
@@ -126,6 +126,7 @@ Side = list[Moments] | Gaussian
 """What is known of a set: the moments of each group of samples, or given statistics instead."""
 
 
+@checked
 class FrechetDistance(Streaming[Side]):
     """Fréchet distance between the Gaussians of two sets of features; with Inception's features it is the FID.
 
@@ -156,9 +157,7 @@ class FrechetDistance(Streaming[Side]):
     better: Literal["lower", "higher"] = "lower"
     fewest = 2
 
-    def __init__(self, *, groups: int | None = None) -> None:
-        if groups is not None and groups < 1:
-            raise ValueError(f"FrechetDistance expects groups of at least 1, got {groups}")
+    def __init__(self, *, groups: PositiveInt | None = None) -> None:
         self.groups = groups
 
     def given(self, state: dict[str, Side], set: str, statistics: Gaussian) -> dict[str, Side]:

@@ -7,7 +7,7 @@ Shape letters: b batch, n samples, d features.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from modkit.metrics.jackknife import assign_groups, compute_variance, standard_e
 from modkit.metrics.moments import Moments
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import Range, Score, checked
 
 __all__ = ["FrechetInfinity"]
 
@@ -27,6 +27,7 @@ _GROUPS = 10
 _ERROR_DIM = 256  # number of features above which the error (20 more curves) would cost too much
 
 
+@checked
 class FrechetInfinity(StoredMetric):
     """The Fréchet distance at 1/N = 0, extrapolated from its values on random subsets.
 
@@ -57,11 +58,13 @@ class FrechetInfinity(StoredMetric):
     better: Literal["lower", "higher"] = "lower"
     fewest = 8
 
-    def __init__(self, *, num_sizes: int = 15, lowest: int = 5000, of: Literal["fake", "both"] = "fake") -> None:
-        if num_sizes < 2 or lowest < 2:
-            raise ValueError(f"FrechetInfinity expects num_sizes, lowest of at least 2, got {num_sizes}, {lowest}")
-        if of not in ("fake", "both"):
-            raise ValueError(f"FrechetInfinity expects of 'fake' or 'both', got {of!r}")
+    def __init__(
+        self,
+        *,
+        num_sizes: Annotated[int, Range(2)] = 15,
+        lowest: Annotated[int, Range(2)] = 5000,
+        of: Literal["fake", "both"] = "fake",
+    ) -> None:
         self.num_sizes, self.lowest, self.of = num_sizes, lowest, of
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:

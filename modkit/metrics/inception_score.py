@@ -20,7 +20,7 @@ from torch import Tensor
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import PositiveInt, Score, checked
 
 __all__ = ["InceptionScore"]
 
@@ -35,6 +35,7 @@ class Predictions(NamedTuple):
     p_log_p: Tensor
 
 
+@checked
 class InceptionScore(Streaming[Predictions]):
     """Inception Score by the softmax of any classifier: the mean over splits, as is common.
 
@@ -60,9 +61,7 @@ class InceptionScore(Streaming[Predictions]):
     sets = ("fake",)
     better: Literal["lower", "higher"] = "higher"
 
-    def __init__(self, *, splits: int = 10) -> None:
-        if splits < 1:
-            raise ValueError(f"InceptionScore expects splits of at least 1, got {splits}")
+    def __init__(self, *, splits: PositiveInt = 10) -> None:
         self.splits = splits
         self._groups = splits if splits > 1 else _GROUPS
 

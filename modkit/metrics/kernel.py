@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from modkit.metrics.jackknife import assign_groups
 from modkit.metrics.pair_sums import PairSums, average_scores
 from modkit.metrics.store import Rows, StoredMetric, Stores
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import PositiveFloat, PositiveInt, Range, Score, checked
 
 __all__ = ["CMMD", "MMD", "KernelDistance", "kernel_distance"]
 
@@ -48,6 +48,7 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
     return PairSums.from_sets(_apply_polynomial, (real, one[0]), (fake, one[1]), groups=1).compute_distance()
 
 
+@checked
 class KernelDistance(StoredMetric):
     """Squared MMD with a cubic kernel, the mean over random subsets; with Inception's features it is the KID.
 
@@ -71,10 +72,7 @@ class KernelDistance(StoredMetric):
 
     better: Literal["lower", "higher"] = "lower"
 
-    def __init__(self, *, num_subsets: int = 100, subset_size: int = 1000) -> None:
-        if num_subsets < 1 or subset_size < 2:
-            received = f"{num_subsets}, {subset_size}"
-            raise ValueError(f"KernelDistance expects num_subsets >= 1 and subset_size >= 2, got {received}")
+    def __init__(self, *, num_subsets: PositiveInt = 100, subset_size: Annotated[int, Range(2)] = 1000) -> None:
         self.num_subsets, self.subset_size = num_subsets, subset_size
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:
@@ -91,6 +89,7 @@ class KernelDistance(StoredMetric):
         return {"KD": average_scores(sums, counts, settings, unbiased=True)}
 
 
+@checked
 class MMD(StoredMetric):
     """Squared MMD with Gaussian kernels over all pairs, for points of few dimensions.
 
@@ -125,8 +124,6 @@ class MMD(StoredMetric):
     ) -> None:
         if bandwidths is not None and not (bandwidths and all(s > 0 for s in bandwidths)):
             raise ValueError(f"{type(self).__name__} expects positive bandwidths, got {bandwidths}")
-        if of not in ("points", "features"):
-            raise ValueError(f"{type(self).__name__} expects of 'points' or 'features', got {of!r}")
         self.needs = (of,)
         self.bandwidths, self.unbiased = bandwidths, unbiased
 
@@ -142,6 +139,7 @@ class MMD(StoredMetric):
         return {"MMD": _score_gaussian(sides, bandwidths, unbiased=self.unbiased)}
 
 
+@checked
 class CMMD(StoredMetric):
     """1,000 times the squared MMD of normalised features with one Gaussian kernel; with CLIP's features it is CMMD.
 
@@ -169,9 +167,7 @@ class CMMD(StoredMetric):
 
     better: Literal["lower", "higher"] = "lower"
 
-    def __init__(self, *, bandwidth: float = 10.0, unbiased: bool = False) -> None:
-        if not bandwidth > 0:
-            raise ValueError(f"CMMD expects a positive bandwidth, got {bandwidth}")
+    def __init__(self, *, bandwidth: PositiveFloat = 10.0, unbiased: bool = False) -> None:
         self.bandwidth, self.unbiased = bandwidth, unbiased
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:

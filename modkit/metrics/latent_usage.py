@@ -14,6 +14,7 @@ Shape letters: b batch, n samples, d dimensions, g groups.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch import Tensor
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import Range, Score, checked
 
 __all__ = ["LatentUsage", "count_active_units", "measure_aggregate_kl", "measure_kl"]
 
@@ -68,6 +69,7 @@ def measure_aggregate_kl(mean: Tensor, std: Tensor, z: Tensor) -> float:
     return _average(sums, z, len(z))
 
 
+@checked
 class LatentUsage(StoredMetric):
     """KL of each dimension of a latent, its active units, and the KL of the aggregate posterior to the prior.
 
@@ -96,9 +98,7 @@ class LatentUsage(StoredMetric):
     needs = ("posterior",)
     sets = ("real",)
 
-    def __init__(self, *, least: float = 0.01, seed: int = 0) -> None:
-        if not 0 <= least < math.inf:
-            raise ValueError(f"LatentUsage expects least of at least 0, got {least}")
+    def __init__(self, *, least: Annotated[float, Range(0, below=math.inf)] = 0.01, seed: int = 0) -> None:
         self.least, self.seed = least, seed
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:

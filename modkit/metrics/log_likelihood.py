@@ -7,11 +7,12 @@ from torch import Tensor
 from modkit.metrics.bound import Bound
 from modkit.models.model import Model
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, PositiveInt, TensorType, checked
 
 __all__ = ["LogLikelihood"]
 
 
+@checked
 class LogLikelihood(Bound):
     """The mean of a Model's log p(x), in nats per sample and, for data with levels, bits per dimension.
 
@@ -40,10 +41,8 @@ class LogLikelihood(Bound):
         {'log-likelihood': -1.838}
     """
 
-    def __init__(self, *, num: int = 1, steps: int = 64, seed: int = 0) -> None:
+    def __init__(self, *, num: int = 1, steps: PositiveInt = 64, seed: int = 0) -> None:
         super().__init__(num=num, seed=seed)
-        if steps < 1:
-            raise ValueError(f"LogLikelihood expects steps of at least 1, got {steps}")
         self.settings = {"num": num, "steps": steps}
         self.names = ("log-likelihood", "bits/dim (log-likelihood)")
 

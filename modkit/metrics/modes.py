@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import Modes, Score
+from modkit.types import Modes, PositiveInt, Range, Score, checked
 
 __all__ = ["ModeCoverage", "count_modes", "mode_kl", "compute_share_within", "symmetric_kl"]
 
@@ -102,6 +102,7 @@ class Tally(NamedTuple):
     counts: Tensor
 
 
+@checked
 class ModeCoverage(Streaming[Tally]):
     """Modes covered, share of high-quality samples, mode KL and symmetric KL, for data whose true modes are known.
 
@@ -133,9 +134,9 @@ class ModeCoverage(Streaming[Tally]):
     needs = ("points", "truth")
     sets = ("fake",)
 
-    def __init__(self, *, radius: float = 3.0, least: int = 1) -> None:
-        if not 0 < radius < math.inf or least < 1:
-            raise ValueError(f"ModeCoverage expects radius > 0 and least of at least 1, got {radius}, {least}")
+    def __init__(
+        self, *, radius: Annotated[float, Range(above=0, below=math.inf)] = 3.0, least: PositiveInt = 1
+    ) -> None:
         self.radius, self.least = radius, least
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Tally:

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modkit.types import PositiveInt, checked
+
 __all__ = ["Gaussian", "Moments"]
 
 _SKEW = 1e-6  # relative rounding of float32 statistics
@@ -64,6 +66,7 @@ class Gaussian:
         object.__setattr__(self, "covariance", covariance.to("cpu", torch.float64))
 
 
+@checked
 class Moments:
     """Running moments of vectors, float64 on the CPU.
 
@@ -80,9 +83,7 @@ class Moments:
         (3, 2.0, 4.0)
     """
 
-    def __init__(self, dim: int) -> None:
-        if dim < 1:
-            raise ValueError(f"Moments expects dim of at least 1, got {dim}")
+    def __init__(self, dim: PositiveInt) -> None:
         self.count = 0
         self.mean = torch.zeros(dim, dtype=torch.float64)
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,14 @@ from modkit.models.model import Model, evaluate_mode
 from modkit.models.paths import walk
 from modkit.precision import use_precision
 from modkit.rng import Rng
-from modkit.types import Score, TensorType
+from modkit.types import Range, Score, TensorType, checked
 
 __all__ = ["PathLength"]
 
 _BATCH = 128
 
 
+@checked
 class PathLength(Streaming[Model]):
     """The mean squared speed of samples along paths, with its standard error; requires a Model with sources.
 
@@ -67,15 +68,12 @@ class PathLength(Streaming[Model]):
     def __init__(
         self,
         *,
-        num: int = 1000,
+        num: Annotated[int, Range(2)] = 1000,
         source: str | None = None,
         features: str = "pixels",
         places: Literal["path", "ends"] = "path",
-        eps: float = 1e-4,
+        eps: Annotated[float, Range(above=0, below=1)] = 1e-4,
     ) -> None:
-        if num < 2 or not 0 < eps < 1 or places not in ("path", "ends"):
-            received = f"{num}, {eps} and {places!r}"
-            raise ValueError(f"PathLength expects num >= 2, eps in (0, 1) and places path or ends, got {received}")
         self.num, self.source, self.features, self.places, self.eps = num, source, features, places, eps
 
     def refuse(self, model: Model, x: TensorType) -> str | None:

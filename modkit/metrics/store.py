@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modkit.metrics.mapped import LIMIT, allocate, count_bytes
 from modkit.metrics.streaming import Streaming
+from modkit.types import PositiveInt, checked
 
 __all__ = ["StoredMetric", "Rows", "Store", "Stores"]
 
@@ -21,6 +22,7 @@ Rows = tuple[Tensor, Tensor]
 """Indices, `n`, and values, `n d`."""
 
 
+@checked
 class Store:
     """Rows of features by sample index; any order of `add` and `merge` gives the same result of `sort`.
 
@@ -41,9 +43,7 @@ class Store:
                 [5.]]))
     """
 
-    def __init__(self, dim: int, *, limit: int = LIMIT) -> None:
-        if dim < 1:
-            raise ValueError(f"Store expects dim of at least 1, got {dim}")
+    def __init__(self, dim: PositiveInt, *, limit: int = LIMIT) -> None:
         self.dim, self.limit = dim, limit
         self.device = "cpu"
         self._blocks: list[Rows] = []  # in memory

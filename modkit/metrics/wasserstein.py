@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import PositiveInt, Score, checked
 
 __all__ = ["SlicedWasserstein", "Wasserstein", "sliced_wasserstein", "wasserstein"]
 
@@ -70,6 +70,7 @@ def sliced_wasserstein(*, real: Tensor, fake: Tensor, directions: Tensor) -> flo
     return float(_slice([real.detach().cpu(), fake.detach().cpu()], one, directions.detach().cpu(), num_groups=1)[0])
 
 
+@checked
 class SlicedWasserstein(StoredMetric):
     """Sliced 1-Wasserstein distance: the mean, over random directions, of the distance between projections.
 
@@ -97,9 +98,7 @@ class SlicedWasserstein(StoredMetric):
 
     better: Literal["lower", "higher"] = "lower"
 
-    def __init__(self, *, num: int = 256) -> None:
-        if num < 1:
-            raise ValueError(f"SlicedWasserstein expects num of at least 1, got {num}")
+    def __init__(self, *, num: PositiveInt = 256) -> None:
         self.num = num
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:

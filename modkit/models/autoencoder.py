@@ -45,13 +45,14 @@ from modkit.models.prior_review import explain_undrawn
 from modkit.models.step import StepContext
 from modkit.nn.trained import is_trained
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Latents, TensorType, Value
+from modkit.types import Batch, Cond, CondType, Latents, PositiveInt, TensorType, Value, checked
 
 __all__ = ["Autoencoder"]
 
 _CRITIC, _LATENT_CRITIC = kinds.Beside("critic"), kinds.Beside("latent_critic")
 
 
+@checked
 class Autoencoder(Model):
     """An encoder, a bottleneck and a decoder, and optionally a critic, which adds adversarial losses.
 
@@ -132,7 +133,7 @@ class Autoencoder(Model):
         decoder: Slot[kinds.Decoder] = default("conv"),
         likelihood: Slot[kinds.Likelihood] = default("mse"),
         rate: Slot[kinds.Rate] = default("sum"),
-        draws: int = 1,
+        draws: PositiveInt = 1,
         gradient: Gradient = "reparametrized",
         critic: Slot[kinds.Discriminator] | None = None,
         adversarial: Annotated[Slot[kinds.Adversarial], _CRITIC] = default("hinge"),

@@ -50,7 +50,7 @@ from modkit.nn.blocks import broadcast
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Batch, Cond, CondType, TensorType, Value
+from modkit.types import Batch, Cond, CondType, PositiveFloat, TensorType, Value, checked
 
 __all__ = ["Bidirectional"]
 
@@ -70,6 +70,7 @@ GameName: TypeAlias = Annotated[
 ]
 
 
+@checked
 class Bidirectional(Model):
     """A generator and an encoder against a judge of pairs.
 
@@ -123,15 +124,13 @@ class Bidirectional(Model):
         game: GameName = "ali",
         categories: int = 0,
         noise: int = 0,
-        variance: float = 1.0,
+        variance: PositiveFloat = 1.0,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
         if game not in GAMES or categories < 0 or noise < 0 or (game == "ali" and categories):
             expected = f"a game of {', '.join(GAMES)}, categories (0 in ali) and noise of at least 0"
             raise ValueError(f"Bidirectional expects {expected}, got {game!r}, {categories} and {noise}")
-        if not variance > 0:
-            raise ValueError(f"Bidirectional expects a variance above 0, got {variance}")
         self.event, self.game, self.categories, self.noise = x, GAMES[game], categories, noise
         self.variance = variance
         self.conditioner = conditioner(fields=fields or {})

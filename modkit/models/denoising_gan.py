@@ -44,13 +44,14 @@ from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
 from modkit.samplers.sampling import draw_start
-from modkit.types import Batch, Cond, CondType, Denoised, TensorType
+from modkit.types import Batch, Cond, CondType, Denoised, PositiveInt, TensorType, checked
 
 __all__ = ["DenoisingGAN"]
 
 _MOST_NOISE = 16  # deviations of the data; two steps of VP begin the last one at up to 9
 
 
+@checked
 class DenoisingGAN(Model):
     """A generator that predicts x_0 from x_t and noise, a discriminator of single steps, and a sampler.
 
@@ -98,13 +99,11 @@ class DenoisingGAN(Model):
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
         augment: Slot[kinds.Augmentation] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
-        steps: int = 4,
+        steps: PositiveInt = 4,
         z_dim: int = 64,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"DenoisingGAN expects steps of at least 1, got {steps}")
         self.event = x
         self.start_noise = TensorType(x.shape, std=1.0)
         self.z = TensorType((z_dim,))

@@ -31,13 +31,14 @@ from torch import Tensor
 from modkit.diffusion.gaussian import compute_log_normal
 from modkit.kinds import Bottleneck, BottleneckExtras, Unfit, read_extras
 from modkit.rng import Rng
-from modkit.types import Value, split_levels
+from modkit.types import PositiveInt, Value, checked, split_levels
 
 __all__ = ["Gradient", "ImportanceWeights"]
 
 Gradient = Literal["reparametrized", "doubly-reparametrized"]
 
 
+@checked
 class ImportanceWeights:
     """Draws the first latent of a bottleneck, and computes the bound by its weights.
 
@@ -53,13 +54,7 @@ class ImportanceWeights:
         ValueError: If `draws` is below 1, or `gradient` is unknown.
     """
 
-    def __init__(self, bottleneck: Bottleneck, source: str, draws: int, gradient: Gradient) -> None:
-        if draws < 1:
-            raise ValueError(f"Autoencoder expects draws of at least 1, got {draws}")
-        if gradient not in ("reparametrized", "doubly-reparametrized"):
-            raise ValueError(
-                f"Autoencoder expects the gradient 'reparametrized' or 'doubly-reparametrized', got {gradient!r}"
-            )
+    def __init__(self, bottleneck: Bottleneck, source: str, draws: PositiveInt, gradient: Gradient) -> None:
         self.draws, self.doubly = draws, gradient == "doubly-reparametrized"
         self._name, event = next(iter(bottleneck.latents.items()))
         extras = read_extras(bottleneck, BottleneckExtras)

@@ -42,13 +42,14 @@ from modkit.models.prior_review import review_priors
 from modkit.models.step import StepContext
 from modkit.nn.frozen import is_frozen
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Event, TensorType, Value, split_levels
+from modkit.types import Batch, Cond, CondType, Event, PositiveFloat, TensorType, Value, checked, split_levels
 
 __all__ = ["Latent"]
 
 _MEASURED = 50_000  # samples whose latents are measured: encoding all of a large data set would take hours
 
 
+@checked
 class Latent(Model):
     """An autoencoder with a prior over one of its latents.
 
@@ -112,7 +113,7 @@ class Latent(Model):
         autoencoder: Slot[Model] = default("autoencoder"),
         prior: Slot[Model] = default("diffusion"),
         at: str | None = None,
-        scale: float | None = None,
+        scale: PositiveFloat | None = None,
         by_channel: bool = False,
         joint: bool = False,
     ) -> None:

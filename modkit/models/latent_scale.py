@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from modkit.data.moments import Moments
-from modkit.types import Event, Value, split_levels
+from modkit.types import Event, PositiveFloat, Value, checked, split_levels
 
 __all__ = ["LatentScale", "make_unit"]
 
 
+@checked
 class LatentScale:
     """The mean and standard deviation of each continuous level, stored in the buffers `mean_i` and `std_i` of a module.
 
@@ -55,13 +56,11 @@ class LatentScale:
         self,
         owner: nn.Module,
         event: Event,
-        scale: float | None,
+        scale: PositiveFloat | None,
         moments: tuple[float, float] | None = None,
         *,
         by_channel: bool = False,
     ) -> None:
-        if scale is not None and scale <= 0:
-            raise ValueError(f"{type(owner).__name__} expects scale > 0, got {scale}")
         known = moments if scale is None else (0.0, 1 / scale)
         self._owner, self._given, self._by_channel = owner, known is not None, by_channel
         shapes = {level: type.shape for level, type in enumerate(split_levels(event)) if type.classes is None}

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -26,11 +27,12 @@ from modkit.kinds import Conditioner, Decoding, Guidance, Predict, PriorNetwork,
 from modkit.models.code_model import CodeModel
 from modkit.models.model import check_draws
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, Cond, CondType, Range, TensorType, checked
 
 __all__ = ["Masked"]
 
 
+@checked
 class Masked(CodeModel):
     """A network that predicts masked codes from the other codes, and a decoding.
 
@@ -67,12 +69,10 @@ class Masked(CodeModel):
         sampler: Slot[Decoding] = default("maskgit"),
         guidance: Slot[Guidance] = default("none"),
         conditioner: Slot[Conditioner] = default("none"),
-        smoothing: float = 0.0,
+        smoothing: Annotated[float, Range(0, below=1)] = 0.0,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, causal=False)
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"Masked expects smoothing in [0, 1), got {smoothing}")
         self.smoothing = smoothing
         self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
 

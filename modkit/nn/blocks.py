@@ -250,14 +250,14 @@ def get_map_size(owner: str, x: TensorType) -> tuple[int, ...]:
     return x.shape[1:]
 
 
-def check_levels(owner: str, channels: Sequence[int], blocks: int) -> None:
-    """Checks the channels of each level of a pyramid and the number of blocks per level.
+def check_levels(owner: str, channels: Sequence[int]) -> None:
+    """Checks that a pyramid has a level.
 
     Raises:
-        ValueError: If there is no level, or a level has no channel or no block. The message names `owner`.
+        ValueError: If there is none. The message names `owner`.
     """
-    if not channels or min(channels) < 1 or blocks < 1:
-        raise ValueError(f"{owner} expects channels and blocks of at least 1, got {list(channels)} and {blocks}")
+    if not channels:
+        raise ValueError(f"{owner} expects channels of one level or more, got none")
 
 
 def make_pyramid(size: Sequence[int], num: int) -> list[tuple[int, ...]]:
@@ -298,8 +298,6 @@ def choose_levels(owner: str, x: TensorType, channels: int) -> list[Level]:
         >>> [(level.size, level.channels) for level in choose_levels("R3GANGenerator", TensorType((3, 32, 20)), 8)]
         [((32, 20), 8), ((16, 10), 16), ((8, 5), 32)]
     """
-    if channels < 1:
-        raise ValueError(f"{owner} expects channels of at least 1, got {channels}")
     size = get_map_size(owner, x)
     num = 1 + max(0, round(math.log2(min(size)) - 2))
     return [Level(one, channels * min(2**level, 8)) for level, one in enumerate(make_pyramid(size, num))]

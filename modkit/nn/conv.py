@@ -52,11 +52,12 @@ from modkit.nn.blocks import (
 )
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.ops.group_norm import normalize_silu
-from modkit.types import Cond, CondType, Event, TensorType, Value, split_levels
+from modkit.types import Cond, CondType, Event, PositiveInt, TensorType, Value, checked, split_levels
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
 
+@checked
 class ConvEncoder(nn.Module):
     """Maps signals, images or volumes to features `h` at fewer positions, `b channels[-1] h w`, or to a hierarchy.
 
@@ -96,8 +97,8 @@ class ConvEncoder(nn.Module):
         x: TensorType,
         cond: CondType = CondType(),
         *,
-        channels: list[int] = [32, 64],  # noqa: B006
-        blocks: int = 1,
+        channels: list[PositiveInt] = [32, 64],  # noqa: B006
+        blocks: PositiveInt = 1,
         attention: list[int] = [],  # noqa: B006
         dropout: float = 0.0,
         levels: list[int] | None = None,
@@ -106,7 +107,7 @@ class ConvEncoder(nn.Module):
         style: Literal["modkit", "taming"] = "modkit",
     ) -> None:
         super().__init__()
-        check_levels("ConvEncoder", channels, blocks)
+        check_levels("ConvEncoder", channels)
         made = _choose_style("ConvEncoder", style, resampling, "out_channels", out_channels)
         sizes = make_pyramid(get_map_size("ConvEncoder", x), len(channels))
         attends = find_attention_levels("ConvEncoder", sizes, attention)
@@ -152,6 +153,7 @@ class ConvEncoder(nn.Module):
         return (y, *reversed(maps)) if maps else y
 
 
+@checked
 class ConvDecoder(nn.Module):
     """Maps latents to maps of type `x` at more positions; a tanh bounds the output if x has a range.
 
@@ -190,8 +192,8 @@ class ConvDecoder(nn.Module):
         x: TensorType,
         cond: CondType = CondType(),
         *,
-        channels: list[int] = [64, 32],  # noqa: B006
-        blocks: int = 1,
+        channels: list[PositiveInt] = [64, 32],  # noqa: B006
+        blocks: PositiveInt = 1,
         attention: list[int] = [],  # noqa: B006
         dropout: float = 0.0,
         in_channels: int | None = None,
@@ -200,7 +202,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         coarsest, *finer = split_levels(z)
-        check_levels("ConvDecoder", channels, blocks)
+        check_levels("ConvDecoder", channels)
         made = _choose_style("ConvDecoder", style, resampling, "in_channels", in_channels)
         sizes = make_pyramid(get_map_size("ConvDecoder", x), len(channels))[::-1]
         if get_map_size("ConvDecoder", coarsest) != sizes[0]:

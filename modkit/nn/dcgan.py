@@ -38,11 +38,12 @@ from modkit.nn.minibatch import MinibatchDiscrimination
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, Event, Judgement, TensorType
+from modkit.types import Cond, CondType, Event, Judgement, PositiveInt, TensorType, checked
 
 __all__ = ["DCGANDecoder", "DCGANDiscriminator", "DCGANEncoder", "DCGANGenerator", "init_weights"]
 
 
+@checked
 class DCGANGenerator(nn.Module):
     """Maps noise, concatenated with the embedded conditions, to images by transposed convolutions.
 
@@ -67,7 +68,7 @@ class DCGANGenerator(nn.Module):
     """
 
     def __init__(
-        self, z: TensorType, x: TensorType, cond: CondType, *, channels: int = 64, balance: Balance = True
+        self, z: TensorType, x: TensorType, cond: CondType, *, channels: PositiveInt = 64, balance: Balance = True
     ) -> None:
         super().__init__()
         height, width = _get_image_size(self, x)
@@ -96,6 +97,7 @@ class DCGANGenerator(nn.Module):
         return squash(raw[:, :, : self.x.shape[1], : self.x.shape[2]], self.x)
 
 
+@checked
 class DCGANEncoder(nn.Module):
     """Maps images to a vector of features: the discriminator without its head.
 
@@ -120,7 +122,7 @@ class DCGANEncoder(nn.Module):
     h: TensorType
     conditional = True
 
-    def __init__(self, x: TensorType, cond: CondType = CondType(), *, channels: int = 64) -> None:
+    def __init__(self, x: TensorType, cond: CondType = CondType(), *, channels: PositiveInt = 64) -> None:
         super().__init__()
         _check_downs(self, x, cond)
         widths = _choose_widths(self, x, channels)
@@ -140,6 +142,7 @@ class DCGANEncoder(nn.Module):
         return features
 
 
+@checked
 class DCGANDecoder(nn.Module):
     """Maps a latent, flattened and concatenated with the embedded conditions, to images: the generator.
 
@@ -164,7 +167,7 @@ class DCGANDecoder(nn.Module):
 
     conditional = True
 
-    def __init__(self, z: Event, x: TensorType, cond: CondType = CondType(), *, channels: int = 64) -> None:
+    def __init__(self, z: Event, x: TensorType, cond: CondType = CondType(), *, channels: PositiveInt = 64) -> None:
         super().__init__()
         if isinstance(z, tuple):
             raise ValueError(f"DCGANDecoder expects z of one level, got a hierarchy of {len(z)}")
@@ -178,6 +181,7 @@ class DCGANDecoder(nn.Module):
         return x
 
 
+@checked
 class DCGANDiscriminator(nn.Module):
     """Distinguishes real from fake images by strided convolutions, conditioned by projection.
 
@@ -214,15 +218,13 @@ class DCGANDiscriminator(nn.Module):
         cond: CondType,
         heads: Mapping[str, int] | None = None,
         *,
-        channels: int = 64,
+        channels: PositiveInt = 64,
         norm: Literal["batch", "none"] = "batch",
         spectral_norm: bool = False,
         minibatch: int = 0,
     ) -> None:
         super().__init__()
         _check_downs(self, x, cond)
-        if norm not in ("batch", "none"):
-            raise ValueError(f"DCGANDiscriminator expects norm 'batch' or 'none', got {norm!r}")
         widths = _choose_widths(self, x, channels)
         self.join = MapJoin(x, cond.concat, channels)
         self.layers = _make_downs([self.join.channels, *widths], normed=norm == "batch" and not spectral_norm)
@@ -293,8 +295,6 @@ def _get_image_size(owner: nn.Module, x: TensorType) -> tuple[int, int]:
 
 def _choose_widths(owner: nn.Module, x: TensorType, channels: int) -> list[int]:
     """Chooses the channels of the k maps, finest first. The last is about 4x4, or 2x2 where k would else be below 2."""
-    if channels < 1:
-        raise ValueError(f"{type(owner).__name__} expects channels >= 1, got {channels}")
     halvings = math.log2(min(x.shape[1:]))
     num = max(1, round(halvings - 2), min(2, math.floor(halvings - 1)))
     return [channels * min(2**level, 8) for level in range(num)]

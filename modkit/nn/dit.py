@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,13 +28,14 @@ from modkit.nn.dit_block import DiTBlock, Modulation, make_norm
 from modkit.nn.embeddings import CondEmbedding, MapJoin
 from modkit.nn.patches import choose_patch, count_patches, embed_positions, join_patches, split_patches
 from modkit.nn.taps import Tapped, Taps
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, Range, TensorType, checked
 
 __all__ = ["DiT"]
 
 _STD = 0.02  # of weights that embed conditions, at first
 
 
+@checked
 class DiT(Tapped):
     """A conditional transformer between signals, images or volumes of one size.
 
@@ -73,15 +75,15 @@ class DiT(Tapped):
         *,
         patch: int | list[int] | None = None,
         width: int = 128,
-        depth: int = 6,
-        heads: int = 4,
-        dropout: float = 0.0,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 4,
+        dropout: Annotated[float, Range(0, below=1)] = 0.0,
     ) -> None:
         super().__init__()
         size = get_map_size("DiT", x)
         if get_map_size("DiT", out) != size:
             raise ValueError(f"DiT expects out of x's size {size}, got {out.shape[1:]}")
-        _check(len(size), width, depth, heads, dropout)
+        _check(len(size), width, heads)
         self.width, self.patch = width, choose_patch("DiT", size, patch)
         self.grid = count_patches("DiT", size, self.patch)
         self.join = MapJoin(x, cond.concat, width)
@@ -152,8 +154,6 @@ def _init_normal(layer: nn.Linear, std: float) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def _check(rank: int, width: int, depth: int, heads: int, dropout: float) -> None:
-    if heads < 1 or width < 2 * rank or width % heads:
+def _check(rank: int, width: int, heads: int) -> None:
+    if width < 2 * rank or width % heads:
         raise ValueError(f"DiT expects heads that divide a width of at least {2 * rank}, got {heads} and {width}")
-    if depth < 1 or not 0 <= dropout < 1:
-        raise ValueError(f"DiT expects depth of at least 1 and dropout in [0, 1), got {depth} and {dropout}")

@@ -38,7 +38,7 @@ from modkit.nn.embeddings import require_condition, require_times
 from modkit.nn.magnitude import UnitConv, activate, concatenate, mix, normalize, normalize_weights
 from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
 from modkit.precision import widen
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 
 __all__ = ["EDM2UNet"]
 
@@ -46,6 +46,7 @@ _SHARE = 0.3  # of what a residual branch adds
 _FASTEST, _SLOWEST = 2.0, 1e-4  # periods a unit of time
 
 
+@checked
 class EDM2UNet(UNetBody):
     """A conditional network between signals, images or volumes of one size, as in EDM2.
 
@@ -87,7 +88,7 @@ class EDM2UNet(UNetBody):
         cond: CondType,
         *,
         channels: int | list[int] = [64, 128],  # noqa: B006
-        blocks: int = 2,
+        blocks: PositiveInt = 2,
         attention: list[int] | None = None,
         head_channels: int = 64,
         embedding: int | None = None,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modkit.precision import widen
+from modkit.types import PositiveInt, checked
 
 __all__ = ["MinibatchDiscrimination"]
 
@@ -30,6 +31,7 @@ _BYTES = 2**26  # of the pairs that are compared at once
 _CPU_BYTES = 2**23  # as much as caches hold: on two CPUs it is as fast as more for 64 samples, and twice for 256
 
 
+@checked
 class MinibatchDiscrimination(nn.Module):
     """Concatenates features `b d` with their closeness to the batch's other samples, `b k`.
 
@@ -46,12 +48,8 @@ class MinibatchDiscrimination(nn.Module):
         torch.Size([2, 11])
     """
 
-    def __init__(self, features: int, kernels: int, dims: int = 5) -> None:
+    def __init__(self, features: PositiveInt, kernels: PositiveInt, dims: PositiveInt = 5) -> None:
         super().__init__()
-        if min(features, kernels, dims) < 1:
-            raise ValueError(
-                f"MinibatchDiscrimination expects numbers of at least 1, got {features}, {kernels}, {dims}"
-            )
         self.kernels = kernels
         self.project = nn.Linear(features, kernels * dims, bias=False)
 

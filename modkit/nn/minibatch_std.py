@@ -19,6 +19,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from modkit.precision import widen
+from modkit.types import PositiveInt, checked
 
 __all__ = ["MinibatchStd", "minibatch_std"]
 
@@ -43,6 +44,7 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
     return torch.cat([_compute_deviation(x[:whole], group), _compute_deviation(x[whole:], len(x) - whole)])
 
 
+@checked
 class MinibatchStd(nn.Module):
     """Appends the statistic to `x` as one more channel.
 
@@ -57,10 +59,8 @@ class MinibatchStd(nn.Module):
         torch.Size([4, 4, 8, 8])
     """
 
-    def __init__(self, *, group: int = 4) -> None:
+    def __init__(self, *, group: PositiveInt = 4) -> None:
         super().__init__()
-        if group < 1:
-            raise ValueError(f"MinibatchStd expects group of at least 1, got {group}")
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:

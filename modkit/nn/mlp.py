@@ -36,11 +36,12 @@ from modkit.nn.mlp_layers import (
 )
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, Event, Judgement, TensorType
+from modkit.types import Cond, CondType, Event, Judgement, TensorType, checked
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator", "squash"]
 
 
+@checked
 class MLPEncoder(nn.Module):
     """Flattens x, concatenates it with the conditions, and maps it to a vector of features.
 
@@ -89,6 +90,7 @@ class MLPEncoder(nn.Module):
         return features
 
 
+@checked
 class MLPDecoder(nn.Module):
     """Flattens z, concatenates it with the conditions, and maps it to x, within the range of x if it has one.
 
@@ -142,6 +144,7 @@ class MLPDecoder(nn.Module):
         return squash(raw, self.x).reshape(-1, *self.x.shape)
 
 
+@checked
 class MLPGenerator(nn.Module):
     """Maps noise, concatenated with the embedded conditions and a flattened map, to x.
 
@@ -192,6 +195,7 @@ class MLPGenerator(nn.Module):
         return squash(raw, self.x).reshape(-1, *self.x.shape)
 
 
+@checked
 class MLPDiscriminator(nn.Module):
     """Distinguishes real from fake samples by a fully connected network, conditioned by projection.
 

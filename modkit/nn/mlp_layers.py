@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from modkit.nn.embeddings import CondEmbedding
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, Range, TensorType
 
 __all__ = [
     "Activation",
@@ -43,6 +43,7 @@ InitStd: TypeAlias = Annotated[
     float | None,
     "Standard deviation of the normal distribution from which the weights of the layers start, with biases of 0; by "
     "default they start as PyTorch's do.",
+    Range(above=0),
 ]
 Norm: TypeAlias = Annotated[
     Literal["batch", "none"],
@@ -106,8 +107,6 @@ def init_layers(owner: nn.Module, std: float | None, *modules: nn.Module) -> Non
     """
     if std is None:
         return
-    if not std > 0:
-        raise ValueError(f"{type(owner).__name__} expects init_std above 0, got {std}")
     for layer in (layer for module in modules for layer in module.modules() if isinstance(layer, nn.Linear)):
         nn.init.normal_(layer.weight, std=std)
         if layer.bias is not None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from modkit.nn.blocks import zero_init
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.mlp_layers import count_concat, count_values, join_map
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 
 __all__ = ["MLPNetwork"]
 
 
+@checked
 class MLPNetwork(nn.Module):
     r"""A residual network on flattened samples, modulated by conditions, for denoising vectors and small latents.
 
@@ -58,15 +59,12 @@ class MLPNetwork(nn.Module):
         out: TensorType,
         cond: CondType,
         *,
-        width: int = 384,
-        depth: int = 3,
+        width: PositiveInt = 384,
+        depth: PositiveInt = 3,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         size = count_values(self, x=x) + count_concat(self, cond)
-        if depth < 1 or width < 1:
-            name, value = ("depth", depth) if depth < 1 else ("width", width)
-            raise ValueError(f"MLPNetwork expects {name} >= 1, got {value}")
         self.shape = out.shape
         self.concat = cond.concat is not None
         narrow = max(width // 4, 4)

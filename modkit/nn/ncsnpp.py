@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from modkit.nn.blocks import check_levels, get_map_size, init_xavier
 from modkit.nn.embeddings import CondEmbedding, MapJoin, check_context, require_times, sinusoidal_embedding
 from modkit.nn.ncsnpp_body import Body, Embedding
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, NonNegativeInt, PositiveInt, TensorType, checked
 
 __all__ = ["NCSNpp"]
 
 
+@checked
 class NCSNpp(Body):
     """A conditional network between signals, images or volumes of one size, as in NCSN++.
 
@@ -71,21 +72,21 @@ class NCSNpp(Body):
         out: TensorType,
         cond: CondType,
         *,
-        channels: list[int] = [64, 128],  # noqa: B006
-        stem: int | None = None,
-        blocks: int = 2,
+        channels: list[PositiveInt] = [64, 128],  # noqa: B006
+        stem: PositiveInt | None = None,
+        blocks: PositiveInt = 2,
         attention: list[int] = [],  # noqa: B006
         fir: bool = True,
         progressive_input: Literal["none", "skip", "residual"] = "residual",
         progressive: Literal["none", "skip", "residual"] = "none",
-        mapping: int = 3,
-        style: int = 128,
+        mapping: NonNegativeInt = 3,
+        style: PositiveInt = 128,
         dropout: float = 0.0,
     ) -> None:
-        check_levels("NCSNpp", channels, blocks)
+        check_levels("NCSNpp", channels)
         size = get_map_size("NCSNpp", x)
         stem = channels[0] if stem is None else stem
-        _check(out, size, cond, {"stem": stem, "style": style}, mapping)
+        _check(out, size, cond)
         super().__init__(
             size,
             out,
@@ -149,12 +150,7 @@ def _make_time_mlp(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(init_xavier(nn.Linear(channels, width)), nn.SiLU(), init_xavier(nn.Linear(width, width)))
 
 
-def _check(out: TensorType, size: tuple[int, ...], cond: CondType, widths: dict[str, int], mapping: int) -> None:
+def _check(out: TensorType, size: tuple[int, ...], cond: CondType) -> None:
     if get_map_size("NCSNpp", out) != size:
         raise ValueError(f"NCSNpp expects out of x's size {size}, got {out.shape[1:]}")
     check_context("NCSNpp", cond)
-    for name, width in widths.items():
-        if width < 1:
-            raise ValueError(f"NCSNpp expects {name} of at least 1, got {width}")
-    if mapping < 0:
-        raise ValueError(f"NCSNpp expects mapping of at least 0, got {mapping}")

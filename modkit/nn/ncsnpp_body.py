@@ -84,7 +84,7 @@ class Body(Tapped):
     ) -> None:
         super().__init__()
         owner, rank = type(self).__name__, len(size)
-        check_levels(owner, channels, blocks)
+        check_levels(owner, channels)
         _check(owner, stem, {"progressive_input": progressive_input, "progressive": progressive})
         sizes = make_pyramid(size, len(channels))
         attends = find_attention_levels(owner, sizes, attention)
@@ -194,8 +194,6 @@ class Body(Tapped):
 
 
 def _check(owner: str, stem: int, paths: dict[str, Path]) -> None:
-    if stem < 1:
-        raise ValueError(f"{owner} expects stem of at least 1, got {stem}")
     for name, path in paths.items():
         if path not in ("none", "skip", "residual"):
             raise ValueError(f"{owner} expects {name} to be none, skip or residual, got {path!r}")

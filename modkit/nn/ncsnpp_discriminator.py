@@ -32,13 +32,14 @@ from modkit.nn.fir import FIRDownsample
 from modkit.nn.heads import Heads
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.nn.projection import Projection
-from modkit.types import Cond, CondType, Judgement, TensorType
+from modkit.types import Cond, CondType, Judgement, PositiveInt, TensorType, checked
 
 __all__ = ["NCSNppDiscriminator"]
 
 _SLOPE = 0.2
 
 
+@checked
 class NCSNppDiscriminator(nn.Module):
     """Distinguishes real from fake signals, images or volumes, given a time and a conditioning map if there are any.
 
@@ -70,14 +71,12 @@ class NCSNppDiscriminator(nn.Module):
         cond: CondType,
         heads: Mapping[str, int] | None = None,
         *,
-        channels: list[int] = [64, 64, 128, 128],  # noqa: B006
+        channels: list[PositiveInt] = [64, 64, 128, 128],  # noqa: B006
         first: bool = False,
-        embedding: int = 128,
+        embedding: PositiveInt = 128,
     ) -> None:
         super().__init__()
-        check_levels("NCSNppDiscriminator", channels, 1)
-        if embedding < 1:
-            raise ValueError(f"NCSNppDiscriminator expects embedding of at least 1, got {embedding}")
+        check_levels("NCSNppDiscriminator", channels)
         check_context("NCSNppDiscriminator", cond)
         rank = len(get_map_size("NCSNppDiscriminator", x))
         self.join = MapJoin(x, cond.concat, channels[0])

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from modkit.kinds import Discriminator, DiscriminatorExtras, Slot, default, read_extras
 from modkit.nn.embeddings import CondEmbedding
-from modkit.types import Cond, CondType, Judgement, TensorType
+from modkit.types import Cond, CondType, Judgement, PositiveInt, TensorType, checked
 
 __all__ = ["Packed"]
 
 
+@checked
 class Packed(nn.Module):
     """Joins samples to packs, which a discriminator judges.
 
@@ -56,12 +57,10 @@ class Packed(nn.Module):
         cond: CondType,
         *,
         discriminator: Slot[Discriminator] = default("mlp"),
-        num: int = 2,
-        width: int = 32,
+        num: PositiveInt = 2,
+        width: PositiveInt = 32,
     ) -> None:
         super().__init__()
-        if num < 1 or width < 1:
-            raise ValueError(f"Packed expects num and width of at least 1, got {num} and {width}")
         if not x.shape or x.classes is not None:
             raise ValueError(f"Packed expects continuous x with channels, got {x}")
         self.num = self.pack = num

@@ -30,11 +30,12 @@ from modkit.nn.embeddings import MapJoin, check_context
 from modkit.nn.heads import Heads
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, Judgement, TensorType
+from modkit.types import Cond, CondType, Judgement, PositiveInt, TensorType, checked
 
 __all__ = ["PatchDiscriminator"]
 
 
+@checked
 class PatchDiscriminator(nn.Module):
     """Distinguishes real from fake patches of images.
 
@@ -72,15 +73,13 @@ class PatchDiscriminator(nn.Module):
         cond: CondType,
         heads: Mapping[str, int] | None = None,
         *,
-        channels: int = 64,
-        layers: int | None = None,
+        channels: PositiveInt = 64,
+        layers: PositiveInt | None = None,
         norm: Literal["batch", "none"] = "batch",
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         check_context("PatchDiscriminator", cond)
-        if norm not in ("batch", "none"):
-            raise ValueError(f"PatchDiscriminator expects norm 'batch' or 'none', got {norm!r}")
         num = _choose_halvings(x, channels, layers)
         self.join = MapJoin(x, cond.concat, channels)
         main: list[nn.Module] = [nn.Conv2d(self.join.channels, channels, 4, 2, 1), nn.LeakyReLU(0.2)]
@@ -122,8 +121,6 @@ def _choose_halvings(x: TensorType, channels: int, layers: int | None) -> int:
     """Chooses the number of downsamplings; the two convolutions of stride 1 that follow need a map of 3x3."""
     if len(x.shape) != 3 or x.classes is not None:
         raise ValueError(f"PatchDiscriminator expects continuous images (c, h, w), got {x}")
-    if channels < 1 or (layers is not None and layers < 1):
-        raise ValueError(f"PatchDiscriminator expects channels and layers of at least 1, got {channels} and {layers}")
     smallest = min(x.shape[1:])
     num = next((num for num in (3, 2) if smallest >> num >= 3), 1) if layers is None else layers
     if smallest >> num < 3:

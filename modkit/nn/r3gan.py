@@ -39,7 +39,7 @@ from modkit.nn.fir import FIRDownsample, FIRUpsample
 from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
-from modkit.types import Cond, CondType, Judgement, TensorType
+from modkit.types import Cond, CondType, Judgement, PositiveInt, TensorType, checked
 
 __all__ = ["R3GANDiscriminator", "R3GANGenerator"]
 
@@ -53,6 +53,7 @@ _SLOPE = 0.2
 _GROUP = 16  # channels in a group, as in the paper
 
 
+@checked
 class R3GANGenerator(nn.Module):
     """Maps noise, concatenated with the embedded conditions, to signals, images or volumes.
 
@@ -82,7 +83,7 @@ class R3GANGenerator(nn.Module):
         x: TensorType,
         cond: CondType,
         *,
-        channels: int = 64,
+        channels: PositiveInt = 64,
         blocks: int = 2,
         expansion: int = 2,
         groups: int | None = None,
@@ -120,6 +121,7 @@ class R3GANGenerator(nn.Module):
         return squash(self.out(h), self.x)
 
 
+@checked
 class R3GANDiscriminator(nn.Module):
     """Distinguishes real from fake signals, images or volumes, conditioned by projection.
 
@@ -151,7 +153,7 @@ class R3GANDiscriminator(nn.Module):
         cond: CondType,
         heads: Mapping[str, int] | None = None,
         *,
-        channels: int = 64,
+        channels: PositiveInt = 64,
         blocks: int = 2,
         expansion: int = 2,
         groups: int | None = None,

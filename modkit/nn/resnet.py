@@ -41,7 +41,7 @@ from modkit.nn.heads import Heads
 from modkit.nn.mlp import squash
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, Judgement, TensorType
+from modkit.types import Cond, CondType, Judgement, PositiveInt, TensorType, checked
 
 __all__ = ["ResNetDiscriminator", "ResNetGenerator"]
 
@@ -52,6 +52,7 @@ AttentionNorm: TypeAlias = Annotated[
 ]
 
 
+@checked
 class ResNetGenerator(nn.Module):
     """Maps noise, concatenated with the embedded conditions, to signals, images or volumes.
 
@@ -83,7 +84,7 @@ class ResNetGenerator(nn.Module):
         x: TensorType,
         cond: CondType,
         *,
-        channels: int = 64,
+        channels: PositiveInt = 64,
         attention: list[int] = [],  # noqa: B006
         attention_norm: AttentionNorm = False,
         modulate: bool = False,
@@ -125,6 +126,7 @@ class ResNetGenerator(nn.Module):
         return squash(self.out(F.relu(self.norm(h, vector))), self.x)
 
 
+@checked
 class ResNetDiscriminator(nn.Module):
     """Distinguishes real from fake signals, images or volumes, conditioned by projection.
 
@@ -156,7 +158,7 @@ class ResNetDiscriminator(nn.Module):
         cond: CondType,
         heads: Mapping[str, int] | None = None,
         *,
-        channels: int = 64,
+        channels: PositiveInt = 64,
         attention: list[int] = [],  # noqa: B006
         attention_norm: AttentionNorm = False,
         spectral_norm: bool = True,

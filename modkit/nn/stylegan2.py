@@ -38,7 +38,7 @@ from modkit.nn.fir import FIRUpsample
 from modkit.nn.mlp import squash
 from modkit.nn.modulated import ModulatedConv
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, Range, Share, TensorType, checked
 
 __all__ = ["StyleGAN2Generator", "activate"]
 
@@ -46,6 +46,7 @@ _RATE = 0.01  # of the mapping's learning
 _DRAWS = 256  # for the mean of the styles
 
 
+@checked
 class StyleGAN2Generator(nn.Module):
     """Maps noise to styles, and these to signals, images or volumes.
 
@@ -77,22 +78,17 @@ class StyleGAN2Generator(nn.Module):
         x: TensorType,
         cond: CondType,
         *,
-        channels: int = 64,
-        style: int = 128,
-        mapping: int = 2,
+        channels: PositiveInt = 64,
+        style: PositiveInt = 128,
+        mapping: PositiveInt = 2,
         noise: bool = True,
-        mixing: float = 0.9,
-        truncation: Annotated[float, Sampling] = 1.0,
+        mixing: Share = 0.9,
+        truncation: Annotated[float, Sampling, Range(0)] = 1.0,
         balance: Balance = True,
     ) -> None:
         super().__init__()
         levels = choose_levels("StyleGAN2Generator", x, channels)[::-1]
         check_noise("StyleGAN2Generator", z, cond)
-        if min(style, mapping) < 1 or not 0 <= mixing <= 1 or truncation < 0:
-            raise ValueError(
-                "StyleGAN2Generator expects style and mapping of at least 1, mixing in [0, 1] and truncation of at "
-                f"least 0, got {style}, {mapping}, {mixing} and {truncation}"
-            )
         self.x, self.w, self.draws = x, TensorType((style,)), noise or mixing > 0
         self.mixing, self.truncation = mixing, truncation
         self.embedding = equalize(embed_beside(z, cond) if balance else CondEmbedding(cond, style, rms=1.0))

@@ -29,11 +29,12 @@ from modkit.nn.heads import Heads
 from modkit.nn.minibatch_std import MinibatchStd
 from modkit.nn.projection import Projection
 from modkit.nn.stylegan2 import activate
-from modkit.types import Cond, CondType, Judgement, TensorType
+from modkit.types import Cond, CondType, Judgement, NonNegativeInt, PositiveInt, TensorType, checked
 
 __all__ = ["StyleGAN2Discriminator"]
 
 
+@checked
 class StyleGAN2Discriminator(nn.Module):
     """Distinguishes real from fake signals, images or volumes, conditioned by projection.
 
@@ -63,14 +64,12 @@ class StyleGAN2Discriminator(nn.Module):
         cond: CondType,
         heads: Mapping[str, int] | None = None,
         *,
-        channels: int = 64,
-        group: int = 4,
+        channels: PositiveInt = 64,
+        group: NonNegativeInt = 4,
     ) -> None:
         super().__init__()
         levels = choose_levels("StyleGAN2Discriminator", x, channels)
         check_context("StyleGAN2Discriminator", cond)
-        if group < 0:
-            raise ValueError(f"StyleGAN2Discriminator expects group of at least 0, got {group}")
         rank, (size, last) = len(levels[0].size), levels[-1]
         self.join = MapJoin(x, cond.concat, channels)
         self.conv_in = equalize(conv(rank, self.join.channels, channels, kernel=1))

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from modkit.nn.embeddings import CondEmbedding, resize_map
 from modkit.nn.transformer_block import Block, KVCache, linear
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 
 __all__ = ["Transformer"]
 
@@ -39,6 +39,7 @@ class _Cache:
     positions: Tensor
 
 
+@checked
 class Transformer(nn.Module):
     """Computes the logits of each code of a map by attention.
 
@@ -71,7 +72,7 @@ class Transformer(nn.Module):
         causal: bool,
         *,
         width: int = 128,
-        depth: int = 4,
+        depth: PositiveInt = 4,
         heads: int = 4,
         dropout: float = 0.1,
         positions: Literal["axial", "table"] = "axial",
@@ -79,10 +80,6 @@ class Transformer(nn.Module):
         super().__init__()
         if codes.classes is None or not 1 <= len(codes.shape) <= 3:
             raise ValueError(f"Transformer expects codes in one, two or three sizes, got {codes}")
-        if depth < 1:
-            raise ValueError(f"Transformer expects depth of at least 1, got {depth}")
-        if positions not in ("axial", "table"):
-            raise ValueError(f"Transformer expects positions 'axial' or 'table', got {positions!r}")
         self.shape, self.num, self.causal = codes.shape, codes.numel, causal
         self.codes = _make_embedding(codes.classes + (not causal), width)
         sizes = codes.shape if positions == "axial" else (codes.numel,)

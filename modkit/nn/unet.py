@@ -22,11 +22,12 @@ from modkit.nn.attention import Attention
 from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, group_norm
 from modkit.nn.embeddings import CondEmbedding
 from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
-from modkit.types import CondType, TensorType
+from modkit.types import CondType, PositiveInt, TensorType, checked
 
 __all__ = ["UNet"]
 
 
+@checked
 class UNet(UNetBody):
     """A conditional network between signals, images or volumes of one size, as in DDPM and ADM.
 
@@ -65,7 +66,7 @@ class UNet(UNetBody):
         cond: CondType,
         *,
         channels: int | list[int] = [64, 128],  # noqa: B006
-        blocks: int = 2,
+        blocks: PositiveInt = 2,
         attention: list[int] | None = None,
         head_channels: int = 32,
         embedding: int | None = None,

@@ -77,7 +77,7 @@ def check_pyramid(
         ValueError: If `x` is a vector or codes, `out` has another size, there is no level or block, or a resolution
             belongs to no level. The message names `owner`.
     """
-    check_levels(owner, channels, blocks)
+    check_levels(owner, channels)
     size = get_map_size(owner, x)
     if get_map_size(owner, out) != size:
         raise ValueError(f"{owner} expects out of x's size {size}, got {out.shape[1:]}")

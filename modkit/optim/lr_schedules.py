@@ -21,22 +21,26 @@ from typing import Annotated, TypeAlias
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from modkit.types import PositiveInt, Range, checked
+
 __all__ = ["constant", "cosine", "inverse_root", "linear"]
 
-Steps: TypeAlias = Annotated[int, "Number of steps over which the rate rises linearly."]
-Share: TypeAlias = Annotated[float, "Share of the rate at the end of the stage, in [0, 1]."]
+Steps: TypeAlias = Annotated[int, "Number of steps over which the rate rises linearly.", Range(0)]
+Share: TypeAlias = Annotated[float, "Share of the rate at the end of the stage, in [0, 1].", Range(0, 1)]
 
 
-def constant(optimizer: Optimizer, steps: int, *, warmup: Steps = 0) -> LRScheduler:
+@checked
+def constant(optimizer: Optimizer, steps: PositiveInt, *, warmup: Steps = 0) -> LRScheduler:
     """A constant rate, after a warmup.
 
     Raises:
         ValueError: If a number is out of range.
     """
-    return _make_schedule("constant", optimizer, steps, warmup, 1.0, lambda u: 1.0)
+    return _make_schedule(optimizer, steps, warmup, 1.0, lambda u: 1.0)
 
 
-def cosine(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:
+@checked
+def cosine(optimizer: Optimizer, steps: PositiveInt, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:
     """Half a period of a cosine from the full rate to the share `floor` of it, after a warmup.
 
     Raises:
@@ -53,15 +57,16 @@ def cosine(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share 
         [1.0]
         [0.5]
     """
-    return _make_schedule("cosine", optimizer, steps, warmup, floor, lambda u: (1 + math.cos(math.pi * u)) / 2)
+    return _make_schedule(optimizer, steps, warmup, floor, lambda u: (1 + math.cos(math.pi * u)) / 2)
 
 
+@checked
 def inverse_root(
     optimizer: Optimizer,
-    steps: int,
+    steps: PositiveInt,
     *,
     warmup: Steps = 0,
-    hold: Annotated[int, "Number of steps before the rate falls, those of the warmup included."] = 1000,
+    hold: Annotated[int, "Number of steps before the rate falls, those of the warmup included.", Range(1)] = 1000,
 ) -> LRScheduler:
     """A rate that falls with the root of the number of steps, whatever the length of the stage, after a warmup.
 
@@ -78,26 +83,23 @@ def inverse_root(
         >>> schedule.get_last_lr()
         [0.5]
     """
-    if hold < 1 or warmup < 0:
-        raise ValueError(f"inverse-root expects hold >= 1 and warmup >= 0, got {hold} and {warmup}")
     return _add_warmup(optimizer, warmup, lambda step: 1 / math.sqrt(max(step / hold, 1.0)))
 
 
-def linear(optimizer: Optimizer, steps: int, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:
+@checked
+def linear(optimizer: Optimizer, steps: PositiveInt, *, warmup: Steps = 0, floor: Share = 0.0) -> LRScheduler:
     """A linear decay from the full rate to the share `floor` of it, after a warmup.
 
     Raises:
         ValueError: If a number is out of range.
     """
-    return _make_schedule("linear", optimizer, steps, warmup, floor, lambda u: 1 - u)
+    return _make_schedule(optimizer, steps, warmup, floor, lambda u: 1 - u)
 
 
 def _make_schedule(
-    name: str, optimizer: Optimizer, steps: int, warmup: int, floor: float, shape: Callable[[float], float]
+    optimizer: Optimizer, steps: int, warmup: int, floor: float, shape: Callable[[float], float]
 ) -> LRScheduler:
     """Makes a schedule that warms up and then follows `shape`, which falls from 1 to 0 over [0, 1], down to `floor`."""
-    if steps < 1 or warmup < 0 or not 0 <= floor <= 1:
-        raise ValueError(f"{name} expects steps >= 1, warmup >= 0, floor in [0, 1], got {steps}, {warmup}, {floor}")
 
     def factor(step: int) -> float:
         u = min(max(step - warmup, 0) / max(steps - warmup, 1), 1.0)

@@ -16,6 +16,7 @@ from torch import nn
 
 from modkit.kinds import Own
 from modkit.optim.shards import is_shard
+from modkit.types import Range, checked
 
 __all__ = ["adam", "adamw", "rmsprop", "sgd"]
 
@@ -25,6 +26,9 @@ OwnRate: TypeAlias = Annotated[float, "Learning rate, on a scale of its own: one
 Betas: TypeAlias = Annotated[list[float], "Decays of the averages of gradients and of their squares, each in [0, 1)."]
 Floor: TypeAlias = Annotated[float, "Floor of the denominator."]
 Penalty: TypeAlias = Annotated[float, "L2 penalty, added to the gradient."]
+
+# torch does not check that averages and updates do not grow without end
+Decay: TypeAlias = Annotated[float, Range(0, below=1)]
 
 _BETAS = [0.9, 0.999]  # never changed
 
@@ -62,11 +66,12 @@ def adamw(
     return torch.optim.AdamW(moved, lr, pair, eps=eps, weight_decay=weight_decay, fused=_can_fuse(moved) or None)
 
 
+@checked
 def sgd(
     parameters: Parameters,
     *,
     lr: OwnRate = 1e-2,
-    momentum: float = 0.9,
+    momentum: Decay = 0.9,
     nesterov: bool = False,
     weight_decay: Penalty = 0.0,
 ) -> torch.optim.Optimizer:
@@ -79,19 +84,19 @@ def sgd(
     Raises:
         ValueError: If a number is out of range.
     """
-    _check_shares("sgd", momentum=momentum)
     moved = list(parameters)
     fused = _can_fuse(moved) and not any(map(is_shard, moved)) or None
     return torch.optim.SGD(moved, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
 
 
+@checked
 def rmsprop(
     parameters: Parameters,
     *,
     lr: OwnRate = 3e-4,
-    alpha: float = 0.99,
+    alpha: Decay = 0.99,
     eps: Floor = 1e-8,
-    momentum: float = 0.0,
+    momentum: Decay = 0.0,
     weight_decay: Penalty = 0.0,
 ) -> torch.optim.Optimizer:
     """RMSprop (Hinton's lecture 6e): Adam without its averages of gradients and without correction of the first steps.
@@ -105,7 +110,6 @@ def rmsprop(
     Raises:
         ValueError: If a number is out of range.
     """
-    _check_shares("rmsprop", alpha=alpha, momentum=momentum)
     return torch.optim.RMSprop(list(parameters), lr, alpha, eps, weight_decay, momentum, foreach=True)
 
 
@@ -113,13 +117,6 @@ def _read_betas(name: str, betas: list[float]) -> tuple[float, float]:
     if len(betas) != 2:
         raise ValueError(f"{name} expects two betas, got {betas}")
     return betas[0], betas[1]
-
-
-def _check_shares(maker: str, **shares: float) -> None:
-    """Checks what torch does not: that averages and updates do not grow without end."""
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{maker} expects {name} in [0, 1), got {share}")
 
 
 def _can_fuse(parameters: list[nn.Parameter]) -> bool:

@@ -25,9 +25,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import numpy as np
+
+from modkit.types import Range, checked
 
 __all__ = ["Exponential", "Fit", "Power", "Profile", "Trace", "compute_product", "fit_profile"]
 
@@ -42,6 +44,7 @@ class Profile(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class Exponential:
     """The profile of an exponential moving average with a warm-up.
@@ -57,17 +60,14 @@ class Exponential:
         (True, 0.9)
     """
 
-    decay: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"Exponential expects decay in [0, 1), got {self.decay}")
+    decay: Annotated[float, Range(0, below=1)]
 
     def __call__(self, update: int) -> float:
         """Computes beta of an update."""
         return min(self.decay, (1 + update) / (10 + update))
 
 
+@checked
 @dataclass(frozen=True)
 class Power:
     """The profile of a power-function average.
@@ -83,12 +83,10 @@ class Power:
         (6.94, 0.0)
     """
 
-    std: float
+    std: Annotated[float, Range(above=0, below=12**-0.5)]
     gamma: float = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.std < 12**-0.5:
-            raise ValueError(f"Power expects std in (0, {12**-0.5:.4f}), got {self.std}")
         inverse = self.std**-2  # std^2 (g + 2)^2 (g + 3) = g + 1, by powers of g; one root is positive
         object.__setattr__(self, "gamma", float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max()))
 

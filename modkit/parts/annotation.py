@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Slot
+from modkit.types import list_ranges
 
-__all__ = ["DICTS", "LISTS", "strip_annotated", "find_kind", "list_members", "render"]
+__all__ = ["DICTS", "LISTS", "strip_annotated", "find_kind", "list_members", "render", "render_declared"]
 
 LISTS = (list, Sequence)
 """Annotations of lists."""
@@ -58,3 +59,14 @@ def render(annotation: Any) -> str:
         return f"slot of {find_kind(args[0]) or getattr(args[0], '__name__', args[0])}"
     name = getattr(origin or annotation, "__name__", None) or str(annotation).removeprefix("typing.")
     return f"{name}[{', '.join(map(render, args))}]" if args else name
+
+
+def render_declared(annotation: Any) -> str:
+    """Renders an annotation with the ranges that it declares.
+
+    Examples:
+        >>> from modkit.types import PositiveInt
+        >>> render_declared(PositiveInt | None)
+        'int | None of at least 1'
+    """
+    return " ".join([render(annotation), *dict.fromkeys(map(str, list_ranges(annotation)))])

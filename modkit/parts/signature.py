@@ -28,7 +28,8 @@ from modkit.kinds import KINDS, Beside, Implies, Initial, Own, Sampling, Slot, U
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
-from modkit.types import TensorType
+from modkit.parts.validation import validate
+from modkit.types import TensorType, refuse_value
 
 __all__ = [
     "MISSING",
@@ -100,6 +101,7 @@ class Parameter:
         unless: The parameter beside which it has no effect, or nothing.
         beside: The parameter without which it has no effect, or nothing.
         implies: The parts that its values imply for the slots beside it.
+        owner: Name of the class or function that has it.
     """
 
     name: str
@@ -114,6 +116,15 @@ class Parameter:
     unless: str = ""
     beside: str = ""
     implies: Implies = Implies({})
+    owner: str = ""
+
+    def validate(self, value: object) -> str | None:
+        """Returns why plain data does not fit its type, ranges or choices, or None."""
+        return validate(value, self.annotation) or self.refuse(value)
+
+    def refuse(self, value: object) -> str | None:
+        """Returns why a value of a fitting type is outside of its ranges or choices, or None."""
+        return refuse_value(self.owner, self.name, value, self.annotation)
 
 
 def read_parameters(part: Part) -> dict[str, Parameter]:
@@ -158,6 +169,7 @@ def _read_cached(
 ) -> dict[str, Parameter]:
     """Reads a signature once for each `code` of a target, since a planner reads it again for every part."""
     helps = read_arguments(target)
+    spoken = getattr(target, "__name__", type(target).__name__)
     result = {}
     for name, declared in _inspect(owner, target).items():
         if name in given:
@@ -176,7 +188,7 @@ def _read_cached(
         implies = next((mark for mark in marks if isinstance(mark, Implies)), Implies({}))
         flags = Own in marks, Initial in marks, Sampling in marks
         plain = _get_default(target, declared)
-        result[name] = Parameter(name, annotation, plain, help, slot, record, *flags, unless, beside, implies)
+        result[name] = Parameter(name, annotation, plain, help, slot, record, *flags, unless, beside, implies, spoken)
     return result
 
 

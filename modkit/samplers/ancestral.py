@@ -19,11 +19,12 @@ from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
 from modkit.samplers.grid import GridSampler, GridSlot, StepGrid, move_spacing
-from modkit.types import TensorType
+from modkit.types import TensorType, checked
 
 __all__ = ["Ancestral"]
 
 
+@checked
 class Ancestral(GridSampler):
     """DDPM's sampler, on any schedule and with any number of steps; it uses the learned variance if there is one.
 
@@ -61,8 +62,6 @@ class Ancestral(GridSampler):
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
-        if variance not in ("small", "large"):
-            raise ValueError(f"Ancestral expects variance to be small or large, got {variance!r}")
         steps = (schedule.num or 1000) if steps is None else steps
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
         self.variance = variance

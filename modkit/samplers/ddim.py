@@ -12,18 +12,19 @@ from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
 from modkit.samplers.grid import GridSampler, GridSlot, StepGrid, move_spacing
-from modkit.types import TensorType
+from modkit.types import Share, TensorType, checked
 
 __all__ = ["DDIM", "ddim_step"]
 
 
+@checked
 def ddim_step(
     x_t: Tensor,
     x_0: Tensor,
     scales_t: Scales,
     scales_s: Scales,
     *,
-    eta: float = 0.0,
+    eta: Share = 0.0,
     rng: Rng | None = None,
 ) -> Tensor:
     r"""Moves `x_t` to the less noisy `x_s` (s < t), given a prediction of `x_0`.
@@ -57,7 +58,6 @@ def ddim_step(
         >>> ddim_step(torch.tensor([[1.4]]), torch.tensor([[1.0]]), (0.6, 0.8), (0.8, 0.6))  # eps_hat = 1
         tensor([[1.4000]])
     """
-    _check_eta("ddim_step", eta)
     alpha_t, sigma_t = scales_t
     alpha_s, sigma_s = scales_s
     fresh = eta**2 * tau(scales_t, scales_s)
@@ -71,6 +71,7 @@ def ddim_step(
     return add_scaled(x_s, sigma_s * fresh**0.5, rng.normal("eps", x_t))
 
 
+@checked
 class DDIM(GridSampler):
     """DDIM: sampling in few steps that reuse the noise which the model predicts.
 
@@ -99,11 +100,10 @@ class DDIM(GridSampler):
         x: TensorType,
         *,
         steps: int = 50,
-        eta: float = 0.0,
+        eta: Share = 0.0,
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
-        _check_eta("DDIM", eta)
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
         self.eta, self.deterministic = eta, eta == 0
 
@@ -111,8 +111,3 @@ class DDIM(GridSampler):
         """Returns x_s; after the last step, to s = 0, this is the predicted x_0."""
         x_0 = self.predict(denoise, x_t, t).x_0
         return ddim_step(x_t, x_0, self.scales(t), self.scales(s), eta=self.eta, rng=rng), None
-
-
-def _check_eta(owner: str, eta: float) -> None:
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"{owner} expects eta in [0, 1], got {eta}")

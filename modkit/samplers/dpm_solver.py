@@ -21,7 +21,7 @@ from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
 from modkit.samplers.grid import GridSlot, StepGrid, move_spacing
 from modkit.samplers.multistep import Multistep, Prediction, find_log_ratio
-from modkit.types import TensorType
+from modkit.types import TensorType, checked
 
 __all__ = ["DPMSolverPlusPlus"]
 
@@ -33,6 +33,7 @@ Rate: TypeAlias = Annotated[
 ]
 
 
+@checked
 class DPMSolverPlusPlus(Multistep):
     """The multistep solvers 2M and 3M, with `eta` 2M SDE and 3M SDE; one evaluation per step.
 
@@ -75,8 +76,6 @@ class DPMSolverPlusPlus(Multistep):
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
-        if order not in (1, 2, 3):
-            raise ValueError(f"DPMSolverPlusPlus expects order 1, 2 or 3, got {order}")
         if not 0 <= eta <= 1:
             raise ValueError(f"DPMSolverPlusPlus expects eta in [0, 1], got {eta}")
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), order=order, eta=eta, clip=clip)

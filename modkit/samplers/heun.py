@@ -25,11 +25,12 @@ from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
 from modkit.samplers.ddim import ddim_step
 from modkit.samplers.grid import GridSampler, GridSlot, StepGrid, move_spacing
-from modkit.types import TensorType
+from modkit.types import NonNegativeFloat, TensorType, checked
 
 __all__ = ["Heun"]
 
 
+@checked
 class Heun(GridSampler):
     """EDM's sampler: second order, with two evaluations per step and one in the last, `2 steps - 1` in all.
 
@@ -76,15 +77,13 @@ class Heun(GridSampler):
         x: TensorType,
         *,
         steps: int = 18,
-        churn: float = 0.0,
+        churn: NonNegativeFloat = 0.0,
         churn_min: float = 0.0,
         churn_max: float | None = None,
-        noise: float = 1.0,
+        noise: NonNegativeFloat = 1.0,
         grid: GridSlot = default("continuous"),
         clip: Clip = True,
     ) -> None:
-        if churn < 0 or noise < 0:
-            raise ValueError(f"Heun expects churn and noise of at least 0, got {churn} and {noise}")
         times = StepGrid(grid, schedule, x, steps)
         super().__init__(schedule, x, times, clip=clip)
         self.slope = 0.0 if read_extras(times.grid, GridExtras).noise_levels else 1.0

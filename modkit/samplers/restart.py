@@ -23,13 +23,14 @@ from modkit.grids.levels import space_levels
 from modkit.kinds import Denoise, Sampler, SamplerExtras, Schedule, Slot, Unfit, default, read_extras
 from modkit.parts.filling import fill_slot
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import NonNegativeInt, PositiveInt, TensorType, checked
 
 __all__ = ["Restart"]
 
 _NEAR = 1e-9  # share of a level by which an end may be missed, in rounding
 
 
+@checked
 class Restart:
     """Repeats the steps of a sampler between two noise levels, each time from fresh noise.
 
@@ -83,17 +84,13 @@ class Restart:
         sampler: Slot[Sampler] = default("heun"),
         low: float | None = None,
         high: float | None = None,
-        repeats: int = 1,
-        steps: int | None = None,
+        repeats: NonNegativeInt = 1,
+        steps: PositiveInt | None = None,
     ) -> None:
         self.low = 0.12 * get_std(x) if low is None else low
         self.high = 0.4 * get_std(x) if high is None else high
         if not 0 <= self.low < self.high:
             raise ValueError(f"Restart expects 0 <= low < high, got {self.low:g} and {self.high:g}")
-        if repeats < 0:
-            raise ValueError(f"Restart expects repeats of at least 0, got {repeats}")
-        if steps is not None and steps < 1:
-            raise ValueError(f"Restart expects steps of at least 1, got {steps}")
         self.schedule, self.repeats, self.steps = schedule, repeats, steps
         self.sampler: Sampler = fill_slot("sampler", sampler, schedule=schedule, x=x)
         inner: tuple[str, ...] = self.sampler._key if isinstance(self.sampler, Restart) else ()

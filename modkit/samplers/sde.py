@@ -23,11 +23,12 @@ from modkit.kinds import Denoise, Schedule, default
 from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
 from modkit.samplers.grid import GridSampler, GridSlot, StepGrid
-from modkit.types import TensorType
+from modkit.types import NonNegativeFloat, TensorType, checked
 
 __all__ = ["SDE"]
 
 
+@checked
 class SDE(GridSampler):
     """Euler-Maruyama with a chosen diffusion; the last step, to x_0, adds no noise.
 
@@ -64,14 +65,10 @@ class SDE(GridSampler):
         *,
         steps: int = 250,
         diffusion: Literal["forward", "sigma"] = "forward",
-        scale: float = 1.0,
+        scale: NonNegativeFloat = 1.0,
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
-        if diffusion not in ("forward", "sigma"):
-            raise ValueError(f"SDE expects diffusion to be forward or sigma, got {diffusion!r}")
-        if scale < 0:
-            raise ValueError(f"SDE expects scale of at least 0, got {scale}")
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), clip=clip)
         self.diffusion, self.scale, self.deterministic = diffusion, scale, scale == 0
 

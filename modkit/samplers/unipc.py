@@ -19,7 +19,7 @@ from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
 from modkit.samplers.grid import GridSlot, StepGrid
 from modkit.samplers.multistep import Multistep, Prediction, find_log_ratio
-from modkit.types import TensorType
+from modkit.types import PositiveInt, TensorType, checked
 
 __all__ = ["UniPC"]
 
@@ -30,6 +30,7 @@ class _State(NamedTuple):
     past: tuple[Prediction, ...]
 
 
+@checked
 class UniPC(Multistep):
     """UniPC-p with B_2, on x_0: order p + 1 with one evaluation per step.
 
@@ -66,12 +67,10 @@ class UniPC(Multistep):
         x: TensorType,
         *,
         steps: int = 20,
-        order: int = 2,
+        order: PositiveInt = 2,
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
-        if order < 1:
-            raise ValueError(f"UniPC expects order of at least 1, got {order}")
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), order=order, clip=clip)
 
     def step(

@@ -22,7 +22,6 @@ from modkit.kinds import Default, ImpliedExtras, read_extras
 from modkit.part import Local, Part
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, read_parameters
-from modkit.parts.validation import validate
 from modkit.specs.node import Node, describe
 
 __all__ = ["derive_defaults", "list_implied"]
@@ -175,6 +174,6 @@ def _make_default(name: str, value: Any, kind: str) -> Default:
             raise ValueError(
                 f"implies {name!r} with an unknown key {key!r}, expected one of: {', '.join(declared) or 'none'}"
             )
-        if declared[key].slot is None and (reason := validate(item, declared[key].annotation)):
+        if declared[key].slot is None and (reason := declared[key].validate(item)):
             raise ValueError(f"implies {name!r} with {key!r}: {reason}")
     return Default(use, params)

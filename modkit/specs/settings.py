@@ -7,10 +7,10 @@ The dataclasses below are read like the signatures of parts: an annotation deter
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from modkit.kinds import Engine, FeatureExtractor, Logger, LRSchedule, Metric, Optimizer, Slot, default
-from modkit.types import Precision
+from modkit.types import NonNegativeInt, PositiveFloat, PositiveInt, Precision, Range, checked
 
 __all__ = [
     "Checkpoints",
@@ -26,17 +26,15 @@ __all__ = [
     "Watching",
 ]
 
-_BOUNDS = (
-    ("batch_size", 1, 2**20),
-    ("accumulate", 1, 2**20),
-    ("workers", 0, 1024),
-    ("steps", 0, 2**31 - 1),
-    ("seed", 0, 2**31 - 1),
-)
 _MOST_SAMPLES = 2**16
 _LARGEST_STD = 12**-0.5  # of all steps, each counted alike
+_Steps: TypeAlias = Annotated[int, Range(0, 2**31 - 1)]
+_Rows: TypeAlias = Annotated[int, Range(1, 2**20)]
+_Std: TypeAlias = Annotated[float, Range(above=0, below=_LARGEST_STD)]
+_Decay: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
+@checked
 @dataclass(frozen=True)
 class PlayerSettings:
     """Training settings of the players that match a pattern; they override those of `train`.
@@ -57,12 +55,13 @@ class PlayerSettings:
 
     optimizer: Slot[Optimizer] | None = None
     lr_schedule: Slot[LRSchedule] | None = None
-    every: int | None = None
-    start: int | None = None
-    clip: float | None = None
-    skip: float | None = None
+    every: PositiveInt | None = None
+    start: NonNegativeInt | None = None
+    clip: PositiveFloat | None = None
+    skip: PositiveFloat | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class Term:
     """When a loss term is computed.
@@ -81,11 +80,12 @@ class Term:
         True
     """
 
-    every: int = 1
-    start: int = 0
+    every: PositiveInt = 1
+    start: NonNegativeInt = 0
     rescale: bool = False
 
 
+@checked
 @dataclass(frozen=True)
 class PowerAverage:
     """An average of the weights that grows longer as training goes on: weights count by a power of their step.
@@ -100,11 +100,16 @@ class PowerAverage:
         kept: The `std` of the averages to keep, two or more; each takes the memory of the weights during training.
     """
 
-    std: float = 0.1
-    every: int | None = None
-    kept: list[float] = field(default_factory=lambda: [0.05, 0.1])
+    std: _Std = 0.1
+    every: PositiveInt | None = None
+    kept: list[_Std] = field(default_factory=lambda: [0.05, 0.1])
+
+    def __post_init__(self) -> None:
+        if len(set(self.kept)) < 2:
+            raise ValueError(f"train.ema expects the std of two averages to keep, or more, got {self.kept}")
 
 
+@checked
 @dataclass(frozen=True)
 class Stage:
     """A stage of training: which players are trained, and for how long.
@@ -118,11 +123,12 @@ class Stage:
     """
 
     players: list[str]
-    steps: int | None = None
-    ema: float | PowerAverage | None = None
-    cache: int | None = None
+    steps: NonNegativeInt | None = None
+    ema: _Decay | PowerAverage | None = None
+    cache: PositiveInt | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class Every:
     """How often something is done.
@@ -131,9 +137,10 @@ class Every:
         every: At every n-th step of the run.
     """
 
-    every: int = 50
+    every: PositiveInt = 50
 
 
+@checked
 @dataclass(frozen=True)
 class Samples:
     """Grids of samples drawn during training.
@@ -143,10 +150,11 @@ class Samples:
         num: Number of samples in a grid.
     """
 
-    every: int = 500
-    num: int = 64
+    every: PositiveInt = 500
+    num: Annotated[int, Range(1, _MOST_SAMPLES)] = 64
 
 
+@checked
 @dataclass(frozen=True)
 class Checkpoints:
     """When checkpoints are saved, and which are kept.
@@ -160,11 +168,12 @@ class Checkpoints:
             `evaluate.watch.every` and `every` divides the other.
     """
 
-    every: int = 500
-    keep: int = 2
+    every: PositiveInt = 500
+    keep: PositiveInt = 2
     best: str | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class Watching:
     """Quick scores during training, of samples from the averaged weights against training images.
@@ -175,16 +184,12 @@ class Watching:
         metrics: The metrics; `fd` by default.
     """
 
-    every: int | None = None
-    num: int = 256
+    every: PositiveInt | None = None
+    num: Annotated[int, Range(2, _MOST_SAMPLES)] = 256
     metrics: list[Slot[Metric]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        if (self.every is not None and self.every < 1) or not 2 <= self.num <= _MOST_SAMPLES:
-            expected = f"every of at least 1 and num in [2, {_MOST_SAMPLES}]"
-            raise ValueError(f"evaluate.watch expects {expected}, got {self.every} and {self.num}")
 
-
+@checked
 @dataclass(frozen=True)
 class Evaluation:
     """How a model is evaluated at the end of training: the keys of a spec's `evaluate`.
@@ -200,15 +205,12 @@ class Evaluation:
 
     features: Slot[FeatureExtractor] | None = None
     metrics: list[Slot[Metric]] = field(default_factory=list)
-    num: int | None = None
+    num: Annotated[int | None, Range(2)] = None
     precision: Precision = "float32"
     watch: Watching = field(default_factory=Watching)
 
-    def __post_init__(self) -> None:
-        if self.num is not None and self.num < 2:
-            raise ValueError(f"evaluate.num expects at least 2, got {self.num}")
 
-
+@checked
 @dataclass(frozen=True)
 class Compilation:
     """How networks are compiled by torch.compile, which explains the choices.
@@ -235,6 +237,7 @@ class Compilation:
             raise ValueError(f"compile expects a mode of inductor alone, got {self.mode} of {self.backend}")
 
 
+@checked
 @dataclass(frozen=True)
 class Settings:
     """How a model is trained: the keys of a spec's `train`.
@@ -282,24 +285,24 @@ class Settings:
         ValueError: If a value is out of its range.
     """
 
-    seed: int = 0
+    seed: _Steps = 0
     device: str = "auto"
     precision: Precision = "float32"
     deterministic: bool = True
-    threads: int | Literal["auto"] = "auto"
+    threads: Annotated[int, Range(1, 1024)] | Literal["auto"] = "auto"
     compile: bool | Compilation = False
     recompute: bool = False
     channels_last: bool = False
-    batch_size: int = 128
-    accumulate: int = 1
-    clip: float | None = None
-    workers: int = 0
+    batch_size: _Rows = 128
+    accumulate: _Rows = 1
+    clip: PositiveFloat | None = None
+    workers: Annotated[int, Range(0, 1024)] = 0
     optimizer: Slot[Optimizer] = default("adamw")
     lr_schedule: Slot[LRSchedule] = default("constant")
     players: dict[str, PlayerSettings] = field(default_factory=dict)
     terms: dict[str, Term] = field(default_factory=dict)
-    steps: int = 2000
-    ema: float | PowerAverage = 0.999
+    steps: _Steps = 2000
+    ema: _Decay | PowerAverage = 0.999
     stages: list[Stage] = field(default_factory=list)
     log: Every = field(default_factory=Every)
     samples: Samples = field(default_factory=Samples)
@@ -310,45 +313,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.compile is True:
             object.__setattr__(self, "compile", Compilation())
-        for name, low, high in _BOUNDS:
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"train.{name} expects a number in [{low}, {high}], got {getattr(self, name)}")
-        if self.threads != "auto" and not 1 <= self.threads <= 1024:
-            raise ValueError(f"train.threads expects a number in [1, 1024] or auto, got {self.threads}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.batch_size expects a multiple of accumulate, got {self.batch_size} and {self.accumulate}"
             )
-        for place in ("log", "samples", "checkpoints"):
-            if getattr(self, place).every < 1:
-                raise ValueError(f"train.{place}.every expects at least 1, got {getattr(self, place).every}")
-        if self.checkpoints.keep < 1:
-            raise ValueError(f"train.checkpoints.keep expects at least 1, got {self.checkpoints.keep}")
-        if not 1 <= self.samples.num <= _MOST_SAMPLES:
-            raise ValueError(f"train.samples.num expects a number in [1, {_MOST_SAMPLES}], got {self.samples.num}")
         for number, stage in enumerate(self.stages):
-            if stage.cache is not None and stage.cache < 1:
-                raise ValueError(f"train.stages[{number}].cache expects at least 1, got {stage.cache}")
-            if stage.steps is not None and stage.steps < 0:
-                raise ValueError(f"train.stages expects steps of at least 0, got {stage.steps}")
             if not stage.players:
                 raise ValueError(f"train.stages[{number}].players expects patterns of players, got none: '*' is all")
-        for ema in (self.ema, *(stage.ema for stage in self.stages if stage.ema is not None)):
-            _check_average(ema)
-        rules = [
-            (f"{group}.{pattern}", rule)
-            for group in ("terms", "players")
-            for pattern, rule in getattr(self, group).items()
-        ]
-        for place, rule in rules:
-            for name, least in (("every", 1), ("start", 0)):
-                value = getattr(rule, name)
-                if value is not None and value < least:
-                    raise ValueError(f"train expects `{name}` of at least {least}, got {value} in {place}")
-        _check_norm("train.clip", self.clip)
-        for pattern, player in self.players.items():
-            _check_norm(f"train.players.{pattern}.clip", player.clip)
-            _check_norm(f"train.players.{pattern}.skip", player.skip)
 
     def count_rows(self, processes: int) -> int:
         """Counts the rows of a microbatch in each of some processes.
@@ -358,24 +329,3 @@ class Settings:
             4
         """
         return self.batch_size // self.accumulate // processes
-
-
-def _check_norm(path: str, norm: float | None) -> None:
-    """Checks the largest norm of a gradient."""
-    if norm is not None and not norm > 0:
-        raise ValueError(f"{path} expects a norm above 0, got {norm:g}; leave it out for no limit")
-
-
-def _check_average(ema: float | PowerAverage) -> None:
-    """Checks an average of the weights."""
-    if not isinstance(ema, PowerAverage):
-        if not 0 <= ema < 1:
-            raise ValueError(f"train.ema expects a decay in [0, 1), got {ema}")
-        return
-    for std in (ema.std, *ema.kept):
-        if not 0 < std < _LARGEST_STD:
-            raise ValueError(f"train.ema expects std of a profile in (0, {_LARGEST_STD:.4f}), got {std}")
-    if len(set(ema.kept)) < 2:
-        raise ValueError(f"train.ema expects the std of two averages to keep, or more, got {ema.kept}")
-    if ema.every is not None and ema.every < 1:
-        raise ValueError(f"train.ema expects every of at least 1, got {ema.every}")

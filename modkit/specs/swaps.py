@@ -15,7 +15,6 @@ from modkit.errors import Position, Problem, SpecError, join
 from modkit.kinds import DataExtras, GameExtras, read_extras
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, SlotShape, read_parameters
-from modkit.parts.validation import validate
 from modkit.specs.node import Node, Path, Value, describe, find_value
 from modkit.specs.places import find_known, find_place, get_part, read_known
 from modkit.specs.players import renew_settings
@@ -172,7 +171,7 @@ def _check_kept(value: Value, new: Parameter, old: Parameter | None) -> str | No
     if new.slot is None:
         if old is not None and old.slot is not None:
             return f"it was a slot of {old.slot.kind} and is plain data now"
-        return validate(value, new.annotation)
+        return new.validate(value)
     if old is not None and (old.slot is None or old.slot.kind != new.slot.kind):
         was = "plain data" if old.slot is None else f"a slot of {old.slot.kind}"
         return f"it was {was} and is a slot of {new.slot.kind} now"

@@ -11,10 +11,12 @@ Shape letters: b batch.
 from torch import Tensor
 
 from modkit import Rng, TensorType
+from modkit.types import NonNegativeFloat, checked
 
 __all__ = ["InstanceNoise"]
 
 
+@checked
 class InstanceNoise:
     """Adds Gaussian noise to samples.
 
@@ -30,11 +32,9 @@ class InstanceNoise:
         ValueError: If `x` holds codes, or `std` is negative.
     """
 
-    def __init__(self, x: TensorType, *, std: float = 0.1) -> None:
+    def __init__(self, x: TensorType, *, std: NonNegativeFloat = 0.1) -> None:
         if x.classes is not None:
             raise ValueError(f"InstanceNoise expects continuous data, got {x}")
-        if std < 0:
-            raise ValueError(f"InstanceNoise expects std of at least 0, got {std}")
         self.std = std
 
     def __call__(self, x: Tensor, rng: Rng) -> Tensor:

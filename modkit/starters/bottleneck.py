@@ -16,10 +16,12 @@ from torch import Tensor
 
 from modkit import Event, Latents, Rng, Step, TensorType
 from modkit.precision import widen
+from modkit.types import PositiveFloat, checked
 
 __all__ = ["FixedWidth"]
 
 
+@checked
 class FixedWidth:
     """Adds noise of a fixed standard deviation to the features, with a standard normal prior.
 
@@ -35,12 +37,10 @@ class FixedWidth:
         ValueError: If the features are a hierarchy or codes, or `std` is not positive.
     """
 
-    def __init__(self, h: Event, *, std: float = 0.3) -> None:
+    def __init__(self, h: Event, *, std: PositiveFloat = 0.3) -> None:
         if isinstance(h, tuple) or h.classes is not None:
             received = f"a hierarchy of {len(h)} levels" if isinstance(h, tuple) else h
             raise ValueError(f"FixedWidth expects one continuous tensor of features, got {received}")
-        if std <= 0:
-            raise ValueError(f"FixedWidth expects std above 0, got {std}")
         self.std, self.z = std, TensorType(h.shape)
         self.latents: dict[str, Event] = {"continuous": self.z}
 

@@ -17,11 +17,13 @@ from torch.nn import functional as F
 
 from modkit import Batch, Cond, CondType, Rng, TensorType
 from modkit.conditioners.drawing import Frequencies
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
+from modkit.types import Share, checked
 
 __all__ = ["OneHot"]
 
 
+@checked
 class OneHot(nn.Module):
     """One-hot labels.
 
@@ -38,13 +40,12 @@ class OneHot(nn.Module):
         ValueError: If the field is missing or not a label, or `drop` is not a probability.
     """
 
-    def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: float = 0.1) -> None:
+    def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: Share = 0.1) -> None:
         super().__init__()
         self.field = find_field(self, fields, field)
         classes = self.field.type.classes
         if classes is None or self.field.type.shape:
             raise ValueError(f"OneHot expects field {field!r} to be one class per sample, got {self.field.type}")
-        check_drop(self, drop)
         self.classes, self.drop = classes, drop
         self.reads: tuple[str, ...] = (field,)
         self.type = CondType(vector=classes)  # type: ignore[assignment, method-assign]  # the contract's name

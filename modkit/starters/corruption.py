@@ -9,15 +9,19 @@ which learns to restore the hidden values.
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from modkit import Rng, TensorType
 from modkit.data.splits import hash_contents
+from modkit.types import Range, checked
 
 __all__ = ["LostPixels"]
 
 
+@checked
 class LostPixels:
     """Hides random positions; makes the fields `masked`, of x's type, and `mask`, 1 where hidden and 0 elsewhere.
 
@@ -33,11 +37,9 @@ class LostPixels:
         ValueError: If `x` is not a continuous map, or `rate` is out of range.
     """
 
-    def __init__(self, x: TensorType, *, rate: float = 0.5) -> None:
+    def __init__(self, x: TensorType, *, rate: Annotated[float, Range(above=0, below=1)] = 0.5) -> None:
         if x.classes is not None or not 2 <= len(x.shape) <= 4:
             raise ValueError(f"LostPixels expects continuous maps, such as (c, h, w), got {x}")
-        if not 0 < rate < 1:
-            raise ValueError(f"LostPixels expects a rate in (0, 1), got {rate}")
         self.rate, self.middle = rate, sum(x.range) / 2 if x.range else 0.0
         self.fields = {"masked": x, "mask": TensorType((1, *x.shape[1:]), range=(0.0, 1.0))}
 

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from modkit import Rng
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Nearest"]
 
 
+@checked
 class Nearest:
     """The nearest of a few draws of noise.
 
@@ -32,9 +34,7 @@ class Nearest:
         ValueError: If `num` is below 1.
     """
 
-    def __init__(self, *, num: int = 4) -> None:
-        if num < 1:
-            raise ValueError(f"Nearest expects num of at least 1, got {num}")
+    def __init__(self, *, num: PositiveInt = 4) -> None:
         self.num = num
         self.independent = num == 1
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from modkit import Event, TensorType
 from modkit.nn.mlp import squash
+from modkit.types import PositiveInt, checked
 
 __all__ = ["PatchDecoder"]
 
 
+@checked
 class PatchDecoder(nn.Module):
     """Applies a small network at each position, which emits the pixels of its patch.
 
@@ -35,10 +37,8 @@ class PatchDecoder(nn.Module):
 
     last_layer: str | None = "out.weight"
 
-    def __init__(self, z: Event, x: TensorType, *, width: int = 64) -> None:
+    def __init__(self, z: Event, x: TensorType, *, width: PositiveInt = 64) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"PatchDecoder expects width of at least 1, got {width}")
         if isinstance(z, tuple) or not _fits(z, x):
             received = " and ".join(map(str, z)) if isinstance(z, tuple) else z
             expected = "a map whose sides divide those of the image by the same factor"

@@ -14,10 +14,12 @@ from torch import Tensor
 from modkit import Rng, TensorType
 from modkit.decodings.categorical import sample_categorical
 from modkit.kinds import Predict
+from modkit.types import Share, checked
 
 __all__ = ["MinP"]
 
 
+@checked
 class MinP:
     """Draws one code after another, excluding improbable ones.
 
@@ -36,9 +38,7 @@ class MinP:
 
     causal = True
 
-    def __init__(self, codes: TensorType, *, min_p: float = 0.05) -> None:
-        if not 0 <= min_p <= 1:
-            raise ValueError(f"MinP expects min_p in [0, 1], got {min_p}")
+    def __init__(self, codes: TensorType, *, min_p: Share = 0.05) -> None:
         self.num, self.min_p = codes.numel, min_p
 
     def __call__(self, predict: Predict, num: int, rng: Rng) -> Tensor:

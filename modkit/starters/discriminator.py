@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from modkit import Cond, CondType, TensorType
 from modkit.nn.embeddings import CondEmbedding
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Prototypes"]
 
 
+@checked
 class Prototypes(nn.Module):
     """Computes the logits of a mixture of Gaussians in a linear feature space.
 
@@ -33,10 +35,8 @@ class Prototypes(nn.Module):
         ValueError: If `x` holds codes, `cond` has tokens or a map, or a number is below 1.
     """
 
-    def __init__(self, x: TensorType, cond: CondType, *, num: int = 32, width: int = 32) -> None:
+    def __init__(self, x: TensorType, cond: CondType, *, num: PositiveInt = 32, width: PositiveInt = 32) -> None:
         super().__init__()
-        if num < 1 or width < 1:
-            raise ValueError(f"Prototypes expects num and width of at least 1, got {num} and {width}")
         if x.classes is not None:
             raise ValueError(f"Prototypes expects continuous data, got {x}")
         if cond.context is not None or cond.concat is not None:

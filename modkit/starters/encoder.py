@@ -12,10 +12,12 @@ Shape letters: b batch, c channels, h w spatial.
 from torch import Tensor, nn
 
 from modkit import TensorType
+from modkit.types import PositiveInt, checked
 
 __all__ = ["PatchEncoder"]
 
 
+@checked
 class PatchEncoder(nn.Module):
     """Maps each patch of an image linearly, like the first layer of a vision transformer.
 
@@ -31,10 +33,8 @@ class PatchEncoder(nn.Module):
         ValueError: If `x` is not an image type whose sides `patch` divides, or a number is below 1.
     """
 
-    def __init__(self, x: TensorType, *, channels: int = 32, patch: int = 2) -> None:
+    def __init__(self, x: TensorType, *, channels: PositiveInt = 32, patch: PositiveInt = 2) -> None:
         super().__init__()
-        if channels < 1 or patch < 1:
-            raise ValueError(f"PatchEncoder expects channels and patch of at least 1, got {channels} and {patch}")
         if x.classes is not None or len(x.shape) != 3 or x.shape[1] % patch or x.shape[2] % patch:
             raise ValueError(f"PatchEncoder expects images with sides divisible by {patch}, got {x}")
         self.h = TensorType((channels, x.shape[1] // patch, x.shape[2] // patch))

@@ -6,10 +6,12 @@ The engine decides where training runs, on how many processes, and how gradients
 
 from modkit.engines.local import LocalEngine
 from modkit.kinds import Optimizer
+from modkit.types import NonNegativeInt, checked
 
 __all__ = ["Careful"]
 
 
+@checked
 class Careful(LocalEngine):
     """Trains in one process on one device and skips steps whose gradient is not finite.
 
@@ -25,10 +27,8 @@ class Careful(LocalEngine):
         ValueError: If `most` is negative.
     """
 
-    def __init__(self, device: str, *, most: int = 10) -> None:
+    def __init__(self, device: str, *, most: NonNegativeInt = 10) -> None:
         super().__init__(device)
-        if most < 0:
-            raise ValueError(f"Careful expects most of at least 0, got {most}")
         self.most, self.skipped = most, 0
 
     def step(self, optimizer: Optimizer, max_norm: float | None) -> None:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from modkit import Cond, CondType, TensorType
 from modkit.nn.embeddings import embed_beside
 from modkit.nn.mlp import squash
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Waves"]
 
 
+@checked
 class Waves(nn.Module):
     """Generates images as sums of plane waves.
 
@@ -41,10 +43,10 @@ class Waves(nn.Module):
 
     basis: Tensor
 
-    def __init__(self, z: TensorType, x: TensorType, cond: CondType, *, waves: int = 4, width: int = 128) -> None:
+    def __init__(
+        self, z: TensorType, x: TensorType, cond: CondType, *, waves: PositiveInt = 4, width: PositiveInt = 128
+    ) -> None:
         super().__init__()
-        if waves < 1 or width < 1:
-            raise ValueError(f"Waves expects waves and width of at least 1, got {waves} and {width}")
         if x.classes is not None or len(x.shape) != 3:
             raise ValueError(f"Waves expects images, got {x}")
         if cond.context is not None or cond.concat is not None:

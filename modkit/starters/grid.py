@@ -11,9 +11,12 @@ Shape letters: n times.
 import torch
 from torch import Tensor
 
+from modkit.types import PositiveFloat, checked
+
 __all__ = ["Power"]
 
 
+@checked
 class Power:
     """A power of even times: above 1 there are more steps where there are data. It needs no schedule.
 
@@ -27,9 +30,7 @@ class Power:
         ValueError: If `exponent` is not positive.
     """
 
-    def __init__(self, *, exponent: float = 2.0) -> None:
-        if exponent <= 0:
-            raise ValueError(f"Power expects exponent above 0, got {exponent}")
+    def __init__(self, *, exponent: PositiveFloat = 2.0) -> None:
         self.exponent = exponent
 
     def __call__(self, steps: int) -> Tensor:

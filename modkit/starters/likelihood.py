@@ -17,10 +17,12 @@ from torch import Tensor
 
 from modkit import Rng, TensorType
 from modkit.precision import widen
+from modkit.types import PositiveFloat, checked
 
 __all__ = ["FixedGaussian"]
 
 
+@checked
 class FixedGaussian:
     """A Gaussian with a fixed standard deviation, including all constants.
 
@@ -37,11 +39,9 @@ class FixedGaussian:
 
     constant = 0.0
 
-    def __init__(self, x: TensorType, *, std: float = 0.1) -> None:
+    def __init__(self, x: TensorType, *, std: PositiveFloat = 0.1) -> None:
         if x.classes is not None:
             raise ValueError(f"FixedGaussian expects continuous data, got {x}")
-        if std <= 0:
-            raise ValueError(f"FixedGaussian expects std above 0, got {std}")
         self.x, self.std = x, std
 
     def out(self, x: TensorType) -> TensorType:

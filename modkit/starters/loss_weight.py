@@ -11,9 +11,12 @@ Shape letters: b batch.
 
 from torch import Tensor
 
+from modkit.types import NonNegativeFloat, PositiveFloat, checked
+
 __all__ = ["P2"]
 
 
+@checked
 class P2:
     """Gives less weight to samples with little noise.
 
@@ -29,9 +32,7 @@ class P2:
         ValueError: If `gamma` is negative, or `k` is not positive.
     """
 
-    def __init__(self, *, gamma: float = 1.0, k: float = 1.0) -> None:
-        if gamma < 0 or k <= 0:
-            raise ValueError(f"P2 expects gamma of at least 0 and k above 0, got {gamma} and {k}")
+    def __init__(self, *, gamma: NonNegativeFloat = 1.0, k: PositiveFloat = 1.0) -> None:
         self.gamma, self.k = gamma, k
 
     def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:

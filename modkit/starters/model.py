@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from modkit import Batch, Cond, CondType, Model, Player, Rng, Step, TensorType
 from modkit.models.model import check_draws
 from modkit.precision import widen
+from modkit.types import PositiveFloat, checked
 
 __all__ = ["Gaussian"]
 
 
+@checked
 class Gaussian(Model):
     """Models each value by an independent Gaussian.
 
@@ -37,14 +39,12 @@ class Gaussian(Model):
         ValueError: If `x` holds codes or is a hierarchy, there are conditions, or `std` is not positive.
     """
 
-    def __init__(self, x: TensorType, cond: CondType, *, std: float = 1.0) -> None:
+    def __init__(self, x: TensorType, cond: CondType, *, std: PositiveFloat = 1.0) -> None:
         super().__init__()
         if (reason := self.accepts(x)) is not None:
             raise ValueError(reason)
         if cond:
             raise ValueError(f"Gaussian expects no conditions, got {cond}")
-        if std <= 0:
-            raise ValueError(f"Gaussian expects std above 0, got {std}")
         self.event = x
         self.density = _Density(x, std)
 

@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from modkit import Cond, CondType, TensorType
 from modkit.nn.embeddings import CondEmbedding
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Gated"]
 
 
+@checked
 class Gated(nn.Module):
     """A network with one wide hidden layer over the flattened sample.
 
@@ -35,10 +37,8 @@ class Gated(nn.Module):
         ValueError: If `x` holds codes, `cond` has tokens or a map, or `width` is below 1.
     """
 
-    def __init__(self, x: TensorType, out: TensorType, cond: CondType, *, width: int = 512) -> None:
+    def __init__(self, x: TensorType, out: TensorType, cond: CondType, *, width: PositiveInt = 512) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"Gated expects width of at least 1, got {width}")
         if x.classes is not None:
             raise ValueError(f"Gated expects a continuous x, got {x}")
         if cond.context is not None or cond.concat is not None:

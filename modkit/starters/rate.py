@@ -11,10 +11,12 @@ Shape letters: b batch, g groups of latent variables.
 from torch import Tensor
 
 from modkit.kinds import Step
+from modkit.types import NonNegativeFloat, checked
 
 __all__ = ["Target"]
 
 
+@checked
 class Target:
     """Holds the KL to a target: a point of the rate-distortion curve, chosen by its rate.
 
@@ -28,9 +30,7 @@ class Target:
         ValueError: If `nats` is negative.
     """
 
-    def __init__(self, *, nats: float = 10.0) -> None:
-        if nats < 0:
-            raise ValueError(f"Target expects nats of at least 0, got {nats}")
+    def __init__(self, *, nats: NonNegativeFloat = 10.0) -> None:
         self.nats = nats
 
     def __call__(self, kl: Tensor, step: Step) -> Tensor:

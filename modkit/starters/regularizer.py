@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Round
+from modkit.types import NonNegativeFloat, checked
 
 __all__ = ["Lipschitz"]
 
 
+@checked
 class Lipschitz:
     """Penalizes gradient norms of the critic above one at real samples.
 
@@ -32,9 +34,7 @@ class Lipschitz:
 
     per_sample = True
 
-    def __init__(self, *, weight: float = 10.0) -> None:
-        if weight < 0:
-            raise ValueError(f"Lipschitz expects a weight of at least 0, got {weight}")
+    def __init__(self, *, weight: NonNegativeFloat = 10.0) -> None:
         self.weight = weight
 
     def __call__(self, round: Round) -> Tensor:

@@ -7,13 +7,17 @@ A schedule defines the scales of signal and noise in x_t, and the time of a nois
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from modkit.types import Range, checked
+
 __all__ = ["Rotation"]
 
 
+@checked
 class Rotation:
     """A rotation at constant speed, without a table.
 
@@ -30,9 +34,7 @@ class Rotation:
 
     num: int | None = None
 
-    def __init__(self, *, sigma_max: float = 80.0) -> None:
-        if not 0 < sigma_max < math.inf:
-            raise ValueError(f"Rotation expects a finite sigma_max above 0, got {sigma_max}")
+    def __init__(self, *, sigma_max: Annotated[float, Range(above=0, below=math.inf)] = 80.0) -> None:
         self.theta = math.atan(sigma_max)
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:

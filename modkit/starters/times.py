@@ -13,10 +13,12 @@ from torch import Tensor
 
 from modkit import Rng
 from modkit.kinds import Schedule
+from modkit.types import PositiveFloat, checked
 
 __all__ = ["LogitNormal"]
 
 
+@checked
 class LogitNormal:
     """Draws times whose logits are normal; for a schedule with a table, not before its first time.
 
@@ -32,9 +34,7 @@ class LogitNormal:
         ValueError: If `std` is not positive.
     """
 
-    def __init__(self, schedule: Schedule, *, mean: float = 0.0, std: float = 1.0) -> None:
-        if std <= 0:
-            raise ValueError(f"LogitNormal expects std above 0, got {std}")
+    def __init__(self, schedule: Schedule, *, mean: float = 0.0, std: PositiveFloat = 1.0) -> None:
         self.mean, self.std = mean, std
         self.first = 1 / schedule.num if schedule.num is not None else 0.0
 

@@ -7,14 +7,17 @@ for weights that depend on gradients (`modkit.kinds.Weight`).
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from torch import Tensor
 
 from modkit.kinds import Step
+from modkit.types import PositiveInt, Range, checked
 
 __all__ = ["Cyclic"]
 
 
+@checked
 class Cyclic:
     """Rises during a part of each period, then stays constant: cyclical annealing of a KL term.
 
@@ -31,9 +34,9 @@ class Cyclic:
         ValueError: If `period` is below 1 or `rise` out of range.
     """
 
-    def __init__(self, *, value: float = 1.0, period: int = 500, rise: float = 0.5) -> None:
-        if period < 1 or not 0 < rise <= 1:
-            raise ValueError(f"Cyclic expects period >= 1 and rise in (0, 1], got {period} and {rise}")
+    def __init__(
+        self, *, value: float = 1.0, period: PositiveInt = 500, rise: Annotated[float, Range(above=0, high=1)] = 0.5
+    ) -> None:
         self.value, self.period, self.rise = value, period, rise
 
     def __call__(self, step: Step, losses: Mapping[str, Tensor], last_layer: Tensor | None) -> float:

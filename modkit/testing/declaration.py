@@ -15,7 +15,6 @@ from modkit.kinds import KINDS
 from modkit.part import Part, import_target
 from modkit.parts import docstrings
 from modkit.parts.signature import MISSING, read_parameters
-from modkit.parts.validation import validate
 from modkit.specs.node import Node
 from modkit.testing.bench import Bench, Flaw
 
@@ -82,7 +81,7 @@ def check_signature(bench: Bench) -> None:
             raise Flaw(f"{bench.subject}: expected a line for {name!r} under Args of its docstring, got none")
         if parameter.slot or parameter.record or parameter.default is MISSING:
             continue
-        if reason := validate(parameter.default, parameter.annotation):
+        if reason := parameter.validate(parameter.default):
             raise Flaw(f"{bench.subject}: expected a default of {name!r} that fits its type, got: {reason}")
     keyword = [
         one.name

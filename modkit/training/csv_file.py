@@ -18,12 +18,14 @@ from typing import Any, TypeAlias
 
 from modkit.runs.files import open_own, read_regular, refuse_link, replace_file
 from modkit.runs.run import Run
+from modkit.types import PositiveInt, checked
 
 __all__ = ["CSVFile"]
 
 _Row: TypeAlias = "dict[str, Any]"
 
 
+@checked
 class CSVFile:
     """Writes losses and scores as a table, one row a step, into a CSV file in the run's directory.
 
@@ -45,9 +47,7 @@ class CSVFile:
         ValueError: If `every` is below 1, or `file` is not a plain name that ends in `.csv`.
     """
 
-    def __init__(self, *, file: str = "metrics.csv", every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"CSVFile expects every >= 1, got {every}")
+    def __init__(self, *, file: str = "metrics.csv", every: PositiveInt = 1) -> None:
         if not file.endswith(".csv") or file.startswith(".") or "/" in file or "\\" in file:
             raise ValueError(f"CSVFile expects a plain file name that ends in .csv, got {file!r}")
         self._name, self._every = file, every

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modkit.runs.files import make_own_folder
+from modkit.types import PositiveInt, checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorBoard"]
 
 
+@checked
 class TensorBoard:
     """Writes losses, scores and grids of samples as TensorBoard events, in the run's directory.
 
@@ -32,16 +34,14 @@ class TensorBoard:
         >>> TensorBoard(every=0)
         Traceback (most recent call last):
         ...
-        ValueError: TensorBoard expects every >= 1, got 0
+        ValueError: TensorBoard expects every of at least 1, got 0
 
     Raises:
         ImportError: If the package `tensorboard` is missing.
         ValueError: If `every` is below 1, or the folder is not inside the run's directory.
     """
 
-    def __init__(self, *, folder: str = "tensorboard", every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"TensorBoard expects every >= 1, got {every}")
+    def __init__(self, *, folder: str = "tensorboard", every: PositiveInt = 1) -> None:
         if Path(folder).is_absolute() or ".." in Path(folder).parts:
             raise ValueError(f"TensorBoard expects a folder inside the run's directory, got {folder}")
         try:

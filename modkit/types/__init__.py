@@ -11,6 +11,17 @@ from modkit.types.latents import LatentBatch, Latents
 from modkit.types.modes import Modes
 from modkit.types.outputs import Denoised, Features, Judgement
 from modkit.types.precision import Precision
+from modkit.types.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Share,
+    checked,
+    list_ranges,
+    refuse_value,
+)
 from modkit.types.score import Score
 from modkit.types.tensor_type import Event, TensorType, Value, split_levels
 
@@ -25,9 +36,18 @@ __all__ = [
     "LatentBatch",
     "Latents",
     "Modes",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
     "Precision",
+    "Range",
     "Score",
+    "Share",
     "TensorType",
     "Value",
+    "checked",
+    "list_ranges",
+    "refuse_value",
     "split_levels",
 ]

@@ -177,7 +177,7 @@ test_refusals = refusals(
         lambda: build(use("coupling", transform="spline", bound=0.0), VECTOR),
         "Spline expects bins in .* and a bound above 0, got 8 and 0.0",
     ),
-    (lambda: build(use("autoregressive", width=0), VECTOR), "width and depth of at least 1, got 0 and 2"),
+    (lambda: build(use("autoregressive", width=0), VECTOR), "Autoregressive expects width of at least 1, got 0"),
     (lambda: build("autoregressive", VECTOR, CondType(context=(3, 4))), "expects no context"),
     (
         lambda: build("autoregressive", VECTOR, CondType(concat=TensorType((4, 4), classes=3))),

@@ -119,7 +119,7 @@ test_refuses = refusals(
         "Tokens expects width to be a multiple of heads, .*, got width 128, heads 3 and depth 2",
     ),
     ({"drop": -1.0}, r"Tokens expects drop in \[0, 1\], got -1.0"),
-    ({"field": "caption", "keep": -1}, "Tokens expects keep >= 0, got -1"),
+    ({"field": "caption", "keep": -1}, "Tokens expects keep of at least 0, got -1"),
     of=lambda options: Tokens(FIELDS, **options),
 )
 

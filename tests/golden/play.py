@@ -122,10 +122,11 @@ def _sample(model: modkit.Model) -> dict[str, Any]:
 
 
 def _load(kept: Path) -> dict[str, Any]:
-    """The samples of a run that was kept, and what is said of it after a first warning; a library's deprecations are its own."""
+    """The samples of a run that was kept, and what is said of it after a first warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         samples = _sample(modkit.load(kept, device="cpu"))
+    # deprecations of other libraries are no warnings of the run
     said = [str(warning.message) for warning in caught if not issubclass(warning.category, DeprecationWarning)]
     return {**samples, **({"said": said[1:]} if said[1:] else {})}
 

@@ -173,7 +173,7 @@ test_mistakes_are_refused = refusals(
         for part, make in FACTORIES.items()
         for refusal in (
             (lambda make=make: make(init_std=0.0), f"MLP{part.title()} expects init_std above 0, got 0"),
-            (lambda make=make: make(activation="elu"), f"MLP{part.title()} expects activation of .*got 'elu'"),
+            (lambda make=make: make(activation="elu"), f"MLP{part.title()} expects activation .*got 'elu'"),
         )
     ),
     (lambda: FACTORIES["generator"](norm="layer"), "MLPGenerator expects norm 'batch' or 'none', got 'layer'"),

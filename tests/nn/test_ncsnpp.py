@@ -145,12 +145,12 @@ test_what_does_not_fit_is_refused = refusals(
     ({"out": TensorType((3, 4, 6))}, {}, r"NCSNpp expects out of x's size \(8, 6\), got \(4, 6\)"),
     ({"x": TensorType((4,))}, {}, r"NCSNpp expects continuous maps"),
     ({"cond": CondType(context=(2, 3))}, {}, r"NCSNpp expects cond without context"),
-    ({}, {"channels": []}, r"NCSNpp expects channels and blocks of at least 1"),
+    ({}, {"channels": []}, "NCSNpp expects channels of one level or more, got none"),
     ({}, {"attention": [5]}, r"NCSNpp expects attention at resolutions among \[8, 4\], got \[5\]"),
     ({}, {"style": 0}, r"NCSNpp expects style of at least 1, got 0"),
     ({}, {"stem": 0}, r"NCSNpp expects stem of at least 1, got 0"),
     ({}, {"mapping": -1}, r"NCSNpp expects mapping of at least 0, got -1"),
-    ({}, {"progressive": "sum"}, r"NCSNpp expects progressive to be none, skip or residual, got 'sum'"),
+    ({}, {"progressive": "sum"}, "NCSNpp expects progressive 'none', 'skip' or 'residual', got 'sum'"),
     of=lambda types, options: NCSNpp(**{"x": X, "out": OUT, "cond": CondType(time=True), **types}, **options),
 )
 

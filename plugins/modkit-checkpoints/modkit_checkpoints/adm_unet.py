@@ -24,7 +24,7 @@ from modkit.nn.attention import Attention
 from modkit.nn.blocks import Downsample, ResidualBlock, Upsample
 from modkit.nn.embeddings import CondEmbedding, require_times
 from modkit.nn.unet_body import UNetBody, check_pyramid
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 from modkit_checkpoints.adm_blocks import AdmBlock, Direction, embed_time, make_norm, make_resampler
 from modkit_checkpoints.spatial_transformer import SpatialTransformer
 
@@ -33,6 +33,7 @@ __all__ = ["AdmUNet", "Resampler", "Unit"]
 _NORMED = 32  # channels are a multiple of the groups
 
 
+@checked
 class AdmUNet(UNetBody):
     """A conditional map between signals, images or volumes of one size (ADM's and latent diffusion's network).
 
@@ -71,8 +72,8 @@ class AdmUNet(UNetBody):
         out: TensorType,
         cond: CondType,
         *,
-        channels: list[int] = [64, 128],  # noqa: B006
-        blocks: int = 1,
+        channels: list[PositiveInt] = [64, 128],  # noqa: B006
+        blocks: PositiveInt = 1,
         attention: list[int] = [],  # noqa: B006
         heads: int | None = None,
         head_channels: int = 32,
@@ -84,8 +85,6 @@ class AdmUNet(UNetBody):
         attends = check_pyramid("AdmUNet", x, out, channels, blocks, attention)
         if any(wide % _NORMED for wide in channels):
             raise ValueError(f"AdmUNet expects channels in multiples of {_NORMED}, got {channels}")
-        if resampling not in ("conv", "block", "plain"):
-            raise ValueError(f"AdmUNet expects resampling 'conv', 'block' or 'plain', got {resampling!r}")
         if min(1 if heads is None else heads, head_channels, depth) < 1:
             got = f"{heads}, {head_channels} and {depth}"
             raise ValueError(f"AdmUNet expects heads, head_channels and depth of at least 1, got {got}")

@@ -16,6 +16,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -24,11 +26,12 @@ from modkit.kinds import Denoise, Schedule
 from modkit.rng import Rng
 from modkit.samplers.ddim import ddim_step
 from modkit.samplers.grid import GridSampler
-from modkit.types import TensorType
+from modkit.types import Range, Share, TensorType, checked
 
 __all__ = ["AuthorsDDIM", "ScaledLinear"]
 
 
+@checked
 class ScaledLinear(Table):
     """Variances whose square roots rise linearly.
 
@@ -45,15 +48,18 @@ class ScaledLinear(Table):
         tensor([0.0100, 0.0900, 0.2500], dtype=torch.float64)
     """
 
-    def __init__(self, *, num: int = 1000, beta_start: float = 0.0015, beta_end: float = 0.0195) -> None:
-        if not 1 <= num <= 100_000 or not (0 < beta_start < 1 and 0 < beta_end < 1):
-            raise ValueError(
-                f"ScaledLinear expects num in [1, 100000] and variances in (0, 1), got {num}, {beta_start}, {beta_end}"
-            )
+    def __init__(
+        self,
+        *,
+        num: Annotated[int, Range(1, 100_000)] = 1000,
+        beta_start: Annotated[float, Range(above=0, below=1)] = 0.0015,
+        beta_end: Annotated[float, Range(above=0, below=1)] = 0.0195,
+    ) -> None:
         roots = torch.linspace(beta_start**0.5, beta_end**0.5, num, dtype=torch.float64, device="cpu")
         super().__init__(roots**2)
 
 
+@checked
 class AuthorsDDIM(GridSampler):
     """DDIM on the grid of latent diffusion's own sampler; if `steps` does not divide the table, it takes a few more.
 
@@ -69,12 +75,10 @@ class AuthorsDDIM(GridSampler):
         tensor([0.7000, 0.2000, 0.0000], dtype=torch.float64)
     """
 
-    def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 50, eta: float = 0.0) -> None:
+    def __init__(self, schedule: Schedule, x: TensorType, *, steps: int = 50, eta: Share = 0.0) -> None:
         num = schedule.num
         if num is None or not 1 <= steps <= num:
             raise ValueError(f"AuthorsDDIM expects steps in [1, n] on a table of n, got {steps} on {num}")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"AuthorsDDIM expects eta in [0, 1], got {eta}")
         indices = torch.arange(0, num, num // steps, dtype=torch.float64, device="cpu") + 1
         if indices[-1] >= num:
             raise ValueError(f"AuthorsDDIM expects steps whose indices end before {num}, got {steps}, up to {num}")

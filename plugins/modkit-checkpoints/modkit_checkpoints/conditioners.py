@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Drawing, Examples, Frequencies
-from modkit.conditioners.fields import check_drop, find_field
+from modkit.conditioners.fields import find_field
 from modkit.conditioners.label import Classes
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, NonNegativeInt, PositiveInt, Share, TensorType, checked
 
 __all__ = ["ClassId", "ClassToken", "GivenTokens"]
 
 
+@checked
 class ClassToken(Classes):
     """A learned token for each class to attend to (latent diffusion's class embedder).
 
@@ -46,13 +47,11 @@ class ClassToken(Classes):
         fields: dict[str, TensorType],
         *,
         field: str = "labels",
-        width: int = 128,
+        width: PositiveInt = 128,
         none: bool = True,
-        drop: float = 0.1,
+        drop: Share = 0.1,
     ) -> None:
         super().__init__(fields, field, drop)
-        if width < 1:
-            raise ValueError(f"ClassToken expects width >= 1, got {width}")
         self.type = CondType(context=(1, width))  # type: ignore[assignment, method-assign]  # the contract's name
         self.embedding = nn.Embedding(self.classes + none, width)
         self.counted = Frequencies(self.field)
@@ -64,6 +63,7 @@ class ClassToken(Classes):
         return Cond(context=torch.where((labels < num)[:, None], tokens, 0)[:, None])
 
 
+@checked
 class ClassId(Classes):
     """A label as it is, for networks that embed it themselves (ADM).
 
@@ -79,7 +79,7 @@ class ClassId(Classes):
         tensor([10, 10])
     """
 
-    def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: float = 0.1) -> None:
+    def __init__(self, fields: dict[str, TensorType], *, field: str = "labels", drop: Share = 0.1) -> None:
         super().__init__(fields, field, drop)
         self.type = CondType(labels=self.classes)  # type: ignore[assignment, method-assign]  # the contract's name
         self.counted = Frequencies(self.field)
@@ -89,6 +89,7 @@ class ClassId(Classes):
         return Cond(labels=labels)
 
 
+@checked
 class GivenTokens(Drawing):
     """Tokens to attend to that are part of the data, such as a caption's from a text encoder outside the model.
 
@@ -107,14 +108,13 @@ class GivenTokens(Drawing):
     """
 
     def __init__(
-        self, fields: dict[str, TensorType], *, field: str = "tokens", drop: float = 0.1, keep: int = 16
+        self, fields: dict[str, TensorType], *, field: str = "tokens", drop: Share = 0.1, keep: NonNegativeInt = 16
     ) -> None:
         super().__init__()
         self.field = find_field(self, fields, field)
         type = self.field.type
         if type.classes is not None or len(type.shape) != 2:
             raise ValueError(f"GivenTokens expects field {field!r} to hold continuous tokens (n, d), got {type}")
-        check_drop(self, drop)
         self.drop = drop
         self.reads: tuple[str, ...] = (field,)
         self.type = CondType(context=(type.shape[0], type.shape[1]))  # type: ignore[assignment, method-assign]

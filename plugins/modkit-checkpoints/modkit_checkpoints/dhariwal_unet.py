@@ -24,7 +24,7 @@ from modkit.nn.attention import Attention
 from modkit.nn.blocks import ResidualBlock, crop, group_norm
 from modkit.nn.fir import BOX, FIRDownsample, FIRUpsample
 from modkit.nn.unet_body import UNetBody, check_pyramid
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 from modkit_checkpoints.adm_blocks import embed_time
 from modkit_checkpoints.adm_unet import Unit
 from modkit_checkpoints.edm_embedding import Mapping
@@ -32,6 +32,7 @@ from modkit_checkpoints.edm_embedding import Mapping
 __all__ = ["DhariwalUNet"]
 
 
+@checked
 class DhariwalUNet(UNetBody):
     """A conditional map between signals, images or volumes of one size: ADM's network as in EDM.
 
@@ -60,10 +61,10 @@ class DhariwalUNet(UNetBody):
         out: TensorType,
         cond: CondType,
         *,
-        channels: list[int] = [64, 128],  # noqa: B006
+        channels: list[PositiveInt] = [64, 128],  # noqa: B006
         embedding: int | None = None,
         features: int | None = None,
-        blocks: int = 2,
+        blocks: PositiveInt = 2,
         attention: list[int] = [],  # noqa: B006
         head_channels: int = 32,
         augment: int = 0,

@@ -24,12 +24,13 @@ from torch import Tensor
 from modkit.nn.blocks import check_levels, get_map_size
 from modkit.nn.embeddings import MapJoin, sinusoidal_embedding
 from modkit.nn.ncsnpp_body import Body
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 from modkit_checkpoints.edm_embedding import Fourier, Mapping
 
 __all__ = ["SongUNet"]
 
 
+@checked
 class SongUNet(Body):
     """A conditional map between signals, images or volumes of one size: DDPM++ or NCSN++ as in EDM.
 
@@ -65,12 +66,12 @@ class SongUNet(Body):
         out: TensorType,
         cond: CondType,
         *,
-        channels: list[int] = [64, 128],  # noqa: B006
-        stem: int | None = None,
+        channels: list[PositiveInt] = [64, 128],  # noqa: B006
+        stem: PositiveInt | None = None,
         embedding: int | None = None,
         features: int | None = None,
         frequencies: Literal["positional", "fourier"] = "positional",
-        blocks: int = 2,
+        blocks: PositiveInt = 2,
         attention: list[int] = [],  # noqa: B006
         fir: bool = False,
         encoder: Literal["standard", "skip", "residual"] = "standard",
@@ -78,7 +79,7 @@ class SongUNet(Body):
         augment: int = 0,
         dropout: float = 0.0,
     ) -> None:
-        check_levels("SongUNet", channels, blocks)
+        check_levels("SongUNet", channels)
         size = get_map_size("SongUNet", x)
         _check(out, size, cond, {"frequencies": frequencies, "encoder": encoder, "decoder": decoder})
         stem = channels[0] if stem is None else stem

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualFSQ  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.bottlenecks.places import Tokens
-from modkit.types import Event
-from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
+from modkit.types import Event, PositiveInt, checked
+from modkit_quantizers.wrapped import Quantized, Wrapped
 
 __all__ = ["FiniteScalarQuantizer", "ResidualFiniteScalarQuantizer"]
 
@@ -67,6 +67,7 @@ class FiniteScalarQuantizer(Wrapped):
         return z_q.to(next(self.project.parameters()).dtype)
 
 
+@checked
 class ResidualFiniteScalarQuantizer(Wrapped):
     """Levels of levels, coarse to fine, by the library's `ResidualFSQ`; codes are `depth h w`.
 
@@ -84,11 +85,10 @@ class ResidualFiniteScalarQuantizer(Wrapped):
         h: Event,
         *,
         levels: list[int] = [5, 5, 5],  # noqa: B006
-        depth: int = 2,
+        depth: PositiveInt = 2,
         tokens: Tokens = 8,
     ) -> None:
         num_codes = _count_codes("ResidualFiniteScalarQuantizer", levels, 2)
-        check_least("ResidualFiniteScalarQuantizer", depth=(depth, 1))
         super().__init__(h, channels=len(levels), num_codes=num_codes, tokens=tokens, depth=depth)
         self.quantizer = _make(lambda: ResidualFSQ(levels=list(levels), num_quantizers=depth))
 

@@ -19,16 +19,19 @@ References:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 from vector_quantize_pytorch import LFQ  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.bottlenecks.places import Tokens
-from modkit.types import Event
-from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
+from modkit.types import Event, NonNegativeFloat, PositiveFloat, Range, checked
+from modkit_quantizers.wrapped import Quantized, Wrapped
 
 __all__ = ["LookupFreeQuantizer"]
 
 
+@checked
 class LookupFreeQuantizer(Wrapped):
     """One bit a channel, its sign, by the library's `LFQ`; the first channel is the most significant bit.
 
@@ -49,20 +52,14 @@ class LookupFreeQuantizer(Wrapped):
         self,
         h: Event,
         *,
-        bits: int = 8,
-        entropy: float = 0.1,
-        diversity: float = 1.0,
-        temperature: float = 0.01,
-        commitment: float = 0.25,
+        bits: Annotated[int, Range(1, 18)] = 8,
+        entropy: NonNegativeFloat = 0.1,
+        diversity: NonNegativeFloat = 1.0,
+        temperature: PositiveFloat = 0.01,
+        commitment: NonNegativeFloat = 0.25,
         spherical: bool = False,
         tokens: Tokens = 8,
     ) -> None:
-        owner = "LookupFreeQuantizer"
-        if not 1 <= bits <= 18:
-            raise ValueError(f"{owner} expects bits in [1, 18], got {bits}")
-        check_least(owner, entropy=(entropy, 0), diversity=(diversity, 0), commitment=(commitment, 0))
-        if temperature <= 0:
-            raise ValueError(f"{owner} expects temperature above 0, got {temperature}")
         super().__init__(h, channels=bits, num_codes=2**bits, tokens=tokens)
         self.entropy, self.diversity, self.temperature, self.commitment = entropy, diversity, temperature, commitment
         self.quantizer = LFQ(

@@ -22,8 +22,8 @@ from modkit.bottlenecks.codebook import sample_vectors
 from modkit.bottlenecks.pointwise import to_tokens
 from modkit.kinds import Step
 from modkit.rng import Rng
-from modkit.types import Event, Latents
-from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
+from modkit.types import Event, Latents, Range
+from modkit_quantizers.wrapped import Quantized, Wrapped
 
 __all__ = ["Channels", "Commitment", "Decay", "Distance", "Expire", "Gradient", "KMeans", "Moved", "Moving", "NumCodes"]
 __all__ += ["check_choices"]
@@ -41,10 +41,12 @@ Gradient = Annotated[
     "How gradients pass: `straight-through`, unchanged; `rotation`, rotated and scaled as the vector is to become its "
     "code.",
 ]
-Commitment = Annotated[float, "Weight of the commitment loss."]
-Decay = Annotated[float, "Decay of the moving averages, in [0, 1)."]
+Commitment = Annotated[float, "Weight of the commitment loss.", Range(0)]
+Decay = Annotated[float, "Decay of the moving averages, in [0, 1).", Range(0, below=1)]
 Expire = Annotated[
-    float, "A code whose average count of vectors per step is below this is replaced by one of the step's; 0: never."
+    float,
+    "A code whose average count of vectors per step is below this is replaced by one of the step's; 0: never.",
+    Range(0),
 ]
 KMeans = Annotated[bool, "Whether the codes start at the k-means centres of encoded data."]
 
@@ -144,16 +146,6 @@ def check_choices(
     Raises:
         ValueError: If a choice is unknown, a number is out of its range, or the library cannot combine them.
     """
-    for name, value, choices in (
-        ("codebook", codebook, ("ema", "gradient")),
-        ("distance", distance, ("euclidean", "cosine")),
-        ("gradient", gradient, ("straight-through", "rotation")),
-    ):
-        if value not in choices:
-            raise ValueError(f"{owner} expects {name} {choices[0]!r} or {choices[1]!r}, got {value!r}")
-    check_least(owner, commitment=(commitment, 0), expire=(expire, 0))
-    if not 0 <= decay < 1:
-        raise ValueError(f"{owner} expects decay in [0, 1), got {decay}")
     if codebook == "gradient" and (distance == "cosine" or expire):
         got = f"distance {distance!r}, expire {expire}"
         raise ValueError(f"{owner} expects distance 'euclidean' and expire 0 with codebook 'gradient', got {got}")

@@ -20,13 +20,14 @@ from vector_quantize_pytorch import GroupedResidualVQ, ResidualVQ  # type: ignor
 
 from modkit.bottlenecks.places import Tokens
 from modkit.rng import Rng
-from modkit.types import Event
+from modkit.types import Event, PositiveInt, checked
 from modkit_quantizers import moving
-from modkit_quantizers.wrapped import Quantized, check_least
+from modkit_quantizers.wrapped import Quantized
 
 __all__ = ["GroupedResidualQuantizer", "ResidualQuantizer"]
 
 
+@checked
 class ResidualQuantizer(moving.Moving):
     """The sum of `depth` learned codes at each position, by the library's `ResidualVQ`; codes are `depth h w`.
 
@@ -42,7 +43,7 @@ class ResidualQuantizer(moving.Moving):
         self,
         h: Event,
         *,
-        depth: int = 4,
+        depth: PositiveInt = 4,
         num_codes: moving.NumCodes = 256,
         channels: moving.Channels = 4,
         codebook: moving.Moved = "ema",
@@ -55,7 +56,6 @@ class ResidualQuantizer(moving.Moving):
         tokens: Tokens = 8,
     ) -> None:
         chosen = moving.check_choices("ResidualQuantizer", codebook, distance, gradient, commitment, decay, expire)
-        check_least("ResidualQuantizer", depth=(depth, 1))
         super().__init__(
             h,
             channels=channels,
@@ -77,6 +77,7 @@ class ResidualQuantizer(moving.Moving):
         return Quantized(z_q, indices, {"commitment": losses.sum()})
 
 
+@checked
 class GroupedResidualQuantizer(moving.Moving):
     """Residual codes for each group of channels, by the library's `GroupedResidualVQ`; codes are `groups*depth h w`.
 
@@ -93,8 +94,8 @@ class GroupedResidualQuantizer(moving.Moving):
         self,
         h: Event,
         *,
-        groups: int = 2,
-        depth: int = 2,
+        groups: PositiveInt = 2,
+        depth: PositiveInt = 2,
         num_codes: moving.NumCodes = 256,
         channels: moving.Channels = 4,
         codebook: moving.Moved = "ema",
@@ -108,7 +109,6 @@ class GroupedResidualQuantizer(moving.Moving):
     ) -> None:
         owner = "GroupedResidualQuantizer"
         chosen = moving.check_choices(owner, codebook, distance, gradient, commitment, decay, expire)
-        check_least(owner, groups=(groups, 1), depth=(depth, 1))
         if channels % groups:
             raise ValueError(f"{owner} expects groups that divide channels, got {groups} of {channels}")
         codes = groups * depth

@@ -16,13 +16,14 @@ from torch import Tensor
 from vector_quantize_pytorch import SimVQ  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.bottlenecks.places import Tokens
-from modkit.types import Event
+from modkit.types import Event, NonNegativeFloat, checked
 from modkit_quantizers.moving import Channels, Commitment, Gradient, NumCodes
-from modkit_quantizers.wrapped import Quantized, Wrapped, check_least
+from modkit_quantizers.wrapped import Quantized, Wrapped
 
 __all__ = ["SimQuantizer"]
 
 
+@checked
 class SimQuantizer(Wrapped):
     """The nearest of `num_codes` random codes under one learned linear map, by the library's `SimVQ`.
 
@@ -41,12 +42,9 @@ class SimQuantizer(Wrapped):
         channels: Channels = 4,
         gradient: Gradient = "rotation",
         commitment: Commitment = 1.0,
-        pull: float = 0.25,
+        pull: NonNegativeFloat = 0.25,
         tokens: Tokens = 8,
     ) -> None:
-        if gradient not in ("straight-through", "rotation"):
-            raise ValueError(f"SimQuantizer expects gradient 'straight-through' or 'rotation', got {gradient!r}")
-        check_least("SimQuantizer", commitment=(commitment, 0), pull=(pull, 0))
         super().__init__(h, channels=channels, num_codes=num_codes, tokens=tokens)
         self.quantizer = SimVQ(
             dim=channels,

@@ -19,13 +19,14 @@ from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize  # type: ignore[import-untyped, unused-ignore]
 
 from modkit.bottlenecks.places import Tokens
-from modkit.types import Event
+from modkit.types import Event, NonNegativeFloat, PositiveInt, checked
 from modkit_quantizers import moving
-from modkit_quantizers.wrapped import Quantized, check_least
+from modkit_quantizers.wrapped import Quantized
 
 __all__ = ["VectorQuantizer"]
 
 
+@checked
 class VectorQuantizer(moving.Moving):
     """The nearest of `num_codes` learned codes at each position, by the library's `VectorQuantize`.
 
@@ -45,19 +46,18 @@ class VectorQuantizer(moving.Moving):
         *,
         num_codes: moving.NumCodes = 256,
         channels: moving.Channels = 4,
-        heads: int = 1,
+        heads: PositiveInt = 1,
         codebook: moving.Moved = "ema",
         distance: moving.Distance = "euclidean",
         gradient: moving.Gradient = "rotation",
         commitment: moving.Commitment = 1.0,
-        diversity: float = 0.0,
+        diversity: NonNegativeFloat = 0.0,
         decay: moving.Decay = 0.8,
         expire: moving.Expire = 0.0,
         kmeans: moving.KMeans = True,
         tokens: Tokens = 8,
     ) -> None:
         chosen = moving.check_choices("VectorQuantizer", codebook, distance, gradient, commitment, decay, expire)
-        check_least("VectorQuantizer", heads=(heads, 1), diversity=(diversity, 0))
         if channels % heads:
             raise ValueError(f"VectorQuantizer expects heads that divide channels, got {heads} of {channels}")
         depth = heads if heads > 1 else None

@@ -19,7 +19,7 @@ from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
 from modkit.types import Event, Latents, Value
 
-__all__ = ["Quantized", "Wrapped", "check_least"]
+__all__ = ["Quantized", "Wrapped"]
 
 
 class Quantized(NamedTuple):
@@ -90,14 +90,3 @@ class Wrapped(Quantizer):
         """Reshapes indices `b n` to codes `b h w`, and `b n q` to `b q h w`."""
         codes = indices if self.depth is None else indices.movedim(-1, 1)
         return codes.reshape(*codes.shape[:-1], *self._places.size).long()
-
-
-def check_least(owner: str, **values: tuple[float, float]) -> None:
-    """Checks numbers given as `name=(value, lowest)`.
-
-    Raises:
-        ValueError: If one is below its lowest. The message names the owner.
-    """
-    for name, (value, lowest) in values.items():
-        if value < lowest:
-            raise ValueError(f"{owner} expects {name} of at least {lowest:g}, got {value}")

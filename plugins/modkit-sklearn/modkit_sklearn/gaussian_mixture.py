@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from modkit import Batch, Cond, Model, Player, Rng, Step, TensorType
+from modkit.types import NonNegativeFloat, PositiveInt, checked
 
 __all__ = ["GaussianMixture"]
 
 
+@checked
+@checked
 class GaussianMixture(Model):
     """A mixture of Gaussians with full or diagonal covariances.
 
@@ -54,24 +57,18 @@ class GaussianMixture(Model):
         self,
         x: TensorType,
         *,
-        num_components: int = 10,
+        num_components: PositiveInt = 10,
         covariance: Literal["full", "diag"] = "full",
-        regularization: float = 1e-6,
-        restarts: int = 3,
-        max_iterations: int = 200,
+        regularization: NonNegativeFloat = 1e-6,
+        restarts: PositiveInt = 3,
+        max_iterations: PositiveInt = 200,
         max_samples: int = 50_000,
     ) -> None:
         super().__init__()
         if (reason := self.accepts(x)) is not None:
             raise ValueError(reason)
-        if min(num_components, restarts, max_iterations) < 1:
-            expected = "num_components, restarts and max_iterations of at least 1"
-            received = f"{num_components}, {restarts} and {max_iterations}"
-            raise ValueError(f"GaussianMixture expects {expected}, got {received}")
         if max_samples < max(2, num_components):
             raise ValueError(f"GaussianMixture expects max_samples of at least 2 and num_components, got {max_samples}")
-        if regularization < 0:
-            raise ValueError(f"GaussianMixture expects regularization of at least 0, got {regularization}")
         self.event = x
         self.covariance: Literal["full", "diag"] = covariance
         self.regularization, self.restarts = regularization, restarts

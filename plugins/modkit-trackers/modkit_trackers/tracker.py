@@ -22,6 +22,7 @@ from torch import Tensor
 from modkit import Run
 from modkit.runs.files import make_own_folder, read_regular, replace_file
 from modkit.specs.yaml import parse
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Picture", "Tracker", "check_installed", "make_identifier"]
 
@@ -31,6 +32,7 @@ Picture = NDArray[np.uint8]
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
+@checked
 class Tracker(ABC):
     """Base of the loggers: names what is logged, and keeps the identifier of the record in the run.
 
@@ -45,9 +47,7 @@ class Tracker(ABC):
 
     name: str
 
-    def __init__(self, every: int) -> None:
-        if every < 1:
-            raise ValueError(f"{type(self).__name__} expects every >= 1, got {every}")
+    def __init__(self, every: PositiveInt) -> None:
         self._every = every
 
     @abstractmethod

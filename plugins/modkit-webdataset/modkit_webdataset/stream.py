@@ -27,7 +27,7 @@ from modkit.data.pixels import scale_pixels
 from modkit.data.splits import check_split, hash_contents
 from modkit.data.square import Square
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, TensorType, checked
 from modkit_webdataset.shards import Shard, find_picture, list_shards, read_shard
 
 __all__ = ["Stream"]
@@ -40,6 +40,7 @@ _DRAWN = 4096  # places in the buffer that are drawn at once
 _logger = logging.getLogger(__name__)
 
 
+@checked
 class Stream:
     """The pictures in tar shards named as webdataset's, `b channels size size` in [-1, 1], and their `labels` (`b`).
 
@@ -104,10 +105,6 @@ class Stream:
             raise ValueError(
                 "Stream expects num, buffer and size >= 1, classes and num_held_out >= 0 and damaged in [0, 1), got "
                 f"{num}, {buffer}, {size}, {classes}, {num_held_out} and {damaged}"
-            )
-        if channels not in (1, 3, 4) or crop not in ("center", "random"):
-            raise ValueError(
-                f"Stream expects channels 1, 3 or 4 and crop center or random, got {channels} and {crop!r}"
             )
         if (held_out is None) != (num_held_out == 0):
             raise ValueError(f"Stream expects both held_out and num_held_out, got {held_out!r} and {num_held_out}")

@@ -238,7 +238,7 @@ def test_mistakes_are_named(root):
         ({"shards": f"{root}/none-*.tar"}, "Stream expects shards, got no file '.*none-"),
         ({"shards": [f"{root}/train-00.tar"] * 2}, "Stream expects shards, each named once"),
         ({"num": 0}, "Stream expects num, buffer and size >= 1"),
-        ({"channels": 2}, "Stream expects channels 1, 3 or 4 and crop center or random, got 2 and 'center'"),
+        ({"channels": 2}, "Stream expects channels 1, 3 or 4, got 2"),
         ({"num_held_out": 3}, "Stream expects both held_out and num_held_out, got None and 3"),
         ({"damaged": 1.0}, r"damaged in \[0, 1\)"),
     ):
