@@ -215,7 +215,7 @@ test_names_and_numbers_of_training_are_held_against_the_model = refusals(
         r"4:29: train.checkpoints.best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
     ),
     ("gan\ntrain: {optimizer: {use: adam, betas: [0.5]}}", "4:20: train.optimizer: .*adam expects two betas"),
-    ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22: train.lr_schedule: "),
+    ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "4:43: train.lr_schedule.floor: "),
     of=lambda model: check(read_model(model)),
     error=SpecError,
     start="^spec.yaml:",
@@ -265,7 +265,7 @@ for path in sys.argv[1:]:
 
 
 def test_what_a_logger_refuses_is_told_by_the_check():
-    with pytest.raises(SpecError, match=r"train.loggers\[1\].*TensorBoard expects every >= 1, got 0"):
+    with pytest.raises(SpecError, match=r"train.loggers\[1\].*TensorBoard expects every of at least 1, got 0"):
         check(spec("gan", loggers=["csv", use("tensorboard", every=0)]))
 
 
