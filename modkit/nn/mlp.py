@@ -36,7 +36,7 @@ from modkit.nn.mlp_layers import (
 )
 from modkit.nn.projection import Projection
 from modkit.nn.spectral_norm import normalize_spectrum
-from modkit.types import Cond, CondType, Event, Judgement, TensorType, checked
+from modkit.types import Cond, CondType, Event, Judgement, NonNegativeInt, PositiveInt, TensorType, checked
 
 __all__ = ["MLPDecoder", "MLPDiscriminator", "MLPEncoder", "MLPGenerator", "squash"]
 
@@ -69,8 +69,8 @@ class MLPEncoder(nn.Module):
         x: TensorType,
         cond: CondType = CondType(),
         *,
-        width: int = 256,
-        depth: int = 2,
+        width: PositiveInt = 256,
+        depth: NonNegativeInt = 2,
         activation: Activation = "silu",
         norm: Norm = "none",
         init_std: InitStd = None,
@@ -80,7 +80,7 @@ class MLPEncoder(nn.Module):
         self.embedding = CondEmbedding(cond, width)
         self.concat = cond.concat is not None
         size += width if self.embedding.embeds else 0
-        self.hidden = make_hidden(self, size, width, depth, activation, norm)
+        self.hidden = make_hidden(size, width, depth, activation, norm)
         init_layers(self, init_std, self.hidden)
         self.h = TensorType((width if depth else size,))
 
@@ -120,8 +120,8 @@ class MLPDecoder(nn.Module):
         x: TensorType,
         cond: CondType = CondType(),
         *,
-        width: int = 256,
-        depth: int = 2,
+        width: PositiveInt = 256,
+        depth: NonNegativeInt = 2,
         activation: Activation = "silu",
         norm: Norm = "none",
         init_std: InitStd = None,
@@ -134,7 +134,7 @@ class MLPDecoder(nn.Module):
         self.embedding = CondEmbedding(cond, width)
         self.concat = cond.concat is not None
         size += width if self.embedding.embeds else 0
-        self.hidden = make_hidden(self, size, width, depth, activation, norm)
+        self.hidden = make_hidden(size, width, depth, activation, norm)
         self.out = nn.Linear(width if depth else size, count_values(self, x=x))
         init_layers(self, init_std, self.hidden, self.out)
 
@@ -172,8 +172,8 @@ class MLPGenerator(nn.Module):
         x: TensorType,
         cond: CondType,
         *,
-        width: int = 256,
-        depth: int = 2,
+        width: PositiveInt = 256,
+        depth: NonNegativeInt = 2,
         activation: Activation = "silu",
         norm: Norm = "none",
         init_std: InitStd = None,
@@ -185,7 +185,7 @@ class MLPGenerator(nn.Module):
         self.embedding = embed_beside(z, cond) if balance else CondEmbedding(cond, width)
         self.concat = cond.concat is not None
         size += self.embedding.width if self.embedding.embeds else 0
-        self.hidden = make_hidden(self, size, width, depth, activation, norm)
+        self.hidden = make_hidden(size, width, depth, activation, norm)
         self.out = nn.Linear(width if depth else size, count_values(self, x=x))
         init_layers(self, init_std, self.hidden, self.out)
 
@@ -229,8 +229,8 @@ class MLPDiscriminator(nn.Module):
         cond: CondType,
         heads: Mapping[str, int] | None = None,
         *,
-        width: int = 256,
-        depth: int = 2,
+        width: PositiveInt = 256,
+        depth: NonNegativeInt = 2,
         activation: Activation = "leaky-relu",
         init_std: InitStd = None,
         spectral_norm: bool = False,
@@ -240,7 +240,7 @@ class MLPDiscriminator(nn.Module):
         size = count_values(self, x=x) + count_concat(self, cond)
         features = width if depth else size
         self.concat = cond.concat is not None
-        self.hidden = make_hidden(self, size, width, depth, activation)
+        self.hidden = make_hidden(size, width, depth, activation)
         self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
         self.out = nn.Linear(features + minibatch, 1)
         init_layers(self, init_std, self.hidden, self.out)

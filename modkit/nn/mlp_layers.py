@@ -74,22 +74,8 @@ class _Joining(Protocol):
     embedding: CondEmbedding
 
 
-def make_hidden(
-    owner: nn.Module, size: int, width: int, depth: int, activation: str, norm: str = "none"
-) -> nn.Sequential:
-    """Creates the hidden layers, of `size` inputs.
-
-    Raises:
-        ValueError: If a value is out of its range; the message names the class of `owner`.
-    """
-    if depth < 0 or width < 1:
-        name, low, value = ("depth", 0, depth) if depth < 0 else ("width", 1, width)
-        raise ValueError(f"{type(owner).__name__} expects {name} >= {low}, got {value}")
-    known = [*_ACTIVATIONS, "maxout"]
-    if activation not in known:
-        raise ValueError(f"{type(owner).__name__} expects activation of {known}, got {activation!r}")
-    if norm not in ("batch", "none"):
-        raise ValueError(f"{type(owner).__name__} expects norm 'batch' or 'none', got {norm!r}")
+def make_hidden(size: int, width: int, depth: int, activation: str, norm: str = "none") -> nn.Sequential:
+    """Creates the hidden layers, of `size` inputs."""
     wide, last = (width * _PIECES, Maxout()) if activation == "maxout" else (width, _ACTIVATIONS[activation])
     layers: list[nn.Module] = []
     for i in range(depth):

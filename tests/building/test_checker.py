@@ -215,7 +215,7 @@ test_names_and_numbers_of_training_are_held_against_the_model = refusals(
         r"4:29: train.checkpoints.best: got 'generator/adversaril', .*\(did you mean 'generator/adversarial'",
     ),
     ("gan\ntrain: {optimizer: {use: adam, betas: [0.5]}}", "4:20: train.optimizer: .*adam expects two betas"),
-    ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "4:22: train.lr_schedule: "),
+    ("gan\ntrain: {lr_schedule: {use: cosine, floor: 2.0}}", "4:43: train.lr_schedule.floor: "),
     of=lambda model: check(read_model(model)),
     error=SpecError,
     start="^spec.yaml:",
