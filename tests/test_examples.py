@@ -82,7 +82,7 @@ def test_a_spec_bears_the_name_of_its_file_and_reads_back(path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_a_spec_checks_trains_samples_and_reloads(path, tmp_path, monkeypatch):
-    monkeypatch.setitem(Cost.__init__.__kwdefaults__, "batch_size", 4)
+    monkeypatch.setitem(Cost.__init__.__wrapped__.__kwdefaults__, "batch_size", 4)
     spec = modkit.load_spec(path, SMALL)
     if spec.evaluate:
         spec = spec.with_value("evaluate.num", 32)

@@ -108,11 +108,12 @@ def refuse_value(owner: str, name: str, value: object, annotation: Any) -> str |
         >>> refuse_value("Blur", "edge", "wrap", Literal["zero", "copy"])
         "Blur expects edge 'zero' or 'copy', got 'wrap'"
     """
+    choices, others = _split(annotation)
+    words = "".join(f" or {choice!r}" for choice in choices)
     for mark in list_ranges(annotation):
         for place, number in _list_numbers(value):
             if not mark.has(number):
-                return f"{owner} expects {name}{place} {mark}, got {number}"
-    choices, others = _split(annotation)
+                return f"{owner} expects {name}{place} {mark}{words}, got {number}"
     kinds: tuple[type, ...] = {str: (str,), int: (int, float), float: (float,)}.get(type(value), ())
     if choices and kinds and value not in choices and others.isdisjoint(kinds):
         *first, last = map(repr, choices)

@@ -8,7 +8,7 @@ import modkit
 from modkit.cli.scaffold import STARTERS
 from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
-from modkit.training import turns
+from modkit.training import players
 from modkit.training.players import weigh_losses
 from modkit.types import Batch
 from tests.benchmarks import card, checkpoints, frechet, gpus, ops, reading, samplers, stage_cache, start, training
@@ -134,7 +134,7 @@ def test_what_waits_is_found_between_logs_alone_with_its_place(monkeypatch):
             warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
         return weigh_losses(*given)
 
-    monkeypatch.setattr(turns, "weigh_losses", weigh)
+    monkeypatch.setattr(players, "weigh_losses", weigh)
     assert card.find_waits("vae-2d", "cpu", modes.append) == {
         "tests/benchmarks/test_benchmarks.py:weigh": modes.count("warn")
     }

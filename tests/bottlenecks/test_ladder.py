@@ -240,7 +240,7 @@ test_refusals_name_expected_and_received = refusals(
     (H[::-1], {}, "Ladder expects maps of one rank, coarsest first, got 4×4×5 unbounded, 6×2×3 unbounded"),
     ((TensorType((4,)), TensorType((4, 2))), {}, "Ladder expects maps of one rank, .* got 4 unbounded, 4×2"),
     (H, {"width": 0}, "Ladder expects width of at least 1, got 0"),
-    (H, {"channels": 0}, rf"{_NUMBERS}, got 0, \[2, 2\] and 1"),
+    (H, {"channels": 0}, "Ladder expects channels of at least 1, got 0"),
     (H, {"groups": [2]}, rf"{_NUMBERS}, got 4, \[2\] and 1"),
     (H, {"groups": [2, 0]}, rf"{_NUMBERS}, got 4, \[2, 0\] and 1"),
     (H, {"temperature": -0.5}, rf"{_NUMBERS}, got 4, \[2, 2\] and -0.5"),

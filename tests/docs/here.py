@@ -75,7 +75,7 @@ class Here:
         patch.setattr(modkit, "train", partial(_trained, modkit.train), raising=False)
         patch.setattr(modkit, "fit", partial(_fitted, modkit.fit), raising=False)
         patch.setattr(modkit, "evaluate_run", partial(modkit.evaluate_run, num=24), raising=False)
-        patch.setitem(Cost.__init__.__kwdefaults__, "batch_size", 4)  # of the samples that are timed
+        patch.setitem(Cost.__init__.__wrapped__.__kwdefaults__, "batch_size", 4)  # of the samples that are timed
         patch.setattr(app, "commands", dict(app.commands))
         get_registry().call("modkit_commands", app=app)
 

@@ -96,7 +96,7 @@ def test_refuses():
         Adaptive("nll")
     with pytest.raises(ValueError, match="Adaptive expects tiny above 0, got 0"):
         Adaptive("adversarial", tiny=0)
-    with pytest.raises(ValueError, match="Warmup expects steps >= 1 and start >= 0, got 0 and 0"):
+    with pytest.raises(ValueError, match="Warmup expects steps of at least 1, got 0"):
         Warmup(steps=0)
-    with pytest.raises(ValueError, match=r"Cyclical expects .*, got 1000, 0 and 0.5"):
+    with pytest.raises(ValueError, match="Cyclical expects cycles of at least 1, got 0"):
         Cyclical(cycles=0)
