@@ -1,7 +1,7 @@
 """Precision: in what losses and samples are computed, and at least float32 where narrower types are too coarse.
 
     float32   products in float32, on GPUs too
-    tf32      products of float32 by tensor cores, with 10 bits of mantissa in place of 23; NVIDIA GPUs alone
+    tf32      products of float32 by tensor cores, with 10 bits of mantissa in place of 23; only on NVIDIA GPUs
     bf16      torch's autocast to bfloat16: products in 8 bits of mantissa, with the range of float32
     fp16      torch's autocast to float16: products in 11 bits of mantissa, of values up to 65,504
 

@@ -3,7 +3,7 @@
     halves          the first or the second half of the channels
     checkerboard    every second position, in all channels; every second value of a vector
 
-A split by channels is exact for a network, which is given the kept channels alone; the positions of a checkerboard stay
+A split by channels is exact for a network, which is given only the kept channels; the positions of a checkerboard stay
 a map, in which the values to change are zero.
 
 References:

@@ -154,7 +154,7 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
 
 
 def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
-    """Finds the path and the kind of a slot that only sampling uses, by its path or by a name that is its alone."""
+    """Finds the path and the kind of a slot that only sampling uses, by its path or by a name that only it has."""
     free = {path: part.kind for path, part in planned.parts.items() if not KINDS[part.kind].trained}
     found = [name] if name in free else keep_outermost(path for path in free if split(path)[-1] == name)
     if len(found) != 1:

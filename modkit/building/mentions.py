@@ -170,7 +170,7 @@ def _remove(spec: Spec, path: Path, *, whole: bool = False) -> Spec:
     """Removes an item from a mapping or list of a spec, and the mapping or list itself if nothing is left in it.
 
     What held that one stays in any case: without `weights`, `levels: [{weights: {kl: 1}}]` still has a level. With
-    `whole`, `path` is a mapping or list, which goes alone.
+    `whole`, `path` is a mapping or list, which goes by itself.
     """
     *parent, last = path
     value, source = get_value(spec.tree, tuple(parent)), spec.source

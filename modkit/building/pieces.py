@@ -97,7 +97,7 @@ def read_piece(folder: Path, at: str, *, meta: bool = False) -> dict[str, Tensor
 
 
 def _read_shapes(run: Run) -> dict[str, Tensor]:
-    """Reads the weights of a run onto the meta device, from its lock alone unless they may be others by now."""
+    """Reads the weights of a run onto the meta device, only from its lock unless they may be others by now."""
     import torch
 
     from modkit.building.migration import find_due, load_current

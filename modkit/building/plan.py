@@ -42,7 +42,7 @@ class Plan:
         objects: Those of them that were given built, by path.
         entries: The registered parts in use.
         left: The keys of the spec that were left out. Their parts need not be installed, and are not in the tree; of
-            the settings of training there is the seed alone.
+            the settings of training there is only the seed.
         root: The path of the model.
     """
 

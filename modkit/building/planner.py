@@ -102,7 +102,7 @@ class Planner:
         return self._make_node(part, value, path) if part else None
 
     def plan_record(self, value: Value, type: type[Any], path: str, names: Collection[str] | None = None) -> Node:
-        """Plans a group of settings: all of them, or those of some names alone."""
+        """Plans a group of settings: all of them, or only those of some names."""
         if not isinstance(value, Node):
             self.report(path, f"got {describe(value)}, expected a mapping")
             value = Node({})

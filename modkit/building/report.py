@@ -52,7 +52,7 @@ class Report:
         sources: Descriptions of where the types of a part come from, by the path of the part.
         facts: What the models and the game say of themselves, a line each.
         findings: Parts that do not suit each other, with the overrides that mend it.
-        idle: Where nothing is trained, which training alone refuses: such a model can be built and sampled.
+        idle: Where nothing is trained, which only training refuses: such a model can be built and sampled.
     """
 
     plan: Plan
@@ -129,7 +129,7 @@ class Report:
             raise SpecError(problems)
 
     def raise_idle(self) -> None:
-        """Raises what training alone refuses.
+        """Raises what only training refuses.
 
         Raises:
             SpecError: If there is any.

@@ -51,7 +51,7 @@ def _read_rows(part: Any, split: str, num: int, rng: Rng) -> Any:
 
 
 def _check_indices(part: Any, split: str, size: int, probe: Probe) -> None:
-    """Checks that a sample depends on its index alone, and not on its place in a batch or on others."""
+    """Checks that a sample depends only on its index, and not on its place in a batch or on others."""
     many = list(dict.fromkeys((0, size // 2, size - 1)))[:size]
     samples: dict[int, Batch] = {}
     for indices in filter(None, (many, many[::-2], many[1:2])):

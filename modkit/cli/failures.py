@@ -75,7 +75,7 @@ class _Notices(logging.Handler):
 
 
 def end(status: int, message: str) -> NoReturn:
-    """Prints a message on stderr and ends the process; what several processes have in common, the first says alone."""
+    """Prints a message on stderr and ends the process; what several processes have in common, only the first says."""
     if (rank := find_rank()) == 0:
         echo(f"modkit: {message}", err=True)
     elif status == 1:

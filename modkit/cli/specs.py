@@ -52,7 +52,7 @@ def check(spec: str, overrides: Sequence[str], graph: str | None, as_json: bool)
         path = Path(graph)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, render_svg(report, loaded.name))
-        echo(f"graph: {path}", err=as_json)  # stdout is for the JSON alone
+        echo(f"graph: {path}", err=as_json)  # stdout is only for the JSON
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """A picture file, opened without trusting it: whatever its name says, only the formats of this table are decoded.
 
-Pillow would choose the decoder by the content alone, and some decoders start a program: PostScript, Ghostscript.
+Pillow would choose the decoder only by the content, and some decoders start a program: PostScript, Ghostscript.
 """
 
 from __future__ import annotations

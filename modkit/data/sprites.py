@@ -52,7 +52,7 @@ _SHIFT = _DISC * (math.sqrt(2) - 1) / (3 - math.sqrt(2))  # from the square's mi
 class Sprites:
     """Pictures of a square, an ellipse or a heart, `b 1 size size` in [-1, 1], with its factors as fields, `b` each.
 
-    Picture i is a function of i alone, and no file is read. The test split is a fixed random choice of pictures, which
+    Picture i is a function of only i, and no file is read. The test split is a fixed random choice of pictures, which
     the training split has not. Pixels are bytes until they are used (`finish`).
 
     Args:

@@ -2,7 +2,7 @@ r"""Guidance: how a conditional denoiser and another one are combined into one.
 
     x_0 = x_0_other + s (x_0_cond - x_0_other)
 
-Predictions of x_0 are combined. Since x_0 is affine in eps, and in v, with coefficients that depend on the time alone,
+Predictions of x_0 are combined. Since x_0 is affine in eps, and in v, with coefficients that depend only on the time,
 this is the same as combining predictions of eps. Clipping is left to the sampler, which clips the combination.
 
 Shape letters: b batch.
@@ -133,7 +133,7 @@ class ConditionSides:
 
 
 class NoGuidance:
-    """Uses the conditional denoiser alone; the unconditional one is never called.
+    """Uses only the conditional denoiser; the unconditional one is never called.
 
     Examples:
         >>> import torch

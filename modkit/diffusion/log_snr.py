@@ -4,7 +4,7 @@ With the logarithm l of the noise level sigma_t / alpha_t, half of -log SNR, var
 
     alpha_t^2 = 1 / (1 + e^{2 l})      sigma_t^2 = 1 / (1 + e^{-2 l})      l_t = low + (high - low) u_t
 
-A diffusion model's bound depends on the ends of l alone; between them the schedule sets which levels are trained how
+A diffusion model's bound depends only on the ends of l; between them the schedule sets which levels are trained how
 often, and so the variance of the loss (Kingma et al., 2021). With the share p_k of times that belong to the k-th of K
 equal bins of u, du / dt is 1 / (K p_k) there, and the loss L of a sample at time t, a term of the bound, has
 
@@ -156,13 +156,13 @@ class Learned(nn.Module):
         return math.exp(self._find_ends(torch.empty(0, dtype=torch.float64, device="cpu"))[1].item())
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`(alpha_t, sigma_t)`, float64, at `t` >= 0, of any shape and on any device; gradients flow to `t` alone."""
+        """`(alpha_t, sigma_t)`, float64, at `t` >= 0, of any shape and on any device; gradients flow only to `t`."""
         t = t.to(torch.float64)
         low, high = (end.detach() for end in self._find_ends(t))
         return self._compute_scales(low, high, t)
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The t, float64, at which sigma_t / alpha_t is `sigma`; gradients flow to `sigma` alone."""
+        """The t, float64, at which sigma_t / alpha_t is `sigma`; gradients flow only to `sigma`."""
         level = sigma.to(torch.float64).log()
         low, high = (end.detach() for end in self._find_ends(level))
         u, shares = (level - low) / (high - low), self._find_shares(level).detach()

@@ -25,8 +25,8 @@ __all__ = ["LowDiscrepancy"]
 class LowDiscrepancy:
     """Draws the times of another distribution, spread evenly over its quantiles.
 
-    Each time alone is distributed as before, and so are the times of one row over steps. The mean of b uniform times,
-    b a power of two, has the variance 1 / (12 b^2) in place of 1 / (12 b).
+    Each time is distributed as before, and so are the times of one row over steps. The mean of b uniform times, b a
+    power of two, has the variance 1 / (12 b^2) in place of 1 / (12 b).
 
     References:
         Variational Diffusion Models (Kingma et al., 2021), appendix I.1, https://arxiv.org/abs/2107.00630

@@ -10,7 +10,7 @@ last two rows, scale it differently), and it predicts
     eps - x_0                                       x_0 = (x_t - sigma_t out) / (alpha_t + sigma_t)
 
 Each x_0 is affine in the output, so that |d x_0 / d out|^2 (`error_scale`) converts a weight on one error into a weight
-on another. What depends on the time alone are coefficients, computed from alpha_t and sigma_t in float64 on the CPU.
+on another. What depends only on the time are coefficients, computed from alpha_t and sigma_t in float64 on the CPU.
 
 Shape letters: b batch, c channels.
 """
@@ -283,7 +283,7 @@ class Flow(Affine):
         x_0 = z_u - u out
 
     The network's input is z_u and its time 1000 u, so that on any schedule this is a rectified flow; on the schedule
-    `flow`, z_u is x_t and u is t. Nothing is divided by alpha_t alone, so x_0 stays finite where no signal is left.
+    `flow`, z_u is x_t and u is t. Nothing is divided only by alpha_t, so x_0 stays finite where no signal is left.
 
     References:
         Flow Straight and Fast (Liu et al., 2023), eq. 1, https://arxiv.org/abs/2209.03003

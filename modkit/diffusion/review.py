@@ -6,7 +6,7 @@ The sampler's share of levels on a side is therefore at most 20 times that of tr
 published pairings, 9 times with the most one-sided of the logit-normal times that Esser et al. (2024) compare, and 27
 to 47 times with uniform times on EDM's schedule, of which .6 % are below 1. Between .25 and 10, where neither the data
 nor the noise is negligible, some draw in ten thousand must also lie within a factor exp(.25) of each level that the
-sampler asks for: a model of few steps is trained at these alone. Outside of this range a grid may go further than
+sampler asks for: a model of few steps is trained only at these. Outside of this range a grid may go further than
 training, as EDM's does: it starts 4.6 deviations of ln sigma above the mean of its draws.
 
 **Amplification.** In a step from t to s < t an error of x_0 enters x_s with the factor alpha_s - sigma_s alpha_t /

@@ -1,6 +1,6 @@
 """Batch normalization over the rows of all processes: torch's SyncBatchNorm, which computes on CUDA.
 
-Torch's own conversion puts new modules in place of the old ones. Here a module changes its class alone, so that what
+Torch's own conversion puts new modules in place of the old ones. Here a module changes only its class, so that what
 refers to it (hooks, lists of modules, the names in a checkpoint) stays as it is.
 """
 

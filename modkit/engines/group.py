@@ -91,7 +91,7 @@ class Group:
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Lets batch normalization see the rows of all processes, if it is to; engines go on from there.
 
-        That of other players and of frozen modules as well: it exchanges in training mode alone.
+        That of other players and of frozen modules as well: it exchanges only in training mode.
         """
         if self._sync_batch_norm:
             join_norms(losses)

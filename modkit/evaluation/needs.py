@@ -217,7 +217,7 @@ def _find_few(settings: Evaluation, splits: Mapping[str, int], watches: bool) ->
     train, test = splits.get("train", 0), splits.get("test", 0)
     if watches and settings.watch.num > train:
         return {"evaluate.watch.num": f"expected at most the {train} training samples, got {settings.watch.num}"}
-    if few := explain_few(splits):  # what is watched needs training samples alone, and no report follows
+    if few := explain_few(splits):  # what is watched needs only training samples, and no report follows
         return {} if watches else {"evaluate": few}
     if settings.num is not None and settings.num > min(train, test):
         there = f"{train} samples of the train and the {test} of the test split"

@@ -33,7 +33,7 @@ __all__ = [
     "Round",
 ]
 
-_ABSENT: Any = None  # a part states which members it needs, and is called with these alone: no type has None
+_ABSENT: Any = None  # a part states which members it needs, and is called with only these: no type has None
 
 
 class Generator(Protocol):

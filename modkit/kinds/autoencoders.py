@@ -1,6 +1,6 @@
 """The parts of an autoencoder: x -> encoder -> h -> bottleneck -> z -> decoder -> p(x | z).
 
-Shape letters: b batch, c channels, h w spatial, d values of a latent; `h` alone is the output of an encoder.
+Shape letters: b batch, c channels, h w spatial, d values of a latent; bare `h` is the output of an encoder.
 """
 
 from __future__ import annotations

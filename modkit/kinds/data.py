@@ -122,7 +122,7 @@ class Conditioner(Protocol):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measures the frequencies of its fields; a conditioner without frequencies does not read `batches`.
 
-        Batches have fields, and no samples where fields can be read alone.
+        Batches have fields, and no samples where fields can be read by themselves.
         """
         ...
 

@@ -111,7 +111,7 @@ class ScheduleExtras:
 
     Args:
         learn: `learn(t)` returns what `scales(t)` does, in the dtype of `t` and with the gradients by which training
-            moves its parameters; those of `scales` flow to `t` alone. The loss weight is then one of the likelihood.
+            moves its parameters; those of `scales` flow only to `t`. The loss weight is then one of the likelihood.
         losses: `losses(x_0, t, denoising)` computes losses of its own by name, `b` each, of samples, their times and
             their weighted denoising losses.
     """
@@ -277,7 +277,7 @@ class Denoiser(Protocol):
         """Returns the denoiser under the conditions of `b` samples, without guidance or clipping.
 
         Given are the data's fields, what an enclosing Model gives, and the times at which it will be called as far as
-        they are known, so that what depends on them alone is computed before the first call. The denoiser may also be
+        they are known, so that what depends only on them is computed before the first call. The denoiser may also be
         called with a time for each sample, `b`. Gradients flow through it.
         """
         ...
@@ -375,7 +375,7 @@ class Guidance(Protocol):
     """Combines a conditional denoiser and another into one.
 
     It may be told the schedule, x, the data's fields, those of them that the model is conditioned on (`conditions`) and
-    what an enclosing Model gives (`cond`); of codes, x alone.
+    what an enclosing Model gives (`cond`); of codes, only x.
     """
 
     def __call__(self, sides: Sides) -> Denoise:

@@ -60,7 +60,7 @@ class Unfit(ValueError):
 class Initial:
     """Marks a parameter of which only a new model reads what it names, as weights to start from.
 
-    A run that is loaded has weights of its own, so an export keeps the name alone of a path on this machine.
+    A run that is loaded has weights of its own, so an export keeps only the name of a path on this machine.
 
     Examples:
         >>> from typing import Annotated
@@ -70,7 +70,7 @@ class Initial:
 
 
 class Own:
-    """Marks a parameter whose values suit its part alone, so that a swap keeps them neither from nor for another part.
+    """Marks a parameter whose values suit only its part, so that a swap keeps them neither from nor for another part.
 
     Examples:
         >>> from typing import Annotated

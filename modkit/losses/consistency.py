@@ -4,7 +4,7 @@ r"""Consistency: a critic judges a sample and its augmented copy alike.
 
 T changes what does not matter for whether a sample is real. A map of x's shape beside it is changed by the same draws:
 a critic of pairs must see whether the two belong together. Unlike `augment` of a Model, T shows the critic's opponent
-nothing. Beside one, D augments x and T(x) by the same draws: T alone tells them apart.
+nothing. Beside one, D augments x and T(x) by the same draws: only T tells them apart.
 
 Shape letters: b batch.
 
@@ -33,7 +33,7 @@ class Consistency:
     """The squared change of logits by an augmentation, at real and at generated samples.
 
     The weights are the papers', for critics with spectral norm. Beside R1 they may hold a critic back altogether: the
-    `dcgan` of digits then has forty times the FD of R1 alone, and with weights of 1 still seven times.
+    `dcgan` of digits then has forty times the FD of only R1, and with weights of 1 still seven times.
 
     Args:
         x: Type of the data.

@@ -48,7 +48,7 @@ def judge(critic: Critic, x: Tensor, cond: Cond) -> Judgement:
     """Judges samples by all that a critic tells of them.
 
     Raises:
-        ValueError: If the critic gives logits alone.
+        ValueError: If the critic gives only logits.
 
     Examples:
         >>> from modkit.nn.mlp import MLPDiscriminator

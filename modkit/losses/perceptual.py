@@ -60,7 +60,7 @@ class Perceptual(nn.Module):
         return self._apart.held
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """The distance of each pair, `b`; gradients reach `fake` alone. Both are `b c h w` of the extractor's type.
+        """The distance of each pair, `b`; gradients reach only `fake`. Both are `b c h w` of the extractor's type.
 
         Raises:
             ValueError: If the extractor has no maps, or a different number of maps and heads.

@@ -121,7 +121,7 @@ class GradientPenalty:
         self.gamma = gamma
 
     def __call__(self, round: Round) -> Tensor:
-        """The penalty between real samples and fakes, a scalar; gradients reach the critic's parameters alone."""
+        """The penalty between real samples and fakes, a scalar; gradients reach only the critic's parameters."""
         one_each = round.real.new_empty(len(round.real), *[1] * (round.real.ndim - 1))
         share = round.rng.uniform("eps", one_each)
         between = share * round.real + (1 - share) * round.fake

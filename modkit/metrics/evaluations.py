@@ -21,7 +21,7 @@ from modkit.nn.compiled import run_uncompiled
 __all__ = ["Evaluations", "count_evaluations"]
 
 _COUNTED = (("network", "generator", "prior-network"), ("decoder",))
-_METHODS = {"prior-network": ("forward", "step")}  # else `forward` alone; a step makes a token from a cache
+_METHODS = {"prior-network": ("forward", "step")}  # else only `forward`; a step makes a token from a cache
 
 
 class Evaluations:

@@ -61,7 +61,7 @@ def count_operations(work: Callable[[], object]) -> Operations:
 
 
 class _Untracked(ModuleTracker):
-    """Tracks no modules, for the total alone is read.
+    """Tracks no modules, for only the total is read.
 
     torch's tracker fails on a module that is given a parameter's view, such as a learned start of a batch's size. Where
     gradients are off, such a view says that it requires them, but has no function whose backward pass can be tracked.

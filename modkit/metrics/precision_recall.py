@@ -113,7 +113,7 @@ class PRDC(_BallMetric):
 
 
 class PrecisionRecall(_BallMetric):
-    """Improved precision and recall alone: fakes among the real samples, and real samples among the fakes.
+    """Only improved precision and recall: fakes among the real samples, and real samples among the fakes.
 
     References:
         Improved Precision and Recall Metric (Kynkäänniemi et al., 2019), eq. 1-2, https://arxiv.org/abs/1904.06991
@@ -133,7 +133,7 @@ class PrecisionRecall(_BallMetric):
 
 
 class DensityCoverage(_BallMetric):
-    """Density and coverage alone: how often fakes lie in balls around real samples, by fake and by ball.
+    """Only density and coverage: how often fakes lie in balls around real samples, by fake and by ball.
 
     Density may exceed 1.
 

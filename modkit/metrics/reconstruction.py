@@ -96,7 +96,7 @@ class Likeness(NamedTuple):
 
 
 class Reconstruction(Streaming[Likeness]):
-    """PSNR and SSIM of reconstructions, averaged over samples; for data other than images, PSNR alone.
+    """PSNR and SSIM of reconstructions, averaged over samples; for data other than images, only PSNR.
 
     References:
         Image Quality Assessment (Wang et al., 2004), eq. 13 to 17, https://doi.org/10.1109/TIP.2003.819861

@@ -87,7 +87,7 @@ class Autoencoder(Model):
             autoencoder are divided by the number of values of x, as `nll` is.
         augment: Changes the samples that the critic judges, real and reconstructed ones; nothing by default.
         critic_game: What is judged, and whom it trains. In `vqgan`, the critic judges reconstructions. In `vae-gan`, it
-            also judges samples from the prior, which trains the decoder alone, and the distance `features` of a sample
+            also judges samples from the prior, which trains only the decoder, and the distance `features` of a sample
             and its reconstruction in the critic's deepest features is minimised in place of `nll`.
         critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.

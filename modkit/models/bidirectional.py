@@ -56,7 +56,7 @@ __all__ = ["Bidirectional"]
 
 
 class Game(NamedTuple):
-    """What D judges, pairs or x alone, and what F learns from, reconstruction or D."""
+    """What D judges, pairs or only x, and what F learns from, reconstruction or D."""
 
     pairs: bool
     reconstructs: bool

@@ -1,7 +1,7 @@
 r"""What an autoencoder plays with its critic: which fakes are judged, and whom the adversarial loss trains.
 
     vqgan    fakes are reconstructions; the loss trains the encoder and the decoder
-    vae-gan  fakes are reconstructions and samples decoded from the prior; the loss trains the decoder alone,
+    vae-gan  fakes are reconstructions and samples decoded from the prior; the loss trains only the decoder,
              and reconstructions are compared with samples in the critic's features, not value by value
 
 The losses of both sides are means over the fakes.

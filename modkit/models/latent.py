@@ -319,7 +319,7 @@ class Latent(Model):
         return outer_latent, inner + outer
 
     def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
-        """Condenses `x` with the autoencoder alone."""
+        """Condenses `x` with only the autoencoder."""
         return self.autoencoder.condense(x, self.at, fields=fields)
 
     def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
@@ -343,7 +343,7 @@ class Latent(Model):
         return self.autoencoder.decode_as_latent(drawn, self.at, rng.at("autoencoder"), fields=fields)
 
     def reconstruct(self, x: Tensor, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
-        """Reconstructs `x` with the autoencoder alone."""
+        """Reconstructs `x` with only the autoencoder."""
         return self.autoencoder.decode(self.autoencoder.encode(x, self.at, fields=fields), self.at, fields=fields)
 
     def _check_joint(self, autoencoder: Slot[Model], prior: Slot[Model]) -> None:

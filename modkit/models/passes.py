@@ -26,7 +26,7 @@ class Passes(Iterable[T]):
 
     Args:
         start: Starts a pass.
-        fields: Of batches, passes over their fields alone, which are faster; None if there are none.
+        fields: Of batches, passes over only their fields, which are faster; None if there are none.
         num: Of batches, the number of their rows in a pass; None if it is unknown.
     """
 
@@ -45,7 +45,7 @@ class SharedPasses(Passes[Batch]):
     Args:
         start: Starts a pass: yields the number of rows of a batch, and those of `find_share` for this process.
         exchange: The processes.
-        fields: Passes over the fields of the batches alone; None if there are none.
+        fields: Passes over only the fields of the batches; None if there are none.
         num: Number of rows of a pass; None if it is unknown.
     """
 

@@ -99,7 +99,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, d
         query: Q, `b heads n d`.
         key: K, `b heads m d`.
         value: V, `b heads m d`.
-        causal: Whether position i attends to positions up to i alone.
+        causal: Whether position i attends only to positions up to i.
         dropout: Probability of dropout of the attention weights.
 
     Returns:

@@ -152,7 +152,7 @@ class Downsample(nn.Module):
 
 
 class _Average(nn.Module):
-    """Averages windows 2 wide, of a size of 1 alone."""
+    """Averages windows 2 wide, only of a size of 1."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Buffers that are put back as they were: batch norm's statistics after another's turn, or after a skipped step.
 
-A module of which no buffer is in the state dict has constants alone (the taps of a filter, a grid): if they changed,
+A module of which no buffer is in the state dict has only constants (the taps of a filter, a grid): if they changed,
 a resumed run would not have them.
 """
 

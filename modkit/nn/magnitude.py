@@ -9,7 +9,7 @@ r"""Layers that preserve magnitudes, as in EDM2: what has an expected magnitude 
     cat         sqrt((N_a + N_b) / ((1 - t)^2 + t^2)) [(1 - t) a / sqrt(N_a), t b / sqrt(N_b)]
 
 Since a row's length has no effect, its gradient is orthogonal to it. Without forcing, each step would hence lengthen
-it, and turn it less than the one before; kept at a magnitude of 1, it is turned by the learning rate alone.
+it, and turn it less than the one before; kept at a magnitude of 1, only the learning rate turns it.
 
 Shape letters: b batch, c channels, h w spatial (one, two or three sizes).
 

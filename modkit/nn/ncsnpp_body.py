@@ -155,7 +155,7 @@ class Body(Tapped):
         return len(find_self_attention(self.down))
 
     def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size, given conditions alone."""
+        """Evaluates the network at `x`, `b c h w` of any size, given only conditions."""
         return self.evaluate(x, cond, self.embedding(cond, x) if self.embedding.embeds else None, taps)
 
     def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps = UNTAPPED) -> Tensor:

@@ -75,9 +75,9 @@ class Packed(nn.Module):
         return logits
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
-        """The discriminator's judgement of the packs of `x`; None in place of the method if it gives logits alone."""
+        """The discriminator's judgement of the packs of `x`; None in place of the method if it gives only logits."""
         judge = read_extras(self.discriminator, DiscriminatorExtras).judge
-        assert judge is not None, "a part whose discriminator gives logits alone has no `judge`"
+        assert judge is not None, "a part whose discriminator gives only logits has no `judge`"
         return judge(self._pack(x), self._pack_cond(cond, x))
 
     def _join_types(self, cond: CondType, width: int) -> CondType:

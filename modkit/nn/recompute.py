@@ -1,4 +1,4 @@
-"""Recomputation: a module keeps its inputs alone for the backward pass, in which it is computed again.
+"""Recomputation: a module keeps only its inputs for the backward pass, in which it is computed again.
 
 Memory of activations is traded for a second forward pass (Chen et al., 2016). Gradients stay what they are: dropout
 draws the same again, and buffers that the first pass has changed (batch norm's statistics, the vectors of spectral

@@ -195,7 +195,7 @@ class UNetBody(Tapped):
         return torch.cat([h, skip], dim=1)
 
     def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
-        """Evaluates the network at `x`, `b c h w` of any size, given conditions alone."""
+        """Evaluates the network at `x`, `b c h w` of any size, given only conditions."""
         return self.evaluate(x, cond, self.embed(cond, x), taps)
 
     def evaluate(self, x: Tensor, cond: Cond, embedding: Tensor | None, taps: Taps = UNTAPPED) -> Tensor:

@@ -79,7 +79,7 @@ class Guard:
         return {"skipped": self.skipped, **({"loss_scale": self.scale.state_dict()} if self.scale else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; before steps were counted, there was the scale alone."""
+        """Restores what `state_dict` returned; before steps were counted, there was only the scale."""
         self.skipped = int(state.get("skipped", 0))
         if self.scale:
             self.scale.load_state_dict(state["loss_scale"])

@@ -298,7 +298,7 @@ class Registry:
         self._register(found)
 
     def _register(self, found: Sequence[tuple[Declared, Sequence[Part]]]) -> None:
-        """Registers the parts of the plug-ins of one name; those that several of them have under full names alone."""
+        """Registers the parts of the plug-ins of one name; what several of them have only under full names."""
         claims = Counter(
             (part.kind, name) for _, parts in found for part in parts for name in (part.name, *part.aliases)
         )

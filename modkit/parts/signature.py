@@ -95,7 +95,7 @@ class Parameter:
         help: Its description.
         slot: What it accepts, if it is a slot.
         record: What it accepts, if it holds records.
-        own: Whether its values suit its part alone.
+        own: Whether its values suit only its part.
         initial: Whether only a new model reads what it names.
         sampling: Whether only sampling reads it.
         unless: The parameter beside which it has no effect, or nothing.
@@ -303,7 +303,7 @@ def _find_definer(target: Callable[..., Any]) -> str | None:
 
 
 def _resolve(owner: object, target: Callable[..., Any], declared: inspect.Parameter) -> Any:
-    """Resolves the annotation of one parameter alone, since others (of types, of the result) may not resolve."""
+    """Resolves the annotation of only one parameter, since others (of types, of the result) may not resolve."""
     if declared.annotation is declared.empty:
         raise ValueError(f"{owner} expects a type for each parameter, got {declared.name!r} without one")
     holder: Any = types.SimpleNamespace(__annotations__={declared.name: declared.annotation})

@@ -165,7 +165,7 @@ def _make_portable(made: Loaded, change: Callable[[str, Place], str]) -> Spec:
 
 
 def _drop_path(parts: Mapping[str, Part], value: str, place: Place) -> str:
-    """Returns the name alone of a file or folder of this machine, which a model that is loaded must not read."""
+    """Returns only the name of a file or folder of this machine, which a model that is loaded must not read."""
     if place[0] == "model" and not _is_initial(parts.get(join(place[:-1])), place[-1]):
         raise ValueError(f"export expects a model without absolute paths, got {value!r} at {join(place)}")
     return Path(value).name or "."

@@ -3,7 +3,7 @@
     runs/digits/
         modkit.lock       what the run was made with; this file marks the directory as a run
         spec.yaml         the resolved spec
-        metrics.jsonl     one row per line, each a function of the seed alone; truncated to the checkpoint on resume
+        metrics.jsonl     one row per line, each a function of only the seed; truncated to the checkpoint on resume
         timing.jsonl      one row per line: times and rates, which differ between runs
         status.json       present once the run is finished
         tags.json         the user's tags, see `modkit.runs.tags`

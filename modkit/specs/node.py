@@ -349,7 +349,7 @@ def rebuild(tree: Value, change: Callable[[Path, Value], Value], path: Path = ()
 def replace_value(tree: Value, path: Path, value: Value, position: Position | None = None, depth: int = 0) -> Value:
     """Returns a tree with another value at a path.
 
-    Missing mappings along the path are created, and a part that is given by its name alone becomes a node.
+    Missing mappings along the path are created, and a part that is given only by its name becomes a node.
 
     Raises:
         SpecError: If the path leads through a scalar or a reference, or to an item beyond the end of a list.

@@ -44,7 +44,7 @@ _FIT = "modkit.fit(model, data) trains a model composed from objects on tensors,
 class Spec:
     """A model with its data, training and evaluation.
 
-    Mappings become frozen nodes. `model` and `data` may be the name of a part alone.
+    Mappings become frozen nodes. `model` and `data` may be just the name of a part.
 
     Args:
         model: The model's node.
@@ -194,7 +194,7 @@ class Spec:
     def with_value(self, path: str, value: Any, position: Position | Source | None = None) -> Spec:
         """Returns a copy of the spec with another value at a path.
 
-        Missing mappings along the path are created, and a part that is given by its name alone becomes a node.
+        Missing mappings along the path are created, and a part that is given only by its name becomes a node.
 
         Args:
             path: The path.

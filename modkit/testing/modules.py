@@ -193,7 +193,7 @@ def check_inductor(bench: Bench) -> None:
 
 
 def _merge_conditions(bench: Bench) -> list[Example]:
-    """Returns the accepted examples, but one with all conditions for those that differ in these alone, first.
+    """Returns the accepted examples, but one with all conditions for those that differ only in these, first.
 
     Tracing takes seconds, and a part that accepts conditions one by one traces them together.
     """

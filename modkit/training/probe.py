@@ -1,9 +1,9 @@
 """The probe of a model's samples: whether they depend on each other, or on draws that no seed decides.
 
-Two samples are drawn together, again together, and the first alone; by the rules of `modkit.rng` all three agree. Each
-network computes once for inputs of a shape and then repeats its value, so that a sampler of any number of steps costs
-one evaluation. The first module whose values differ is named. A part that differs in training only is not found, nor
-is one that is reached after some hundred calls, as a decoder behind a long sampler is.
+Two samples are drawn together, again together, and the first by itself; by the rules of `modkit.rng` all three agree.
+Each network computes once for inputs of a shape and then repeats its value, so that a sampler of any number of steps
+costs one evaluation. The first module whose values differ is named. A part that differs in training only is not found,
+nor is one that is reached after some hundred calls, as a decoder behind a long sampler is.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _compute_once(
 
 
 def _find_difference(many: dict[str, Tensor], few: dict[str, Tensor]) -> str | None:
-    """Finds the first module whose values for the first rows differ, or "" for the samples alone."""
+    """Finds the first module whose values for the first rows differ, or "" for only the samples."""
     for name in (name for name in many if name in few):
         a, b = many[name][: len(few[name])].double(), few[name].double()
         if a.shape != b.shape or (b.numel() and bool((a - b).abs().max() > _SAME * b.abs().max())):

@@ -66,7 +66,7 @@ class Reader:
     def start_passes(self, player: str, check: Callable[[], None] = lambda: None) -> Passes[Batch]:
         """Returns the data for one player's `prepare`: each iteration is a new pass in a new order.
 
-        Fields that are read alone are those of the data without augmentation.
+        Fields that are read by themselves come from the data without augmentation.
 
         Args:
             player: The player's name.

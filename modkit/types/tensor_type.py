@@ -24,10 +24,10 @@ class TensorType:
             scalar such as a label, `(h, w)` for a map of codes.
         range: Lowest and highest value, or None if values are unbounded (they are then neither squashed nor clipped).
         classes: Number of classes if values are integers in [0, classes); None if values are continuous.
-        std: Standard deviation of the values over all samples, or None if it is unknown. Types that differ in it alone
+        std: Standard deviation of the values over all samples, or None if it is unknown. Types that differ only in it
             are equal: it sets the noise levels of a diffusion model, and no shape depends on it.
         levels: Number of values, evenly spaced over the range, that a value takes, or None if they are unknown or the
-            values are continuous. Types that differ in it alone are equal as well.
+            values are continuous. Types that differ only in it are equal as well.
 
     Examples:
         >>> x = TensorType((1, 28, 28), range=(-1, 1))

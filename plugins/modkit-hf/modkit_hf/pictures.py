@@ -112,7 +112,7 @@ class Datasets(Pictures):
 
 
 def _load(path: str, name: str | None) -> Mapping[str, datasets.Dataset]:
-    """Loads the splits of a dataset; one that was saved alone is the split `train`."""
+    """Loads the splits of a dataset; one that was saved by itself is the split `train`."""
     saved = Path(path)
     try:
         found: Any

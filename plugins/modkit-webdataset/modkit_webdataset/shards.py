@@ -65,7 +65,7 @@ def list_shards(patterns: str | Sequence[str]) -> list[Shard]:
 
 
 def read_shard(shard: Shard) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yields the samples of a shard: where each is, and its files by suffix, of pictures, `cls` and `json` alone.
+    """Yields the samples of a shard: where each is, and its files by suffix, only of pictures, `cls` and `json`.
 
     Members of one sample follow one another and share a key, their name up to the first dot of its last part.
 
