@@ -149,9 +149,15 @@ FAULTS = tuple(
             _BUILT,
             f'{_BUILT}; self.register_buffer("count", nn.Linear(1, 1, device="cpu").bias.detach())',
         ),
-        ("encoder", "a parameter without a type", "signature", "channels: int = 32", "channels=32"),
+        ("encoder", "a parameter without a type", "signature", "channels: PositiveInt = 32", "channels=32"),
         ("encoder", "a parameter without a word", "signature", "        channels: Channels", "        wide: Channels"),
-        ("encoder", "a default of another type", "signature", "channels: int = 32", "channels: int = 32.5"),
+        (
+            "encoder",
+            "a default of another type",
+            "signature",
+            "channels: PositiveInt = 32",
+            "channels: PositiveInt = 32.5",
+        ),
         (
             "encoder",
             "refused without a reason",
