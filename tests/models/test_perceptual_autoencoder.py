@@ -149,8 +149,8 @@ def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_pa
     model = started.model
     before, critic = state(model.perceptual.features), state(model.critic)
     seen = []
-    take = started._turns.take
-    started._turns.take = lambda *turn: seen.append(state(model.critic)) or take(*turn)
+    take = started._take_turns
+    started._take_turns = lambda *turn: seen.append(state(model.critic)) or take(*turn)
     started.fit()
     assert all(torch.equal(value, before[name]) for name, value in model.perceptual.features.state_dict().items())
     fresh = RandomConv(model.single, dim=8)

@@ -178,7 +178,7 @@ test_mistakes_are_refused = refusals(
     ),
     (lambda: FACTORIES["generator"](norm="layer"), "MLPGenerator expects norm 'batch' or 'none', got 'layer'"),
     (lambda: MLPEncoder(CODES), "MLPEncoder expects a continuous x, got 4×4 codes of 7 classes"),
-    (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth >= 0, got -1"),
+    (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth of at least 0, got -1"),
     (lambda: MLPDecoder(CODES, X), "MLPDecoder expects a continuous z, got 4×4 codes"),
     (lambda: MLPDecoder(V, CODES), "MLPDecoder expects a continuous x, got 4×4 codes"),
     (lambda: MLPDecoder((V, V), X), "MLPDecoder expects z of one level, got a hierarchy of 2"),

@@ -38,7 +38,7 @@ class Blur:
         ({"p": math.nan}, r"Blur expects p in \[0, 1\], got nan"),
         ({"rise": 0.0}, r"Blur expects rise in \(0, 1\), got 0.0"),
         ({"edge": "wrap"}, "Blur expects edge 'zero' or 'copy', got 'wrap'"),
-        ({"edge": 0}, "Blur expects edge of at least 1, got 0"),
+        ({"edge": 0}, "Blur expects edge of at least 1 or 'zero' or 'copy', got 0"),
     ],
 )
 def test_a_value_outside_of_its_range_is_refused(given: dict[str, object], message: str) -> None:
