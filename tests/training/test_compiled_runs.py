@@ -23,9 +23,9 @@ from modkit import Spec, evaluate_run, load, train, use
 from modkit.building import session
 from modkit.cli.app import app
 from modkit.evaluation import evaluate_run as evaluation
-from modkit.models import compiling
 from modkit.models.compiling import compile_networks
 from modkit.nn import compiled
+from modkit.publishing import samples
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.specs.settings import Compilation
@@ -113,7 +113,7 @@ def test_a_trained_model_is_compiled_when_it_is_loaded_sampled_and_evaluated(tmp
         compile_networks(model, *[] if full or not made else [Compilation(backend="aot_eager")])
         made.append(model)
 
-    for module in (session, evaluation, compiling):
+    for module in (session, evaluation, samples):
         monkeypatch.setattr(module, "compile_networks", compile_model)
     expected = load(run).sample(5, seed=1)
     torch.testing.assert_close(load(run, compile=True).sample(5, seed=1), expected)
