@@ -115,7 +115,7 @@ class Plan:
             fields: The types of the data's fields.
 
         Returns:
-            The plan, and the paths of the parts outside, each with that of its first reference, which has its place.
+            The plan, and the paths of the parts outside, each with the path of its first reference, where it now is.
         """
         here, places = self.find(path), dict[str, str]()
         parts, objects = move_inside(self.parts, here, path), move_inside(self.objects, here, path)
@@ -140,7 +140,7 @@ class Plan:
         return replace(made, spec=Spec(model=made.write_model())).replace_types(x, fields), places
 
     def write_model(self, due: Collection[str] = ()) -> Node:
-        """Writes the model as Python gives it: with objects, but for those that have a `due` path, or refer to such."""
+        """Writes the model as Python gives it: with objects, except those that hold a `due` path or refer to one."""
         opened = {one for one in self.objects if any(path.startswith(f"{one}.") for path in due)}
         goals = [path for path, goal in self.refs.items() if any(f"{goal}.".startswith(f"{one}.") for one in opened)]
         opened |= {one for one in self.objects if any(path.startswith(f"{one}.") for path in goals)}

@@ -63,7 +63,7 @@ class Planner:
         self.problems.append(Problem(path, message, self.spec.find_position(at or path, key=key), hint))
 
     def plan_surroundings(self, left: Collection[str] = ()) -> dict[str, Value]:
-        """Plans everything but the model, and but for what is left out: data, training and evaluation.
+        """Plans data, training and evaluation, except for what is left out.
 
         Where training is left out, its seed remains, from which a model is initialised.
         """
@@ -173,7 +173,7 @@ class Planner:
         path: str,
         owner: Part | None = None,
     ) -> dict[str, Value]:
-        """Plans the arguments of a part or group of settings, but for nulls where a spec may leave these out."""
+        """Plans the arguments of a part or group of settings; a null that a spec may leave out is left out."""
         for key in node.params if owner else node:
             if key in given:
                 self.report(

@@ -23,7 +23,7 @@ from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_ex
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.model import Model, evaluate_mode, reconstruct_batch
 from modkit.runs.sources import hash_source
-from modkit.types import Batch, Features, Modes, TensorType, split_levels
+from modkit.types import Batch, Features, Modes, TensorType, Value, split_levels
 
 __all__ = ["Feed", "gather", "uses_features"]
 
@@ -198,9 +198,7 @@ class _Values:
         coder = self._coder
         if (name := find_codes(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected a Model that encodes to codes, got one without")
-        with evaluate_mode(coder):
-            batch = self.batch.to(coder.device)
-            codes = coder.encode(batch.tensor, name, fields=batch.fields)
+        codes = self._encode(coder, name)
         maps, types = codes if isinstance(codes, tuple) else (codes,), split_levels(coder.latents[name])
         z = split_levels(list(coder.latents.values())[-1])[-1]
         counted = [one for map_, type in zip(maps, types, strict=True) for one in _count_codes(map_.cpu(), type, z)]
@@ -217,9 +215,7 @@ class _Values:
         coder = self._coder
         if (name := find_continuous(coder)) is None:
             raise ValueError(f"{type(coder).__name__}: expected an encoding that is one continuous tensor, got none")
-        with evaluate_mode(coder):
-            batch = self.batch.to(coder.device)
-            latents = coder.encode(batch.tensor, name, fields=batch.fields)
+        latents = self._encode(coder, name)
         assert isinstance(latents, Tensor)
         return latents.flatten(1).float().cpu()
 
@@ -246,6 +242,12 @@ class _Values:
         if (coder := self.model.coder) is None:
             raise ValueError(f"expected a Model that encodes samples, got {type(self.model).__name__}")
         return coder
+
+    def _encode(self, coder: Model, name: str) -> Value:
+        """Encodes the samples, given their fields, to what has a name in `latents`."""
+        batch = self.batch.to(coder.device)
+        with evaluate_mode(coder):
+            return coder.encode(batch.tensor, name, fields=batch.fields)
 
 
 def gather(

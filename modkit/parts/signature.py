@@ -169,7 +169,7 @@ def _read_cached(
 ) -> dict[str, Parameter]:
     """Reads a signature once for each `code` of a target, since a planner reads it again for every part."""
     helps = read_arguments(target)
-    spoken = getattr(target, "__name__", type(target).__name__)
+    called = getattr(target, "__name__", type(target).__name__)
     result = {}
     for name, declared in _inspect(owner, target).items():
         if name in given:
@@ -188,7 +188,7 @@ def _read_cached(
         implies = next((mark for mark in marks if isinstance(mark, Implies)), Implies({}))
         flags = Own in marks, Initial in marks, Sampling in marks
         plain = _get_default(target, declared)
-        result[name] = Parameter(name, annotation, plain, help, slot, record, *flags, unless, beside, implies, spoken)
+        result[name] = Parameter(name, annotation, plain, help, slot, record, *flags, unless, beside, implies, called)
     return result
 
 

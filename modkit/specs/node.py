@@ -1,4 +1,4 @@
-"""Nodes: the frozen mappings of plain data of which the trees of specs consist, and the paths in such a tree.
+"""Nodes: the frozen mappings of plain data that make up the trees of specs, and the paths in such a tree.
 
 A node's key `use` names a part, and its other keys are the part's parameters. Without `use`, a node stands for the
 slot's default part, or is a plain mapping.

@@ -53,7 +53,7 @@ class Participant:
     Args:
         model: The model.
         player: The player.
-        stages: The players of every stage, by which it knows its rivals and the opponents that have yet to start.
+        stages: The players of every stage, from which it knows its rivals and the opponents that have yet to start.
         stage: Index of its stage.
         seed: Seed of its draws.
     """
@@ -352,7 +352,7 @@ def make_participants(
     for one in made:
         one.equip(settings, engine, stages[stage].steps)
     for one in made[:-1]:
-        one.collect_parameters()  # an engine may have replaced those of the players after it
+        one.collect_parameters()  # an engine may have replaced a later player's
     return made
 
 

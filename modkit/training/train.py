@@ -146,7 +146,7 @@ def resume(
 
 
 def _train_further(before: Run, changed: Spec, notices: Iterable[str], **options: Any) -> Run:
-    """Trains a run further with a spec; `options` are those of `Training`."""
+    """Trains a run further with a spec; `options` go to `Training`."""
     _warn(notices)
     with explain_failure(before):
         report = examine(choose_engine(changed, again=True), weights=not before.kept)

@@ -68,7 +68,7 @@ class Training:
         report: The result of the check.
         path: The run's directory.
         before: The run to resume, or None.
-        make: Makes the model at a site; by default, as the plan has it, frozen as that of the run to resume.
+        make: Makes the model at a site; by default, the plan's, frozen where the run to resume froze it.
         origin: What the lock of a new run keeps of where it comes from.
         begun: The name and content of the checkpoint that a new run begins with.
         steps: Maximum number of steps of every stage.
@@ -147,8 +147,7 @@ class Training:
         self.site.check()
         for precision in (self.settings.precision, self.measured.precision if self.measured else "float32"):
             check_precision(precision, engine.device, model)
-        self.stages = schedule_stages(model, self.settings)
-        for stage in self.stages:
+        for stage in schedule_stages(model, self.settings):
             check_trainable(model, stage)
         return model
 
@@ -156,7 +155,7 @@ class Training:
         """Describes the run for its lock."""
         with use_threads(max(threads, default=1)):
             lock = self.report.lock()
-        untrained = {} if self.before else describe_untrained(model, self.stages)
+        untrained = {} if self.before else describe_untrained(model, schedule_stages(model, self.settings))
         return {**lock, "stage_threads": list(threads), **self._origin, **untrained}
 
     def open(self, engine: Engine, lock: dict[str, Any]) -> Run:
@@ -171,7 +170,7 @@ class Training:
         return _open_shared(engine, self.path, make_run)
 
     def train(self, run: Run, model: Model, engine: Engine, lock: Mapping[str, Any], threads: Sequence[int]) -> None:
-        """Trains the model from the run's last checkpoint; a new run of which no step is completed is withdrawn."""
+        """Trains the model from the run's last checkpoint; a new run without a completed step is withdrawn."""
         before, begun, report = self.before, self.begun, self.report
         trainer: Trainer | None = None
         try:
@@ -199,7 +198,7 @@ class Training:
                 run.revise(self.plan.resolved, lock, [asdict(change) for change in self.changes], step)
             trainer.fit()
         except Stopped:
-            raise  # the run stays, so that the command that is shown resumes it, that of a branch too
+            raise  # the run stays, a branch as well, so that the command that is shown resumes it
         except BaseException:
             if before is None and not (trainer and trainer.advanced):
                 with suppress(OSError):  # the error that is raised matters more
@@ -216,7 +215,7 @@ class Training:
             _logger.warning("%s is trained, and not evaluated at the end: %s", self.path, few)
 
     def _build(self, site: Site) -> Model:
-        """Builds the model of the plan, frozen as that of the run to resume."""
+        """Builds the model of the plan, with the same parameters frozen as in the run to resume."""
         model: Model = site.build_model(self.report.x, self.report.fields)
         site.check()
         if self.before:
@@ -227,7 +226,7 @@ class Training:
         """Refuses to go on where training stands beyond what the settings have; warns of stages that stay short."""
         lengths = [stage.steps for stage in schedule_stages(trainer.model, self.stated)]
         check_steps(before, self.plan, self.changes, self.stated.stages, lengths, cursor)
-        wanted = count_steps(trainer.model, self.stages)
+        wanted = count_steps(trainer.model, trainer.stages)
         if trainer.engine.rank == 0 and (short := explain_short(wanted, cursor)):
             _logger.warning(
                 "%s: %s; a stage that has ended is not resumed: to train it in full, branch from one "
@@ -317,7 +316,7 @@ def _check_state(run: Run, report: Checked) -> None:
 def _exchange(
     model: Model, run: Run, planned: Plan, changes: Sequence[Change], checkpoint: str, weights: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """Returns a checkpoint's weights with those of what has been put into slots for sampling since."""
+    """Returns a checkpoint's weights, and the weights of parts put into slots for sampling since."""
     revised = [*list_revised(run, checkpoint), *(change.path for change in changes)]
     return exchange_weights(weights, model, planned.spec, planned, revised)
 

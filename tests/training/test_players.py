@@ -212,6 +212,19 @@ def test_a_state_has_its_player_s_modules_and_the_others_statistics():
     assert critic.weights == {}
 
 
+def test_an_opponent_waits_until_it_starts_in_this_stage_or_has_played_in_one_before():
+    model, _ = made(VQGAN)
+    coder, critic = model.players()
+
+    def wait(played, stage, index):
+        with Participant(model, coder, played, stage).begin_turn(index) as step:
+            return step.waiting
+
+    assert [wait([[coder, critic]], 0, index) for index in (0, 2, 3)] == [("critic",), ("critic",), ()]
+    assert wait([[coder], [critic]], 0, 99) == ("critic",)
+    assert wait([[critic], [coder]], 1, 0) == ()
+
+
 def test_a_turn_puts_back_what_moved_elsewhere_even_after_an_error():
     model = nn.ModuleDict({"a": nn.BatchNorm1d(2), "b": nn.BatchNorm1d(2)})
     model.weights = lambda player: {}
