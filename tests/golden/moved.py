@@ -20,6 +20,8 @@ its tests read it here. For example:
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = ["MOVED", "SAME", "Move"]
@@ -48,4 +50,7 @@ class Move(NamedTuple):
     value: Any = SAME
 
 
-MOVED: tuple[Move, ...] = ()
+_REWRITTEN = json.loads(Path(__file__).with_name("rewritten.json").read_text(encoding="utf-8"))
+
+# ranges are declared: a message has the place of the value, the name of what takes it and one form
+MOVED: tuple[Move, ...] = tuple(Move(case, "messages", *texts) for case, texts in _REWRITTEN.items())

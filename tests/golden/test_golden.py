@@ -50,7 +50,7 @@ def test_a_case_holds_what_it_says_and_makes(golden):
 
 
 def test_the_same_code_makes_the_same(golden):
-    assert list(store.check(golden, present=[SOUND, WRONG])) == []
+    assert list(store.check(golden, moves=(), present=[SOUND, WRONG])) == []
 
 
 def test_a_planted_change_is_found_and_nothing_else(golden):
