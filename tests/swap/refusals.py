@@ -759,10 +759,13 @@ REFUSALS |= {
         r"model\.times: \d\.\d% of training's noise levels and \d+% of the sampler's are below the deviation of the "
         r"data; .* \(mend it with model\.times=log-normal\)"
     ),
-    "latent-diffusion model.prior.sampler.grid=leading": (
-        r"model\.prior\.sampler: .* the first step expects noise of 2\.45 deviations of the data beside it; .* "
-        r"\(mend it with model\.prior\.sampler\.grid=trailing\)"
-    ),
+    **{
+        f"{host} model.prior.sampler.grid=leading": (
+            r"model\.prior\.sampler: .* the first step expects noise of 2\.45 deviations of the data beside it; .* "
+            r"\(mend it with model\.prior\.sampler\.grid=trailing\)"
+        )
+        for host in ("latent-diffusion", "latent-joint")
+    },
     **{
         f"{host} model.sampler={part}": (
             r"model\.sampler: the sampler asks for the noise level .*; expected one that training visits, .* "
