@@ -760,11 +760,13 @@ REFUSALS |= {
         r"data; .* \(mend it with model\.times=log-normal\)"
     ),
     **{
-        f"{host} model.prior.sampler.grid=leading": (
-            r"model\.prior\.sampler: .* the first step expects noise of 2\.45 deviations of the data beside it; .* "
-            r"\(mend it with model\.prior\.sampler\.grid=trailing\)"
+        f"{place}.sampler.grid=leading": (
+            r"model\.prior.*\.sampler: .* the first step expects noise of 2\.45 deviations of the data beside it; .*"
         )
-        for host in ("latent-diffusion", "latent-joint")
+        for place in (
+            *(f"latent-{host} model.prior" for host in ("diffusion", "joint", "vq")),
+            "latent-cascade model.prior.level",
+        )
     },
     **{
         f"{host} model.sampler={part}": (
