@@ -41,7 +41,7 @@ class Part:
             older version: `migrate(params, state, version) -> (params, state)`, see `modkit.building.migration`.
         earlier: Parameters that were added later, or whose default was None, with the values that do what the part did
             before: runs whose specs lack them are loaded with these in place of the defaults.
-        renamed: Former names of parameters, each with the name of today. Specs, overrides and runs may have either; the
+        renamed: Former names of parameters, each with its present name. Specs, overrides and runs may have either; the
             weights of a part in a renamed slot follow it.
 
     Examples:

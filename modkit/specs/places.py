@@ -163,8 +163,9 @@ def read_known(kind: str, part: str | Part | None) -> dict[str, Parameter] | Non
 
 
 def rename(part: Part | None, node: Node) -> Node:
-    """Writes a node with its part's parameters under their names of today (`Part.renamed`)."""
-    return Node({part.renamed.get(key, key): value for key, value in node.items()}) if part else node
+    """Writes a node with its part's parameters under their names of today (`Part.renamed`), unless it has both."""
+    names = {former: now for former, now in part.renamed.items() if now not in node} if part else {}
+    return Node({names.get(key, key): value for key, value in node.items()})
 
 
 def expand_node(part: Part, node: Node) -> Node:

@@ -39,7 +39,7 @@ def check_declaration(bench: Bench) -> None:
         raise Flaw(f"{subject}: expected `earlier` to have values of its parameters, got: {reasons}")
     known = _list_names(part)
     if wrong := [f"{old}: {new}" for old, new in part.renamed.items() if known and (old in known or new not in known)]:
-        raise Flaw(f"{subject}: expected `renamed` to give former names those of parameters, got {', '.join(wrong)}")
+        raise Flaw(f"{subject}: expected `renamed` to lead to parameters from other names, got {', '.join(wrong)}")
 
 
 def _list_problems(part: Part, params: Mapping[str, Any]) -> tuple[Problem, ...]:
