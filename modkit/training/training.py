@@ -114,7 +114,7 @@ class Training:
         self.opened = Opened(data, name, evaluation, self.site)
         self.watch = make_watch(self.opened, settings.seed, settings.precision) if evaluation else None
         self.measured = evaluation if evaluate else None
-        self.changes = find_changes(before, self.plan) if before else []
+        self.changes = find_changes(before, self.plan, data) if before else []
         if before:
             verify_local(before, self.plan.describe_local())
             _check_state(before, report)
