@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
-from modkit.part import Part, import_target, split_name
+from modkit.part import Part, import_target
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
@@ -169,8 +169,6 @@ def load_current_spec(run: Run) -> Spec:
 def read_spec(run: Run) -> Spec:
     """Reads a run's resolved spec, and adds what parts were before they had all of their parameters (`Part.earlier`).
 
-    Parts have their full names where several distributions have a part of one name now; the lock has that of each.
-
     Raises:
         ValueError: If the run's lock is not valid.
     """
@@ -178,15 +176,12 @@ def read_spec(run: Run) -> Spec:
     tree: Any = spec.tree
     for row in read_rows(run.lock):
         part = entry.part if (entry := find_known(row)) else None
-        for path in row.get("at", ()) if part and (part.earlier or split_name(part.name)[0]) else ():
+        for path in row.get("at", ()) if part and part.earlier else ():
             assert part is not None
             place = _locate_part(tree, split(path))
             node: Any = get_value(tree, place)
-            if split_name(part.name)[0]:
-                node = Node({**node, "use": part.name})
             if not part.earlier.keys() <= node.keys():
-                node = _add_earlier(part, node)
-            tree = replace_value(tree, place, node)
+                tree = replace_value(tree, place, _add_earlier(part, node))
     return spec.with_tree(tree)
 
 
@@ -206,12 +201,9 @@ def find_due(run: Run) -> tuple[Migration, ...]:
 
 
 def find_known(row: Mapping[str, Any]) -> Entry | None:
-    """Returns the registered part of a row of a lock, under its name or a former one, or None.
-
-    If several distributions have a part of this name, it is the one in the row.
-    """
+    """Returns the registered part of a row of a lock, under its name or a former one, or None."""
     try:
-        return get_registry().find_entry_of(row["kind"], row["name"], row["distribution"])
+        return get_registry().find_entry(row["kind"], row["name"])
     except ValueError:
         return None
 
