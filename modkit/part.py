@@ -130,4 +130,4 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
         raise ValueError(f"{owner}: module {module} has no {name!r}")
     if not callable(value):
         raise ValueError(f"{owner} expects a callable target, got {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value

@@ -62,8 +62,7 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
     part = find_features(features)
     declared = read_parameters(part)
     given = {key: value for key, value in offered.items() if key in declared and value is not None}
-    made: FeatureExtractor = part.load()(x=x, **given | _read_values(text, declared, name))
-    return made
+    return part.load()(x=x, **given | _read_values(text, declared, name))
 
 
 def find_features(features: str) -> Part:

@@ -243,13 +243,11 @@ class Registry:
         return answers
 
     def _get_caller(self, hook: str) -> pluggy.HookCaller:
-        caller: pluggy.HookCaller = getattr(self.hook, hook)
-        return caller
+        return getattr(self.hook, hook)
 
     def _call_one(self, name: str, hook: str, arguments: dict[str, Any]) -> list[Any]:
         others = [plugin for other, plugin in self.manager.list_name_plugin() if other != name]
-        answers: list[Any] = self.manager.subset_hook_caller(hook, others)(**arguments)
-        return answers
+        return self.manager.subset_hook_caller(hook, others)(**arguments)
 
     def _add(self, declared: Declared) -> None:
         before = len(self.problems)
