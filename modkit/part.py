@@ -16,7 +16,7 @@ import pluggy
 
 from modkit.errors import describe_exception
 
-__all__ = ["Local", "Part", "format_target", "hookimpl", "import_target", "split_name"]
+__all__ = ["Local", "Part", "format_target", "hookimpl", "import_target"]
 
 hookimpl = pluggy.HookimplMarker("modkit")
 """Marks a function as a plug-in's implementation of the hook of its name, as in `@modkit.hookimpl`."""
@@ -97,18 +97,6 @@ class Local(Part):
         return self.object
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """Splits a part's full name into its distribution, empty if the name has none, and the name without it.
-
-    Examples:
-        >>> split_name("acme-parts:acme/fsq"), split_name("acme/fsq")
-        (('acme-parts', 'acme/fsq'), ('', 'acme/fsq'))
-    """
-    plugin, slash, rest = name.partition("/")
-    distribution, _, plugin = plugin.rpartition(":") if slash else ("", "", plugin)
-    return distribution, f"{plugin}{slash}{rest}"
-
-
 def format_target(part: Callable[..., Any]) -> str:
     """Returns where a class or function is defined, as `module:qualname`."""
     return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
@@ -145,4 +133,4 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
         raise ValueError(f"{owner}: module {module} has no {name!r}")
     if not callable(value):
         raise ValueError(f"{owner} expects a callable target, got {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value

@@ -115,14 +115,12 @@ class _Study:
 
     def floor(self) -> dict[str, float]:
         """What real images that are not the reference's score against it, as many as there are."""
-        found: dict[str, float] = keep_in_turns(self.out, {"figures/floor": self._measure_floor})["figures/floor"]
-        return found
+        return keep_in_turns(self.out, {"figures/floor": self._measure_floor})["figures/floor"]
 
     def seconds(self, steps: int) -> dict[str, list[float]]:
         """For 1,000 samples of DDGAN at T = 4 and of DDPM at so many steps, by seed."""
         name = f"speed-{steps}"
-        found: dict[str, list[float]] = keep_in_turns(self.out, {name: partial(self._time, steps)})[name]
-        return found
+        return keep_in_turns(self.out, {name: partial(self._time, steps)})[name]
 
     def rows(self, name: str, updates: Sequence[int], steps: int | None = None) -> dict[int, Rows]:
         """What the samples of checkpoints score, by update, then by seed."""

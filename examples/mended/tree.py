@@ -52,5 +52,4 @@ def measure_in(tree: Path, name: str) -> Value:
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring {name} in {tree} ended with status {done.returncode}:\n{done.stderr}")
-    found: Value = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])

@@ -114,8 +114,7 @@ def keep_costs(file: Path, name: str, digest: str, measure: Callable[[], Sequenc
         if found is None or found["spec"] != digest:
             found = {"spec": digest, "seconds a step": measure()}
             replace_file(file, json.dumps({**kept, name: found}, indent=1).encode())
-    costs: list[float] = found["seconds a step"]
-    return costs
+    return found["seconds a step"]
 
 
 def fit_steps(spec: Spec, seconds: float, cost: Sequence[float], *, shares: Sequence[float] | None = None) -> Spec:

@@ -106,5 +106,4 @@ class Coupling(nn.Module):
     def _run(self, split: Halves | Checkerboard, network: Network, y: Tensor, like: Tensor, cond: Cond) -> Tensor:
         """Computes the parameters of the values that are changed, `b c h w num`."""
         out = network(split.keep(y).to(like.dtype), cond)
-        raw: Tensor = rearrange(widen(out), "b (c n) ... -> b c ... n", n=self.transform.num)
-        return raw
+        return rearrange(widen(out), "b (c n) ... -> b c ... n", n=self.transform.num)

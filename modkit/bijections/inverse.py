@@ -43,5 +43,4 @@ class Inverse(nn.Module):
 
     def inverse(self, y: Tensor, cond: Cond = Cond()) -> Tensor:
         """Computes the x that is mapped to `y`."""
-        x: Tensor = self.bijection(y, cond)[0]
-        return x
+        return self.bijection(y, cond)[0]

@@ -73,8 +73,7 @@ class Linear(nn.Module):
             x = widen(self.permutation).mT @ widen(y).reshape(*y.shape[:2], -1)
             x = torch.linalg.solve_triangular(lower, x, upper=False, unitriangular=True)
             x = torch.linalg.solve_triangular(upper, x, upper=True)
-        restored: Tensor = x.view_as(y).to(y.dtype)
-        return restored
+        return x.view_as(y).to(y.dtype)
 
     def _factor(self) -> tuple[Tensor, Tensor]:
         """Computes the triangular factors, `c c`."""

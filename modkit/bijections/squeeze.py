@@ -86,8 +86,7 @@ class Squeeze(nn.Module):
             prepare(Passes(lambda: (Batch(self._select(batch.tensor), {}, batch.cond) for batch in batches)))
 
     def _split_blocks(self, x: Tensor) -> Tensor:
-        squeezed: Tensor = rearrange(x, " -> ".join(self.patterns), **self.sizes)
-        return squeezed
+        return rearrange(x, " -> ".join(self.patterns), **self.sizes)
 
     def _select(self, x: Tensor) -> Tensor:
         """Returns what the bijection maps."""
@@ -97,5 +96,4 @@ class Squeeze(nn.Module):
     def _restore(self, x: Tensor, changed: Tensor) -> Tensor:
         """Returns x with other values in the place of those that the bijection maps."""
         squeezed = self.split.merge(self._split_blocks(x), changed) if self.split else changed
-        restored: Tensor = rearrange(squeezed, " -> ".join(reversed(self.patterns)), **self.sizes)
-        return restored
+        return rearrange(squeezed, " -> ".join(reversed(self.patterns)), **self.sizes)

@@ -113,8 +113,7 @@ class LadderGroup(nn.Module):
     def update(self, s: Tensor, z: Tensor) -> Tensor:
         """Adds to the state what the latent says, then what a network makes of both."""
         s = s + self.project(z)
-        updated: Tensor = s + self.block(s)
-        return updated
+        return s + self.block(s)
 
 
 class Rise(nn.Module):
@@ -136,8 +135,7 @@ class Rise(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """Maps `b c h w` to the size and the channels of the finer level."""
-        raised: Tensor = self.layer(F.interpolate(s, size=self._size, mode="nearest") if self._size else s)
-        return raised
+        return self.layer(F.interpolate(s, size=self._size, mode="nearest") if self._size else s)
 
 
 def _make_network(s: TensorType, channels: int, out_channels: int) -> nn.Sequential:

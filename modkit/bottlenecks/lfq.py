@@ -126,8 +126,7 @@ def _compute_mean_entropy(logits: Tensor, step: Step | None) -> Tensor:
         if step is not None and step.training:
             mean = step.total(mean) / step.world
     tiny = torch.finfo(mean.dtype).tiny  # avoids the infinite gradient at a code that is never used
-    entropy: Tensor = torch.special.entr(mean.clamp_min(tiny)).sum()
-    return entropy
+    return torch.special.entr(mean.clamp_min(tiny)).sum()
 
 
 def _expand_bits(logits: Tensor) -> Tensor:

@@ -56,5 +56,4 @@ def to_tokens(z: Tensor) -> Tensor:
         >>> to_tokens(torch.zeros(2, 8, 4, 4)).shape, to_tokens(torch.zeros(2, 8)).shape
         (torch.Size([2, 16, 8]), torch.Size([2, 1, 8]))
     """
-    tokens: Tensor = rearrange(z, "b c ... -> b (...) c")
-    return tokens
+    return rearrange(z, "b c ... -> b (...) c")

@@ -149,8 +149,7 @@ class ResidualQuantizer(Quantizer):
             residual = residual - embedding.detach()
 
     def _embed(self, depth: int, codes: Tensor) -> Tensor:
-        embedding: Tensor = rearrange(self._get_book(depth)(codes), "b ... c -> b c ...")
-        return embedding
+        return rearrange(self._get_book(depth)(codes), "b ... c -> b c ...")
 
     def _get_book(self, depth: int) -> Codebook:
         book = self.codebooks[depth % len(self.codebooks)]

@@ -36,8 +36,7 @@ def straight_through(z: Tensor, z_q: Tensor) -> Tensor:
         >>> z.grad
         tensor([1.])
     """
-    passed: Tensor = _StraightThrough.apply(z, z_q)  # type: ignore[no-untyped-call, unused-ignore]
-    return passed
+    return _StraightThrough.apply(z, z_q)  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def rotation_trick(z: Tensor, z_q: Tensor) -> Tensor:

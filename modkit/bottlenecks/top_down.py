@@ -159,8 +159,7 @@ class TopDown(nn.Module):
         return tuple(latents), torch.stack(log_q).sum(0)
 
     def _join_features(self, h: tuple[Tensor, ...], index: int, z: list[Tensor]) -> Tensor:
-        joined: Tensor = self.joins[index - 1](h[index], z[index - 1]) if index else h[0]
-        return joined
+        return self.joins[index - 1](h[index], z[index - 1]) if index else h[0]
 
 
 class _Join(nn.Module):
@@ -175,8 +174,7 @@ class _Join(nn.Module):
 
     def forward(self, h: Tensor, upper: Tensor) -> Tensor:
         decoded = F.interpolate(self.block(self.conv_in(upper)), size=h.shape[2:], mode="nearest")
-        joined: Tensor = self.conv_out(torch.cat([h, decoded], dim=1))
-        return joined
+        return self.conv_out(torch.cat([h, decoded], dim=1))
 
 
 def _check_maps(h: Event) -> tuple[TensorType, ...]:

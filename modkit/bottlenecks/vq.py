@@ -121,8 +121,7 @@ class VectorQuantizer(Quantizer):
 
     def embed(self, codes: Tensor) -> Tensor:
         """Looks up the embeddings of codes, `b c h w`."""
-        z_q: Tensor = rearrange(self.codebook(codes), "b ... c -> b c ...")
-        return z_q
+        return rearrange(self.codebook(codes), "b ... c -> b c ...")
 
     def pass_gradient(self, z: Tensor, z_q: Tensor) -> Tensor:
         """Returns exactly `z_q`, with the chosen gradient."""

@@ -106,7 +106,7 @@ class Site:
     def make_settings(self) -> Settings:
         """Makes the settings of training."""
         self._require("train")
-        return self._make_record(Settings, self.plan.tree["train"], "train")  # type: ignore[no-any-return]
+        return self._make_record(Settings, self.plan.tree["train"], "train")
 
     def make_evaluation(self) -> Evaluation | None:
         """Makes the settings of evaluation, or returns None if the spec has none."""
@@ -333,7 +333,7 @@ class Factory:
             for name, value in arguments.items()
             if value and (slot := declared[name].slot) and isinstance(value, tuple if slot.container else Node)
         }
-        return self._part.load().accepts(event, **slots)  # type: ignore[attr-defined, no-any-return]
+        return self._part.load().accepts(event, **slots)  # type: ignore[attr-defined]
 
     def repeat(self, num: int) -> list[Factory]:
         """Repeats the slot: `num` factories of separate parts, part i at `PATH[i]`."""

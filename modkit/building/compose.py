@@ -92,7 +92,7 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
         SpecError: If an argument does not fit. The message names the slot, what was expected and what was received.
     """
     if "x" not in inspect.signature(cls).parameters:  # built from no types, so there is nothing to compose
-        return cls.assemble(*types, **arguments)  # type: ignore[no-any-return]
+        return cls.assemble(*types, **arguments)
     given, rest = _split_types(cls, types, arguments)
     x, cond, fields = given["x"], given.get("cond") or CondType(), dict(given.get("fields") or {})
     model = Node({"use": name_part(cls), **_convert_keywords(rest, read_parameters(Local.wrap("model", cls)), "model")})

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from modkit.errors import SpecError, join, split
-from modkit.part import Part, import_target, split_name
+from modkit.part import Part, import_target
 from modkit.parts.registry import Entry, get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
@@ -188,24 +188,18 @@ def load_current_spec(run: Run) -> Spec:
 def read_spec(run: Run) -> Spec:
     """Reads a run's resolved spec, and adds what parts were before they had all of their parameters (`Part.earlier`).
 
-    Parts have their full names where several distributions have a part of one name now; the lock has that of each.
-
     Raises:
         ValueError: If the run's lock is not valid.
     """
     spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     tree: Any = spec.tree
     for path, entry, _ in _list_known(run):
-        part = entry.part
-        if not (part.earlier or split_name(part.name)[0]):
+        if not entry.part.earlier:
             continue
         place = _locate_part(tree, path)
         node: Any = get_value(tree, place)
-        if split_name(part.name)[0]:
-            node = Node({**node, "use": part.name})
-        if not part.earlier.keys() <= node.keys():
-            node = _add_earlier(part, node)
-        tree = replace_value(tree, place, node)
+        if not entry.part.earlier.keys() <= node.keys():
+            tree = replace_value(tree, place, _add_earlier(entry.part, node))
     return spec.with_tree(tree)
 
 
@@ -238,12 +232,9 @@ def _has_former(run: Run, path: Path, part: Part) -> bool:
 
 
 def find_known(row: Mapping[str, Any]) -> Entry | None:
-    """Returns the registered part of a row of a lock, under its name or a former one, or None.
-
-    If several distributions have a part of this name, it is the one in the row.
-    """
+    """Returns the registered part of a row of a lock, under its name or a former one, or None."""
     try:
-        return get_registry().find_entry_of(row["kind"], row["name"], row["distribution"])
+        return get_registry().find_entry(row["kind"], row["name"])
     except ValueError:
         return None
 

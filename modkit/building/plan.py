@@ -130,7 +130,7 @@ class Plan:
             objects.update(move_inside(self.objects, value.ref, place))
             if value.ref in built:
                 objects[place] = Given(built[value.ref])
-            return rebase(self.nodes[value.ref], {value.ref: place})  # type: ignore[no-any-return]
+            return rebase(self.nodes[value.ref], {value.ref: place})
 
         model = rebase(rebuild(self.nodes[here], take, split(path)), {path: "model"})
         parts, objects = move_inside(parts, path, "model"), move_inside(objects, path, "model")
@@ -149,7 +149,7 @@ class Plan:
             place = join(at)
             return Node({"use": self.objects[place]}) if place in self.objects and place not in opened else value
 
-        return rebuild(self.tree[self.root], put, (self.root,))  # type: ignore[no-any-return]
+        return rebuild(self.tree[self.root], put, (self.root,))
 
     def replace_types(self, x: Event, fields: Mapping[str, TensorType]) -> Plan:
         """The same plan with the types of a sample and of its fields in its spec, if a spec can hold them."""

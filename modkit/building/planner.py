@@ -304,7 +304,7 @@ class Planner:
             return shared.get(join(at), value)
 
         moved_tree = rebase(composed.tree[composed.root], {composed.root: path})
-        return rebase(rebuild(moved_tree, put, split(path)), places)  # type: ignore[no-any-return]
+        return rebase(rebuild(moved_tree, put, split(path)), places)
 
     def _plan_piece(self, node: Node, kind: str, path: str) -> Node | None:
         known = {"use": str, "path": str, "at": str, "train": bool, "part": Node}

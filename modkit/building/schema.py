@@ -109,10 +109,9 @@ def _make_type(description: str, more: _Schema) -> _Schema:
 
 def _make_kind(kind: str) -> _Schema:
     """Makes the schema of a part of a kind: its name, a mapping with `use`, a reference or a part of another run."""
-    registry = get_registry()
-    entries = registry.list_parts(kind)
-    names = [entry.part.name for entry in entries]
-    others = [other for entry in entries for other in registry.list_other_names(entry)]
+    parts = [entry.part for entry in get_registry().list_parts(kind)]
+    names = [part.name for part in parts]
+    others = [other for part in parts for other in part.aliases]
     named = [{"$ref": f"#/definitions/{_make_name(kind, name)}"} for name in names]
     return {
         "description": KINDS[kind].summary,
@@ -123,7 +122,7 @@ def _make_kind(kind: str) -> _Schema:
 def _make_part(entry: Entry, *, named: bool = True) -> _Schema:
     """Makes the schema of a part's parameters, with its names unless it is the slot's default."""
     part = entry.part
-    names = [part.name, *get_registry().list_other_names(entry)]
+    names = [part.name, *part.aliases]
     use = {"use": {"enum": names, "description": part.summary}} if named else {}
     try:
         found = _make_object(read_parameters(part), docstrings.read_summary(part.load()) or part.summary)

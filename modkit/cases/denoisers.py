@@ -149,20 +149,15 @@ class _Watched:
 
     def times(self) -> Tensor:
         """Returns the sampler's times."""
-        times: Tensor = self._probe.watch("times", self._sampler.times())
-        return times
+        return self._probe.watch("times", self._sampler.times())
 
     def start(self, eps: Tensor, t: Tensor) -> Tensor:
         """Returns the sampler's start."""
-        start: Tensor = self._sampler.start(eps, t)
-        return start
+        return self._sampler.start(eps, t)
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
         """Takes the sampler's step from a watched x_t."""
-        made: tuple[Tensor, Any] = self._sampler.step(
-            denoise, self._probe.watch(f"x_t at {t:.3g}", x_t), t, s, state, rng
-        )
-        return made
+        return self._sampler.step(denoise, self._probe.watch(f"x_t at {t:.3g}", x_t), t, s, state, rng)
 
 
 def _play_guidance(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:

@@ -15,7 +15,6 @@ from importlib import metadata
 from typing import Any
 
 from modkit.kinds import Default, ImpliedExtras, read_extras
-from modkit.part import split_name
 from modkit.parts import docstrings
 from modkit.parts.annotation import render_declared
 from modkit.parts.diagnosis import find_flaws
@@ -102,8 +101,7 @@ def format_implied(implied: Mapping[str, Any]) -> str:
 def diagnose() -> dict[str, Any]:
     """Reports the versions of Python, torch and modkit, what each op runs, and each plug-in with its status and reason.
 
-    A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work. The
-    reason of one that is `ok` names its parts that need the distribution's name, since another has them as well.
+    A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work.
     """
     known = get_registry()
     plugins = [_describe_plugin(known, plugin) for plugin in known.plugins]
@@ -128,16 +126,14 @@ def _diagnose_ops() -> list[dict[str, str]]:
 
 
 def _describe_plugin(known: Registry, plugin: Plugin) -> dict[str, Any]:
-    flaws, parts = find_flaws(known, plugin), [entry.part for entry in known.list_parts_of(plugin)]
-    shared = ", ".join(part.name for part in parts if split_name(part.name)[0])
-    remark = f"another distribution has some of its parts as well: {shared}" if shared else None
+    flaws = find_flaws(known, plugin)
     return {
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
         "status": "failed" if flaws else plugin.status,
-        "reason": "; ".join(flaws) or remark,
-        "parts": len(parts),
+        "reason": "; ".join(flaws) or None,
+        "parts": len(known.list_parts_of(plugin)),
     }
 
 

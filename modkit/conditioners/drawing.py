@@ -130,5 +130,4 @@ class Drawing(nn.Module):
 
     @property
     def _source(self) -> Frequencies | Examples:
-        source: Frequencies | Examples = getattr(self, self.source_name)
-        return source
+        return getattr(self, self.source_name)

@@ -99,8 +99,7 @@ class Tokens(Drawing):
         return Cond(context=self._encode(none).expand(num, -1, -1))
 
     def _encode(self, ids: Tensor) -> Tensor:
-        context: Tensor = self.norm(self.layers(self.embedding(ids) + self.positions))
-        return context
+        return self.norm(self.layers(self.embedding(ids) + self.positions))
 
 
 def _make_layer(width: int, heads: int) -> nn.Module:

@@ -249,5 +249,4 @@ def _hash_rows(num: int) -> NDArray[np.float64]:
     z = np.arange(1, num + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    shares: NDArray[np.float64] = (z ^ (z >> np.uint64(31))) / 2.0**64
-    return shares
+    return (z ^ (z >> np.uint64(31))) / 2.0**64

@@ -54,8 +54,7 @@ def add_splits(counts: Mapping[str, Tensor]) -> list[int]:
         >>> add_splits({"train": torch.tensor([3, 1]), "test": torch.tensor([1, 0])})
         [4, 1]
     """
-    added: list[int] = torch.stack(list(counts.values())).sum(0).tolist()
-    return added
+    return torch.stack(list(counts.values())).sum(0).tolist()
 
 
 def name_classes(layers: Sequence[Data], field: str, num: int) -> Sequence[str]:

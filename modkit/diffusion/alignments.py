@@ -84,8 +84,7 @@ class FeatureAlignment(nn.Module):
 
     def forward(self, h: Tensor, x_0: Tensor, fields: Mapping[str, Tensor]) -> Tensor:
         """Computes the loss, `b`, of the map `h`, `b c h w`, and of the features of `x_0`."""
-        loss: Tensor = self.projector(h, self._extract(x_0))
-        return loss
+        return self.projector(h, self._extract(x_0))
 
     @torch.no_grad()
     def _extract(self, x_0: Tensor) -> Tensor:
@@ -139,8 +138,7 @@ class FieldAlignment(nn.Module):
         """
         if self.field not in fields:
             raise ValueError(f"FieldAlignment expects a batch with the field {self.field!r}, got {list(fields)}")
-        loss: Tensor = self.projector(h, fields[self.field].detach())
-        return loss
+        return self.projector(h, fields[self.field].detach())
 
 
 @checked

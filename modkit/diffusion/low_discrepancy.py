@@ -79,8 +79,7 @@ class _Spread(Rng):
         one = torch.empty(1, *like.shape[1:], dtype=torch.float64, device="cpu")
         shift = self.replay().rows(-self.first).uniform(name, one) + 2**-25  # half a step of its grid: never 0
         rows = torch.arange(self.first, self.first + len(like), device="cpu")
-        spread: Tensor = (shift + _compute_radical_inverse(rows).view(-1, *[1] * (like.ndim - 1))) % 1
-        return spread
+        return (shift + _compute_radical_inverse(rows).view(-1, *[1] * (like.ndim - 1))) % 1
 
 
 def _compute_radical_inverse(numbers: Tensor) -> Tensor:

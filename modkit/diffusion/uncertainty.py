@@ -66,8 +66,7 @@ class Uncertainty(nn.Module):
 
     def __call__(self, snr: Tensor, error_scale: Tensor) -> Tensor:
         """The weight of `base`, `b`, in the dtype of `snr`."""
-        weight: Tensor = self.base(snr, error_scale)
-        return weight
+        return self.base(snr, error_scale)
 
     def log_variance(self, log_snr: Tensor) -> Tensor:
         """u, `b`, in the dtype of `log_snr`, with gradients to w."""

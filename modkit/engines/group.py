@@ -150,11 +150,11 @@ class Group:
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over processes; its gradient is the sum of theirs."""
-        return _Total.apply(value)  # type: ignore[no-any-return, no-untyped-call]
+        return _Total.apply(value)  # type: ignore[no-untyped-call]
 
     def gather(self, value: Tensor) -> Tensor:
         """The rows of all processes; the gradient of a process's rows is the sum of what all give for them."""
-        return _Gather.apply(value)  # type: ignore[no-any-return, no-untyped-call]
+        return _Gather.apply(value)  # type: ignore[no-untyped-call]
 
     def agree(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""

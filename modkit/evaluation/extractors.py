@@ -58,12 +58,11 @@ def make_extractor(features: str | FeatureExtractor | None, x: TensorType, **off
             expected = "a built part, which has a `label`, such as Pixels(x), the name of one, or None"
             raise ValueError(f"evaluate expects features: {expected}; got {received}")
         return features
-    name, text = _split_name(features)
+    name, _, text = features.partition(":")
     part = find_features(features)
     declared = read_parameters(part)
     given = {key: value for key, value in offered.items() if key in declared and value is not None}
-    made: FeatureExtractor = part.load()(x=x, **given | _read_values(text, declared, name))
-    return made
+    return part.load()(x=x, **given | _read_values(text, declared, name))
 
 
 def find_features(features: str) -> Part:
@@ -76,17 +75,7 @@ def find_features(features: str) -> Part:
         >>> find_features("random-conv:0").name
         'random-conv'
     """
-    return get_registry().find("features", _split_name(features)[0])
-
-
-def _split_name(features: str) -> tuple[str, str]:
-    """Splits `classifier:digits` into the part's name, which may start with its distribution's, and what follows."""
-    words = features.split(":")
-    try:
-        get_registry().find("features", ":".join(words[:2]))
-    except ValueError:
-        return words[0], ":".join(words[1:])
-    return ":".join(words[:2]), ":".join(words[2:])
+    return get_registry().find("features", features.partition(":")[0])
 
 
 def _read_values(text: str, declared: Mapping[str, Parameter], name: str) -> dict[str, Any]:

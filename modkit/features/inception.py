@@ -105,8 +105,7 @@ class Inception(Frozen):
 
     def _resize(self, x: Tensor) -> Tensor:
         resize = self._library.interpolate_bilinear_2d_like_tensorflow1x
-        y: Tensor = resize(x, size=(_SIZE, _SIZE), align_corners=False)
-        return y
+        return resize(x, size=(_SIZE, _SIZE), align_corners=False)
 
     def _build(self, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
         """Builds the library's network; it unpickles only what modkit has just written to memory."""

@@ -221,8 +221,7 @@ def space_levels(high: float, low: float, num: int, *, rho: float) -> Tensor:
     ramp = torch.linspace(0, 1, num, dtype=torch.float64, device="cpu")
     if math.isinf(rho):
         return torch.exp(math.log(high) + ramp * math.log(low / high))
-    levels: Tensor = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    return levels
+    return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
 
 
 def _check_reach(owner: object, schedule: Schedule, ends: tuple[float, float], low: float, high: float) -> None:

@@ -196,5 +196,4 @@ class Adaptive:
                 f"Adaptive weight of {self.term!r} expects this loss and {', '.join(self.against)} to depend on the "
                 "decoder's last layer, got one that does not"
             )
-        norm: Tensor = torch.linalg.vector_norm(step.total(widen(gradient.detach())) / (step.world * scale))
-        return norm
+        return torch.linalg.vector_norm(step.total(widen(gradient.detach())) / (step.world * scale))

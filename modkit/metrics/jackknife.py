@@ -89,5 +89,4 @@ def standard_error(*variances: float | None) -> float | None:
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of signed words."""
-    shifted: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
-    return shifted
+    return (x >> bits) & (2 ** (64 - bits) - 1)

@@ -86,8 +86,7 @@ class PathLength(Streaming[Model]):
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Model:
         """Returns the model."""
-        model: Model = values["model"]
-        return model
+        return values["model"]
 
     def add(self, a: Model, b: Model) -> Model:
         """Returns either; they are the same."""

@@ -44,7 +44,7 @@ class Streaming(Generic[S]):
 
         They are tensors unless a subclass says otherwise.
         """
-        return a + b  # type: ignore[operator, no-any-return]
+        return a + b  # type: ignore[operator]
 
     def result(self, state: dict[str, S], rng: Rng) -> dict[str, Score]:
         """Computes the scores of a state, by name.

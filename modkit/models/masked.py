@@ -110,8 +110,7 @@ class Masked(CodeModel):
         chosen = order.argsort(dim=1, stable=True).argsort(dim=1) < count[:, None]
         logits = self.network(codes.masked_fill(chosen.view(codes.shape), self._mask), cond)
         each = F.cross_entropy(logits.transpose(1, 2), codes.flatten(1), reduction="none", label_smoothing=smoothing)
-        mean: Tensor = (each * chosen).sum(1) / count
-        return mean
+        return (each * chosen).sum(1) / count
 
     def predict(self, cond: Cond) -> Predict:
         """Makes a function that predicts a position, or all, from what is not masked."""

@@ -481,8 +481,7 @@ class Model(nn.Module, metaclass=Composing):
                 drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))
                 if not rng.used:
                     raise ValueError(f"{type(self).__name__} drew its own start noise, and cannot be given any")
-        samples: Tensor = self._join(drawn, precision)
-        return samples
+        return self._join(drawn, precision)
 
     def with_parts(self, **parts: Any) -> Model:
         """Returns the same model with other parts where only sampling uses them; both share their weights.
@@ -505,7 +504,7 @@ class Model(nn.Module, metaclass=Composing):
             >>> type(fast.sampler).__name__, next(fast.parameters()) is next(model.parameters())
             ('DPMSolverPlusPlus', True)
         """
-        return Composing.swapper(self, parts)  # type: ignore[no-any-return]
+        return Composing.swapper(self, parts)
 
     def _find_source(self, name: str) -> TensorType:
         if name not in self.sources:

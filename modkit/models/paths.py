@@ -54,5 +54,4 @@ def walk(a: Tensor, b: Tensor, t: Tensor, *, path: Path = "linear") -> Tensor:
     if bool((angle > torch.pi - 1e-6).any()):
         raise ValueError("a spherical path expects no latents of opposite directions, got some")
     weights = [torch.where(angle > 1e-6, torch.sin(s * angle) / torch.sin(angle), s) for s in (1 - t, t)]
-    made: Tensor = ((1 - t) * lengths[0] + t * lengths[1]) * (weights[0] * ends[0] + weights[1] * ends[1])
-    return made
+    return ((1 - t) * lengths[0] + t * lengths[1]) * (weights[0] * ends[0] + weights[1] * ends[1])

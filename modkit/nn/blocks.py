@@ -113,8 +113,7 @@ class ResidualBlock(nn.Module):
                 raise ValueError(f"ResidualBlock expects an embedding of width {self.film.in_features}, got None")
             scale, shift = self.film(F.silu(embedding)).chunk(2, dim=1)
             modulation = 1 + scale, shift
-        y: Tensor = self.skip(x) + self.conv_2(self.dropout(normalize_silu(self.norm_2, h, modulation)))
-        return y
+        return self.skip(x) + self.conv_2(self.dropout(normalize_silu(self.norm_2, h, modulation)))
 
 
 class Downsample(nn.Module):
@@ -147,8 +146,7 @@ class Downsample(nn.Module):
         """Maps `b c h w` to half its size."""
         if self.padding == "end":
             x = F.pad(x, [width for length in reversed(x.shape[2:]) for width in (length % 2, 1)])
-        y: Tensor = self.conv(x)
-        return y
+        return self.conv(x)
 
 
 class _Average(nn.Module):
@@ -182,8 +180,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """Maps `b c h w` to `size`, in which each input size n has become 2 n or 2 n - 1."""
-        y: Tensor = self.conv(crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), size))
-        return y
+        return self.conv(crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), size))
 
 
 def conv(

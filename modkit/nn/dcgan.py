@@ -138,8 +138,7 @@ class DCGANEncoder(nn.Module):
         if self.embedding.embeds:
             embedded = broadcast(self.embedding(cond, x), x)
             joined = torch.cat([joined, embedded.expand(-1, -1, *x.shape[2:])], dim=1)
-        features: Tensor = self.layers(joined).flatten(1)
-        return features
+        return self.layers(joined).flatten(1)
 
 
 @checked
@@ -177,8 +176,7 @@ class DCGANDecoder(nn.Module):
 
     def forward(self, z: Tensor, cond: Cond = Cond()) -> Tensor:
         """Decodes `z`, `b ...`, to images."""
-        x: Tensor = self.generator(z, cond)
-        return x
+        return self.generator(z, cond)
 
 
 @checked

@@ -74,7 +74,7 @@ class DiTBlock(nn.Module):
                 raise ValueError("DiT expects a Cond with `context`, as its type says, got None")
             x = x + self.dropout(self.cross(self.norm_cross(x), context.to(x.dtype)))
         h = self.norm_2(x) * (1 + scale_2) + shift_2
-        return x + gate_2 * self.dropout(self.mlp(h))  # type: ignore[no-any-return]
+        return x + gate_2 * self.dropout(self.mlp(h))
 
 
 class Modulation(nn.Module):
@@ -120,8 +120,7 @@ class _Attention(nn.Module):
         query = rearrange(self.query(x), "b n (heads d) -> b heads n d", heads=self.heads)
         key, value = rearrange(self.key_value(tokens), "b m (kv heads d) -> kv b heads m d", kv=2, heads=self.heads)
         attended = value if self.identity else attend(query, key, value)
-        y: Tensor = self.out(rearrange(attended, "b heads n d -> b n (heads d)"))
-        return y
+        return self.out(rearrange(attended, "b heads n d -> b n (heads d)"))
 
 
 def make_norm(width: int) -> nn.LayerNorm:

@@ -131,8 +131,7 @@ class EDM2UNet(UNetBody):
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Averages windows of `h`, or repeats its values and crops them to a size; then evaluates a unit."""
-        y: Tensor = module(self._halve(h) if size is None else self._double(h, size), embedding, None)
-        return y
+        return module(self._halve(h) if size is None else self._double(h, size), embedding, None)
 
 
 class _Embedding(nn.Module):
@@ -189,8 +188,7 @@ class _ConvIn(nn.Module):
         self.conv = UnitConv(rank, channels + 1, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
-        return y
+        return self.conv(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
 
 
 class _ConvOut(nn.Module):
@@ -202,8 +200,7 @@ class _ConvOut(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x, self.gain)
-        return y
+        return self.conv(x, self.gain)
 
 
 class _Block(nn.Module):

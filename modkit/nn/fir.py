@@ -69,8 +69,7 @@ class FIRDownsample(nn.Module):
             x = resample_fir(x, self.taps, stride=1, padding=2, size=[n + 1 + n % 2 for n in sizes])
         else:
             x = F.pad(x, [end for n in reversed(sizes) for end in (0, 1 + n % 2)])
-        y: Tensor = self.conv(x)
-        return y
+        return self.conv(x)
 
 
 class FIRUpsample(nn.Module):

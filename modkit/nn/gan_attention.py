@@ -58,5 +58,4 @@ class GANAttention(nn.Module):
         key, value = (self.pool(one(x), 2, ceil_mode=True).flatten(2) for one in (self.key, self.value))
         weights = (query.mT @ key).softmax(-1)
         mean = (value @ weights.mT).reshape(x.shape[0], -1, *x.shape[2:])
-        y: Tensor = x + self.gamma * self.out(mean)
-        return y
+        return x + self.gamma * self.out(mean)

@@ -86,8 +86,7 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond = Cond()) -> Tensor:
         """Computes features of `x`, `b d`."""
-        features: Tensor = self.hidden(join_all(self, x, cond))
-        return features
+        return self.hidden(join_all(self, x, cond))
 
 
 @checked
@@ -266,8 +265,7 @@ class MLPDiscriminator(nn.Module):
         return join_map(self, x, cond) if self.concat else x.flatten(1)
 
     def _compute_logits(self, features: Tensor, cond: Cond) -> Tensor:
-        logits: Tensor = self.out(self.compare(features)).squeeze(1) + self.projection(features, cond)
-        return logits
+        return self.out(self.compare(features)).squeeze(1) + self.projection(features, cond)
 
 
 def squash(raw: Tensor, x: TensorType) -> Tensor:

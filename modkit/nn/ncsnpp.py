@@ -142,8 +142,7 @@ class _Mapping(nn.Module):
         if noise is None:
             raise ValueError("NCSNpp expects a Cond with `noise`, as its type says, got None")
         noise = noise.to(x.dtype)
-        w: Tensor = self.layers(noise * torch.rsqrt(noise.square().mean(1, keepdim=True) + 1e-8))
-        return w
+        return self.layers(noise * torch.rsqrt(noise.square().mean(1, keepdim=True) + 1e-8))
 
 
 def _make_time_mlp(channels: int, width: int) -> nn.Sequential:

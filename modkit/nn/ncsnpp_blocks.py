@@ -203,8 +203,7 @@ class Head(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Maps `b c h w` to `b out_channels h w`."""
-        y: Tensor = self.conv(self.norm(h, None))
-        return y
+        return self.conv(self.norm(h, None))
 
 
 class _Norm(nn.Module):

@@ -134,8 +134,7 @@ class _Block(nn.Module):
         if self.embed is not None and time is not None:
             h = h + broadcast(self.embed(time), h)
         h = self.conv_1(self.halve(F.leaky_relu(h, _SLOPE)))
-        y: Tensor = (self.skip(self.halve(x)) + h) * math.sqrt(0.5)
-        return y
+        return (self.skip(self.halve(x)) + h) * math.sqrt(0.5)
 
 
 class _Time(nn.Module):

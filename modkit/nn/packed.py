@@ -71,8 +71,7 @@ class Packed(nn.Module):
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """Computes the logits of the packs of `x`, `n` or, of patches, `n 1 h w`."""
-        logits: Tensor = self.discriminator(self._pack(x), self._pack_cond(cond, x))
-        return logits
+        return self.discriminator(self._pack(x), self._pack_cond(cond, x))
 
     def judge(self, x: Tensor, cond: Cond) -> Judgement:
         """The discriminator's judgement of the packs of `x`; None in place of the method if it gives only logits."""

@@ -210,8 +210,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to the same shape."""
         h = self.conv_2(F.leaky_relu(self.conv_1(x), _SLOPE))
-        y: Tensor = x + self.conv_3(F.leaky_relu(h, _SLOPE))
-        return y
+        return x + self.conv_3(F.leaky_relu(h, _SLOPE))
 
 
 class _Up(nn.Module):
@@ -238,8 +237,7 @@ class _Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to the size and channels of the coarser level."""
-        y: Tensor = self.conv(self.halve(x))
-        return y
+        return self.conv(self.halve(x))
 
 
 class _Blocks:

@@ -221,8 +221,7 @@ class _UpBlock(nn.Module):
         """Maps `b c h w` to the finer level, its norms modulated by `vector`, `b d`."""
         h = self.conv_1(self.upsample(F.relu(self.norm_1(x, vector)), self.size))
         h = self.conv_2(F.relu(self.norm_2(h, vector)))
-        y: Tensor = self.upsample(self.skip(x), self.size) + h
-        return y
+        return self.upsample(self.skip(x), self.size) + h
 
 
 class _DownBlock(nn.Module):
@@ -240,8 +239,7 @@ class _DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to the coarser level."""
         h = self.conv_2(F.relu(self.conv_1(F.relu(x) if self.activates else x)))
-        y: Tensor = self.skip(self.halve(x)) + self.halve(h)
-        return y
+        return self.skip(self.halve(x)) + self.halve(h)
 
 
 def _make_attentions(levels: Sequence[Level], attends: Sequence[bool], normed: bool) -> nn.ModuleList:

@@ -219,5 +219,4 @@ class _Out(nn.Module):
 
     def forward(self, h: Tensor, w: Tensor) -> Tensor:
         """Maps `b c h w` to the channels of the output by styles `b d`."""
-        y: Tensor = self.conv(h, w) + self.bias
-        return y
+        return self.conv(h, w) + self.bias

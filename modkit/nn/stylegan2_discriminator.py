@@ -116,5 +116,4 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `b c h w` to `b out_channels h w` of half the size."""
-        y: Tensor = (self.skip(self.halve(x)) + activate(self.conv_1(activate(self.conv_0(x))))) * math.sqrt(0.5)
-        return y
+        return (self.skip(self.halve(x)) + activate(self.conv_1(activate(self.conv_0(x))))) * math.sqrt(0.5)

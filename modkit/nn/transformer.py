@@ -166,8 +166,7 @@ class Transformer(nn.Module):
         return positions if self.map is None else positions + self.map(cond.concat)
 
     def _compute_logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.out(self.norm(x))
-        return logits
+        return self.out(self.norm(x))
 
 
 class _MapEmbedding(nn.Module):

@@ -76,7 +76,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *, causal: bool, cache: KVCache | None = None) -> Tensor:
         """Maps `b n d` to the same shape. With a cache, x holds the first tokens, then the next one at each call."""
         x = x + F.dropout(self._attend(self.norm_1(x), causal, cache), self.dropout, self.training)
-        return x + self.mlp(self.norm_2(x))  # type: ignore[no-any-return]
+        return x + self.mlp(self.norm_2(x))
 
     def _attend(self, x: Tensor, causal: bool, cache: KVCache | None) -> Tensor:
         query, key, value = rearrange(
@@ -86,8 +86,7 @@ class Block(nn.Module):
             key, value = cache.extend(key, value)
         dropout = self.dropout if self.training else 0.0
         y = attend(query, key, value, causal=causal and x.shape[1] > 1, dropout=dropout)
-        attended: Tensor = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
-        return attended
+        return self.out(rearrange(y, "b heads n d -> b n (heads d)"))
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0) -> nn.Linear:

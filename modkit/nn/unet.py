@@ -98,8 +98,7 @@ class UNet(UNetBody):
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h`; the resampling modules are not modulated."""
-        y: Tensor = module(h) if size is None else module(h, size)
-        return y
+        return module(h) if size is None else module(h, size)
 
 
 class _Unit(nn.Module):

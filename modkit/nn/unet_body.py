@@ -187,8 +187,7 @@ class UNetBody(Tapped):
 
     def embed(self, cond: Cond, x: Tensor) -> Tensor | None:
         """Computes the vector that modulates the units, `b d`, by the module `embedding`."""
-        embedding: Tensor = self.embedding(cond, x)
-        return embedding
+        return self.embedding(cond, x)
 
     def join_skip(self, h: Tensor, skip: Tensor) -> Tensor:
         """Joins a skip to `h`, both `b c h w`, as further channels."""
@@ -220,5 +219,4 @@ class UNetBody(Tapped):
             else:
                 h = module(self.join_skip(h, skips.pop()), embedding, cond.context)
             h = taps(f"up.{index}", h)
-        y: Tensor = self.conv_out(h if self.norm_out is None else normalize_silu(self.norm_out, h))
-        return y
+        return self.conv_out(h if self.norm_out is None else normalize_silu(self.norm_out, h))

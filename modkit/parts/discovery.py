@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
@@ -19,7 +19,7 @@ from typing import Any
 
 from modkit.parts.distributions import find_distributions, read_header
 
-__all__ = ["GROUP", "Declared", "discover", "find_misnomer"]
+__all__ = ["GROUP", "Declared", "discover", "explain_clash", "find_misnomer"]
 
 GROUP = "modkit"
 """The group of entry points, which is also the name of modkit's own parts."""
@@ -72,6 +72,15 @@ def discover() -> Iterator[Declared]:
         for point in points:
             flaw = _find_flaw(point, counts[point.name])
             yield Declared(point.name, name, version, point.load, point.value, flaw)
+
+
+def explain_clash(owners: Sequence[Declared]) -> str | None:
+    """Explains why none of the plug-ins of one name is loaded, or returns None if there is only one."""
+    if len(owners) < 2:
+        return None
+    names = " and ".join(one.distribution for one in owners)
+    ways = " or ".join(f"MODKIT_DISABLE={one.full_name}" for one in owners)
+    return f"{names} each declare a plug-in {owners[0].name!r}, expected one: leave one out by {ways}"
 
 
 def find_misnomer(plugin: Any, target: str) -> str | None:

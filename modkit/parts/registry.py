@@ -2,8 +2,8 @@
 
 A plug-in is the object of an entry point in the group `modkit`. Plug-ins are loaded one by one in a fixed order, and an
 error in one becomes a `Problem` that does not affect the others. The plug-in's name is the prefix of its parts' names
-(`acme/fsq`), so no plug-in can shadow a part of modkit. With its distribution's name before it, a part's name is unique
-(`acme-parts:acme/fsq`), and always valid; it is needed where two plug-ins of one name have the same part.
+(`acme/fsq`), so no plug-in can shadow a part of modkit. If several distributions declare a plug-in of one name, none is
+loaded until all but one are left out.
 
 Two environment variables change what is loaded:
 
@@ -17,7 +17,6 @@ import functools
 import os
 import sys
 import warnings
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -27,10 +26,10 @@ import pluggy
 from modkit.errors import describe_exception, suggest
 from modkit.escapes import escape_controls
 from modkit.kinds import KINDS
-from modkit.part import Part, split_name
+from modkit.part import Part
 from modkit.parts import catalogue, hookspecs
 from modkit.parts.declaration import select_valid
-from modkit.parts.discovery import GROUP, Declared, discover, find_misnomer
+from modkit.parts.discovery import GROUP, Declared, discover, explain_clash, find_misnomer
 from modkit.parts.loading import guard_loading, watch_loading
 from modkit.version import __version__
 
@@ -42,7 +41,7 @@ DISTRIBUTION = "modkit-generative"
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered part under its full name, and the distribution that provides it."""
+    """A registered part, and the distribution that provides it."""
 
     part: Part
     distribution: str
@@ -51,7 +50,7 @@ class Entry:
     @property
     def plugin(self) -> str:
         """The name of the plug-in that declares it, `modkit` for modkit's own parts."""
-        plugin, slash, _ = split_name(self.part.name)[1].partition("/")
+        plugin, slash, _ = self.part.name.partition("/")
         return plugin if slash else GROUP
 
 
@@ -73,18 +72,13 @@ class Plugin:
     version: str
     status: Literal["ok", "disabled", "failed"]
 
-    @property
-    def full_name(self) -> str:
-        """The name with that of the distribution, which no other plug-in has."""
-        return f"{self.distribution}:{self.name}"
-
 
 class Registry:
     """The parts, plug-ins and hooks of the installed distributions, read by `Registry.load()`.
 
     `problems` and `plugins` list all problems and plug-ins in the order of the plug-ins' names. `manager` is pluggy's
-    plug-in manager, with all working plug-ins registered by name (those that share one by their full name), and `hook`
-    its hook relay. To call a hook, use `call`, which handles exceptions.
+    plug-in manager, with all working plug-ins registered by name, and `hook` its hook relay. To call a hook, use
+    `call`, which handles exceptions.
 
     Examples:
         >>> registry = Registry.load()
@@ -100,7 +94,6 @@ class Registry:
         self.plugins: list[Plugin] = []
         self._entries: dict[tuple[str, str], Entry] = {}
         self._aliases: dict[tuple[str, str], str] = {}
-        self._ambiguous: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self._warned: set[str] = set()
 
     @classmethod
@@ -115,29 +108,26 @@ class Registry:
         """
         result = cls()
         own = Declared(GROUP, DISTRIBUTION, __version__, lambda: catalogue)
-        result._register([(own, result._read_safely(own, GROUP))])
-        disabled = {name.strip() for name in os.environ.get("MODKIT_DISABLE", "").split(",")}
-        groups: defaultdict[str, list[Declared]] = defaultdict(list)
-        for one in discover():
-            groups[one.name].append(one)
+        result._register(own, result._read_safely(own))
+        left_out = {name.strip() for name in os.environ.get("MODKIT_DISABLE", "").split(",")}
+        found = sorted(discover(), key=lambda one: one.name)
+        working = [one for one in found if one.flaw is None and not left_out & {one.name, one.full_name}]
         with watch_loading():
-            for name in sorted(groups):
-                result._add_group([(one, bool(disabled & {name, one.full_name})) for one in groups[name]])
+            for one in found:
+                if left_out & {one.name, one.full_name}:
+                    result.plugins.append(Plugin(one.name, one.distribution, one.version, "disabled"))
+                else:
+                    clash = explain_clash([other for other in working if other.name == one.name])
+                    result._add(replace(one, flaw=one.flaw or clash))
         return result
 
     def find_entry(self, kind: str, name: str) -> Entry:
-        """Returns the entry of a part, by its name, its full name or a former name.
+        """Returns the entry of a part, by its name or a former name.
 
         Raises:
-            ValueError: If there is no such kind or part, or several plug-ins have it under this name; the message
-                suggests the closest name, or lists the full ones.
+            ValueError: If there is no such kind or part; the message suggests the closest name.
         """
         _check_kind(kind)
-        if full := self._ambiguous.get((kind, name)):
-            raise ValueError(
-                f"the {kind} {name!r} is ambiguous, since {len(full)} distributions have it: expected its full name, "
-                f"{' or '.join(full)}"
-            )
         name = self._aliases.get((kind, name), name)
         if entry := self._entries.get((kind, name)):
             return entry
@@ -148,7 +138,7 @@ class Registry:
         names = sorted(known for of, known in self._entries if of == kind)
         hint = "; null leaves an optional slot empty" if name == "none" else suggest(name, names, "; ")
         plugin = name.partition("/")[0] if "/" in name else None
-        states = [state for state in self.plugins if plugin in (state.name, state.full_name)]
+        states = [state for state in self.plugins if plugin == state.name]
         if plugin and not states:
             return f"{hint}; no plug-in {plugin!r} is installed: install the distribution whose parts are {plugin}/…"
         for state in states:
@@ -161,30 +151,18 @@ class Registry:
             hint = f"; it is the name of a part of kind {', '.join(others)}: {has}"
         return f"{hint}; there are: {', '.join(names) or 'none'}"
 
-    def find_entry_of(self, kind: str, name: str, distribution: str) -> Entry:
-        """Returns the entry of a part that a distribution declared under this name; failing that, as `find_entry` does.
-
-        Raises:
-            ValueError: As in `find_entry`.
-        """
-        full = f"{distribution}:{split_name(name)[1]}"
-        known = (kind, full) in self._aliases or (kind, full) in self._entries
-        return self.find_entry(kind, full if known else name)
-
     def find_plugin(self, name: str) -> Plugin:
-        """Returns a plug-in by its name or its full name, `distribution:name`.
+        """Returns a plug-in by its name; of several, one that is not disabled.
 
         Raises:
-            ValueError: If there is none, or several of this name.
+            ValueError: If there is none.
         """
-        found = {one.full_name: one for one in self.plugins if name in (one.name, one.full_name)}
-        if len(found) > 1:
-            raise ValueError(f"the plug-in {name!r} is ambiguous: expected its full name, {' or '.join(found)}")
+        found = [one for one in self.plugins if name == one.name]
         if not found:
             names = sorted({one.name for one in self.plugins})
             known = ", ".join(names) or "none"
             raise ValueError(f"no plug-in is called {name!r}{suggest(name, names, '; ')}; there are: {known}")
-        return next(iter(found.values()))
+        return min(found, key=lambda one: one.status == "disabled")
 
     def list_problems(self, plugin: Plugin) -> list[str]:
         """Returns the reasons of a plug-in's problems."""
@@ -214,17 +192,6 @@ class Registry:
             _check_kind(kind)
         return [self._entries[key] for key in sorted(self._entries) if kind in (None, key[0])]
 
-    def list_other_names(self, entry: Entry) -> list[str]:
-        """Returns the names beside its own by which a part is found: former names, and full names of a plug-in's part.
-
-        Examples:
-            >>> registry = Registry.load()
-            >>> registry.list_other_names(registry.find_entry("sampler", "ddim"))
-            []
-        """
-        part = entry.part
-        return [other for (kind, other), name in self._aliases.items() if (kind, name) == (part.kind, part.name)]
-
     def find_by_target(self, target: str) -> Part | None:
         """Returns the part whose target is the class or function defined at `"module:qualname"`, or None.
 
@@ -249,7 +216,7 @@ class Registry:
         if self.manager.has_plugin(name):
             raise ValueError(f"Registry.add expects a name that is free, got {name!r}")
         before = len(self.problems)
-        self._add_group([(Declared(name, name, "", lambda: plugin), False)])
+        self._add(Declared(name, name, "", lambda: plugin))
         if len(self.problems) > before:
             reasons = "; ".join(problem.reason for problem in self.problems[before:])
             raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
@@ -276,73 +243,52 @@ class Registry:
         return answers
 
     def _get_caller(self, hook: str) -> pluggy.HookCaller:
-        caller: pluggy.HookCaller = getattr(self.hook, hook)
-        return caller
+        return getattr(self.hook, hook)
 
     def _call_one(self, name: str, hook: str, arguments: dict[str, Any]) -> list[Any]:
         others = [plugin for other, plugin in self.manager.list_name_plugin() if other != name]
-        answers: list[Any] = self.manager.subset_hook_caller(hook, others)(**arguments)
-        return answers
+        return self.manager.subset_hook_caller(hook, others)(**arguments)
 
-    def _add_group(self, group: Sequence[tuple[Declared, bool]]) -> None:
-        """Adds the plug-ins of one name, each with whether it is disabled."""
-        shared = sum(one.flaw is None and not disabled for one, disabled in group) > 1
-        found = []
-        for one, disabled in group:
-            status: Literal["ok", "disabled", "failed"] = "disabled"
-            if not disabled:
-                before = len(self.problems)
-                found.append((one, self._read_safely(one, one.full_name if shared else one.name)))
-                status = "failed" if len(self.problems) > before else "ok"
-            self.plugins.append(Plugin(one.name, one.distribution, one.version, status))
-        self._register(found)
+    def _add(self, declared: Declared) -> None:
+        before = len(self.problems)
+        self._register(declared, self._read_safely(declared))
+        status: Literal["ok", "failed"] = "failed" if len(self.problems) > before else "ok"
+        self.plugins.append(Plugin(declared.name, declared.distribution, declared.version, status))
 
-    def _register(self, found: Sequence[tuple[Declared, Sequence[Part]]]) -> None:
-        """Registers the parts of the plug-ins of one name; what several of them have only under full names."""
-        claims = Counter(
-            (part.kind, name) for _, parts in found for part in parts for name in (part.name, *part.aliases)
-        )
-        for declared, parts in found:
-            own = declared.name == GROUP
-            plain, full = ("", "") if own else (f"{declared.name}/", f"{declared.full_name}/")
-            for part in parts:
-                is_shared = claims[part.kind, part.name] > 1
-                name = (full if is_shared else plain) + part.name
-                aliases = tuple(plain + alias for alias in part.aliases if claims[part.kind, alias] == 1)
-                entry = Entry(replace(part, name=name, aliases=aliases), declared.distribution, declared.version)
-                self._entries[part.kind, name] = entry
-                others = () if own else tuple(full + one for one in (part.name, *part.aliases))
-                self._aliases.update({(part.kind, alias): name for alias in (*aliases, *others) if alias != name})
-                for one in (part.name, *part.aliases):
-                    if claims[part.kind, one] > 1:
-                        self._ambiguous[part.kind, plain + one].append(full + one)
+    def _register(self, declared: Declared, parts: Sequence[Part]) -> None:
+        prefix = "" if declared.name == GROUP else f"{declared.name}/"
+        for part in parts:
+            name, aliases = prefix + part.name, tuple(prefix + alias for alias in part.aliases)
+            entry = Entry(replace(part, name=name, aliases=aliases), declared.distribution, declared.version)
+            self._entries[part.kind, name] = entry
+            self._aliases.update({(part.kind, alias): name for alias in aliases})
 
-    def _read_safely(self, declared: Declared, key: str) -> list[Part]:
+    def _read_safely(self, declared: Declared) -> list[Part]:
         """Returns the valid parts of a plug-in, and reports all its problems."""
         if declared.flaw is not None:
             self._report(declared, declared.flaw)
             return []
         try:
             with guard_loading(f"{declared.full_name}; MODKIT_DISABLE={declared.name} leaves it out"):
-                parts, reasons = self._read(declared, key)
+                parts, reasons = self._read(declared)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if self.manager.has_plugin(key):
-                self.manager.unregister(name=key)
+            if self.manager.has_plugin(declared.name):
+                self.manager.unregister(name=declared.name)
             self._report(declared, describe_exception(error), error)
             return []
         for reason in reasons:
             self._report(declared, reason)
         return parts
 
-    def _read(self, declared: Declared, key: str) -> tuple[list[Part], list[str]]:
+    def _read(self, declared: Declared) -> tuple[list[Part], list[str]]:
         """Returns the valid parts of a plug-in and its problems; raises an exception if it cannot be used at all."""
         plugin = declared.load()
         if misnomer := find_misnomer(plugin, declared.target):
             return [], [misnomer]
         hash(plugin)  # pluggy keeps plug-ins in sets
-        self.manager.register(plugin, name=key)
+        self.manager.register(plugin, name=declared.name)
         hooks = {caller.name: caller.has_spec() for caller in self.manager.get_hookcallers(plugin) or ()}
         if not hooks:
             return [], ["implements no hook: is `@modkit.hookimpl` missing?"]
@@ -350,11 +296,11 @@ class Registry:
         reasons = [
             f"implements an unknown hook {name!r}{suggest(name, known, '; ')}"
             for name, specified in hooks.items()
-            if not specified and not self._is_optional(name, key)
+            if not specified and not self._is_optional(name, declared.name)
         ]
         if "modkit_parts" not in hooks:
             return [], reasons
-        answers = self._call_one(key, "modkit_parts", {})
+        answers = self._call_one(declared.name, "modkit_parts", {})
         parts, flaws = select_valid(answers or [None])
         return parts, reasons + flaws
 

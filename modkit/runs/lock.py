@@ -42,7 +42,7 @@ import numpy as np
 import torch
 from packaging.requirements import Requirement
 
-from modkit.part import Part, split_name
+from modkit.part import Part
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 from modkit.runs.sources import find_module, hash_sources
@@ -188,24 +188,14 @@ def format_commit(lock: Mapping[str, Any], changes: str) -> str:
 def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
     """Describes how installed parts differ from those in a lock, one sentence each; empty if they do not.
 
-    A part is matched by its name or a former name; of several distributions that have it, the one in the lock counts.
-    Parts without a match are ignored.
+    A part is matched by its name or a former name. Parts without a match are ignored.
 
     Raises:
         ValueError: If it is not a valid lock.
     """
-    here: dict[tuple[str, ...], Entry] = {}
-    for entry in entries:
-        for name in (entry.part.name, *entry.part.aliases):
-            key = (entry.part.kind, split_name(name)[1])
-            exact = (*key, entry.distribution)
-            here[key] = here[exact] = entry
-    pairs = []
-    for row in read_rows(lock):
-        whose, name = split_name(row["name"])
-        exact = (row["kind"], name, row["distribution"])
-        if found := here.get(exact) or (None if whose else here.get(exact[:2])):
-            pairs.append((row, found))
+    here = {(one.part.kind, name): one for one in entries for name in (one.part.name, *one.part.aliases)}
+    rows = ((row, here.get((row["kind"], row["name"]))) for row in read_rows(lock))
+    pairs = [(row, entry) for row, entry in rows if entry]
     return _describe_drift(pairs, lock.get("sources", {}))
 
 
@@ -219,19 +209,22 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
         ValueError: If one of them is not a valid lock.
     """
     first, second = _index(a), _index(b)
-    others = {key[:2]: row for key, row in second.items() if key not in first}
+    shared = [(first[key], second[key]) for key in sorted(first.keys() & second.keys())]
     differences = [
-        f"{key[0]} {key[1]} comes from {' '.join(_get_distribution(row))} in the first run, "
-        f"from {' '.join(_get_distribution(others[key[:2]]))} in the second"
-        for key, row in sorted(first.items())
-        if key not in second and key[:2] in others
+        f"{row['kind']} {row['name']} comes from {' '.join(_get_distribution(row))} in the first run, "
+        f"from {' '.join(_get_distribution(other))} in the second"
+        for row, other in shared
+        if row["distribution"] != other["distribution"]
     ]
     versions = [dict(map(_get_distribution, read_rows(one))) | _collect_versions(one) for one in (a, b)]
     for name, version in versions[0].items():
         if name in versions[1] and versions[1][name] != version:
             differences.append(f"{name} is {version} in the first run, {versions[1][name]} in the second")
-    edited = [key for key in sorted(first.keys() & second.keys()) if first[key]["sha256"] != second[key]["sha256"]]
-    differences += [f"{kind} {name}: its source file differs" for kind, name, _ in edited]
+    differences += [
+        f"{row['kind']} {row['name']}: its source file differs"
+        for row, other in shared
+        if row["distribution"] == other["distribution"] and row["sha256"] != other["sha256"]
+    ]
     digests = [one.get("sources", {}) for one in (a, b)]
     imported = [name for name in digests[0] if digests[0][name] != digests[1].get(name, digests[0][name])]
     differences += [f"{name}, which parts import, differs" for name in imported]
@@ -296,9 +289,9 @@ def _get_distribution(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["distribution"], row["version"]
 
 
-def _index(lock: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    """Returns the rows of a lock by kind, name without the distribution's, and distribution."""
-    return {(row["kind"], split_name(row["name"])[1], row["distribution"]): row for row in read_rows(lock)}
+def _index(lock: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Returns the rows of a lock by kind and name."""
+    return {(row["kind"], row["name"]): row for row in read_rows(lock)}
 
 
 def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:

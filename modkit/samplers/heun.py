@@ -97,8 +97,7 @@ class Heun(GridSampler):
         """All times at which the denoiser is called, `n`, in descending order: those to which churn raises as well."""
         times = self.times()[:-1]
         raised = torch.stack([self._raise_time(t) for t in times])
-        asked: Tensor = torch.cat([raised, times[1:]]).unique().flip(0)
-        return asked
+        return torch.cat([raised, times[1:]]).unique().flip(0)
 
     def step(self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, state: None, rng: Rng) -> tuple[Tensor, None]:
         """Returns x_s; the last step, to s = 0, is one of Euler's method."""

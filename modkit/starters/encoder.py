@@ -42,5 +42,4 @@ class PatchEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the features of `x`, `b channels h/patch w/patch`."""
-        features: Tensor = self.project(x)
-        return features
+        return self.project(x)

@@ -68,5 +68,4 @@ class Bag(nn.Module):
 
     def _compute_logits(self, mean: Tensor, positions: Tensor, cond: Cond) -> Tensor:
         h = self.mixed(mean) + positions + self.embedding(cond, mean[:, 0])[:, None]
-        logits: Tensor = self.out(F.silu(h))
-        return logits
+        return self.out(F.silu(h))

@@ -43,5 +43,4 @@ class Lipschitz:
             x = round.real.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(round.critic(x, round.cond).sum(), x, create_graph=True)
             excess = torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1
-            penalty: Tensor = self.weight * excess.clamp_min(0).square().mean()
-            return penalty
+            return self.weight * excess.clamp_min(0).square().mean()

@@ -159,8 +159,7 @@ def find_subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = 
     """Returns the parts of an installed plug-in as subjects of the battery.
 
     Args:
-        plugin: The plug-in's name, as in its entry point, or its full name, `distribution:name`; `modkit` for the
-            library's own parts.
+        plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
         params: Parameters by `KIND NAME`, for parts that require some or are large without them.
 
     Raises:
@@ -196,8 +195,7 @@ def parametrize_parts(
     Long checks (compilation with inductor) run only under `pytest --full-battery`.
 
     Args:
-        plugin: The plug-in's name, as in its entry point, or its full name, `distribution:name`; `modkit` for the
-            library's own parts.
+        plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
         params: Parameters by `KIND NAME`, for parts that require some or are large without them.
         expected_failures: Reasons by `KIND NAME: CHECK`; these checks must fail.
 
@@ -226,6 +224,5 @@ def _select_under(prefix: str, reasons: Mapping[str, str]) -> dict[str, str]:
 
 def _find_module(plugin: Plugin) -> str | None:
     """Returns the name of the module that declares a plug-in's parts, or None if it is no module."""
-    manager = get_registry().manager
-    name = getattr(manager.get_plugin(plugin.full_name) or manager.get_plugin(plugin.name), "__name__", None)
+    name = getattr(get_registry().manager.get_plugin(plugin.name), "__name__", None)
     return name if name in sys.modules else None

@@ -25,7 +25,7 @@ from modkit.training.branch import branch
 from modkit.types import Score
 from tests.command import run as run_command
 from tests.play import MLP, VAE, spec
-from tests.plugin_factory import PARTS, make_plugin
+from tests.plugin_factory import make_plugin
 from tests.run_folders import contents
 
 THIN = """
@@ -288,35 +288,6 @@ def test_a_renamed_part_loads(made, plugin):
         assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
         resumed = resume(run, locked=False)
         assert len(resumed.read_metrics()) == 2
-
-
-@pytest.mark.wide
-def test_a_run_keeps_its_part_when_another_distribution_brings_one_of_its_name(made, first, plugin, tmp_path, caplog):
-    run, samples = made
-    shutil.copytree(first, both := tmp_path / "both")
-    make_plugin(both, "acme", PARTS.replace('"sampler", "fast"', '"encoder", "thin"'), distribution="another")
-    with installed(both):
-        with pytest.raises(
-            SpecError, match="model.encoder: the encoder 'acme/thin' is ambiguous.* or modkit-acme:acme/"
-        ):
-            build(spec(THIN_VAE))
-        assert load_current_spec(run).model["encoder"].use == "modkit-acme:acme/thin"
-        assert torch.equal(load(run, locked=True).sample(3, seed=0), samples[run.kept[-1]])
-        shutil.copytree(run.path, tmp_path / "again")
-        assert resume(Run.open(tmp_path / "again")).finished
-        full = use("autoencoder", encoder=use("modkit-acme:acme/thin", wide=3), decoder=MLP["decoder"])
-        other = train(spec(full, steps=1), tmp_path / "other")
-        (row,) = [row for row in other.lock["parts"] if "thin" in row["name"]]
-        assert (row["name"], row["distribution"]) == ("modkit-acme:acme/thin", "modkit-acme")
-        there = load(other).sample(3, seed=0)
-        said = run_command("diff", run.path, other.path)[0]
-        assert "encoder" not in said and "is new" not in said
-    with installed(first):
-        assert torch.equal(load(other, locked=True).sample(3, seed=0), there)
-    assert caplog.text == ""
-    get_registry.cache_clear()
-    with pytest.raises(ValueError, match="encoder modkit-acme:acme/thin is missing: it came with modkit-acme 1.0"):
-        load(other)
 
 
 def test_another_version_with_nothing_changed_is_a_warning(made, plugin, caplog):

@@ -51,14 +51,11 @@ def test_the_distance_of_pixels_is_the_plain_functions(floats):
     assert any("24" in note for note in report.notes)  # n <= d
 
 
-def test_features_of_two_plugins_with_one_name_may_have_weights(site):
-    for which in ("first", "second"):
-        part = f'Part("features", "small", "modkit.features.classifier:Classifier", "{which}")'
-        make_plugin(site, "acme", make_plugin_source(f"[{part}]"), distribution=which)
+def test_features_of_a_plugin_may_have_weights(site):
+    part = 'Part("features", "small", "modkit.features.classifier:Classifier", "Small")'
+    make_plugin(site, "acme", make_plugin_source(f"[{part}]"))
     x = TensorType((1, 8, 8), range=(-1, 1))
-    with pytest.raises(ValueError, match="first:acme/small or second:acme/small"):
-        make_extractor("acme/small", x)
-    for name in ("classifier:digits", "first:acme/small:digits"):
+    for name in ("classifier:digits", "acme/small:digits"):
         assert make_extractor(name, x).label == "classifier:digits"
 
 

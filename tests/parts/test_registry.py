@@ -72,88 +72,39 @@ def test_optional_hook_of_a_newer_modkit_is_no_problem(site):
     assert status(Registry.load(), "acme") == ["ok"]
 
 
-TWO = (
-    '[Part("sampler", "fast", "fractions:Fraction", "F"), Part("sampler", "slow", "fractions:Fraction", "F")]',
-    '[Part("sampler", "fast", "decimal:Decimal", "S"), Part("weight", "quick", "decimal:Decimal", "S", ("fast",))]',
-)
-
-
 @pytest.fixture
 def twins(site):
-    """Two plug-ins called acme, of which both have the sampler `fast`."""
-    modules = [make_plugin(site, "acme", make_source(parts), distribution=which)
-               for which, parts in zip(("first", "second"), TWO)]  # fmt: skip
+    """Two plug-ins called acme, beside another one."""
     make_plugin(site, "fine")
-    return modules
+    return [make_plugin(site, "acme", distribution=which) for which in ("first", "second")]
 
 
-def test_of_two_plugins_with_one_name_both_work_and_only_what_clashes_needs_its_full_name(twins):
+def test_of_two_plugins_with_one_name_neither_is_loaded_and_the_message_names_both(twins):
     read = Registry.load()
-    assert read.problems == [] and status(read, "acme") == ["ok", "ok"]
-    named = [(entry.part.name, entry.distribution) for entry in read.list_parts() if entry.plugin == "acme"]
-    assert named == [
-        ("acme/slow", "first"),
-        ("first:acme/fast", "first"),
-        ("second:acme/fast", "second"),
-        ("acme/quick", "second"),
-    ]
-    assert read.find("sampler", "first:acme/fast").target == "fractions:Fraction"
-    assert read.find("sampler", "second:acme/fast").target == "decimal:Decimal"
-    assert read.find("weight", "acme/fast").name == "acme/quick", "a name is one of its kind"
-    message = r"the sampler 'acme/fast' is ambiguous, since 2 .* name, first:acme/fast or second:acme/fast$"
-    with pytest.raises(ValueError, match=message):
+    message = (
+        "first and second each declare a plug-in 'acme', expected one: "
+        "leave one out by MODKIT_DISABLE=first:acme or MODKIT_DISABLE=second:acme"
+    )
+    assert reasons(read) == [message] * 2 and status(read, "acme") == ["failed"] * 2
+    assert names(read, "acme") == [] and not {*twins} & {*sys.modules} and names(read, "fine") == ["sampler fine/fast"]
+    with pytest.raises(ValueError, match="plug-in acme is failed: first and second each declare"):
         read.find("sampler", "acme/fast")
-    assert [read.find_entry_of("sampler", "acme/fast", whose).distribution for whose in ("first", "second")] == [
-        "first",
-        "second",
-    ]
-    assert [plugin.full_name for plugin in map(read.find_plugin, ("first:acme", "fine"))] == [
-        "first:acme",
-        "modkit-fine:fine",
-    ]
-    with pytest.raises(ValueError, match="the plug-in 'acme' is ambiguous: .* name, first:acme or second:acme"):
-        read.find_plugin("acme")
     with pytest.raises(ValueError, match="no plug-in is called 'acmee'; did you mean 'acme'"):
         read.find_plugin("acmee")
 
 
-def test_a_full_name_is_valid_where_nothing_clashes(site):
-    make_plugin(site, "acme", make_source(TWO[1].replace('"S")', '"S", ("old",))', 1)), distribution="second")
-    read = Registry.load()
-    for name in ("acme/fast", "second:acme/fast", "acme/old", "second:acme/old"):
-        assert read.find("sampler", name).name == "acme/fast"
-    assert read.find_entry_of("sampler", "acme/fast", "gone").distribution == "second"
-    with pytest.raises(ValueError, match=r"no sampler is called 'first:acme/fast'; did you mean 'acme/fast'"):
-        read.find("sampler", "first:acme/fast")
-
-
-def test_a_former_name_that_another_has_needs_the_distribution_s(site):
-    make_plugin(site, "acme", make_source('[Part("sampler", "a", "m:A", "S", ("fast",))]'), distribution="first")
-    make_plugin(site, "acme", make_source('[Part("sampler", "fast", "m:B", "S")]'), distribution="second")
-    read = Registry.load()
-    with pytest.raises(ValueError, match="first:acme/fast or second:acme/fast"):
-        read.find("sampler", "acme/fast")
-    assert (read.find("sampler", "first:acme/fast").name, read.find("sampler", "acme/a").aliases) == ("acme/a", ())
-
-
-def test_hooks_of_both_are_called_and_each_fails_alone(site):
-    for which, fail in (("first", (1,)), ("second", ())):
-        make_plugin(site, "acme", f"FAIL = {fail}\n{LISTENER}", distribution=which)
-    read = Registry.load()
-    with pytest.warns(UserWarning, match="plug-in first:acme failed in modkit_step_done"):
-        assert read.call("modkit_step_done", run=None, stage=0, step=1, losses={}) == [1]
-
-
-def test_what_one_of_two_with_one_name_lacks_is_plain(twins, site, monkeypatch):
+def test_one_of_two_plugins_with_one_name_is_left_out_by_its_distribution(twins, monkeypatch):
     monkeypatch.setenv("MODKIT_DISABLE", "first:acme")
     read = Registry.load()
-    assert status(read, "acme") == ["disabled", "ok"] and read.find("sampler", "acme/fast").summary == "S"
-    monkeypatch.delenv("MODKIT_DISABLE")
-    (site / f"{twins[0]}.py").write_text("raise RuntimeError('no luck')")
-    sys.modules.pop(twins[0], None)
+    assert status(read, "acme") == ["disabled", "ok"] and read.problems == []
+    assert read.find_entry("sampler", "acme/fast").distribution == read.find_plugin("acme").distribution == "second"
+
+
+def test_a_plugin_that_cannot_be_loaded_takes_no_name(site):
+    make_plugin(site, "acme", distribution="first", entry_points="[modkit_plugins]\nacme = fractions\n")
+    make_plugin(site, "acme", distribution="second")
     read = Registry.load()
-    assert status(read, "acme") == ["failed", "ok"] and read.find("sampler", "acme/fast").summary == "S"
-    assert [(one.distribution, one.reason[:12]) for one in read.problems] == [("first", "RuntimeError")]
+    assert status(read, "acme") == ["failed", "ok"] and read.find("sampler", "acme/fast")
 
 
 def test_one_name_twice_in_a_distribution_is_refused(site):

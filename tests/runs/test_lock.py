@@ -120,8 +120,6 @@ def test_a_part_of_another_distribution_is_told():
     assert compare(made(), moved) == [
         "bottleneck acme/fsq comes from acme-parts-of-nobody 1.2 in the first run, from others 2 in the second"
     ]
-    both = made(TYPE, TYPE._replace(distribution="others", version="2"))
-    assert compare(made(), both) == compare(both, moved) == []
 
 
 def test_a_missing_part_comes_with_its_remedy():
@@ -152,21 +150,6 @@ def test_what_drifts_is_known_by_its_former_name_too():
     was["parts"][0]["sha256"] = None
     want = ["acme-parts-of-nobody 1.2 was replaced by others 2", "bottleneck acme/old: its source file has changed"]
     assert find_drift(was, [now._replace(distribution="others", version="2")]) == want
-
-
-def test_a_part_is_the_same_with_and_without_its_distribution_s_name():
-    plain, full, other = (
-        TYPE._replace(part=replace(TYPE.part, name=name), distribution=whose, version=version)
-        for name, whose, version in (
-            ("acme/fsq", "first", "1"),
-            ("first:acme/fsq", "first", "2"),
-            ("second:acme/fsq", "second", "3"),
-        )
-    )
-    assert find_drift(made(plain), [full, other]) == ["first was 1, now 2"]
-    assert compare(made(plain), made(full)) == ["first is 1 in the first run, 2 in the second"]
-    assert find_drift(made(full, other), [plain]) == ["first was 2, now 1"]
-    assert [row["name"] for row in made(full, other)["parts"]] == ["first:acme/fsq", "second:acme/fsq"]
 
 
 def test_what_is_no_lock_is_refused():

@@ -185,16 +185,13 @@ def test_a_plugin_without_a_part_is_no_battery_that_passes(source, points, said,
         parametrize_parts("acme")
 
 
-def test_of_two_plugins_with_one_name_each_has_its_own_battery(site):
-    parts = '[Part("weight", NAME, "modkit.losses.coefficients:Constant", "A number") for NAME in ("one", "two")]'
-    for which in ("first", "second"):
-        make_plugin(site, "acme", make_source(parts.replace("NAME", "name").replace("two", which)), distribution=which)
-    with pytest.raises(ValueError, match="first:acme or second:acme"):
-        find_subjects("acme")
-    found = find_subjects("second:acme", {"weight second:acme/one": {"value": 2.0}})
-    assert [str(subject) for subject in found] == ["weight acme/second", "weight second:acme/one"]
+def test_a_plugin_has_its_own_battery(site):
+    parts = '[Part("weight", name, "modkit.losses.coefficients:Constant", "A number") for name in ("one", "two")]'
+    make_plugin(site, "acme", make_source(parts), distribution="second")
+    found = find_subjects("acme", {"weight acme/one": {"value": 2.0}})
+    assert [str(subject) for subject in found] == ["weight acme/one", "weight acme/two"]
     assert all(subject.declared and subject.plugin.distribution == "second" for subject in found)
-    (emits,) = [check for check in make_battery(found) if str(check) == "weight second:acme/one: emits"]
+    (emits,) = [check for check in make_battery(found) if str(check) == "weight acme/one: emits"]
     emits()
 
 

@@ -85,8 +85,7 @@ class MeanFlow(Model):
 
     def predict(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """Computes u(z, r, t), of the shape of `z`, `b ...`; the times are `b`."""
-        u: Tensor = self.network(z, cond.at(torch.stack([t, t - r], dim=1)))
-        return u
+        return self.network(z, cond.at(torch.stack([t, t - r], dim=1)))
 
     def draw_times(self, x: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Draws r and t, `b` each; they are equal in a share of samples."""
@@ -107,5 +106,4 @@ class MeanFlow(Model):
 
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             u, slope = torch.func.jvp(predict, (z, t), (v, torch.ones_like(t)))[:2]
-        error: Tensor = u - (v - span * slope).detach()
-        return error
+        return u - (v - span * slope).detach()

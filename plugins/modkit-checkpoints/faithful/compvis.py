@@ -144,13 +144,11 @@ def _compare_first_stage(peer: SimpleNamespace, kind: str, name: str, options: d
 
 
 def _encode(ours: Any, x: Tensor) -> Tensor:
-    encoded: Tensor = ours.bottleneck.project(ours.encoder(x))
-    return encoded
+    return ours.bottleneck.project(ours.encoder(x))
 
 
 def _decode(ours: Any, z: Tensor) -> Tensor:
-    decoded: Tensor = ours.decoder(ours.bottleneck.to_z("continuous", z))
-    return decoded
+    return ours.decoder(ours.bottleneck.to_z("continuous", z))
 
 
 def _compare_unet(peer: SimpleNamespace, name: str, options: dict[str, Any]) -> Iterator[Figure]:

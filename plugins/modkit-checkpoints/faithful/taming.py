@@ -124,13 +124,11 @@ def _vq(net: dict[str, Any], critic: dict[str, Any] | None = None) -> dict[str, 
 
 
 def _encode(ours: Any, x: Tensor) -> Tensor:
-    encoded: Tensor = ours.bottleneck.to_continuous(ours.encoder(x))
-    return encoded
+    return ours.bottleneck.to_continuous(ours.encoder(x))
 
 
 def _quantize(bottleneck: Any, h: Tensor) -> Tensor:
-    quantized: Tensor = bottleneck.embed(bottleneck.encode(h))
-    return quantized
+    return bottleneck.embed(bottleneck.encode(h))
 
 
 def _instantiate(config: dict[str, Any]) -> Any:

@@ -81,8 +81,7 @@ class AdmBlock(nn.Module):
                 film = 1 + scale, shift
             else:
                 h = h + broadcast(modulation, x)
-        y: Tensor = self.skip(x) + self.conv_2(self.dropout(normalize_silu(self.norm_2, h, film)))
-        return y
+        return self.skip(x) + self.conv_2(self.dropout(normalize_silu(self.norm_2, h, film)))
 
 
 def embed_time(time: Tensor, width: int) -> Tensor:

@@ -124,8 +124,7 @@ class AdmUNet(UNetBody):
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h`; a residual block is modulated."""
-        y: Tensor = module(h, embedding, () if size is None else size)
-        return y
+        return module(h, embedding, () if size is None else size)
 
     def embed(self, cond: Cond, x: Tensor) -> Tensor:
         """Computes the vector that modulates the units, `b d`."""
@@ -167,8 +166,8 @@ class Resampler(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, size: Sequence[int]) -> Tensor:
         """Maps `b c h w` to the other size; if upsampled, cropped to `size`."""
         if isinstance(self.module, AdmBlock):
-            return self.module(x, embedding, size)  # type: ignore[no-any-return]
-        return self.module(x, size) if isinstance(self.module, Upsample) else self.module(x)  # type: ignore[no-any-return]
+            return self.module(x, embedding, size)
+        return self.module(x, size) if isinstance(self.module, Upsample) else self.module(x)
 
 
 def _make_attention(

@@ -115,8 +115,7 @@ class DhariwalUNet(UNetBody):
 
     def embed(self, cond: Cond, x: Tensor, augment: Tensor | None = None) -> Tensor | None:
         """Computes the vector that modulates the units, `b d`, or None if there is nothing to embed."""
-        embedding: Tensor | None = self.embedding(cond, x, augment) if self.embedding.embeds else None
-        return embedding
+        return self.embedding(cond, x, augment) if self.embedding.embeds else None
 
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h` by a block."""

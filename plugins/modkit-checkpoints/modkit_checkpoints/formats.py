@@ -22,5 +22,4 @@ def find_converter(name: str) -> Callable[[Any, Any, bool], Conversion]:
     if name not in FORMATS:
         raise ValueError(f"--format expects one of {', '.join(FORMATS)}, got {name!r}")
     module = import_module(f"modkit_checkpoints.{name.replace('-', '_')}")
-    convert: Callable[[Any, Any, bool], Conversion] = module.convert
-    return convert
+    return module.convert

@@ -220,8 +220,7 @@ def _build_dtype(name: Any, *rest: Any, state: Any) -> np.dtype[Any] | Placehold
         return dtype
     if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
         raise ValueError(f"expected a dtype's byte order, got {state!r:.60}")
-    ordered: np.dtype[Any] = dtype.newbyteorder(state[1])
-    return ordered
+    return dtype.newbyteorder(state[1])
 
 
 def _build_array_from_state(*_: Any, state: Any) -> np.ndarray[Any, Any] | Placeholder:

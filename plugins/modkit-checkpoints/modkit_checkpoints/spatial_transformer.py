@@ -69,8 +69,7 @@ class _Layer(nn.Module):
         h = h + self.attend(normed, normed)
         h = h + self.cross(self.norm_2(h), context)
         a, gate = self.gated(self.norm_3(h)).chunk(2, dim=-1)
-        y: Tensor = h + self.narrow(a * F.gelu(gate))
-        return y
+        return h + self.narrow(a * F.gelu(gate))
 
 
 class _Attention(nn.Module):
@@ -84,8 +83,7 @@ class _Attention(nn.Module):
 
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         query, key, value = map(self._split, (self.query(h), self.key(context), self.value(context)))
-        y: Tensor = self.out(attend(query, key, value).transpose(1, 2).flatten(2))
-        return y
+        return self.out(attend(query, key, value).transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)

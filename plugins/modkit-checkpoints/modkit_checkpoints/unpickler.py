@@ -170,8 +170,7 @@ class _Unpickler(pickle._Unpickler):
         return line
 
     def _read_size(self) -> int:
-        size: int = struct.unpack("<Q", self.read(8))[0]
-        return size
+        return struct.unpack("<Q", self.read(8))[0]
 
     def _check_keys(self, keys: list[Any]) -> None:
         if any(_count_values(key) > MOST_IN_A_KEY for key in keys):

@@ -59,8 +59,7 @@ class Coder(Configured):
         if latent < 1 or layers < 1:
             expected = "latent_channels and layers_per_block of at least 1"
             raise ValueError(f"{self.owner} expects {expected}, got {latent} and {layers}")
-        factor: int = 2 ** (len(self.config["block_out_channels"]) - 1)
-        return factor
+        return 2 ** (len(self.config["block_out_channels"]) - 1)
 
     def _make(self, name: str, keys: tuple[str, ...], **more: Any) -> Any:
         """Makes one of diffusers' pyramids with the given keys of the configuration, besides the shared ones."""
@@ -113,8 +112,7 @@ class Encoder(Coder):
 
     def forward(self, x: Tensor) -> Tensor:
         """Encodes `x`, `b c h w`, as the input of `quant_conv`."""
-        h: Tensor = self.encoder(x)
-        return h
+        return self.encoder(x)
 
 
 class Decoder(Coder):

@@ -97,7 +97,7 @@ class DiT(Network):
         if cond.labels and num not in (None, cond.labels):
             raise ValueError(f"DiT expects num_embeds_ada_norm of its {cond.labels} labels, got {num}")
         self._none = config["num_embeds_ada_norm"] = num or cond.labels or 1
-        return heads * head  # type: ignore[no-any-return]
+        return heads * head
 
     def _make_config(self, size: tuple[int, int]) -> dict[str, Any]:
         self.agree("sample_size", size[0])

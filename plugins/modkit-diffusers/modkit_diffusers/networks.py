@@ -78,8 +78,7 @@ class Network(Configured):
             ValueError: If a condition of the type is missing.
         """
         time = require("time", cond.time) if self._cond.time else x.new_zeros(len(x))
-        out: Tensor = self.bare(self.join(x, cond.concat), time, return_dict=False, **self._collect(x, cond))[0]
-        return out
+        return self.bare(self.join(x, cond.concat), time, return_dict=False, **self._collect(x, cond))[0]
 
     def _collect(self, x: Tensor, cond: Cond) -> dict[str, Tensor | None]:
         """Returns the arguments of diffusers' class besides x and time: the vector or the labels."""

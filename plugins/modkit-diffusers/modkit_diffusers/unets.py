@@ -112,7 +112,7 @@ class UNet2D(Network):
             expected = f"a vector as wide as its time_embedding_dim {width}"
             raise ValueError(f"{self.owner} expects {expected}, got {cond.vector}")
         self.config["time_embedding_dim"] = width
-        return channels[0]  # type: ignore[no-any-return]
+        return channels[0]
 
 
 class UNet2DCondition(Network):
@@ -206,7 +206,7 @@ class UNet2DCondition(Network):
             width = config["time_embedding_dim"] or 4 * wide
             check_agreement(self.owner, "a vector of width", cond.vector or 0, width)
         config[projected] = self.agree(projected, cond.vector or 0) or None
-        return wide  # type: ignore[no-any-return]
+        return wide
 
     def _check_tokens(self, cond: CondType, kinds: list[str]) -> None:
         """Checks that blocks attend to tokens if and only if there are any, and sets the tokens' width."""

@@ -110,9 +110,9 @@ class VQBottleneck(Coder):
             ValueError: If there is no latent of that name.
         """
         if name == "codes":
-            return self.quantize.embedding(latent).movedim(-1, 1)  # type: ignore[no-any-return]
+            return self.quantize.embedding(latent).movedim(-1, 1)
         if name == "continuous":
-            return self.quantize(latent)[0]  # type: ignore[no-any-return]
+            return self.quantize(latent)[0]
         if name == "quantized":
             return latent
         raise ValueError(f"VQBottleneck expects one of the latents {list(self.latents)}, got {name!r}")

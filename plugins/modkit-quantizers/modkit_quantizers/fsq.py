@@ -99,8 +99,7 @@ class ResidualFiniteScalarQuantizer(Wrapped):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Returns the sums of scaled levels `b n c` of codes `b n q`."""
-        z_q: Tensor = self.quantizer.get_output_from_indices(indices)
-        return z_q
+        return self.quantizer.get_output_from_indices(indices)
 
 
 def _count_codes(owner: str, levels: list[int], least: int) -> int:

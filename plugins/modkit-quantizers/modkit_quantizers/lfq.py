@@ -80,5 +80,4 @@ class LookupFreeQuantizer(Wrapped):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Returns the signs `b n c` of codes."""
-        z_q: Tensor = self.quantizer.indices_to_codes(indices)
-        return z_q
+        return self.quantizer.indices_to_codes(indices)

@@ -69,8 +69,7 @@ class ResidualQuantizer(moving.Moving):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Sums the codes' vectors, `b n c`."""
-        z_q: Tensor = self.quantizer.get_output_from_indices(indices)
-        return z_q
+        return self.quantizer.get_output_from_indices(indices)
 
     def _quantize(self, vectors: Tensor) -> Quantized:
         z_q, indices, losses = self.quantizer(vectors, freeze_codebook=self.averaged)
@@ -128,8 +127,7 @@ class GroupedResidualQuantizer(moving.Moving):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Sums the codes' vectors, `b n c`, for indices `b n g*q`."""
-        z_q: Tensor = self.quantizer.get_output_from_indices(torch.stack(indices.chunk(self.groups, -1)))
-        return z_q
+        return self.quantizer.get_output_from_indices(torch.stack(indices.chunk(self.groups, -1)))
 
     def _quantize(self, vectors: Tensor) -> Quantized:
         with Rng(0).seed_torch():  # in training the library draws the seed of an unused dropout of codes

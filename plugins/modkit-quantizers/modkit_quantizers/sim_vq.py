@@ -61,5 +61,4 @@ class SimQuantizer(Wrapped):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Returns the codes' vectors, `b n c`."""
-        z_q: Tensor = self.quantizer.indices_to_codes(indices)
-        return z_q
+        return self.quantizer.indices_to_codes(indices)

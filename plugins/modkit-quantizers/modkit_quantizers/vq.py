@@ -83,8 +83,7 @@ class VectorQuantizer(moving.Moving):
 
     def look_up(self, indices: Tensor) -> Tensor:
         """Returns the codes' vectors, `b n c`."""
-        z_q: Tensor = self.quantizer.get_output_from_indices(indices)
-        return z_q
+        return self.quantizer.get_output_from_indices(indices)
 
     def _quantize(self, vectors: Tensor) -> Quantized:
         z_q, indices, _, parts = self.quantizer(vectors, freeze_codebook=self.averaged, return_loss_breakdown=True)
