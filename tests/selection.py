@@ -52,6 +52,8 @@ def select(items: Sequence[pytest.Item], *, wide: bool) -> list[pytest.Item]:
         whole = draw(some, math.ceil(len(some) / (2 if wide else 3)))
         left |= {item for part in parts.keys() - some for item in parts[part]}
         left |= {item for part in {*some} - {*whole} for item in parts[part] if _get_name(item) not in _QUICK}
+        if not wide:  # to compile one network takes as long as a hundred other tests
+            left |= {item for part in whole[1:] for item in parts[part] if _get_name(item) == "compiles"}
     return [item for item in items if item not in left]
 
 

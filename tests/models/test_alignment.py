@@ -145,7 +145,7 @@ def test_a_latent_is_aligned_with_a_field_of_the_data_from_a_cache_too(computed,
     assert rows[0] == pytest.approx(rows[1], rel=1e-5)
 
 
-@pytest.mark.wide(1)
+@pytest.mark.wide
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 @pytest.mark.parametrize("network", [UNET, DIT], ids=["unet", "dit"])
 def test_units_that_are_compiled_compute_the_same(network):
