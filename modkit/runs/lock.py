@@ -247,8 +247,8 @@ def suggest_install(row: Mapping[str, Any]) -> str:
     if name == HERE:
         call = f"modkit.register({row['kind']!r}, {row['name']!r}, …)"
         return (
-            f"{row['kind']} {row['name']} is missing: it was registered with {call}, which another process does anew, as "
-            "`--parts FILE.py` does for a command; the run's folder `parts` has a copy of its file"
+            f"{row['kind']} {row['name']} is missing: it was registered with {call}, which each process does anew; "
+            "`--parts FILE.py` does it for a command, and the run's folder `parts` has a copy of the file"
         )
     try:
         installed = metadata.version(name)

@@ -122,7 +122,7 @@ def _list_bases(code: Callable[..., Any]) -> list[Any]:
 
 
 def copy_sources(parts: Iterable[Part], folder: Path) -> None:
-    """Copies the files of parts that the process has registered itself; those of a notebook have none."""
+    """Copies the files of parts that the process has registered itself; a notebook has none."""
     for part in parts:
         file = find_file(part.load()) if isinstance(part, Registered) else None
         if file:

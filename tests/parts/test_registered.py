@@ -119,7 +119,7 @@ def test_a_run_says_how_its_parts_are_registered(files, tmp_path):
     assert say("train", spec, "--out", run, "--parts", parts, "--steps", 1)[0] == 0
     os.environ["MODKIT_PARTS"] = ""
     get_registry.cache_clear()
-    with pytest.raises(ValueError, match=r"thin is missing: .* `--parts FILE.py` does .*folder `parts` has a copy"):
+    with pytest.raises(ValueError, match=r"thin is missing: .* `--parts FILE.py` does it .*folder `parts` has a copy"):
         modkit.load(run)
     (tmp_path / "mine.py").write_text(PARTS.replace("flatten(1)", "flatten(1).neg()"))
     code, said = say("sample", run, "-n", 2, "--out", tmp_path / "x.png", "--parts", parts)
