@@ -18,6 +18,7 @@ from modkit.models.step import StepContext as StepContext
 from modkit.part import Part as Part
 from modkit.part import hookimpl as hookimpl
 from modkit.parts.registry import find as find
+from modkit.parts.registry import register as register
 from modkit.publishing.average import rebuild_average as rebuild_average
 from modkit.publishing.samples import sample_run as sample_run
 from modkit.rng import Rng as Rng

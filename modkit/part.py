@@ -16,8 +16,10 @@ import pluggy
 
 from modkit.errors import describe_exception
 
-__all__ = ["Local", "Part", "format_target", "hookimpl", "import_target"]
+__all__ = ["HERE", "Local", "Part", "Registered", "format_target", "hookimpl", "import_target"]
 
+HERE = "this process"
+"""What stands in place of a distribution for parts that a process has registered itself (`modkit.register`)."""
 hookimpl = pluggy.HookimplMarker("modkit")
 """Marks a function as a plug-in's implementation of the hook of its name, as in `@modkit.hookimpl`."""
 
@@ -76,15 +78,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Local(Part):
-    """A class or function passed from Python that no package has registered."""
+class Registered(Part):
+    """A class or function that is there already: nothing is imported."""
 
     object: Callable[..., Any] | None = None
-
-    @classmethod
-    def wrap(cls, kind: str, part: Callable[..., Any]) -> Local:
-        """Declares a class or function as a part of a kind."""
-        return cls(kind, getattr(part, "__name__", type(part).__name__), format_target(part), "", object=part)
 
     def load(self) -> Callable[..., Any]:
         """Returns the class or function.
@@ -93,8 +90,17 @@ class Local(Part):
             ValueError: If the declaration holds none.
         """
         if self.object is None:
-            raise ValueError(f"local {self} expects a class or function as `object`, got None")
+            raise ValueError(f"{self} expects a class or function as `object`, got None")
         return self.object
+
+
+class Local(Registered):
+    """A class or function passed from Python that has no name in a spec."""
+
+    @classmethod
+    def wrap(cls, kind: str, part: Callable[..., Any]) -> Local:
+        """Declares a class or function as a part of a kind."""
+        return cls(kind, getattr(part, "__name__", type(part).__name__), format_target(part), "", object=part)
 
 
 def format_target(part: Callable[..., Any]) -> str:

@@ -83,6 +83,7 @@ calls = {
     "use": lambda: modkit.use("mlp", width=8),
     "default": lambda: modkit.default("mlp"),
     "find": lambda: modkit.find("network", "mlp").load(),
+    "register": lambda: modkit.register("weight", "halved", lambda value: value / 2),
     "hookimpl": lambda: modkit.hookimpl(lambda: None),
     "load_spec": lambda: modkit.load_spec("tiny.yaml", ["train.seed=1"]),
     "check": lambda: modkit.check(modkit.load_spec("tiny.yaml")).parameters,

@@ -29,6 +29,7 @@ from modkit.cli.scores import SCORES
 from modkit.cli.shared import PRECISION, SharedCommand, get_words
 from modkit.cli.specs import SPECS
 from modkit.escapes import escape_controls
+from modkit.parts.registered import add_file
 from modkit.parts.registry import get_registry
 from modkit.runs.files import expand_home
 from modkit.runs.ranks import find_rank
@@ -66,8 +67,18 @@ def main() -> None:
         sys.stdout = sys.stderr
 
 
+def _add_parts(context: click.Context, option: click.Parameter, files: Sequence[str]) -> None:
+    """Runs the files of `--parts`."""
+    get_registry()
+    try:
+        for file in files:
+            add_file(file)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
 class _Commands(click.Group):
-    """Commands that no plug-in replaces.
+    """Commands that no plug-in replaces, each with `--parts`.
 
     In their words and options `~/` at the start is the home folder, also where no shell has replaced it.
     """
@@ -81,6 +92,17 @@ class _Commands(click.Group):
         name = name or cmd.name
         if name and self.commands.get(name, cmd) is not cmd:
             raise ValueError(f"modkit has a command {name} already, expected another name")
+        cmd.params.append(
+            click.Option(
+                ["--parts"],
+                type=click.Path(),
+                multiple=True,
+                expose_value=False,
+                callback=_add_parts,
+                metavar="FILE.py",
+                help="A file that registers parts of your own (`modkit.register`); may be repeated.",
+            )
+        )
         super().add_command(cmd, name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

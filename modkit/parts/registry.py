@@ -8,6 +8,7 @@ loaded until all but one are left out.
 Two environment variables change what is loaded:
 
     MODKIT_STRICT=1             raises a problem at once
+    MODKIT_PARTS=mine.py        runs these files, which register parts of one's own (`modkit.register`)
     MODKIT_DISABLE=acme,other   skips these plug-ins; `acme-parts:acme` skips that of one distribution
 """
 
@@ -17,26 +18,31 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pluggy
 
 from modkit.errors import describe_exception, suggest
 from modkit.escapes import escape_controls
 from modkit.kinds import KINDS
-from modkit.part import Part
+from modkit.part import HERE, Part, Registered, format_target
 from modkit.parts import catalogue, hookspecs
 from modkit.parts.declaration import select_valid
 from modkit.parts.discovery import GROUP, Declared, discover, explain_clash, find_misnomer
+from modkit.parts.docstrings import read_summary
 from modkit.parts.loading import guard_loading, watch_loading
+from modkit.parts.registered import list_files, run_file
 from modkit.version import __version__
 
-__all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "get_registry"]
+__all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "get_registry", "register"]
 
 DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
+
+_Target = TypeVar("_Target", bound=Callable[..., Any])
+_loading: list[Registry] = []  # while files register parts
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,9 @@ class Entry:
 
     @property
     def plugin(self) -> str:
-        """The name of the plug-in that declares it, `modkit` for modkit's own parts."""
+        """The name of the plug-in that declares it; `modkit` for modkit's own parts, and `HERE` for the process's."""
         plugin, slash, _ = self.part.name.partition("/")
-        return plugin if slash else GROUP
+        return plugin if slash else HERE if self.distribution == HERE else GROUP
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Registry:
         A warning names the plug-in that takes longer than a few seconds to load.
 
         Raises:
-            ValueError: If a plug-in has a problem and `MODKIT_STRICT=1`.
+            ValueError: If a plug-in has a problem and `MODKIT_STRICT=1`, or a file of `MODKIT_PARTS` cannot be run.
             KeyboardInterrupt: If it is interrupted, with the name of the plug-in that was being loaded.
         """
         result = cls()
@@ -119,6 +125,12 @@ class Registry:
                 else:
                     clash = explain_clash([other for other in working if other.name == one.name])
                     result._add(replace(one, flaw=one.flaw or clash))
+        _loading.append(result)
+        try:
+            for file in list_files():
+                run_file(file)
+        finally:
+            _loading.remove(result)
         return result
 
     def find_entry(self, kind: str, name: str) -> Entry:
@@ -221,6 +233,19 @@ class Registry:
             reasons = "; ".join(problem.reason for problem in self.problems[before:])
             raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
 
+    def register(self, part: Part) -> None:
+        """Registers a part of this process's own, in place of another one of its name that was registered so.
+
+        Raises:
+            ValueError: If the declaration is wrong, or a package has a part of this name.
+        """
+        if reasons := select_valid([[part]])[1]:
+            raise ValueError(reasons[0])
+        known = self._entries.get((part.kind, self._aliases.get((part.kind, part.name), part.name)))
+        if known and known.distribution != HERE:
+            raise ValueError(f"register expects a name that is free, got the {part} of {known.distribution}")
+        self._entries[part.kind, part.name] = Entry(part, HERE, "")
+
     def call(self, hook: str, **arguments: Any) -> list[Any]:
         """Calls a hook in each plug-in and returns the results, without Nones.
 
@@ -318,6 +343,39 @@ class Registry:
 def get_registry() -> Registry:
     """Returns the registry of this process, which the first call reads; `get_registry.cache_clear()` discards it."""
     return Registry.load()
+
+
+def register(kind: str, name: str, target: _Target, summary: str | None = None) -> _Target:
+    """Registers a class or function of one's own as a part, in this process.
+
+    A spec names it like any part. A run keeps its source file and hash; to be loaded elsewhere, it is registered there.
+
+    Args:
+        kind: One of `modkit.kinds.KINDS`.
+        name: Its name within the kind, without blanks and slashes. Registered again, it is replaced.
+        target: What returns the part when it is called with the types of the kind and the user's parameters.
+        summary: One line for `modkit list`; by default the first paragraph of its docstring.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        ValueError: If there is no such kind, or a package has a part of this name.
+
+    Examples:
+        >>> import modkit
+        >>> class Halved:
+        ...     def __init__(self, *, value: float = 1.0) -> None:
+        ...         self.value = value / 2
+        >>> modkit.register("weight", "halved", Halved, "Half of a value")(value=4.0).value
+        2.0
+        >>> modkit.find("weight", "halved").summary
+        'Half of a value'
+    """
+    text = read_summary(target) if summary is None else summary
+    registry = _loading[-1] if _loading else get_registry()
+    registry.register(Registered(kind, name, format_target(target), text, object=target))
+    return target
 
 
 def find(kind: str, name: str) -> Part:

@@ -15,7 +15,7 @@ from modkit.runs.files import find_final_name, make_folders, refuse_link
 from modkit.runs.hold import LOCK as HELD
 
 __all__ = [
-    "FIRST", "FROZEN", "LOCK", "METRICS", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant",
+    "FIRST", "FROZEN", "LOCK", "METRICS", "SOURCES", "SPEC", "STATE", "STATUS", "TAGS", "TIMING", "check_vacant",
     "clear_temporary", "find_runs", "has_results", "is_taken", "make_directory", "read_step", "refuse_links", "remove",
     "vacate",
 ]  # fmt: skip
@@ -27,12 +27,15 @@ TIMING = "timing.jsonl"
 STATUS = "status.json"
 STATE = "state.json"
 TAGS = "tags.json"
+SOURCES = "parts"
+"""The folder with copies of the files that registered parts of the user's own."""
 FIRST = "step-00000000"
 """Name of the checkpoint that is written before the first step."""
 FROZEN = "frozen-"
 """Begin of the names of files that checkpoints share."""
 
-_OWN = ("checkpoints", "averages", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS, TAGS)
+_RESULTS = ("checkpoints", "averages", "samples", "evaluations", "evaluation.json", METRICS, TIMING, STATUS, TAGS)
+_OWN = (*_RESULTS, SOURCES)
 _WRITTEN = re.compile(r"modkit\.lock|spec\.yaml|status\.json|tags\.json|[A-Za-z0-9][A-Za-z0-9._-]*\.png")
 
 
@@ -103,7 +106,7 @@ def has_results(path: Path, begun: str = FIRST) -> bool:
         path: The run's directory.
         begun: Name of the checkpoint that training began with.
     """
-    return any(_holds(path / name, begun) for name in _OWN)
+    return any(_holds(path / name, begun) for name in _RESULTS)
 
 
 def remove(path: Path, made: Sequence[Path]) -> None:

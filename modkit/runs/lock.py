@@ -30,7 +30,6 @@ import functools
 import json
 import platform
 import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -42,10 +41,10 @@ import numpy as np
 import torch
 from packaging.requirements import Requirement
 
-from modkit.part import Part
+from modkit.part import HERE, Part
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
-from modkit.runs.sources import find_module, hash_sources
+from modkit.runs.sources import find_file, hash_sources
 
 __all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
 __all__ += ["renew_row", "suggest_install"]
@@ -243,8 +242,14 @@ def renew_row(row: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
 
 
 def suggest_install(row: Mapping[str, Any]) -> str:
-    """Writes that a part is missing, with the `pip install` command that restores it."""
+    """Writes that a part is missing, with what restores it, such as a `pip install` command."""
     name, version = row["distribution"], row["version"]
+    if name == HERE:
+        call = f"modkit.register({row['kind']!r}, {row['name']!r}, …)"
+        return (
+            f"{row['kind']} {row['name']} is missing: it was registered with {call}, which each process does anew; "
+            "`--parts FILE.py` does it for a command, and the run's folder `parts` has a copy of the file"
+        )
     try:
         installed = metadata.version(name)
         present = f"{installed} is installed"
@@ -308,8 +313,8 @@ def _collect_versions(lock: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hash_source(part: Part) -> str | None:
     """Hashes the file that defines a part's target, following wrappers; None for built-ins, which have no file."""
-    file = getattr(sys.modules.get(find_module(part.load()) or ""), "__file__", None)
-    return hash_data(Path(file).read_bytes()) if file and Path(file).is_file() else None
+    file = find_file(part.load())
+    return hash_data(file.read_bytes()) if file else None
 
 
 @functools.cache

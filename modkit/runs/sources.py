@@ -21,10 +21,10 @@ from typing import Any
 
 from torch import nn
 
-from modkit.part import Part
-from modkit.runs.files import hash_data
+from modkit.part import Part, Registered
+from modkit.runs.files import hash_data, replace_file
 
-__all__ = ["find_module", "hash_local", "hash_source", "hash_sources", "read_sources"]
+__all__ = ["copy_sources", "find_file", "find_module", "hash_local", "hash_source", "hash_sources", "read_sources"]
 
 _OWN = __name__.partition(".")[0]
 _SHARED = ("site-packages", "dist-packages", Path(sysconfig.get_path("stdlib")).name)  # folders of many distributions
@@ -43,6 +43,12 @@ def find_module(target: Any) -> str | None:
     return getattr(target, "__module__", None)
 
 
+def find_file(target: Any) -> Path | None:
+    """Finds the file that defines a class or function, following wrappers; built-ins and notebooks have none."""
+    file = getattr(sys.modules.get(find_module(target) or ""), "__file__", None)
+    return Path(file) if file and Path(file).is_file() else None
+
+
 def read_sources(target: Any) -> Mapping[str, str]:
     """Reads the SHA-256 of the module that defines a class or function, and of those that it imports, by name.
 
@@ -50,8 +56,8 @@ def read_sources(target: Any) -> Mapping[str, str]:
         Nothing if the module has no file, as in a notebook.
     """
     module = sys.modules.get(find_module(target) or "")
-    file, name = getattr(module, "__file__", None), getattr(module, "__name__", "")
-    return _read_module(name, Path(file)) if file and Path(file).is_file() else {}
+    file = find_file(target)
+    return _read_module(module.__name__, file) if module and file else {}
 
 
 def hash_source(target: Any) -> str | None:
@@ -113,6 +119,15 @@ def _list_bases(code: Callable[..., Any]) -> list[Any]:
     """Lists a class with its bases in the same package; a function is on its own."""
     root = code.__module__.partition(".")[0]
     return [one for one in getattr(code, "__mro__", (code,)) if one.__module__.partition(".")[0] == root]
+
+
+def copy_sources(parts: Iterable[Part], folder: Path) -> None:
+    """Copies the files of parts that the process has registered itself; a notebook has none."""
+    for part in parts:
+        file = find_file(part.load()) if isinstance(part, Registered) else None
+        if file:
+            folder.mkdir(exist_ok=True)
+            replace_file(folder / file.name, file.read_bytes())
 
 
 def _read_module(name: str, path: Path) -> dict[str, str]:

@@ -38,7 +38,9 @@ from modkit.precision import check_precision
 from modkit.progress import Progress, Silent
 from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
+from modkit.runs.layout import SOURCES
 from modkit.runs.run import Run
+from modkit.runs.sources import copy_sources
 from modkit.specs.settings import Compilation, Settings
 from modkit.training.callbacks import Callbacks, Muted
 from modkit.training.changes import (
@@ -163,9 +165,11 @@ class Training:
 
         def make_run() -> Run:
             lock["data"] = self.data.key
-            return (
-                self.before.hold() if self.before else Run.create(self.path, self.plan.resolved, lock, self._overwrite)
-            )
+            if self.before:
+                return self.before.hold()
+            run = Run.create(self.path, self.plan.resolved, lock, self._overwrite)
+            copy_sources((entry.part for entry in self.plan.entries), run.path / SOURCES)
+            return run
 
         return _open_shared(engine, self.path, make_run)
 

@@ -71,6 +71,7 @@ class Here:
             (folder / name).symlink_to(ROOT / name)
         patch.chdir(folder)
         patch.setenv("COLUMNS", "200")
+        patch.setenv("MODKIT_PARTS", "")
         patch.syspath_prepend(folder)
         patch.setattr(modkit, "train", partial(_trained, modkit.train), raising=False)
         patch.setattr(modkit, "fit", partial(_fitted, modkit.fit), raising=False)
