@@ -36,7 +36,7 @@ from modkit.nn.attention import attend, count_heads
 from modkit.nn.blocks import Downsample, Upsample, broadcast
 from modkit.nn.embeddings import require_condition, require_times
 from modkit.nn.magnitude import UnitConv, activate, concatenate, mix, normalize, normalize_weights
-from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
+from modkit.nn.unet_body import UNetBody, Unit, check_pyramid, expand_levels
 from modkit.precision import widen
 from modkit.types import Cond, CondType, PositiveInt, TensorType, checked
 
@@ -99,9 +99,10 @@ class EDM2UNet(UNetBody):
         rank, context = len(x.shape) - 1, cond.context[1] if cond.context else None
         made = _Embedding(cond, levels[0], embedding or 4 * levels[0])
 
-        def unit(wide_in: int, wide: int, attend: bool, down: bool = False) -> _Unit:
+        def unit(wide_in: int, wide: int, attend: bool, down: bool = False) -> Unit:
             block = _Block(rank, wide_in, wide, width=made.width if made.embeds else None, down=down, dropout=dropout)
-            return _Unit(block, wide, attend, context, head_channels)
+            own = _Attention(wide, None, head_channels) if attend else None
+            return Unit(block, own, _Attention(wide, context, head_channels) if attend and context else None)
 
         super().__init__(
             x,
@@ -252,21 +253,3 @@ class _Attention(nn.Module):
         y = value if self.identity else attend(query, key, value)
         y = self.out(rearrange(y, "b heads n d -> b n (heads d)"))
         return mix(x, rearrange(y, "b n c -> b c n").reshape(x.shape), _SHARE)
-
-
-class _Unit(nn.Module):
-    """A residual block, followed by self-attention and cross-attention if its level attends."""
-
-    def __init__(self, block: _Block, channels: int, attend: bool, context: int | None, head_channels: int) -> None:
-        super().__init__()
-        self.block = block
-        self.attend = _Attention(channels, None, head_channels) if attend else None
-        self.cross = _Attention(channels, context, head_channels) if attend and context else None
-
-    def forward(self, x: Tensor, embedding: Tensor | None, context: Tensor | None) -> Tensor:
-        x = self.block(x, embedding)
-        if self.attend is not None:
-            x = self.attend(x)
-        if self.cross is not None:
-            x = self.cross(x, context)
-        return x

@@ -13,18 +13,19 @@ Shape letters: b batch, c channels, d width, h w spatial (one, two or three size
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from modkit.nn.attention import find_attention_levels, find_self_attention
+from modkit.nn.attention import find_attention_levels
 from modkit.nn.blocks import check_levels, conv, crop, init_xavier, make_pyramid
 from modkit.nn.embeddings import MapJoin
 from modkit.nn.mlp import squash
 from modkit.nn.ncsnpp_blocks import Block, DownsampleBlock, Head, Output, Path, Unit
-from modkit.nn.taps import UNTAPPED, Tapped, Taps
+from modkit.nn.taps import UNTAPPED, Taps
+from modkit.nn.unet_body import UShape
 from modkit.types import Cond, TensorType
 
 __all__ = ["Body", "Embedding"]
@@ -44,7 +45,7 @@ class Embedding(nn.Module, ABC):
         """Computes the vector, `b width`, in the dtype of `x`, `b ...`."""
 
 
-class Body(Tapped):
+class Body(UShape):
     """The U-Net, given the modules that embed its conditions; the arguments not listed are those of `NCSNpp`.
 
     Args:
@@ -97,7 +98,7 @@ class Body(Tapped):
         def block(wide_in: int, wide: int, resample: Literal["down", "up"] | None = None) -> Block:
             return Block(rank, wide_in, wide, width=width, style=style, resample=resample, fir=fir, dropout=dropout)
 
-        self.maps: dict[str, TensorType] = {}
+        self.maps = {}
         self.join = join
         self.conv_in = init_xavier(conv(rank, join.channels, stem))
         self.down = nn.ModuleList()
@@ -133,26 +134,6 @@ class Body(Tapped):
                 self.up.append(block(wide, wide, "up"))
                 self.maps[f"up.{len(self.up) - 1}"] = TensorType((wide, *sizes[level - 1]))
         self.head = None if progressive == "skip" else Head(rank, wide_in, out.shape[0])
-
-    @property
-    def taps(self) -> Mapping[str, TensorType]:
-        """The maps after each block on the way down, in the middle and on the way up, by the modules' names."""
-        return self.maps
-
-    @property
-    def units(self) -> list[nn.Module]:
-        """The modules on the way down, in the middle and on the way up."""
-        return [*self.down, *self.middle, *self.up]
-
-    @property
-    def self_attention(self) -> list[nn.Module]:
-        """The layers of self-attention."""
-        return find_self_attention(self)
-
-    @property
-    def middle_attention(self) -> int:
-        """The index of the layer in the middle, which follows the ones on the way down."""
-        return len(find_self_attention(self.down))
 
     def run(self, x: Tensor, cond: Cond, taps: Taps) -> Tensor:
         """Evaluates the network at `x`, `b c h w` of any size, given only conditions."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from modkit.nn.attention import Attention
 from modkit.nn.blocks import Downsample, ResidualBlock, Upsample, group_norm
 from modkit.nn.embeddings import CondEmbedding
-from modkit.nn.unet_body import UNetBody, check_pyramid, expand_levels
+from modkit.nn.unet_body import UNetBody, Unit, check_pyramid, expand_levels
 from modkit.types import CondType, PositiveInt, TensorType, checked
 
 __all__ = ["UNet"]
@@ -78,9 +78,11 @@ class UNet(UNetBody):
         made = CondEmbedding(cond, embedding or 4 * levels[0])
         width = made.width if made.embeds else None
 
-        def unit(wide_in: int, wide: int, attend: bool) -> _Unit:
+        def unit(wide_in: int, wide: int, attend: bool) -> Unit:
             block = ResidualBlock(rank, wide_in, wide, width=width, dropout=dropout)
-            return _Unit(block, wide, attend, context, head_channels)
+            own = Attention(wide, head_channels=head_channels) if attend else None
+            cross = Attention(wide, context=context, head_channels=head_channels) if attend and context else None
+            return Unit(block, own, cross)
 
         super().__init__(
             x,
@@ -99,23 +101,3 @@ class UNet(UNetBody):
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:
         """Downsamples or upsamples `h`; the resampling modules are not modulated."""
         return module(h) if size is None else module(h, size)
-
-
-class _Unit(nn.Module):
-    """A residual block, followed by self-attention and cross-attention if its level attends."""
-
-    def __init__(
-        self, block: ResidualBlock, channels: int, attend: bool, context: int | None, head_channels: int
-    ) -> None:
-        super().__init__()
-        self.block = block
-        self.attend = Attention(channels, head_channels=head_channels) if attend else None
-        self.cross = Attention(channels, context=context, head_channels=head_channels) if attend and context else None
-
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
-        x = self.block(x, embedding)
-        if self.attend is not None:
-            x = self.attend(x)
-        if self.cross is not None:
-            x = self.cross(x, context)
-        return x

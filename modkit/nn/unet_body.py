@@ -31,7 +31,7 @@ from modkit.nn.taps import UNTAPPED, Tapped, Taps
 from modkit.ops.group_norm import normalize_silu
 from modkit.types import Cond, CondType, TensorType
 
-__all__ = ["UNetBody", "check_pyramid", "expand_levels"]
+__all__ = ["UNetBody", "UShape", "Unit", "check_pyramid", "expand_levels"]
 
 _COARSEST = 8  # at most, along the shortest side
 _ATTENDS = 16  # at most, along the longest side
@@ -84,7 +84,59 @@ def check_pyramid(
     return find_attention_levels(owner, make_pyramid(size, len(channels)), attention)
 
 
-class UNetBody(Tapped):
+class UShape(Tapped):
+    """A network with modules on the way down, in the middle and on the way up, and the types of what they compute."""
+
+    down: nn.ModuleList
+    middle: nn.ModuleList
+    up: nn.ModuleList
+    maps: dict[str, TensorType]
+
+    @property
+    def taps(self) -> Mapping[str, TensorType]:
+        """The maps after each module on the way down, in the middle and on the way up, by the modules' names."""
+        return self.maps
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The modules on the way down, in the middle and on the way up."""
+        return [*self.down, *self.middle, *self.up]
+
+    @property
+    def self_attention(self) -> list[nn.Module]:
+        """The layers of self-attention."""
+        return find_self_attention(self)
+
+    @property
+    def middle_attention(self) -> int:
+        """The index of the layer in the middle, which follows the ones on the way down."""
+        return len(find_self_attention(self.down))
+
+
+class Unit(nn.Module):
+    """A residual block, followed by self-attention and cross-attention if its level attends.
+
+    Args:
+        block: The block.
+        attend: The self-attention, or None.
+        cross: The cross-attention, or None.
+    """
+
+    def __init__(self, block: nn.Module, attend: nn.Module | None, cross: nn.Module | None) -> None:
+        super().__init__()
+        self.block = block
+        self.attend = attend
+        self.cross = cross
+
+    def forward(self, x: Tensor, embedding: Tensor | None, context: Tensor | None) -> Tensor:
+        """Maps `b c h w`, modulated by `embedding`, `b d`, and attending to `context`, `b n d`, if it was built so."""
+        x = self.block(x, embedding)
+        if self.attend is not None:
+            x = self.attend(x)
+        return x if self.cross is None else self.cross(x, context)
+
+
+class UNetBody(UShape):
     """The U-Net, given factories of its units and resampling modules; the arguments not listed are those of `UNet`.
 
     `downsamples` and `upsamples` tell for each module of `down` and `up` whether it resamples; `maps` has the types of
@@ -124,7 +176,7 @@ class UNetBody(Tapped):
         super().__init__()
         rank, stem = len(x.shape) - 1, channels[0]
         sizes = make_pyramid(x.shape[1:], len(channels))
-        self.maps: dict[str, TensorType] = {}
+        self.maps = {}
         self.join = MapJoin(x, cond.concat, stem)
         self.conv_in = (conv_in or partial(conv, rank))(self.join.channels, stem)
         self.down = nn.ModuleList()
@@ -160,26 +212,6 @@ class UNetBody(Tapped):
         self.downsamples, self.upsamples = tuple(downsamples), tuple(upsamples)
         self.norm_out = norm(wide_in) if norm else None
         self.conv_out = conv_out(wide_in, out.shape[0]) if conv_out else zero_init(conv(rank, wide_in, out.shape[0]))
-
-    @property
-    def taps(self) -> Mapping[str, TensorType]:
-        """The maps after each module on the way down, in the middle and on the way up, by the modules' names."""
-        return self.maps
-
-    @property
-    def units(self) -> list[nn.Module]:
-        """The modules on the way down, in the middle and on the way up."""
-        return [*self.down, *self.middle, *self.up]
-
-    @property
-    def self_attention(self) -> list[nn.Module]:
-        """The layers of self-attention."""
-        return find_self_attention(self)
-
-    @property
-    def middle_attention(self) -> int:
-        """The index of the layer in the middle, which follows the ones on the way down."""
-        return len(find_self_attention(self.down))
 
     @abstractmethod
     def resample(self, module: nn.Module, h: Tensor, embedding: Tensor | None, size: Sequence[int] | None) -> Tensor:

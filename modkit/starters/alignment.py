@@ -46,4 +46,5 @@ class Supervised(nn.Module):
     def forward(self, h: Tensor, x_0: Tensor, fields: Mapping[str, Tensor]) -> Tensor:
         """Computes the squared error, `b`, of what is predicted from `h`, `b c h w`, averaged over its elements."""
         error = self.predict(h) - F.adaptive_avg_pool2d(x_0, (h.shape[2], h.shape[3]))
-        return error.square().flatten(1).mean(1)
+        mean: Tensor = error.square().flatten(1).mean(1)
+        return mean

@@ -42,4 +42,5 @@ class PatchEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the features of `x`, `b channels h/patch w/patch`."""
-        return self.project(x)
+        features: Tensor = self.project(x)
+        return features

@@ -64,7 +64,8 @@ class Gaussian(Model):
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """Returns the exact log density in nats, `b`; nothing is drawn."""
         check_draws(self, num)
-        return self.density(batch.tensor)
+        log_p: Tensor = self.density(batch.tensor)
+        return log_p
 
 
 class _Density(nn.Module):

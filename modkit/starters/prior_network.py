@@ -68,4 +68,5 @@ class Bag(nn.Module):
 
     def _compute_logits(self, mean: Tensor, positions: Tensor, cond: Cond) -> Tensor:
         h = self.mixed(mean) + positions + self.embedding(cond, mean[:, 0])[:, None]
-        return self.out(F.silu(h))
+        logits: Tensor = self.out(F.silu(h))
+        return logits

@@ -43,4 +43,5 @@ class Lipschitz:
             x = round.real.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(round.critic(x, round.cond).sum(), x, create_graph=True)
             excess = torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1
-            return self.weight * excess.clamp_min(0).square().mean()
+            penalty: Tensor = self.weight * excess.clamp_min(0).square().mean()
+            return penalty
