@@ -54,9 +54,10 @@ class Range:
     below: float | None = None
 
     def has(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN lies in none."""
+        """Whether a number lies in the range; infinity and NaN lie in none."""
         return (
-            (self.low is None or value >= self.low)
+            -math.inf < value < math.inf
+            and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
@@ -66,7 +67,7 @@ class Range:
         """Writes the range as the keys that JSON Schema has for it."""
         names = {"low": "minimum", "high": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
         bounds = {word: getattr(self, name) for name, word in names.items()}
-        return {word: bound for word, bound in bounds.items() if bound not in (None, math.inf)}
+        return {word: bound for word, bound in bounds.items() if bound is not None}
 
     def __str__(self) -> str:
         low, high, above, below = (

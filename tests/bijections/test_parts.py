@@ -172,10 +172,13 @@ test_refusals = refusals(
     ),
     (lambda: build(use("coupling", split="thirds"), VECTOR), "thirds"),
     (lambda: build(use("coupling", transform="cubic"), VECTOR), "cubic"),
-    (lambda: build(use("coupling", transform="spline", bins=1), VECTOR), "Spline expects bins in"),
+    (
+        lambda: build(use("coupling", transform="spline", bins=1), VECTOR),
+        r"Coupling expects bins in \[2, 500\], got 1",
+    ),
     (
         lambda: build(use("coupling", transform="spline", bound=0.0), VECTOR),
-        "Spline expects bins in .* and a bound above 0, got 8 and 0.0",
+        r"bijection\.bound: Coupling expects bound above 0, got 0\.0",
     ),
     (lambda: build(use("autoregressive", width=0), VECTOR), "Autoregressive expects width of at least 1, got 0"),
     (lambda: build("autoregressive", VECTOR, CondType(context=(3, 4))), "expects no context"),
