@@ -31,7 +31,7 @@ from modkit.kinds import (
     Unfit,
     read_extras,
 )
-from modkit.types import Cond, Denoised, TensorType
+from modkit.types import Cond, Denoised, NonNegativeInt, TensorType, checked
 
 __all__ = [
     "ClassifierFree",
@@ -222,6 +222,7 @@ class ClassifierFree:
         return denoise
 
 
+@checked
 class Perturbed:
     """Extrapolates from a prediction with perturbed attention: `x_0 = x_0_p + s (x_0_c - x_0_p)`.
 
@@ -253,11 +254,11 @@ class Perturbed:
         tensor([[2.]])
     """
 
-    def __init__(self, *, scale: float = 2.0, layers: list[int] | Literal["middle", "all"] = "middle") -> None:
-        if not isinstance(layers, str) and not (layers and min(layers) >= 0):
-            raise ValueError(
-                f"Perturbed expects layers of at least one index from 0 on, or middle, or all, got {layers}"
-            )
+    def __init__(
+        self, *, scale: float = 2.0, layers: list[NonNegativeInt] | Literal["middle", "all"] = "middle"
+    ) -> None:
+        if not layers:
+            raise ValueError(f"Perturbed expects layers of at least one index, or middle, or all, got {layers}")
         self.scale, self.layers = scale, layers
 
     def __call__(self, sides: Sides) -> Denoise:
