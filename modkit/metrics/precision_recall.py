@@ -21,7 +21,7 @@ from modkit.metrics.halves import compute_mean_and_error, count_smallest_half
 from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
-from modkit.types import Range, Score, checked
+from modkit.types import PositiveInt, Range, Score, checked
 
 __all__ = ["PRDC", "DensityCoverage", "PrecisionRecall"]
 
@@ -103,7 +103,7 @@ class PRDC(_BallMetric):
         *,
         k: Rank = 3,
         comparison: Within = "<=",
-        coverage_k: int = 5,
+        coverage_k: PositiveInt = 5,
         coverage_comparison: Literal["<=", "<"] = "<",
     ) -> None:
         super().__init__(_Rule(k, comparison), _Rule(coverage_k, coverage_comparison))

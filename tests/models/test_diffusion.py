@@ -396,7 +396,7 @@ def test_the_middle_of_a_transformer_is_at_half():
     [
         ([0, 1], r"guidance: Perturbed expects layers below 1, the number of layers of .* in UNet, got \[0, 1\]"),
         ([], r"Perturbed expects layers of at least one index, or middle, or all, got \[\]"),
-        ([-1], r"Perturbed expects layers\[0\] of at least 0 or 'middle' or 'all', got -1"),
+        ([-1], r"Perturbed expects layers\[0\] to be at least 0, 'middle' or 'all', got -1"),
     ],
 )
 def test_layers_that_are_not_there_are_refused(layers, message):

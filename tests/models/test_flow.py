@@ -179,7 +179,7 @@ test_refusals = refusals(
     ),
     (
         lambda: Flow(TensorType((4,), range=(0, 1)), levels=1),
-        "Flow expects levels of at least 2, got 1",
+        "Flow expects levels to be at least 2, got 1",
     ),
     (lambda: made().bound(Batch(torch.zeros(1, 2), {}), 0, Rng(0)), "Flow.bound expects num of at least 1"),
     (lambda: made().decode((torch.zeros(1, 2),) * 2, "base"), "Flow expects one tensor, got a hierarchy of 2"),
