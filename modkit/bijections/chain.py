@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from modkit.kinds import Bijection, BijectionExtras, Slot, Unless, default, read_extras
 from modkit.models.passes import Passes
 from modkit.nn.trained import is_trained
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, Cond, CondType, Range, TensorType, checked
 
 __all__ = ["Chain"]
 
 
+@checked
 class Chain(nn.Module):
     """Composes bijections: several of one kind, or a list.
 
@@ -52,12 +53,12 @@ class Chain(nn.Module):
         cond: CondType = CondType(),
         *,
         layer: Annotated[Slot[Bijection], Unless("layers")] = default("coupling"),
-        depth: Annotated[int, Unless("layers")] = 4,
+        depth: Annotated[int, Unless("layers"), Range(1)] = 4,
         layers: list[Slot[Bijection]] | None = None,
     ) -> None:
         super().__init__()
-        if layers is None and depth < 1 or layers == []:
-            raise ValueError(f"Chain expects at least one bijection, got depth {depth} and layers {layers}")
+        if layers == []:
+            raise ValueError("Chain expects layers of one bijection or more, got none")
         slots, slot_name = (layer.repeat(depth), "layer") if layers is None else (layers, "layers")
         self._names = [f"{slot_name}[{index}]" for index in range(len(slots))]
         for name, slot in zip(self._names, slots):

@@ -28,11 +28,12 @@ from modkit.bijections.splits import Checkerboard, Halves
 from modkit.bijections.transforms import Bins, Bound, TransformName, make_transform
 from modkit.kinds import Network, Slot, default
 from modkit.precision import widen
-from modkit.types import Cond, CondType, TensorType
+from modkit.types import Cond, CondType, TensorType, checked
 
 __all__ = ["Coupling"]
 
 
+@checked
 class Coupling(nn.Module):
     """Two affine or spline couplings, which change complementary halves of x.
 
@@ -69,8 +70,6 @@ class Coupling(nn.Module):
         super().__init__()
         channels = count_channels("Coupling", x)
         split = split or ("halves" if channels > 1 else "checkerboard")
-        if split not in ("halves", "checkerboard"):
-            raise ValueError(f"Coupling expects the split halves or checkerboard, got {split!r}")
         if split == "halves":
             count_channels("Coupling with the split `halves`", x, least=2)
         elif x.numel // (channels if len(x.shape) > 1 else 1) < 2:

@@ -15,10 +15,13 @@ References:
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from modkit.types import PositiveFloat, Range, checked
 
 __all__ = ["Spline"]
 
@@ -26,6 +29,7 @@ _LEAST = 1e-3  # of a bin's share of the width and height, and of a slope
 _SHIFT = math.log(math.expm1(1 - _LEAST))  # at which a raw slope of 0 is a slope of 1
 
 
+@checked
 class Spline:
     """A rational-quadratic spline of each value; see `Transform`.
 
@@ -44,9 +48,7 @@ class Spline:
         (True, True)
     """
 
-    def __init__(self, *, bins: int, bound: float) -> None:
-        if not 2 <= bins < _LEAST**-1 / 2 + 1 or not 0 < bound < math.inf:
-            raise ValueError(f"Spline expects bins in [2, 500] and a bound above 0, got {bins} and {bound}")
+    def __init__(self, *, bins: Annotated[int, Range(2, 500)], bound: PositiveFloat) -> None:
         self.bins, self.bound = bins, bound
         self.num = 3 * bins - 1
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from modkit.bijections.spline import Spline
+from modkit.types import Range
 
 __all__ = ["Affine", "Bins", "Bound", "Transform", "TransformName", "make_transform"]
 
@@ -22,8 +23,8 @@ TransformName: TypeAlias = Annotated[
     "Function of each value: scaled and shifted (`affine`; Dinh et al., 2017), or a rational-quadratic spline "
     "(`spline`; Durkan et al., 2019).",
 ]
-Bins: TypeAlias = Annotated[int, "Number of a spline's bins."]
-Bound: TypeAlias = Annotated[float, "A spline is the identity outside of [-bound, bound]."]
+Bins: TypeAlias = Annotated[int, "Number of a spline's bins.", Range(2, 500)]
+Bound: TypeAlias = Annotated[float, "A spline is the identity outside of [-bound, bound].", Range(above=0)]
 
 _LIMIT = 5.0  # of a log scale: an untrained or extreme network must not overflow a chain
 
@@ -70,8 +71,6 @@ def make_transform(name: str, bins: int, bound: float) -> Transform:
     Raises:
         ValueError: If there is none of that name, or `bins` or `bound` is out of range.
     """
-    if name not in ("affine", "spline"):
-        raise ValueError(f"expected the transform affine or spline, got {name!r}")
     return Affine() if name == "affine" else Spline(bins=bins, bound=bound)
 
 

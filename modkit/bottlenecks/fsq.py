@@ -17,6 +17,7 @@ References:
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -25,13 +26,14 @@ from modkit.bottlenecks.mixed_radix import MixedRadix
 from modkit.bottlenecks.places import Tokens
 from modkit.bottlenecks.quantizer import Quantizer
 from modkit.kinds import Step
-from modkit.types import Event, Latents
+from modkit.types import Event, Latents, Range, checked
 
 __all__ = ["FiniteScalarQuantizer"]
 
 _TINY = 1e-3  # the outermost levels are reached
 
 
+@checked
 class FiniteScalarQuantizer(Quantizer):
     """Rounds each of a few channels to a few levels between -1 and 1; each position becomes one code, a vector several.
 
@@ -57,13 +59,10 @@ class FiniteScalarQuantizer(Quantizer):
     shift: Tensor
     middle: Tensor
 
-    def __init__(self, h: Event, *, levels: list[int] = [8, 5, 5, 5], tokens: Tokens = 8) -> None:  # noqa: B006
+    def __init__(self, h: Event, *, levels: list[Annotated[int, Range(2)]] = [8, 5, 5, 5], tokens: Tokens = 8) -> None:  # noqa: B006
         num_codes = math.prod(levels)
-        if not levels or min(levels) < 2 or num_codes >= 2**31:
-            received = list(levels)
-            raise ValueError(
-                f"FiniteScalarQuantizer expects levels of at least 2 and fewer than 2^31 codes, got {received}"
-            )
+        if not levels or num_codes >= 2**31:
+            raise ValueError(f"FiniteScalarQuantizer expects one level or more and fewer than 2^31 codes, got {levels}")
         super().__init__(h, channels=len(levels), num_codes=num_codes, tokens=tokens)
         self.radix = MixedRadix(levels, rank=len(self._places.size))
         width = [(number - 1) * (1 + _TINY) / 2 for number in levels]

@@ -72,9 +72,6 @@ class GumbelQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         h = check_features("GumbelQuantizer", h)
-        if min(num_codes, channels, tokens) < 1:
-            received = f"{num_codes}, {channels}, {tokens}"
-            raise ValueError(f"GumbelQuantizer expects num_codes, channels and tokens of at least 1, got {received}")
         self.tau_start, self.tau_end, self.tau_steps = tau_start, tau_end, tau_steps
         self._places = Places(h, tokens)
         self._codes = TensorType(self._places.size, classes=num_codes)

@@ -33,7 +33,7 @@ from modkit.bottlenecks.ladder_group import Diagonal, LadderGroup, Rise
 from modkit.bottlenecks.pointwise import check_features, check_order
 from modkit.kinds import Sampling, Step
 from modkit.rng import Rng
-from modkit.types import Event, Latents, PositiveInt, TensorType, Value, checked, split_levels
+from modkit.types import Event, Latents, PositiveInt, Range, TensorType, Value, checked, split_levels
 
 __all__ = ["Ladder"]
 
@@ -72,18 +72,15 @@ class Ladder(nn.Module):
         *,
         channels: PositiveInt = 4,
         width: PositiveInt | None = None,
-        groups: list[int] | None = None,
-        temperature: Annotated[float, Sampling] = 1.0,
+        groups: list[PositiveInt] | None = None,
+        temperature: Annotated[float, Sampling, Range(0)] = 1.0,
     ) -> None:
         super().__init__()
         levels = [check_features("Ladder", level) for level in split_levels(h)]
         check_order("Ladder", levels)
         counts = [2] * len(levels) if groups is None else groups
-        if channels < 1 or len(counts) != len(levels) or min(counts) < 1 or not temperature >= 0:
-            raise ValueError(
-                f"Ladder expects channels of at least 1, a group or more for each of {len(levels)} levels and a "
-                f"temperature of at least 0, got {channels}, {counts} and {temperature:g}"
-            )
+        if len(counts) != len(levels):
+            raise ValueError(f"Ladder expects a number of groups for each of {len(levels)} levels, got {counts}")
         self.temperature = temperature
         self._places = [level for level, count in enumerate(counts) for _ in range(count)]
         gain = 1 / math.sqrt(len(self._places))

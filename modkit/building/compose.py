@@ -40,7 +40,7 @@ from modkit.specs.node import Node, describe, freeze, name_part
 from modkit.specs.places import keep_outermost
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import Source
-from modkit.types import CondType, TensorType
+from modkit.types import CondType, NonNegativeInt, TensorType, checked
 
 __all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
 
@@ -51,7 +51,8 @@ _GIVEN = KINDS["model"].given
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+@checked
+def seeded(seed: NonNegativeInt) -> Iterator[None]:
     """Initialises models composed inside the context as a function of the seed and the path of each slot.
 
     Equal compositions then have equal weights, whether they are written as objects or as a spec with this `train.seed`.
@@ -71,8 +72,6 @@ def seeded(seed: int) -> Iterator[None]:
     Raises:
         ValueError: If the seed is negative.
     """
-    if seed < 0:
-        raise ValueError(f"seeded expects a seed of at least 0, got {seed}")
     token = _seed.set(seed)
     try:
         yield

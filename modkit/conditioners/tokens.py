@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from modkit.conditioners.drawing import Drawing, Examples, Frequencies
 from modkit.conditioners.fields import find_field
 from modkit.rng import Rng
-from modkit.types import Cond, CondType, NonNegativeInt, Share, TensorType, checked
+from modkit.types import Cond, CondType, NonNegativeInt, PositiveInt, Share, TensorType, checked
 
 __all__ = ["Tokens"]
 
@@ -57,9 +57,9 @@ class Tokens(Drawing):
         fields: dict[str, TensorType],
         *,
         field: str = "labels",
-        width: int = 128,
-        depth: int = 2,
-        heads: int = 4,
+        width: PositiveInt = 128,
+        depth: NonNegativeInt = 2,
+        heads: PositiveInt = 4,
         drop: Share = 0.1,
         keep: NonNegativeInt = 64,
     ) -> None:
@@ -68,9 +68,8 @@ class Tokens(Drawing):
         shape, classes = self.field.type.shape, self.field.type.classes
         if classes is None or len(shape) > 1:
             raise ValueError(f"Tokens expects field {field!r} to be a sequence of token ids, got {fields[field]}")
-        if min(width, heads) < 1 or depth < 0 or width % heads:
-            got = f"width {width}, heads {heads} and depth {depth}"
-            raise ValueError(f"Tokens expects width to be a multiple of heads, and depth >= 0, got {got}")
+        if width % heads:
+            raise ValueError(f"Tokens expects width to be a multiple of heads, got width {width} and heads {heads}")
         self.classes, self.drop, self.num = classes, drop, shape[0] if shape else 1
         self.reads: tuple[str, ...] = (field,)
         self.type = CondType(context=(self.num, width))  # type: ignore[assignment, method-assign]  # the contract's name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from modkit.data.listing import Listing, number_classes
 from modkit.data.members import UNKNOWN
 from modkit.data.pictures import Background, Channels, Crop, Damaged, Flip, Pictures, Size
 from modkit.data.shards import Shards, list_members, open_shards
+from modkit.types import Range, checked
 
 __all__ = ["Archive"]
 
 
+@checked
 class Archive(Pictures):
     """The pictures in `.zip` or `.tar` archives, `b channels size size` in [-1, 1], and their `labels` (`b`), if any.
 
@@ -70,7 +72,7 @@ class Archive(Pictures):
         channels: Channels = 3,
         flip: Flip = False,
         crop: Crop = "center",
-        test: float = 0.1,
+        test: Annotated[float, Range(0, below=1)] = 0.1,
         label: str = "label",
         background: Background = "white",
         damaged: Damaged = 0.01,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from modkit.data.splits import check_split, hash_contents
 from modkit.data.store import show_place
 from modkit.kinds import Finding
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, Range, TensorType, checked
 
 __all__ = ["Array", "has_channels_last", "order_axes"]
 
@@ -39,6 +39,7 @@ _BLOCK = 2**24  # bytes of a file that are looked at at once
 _CHANNELS = (1, 3, 4)
 
 
+@checked
 class Array:
     """The rows of an array in a `.npy` file, with fields from others.
 
@@ -81,12 +82,10 @@ class Array:
         fields: dict[str, str] | None = None,
         classes: int | None = None,
         bounds: list[float] | None = None,
-        test: float = 0.1,
+        test: Annotated[float, Range(0, below=1)] = 0.1,
     ) -> None:
-        if not 0 <= test < 1 or (bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1])):
-            raise ValueError(
-                f"Array expects test in [0, 1) and bounds [low, high] with low < high, got {test} and {bounds}"
-            )
+        if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
+            raise ValueError(f"Array expects bounds [low, high] with low < high, got {bounds}")
         self._samples = _Rows(path, pictures=classes is None)
         self._type = self._infer_type(classes, bounds)
         if self._samples.dtype == np.uint8 and classes is None:

@@ -9,18 +9,21 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from modkit.data.points import Num, NumTest, Points
 from modkit.rng import Rng
+from modkit.types import PositiveFloat, Range, checked
 
 __all__ = ["Checkerboard"]
 
 _MOST_SQUARES = 100
 
 
+@checked
 class Checkerboard(Points):
     """Points on a checkerboard, `b 2`, with the number of their square as the field `labels`.
 
@@ -41,10 +44,16 @@ class Checkerboard(Points):
         (True, 0.6931)
     """
 
-    def __init__(self, *, squares: int = 4, board: float = 8.0, num: Num = 100_000, num_test: NumTest = 10_000) -> None:
-        if not 2 <= squares <= _MOST_SQUARES or squares % 2 or not 0 < board < math.inf:
-            expected = f"an even number of squares in [2, {_MOST_SQUARES}] and board above 0"
-            raise ValueError(f"Checkerboard expects {expected}, got {squares} and {board}")
+    def __init__(
+        self,
+        *,
+        squares: Annotated[int, Range(2, _MOST_SQUARES)] = 4,
+        board: PositiveFloat = 8.0,
+        num: Num = 100_000,
+        num_test: NumTest = 10_000,
+    ) -> None:
+        if squares % 2:
+            raise ValueError(f"Checkerboard expects an even number of squares, got {squares}")
         self.squares, self.board = squares, board
         super().__init__("checkerboard", squares, board, classes=squares**2 // 2, num=num, num_test=num_test)
 

@@ -12,7 +12,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from modkit.data.splits import hash_contents
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Range, TensorType, checked
 
 __all__ = ["LowRes", "Mask"]
 
@@ -108,6 +108,7 @@ class Mask:
         return torch.where(half, half_start, start), torch.where(half, half_stop, stop)
 
 
+@checked
 class LowRes:
     """A smaller copy of each sample, averaged over blocks, as the field `low_res`; it makes no random draws.
 
@@ -124,10 +125,10 @@ class LowRes:
         tensor([[[[1.5000]]]])
     """
 
-    def __init__(self, x: TensorType, *, factor: int = 2) -> None:
+    def __init__(self, x: TensorType, *, factor: Annotated[int, Range(2)] = 2) -> None:
         _check_map("LowRes", x)
-        if factor < 2 or any(size % factor for size in x.shape[1:]):
-            raise ValueError(f"LowRes expects a factor of at least 2 that divides the sizes of {x}, got {factor}")
+        if any(size % factor for size in x.shape[1:]):
+            raise ValueError(f"LowRes expects a factor that divides the sizes of {x}, got {factor}")
         self.factor, self.size = factor, x.shape[1:]
         self.fields = {"low_res": TensorType((x.shape[0], *(n // factor for n in self.size)), range=x.range)}
 

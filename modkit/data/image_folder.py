@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from modkit.data.listing import list_pictures
 from modkit.data.pictures import Background, Channels, Crop, Damaged, Flip, Pictures, Size
+from modkit.types import Range, checked
 
 __all__ = ["ImageFolder"]
 
 
+@checked
 class ImageFolder(Pictures):
     """The pictures in a folder, `b channels size size` in [-1, 1], with the field `labels` (`b`) if there are classes.
 
@@ -49,7 +53,7 @@ class ImageFolder(Pictures):
         channels: Channels = 3,
         flip: Flip = False,
         crop: Crop = "center",
-        test: float = 0.1,
+        test: Annotated[float, Range(0, below=1)] = 0.1,
         background: Background = "white",
         damaged: Damaged = 0.01,
     ) -> None:

@@ -26,7 +26,7 @@ from modkit.data.stream import StreamReader
 from modkit.data.workers import Device, check_workers, make_batches
 from modkit.kinds import Data
 from modkit.rng import Rng
-from modkit.types import Batch
+from modkit.types import Batch, NonNegativeInt, PositiveInt, checked
 
 __all__ = ["Loader", "View", "draw_permutation", "find_share", "read_in_order", "read_shuffled"]
 
@@ -41,6 +41,7 @@ class View(Protocol):
         ...
 
 
+@checked
 class Loader:
     """An endless sequence of batches for a training stage.
 
@@ -67,14 +68,14 @@ class Loader:
         self,
         data: Data,
         split: str,
-        batch_size: int,
+        batch_size: PositiveInt,
         rng: Rng,
         *,
         views: Sequence[View] = (),
-        workers: int = 0,
+        workers: NonNegativeInt = 0,
         device: Device = "cpu",
     ) -> None:
-        _check(data, split, batch_size, workers)
+        _check(data, split, workers)
         self.batch_size = batch_size
         self._data, self._split, self._size = data, split, data.splits[split]
         views = views or (data,)
@@ -143,13 +144,14 @@ class Loader:
         return request
 
 
+@checked
 def read_shuffled(
     data: Data,
     split: str,
-    batch_size: int,
+    batch_size: PositiveInt,
     rng: Rng,
     *,
-    workers: int = 0,
+    workers: NonNegativeInt = 0,
     device: Device = "cpu",
     rank: int = 0,
     world: int = 1,
@@ -161,15 +163,16 @@ def read_shuffled(
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
-    _check(data, split, batch_size, workers)
+    _check(data, split, workers)
     if is_stream(data):
         return _stream_pass(data, split, batch_size, rng, workers, device, rank, world)
     order = draw_permutation(Rng(rng.at("order").draw_seed(), 0), data.splits[split])
     return _read_pass(data, split, order, batch_size, rng, workers, device, rank, world)
 
 
+@checked
 def read_in_order(
-    data: Data, split: str, batch_size: int, rng: Rng, *, workers: int = 0, device: Device = "cpu"
+    data: Data, split: str, batch_size: PositiveInt, rng: Rng, *, workers: NonNegativeInt = 0, device: Device = "cpu"
 ) -> Generator[Batch, None, None]:
     """Yields each sample of a split once, in the order of indices; the last batch may be smaller.
 
@@ -178,7 +181,7 @@ def read_in_order(
     Raises:
         ValueError: If the split is unknown or empty, or a number is out of range.
     """
-    _check(data, split, batch_size, workers)
+    _check(data, split, workers)
     if is_stream(data):
         return _stream_pass(data, split, batch_size, rng, workers, device)
     return _read_pass(data, split, torch.arange(data.splits[split]), batch_size, rng, workers, device)
@@ -246,10 +249,8 @@ def draw_permutation(rng: Rng, size: int) -> Tensor:
     return keys.argsort(stable=True)
 
 
-def _check(data: Data, split: str, batch_size: int, workers: int) -> None:
+def _check(data: Data, split: str, workers: int) -> None:
     check_split(data, split)
     if data.splits[split] < 1:
         raise ValueError(f"{type(data).__name__} expects samples in split {split!r}, got none")
-    if batch_size < 1 or workers < 0:
-        raise ValueError(f"Loader expects batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
     check_workers(workers)

@@ -22,7 +22,7 @@ from modkit.types import Modes, Range, checked
 
 __all__ = ["Grid", "Mixture", "Ring"]
 
-Std = Annotated[float, "Standard deviation of each."]
+Std = Annotated[float, "Standard deviation of each.", Range(0)]
 
 _MOST_MODES = 10_000
 
@@ -47,9 +47,7 @@ class Mixture(Points):
                 [0., 5.]])
     """
 
-    def __init__(
-        self, centers: Tensor, *, std: Annotated[float, Range(0, below=math.inf)], num: int, num_test: int
-    ) -> None:
+    def __init__(self, centers: Tensor, *, std: Std, num: int, num_test: int) -> None:
         self.centers, self.std = centers, std
         super().__init__("mixture", repr(centers.tolist()), std, classes=len(centers), num=num, num_test=num_test)
 
@@ -64,6 +62,7 @@ class Mixture(Points):
         return self.centers[modes] + self.std * eps, modes
 
 
+@checked
 class Ring(Mixture):
     """Gaussians evenly spaced on a circle; mode j is at the angle 2 pi j / modes.
 
@@ -86,18 +85,18 @@ class Ring(Mixture):
     def __init__(
         self,
         *,
-        modes: int = 8,
+        modes: Annotated[int, Range(1, _MOST_MODES)] = 8,
         radius: float = 2.0,
         std: Std = math.sqrt(0.02),  # noqa: B008
         num: Num = 100_000,
         num_test: NumTest = 10_000,
     ) -> None:
-        _check_modes(self, modes)
         angles = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
         centers = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
         super().__init__(centers.float(), std=std, num=num, num_test=num_test)
 
 
+@checked
 class Grid(Mixture):
     """Gaussians on a square lattice around the origin, row by row.
 
@@ -116,13 +115,13 @@ class Grid(Mixture):
     """
 
     def __init__(
-        self, *, side: int = 5, spacing: float = 2.0, std: Std = 0.05, num: Num = 100_000, num_test: NumTest = 10_000
+        self,
+        *,
+        side: Annotated[int, Range(1, 100)] = 5,
+        spacing: float = 2.0,
+        std: Std = 0.05,
+        num: Num = 100_000,
+        num_test: NumTest = 10_000,
     ) -> None:
-        _check_modes(self, max(side, 0) ** 2)
         axis = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2) * spacing
         super().__init__(torch.cartesian_prod(axis, axis).float(), std=std, num=num, num_test=num_test)
-
-
-def _check_modes(mixture: Mixture, modes: int) -> None:
-    if not 1 <= modes <= _MOST_MODES:
-        raise ValueError(f"{type(mixture).__name__} expects modes in [1, {_MOST_MODES}], got {modes}")

@@ -25,7 +25,7 @@ from torch import Tensor
 from modkit.data.splits import hash_contents
 from modkit.nn.blocks import crop, get_map_size
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import PositiveInt, TensorType, checked
 
 __all__ = ["Drop", "Noise", "SaltPepper"]
 
@@ -99,6 +99,7 @@ class SaltPepper:
         return {self.field: torch.where(uniform < share / 2, low, torch.where(uniform < share, high, x))}
 
 
+@checked
 class Drop:
     """Sets a share of the positions, or of square patches of them, to one value, as the field `dropped`.
 
@@ -124,17 +125,15 @@ class Drop:
         x: TensorType,
         *,
         share: float | list[float] = 0.5,
-        patch: int = 1,
+        patch: PositiveInt = 1,
         value: float | None = None,
         field: Field = "dropped",
         mask: str | None = None,
     ) -> None:
         self.size = get_map_size("Drop", x)
         self.share = _read_range("Drop", "share", share, 1.0)
-        if patch < 1 or mask == field:
-            raise ValueError(
-                f"Drop expects patch >= 1 and a mask of another name, got {patch} and {mask!r} of {field!r}"
-            )
+        if mask == field:
+            raise ValueError(f"Drop expects a mask of another name, got {mask!r} of {field!r}")
         self.value = (sum(x.range) / 2 if x.range else 0.0) if value is None else value
         self.patch, self.field, self.mask = patch, field, mask
         self.fields = {field: TensorType(x.shape, range=_widen_range(x, self.value))}

@@ -29,11 +29,11 @@ from modkit.data.splits import check_split, hash_contents
 from modkit.data.square import Square
 from modkit.kinds import Fact, Finding, Note
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType
+from modkit.types import Batch, Range, TensorType
 
 __all__ = ["Background", "Channels", "Crop", "Damaged", "Flip", "Pictures", "Size"]
 
-Size: TypeAlias = Annotated[int, "Height and width."]
+Size: TypeAlias = Annotated[int, "Height and width.", Range(1)]
 Channels: TypeAlias = Annotated[
     Literal[1, 3, 4] | None,
     "3 for colour, 1 for grey, 4 for colour and opacity; None is what the pictures have, 1 or 3, if they are all grey "
@@ -54,6 +54,7 @@ Damaged: TypeAlias = Annotated[
     "Largest share of the pictures that may be damaged, in [0, 1); they are counted, named and skipped. The first "
     "time, all pictures are decoded to find them. None decodes none in advance: a damaged picture is then an error when"
     " it is read.",
+    Range(0, below=1),
 ]
 
 _MEASURED = 256  # of pictures whose deviation is measured: decoding one takes milliseconds
@@ -88,15 +89,7 @@ class Pictures:
         background: Background,
         damaged: Damaged,
     ) -> None:
-        name = type(self).__name__
-        if size < 1 or channels not in (1, 3, 4, None) or crop not in ("center", "random") or not 0 <= test < 1:
-            raise ValueError(
-                f"{name} expects size >= 1, channels 1, 3, 4 or none, crop center or random and test in [0, 1), "
-                f"got {size}, {channels}, {crop!r} and {test}"
-            )
-        if damaged is not None and not 0 <= damaged < 1:
-            raise ValueError(f"{name} expects damaged in [0, 1) or none, got {damaged}")
-        colour = parse_colour(background)
+        name, colour = type(self).__name__, parse_colour(background)
         self._root, self._listings, self._scan = root, list_files(), None
         if damaged is not None:
             self._scan = scan_pictures(self._listings, root, damaged, name)

@@ -15,17 +15,18 @@ from torch import Tensor
 from modkit.data.moments import measure_std
 from modkit.data.splits import InMemory, hash_contents
 from modkit.rng import Rng
-from modkit.types import TensorType
+from modkit.types import Range, TensorType, checked
 
 __all__ = ["Num", "NumTest", "Points"]
 
-Num = Annotated[int, "Number of training samples."]
-NumTest = Annotated[int, "Number of test samples."]
-
 _MOST_SAMPLES = 10_000_000
+Num = Annotated[int, "Number of training samples.", Range(1, _MOST_SAMPLES)]
+NumTest = Annotated[int, "Number of test samples.", Range(1, _MOST_SAMPLES)]
+
 _CELL = 64  # samples per row of draws: rows of an Rng are padded, so one sample per row would waste most of each
 
 
+@checked
 class Points(InMemory):
     """Base of data sets of points `b 2`, unbounded, with a class of each as the field `labels` (`b`).
 
@@ -42,10 +43,7 @@ class Points(InMemory):
         ValueError: If there are no samples or too many.
     """
 
-    def __init__(self, name: str, *settings: str | float, classes: int, num: int, num_test: int) -> None:
-        if min(num, num_test) < 1 or max(num, num_test) > _MOST_SAMPLES:
-            received = f"{num} and {num_test}"
-            raise ValueError(f"{type(self).__name__} expects num and num_test in [1, {_MOST_SAMPLES}], got {received}")
+    def __init__(self, name: str, *settings: str | float, classes: int, num: Num, num_test: NumTest) -> None:
         self.fields = {"labels": TensorType((), classes=classes)}
         self.splits = {"train": num, "test": num_test}
         self.levels = None

@@ -10,18 +10,21 @@ Shape letters: b batch.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from modkit.data.points import Num, NumTest, Points
 from modkit.rng import Rng
+from modkit.types import NonNegativeFloat, Range, checked
 
 __all__ = ["Spirals"]
 
 _MOST_ARMS = 100
 
 
+@checked
 class Spirals(Points):
     """Points on spirals, `b 2`, with the number of their arm as the field `labels`.
 
@@ -46,16 +49,13 @@ class Spirals(Points):
     def __init__(
         self,
         *,
-        arms: int = 2,
-        turns: float = 1.5,
-        radius: float = 4.0,
-        std: float = 0.1,
+        arms: Annotated[int, Range(1, _MOST_ARMS)] = 2,
+        turns: NonNegativeFloat = 1.5,
+        radius: NonNegativeFloat = 4.0,
+        std: NonNegativeFloat = 0.1,
         num: Num = 100_000,
         num_test: NumTest = 10_000,
     ) -> None:
-        if not 1 <= arms <= _MOST_ARMS or not all(0 <= one < math.inf for one in (turns, radius, std)):
-            expected = f"arms in [1, {_MOST_ARMS}], and finite turns, radius and std of at least 0"
-            raise ValueError(f"Spirals expects {expected}, got {arms}, {turns}, {radius} and {std}")
         self.arms, self.turns, self.radius, self.std = arms, turns, radius, std
         super().__init__("spirals", arms, turns, radius, std, classes=arms, num=num, num_test=num_test)
 

@@ -24,11 +24,12 @@ from modkit.kinds import Predict
 from modkit.precision import widen_fully
 from modkit.rng import Rng
 from modkit.samplers.sampling import report_step
-from modkit.types import TensorType
+from modkit.types import NonNegativeFloat, PositiveInt, TensorType, checked
 
 __all__ = ["MaskGIT"]
 
 
+@checked
 class MaskGIT:
     """Draws all codes in a few steps.
 
@@ -50,10 +51,9 @@ class MaskGIT:
 
     causal = False
 
-    def __init__(self, codes: TensorType, *, steps: int = 8, temperature: float = 4.5) -> None:
-        if steps < 1 or temperature < 0 or codes.classes is None:
-            received = f"steps {steps}, temperature {temperature}, {codes}"
-            raise ValueError(f"MaskGIT expects steps >= 1, temperature >= 0 and codes, got {received}")
+    def __init__(self, codes: TensorType, *, steps: PositiveInt = 8, temperature: NonNegativeFloat = 4.5) -> None:
+        if codes.classes is None:
+            raise ValueError(f"MaskGIT expects codes, got {codes}")
         self.temperature, self.mask, self.shape = temperature, codes.classes, codes.shape
         self.masked = _schedule_masks(codes.numel, min(steps, codes.numel))
 

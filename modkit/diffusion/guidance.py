@@ -31,7 +31,7 @@ from modkit.kinds import (
     Unfit,
     read_extras,
 )
-from modkit.types import Cond, Denoised, TensorType
+from modkit.types import Cond, Denoised, NonNegativeInt, Share, TensorType, checked
 
 __all__ = [
     "ClassifierFree",
@@ -147,6 +147,7 @@ class NoGuidance:
         return lambda x_t, t: sides(x_t, t, "cond")[0]
 
 
+@checked
 class ClassifierFree:
     """Extrapolates from the unconditional to the conditional prediction: `eps = eps_u + s (eps_c - eps_u)`.
 
@@ -197,16 +198,16 @@ class ClassifierFree:
         *,
         scale: float = 2.0,
         interval: list[float] | None = None,
-        rescale: float = 0.0,
+        rescale: Share = 0.0,
     ) -> None:
         if interval is not None and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
             raise ValueError(f"ClassifierFree expects interval [low, high] with 0 <= low < high, got {interval}")
         if interval is not None and schedule is None:
             raise ValueError(f"ClassifierFree expects no interval without noise levels, as for codes, got {interval}")
-        if not 0 <= rescale <= 1 or (rescale and x is not None and (x.classes or x.numel < 2)):
-            got = f"{rescale} for {x}" if x else f"{rescale}"
-            expected = "rescale in [0, 1], and 0 for codes and single numbers"
-            raise ValueError(f"ClassifierFree expects {expected}, got {got}")
+        if rescale and x is not None and (x.classes or x.numel < 2):
+            raise ValueError(
+                f"ClassifierFree expects rescale to be 0 for codes and single numbers, got {rescale} for {x}"
+            )
         self.schedule, self.scale, self.interval, self.rescale = schedule, scale, interval, rescale
 
     def __call__(self, sides: Sides) -> Denoise:
@@ -222,6 +223,7 @@ class ClassifierFree:
         return denoise
 
 
+@checked
 class Perturbed:
     """Extrapolates from a prediction with perturbed attention: `x_0 = x_0_p + s (x_0_c - x_0_p)`.
 
@@ -253,11 +255,11 @@ class Perturbed:
         tensor([[2.]])
     """
 
-    def __init__(self, *, scale: float = 2.0, layers: list[int] | Literal["middle", "all"] = "middle") -> None:
-        if not isinstance(layers, str) and not (layers and min(layers) >= 0):
-            raise ValueError(
-                f"Perturbed expects layers of at least one index from 0 on, or middle, or all, got {layers}"
-            )
+    def __init__(
+        self, *, scale: float = 2.0, layers: list[NonNegativeInt] | Literal["middle", "all"] = "middle"
+    ) -> None:
+        if not layers:
+            raise ValueError(f"Perturbed expects layers of at least one index, or middle, or all, got {layers}")
         self.scale, self.layers = scale, layers
 
     def __call__(self, sides: Sides) -> Denoise:

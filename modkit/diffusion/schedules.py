@@ -17,7 +17,7 @@ Shape letters: b batch, n table.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ __all__ = [
 
 _CPU = torch.device("cpu")
 _LONGEST = 100_000  # of a table
+Num: TypeAlias = Annotated[int, Range(1, _LONGEST)]
 _STD = 0.5  # EDM's sigma_data, assumed where the deviation of the data is unknown
 _LOWEST = 0.002  # EDM's lowest noise level, for schedules without a table that state none
 LEAST_SIGNAL = 2.0**-24  # float32 rounds so small a signal away beside noise of unit variance
@@ -89,6 +90,7 @@ class Table:
         return self._knots[device]
 
 
+@checked
 class Linear(Table):
     """A table of variances that increase linearly.
 
@@ -110,13 +112,13 @@ class Linear(Table):
         tensor([9.9990e-01, 4.0358e-05], dtype=torch.float64)
     """
 
-    def __init__(self, *, num: int = 1000, beta_start: float | None = None, beta_end: float | None = None) -> None:
-        _check_num(self, num)
+    def __init__(self, *, num: Num = 1000, beta_start: float | None = None, beta_end: float | None = None) -> None:
         start = 0.1 / num if beta_start is None else beta_start
         end = min(20 / num, 0.999) if beta_end is None else beta_end
         super().__init__(torch.linspace(start, end, num, dtype=torch.float64, device=_CPU))
 
 
+@checked
 class Cosine(Table):
     """A table whose alphas_cumprod fall like a squared cosine.
 
@@ -140,8 +142,7 @@ class Cosine(Table):
         tensor([0.1530, 0.4170, 0.7079, 0.9990], dtype=torch.float64)
     """
 
-    def __init__(self, *, num: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> None:
-        _check_num(self, num)
+    def __init__(self, *, num: Num = 1000, offset: float = 0.008, max_beta: float = 0.999) -> None:
         t = torch.linspace(0, 1, num + 1, dtype=torch.float64, device=_CPU)
         f = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
         super().__init__((1 - f[1:] / f[:-1]).clamp(max=max_beta))
@@ -312,6 +313,7 @@ class Flow:
         return torch.where(bounded < 1 - LEAST_SIGNAL, sigma / (1 + sigma), bounded.clamp_max(1))
 
 
+@checked
 class Even:
     """A schedule with a table of `num` evenly spaced times, for chains of few steps; its scales are unchanged.
 
@@ -329,8 +331,7 @@ class Even:
 
     num: int | None
 
-    def __init__(self, schedule: Schedule, num: int) -> None:
-        _check_num(self, num)
+    def __init__(self, schedule: Schedule, num: Num) -> None:
         self.schedule = schedule
         self.num = num
 
@@ -401,8 +402,3 @@ def choose_levels(x: TensorType | None, low: float | None, high: float | None) -
     """Returns the lowest and the highest noise level; where one is None, it is that of `scale_levels`."""
     lowest, highest = scale_levels(x)
     return lowest if low is None else low, highest if high is None else high
-
-
-def _check_num(schedule: Table | Even, num: int) -> None:
-    if not 1 <= num <= _LONGEST:
-        raise ValueError(f"{type(schedule).__name__} expects num in [1, {_LONGEST}], got {num}")

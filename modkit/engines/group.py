@@ -54,7 +54,7 @@ class Group:
         self,
         device: str,
         *,
-        timeout: Annotated[float, Range(1, 1e6)] = 1800.0,
+        timeout: Annotated[float, Range(1, 1e6, note="seconds")] = 1800.0,
         unused: bool = False,
         sync_batch_norm: bool = False,
     ) -> None:

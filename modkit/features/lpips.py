@@ -32,7 +32,7 @@ from modkit.features.frozen import Frozen
 from modkit.features.images import Images, check_image_type, convert_channels, make_column, map_range, resize
 from modkit.features.weight_file import hash_tensors, load_exactly, read_weights
 from modkit.losses.perceptual import normalize
-from modkit.types import Features
+from modkit.types import Features, checked
 
 __all__ = ["LPIPS"]
 
@@ -68,6 +68,7 @@ _NETS = {
 }  # fmt: skip
 
 
+@checked
 class LPIPS(Frozen):
     """The maps that LPIPS compares, with its channel weights as `heads`.
 
@@ -101,8 +102,6 @@ class LPIPS(Frozen):
     ) -> None:
         super().__init__()
         self._range, self.channels, self.size = check_image_type("LPIPS", x), x.shape[0], size
-        if net not in _NETS:
-            raise ValueError(f"LPIPS expects net 'vgg' or 'alex', got {net!r}")
         form = _NETS[net]
         if min(x.shape[1:] if size is None else (size,)) < form.smallest:
             got = f"{x}; `size` resizes them" if size is None else f"size {size}"

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from modkit.features.frozen import Frozen
 from modkit.features.images import Images, check_image_type, convert_channels, make_column, map_range, resize
 from modkit.features.weight_file import Sha256, hash_tensors, import_optional, load_exactly, read_weights
-from modkit.types import Features, checked
+from modkit.types import Features, PositiveInt, checked
 
 __all__ = ["Timm", "TorchVision", "clip", "dinov2"]
 
@@ -34,6 +34,7 @@ _DINOV2 = "vit_large_patch14_dinov2.lvd142m"
 _CLIP = "vit_large_patch14_clip_quickgelu_336.openai"
 
 
+@checked
 class TorchVision(Frozen):
     """An ImageNet classifier of torchvision, with logits and, on request, the maps of named modules.
 
@@ -58,13 +59,12 @@ class TorchVision(Frozen):
         *,
         weights: str,
         model: str = "resnet18",
-        size: int = 224,
+        size: PositiveInt = 224,
         maps: list[str] = [],  # noqa: B006
         sha256: Sha256 = None,
     ) -> None:
         super().__init__()
         self._range, self.channels, self.size = check_image_type("TorchVision", x), x.shape[0], size
-        _check_size("TorchVision", size)
         models = import_optional("TorchVision", "torchvision.models", "torchvision")
         if model not in models.list_models(module=models):
             raise ValueError(f"TorchVision expects a model of torchvision.models, such as resnet18, got {model!r}")
@@ -111,7 +111,7 @@ class Timm(Frozen):
         *,
         weights: TimmWeights,
         model: str,
-        size: int | None = None,
+        size: PositiveInt | None = None,
         output: Literal["pooled", "projected"] = "pooled",
         maps: list[int] = [],  # noqa: B006
         sha256: Sha256 = None,
@@ -128,7 +128,6 @@ class Timm(Frozen):
         self.size = self.native_size if size is None else size
         self._output, self._maps = output, list(maps)
         self._mode: Literal["bilinear", "bicubic"] = "bicubic" if settings["interpolation"] == "bicubic" else "bilinear"
-        _check_size("Timm", self.size)
         _adapt(self.net, model, self.size, output, bool(maps))
         self._key = hash_tensors(tensors, "timm", 1, model, self.size, output, self._mode, self._maps)
         self.label = f"timm:{model}@{self._key[:6]}"
@@ -150,7 +149,7 @@ class Timm(Frozen):
 
 
 def dinov2(
-    x: Images, *, weights: TimmWeights, model: TimmModel = _DINOV2, size: int = 224, sha256: Sha256 = None
+    x: Images, *, weights: TimmWeights, model: TimmModel = _DINOV2, size: PositiveInt = 224, sha256: Sha256 = None
 ) -> Timm:
     """The class token of DINOv2: the features of FD-DINOv2.
 
@@ -172,7 +171,7 @@ def dinov2(
 
 
 def clip(
-    x: Images, *, weights: TimmWeights, model: TimmModel = _CLIP, size: int | None = None, sha256: Sha256 = None
+    x: Images, *, weights: TimmWeights, model: TimmModel = _CLIP, size: PositiveInt | None = None, sha256: Sha256 = None
 ) -> Timm:
     """The image embedding of CLIP, with unit norm: the features of CMMD.
 
@@ -206,11 +205,6 @@ def _normalize(
 ) -> Tensor:
     unit = map_range(x.to(mean.dtype), source, (0.0, 1.0))
     return (resize(convert_channels(unit, 3), size, mode) - mean) / std
-
-
-def _check_size(owner: str, size: int) -> None:
-    if size < 1:
-        raise ValueError(f"{owner} expects a size of at least 1, got {size}")
 
 
 def _remove_head(net: nn.Module, model: str) -> nn.Linear:

@@ -20,7 +20,7 @@ from modkit.data.splits import hash_contents
 from modkit.features.frozen import Frozen
 from modkit.features.images import map_range
 from modkit.rng import Rng
-from modkit.types import Features, TensorType
+from modkit.types import Features, PositiveInt, TensorType, checked
 
 __all__ = ["RandomConv", "make_levels", "run_levels"]
 
@@ -28,6 +28,7 @@ _CELLS = 4
 _DIM = 128
 
 
+@checked
 class RandomConv(Frozen):
     """A fixed random network for images of any size and number of channels, which are not resized.
 
@@ -45,12 +46,12 @@ class RandomConv(Frozen):
         torch.Size([2, 16])
     """
 
-    def __init__(self, x: TensorType, *, seed: int = 0, dim: int = _DIM) -> None:
+    def __init__(self, x: TensorType, *, seed: int = 0, dim: PositiveInt = _DIM) -> None:
         super().__init__()
         if len(x.shape) != 3 or x.classes is not None:
             raise ValueError(f"RandomConv expects images, (c, h, w), got {x}")
-        if dim < 4 or dim % 4:
-            raise ValueError(f"RandomConv expects dim to be a positive multiple of 4, got {dim}")
+        if dim % 4:
+            raise ValueError(f"RandomConv expects dim to be a multiple of 4, got {dim}")
         self.label = f"random-conv:{seed}" + (f",dim={dim}" if dim != _DIM else "")
         self.channels, self._range = x.shape[0], x.range
         self._key = hash_contents("random-conv", 1, seed, dim, self.channels)

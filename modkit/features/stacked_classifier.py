@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from modkit.features.classifier import Classifier
 from modkit.features.images import Images
-from modkit.types import Batch, Features
+from modkit.types import Batch, Features, PositiveInt, checked
 
 __all__ = ["StackedClassifier"]
 
 
+@checked
 class StackedClassifier(nn.Module):
     """Gives the features of all samples of a stack side by side, and the logits of all combinations of their classes.
 
@@ -53,15 +54,15 @@ class StackedClassifier(nn.Module):
         *,
         weights: str | None = None,
         name: str = "data",
-        classes: int = 1000,
-        depth: int = 3,
+        classes: PositiveInt = 1000,
+        depth: PositiveInt = 3,
         size: int = 16,
         epochs: int = 30,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        each = round(classes ** (1 / depth)) if depth > 0 else 0
-        if depth < 1 or each**depth != classes or x.shape[0] % depth:
+        each: int = round(classes ** (1 / depth))
+        if each**depth != classes or x.shape[0] % depth:
             received = f"{x}, {classes} classes and depth {depth}"
             raise ValueError(f"StackedClassifier expects k^depth classes and channels by depth, got {received}")
         self.depth, self.classes = depth, each

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from modkit.grids.steps import check_steps
 from modkit.kinds import Schedule
-from modkit.types import TensorType
+from modkit.types import PositiveFloat, TensorType, checked
 
 __all__ = ["Even"]
 
 
+@checked
 class Even:
     """Equal steps in t from 1, which are rounded to the indices of a table; shifted times are not.
 
@@ -41,9 +42,7 @@ class Even:
         tensor([1.0000, 0.9000, 0.7500, 0.5000, 0.0000], dtype=torch.float64)
     """
 
-    def __init__(self, schedule: Schedule, x: TensorType | None = None, *, shift: float = 1.0) -> None:
-        if not 0 < shift < float("inf"):
-            raise ValueError(f"Even expects shift above 0, got {shift}")
+    def __init__(self, schedule: Schedule, x: TensorType | None = None, *, shift: PositiveFloat = 1.0) -> None:
         self.schedule = schedule
         self.shift = shift
 

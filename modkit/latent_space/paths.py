@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from modkit.models.paths import Path, walk
+from modkit.types import PositiveInt, checked
 
 __all__ = ["interpolate", "make_plane"]
 
 
-def make_plane(side: int) -> Tensor:
+@checked
+def make_plane(side: PositiveInt) -> Tensor:
     """Makes a square of points at evenly spaced quantiles of N(0, I), row by row from the top left, `(side side) 2`.
 
     Raises:
@@ -36,8 +38,6 @@ def make_plane(side: int) -> Tensor:
                 [-0.6745, -0.6745],
                 [ 0.6745, -0.6745]])
     """
-    if side < 1:
-        raise ValueError(f"make_plane expects a side of at least 1, got {side}")
     axis = torch.special.ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side).float()
     up, across = torch.meshgrid(-axis, axis, indexing="ij")
     return torch.stack([across.flatten(), up.flatten()], 1)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modkit.kinds import FeatureExtractor
 from modkit.latent_space.space import Space
+from modkit.types import NonNegativeInt, PositiveFloat, checked
 
 __all__ = ["Projection", "measure_in_features", "measure_squares", "project"]
 
@@ -59,13 +60,14 @@ def measure_in_features(features: FeatureExtractor) -> Distance:
     return lambda x, y: measure_squares(features(x).vector, features(y).vector)
 
 
+@checked
 def project(
     space: Space,
     x: Tensor,
     *,
-    steps: int = 200,
-    lr: float = 0.1,
-    starts: int | None = None,
+    steps: NonNegativeInt = 200,
+    lr: PositiveFloat = 0.1,
+    starts: NonNegativeInt | None = None,
     distance: Distance = measure_squares,
     fields: Mapping[str, Tensor] = {},
     seed: int = 0,
@@ -99,8 +101,6 @@ def project(
         (torch.Size([3, 2]), True)
     """
     starts = starts if starts is not None else _STARTS if space.draws else 0
-    if steps < 0 or not 0 < lr < math.inf or starts < 0:
-        raise ValueError(f"project expects steps >= 0, lr > 0 and starts >= 0, got {steps}, {lr} and {starts}")
     known = space.complete(len(x), fields)
 
     def draw(first: int, rows: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ Shape letters: b batch, h w patches.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from modkit.precision import widen
+from modkit.types import Range, checked
 
 __all__ = [
     "KL",
@@ -217,6 +219,7 @@ class Hinge:
         return F.relu(1 - widen(real_logits)).mean() + F.relu(1 + widen(fake_logits)).mean()
 
 
+@checked
 class KL:
     r"""The losses of D2GAN's first discriminator, D = softplus(logits) > 0, for alpha KL(data | model).
 
@@ -241,8 +244,8 @@ class KL:
         (tensor(-1.), tensor(1.))
     """
 
-    def __init__(self, *, alpha: float = 1.0) -> None:
-        self._weight = _check_weight("KL", "alpha", alpha)
+    def __init__(self, *, alpha: Annotated[float, Range(above=0, high=1)] = 1.0) -> None:
+        self._weight = alpha
         self.boundary = math.log(math.expm1(alpha))  # where D = alpha
 
     def generator(self, fake_logits: Tensor) -> Tensor:
@@ -254,6 +257,7 @@ class KL:
         return -self._weight * _log_softplus(real_logits).mean() + F.softplus(widen(fake_logits)).mean()
 
 
+@checked
 class ReverseKL:
     r"""The losses of D2GAN's second discriminator, D = softplus(logits) > 0, for beta KL(model | data).
 
@@ -280,8 +284,8 @@ class ReverseKL:
 
     sign = -1.0
 
-    def __init__(self, *, beta: float = 1.0) -> None:
-        self._weight = _check_weight("ReverseKL", "beta", beta)
+    def __init__(self, *, beta: Annotated[float, Range(above=0, high=1)] = 1.0) -> None:
+        self._weight = beta
         self.boundary = math.log(math.expm1(beta))  # where D = beta
 
     def generator(self, fake_logits: Tensor) -> Tensor:
@@ -291,12 +295,6 @@ class ReverseKL:
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """D(real) - beta log D(fake), a scalar."""
         return F.softplus(widen(real_logits)).mean() - self._weight * _log_softplus(fake_logits).mean()
-
-
-def _check_weight(name: str, parameter: str, weight: float) -> float:
-    if not 0 < weight <= 1:
-        raise ValueError(f"{name} expects {parameter} in (0, 1], got {weight}")
-    return weight
 
 
 def _log_softplus(logits: Tensor) -> Tensor:

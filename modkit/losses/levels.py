@@ -24,13 +24,15 @@ References:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from modkit.precision import widen
 from modkit.rng import Rng
-from modkit.types import PositiveInt, TensorType, checked
+from modkit.types import PositiveInt, Range, TensorType, checked
 
 __all__ = ["Categorical", "DiscretizedLogistic"]
 
@@ -49,8 +51,6 @@ class _Levels:
                 f"{owner} expects the number of levels of x, got none, and x states none: set `levels`, such as 256 "
                 f"for 8-bit pictures, or take a likelihood of continuous x"
             )
-        if num < 2:
-            raise ValueError(f"{owner} expects levels of at least 2, got {num}")
         self.x, self.num = x, num
 
     def widen_type(self, factor: int) -> TensorType:
@@ -100,7 +100,9 @@ class DiscretizedLogistic:
 
     constant = 0.0
 
-    def __init__(self, x: TensorType, *, levels: int | None = None, mixtures: PositiveInt = 1) -> None:
+    def __init__(
+        self, x: TensorType, *, levels: Annotated[int | None, Range(2)] = None, mixtures: PositiveInt = 1
+    ) -> None:
         self._levels = _Levels("DiscretizedLogistic", x, levels)
         self.levels, self.mixtures = self._levels.num, mixtures
 
@@ -147,6 +149,7 @@ class DiscretizedLogistic:
         return log_share, mean, log_scale.clamp(*_LOG_SCALE)
 
 
+@checked
 class Categorical:
     """A probability for each level of each value, of which none is near another: `out` holds logits.
 
@@ -167,7 +170,7 @@ class Categorical:
 
     constant = 0.0
 
-    def __init__(self, x: TensorType, *, levels: int | None = None) -> None:
+    def __init__(self, x: TensorType, *, levels: Annotated[int | None, Range(2)] = None) -> None:
         self._levels = _Levels("Categorical", x, levels)
         self.levels = self._levels.num
 

@@ -26,7 +26,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.types import LatentBatch
+from modkit.types import LatentBatch, PositiveFloat, checked
 
 __all__ = ["MMD", "Gather"]
 
@@ -39,6 +39,7 @@ _KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"imq": lambda r: 1 / (1 + r),
 _SCALES = {"imq": (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0), "rbf": (1.0,)}
 
 
+@checked
 class MMD:
     """The maximum mean discrepancy between q(z) and the prior (WAE, InfoVAE), by its unbiased estimate.
 
@@ -64,12 +65,12 @@ class MMD:
         self,
         *,
         kernel: Literal["imq", "rbf"] = "imq",
-        scales: Sequence[float] | None = None,
+        scales: Sequence[PositiveFloat] | None = None,
         gather: Gather = True,
     ) -> None:
         scales = tuple(_SCALES[kernel] if scales is None else scales)
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"MMD expects scales above 0, got {list(scales)}")
+        if not scales:
+            raise ValueError("MMD expects one scale or more, got none")
         self.kernel, self.scales, self.gather = kernel, scales, gather
 
     def __call__(self, latents: LatentBatch) -> Tensor:

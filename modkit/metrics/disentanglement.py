@@ -28,7 +28,7 @@ from modkit.metrics.jackknife import assign_groups, compute_variance, standard_e
 from modkit.metrics.store import Store
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import PositiveInt, Range, Score, checked
+from modkit.types import NonNegativeFloat, PositiveInt, Range, Score, checked
 
 __all__ = ["Disentanglement"]
 
@@ -90,7 +90,7 @@ class Disentanglement(Streaming[Known]):
         trees: PositiveInt = 10,
         votes: Annotated[int, Range(30)] = 15_000,
         draws: Annotated[int, Range(2)] = 64,
-        least: Annotated[float, Range(0, below=math.inf)] = 0.01,
+        least: NonNegativeFloat = 0.01,
         seed: int = 0,
     ) -> None:
         self.bins, self.trees, self.votes, self.draws, self.least, self.seed = bins, trees, votes, draws, least, seed

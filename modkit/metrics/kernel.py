@@ -119,11 +119,11 @@ class MMD(StoredMetric):
         self,
         *,
         of: Literal["points", "features"] = "points",
-        bandwidths: list[float] | None = None,
+        bandwidths: list[PositiveFloat] | None = None,
         unbiased: bool = True,
     ) -> None:
-        if bandwidths is not None and not (bandwidths and all(s > 0 for s in bandwidths)):
-            raise ValueError(f"{type(self).__name__} expects positive bandwidths, got {bandwidths}")
+        if bandwidths == []:
+            raise ValueError(f"{type(self).__name__} expects one bandwidth or more, got none")
         self.needs = (of,)
         self.bandwidths, self.unbiased = bandwidths, unbiased
 

@@ -14,7 +14,6 @@ Shape letters: b batch, n samples, d dimensions, g groups.
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch import Tensor
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
-from modkit.types import Range, Score, checked
+from modkit.types import NonNegativeFloat, Score, checked
 
 __all__ = ["LatentUsage", "count_active_units", "measure_aggregate_kl", "measure_kl"]
 
@@ -98,7 +97,7 @@ class LatentUsage(StoredMetric):
     needs = ("posterior",)
     sets = ("real",)
 
-    def __init__(self, *, least: Annotated[float, Range(0, below=math.inf)] = 0.01, seed: int = 0) -> None:
+    def __init__(self, *, least: NonNegativeFloat = 0.01, seed: int = 0) -> None:
         self.least, self.seed = least, seed
 
     def result(self, state: Stores, rng: Rng) -> dict[str, Score]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from modkit.metrics.jackknife import assign_groups, compute_variance, standard_error
 from modkit.metrics.streaming import Streaming
 from modkit.rng import Rng
-from modkit.types import Modes, PositiveInt, Range, Score, checked
+from modkit.types import Modes, PositiveFloat, PositiveInt, Score, checked
 
 __all__ = ["ModeCoverage", "count_modes", "mode_kl", "compute_share_within", "symmetric_kl"]
 
@@ -134,9 +134,7 @@ class ModeCoverage(Streaming[Tally]):
     needs = ("points", "truth")
     sets = ("fake",)
 
-    def __init__(
-        self, *, radius: Annotated[float, Range(above=0, below=math.inf)] = 3.0, least: PositiveInt = 1
-    ) -> None:
+    def __init__(self, *, radius: PositiveFloat = 3.0, least: PositiveInt = 1) -> None:
         self.radius, self.least = radius, least
 
     def measure(self, values: Mapping[str, Any], indices: Tensor) -> Tally:

@@ -21,11 +21,11 @@ from modkit.metrics.halves import compute_mean_and_error, count_smallest_half
 from modkit.metrics.neighbours import Balls, Comparison, Hits, Points, compute_radii, count_hits, prepare_points
 from modkit.metrics.store import StoredMetric, Stores
 from modkit.rng import Rng
-from modkit.types import Score
+from modkit.types import PositiveInt, Range, Score, checked
 
 __all__ = ["PRDC", "DensityCoverage", "PrecisionRecall"]
 
-Rank = Annotated[int, "Balls reach to their centre's k-th nearest neighbour."]
+Rank = Annotated[int, "Balls reach to their centre's k-th nearest neighbour.", Range(1)]
 Within = Annotated[Literal["<=", "<"], "How a distance must compare with the radius to be within the ball."]
 Side = Literal["real", "fake"]
 
@@ -43,10 +43,6 @@ class _BallMetric(StoredMetric):
     better: Literal["lower", "higher"] = "higher"
 
     def __init__(self, held: _Rule | None, counted: _Rule | None) -> None:
-        for k, comparison in filter(None, (held, counted)):
-            if k < 1 or comparison not in ("<", "<="):
-                expected, received = "k of at least 1 and comparison '<' or '<='", f"{k}, {comparison!r}"
-                raise ValueError(f"{type(self).__name__} expects {expected}, got {received}")
         self.held, self.counted = held, counted
         self.fewest = 1 + max(rule.k for rule in (held, counted) if rule)
 
@@ -76,6 +72,7 @@ class _BallMetric(StoredMetric):
         return scores
 
 
+@checked
 class PRDC(_BallMetric):
     """Precision and recall, density and coverage in one pass: fidelity and diversity, each measured twice.
 
@@ -106,12 +103,13 @@ class PRDC(_BallMetric):
         *,
         k: Rank = 3,
         comparison: Within = "<=",
-        coverage_k: int = 5,
+        coverage_k: PositiveInt = 5,
         coverage_comparison: Literal["<=", "<"] = "<",
     ) -> None:
         super().__init__(_Rule(k, comparison), _Rule(coverage_k, coverage_comparison))
 
 
+@checked
 class PrecisionRecall(_BallMetric):
     """Only improved precision and recall: fakes among the real samples, and real samples among the fakes.
 
@@ -132,6 +130,7 @@ class PrecisionRecall(_BallMetric):
         super().__init__(_Rule(k, comparison), None)
 
 
+@checked
 class DensityCoverage(_BallMetric):
     """Only density and coverage: how often fakes lie in balls around real samples, by fake and by ball.
 

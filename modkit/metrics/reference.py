@@ -24,6 +24,7 @@ from torch import Tensor
 from modkit.features.weight_file import hash_tensors, read_bytes
 from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import hash_data, replace_file
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Reference", "ReferenceCache"]
 
@@ -33,6 +34,7 @@ _FORMAT = 1
 _HEADER_LIMIT = 2**24
 
 
+@checked
 @dataclass(frozen=True)
 class Reference:
     """Describes statistics: equal descriptions have equal statistics.
@@ -53,13 +55,13 @@ class Reference:
     split: str
     features: str
     preprocessing: str
-    count: int
+    count: PositiveInt
     statistics: str = "moments"
 
     def __post_init__(self) -> None:
         empty = [name for name, value in asdict(self).items() if name != "count" and not value]
-        if empty or self.count < 1:
-            raise ValueError(f"Reference expects texts and a count of at least 1, got {self}")
+        if empty:
+            raise ValueError(f"Reference expects texts, got none for {', '.join(empty)}")
 
     @property
     def digest(self) -> str:

@@ -50,7 +50,7 @@ from modkit.nn.blocks import broadcast
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Batch, Cond, CondType, PositiveFloat, TensorType, Value, checked
+from modkit.types import Batch, Cond, CondType, NonNegativeInt, PositiveFloat, TensorType, Value, checked
 
 __all__ = ["Bidirectional"]
 
@@ -122,15 +122,14 @@ class Bidirectional(Model):
         augment: Slot[kinds.Augmentation] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
         game: GameName = "ali",
-        categories: int = 0,
-        noise: int = 0,
+        categories: NonNegativeInt = 0,
+        noise: NonNegativeInt = 0,
         variance: PositiveFloat = 1.0,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
-        if game not in GAMES or categories < 0 or noise < 0 or (game == "ali" and categories):
-            expected = f"a game of {', '.join(GAMES)}, categories (0 in ali) and noise of at least 0"
-            raise ValueError(f"Bidirectional expects {expected}, got {game!r}, {categories} and {noise}")
+        if game == "ali" and categories:
+            raise ValueError(f"Bidirectional expects categories to be 0 in the game 'ali', got {categories}")
         self.event, self.game, self.categories, self.noise = x, GAMES[game], categories, noise
         self.variance = variance
         self.conditioner = conditioner(fields=fields or {})

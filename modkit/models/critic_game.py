@@ -44,9 +44,6 @@ class CriticGame:
         game: What is judged.
         penalties: The penalties on the critic among others.
         augment: Changes what the critic is shown, for losses and penalties; features are those of samples as they are.
-
-    Raises:
-        ValueError: If there is no such game.
     """
 
     def __init__(
@@ -57,8 +54,6 @@ class CriticGame:
         penalties: Penalties,
         augment: Augmentation | None = None,
     ) -> None:
-        if game not in _RULES:
-            raise ValueError(f"Autoencoder expects critic_game of {list(_RULES)}, got {game!r}")
         self._critic, self._adversarial, self._penalties = critic, adversarial, penalties
         self._augmenter = Augmenter(augment, adversarial)
         rule = _RULES[game]

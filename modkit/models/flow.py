@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -29,13 +30,14 @@ from modkit.models.player import Player
 from modkit.nn.trained import is_trained
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Batch, Cond, CondType, TensorType, Value
+from modkit.types import Batch, Cond, CondType, Range, TensorType, Value, checked
 
 __all__ = ["Flow"]
 
 _MEASURED = 4096  # samples from which bijections are prepared: each reads them through those before it
 
 
+@checked
 class Flow(Model):
     """A bijection from data to standard normal noise.
 
@@ -71,14 +73,14 @@ class Flow(Model):
         *,
         bijection: Slot[Bijection] = default("chain"),
         conditioner: Slot[Conditioner] = default("none"),
-        levels: int | None = None,
+        levels: Annotated[int | None, Range(2)] = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
         if reason := self.accepts(x):
             raise ValueError(reason)
-        if levels is not None and (levels < 2 or x.range is None):
-            raise ValueError(f"Flow expects levels of at least 2 of an x with a range, got {levels} and {x}")
+        if levels is not None and x.range is None:
+            raise ValueError(f"Flow expects levels only for an x with a range, got {levels} and {x}")
         self.event = x
         self.start_noise = TensorType(x.shape, std=1.0)
         self.sources = {"base": self.start_noise}

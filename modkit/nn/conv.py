@@ -102,13 +102,13 @@ class ConvEncoder(nn.Module):
         attention: list[int] = [],  # noqa: B006
         dropout: float = 0.0,
         levels: list[int] | None = None,
-        out_channels: int | None = None,
+        out_channels: PositiveInt | None = None,
         resampling: Literal["conv", "plain"] = "conv",
         style: Literal["modkit", "taming"] = "modkit",
     ) -> None:
         super().__init__()
         check_levels("ConvEncoder", channels)
-        made = _choose_style("ConvEncoder", style, resampling, "out_channels", out_channels)
+        made = _STYLES[style]
         sizes = make_pyramid(get_map_size("ConvEncoder", x), len(channels))
         attends = find_attention_levels("ConvEncoder", sizes, attention)
         rank = len(sizes[0])
@@ -196,14 +196,14 @@ class ConvDecoder(nn.Module):
         blocks: PositiveInt = 1,
         attention: list[int] = [],  # noqa: B006
         dropout: float = 0.0,
-        in_channels: int | None = None,
+        in_channels: PositiveInt | None = None,
         resampling: Literal["conv", "plain"] = "conv",
         style: Literal["modkit", "taming"] = "modkit",
     ) -> None:
         super().__init__()
         coarsest, *finer = split_levels(z)
         check_levels("ConvDecoder", channels)
-        made = _choose_style("ConvDecoder", style, resampling, "in_channels", in_channels)
+        made = _STYLES[style]
         sizes = make_pyramid(get_map_size("ConvDecoder", x), len(channels))[::-1]
         if get_map_size("ConvDecoder", coarsest) != sizes[0]:
             raise ValueError(
@@ -325,15 +325,6 @@ class _Style:
 
 
 _STYLES = {"modkit": _Style(), "taming": _Style(group_norm_32, None, True, "end")}
-
-
-def _choose_style(owner: str, style: str, resampling: str, name: str, channels: int | None) -> _Style:
-    if style not in _STYLES or resampling not in ("conv", "plain"):
-        expected = "style 'modkit' or 'taming' and resampling 'conv' or 'plain'"
-        raise ValueError(f"{owner} expects {expected}, got {style!r} and {resampling!r}")
-    if channels is not None and channels < 1:
-        raise ValueError(f"{owner} expects {name} of at least 1, got {channels}")
-    return _STYLES[style]
 
 
 def _make_head(rank: int, channels: int) -> nn.Sequential:

@@ -84,9 +84,9 @@ class R3GANGenerator(nn.Module):
         cond: CondType,
         *,
         channels: PositiveInt = 64,
-        blocks: int = 2,
-        expansion: int = 2,
-        groups: int | None = None,
+        blocks: PositiveInt = 2,
+        expansion: PositiveInt = 2,
+        groups: PositiveInt | None = None,
         resample_filter: Filter = [1.0, 3.0, 3.0, 1.0],  # noqa: B006
         balance: Balance = True,
     ) -> None:
@@ -154,9 +154,9 @@ class R3GANDiscriminator(nn.Module):
         heads: Mapping[str, int] | None = None,
         *,
         channels: PositiveInt = 64,
-        blocks: int = 2,
-        expansion: int = 2,
-        groups: int | None = None,
+        blocks: PositiveInt = 2,
+        expansion: PositiveInt = 2,
+        groups: PositiveInt | None = None,
         resample_filter: Filter = [1.0, 3.0, 3.0, 1.0],  # noqa: B006
     ) -> None:
         super().__init__()
@@ -244,9 +244,6 @@ class _Blocks:
     """Makes the blocks of each level of a network."""
 
     def __init__(self, owner: str, levels: list[Level], blocks: int, expansion: int, groups: int | None) -> None:
-        if min(blocks, expansion, 1 if groups is None else groups) < 1:
-            received = f"{blocks}, {expansion} and {groups}"
-            raise ValueError(f"{owner} expects blocks, expansion and groups of at least 1, got {received}")
         middles = [level.channels * expansion for level in levels]
         if groups and any(middle % groups for middle in middles):
             raise ValueError(f"{owner} expects groups that divide the channels {middles}, got {groups}")

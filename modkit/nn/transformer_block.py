@@ -12,12 +12,15 @@ References:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit.nn.attention import attend
+from modkit.types import PositiveInt, Range, checked
 
 __all__ = ["Block", "KVCache"]
 
@@ -42,6 +45,7 @@ class KVCache:
         return self._buffer[0, :, :, : self._num], self._buffer[1, :, :, : self._num]
 
 
+@checked
 class Block(nn.Module):
     """Attention between tokens, followed by two layers applied to each token, both residual.
 
@@ -60,11 +64,17 @@ class Block(nn.Module):
         torch.Size([1, 5, 8])
     """
 
-    def __init__(self, width: int, *, heads: int = 4, dropout: float = 0.0, residuals: int = 2) -> None:
+    def __init__(
+        self,
+        width: PositiveInt,
+        *,
+        heads: PositiveInt = 4,
+        dropout: Annotated[float, Range(0, below=1)] = 0.0,
+        residuals: int = 2,
+    ) -> None:
         super().__init__()
-        if width < 1 or heads < 1 or width % heads or not 0 <= dropout < 1:
-            received = f"width {width}, heads {heads}, dropout {dropout}"
-            raise ValueError(f"Block expects heads that divide its width and dropout in [0, 1), got {received}")
+        if width % heads:
+            raise ValueError(f"Block expects heads that divide its width, got width {width} and heads {heads}")
         self.heads, self.dropout = heads, dropout
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query_key_value = linear(width, 3 * width)

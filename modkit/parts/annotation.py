@@ -67,6 +67,6 @@ def render_declared(annotation: Any) -> str:
     Examples:
         >>> from modkit.types import PositiveInt
         >>> render_declared(PositiveInt | None)
-        'int | None of at least 1'
+        'int | None, at least 1'
     """
-    return " ".join([render(annotation), *dict.fromkeys(map(str, list_ranges(annotation)))])
+    return ", ".join([render(annotation), *dict.fromkeys(map(str, list_ranges(annotation)))])

@@ -51,6 +51,7 @@ from modkit.runs.layout import FROZEN, read_step
 from modkit.runs.parts import Patience, collect, write_files, write_part
 from modkit.runs.snapshot import Memory, Snapshot, take
 from modkit.runs.verified import read_data, read_limited, read_tensors
+from modkit.types import PositiveInt, checked
 
 __all__ = [
     "Checkpoint", "CheckpointError", "Latest", "find_latest", "list_names", "load", "prune", "read", "read_latest",
@@ -253,14 +254,13 @@ def find_latest(directory: Path) -> Path | None:
     return latest.path if latest else None
 
 
-def prune(directory: Path, keep: int, spare: Collection[str] = ()) -> None:
+@checked
+def prune(directory: Path, keep: PositiveInt, spare: Collection[str] = ()) -> None:
     """Removes all checkpoints except the last `keep` and those named in `spare`.
 
     Raises:
         ValueError: If `keep` is below 1.
     """
-    if keep < 1:
-        raise ValueError(f"prune expects to keep at least 1 checkpoint, got keep={keep}")
     remove(directory, [name for name in list_names(directory)[:-keep] if name not in spare])
     _remove_frozen(directory)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from modkit.types import TensorType
+from modkit.types import NonNegativeInt, PositiveInt, TensorType, checked
 
 __all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid", "round_images"]
 
@@ -92,8 +92,9 @@ def round_images(x: Tensor, type: TensorType) -> Tensor:
     return torch.from_numpy(_to_grey(x.detach().cpu().double().numpy(), type.range))
 
 
+@checked
 def make_image_grid(
-    x: Tensor, range: tuple[float, float] | None, columns: int | None = None, padding: int = 1
+    x: Tensor, range: tuple[float, float] | None, columns: PositiveInt | None = None, padding: NonNegativeInt = 1
 ) -> Tensor:
     """Makes a grid of images, row by row, with black lines between and around them.
 
@@ -113,8 +114,6 @@ def make_image_grid(
     """
     if x.ndim != 4 or not x.numel():
         raise ValueError(f"make_image_grid expects images n c h w, got shape {tuple(x.shape)}")
-    if (columns is not None and columns < 1) or padding < 0:
-        raise ValueError(f"make_image_grid expects columns >= 1 and padding >= 0, got {columns} and {padding}")
     if range is not None and not range[0] < range[1]:
         raise ValueError(f"make_image_grid expects a range (low, high) with low < high, got {range}")
     values = x.detach().cpu().double()
@@ -132,7 +131,8 @@ def make_image_grid(
     return torch.from_numpy(grid)
 
 
-def draw_scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int = 512) -> Tensor:
+@checked
+def draw_scatter(x: Tensor, limits: tuple[float, float] | None = None, size: PositiveInt = 512) -> Tensor:
     """Draws points of the plane as a density, dark on white, with the first coordinate to the right and the second up.
 
     Each point is a spot of 3 x 3 pixels; the spots add up to a density p, and a pixel's darkness is
@@ -153,8 +153,8 @@ def draw_scatter(x: Tensor, limits: tuple[float, float] | None = None, size: int
         raise ValueError(f"draw_scatter expects points n 2, got shape {tuple(x.shape)}")
     points = x.detach().cpu().double().numpy()
     low, high = limits or _widen(*_find_ends(points))
-    if size < 1 or not low < high:
-        raise ValueError(f"draw_scatter expects size >= 1 and limits (low, high) with low < high, got {size}, {limits}")
+    if not low < high:
+        raise ValueError(f"draw_scatter expects limits (low, high) with low < high, got {limits}")
     points = points[((points >= low) & (points <= high)).all(axis=1)]
     cells = np.minimum((points - low) / (high - low) * size, size - 1).astype(np.int64)
     count = np.zeros((size, size))

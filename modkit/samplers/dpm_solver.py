@@ -21,7 +21,7 @@ from modkit.rng import Rng
 from modkit.samplers.clipping import Clip
 from modkit.samplers.grid import GridSlot, StepGrid, move_spacing
 from modkit.samplers.multistep import Multistep, Prediction, find_log_ratio
-from modkit.types import TensorType, checked
+from modkit.types import Range, TensorType, checked
 
 __all__ = ["DPMSolverPlusPlus"]
 
@@ -30,6 +30,7 @@ Rate: TypeAlias = Annotated[
     "Rate of fresh noise: 0 is deterministic, 1 the reversed forward process, as in DDIM; between them it is not "
     "DDIM's share of the noise's deviation.",
     Own,
+    Range(0, 1),
 ]
 
 
@@ -76,8 +77,6 @@ class DPMSolverPlusPlus(Multistep):
         grid: GridSlot = default("auto"),
         clip: Clip = True,
     ) -> None:
-        if not 0 <= eta <= 1:
-            raise ValueError(f"DPMSolverPlusPlus expects eta in [0, 1], got {eta}")
         super().__init__(schedule, x, StepGrid(grid, schedule, x, steps), order=order, eta=eta, clip=clip)
 
     def step(

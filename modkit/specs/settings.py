@@ -28,6 +28,7 @@ __all__ = [
 
 _MOST_SAMPLES = 2**16
 _LARGEST_STD = 12**-0.5  # of all steps, each counted alike
+_Norm: TypeAlias = Annotated[float, Range(above=0, note="leave it out for no limit")]
 _Steps: TypeAlias = Annotated[int, Range(0, 2**31 - 1)]
 _Rows: TypeAlias = Annotated[int, Range(1, 2**20)]
 _Std: TypeAlias = Annotated[float, Range(above=0, below=_LARGEST_STD)]
@@ -57,7 +58,7 @@ class PlayerSettings:
     lr_schedule: Slot[LRSchedule] | None = None
     every: PositiveInt | None = None
     start: NonNegativeInt | None = None
-    clip: PositiveFloat | None = None
+    clip: _Norm | None = None
     skip: PositiveFloat | None = None
 
 
@@ -295,7 +296,7 @@ class Settings:
     channels_last: bool = False
     batch_size: _Rows = 128
     accumulate: _Rows = 1
-    clip: PositiveFloat | None = None
+    clip: _Norm | None = None
     workers: Annotated[int, Range(0, 1024)] = 0
     optimizer: Slot[Optimizer] = default("adamw")
     lr_schedule: Slot[LRSchedule] = default("constant")

@@ -16,10 +16,12 @@ from torch.nn import functional as F
 
 from modkit import Cond, CondType, TensorType
 from modkit.precision import widen
+from modkit.types import PositiveFloat, checked
 
 __all__ = ["SinhArcsinh"]
 
 
+@checked
 class SinhArcsinh(nn.Module):
     """Changes the skewness and the tails of each value; the identity at first.
 
@@ -35,10 +37,10 @@ class SinhArcsinh(nn.Module):
         ValueError: If `x` holds codes, or `tail` is not positive.
     """
 
-    def __init__(self, x: TensorType, cond: CondType, *, tail: float = 1.0) -> None:
+    def __init__(self, x: TensorType, cond: CondType, *, tail: PositiveFloat = 1.0) -> None:
         super().__init__()
-        if x.classes is not None or tail <= 0:
-            raise ValueError(f"SinhArcsinh expects a continuous x and tail above 0, got {x} and {tail}")
+        if x.classes is not None:
+            raise ValueError(f"SinhArcsinh expects a continuous x, got {x}")
         self.skew = nn.Parameter(torch.zeros(x.shape))
         self.log_tail = nn.Parameter(torch.full(x.shape, math.log(tail)))
 

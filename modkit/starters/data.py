@@ -10,16 +10,19 @@ Shape letters: b batch.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from modkit import Batch, Rng, TensorType
 from modkit.data.splits import check_split, hash_contents
+from modkit.types import PositiveFloat, PositiveInt, Range, checked
 
 __all__ = ["Checkerboard"]
 
 
+@checked
 class Checkerboard:
     """Points on a checkerboard, `b 2`, with the number of their square as the field `labels`.
 
@@ -36,12 +39,16 @@ class Checkerboard:
         ValueError: If a number is out of range.
     """
 
-    def __init__(self, *, squares: int = 4, width: float = 4.0, num: int = 20_000, num_test: int = 2_000) -> None:
-        if squares < 2 or squares % 2 or width <= 0 or min(num, num_test) < 1:
-            received = f"{squares}, {width}, {num} and {num_test}"
-            raise ValueError(
-                f"Checkerboard expects an even number of squares, and width, num and num_test above 0, got {received}"
-            )
+    def __init__(
+        self,
+        *,
+        squares: Annotated[int, Range(2)] = 4,
+        width: PositiveFloat = 4.0,
+        num: PositiveInt = 20_000,
+        num_test: PositiveInt = 2_000,
+    ) -> None:
+        if squares % 2:
+            raise ValueError(f"Checkerboard expects an even number of squares, got {squares}")
         self.squares, self.width = squares, width
         self.x = TensorType((2,))
         self.fields = {"labels": TensorType((), classes=squares**2 // 2)}

@@ -8,10 +8,12 @@ import csv
 from collections.abc import Mapping
 
 from modkit import Run
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Table"]
 
 
+@checked
 class Table:
     """Writes `stage,step,loss,value` to a file in the run's folder.
 
@@ -29,9 +31,9 @@ class Table:
         ValueError: If `every` is below 1, or `file` is not a plain file name.
     """
 
-    def __init__(self, *, file: str = "losses.csv", every: int = 1) -> None:
-        if every < 1 or not file or "/" in file or "\\" in file:
-            raise ValueError(f"Table expects every >= 1 and a plain file name, got {every} and {file!r}")
+    def __init__(self, *, file: str = "losses.csv", every: PositiveInt = 1) -> None:
+        if not file or "/" in file or "\\" in file:
+            raise ValueError(f"Table expects a plain file name, got {file!r}")
         self.file, self.every = file, every
 
     def run_started(self, run: Run) -> None:

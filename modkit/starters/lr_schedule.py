@@ -11,10 +11,13 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from modkit.types import PositiveInt, checked
+
 __all__ = ["inverse_sqrt"]
 
 
-def inverse_sqrt(optimizer: Optimizer, steps: int, *, warmup: int = 100) -> LRScheduler:
+@checked
+def inverse_sqrt(optimizer: Optimizer, steps: int, *, warmup: PositiveInt = 100) -> LRScheduler:
     """Makes a schedule with a linear rise and an inverse square root decay; the rate peaks at the end of the rise.
 
     References:
@@ -28,6 +31,4 @@ def inverse_sqrt(optimizer: Optimizer, steps: int, *, warmup: int = 100) -> LRSc
     Raises:
         ValueError: If `warmup` is below 1.
     """
-    if warmup < 1:
-        raise ValueError(f"inverse_sqrt expects warmup of at least 1, got {warmup}")
     return LambdaLR(optimizer, lambda step: min((step + 1) / warmup, math.sqrt(warmup / (step + 1))))

@@ -7,13 +7,17 @@ saved (`modkit.kinds.Optimizer`). torch's base class provides everything but the
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from modkit.types import NonNegativeFloat, Range, checked
+
 __all__ = ["Lion"]
 
 
+@checked
 class Lion(torch.optim.Optimizer):
     """Lion, with the defaults of its authors except for the learning rate.
 
@@ -34,13 +38,12 @@ class Lion(torch.optim.Optimizer):
         self,
         parameters: Iterable[nn.Parameter],
         *,
-        lr: float = 3e-4,
-        betas: list[float] = [0.9, 0.99],  # noqa: B006 - plain data, never modified
-        weight_decay: float = 0.0,
+        lr: NonNegativeFloat = 3e-4,
+        betas: list[Annotated[float, Range(0, below=1)]] = [0.9, 0.99],  # noqa: B006 - plain data, never modified
+        weight_decay: NonNegativeFloat = 0.0,
     ) -> None:
-        if lr < 0 or weight_decay < 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            received = f"lr {lr}, betas {betas}, weight_decay {weight_decay}"
-            raise ValueError(f"Lion expects lr and weight_decay >= 0 and two betas in [0, 1), got {received}")
+        if len(betas) != 2:
+            raise ValueError(f"Lion expects two betas, got {betas}")
         super().__init__(parameters, {"lr": lr, "betas": list(betas), "weight_decay": weight_decay})
 
     @torch.no_grad()

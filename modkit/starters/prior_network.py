@@ -15,10 +15,12 @@ from torch.nn import functional as F
 
 from modkit import Cond, CondType, TensorType
 from modkit.nn.embeddings import CondEmbedding
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Bag"]
 
 
+@checked
 class Bag(nn.Module):
     """Computes logits from the mean of the embeddings of the known codes.
 
@@ -36,10 +38,10 @@ class Bag(nn.Module):
         ValueError: If `codes` are continuous, `cond` has tokens or a map, or `width` is below 1.
     """
 
-    def __init__(self, codes: TensorType, cond: CondType, causal: bool, *, width: int = 128) -> None:
+    def __init__(self, codes: TensorType, cond: CondType, causal: bool, *, width: PositiveInt = 128) -> None:
         super().__init__()
-        if codes.classes is None or width < 1:
-            raise ValueError(f"Bag expects codes and width of at least 1, got {codes} and {width}")
+        if codes.classes is None:
+            raise ValueError(f"Bag expects codes, got {codes}")
         if cond.context is not None or cond.concat is not None:
             raise ValueError(f"Bag expects conditions without positions, got {cond}")
         self.causal = causal

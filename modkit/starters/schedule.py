@@ -7,12 +7,11 @@ A schedule defines the scales of signal and noise in x_t, and the time of a nois
 """
 
 import math
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from modkit.types import Range, checked
+from modkit.types import PositiveFloat, checked
 
 __all__ = ["Rotation"]
 
@@ -34,7 +33,7 @@ class Rotation:
 
     num: int | None = None
 
-    def __init__(self, *, sigma_max: Annotated[float, Range(above=0, below=math.inf)] = 80.0) -> None:
+    def __init__(self, *, sigma_max: PositiveFloat = 80.0) -> None:
         self.theta = math.atan(sigma_max)
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:

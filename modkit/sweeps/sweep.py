@@ -37,6 +37,7 @@ from modkit.specs.spec import Spec
 from modkit.sweeps.devices import list_devices, share_devices
 from modkit.sweeps.directory import FORMAT, hold, record
 from modkit.sweeps.trials import Trial, freeze
+from modkit.types import PositiveInt, checked
 
 __all__ = ["Failure", "Sweep", "sweep"]
 
@@ -81,6 +82,7 @@ class Sweep:
     page: Path | None
 
 
+@checked
 def sweep(
     spec: Spec | str | PathLike[str],
     axes: Sequence[str],
@@ -91,7 +93,7 @@ def sweep(
     metrics: Sequence[str] | None = None,
     seed: int = 0,
     steps: int | None = None,
-    jobs: int = 1,
+    jobs: PositiveInt = 1,
     progress: Progress | None = None,
 ) -> Sweep:
     """Trains and evaluates a spec for all combinations of values, or continues to do so.
@@ -125,8 +127,6 @@ def sweep(
         >>> sweep(spec, ["seed=0,1", "model.z_dim=4,8"], jobs=2).failures  # doctest: +SKIP
         ()
     """
-    if jobs < 1:
-        raise ValueError(f"sweep expects jobs of at least 1, got {jobs}")
     spec = spec if isinstance(spec, Spec) else load_spec(spec)
     trials = freeze(spec, axes)
     make_metrics(metrics or ())  # an unknown name is told before anything is trained

@@ -34,7 +34,7 @@ class TensorBoard:
         >>> TensorBoard(every=0)
         Traceback (most recent call last):
         ...
-        ValueError: TensorBoard expects every of at least 1, got 0
+        ValueError: TensorBoard expects every to be at least 1, got 0
 
     Raises:
         ImportError: If the package `tensorboard` is missing.

@@ -42,21 +42,24 @@ class Range:
         high: Greatest value.
         above: Exclusive lower bound.
         below: Exclusive upper bound.
+        note: What a message says beside the range: a unit, or what to do instead.
 
     Examples:
-        >>> str(Range(1)), str(Range(0, below=1)), str(Range(above=0))
-        ('of at least 1', 'in [0, 1)', 'above 0')
+        >>> str(Range(1)), str(Range(0, below=1)), str(Range(above=0, note="seconds"))
+        ('at least 1', 'in [0, 1)', 'above 0 (seconds)')
     """
 
     low: float | None = None
     high: float | None = None
     above: float | None = None
     below: float | None = None
+    note: str = ""
 
     def has(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN lies in none."""
+        """Whether a number lies in the range; infinity and NaN lie in none."""
         return (
-            (self.low is None or value >= self.low)
+            abs(value) < math.inf
+            and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
@@ -66,18 +69,20 @@ class Range:
         """Writes the range as the keys that JSON Schema has for it."""
         names = {"low": "minimum", "high": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
         bounds = {word: getattr(self, name) for name, word in names.items()}
-        return {word: bound for word, bound in bounds.items() if bound not in (None, math.inf)}
+        return {word: bound for word, bound in bounds.items() if bound is not None}
 
     def __str__(self) -> str:
         low, high, above, below = (
             f"{one:.4g}" if isinstance(one, float) else one for one in (self.low, self.high, self.above, self.below)
         )
         if high is None and below is None:
-            return f"of at least {low}" if above is None else f"above {above}"
-        if low is None and above is None:
-            return f"of at most {high}" if below is None else f"below {below}"
-        start = f"[{low}" if above is None else f"({above}"
-        return f"in {start}, {high}]" if below is None else f"in {start}, {below})"
+            text = f"at least {low}" if above is None else f"above {above}"
+        elif low is None and above is None:
+            text = f"at most {high}" if below is None else f"below {below}"
+        else:
+            start = f"[{low}" if above is None else f"({above}"
+            text = f"in {start}, {high}]" if below is None else f"in {start}, {below})"
+        return f"{text} ({self.note})" if self.note else text
 
 
 PositiveInt: TypeAlias = Annotated[int, Range(1)]
@@ -91,8 +96,8 @@ def list_ranges(annotation: Any) -> list[Range]:
     """Lists the ranges that an annotation declares, those inside it included.
 
     Examples:
-        >>> list_ranges(list[PositiveInt] | None)
-        [Range(low=1, high=None, above=None, below=None)]
+        >>> [str(each) for each in list_ranges(list[PositiveInt] | None)]
+        ['at least 1']
     """
     own = [mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Range)]
     inner = () if get_origin(annotation) is Literal else get_args(annotation)
@@ -104,20 +109,20 @@ def refuse_value(owner: str, name: str, value: object, annotation: Any) -> str |
 
     Examples:
         >>> refuse_value("Blur", "widths", [8, 0], list[PositiveInt])
-        'Blur expects widths[1] of at least 1, got 0'
+        'Blur expects widths[1] to be at least 1, got 0'
         >>> refuse_value("Blur", "edge", "wrap", Literal["zero", "copy"])
-        "Blur expects edge 'zero' or 'copy', got 'wrap'"
+        "Blur expects edge to be 'zero' or 'copy', got 'wrap'"
     """
     choices, others = _split(annotation)
-    words = "".join(f" or {choice!r}" for choice in choices)
+    words = [repr(choice) for choice in choices]
     for mark in list_ranges(annotation):
         for place, number in _list_numbers(value):
             if not mark.has(number):
-                return f"{owner} expects {name}{place} {mark}{words}, got {number}"
+                allowed = f"{mark}" if abs(number) < math.inf else f"finite and {mark}"
+                return f"{owner} expects {name}{place} to be {_join([allowed, *words])}, got {number}"
     kinds: tuple[type, ...] = {str: (str,), int: (int, float), float: (float,)}.get(type(value), ())
     if choices and kinds and value not in choices and others.isdisjoint(kinds):
-        *first, last = map(repr, choices)
-        return f"{owner} expects {name} {', '.join(first)}{' or ' * bool(first)}{last}, got {value!r}"
+        return f"{owner} expects {name} to be {_join(words)}, got {value!r}"
     return None
 
 
@@ -130,7 +135,7 @@ def checked(target: _C) -> _C:
         >>> blur(p=2.0)
         Traceback (most recent call last):
             ...
-        ValueError: blur expects p in [0, 1], got 2.0
+        ValueError: blur expects p to be in [0, 1], got 2.0
 
     Raises:
         ValueError: If a value is not allowed; from the call, with the names of the class and the parameter.
@@ -183,6 +188,10 @@ def _split(annotation: Any) -> tuple[list[Any], set[Any]]:
         parts = [_split(arg) for arg in get_args(annotation)]
         return [one for part in parts for one in part[0]], set().union(*(part[1] for part in parts))
     return [], {annotation} - {NoneType}
+
+
+def _join(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def _list_numbers(value: object, place: str = "") -> Iterator[tuple[str, float]]:

@@ -214,7 +214,7 @@ def test_penalties_through_it_have_second_gradients(penalty):
         ({"x": TensorType((2,))}, r"ADA expects continuous images \(c, h, w\), got 2 unbounded"),
         ({"groups": ["noise"]}, r"ADA expects groups of \['blit', 'geometry', 'color'\], got \['noise'\]"),
         ({"held": 1.5}, r"ADA expects held in \[0, 1\], got 1.5"),
-        ({"p": 1.5}, r"ADA expects p in \[0, 1\], got 1\.5"),
+        ({"p": 1.5}, r"ADA expects p to be in \[0, 1\], got 1\.5"),
     ],
 )
 def test_refuses(params, message):

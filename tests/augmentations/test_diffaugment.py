@@ -67,7 +67,7 @@ def test_it_is_differentiated_twice():
     [
         ({"x": TensorType((2,))}, r"DiffAugment expects continuous images \(c, h, w\), got 2 unbounded"),
         ({"policy": ["colour"]}, r"DiffAugment expects a policy of \['color', .*\], got \['colour'\]"),
-        ({"strength": 1.5}, r"DiffAugment expects strength in \[0, 1\], got 1.5"),
+        ({"strength": 1.5}, r"DiffAugment expects strength to be in \[0, 1\], got 1.5"),
     ],
 )
 def test_refuses(params, message):

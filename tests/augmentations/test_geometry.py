@@ -143,6 +143,6 @@ test_refuses = refusals(
     (([], 0.1), r"Geometry expects different changes of \['x-flip', 'y-flip', .*\], got \[\]"),
     ((["x-flip", "x-flip"], 0.1), r"Geometry expects different changes of .*, got \['x-flip', 'x-flip'\]"),
     ((["shear"], 0.1), r"Geometry expects different changes of .*, got \['shear'\]"),
-    ((["x-flip"], 1.5), r"Geometry expects p in \[0, 1\], got 1.5"),
+    ((["x-flip"], 1.5), r"Geometry expects p to be in \[0, 1\], got 1.5"),
     of=lambda given: Geometry(given[0], p=given[1]),
 )

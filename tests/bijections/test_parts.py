@@ -172,19 +172,22 @@ test_refusals = refusals(
     ),
     (lambda: build(use("coupling", split="thirds"), VECTOR), "thirds"),
     (lambda: build(use("coupling", transform="cubic"), VECTOR), "cubic"),
-    (lambda: build(use("coupling", transform="spline", bins=1), VECTOR), "Spline expects bins in"),
+    (
+        lambda: build(use("coupling", transform="spline", bins=1), VECTOR),
+        r"Coupling expects bins to be in \[2, 500\], got 1",
+    ),
     (
         lambda: build(use("coupling", transform="spline", bound=0.0), VECTOR),
-        "Spline expects bins in .* and a bound above 0, got 8 and 0.0",
+        r"bijection\.bound: Coupling expects bound to be above 0, got 0\.0",
     ),
-    (lambda: build(use("autoregressive", width=0), VECTOR), "Autoregressive expects width of at least 1, got 0"),
+    (lambda: build(use("autoregressive", width=0), VECTOR), "Autoregressive expects width to be at least 1, got 0"),
     (lambda: build("autoregressive", VECTOR, CondType(context=(3, 4))), "expects no context"),
     (
         lambda: build("autoregressive", VECTOR, CondType(concat=TensorType((4, 4), classes=3))),
         "expects a continuous map in its conditions",
     ),
     (lambda: build("squeeze", TensorType((1, 4, 3))), "Squeeze expects maps of even sizes"),
-    (lambda: build(use("chain", layers=[]), VECTOR), "Chain expects at least one bijection"),
-    (lambda: build(use("chain", depth=0), VECTOR), "Chain expects at least one bijection"),
+    (lambda: build(use("chain", layers=[]), VECTOR), "Chain expects layers of one bijection or more, got none"),
+    (lambda: build(use("chain", depth=0), VECTOR), "Chain expects depth to be at least 1, got 0"),
     error=SpecError,
 )

@@ -24,7 +24,7 @@ def test_its_prior_is_standard_normal():
 
 
 test_mistakes_are_refused = refusals(
-    (lambda: Deterministic(TensorType((6,)), channels=0), "Deterministic expects channels of at least 1, got 0"),
+    (lambda: Deterministic(TensorType((6,)), channels=0), "Deterministic expects channels to be at least 1, got 0"),
     (lambda: Deterministic((TensorType((6,)),)), "Deterministic expects features of one level, got a hierarchy of 1"),
     (
         lambda: Deterministic(TensorType((6,))).to_z("codes", torch.zeros(1, 4)),

@@ -113,7 +113,7 @@ def test_statistics_are_float32_under_bfloat16_and_exact_in_float64():
 test_refuses = refusals(
     ((TensorType((3, 2, 2)), TensorType((3, 4, 4))), 4, "Gaussian expects features of one level, got a hierarchy"),
     (TensorType((4, 4), classes=8), 4, "Gaussian expects continuous features.*codes of 8"),
-    (TensorType((3,)), 0, "Gaussian expects channels of at least 1, got 0"),
+    (TensorType((3,)), 0, "Gaussian expects channels to be at least 1, got 0"),
     of=lambda h, channels: Gaussian(h, channels=channels),
 )
 

@@ -118,9 +118,9 @@ def test_samples_are_uniform_codes():
 
 
 test_refuses_keywords = refusals(
-    ({"num_codes": 0}, "GumbelQuantizer expects num_codes of at least 1, got 0"),
-    ({"tau_end": 0.0}, r"GumbelQuantizer expects tau_end above 0, got 0\.0"),
-    ({"tau_steps": -1}, "GumbelQuantizer expects tau_steps of at least 0, got -1"),
+    ({"num_codes": 0}, "GumbelQuantizer expects num_codes to be at least 1, got 0"),
+    ({"tau_end": 0.0}, r"GumbelQuantizer expects tau_end to be above 0, got 0\.0"),
+    ({"tau_steps": -1}, "GumbelQuantizer expects tau_steps to be at least 0, got -1"),
     of=lambda keywords: GumbelQuantizer(TensorType((3, 4, 4)), **keywords),
 )
 test_refuses_what_it_does_not_have = refusals(

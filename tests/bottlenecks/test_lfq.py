@@ -86,9 +86,9 @@ def test_gradients_of_the_entropy_at_sure_bits_are_finite(dtype):
 
 
 test_refuses_keywords = refusals(
-    ({"bits": 0}, r"LookupFreeQuantizer expects bits in \[1, 30\], got 0"),
-    ({"bits": 31}, r"LookupFreeQuantizer expects bits in \[1, 30\], got 31"),
-    ({"temperature": 0.0}, r"LookupFreeQuantizer expects temperature above 0, got 0\.0"),
-    ({"diversity": -1.0}, r"LookupFreeQuantizer expects diversity of at least 0, got -1\.0"),
+    ({"bits": 0}, r"LookupFreeQuantizer expects bits to be in \[1, 30\], got 0"),
+    ({"bits": 31}, r"LookupFreeQuantizer expects bits to be in \[1, 30\], got 31"),
+    ({"temperature": 0.0}, r"LookupFreeQuantizer expects temperature to be above 0, got 0\.0"),
+    ({"diversity": -1.0}, r"LookupFreeQuantizer expects diversity to be at least 0, got -1\.0"),
     of=lambda keywords: LookupFreeQuantizer(TensorType((3,)), **keywords),
 )

@@ -160,10 +160,10 @@ def test_depths_draw_their_own_replacements():
 
 
 test_refuses_keywords = refusals(
-    ({"depth": 0}, "ResidualQuantizer expects depth of at least 1, got 0"),
-    ({"num_codes": 0}, "ResidualQuantizer expects num_codes of at least 1, got 0"),
-    ({"codebook": "sgd"}, "ResidualQuantizer expects codebook 'ema' or 'gradient', got 'sgd'"),
-    ({"commitment": -1.0}, r"ResidualQuantizer expects commitment of at least 0, got -1\.0"),
-    ({"decay": 1.0}, r"ResidualQuantizer expects decay in \[0, 1\), got 1\.0"),
+    ({"depth": 0}, "ResidualQuantizer expects depth to be at least 1, got 0"),
+    ({"num_codes": 0}, "ResidualQuantizer expects num_codes to be at least 1, got 0"),
+    ({"codebook": "sgd"}, "ResidualQuantizer expects codebook to be 'ema' or 'gradient', got 'sgd'"),
+    ({"commitment": -1.0}, r"ResidualQuantizer expects commitment to be at least 0, got -1\.0"),
+    ({"decay": 1.0}, r"ResidualQuantizer expects decay to be in \[0, 1\), got 1\.0"),
     of=lambda keywords: ResidualQuantizer(TensorType((3, 4, 4)), **keywords),
 )

@@ -216,12 +216,12 @@ def test_safetensors_round_trip_holds_codes_and_usage_only():
 
 
 test_refuses_keywords = refusals(
-    ({"num_codes": 0}, "VectorQuantizer expects num_codes of at least 1, got 0"),
-    ({"codebook": "sgd"}, "VectorQuantizer expects codebook 'ema' or 'gradient', got 'sgd'"),
-    ({"distance": "l1"}, "VectorQuantizer expects distance 'euclidean' or 'cosine', got 'l1'"),
-    ({"gradient": "none"}, "VectorQuantizer expects gradient 'straight-through' or 'rotation', got 'none'"),
-    ({"decay": 1.0}, r"VectorQuantizer expects decay in \[0, 1\), got 1\.0"),
-    ({"commitment": -1.0}, r"VectorQuantizer expects commitment of at least 0, got -1\.0"),
+    ({"num_codes": 0}, "VectorQuantizer expects num_codes to be at least 1, got 0"),
+    ({"codebook": "sgd"}, "VectorQuantizer expects codebook to be 'ema' or 'gradient', got 'sgd'"),
+    ({"distance": "l1"}, "VectorQuantizer expects distance to be 'euclidean' or 'cosine', got 'l1'"),
+    ({"gradient": "none"}, "VectorQuantizer expects gradient to be 'straight-through' or 'rotation', got 'none'"),
+    ({"decay": 1.0}, r"VectorQuantizer expects decay to be in \[0, 1\), got 1\.0"),
+    ({"commitment": -1.0}, r"VectorQuantizer expects commitment to be at least 0, got -1\.0"),
     of=lambda keywords: VectorQuantizer(TensorType((3, 4, 4)), **keywords),
 )
 

@@ -266,7 +266,7 @@ for path in sys.argv[1:]:
 
 
 def test_what_a_logger_refuses_is_told_by_the_check():
-    with pytest.raises(SpecError, match=r"train.loggers\[1\].*TensorBoard expects every of at least 1, got 0"):
+    with pytest.raises(SpecError, match=r"train.loggers\[1\].*TensorBoard expects every to be at least 1, got 0"):
         check(spec("gan", loggers=["csv", use("tensorboard", every=0)]))
 
 

@@ -90,7 +90,7 @@ def test_weights_are_those_of_the_seed_and_the_slot_and_else_of_torch():
     drawn, next_one = Diffusion(X, **SMALL), Diffusion(X, **SMALL)
     torch.manual_seed(0)
     assert same(drawn, Diffusion(X, **SMALL)) and not same(drawn, next_one)
-    with pytest.raises(ValueError, match="seeded expects a seed of at least 0, got -1"), seeded(-1):
+    with pytest.raises(ValueError, match="seeded expects seed to be at least 0, got -1"), seeded(-1):
         pass
 
 

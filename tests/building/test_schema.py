@@ -55,6 +55,7 @@ def test_every_example_fits_as_written_and_resolved(validator, path):
         ("train.stages", {"players": ["*"]}),
         ("train.batch_size", True),
         ("train.batch_size", 2**31),
+        ("data.size", 257),
         ("data.size", None),
     ],
 )

@@ -136,3 +136,8 @@ def test_diagnosis_checks_the_plugins_own_requirement(site, requires, reason):
         assert (found["status"], found["reason"]) == ("ok", None)
     else:
         assert found["status"] == "failed" and found["reason"].startswith(reason)
+
+
+def test_ranges_stand_beside_types():
+    types = {one["name"]: one["type"] for one in describe_part("metric", "prdc")["parameters"]}
+    assert types["k"] == types["coverage_k"] == "int, at least 1"

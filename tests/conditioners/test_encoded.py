@@ -176,6 +176,6 @@ test_refuses = refusals(
         "a latent that is a map, and continuous maps of its rank .*, got 3×2×2 .*, scalar",
     ),
     ({"vector": True}, "Encoded expects a latent that is a map, .*, got 3 unbounded"),
-    ({"drop": 2.0}, r"Encoded expects drop in \[0, 1\], got 2.0"),
+    ({"drop": 2.0}, r"Encoded expects drop to be in \[0, 1\], got 2.0"),
     of=lambda options: made(**options),
 )

@@ -84,8 +84,8 @@ test_refuses = refusals(
     ({"mask": FIELDS["mask"]}, {}, r"Label expects the data's field 'labels', got fields \['mask'\]"),
     ({"labels": TensorType(())}, {}, "Label expects field 'labels' to be one class per sample, got scalar unbounded"),
     ({"labels": TensorType((4,), classes=2)}, {}, "to be one class per sample, got 4 codes of 2 classes"),
-    (FIELDS, {"drop": 1.5}, r"Label expects drop in \[0, 1\], got 1.5"),
-    (FIELDS, {"width": 0}, "Label expects width of at least 1, got 0"),
+    (FIELDS, {"drop": 1.5}, r"Label expects drop to be in \[0, 1\], got 1.5"),
+    (FIELDS, {"width": 0}, "Label expects width to be at least 1, got 0"),
     of=lambda fields, keywords: Label(fields, **keywords),
 )
 

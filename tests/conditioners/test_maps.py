@@ -68,7 +68,7 @@ test_refuses = refusals(
     (FIELDS, {"maps": ["low_res"]}, r"Map expects the data's field 'low_res', got fields \['labels', 'mask'"),
     (FIELDS, {"maps": ["labels"]}, "Map expects continuous maps .*, got labels scalar codes of 4 classes"),
     ({"a": TensorType((1, 4, 4)), "b": TensorType((1, 2, 2))}, {}, "Map expects maps of one size, got a 1×4×4 .*, b"),
-    (FIELDS, {"keep": -1}, "Map expects keep of at least 0, got -1"),
+    (FIELDS, {"keep": -1}, "Map expects keep to be at least 0, got -1"),
     of=lambda fields, options: Map(fields, **options),
 )
 

@@ -116,10 +116,10 @@ test_refuses = refusals(
     ({"field": "mask"}, "Tokens expects field 'mask' to be a sequence of token ids, got 1×4×4 unbounded"),
     (
         {"heads": 3},
-        "Tokens expects width to be a multiple of heads, .*, got width 128, heads 3 and depth 2",
+        "Tokens expects width to be a multiple of heads, got width 128 and heads 3",
     ),
-    ({"drop": -1.0}, r"Tokens expects drop in \[0, 1\], got -1.0"),
-    ({"field": "caption", "keep": -1}, "Tokens expects keep of at least 0, got -1"),
+    ({"drop": -1.0}, r"Tokens expects drop to be in \[0, 1\], got -1.0"),
+    ({"field": "caption", "keep": -1}, "Tokens expects keep to be at least 0, got -1"),
     of=lambda options: Tokens(FIELDS, **options),
 )
 

@@ -148,10 +148,10 @@ test_refuses = refusals(
     (FIELDS, {"names": ["age", "labels"]}, r"Vector expects continuous .*, got \['age', 'labels'\]"),
     (FIELDS, {"names": ["age", "age"]}, r"each once, got \['age', 'age'\]"),
     (FIELDS, {"names": ["sex"]}, r"Vector expects the data's field 'sex', got fields \['age', "),
-    (FIELDS, {"width": 0}, "Vector expects width of at least 1, got 0"),
-    (FIELDS, {"depth": -1}, "Vector expects depth of at least 0, got -1"),
-    (FIELDS, {"drop": 2.0}, r"Vector expects drop in \[0, 1\], got 2.0"),
-    (FIELDS, {"keep": -1}, "Vector expects keep of at least 0, got -1"),
+    (FIELDS, {"width": 0}, "Vector expects width to be at least 1, got 0"),
+    (FIELDS, {"depth": -1}, "Vector expects depth to be at least 0, got -1"),
+    (FIELDS, {"drop": 2.0}, r"Vector expects drop to be in \[0, 1\], got 2.0"),
+    (FIELDS, {"keep": -1}, "Vector expects keep to be at least 0, got -1"),
     of=lambda fields, keywords: Vector(fields, **keywords),
 )
 

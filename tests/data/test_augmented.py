@@ -221,7 +221,7 @@ test_refuses = refusals(
         lambda: Augmented(data=lambda: Corrupted(data=digits, corruption=LowRes)),
         "Augmented expects data without .* maps, which would not be .*, got {'low_res': '1×4×4 in",
     ),
-    (lambda: augmented(p=-1.0), r"Geometry expects p in \[0, 1\], got -1.0"),
+    (lambda: augmented(p=-1.0), r"Geometry expects p to be in \[0, 1\], got -1.0"),
     (lambda: augmented(changes=["shear"]), r"Geometry expects different changes of .*, got \['shear'\]"),
     (lambda: augmented().read("valid", [0], Rng(0)), r"Augmented expects a split of \['test', 'train'\], got 'valid'"),
     (

@@ -67,7 +67,7 @@ def test_key_tells_sizes_apart_and_survives_pickling():
 
 def test_mistakes_are_named():
     check_refusal(r"Digits expects a split of \['test', 'train'\], got 'valid'", Digits().read, "valid", [0], Rng(0))
-    check_refusal(r"Digits expects size in \[1, 256\], got 0", Digits, size=0)
+    check_refusal(r"Digits expects size to be in \[1, 256\], got 0", Digits, size=0)
 
 
 @pytest.mark.wide

@@ -101,5 +101,5 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         (r"pictures of 28×28 in .*, got shape \(12, 14, 14\)", {"side": 14}),
     ):
         check_refusal(f"expects {message}", FashionMNIST, root=write(tmp_path, **options))
-    check_refusal("FashionMNIST expects size of at least 1, got 0", FashionMNIST, root=write(tmp_path), size=0)
+    check_refusal("FashionMNIST expects size to be at least 1, got 0", FashionMNIST, root=write(tmp_path), size=0)
     check_refusal("FashionMNIST expects a split of", FashionMNIST(root=str(tmp_path)).read, "valid", [0], Rng(0))

@@ -395,12 +395,15 @@ def test_channels_may_be_those_of_the_pictures(tmp_path):
 def test_mistakes_are_named(tmp_path):
     check_refusal("ImageFolder expects training pictures in '.*', got none", ImageFolder, root=str(tmp_path))
     save(tmp_path / "a.png", noise(4, 4))
-    for options in ({"size": 0}, {"channels": 2}, {"crop": "corner"}, {"test": 1.0}):
-        check_refusal(
-            "ImageFolder expects size >= 1, channels 1, 3, 4 or none", ImageFolder, root=str(tmp_path), **options
-        )
+    for options, expected in (
+        ({"size": 0}, "size to be at least 1, got 0"),
+        ({"channels": 2}, "channels to be 1, 3 or 4, got 2"),
+        ({"crop": "corner"}, "crop to be 'center' or 'random', got 'corner'"),
+        ({"test": 1.0}, r"test to be in \[0, 1\), got 1.0"),
+    ):
+        check_refusal(f"ImageFolder expects {expected}", ImageFolder, root=str(tmp_path), **options)
     with pytest.raises(ValueError, match="ImageFolder expects a split of"):
         ImageFolder(root=str(tmp_path), test=0.0).read("valid", [0], Rng(0))
-    check_refusal(r"ImageFolder expects damaged in \[0, 1\)", ImageFolder, root=str(tmp_path), damaged=1.0)
+    check_refusal(r"ImageFolder expects damaged to be in \[0, 1\)", ImageFolder, root=str(tmp_path), damaged=1.0)
     for colour in ("whitish", "#ffffff80"):
         check_refusal("colour|color", ImageFolder, root=str(tmp_path), background=colour)

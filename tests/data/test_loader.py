@@ -211,7 +211,7 @@ def test_mistakes_are_named():
     for make in (Loader, read_shuffled, read_in_order):
         check_refusal(r"Numbers expects a split of \['empty', 'train'\], got 'valid'", make, data, "valid", 4, Rng(0))
         check_refusal("Numbers expects samples in split 'empty', got none", make, data, "empty", 4, Rng(0))
-        check_refusal("expects batch_size >= 1 and workers >= 0, got 0 and 0", make, data, "train", 0, Rng(0))
+        check_refusal("expects batch_size to be at least 1, got 0", make, data, "train", 0, Rng(0))
     loader = Loader(data, "train", 4, Rng(0))
     for step, first, num in ((-1, 0, 4), (0, -1, 2), (0, 2, 3), (0, 0, 0), (0, 4, None)):
         check_refusal("Loader expects rows within batches of 4", loader.read_batch, step, first, num)

@@ -76,8 +76,8 @@ def test_key_tells_settings_apart():
 
 
 test_mistakes_are_named = refusals(
-    (lambda: Ring(modes=0), "Ring expects modes in \\[1, 10000\\], got 0"),
-    (lambda: Grid(std=-1.0), r"Grid expects std in \[0, inf\), got -1\.0"),
-    (lambda: Ring(num=0), "Ring expects num and num_test in .* got 0 and 10000"),
+    (lambda: Ring(modes=0), "Ring expects modes to be in \\[1, 10000\\], got 0"),
+    (lambda: Grid(std=-1.0), r"Grid expects std to be at least 0, got -1\.0"),
+    (lambda: Ring(num=0), r"Ring expects num to be in \[1, 10000000\], got 0"),
     (lambda: Ring().read("valid", [0], Rng(0)), "Ring expects a split of .* got 'valid'"),
 )

@@ -107,7 +107,7 @@ test_refuses = refusals(
     ),
     (lambda: SaltPepper(TensorType((2,))), "SaltPepper expects continuous maps"),
     (lambda: Drop(IMAGE, share=1.5), r"Drop expects share in \[0, 1\]"),
-    (lambda: Drop(IMAGE, patch=0), "Drop expects patch >= 1 and a mask of another name, got 0 and None of 'dropped'"),
-    (lambda: Drop(IMAGE, mask="dropped"), "got 1 and 'dropped' of 'dropped'"),
+    (lambda: Drop(IMAGE, patch=0), "Drop expects patch to be at least 1, got 0"),
+    (lambda: Drop(IMAGE, mask="dropped"), "Drop expects a mask of another name, got 'dropped' of 'dropped'"),
     (lambda: Drop(TensorType((2,))), "Drop expects continuous maps"),
 )

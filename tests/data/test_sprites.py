@@ -127,7 +127,7 @@ def test_data_made_of_others_keep_their_factors():
 
 
 test_refusals = refusals(
-    (lambda: Sprites(size=7), r"Sprites expects size in \[8, 256\], got 7"),
-    (lambda: Sprites(num_test=737_280), r"Sprites expects num_test in \[1, 737280\), got 737280"),
+    (lambda: Sprites(size=7), r"Sprites expects size to be in \[8, 256\], got 7"),
+    (lambda: Sprites(num_test=737_280), r"Sprites expects num_test to be in \[1, 737280\), got 737280"),
     (lambda: Sprites(size=8).read("validation", [0], Rng(0)), "Sprites expects a split"),
 )

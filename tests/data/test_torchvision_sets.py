@@ -192,7 +192,7 @@ def test_missing_and_damaged_files_are_told_by_the_check(tmp_path):
         path.unlink() if content is None else path.write_bytes(content)
         with pytest.raises(SpecError, match=message):
             check(Spec(model="gan", data=use("torchvision", root=str(tmp_path))))
-    check_refusal("TorchvisionSet expects size of at least 1, got 0", TorchvisionSet, size=0)
+    check_refusal("TorchvisionSet expects size to be at least 1, got 0", TorchvisionSet, size=0)
 
 
 def test_processes_of_a_launch_download_once_and_the_others_wait(tmp_path, monkeypatch):

@@ -94,7 +94,14 @@ def test_the_noise_on_confidence_is_annealed_gumbel():
     assert abs(kept[1] - want) < 4 * math.sqrt(want * (1 - want) / 8000)
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"temperature": -1.0}, {"codes": TensorType((1, 2, 2))}])
-def test_what_does_not_fit_is_refused(options):
-    with pytest.raises(ValueError, match="MaskGIT expects steps >= 1, temperature >= 0 and codes, got"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps to be at least 1, got 0"),
+        ({"temperature": -1.0}, "temperature to be at least 0, got -1.0"),
+        ({"codes": TensorType((1, 2, 2))}, "codes, got 1×2×2 unbounded"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"MaskGIT expects {message}"):
         MaskGIT(**{"codes": CODES, **options})

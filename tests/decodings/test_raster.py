@@ -49,5 +49,7 @@ def test_truncation_applies_after_temperature():
 
 @pytest.mark.parametrize("options", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.1}])
 def test_a_number_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match=r"expects (temperature of at least 0|top_k of at least 1|top_p in \(0, 1\])"):
+    with pytest.raises(
+        ValueError, match=r"expects (temperature to be at least 0|top_k to be at least 1|top_p to be in \(0, 1\])"
+    ):
         Raster(CODES, **options)

@@ -130,7 +130,7 @@ test_mistakes = refusals(
     (lambda: align(TensorType((), classes=3)), r"FieldAlignment expects continuous features, .*, got scalar codes"),
     (lambda: align(TensorType((2, 3))), r"expects continuous features, \(d,\) or \(d, h, w\) as the tap of 2×2×2"),
     (lambda: align(features=Fitted), r"FeatureAlignment expects continuous features, .*, got 1×48"),
-    (lambda: align(width=0), r"FeatureAlignment expects width of at least 1, got 0"),
+    (lambda: align(width=0), r"FeatureAlignment expects width to be at least 1, got 0"),
     (lambda: align(features=Classifier), r"expects features that need no training, got classifier:data@untrained"),
     (lambda: FeatureAlignment(TensorType((6,)), TAPS), r"RandomConv expects images, \(c, h, w\), got 6 unbounded"),
     (

@@ -128,7 +128,7 @@ test_mistakes_are_refused = refusals(
     (lambda: ClassifierFree(VP(), interval=[0.5]), r"interval \[low, high\] with 0 <= low < high, got \[0.5\]"),
     (lambda: ClassifierFree(VP(), interval=[2.0, 1.0]), r"0 <= low < high, got \[2.0, 1.0\]"),
     (lambda: ClassifierFree(interval=[1.0, 2.0]), r"no interval without noise levels, as for codes, got \[1.0, 2.0\]"),
-    (lambda: ClassifierFree(rescale=1.5), r"rescale in \[0, 1\], and 0 for codes and single numbers, got 1.5"),
+    (lambda: ClassifierFree(rescale=1.5), r"ClassifierFree expects rescale to be in \[0, 1\], got 1.5"),
     (lambda: ClassifierFree(x=TensorType((1,)), rescale=0.5), "got 0.5 for 1 unbounded"),
     (lambda: ClassifierFree(x=TensorType((2, 2), classes=3), rescale=0.5), "got 0.5 for 2×2 codes of 3 classes"),
 )

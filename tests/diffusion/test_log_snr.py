@@ -187,7 +187,7 @@ def test_the_likelihood_of_noise_that_is_paired_with_the_data_is_refused_and_run
 test_what_does_not_fit_is_refused = refusals(
     (lambda: LogLinear(sigma_min=2.0, sigma_max=1.0), "LogLinear expects 0 < sigma_min < sigma_max, got 2 and 1"),
     (lambda: Learned(sigma_min=0.6), "Learned expects 0 < sigma_min < 0.5, the data's deviation, .*, got 0.6 and 80"),
-    (lambda: Learned(bins=1), "Learned expects bins of at least 2, got 1"),
+    (lambda: Learned(bins=1), "Learned expects bins to be at least 2, got 1"),
     (
         lambda: check_likelihood(Learned(), Uniform(Learned()), Simple()),
         "expected `likelihood` with the schedule Learned, got Simple: any other loss is least at the noise levels that",

@@ -37,5 +37,5 @@ def test_simple_is_one_in_float64():
 
 
 def test_gamma_must_be_positive():
-    with pytest.raises(ValueError, match="MinSNR expects gamma above 0, got 0"):
+    with pytest.raises(ValueError, match="MinSNR expects gamma to be above 0, got 0"):
         MinSNR(gamma=0)

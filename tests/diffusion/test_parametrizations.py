@@ -277,7 +277,7 @@ def test_learned_variance_is_nats_a_dimension():
 
 
 def test_sigma_data_must_be_positive():
-    with pytest.raises(ValueError, match="EDM expects sigma_data above 0, got 0"):
+    with pytest.raises(ValueError, match="EDM expects sigma_data to be above 0, got 0"):
         EDM(SCHEDULES["edm"], sigma_data=0)
 
 

@@ -185,16 +185,16 @@ def test_find_noise_range_of_a_schedule_that_states_no_levels():
 
 
 test_errors_name_what_was_expected_and_received = refusals(
-    (lambda: Linear(num=0), "Linear expects num in \\[1, 100000\\], got 0"),
-    (lambda: Cosine(num=-1), "Cosine expects num in \\[1, 100000\\], got -1"),
+    (lambda: Linear(num=0), "Linear expects num to be in \\[1, 100000\\], got 0"),
+    (lambda: Cosine(num=-1), "Cosine expects num to be in \\[1, 100000\\], got -1"),
     (lambda: Linear(beta_end=1.0, num=2), r"Linear expects a list of betas in \(0, 1\), got 2 from 0.05 to 1$"),
     (lambda: Table(torch.zeros(0)), r"Table expects a list of betas in \(0, 1\), got \[\]"),
     (lambda: EDM(sigma_min=2.0, sigma_max=1.0), "EDM expects 0 < sigma_min < sigma_max, got 2.0 and 1.0"),
     (lambda: Flow(sigma_min=0.0), "Flow expects 0 < sigma_min < sigma_max < 2\\^24, got 0.0 and 80.0"),
     (lambda: Flow(sigma_max=2.0**24), "Flow expects 0 < sigma_min < sigma_max < 2\\^24, got 0.002 and 16777216.0"),
     (lambda: VP(beta_min=2.0, beta_max=1.0), "VP expects 0 < beta_min <= beta_max, got 2.0 and 1.0"),
-    (lambda: VP(t_min=1.0), r"VP expects t_min in \[0, 1\), got 1.0"),
-    (lambda: Even(VP(), 0), r"Even expects num in \[1, 100000\], got 0"),
+    (lambda: VP(t_min=1.0), r"VP expects t_min to be in \[0, 1\), got 1.0"),
+    (lambda: Even(VP(), 0), r"Even expects num to be in \[1, 100000\], got 0"),
 )
 
 

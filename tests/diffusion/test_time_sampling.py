@@ -51,7 +51,7 @@ def test_times_are_a_function_of_the_row():
 
 
 def test_a_negative_std_is_refused():
-    with pytest.raises(ValueError, match="LogNormal expects std of at least 0, got -1"):
+    with pytest.raises(ValueError, match="LogNormal expects std to be at least 0, got -1"):
         LogNormal(EDM(), std=-1)
 
 

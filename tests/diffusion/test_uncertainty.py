@@ -78,7 +78,7 @@ def test_e_to_u_becomes_the_mean_loss_at_each_level():
 
 
 test_what_does_not_fit_is_refused = refusals(
-    (lambda: Uncertainty(features=0), "Uncertainty expects features of at least 1, got 0"),
+    (lambda: Uncertainty(features=0), "Uncertainty expects features to be at least 1, got 0"),
     *(
         (
             lambda base=base: Uncertainty(base=base),

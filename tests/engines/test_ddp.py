@@ -194,7 +194,7 @@ def test_one_process_goes_on_without_the_engine_of_several(several, again, monke
 def test_a_wait_is_finite(monkeypatch, timeout):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    message = re.escape(f"DDPEngine expects timeout in [1, 1e+06], got {timeout}")
+    message = re.escape(f"DDPEngine expects timeout to be in [1, 1e+06] (seconds), got {timeout}")
     check_refusal(message, DDPEngine, "cpu", timeout=timeout)
 
 

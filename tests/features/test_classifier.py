@@ -133,7 +133,7 @@ def train(batches):
     Classifier(GREY).prepare(batches)
 
 
-NUMBERS = "Classifier expects (classes of at least 2|size of at least 4|epochs of at least 1)"
+NUMBERS = "Classifier expects (classes to be at least 2|size to be at least 4|epochs to be at least 1)"
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: train([]), "Classifier expects images to train on, got none"),
     (lambda: train([Batch(torch.zeros(2, 1, 8, 8), {})]), r"expects a field `labels` to train on, got fields \[\]"),

@@ -172,7 +172,7 @@ def test_what_is_no_network_of_its_own_is_refused(files, tmp_path):
     negative, alex = tmp_path / "negative.pth", files / "alex-heads.pth"
     torch.save({name: value - 0.5 for name, value in heads("alex").items()}, negative)
     for message, options in (
-        ("net 'vgg' or 'alex', got 'squeeze'", {"net": "squeeze"}),
+        ("net to be 'vgg' or 'alex', got 'squeeze'", {"net": "squeeze"}),
         ("the weights of its network in .*features.0.weight: expected", {"net": "vgg", "heads": str(alex)}),
         (r"heads .*'lin0.model.1.weight': \(1, 64, 1, 1\).* got", {"heads": str(files / "vgg-heads.pth")}),
         ("images with a range", {"x": TensorType((3, 33, 40)), "heads": str(alex)}),

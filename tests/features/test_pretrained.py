@@ -72,7 +72,7 @@ def test_what_torchvision_cannot_give_is_refused(shuffle, models, tmp_path):
         ("the weights of its network .* differ", {"model": "shufflenet_v2_x1_0"}),
         (r"maps to name modules, .* got \['layer9'\]", {"maps": ["layer9"]}),
         (".*w.safetensors to have SHA-256", {"sha256": "0" * 64}),
-        ("a size of at least 1, got 0", {"size": 0}),
+        ("size to be at least 1, got 0", {"size": 0}),
         ("a model that ends in a linear layer", {"model": "squeezenet1_1", "weights": squeeze}),
     )
 
@@ -147,7 +147,7 @@ def test_what_timm_cannot_give_is_refused(timm, tmp_path):
         Timm,
         {"weights": saved(timm.create_model("test_vit"), tmp_path / "w.safetensors"), "model": "test_vit"},
         ("the name of a model in timm, got 'no_such'", {"model": "no_such"}),
-        ("output 'pooled' or 'projected', got 'raw'", {"output": "raw"}),
+        ("output to be 'pooled' or 'projected', got 'raw'", {"output": "raw"}),
         ("a size that is a multiple of test_vit's patches of 16, got 33", {"size": 33}),
         ("the weights of its network .* differ", {"weights": headless}),
         ("images with a range", {"x": TensorType((3, 8, 8))}),

@@ -59,7 +59,7 @@ test_errors = refusals(
     (lambda: Even(Linear())(2000), r"Even expects steps in \[1, 1000\] on a table of 1000, got 2000"),
     (lambda: Even(Flow())(0), r"Even expects steps in \[1, 100000\], got 0"),
     (lambda: Linspace(EDM())(0), r"Linspace expects steps in \[1, 100000\], got 0"),
-    (lambda: Even(Flow(), shift=0), "Even expects shift above 0, got 0"),
+    (lambda: Even(Flow(), shift=0), "Even expects shift to be above 0, got 0"),
     (
         lambda: Even(Linear(), shift=0.1)(250),
         "Even expects times of at least 1/1000, the table's first, got 0.401/1000 in 250 steps with the shift 0.1",

@@ -50,7 +50,7 @@ def test_half_way_between_draws_only_the_arc_is_as_long_as_they_are(path):
 
 ONE = torch.ones(1, 2)
 test_refuses = refusals(
-    (lambda: make_plane(0), "make_plane expects a side of at least 1, got 0"),
+    (lambda: make_plane(0), "make_plane expects side to be at least 1, got 0"),
     (lambda: interpolate(ONE, ONE, 1), "at least 2 steps, got .* and 1"),
     (lambda: interpolate(ONE, torch.ones(2, 2), 3), r"one shape .* got \(1, 2\), \(2, 2\)"),
     (lambda: interpolate(ONE, ONE, 3, path="round"), "is linear or spherical, got 'round'"),

@@ -94,9 +94,9 @@ def test_refuses():
         Adaptive("kl")(turn(), {"nll": last.sum(), "kl": torch.ones((), requires_grad=True)}, last)
     with pytest.raises(ValueError, match="Adaptive expects `against` to name losses other than 'nll', got"):
         Adaptive("nll")
-    with pytest.raises(ValueError, match="Adaptive expects tiny above 0, got 0"):
+    with pytest.raises(ValueError, match="Adaptive expects tiny to be above 0, got 0"):
         Adaptive("adversarial", tiny=0)
-    with pytest.raises(ValueError, match="Warmup expects steps of at least 1, got 0"):
+    with pytest.raises(ValueError, match="Warmup expects steps to be at least 1, got 0"):
         Warmup(steps=0)
-    with pytest.raises(ValueError, match="Cyclical expects cycles of at least 1, got 0"):
+    with pytest.raises(ValueError, match="Cyclical expects cycles to be at least 1, got 0"):
         Cyclical(cycles=0)

@@ -73,7 +73,7 @@ def test_second_gradients_by_the_critic_s_weights():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="Consistency expects real of at least 0, got -1"):
+    with pytest.raises(ValueError, match="Consistency expects real to be at least 0, got -1"):
         Consistency(X, augment=DiffAugment, real=-1)
 
     class Adapts:

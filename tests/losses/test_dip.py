@@ -32,5 +32,5 @@ def test_its_gradient_is_that_of_the_equation(of):
 
 
 test_mistakes_are_refused = refusals(
-    (lambda: DIP(diagonal=-1.0), r"DIP expects diagonal of at least 0, got -1\.0"),
+    (lambda: DIP(diagonal=-1.0), r"DIP expects diagonal to be at least 0, got -1\.0"),
 )

@@ -117,9 +117,9 @@ def test_penalties_under_autocast_are_those_of_float32():
 
 
 test_refuses = refusals(
-    (lambda: Contractive(gamma=-1), "Contractive expects gamma of at least 0, got -1"),
-    (lambda: DecoderGradient(probes=-1), "DecoderGradient expects probes of at least 0, got -1"),
-    (lambda: LatentNorm(gamma=-0.5), "LatentNorm expects gamma of at least 0, got -0.5"),
+    (lambda: Contractive(gamma=-1), "Contractive expects gamma to be at least 0, got -1"),
+    (lambda: DecoderGradient(probes=-1), "DecoderGradient expects probes to be at least 0, got -1"),
+    (lambda: LatentNorm(gamma=-0.5), "LatentNorm expects gamma to be at least 0, got -0.5"),
     (
         lambda: measure_jacobian(lambda x: x, torch.zeros(1, 300), 0, Rng(0)),
         "the exact norm of a Jacobian expects at most 256 outputs, got 300: choose a number",

@@ -126,8 +126,8 @@ def test_levels_are_those_of_the_data_where_none_are_set(likelihood):
 
 
 test_refuses = refusals(
-    (lambda: DiscretizedLogistic(X, mixtures=0), "DiscretizedLogistic expects mixtures of at least 1, got 0"),
-    (lambda: Categorical(X, levels=1), "Categorical expects levels of at least 2, got 1"),
+    (lambda: DiscretizedLogistic(X, mixtures=0), "DiscretizedLogistic expects mixtures to be at least 1, got 0"),
+    (lambda: Categorical(X, levels=1), "Categorical expects levels to be at least 2, got 1"),
     (
         lambda: Categorical(X),
         "Categorical expects the number of levels of x, got none, and x states none: set `levels`",

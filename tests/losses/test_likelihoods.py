@@ -175,6 +175,6 @@ def test_refuses_codes(kind):
 
 test_refuses = refusals(
     (lambda: Bernoulli(TensorType((3,))), "Bernoulli expects x with a range.*, got 3 unbounded"),
-    (lambda: Gaussian(X, variance="pixel"), "Gaussian expects variance 'shared' or 'element', got 'pixel'"),
+    (lambda: Gaussian(X, variance="pixel"), "Gaussian expects variance to be 'shared' or 'element', got 'pixel'"),
     (lambda: Gaussian(TensorType(()), variance="element"), "Gaussian with a variance for each element .*, got scalar"),
 )

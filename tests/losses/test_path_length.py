@@ -220,7 +220,7 @@ def test_lengths_do_not_depend_on_the_resolution():
 
 
 test_mistakes_are_refused = refusals(
-    (lambda: PathLength(gamma=-1), "PathLength expects gamma of at least 0, got -1"),
-    (lambda: PathLength(shrink=0), "PathLength expects shrink of at least 1, got 0"),
-    (lambda: PathLength(decay=0.0), r"PathLength expects decay in \(0, 1\], got 0"),
+    (lambda: PathLength(gamma=-1), "PathLength expects gamma to be at least 0, got -1"),
+    (lambda: PathLength(shrink=0), "PathLength expects shrink to be at least 1, got 0"),
+    (lambda: PathLength(decay=0.0), r"PathLength expects decay to be in \(0, 1\], got 0"),
 )

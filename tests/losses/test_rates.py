@@ -114,10 +114,10 @@ def test_a_level_of_a_hierarchy_is_a_group():
 
 JOINT = {"autoencoder": use("autoencoder", rate="free-bits"), "prior": use("diffusion", network="mlp"), "joint": True}
 test_refuses = refusals(
-    (lambda: FreeBits(nats=-1.0), "FreeBits expects nats of at least 0, got -1"),
-    (lambda: Capacity(nats=-1.0), r"Capacity expects nats of at least 0, got -1\.0"),
-    (lambda: Capacity(steps=0), "Capacity expects steps of at least 1, got 0"),
-    (lambda: Balanced(Z, tiny=0.0), r"Balanced expects tiny above 0, got 0\.0"),
+    (lambda: FreeBits(nats=-1.0), "FreeBits expects nats to be at least 0, got -1"),
+    (lambda: Capacity(nats=-1.0), r"Capacity expects nats to be at least 0, got -1\.0"),
+    (lambda: Capacity(steps=0), "Capacity expects steps to be at least 1, got 0"),
+    (lambda: Balanced(Z, tiny=0.0), r"Balanced expects tiny to be above 0, got 0\.0"),
     (lambda: Balanced(LEVELS)(KL[:, :2], turn()), "a KL of one group or of 3, a level each, got 2 groups"),
     (lambda: build(spec(use("latent", **JOINT))), "expects the rate `sum` .*, got FreeBits: in joint training"),
     (

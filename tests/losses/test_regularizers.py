@@ -100,7 +100,7 @@ def test_second_gradients_by_the_critic_s_weights(part):
 
 @pytest.mark.parametrize("part", [R1, R2, GradientPenalty])
 def test_refuses(part):
-    with pytest.raises(ValueError, match=f"{part.__name__} expects gamma of at least 0, got -1"):
+    with pytest.raises(ValueError, match=f"{part.__name__} expects gamma to be at least 0, got -1"):
         part(gamma=-1)
 
 

@@ -168,7 +168,7 @@ def test_states_of_other_levels_are_refused():
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
-    (lambda: Bound(num=0), "num of at least 1, got 0"),
+    (lambda: Bound(num=0), "num to be at least 1, got 0"),
     (lambda: scored(build(spec(use("gan"))), torch.zeros(2, 1, 8, 8), 17), "GAN has no lower bound"),
     (lambda: scored(Standard.assemble(1), torch.full((2, 1), 1.5), 256), r"in \[-1, 1\], got values in \[1.5, 1.5\]"),
     (

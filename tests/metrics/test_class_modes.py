@@ -50,8 +50,8 @@ def test_the_error_is_that_of_repeated_draws(shares, collapsed):
 
 
 test_refuses = refusals(
-    (lambda: ClassModes(least=0), "ClassModes expects least of at least 1, got 0"),
-    (lambda: ClassModes(shares="even"), "ClassModes expects shares 'data' or 'equal', got 'even'"),
+    (lambda: ClassModes(least=0), "ClassModes expects least to be at least 1, got 0"),
+    (lambda: ClassModes(shares="even"), "ClassModes expects shares to be 'data' or 'equal', got 'even'"),
     (lambda: ClassModes().compute(real=torch.eye(2), fake=torch.full((2, 2), math.nan)), "without NaN, got NaN"),
     (lambda: ClassModes().compute(fake=torch.eye(2)), "expects samples of 'real', got none"),
 )

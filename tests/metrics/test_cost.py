@@ -127,7 +127,7 @@ def test_costs_are_those_of_the_precision_that_is_sampled_in():
 
 
 def test_what_cannot_be_measured_is_refused():
-    check_refusal("Cost expects batch_size of at least 1, got 0", Cost, batch_size=0)
+    check_refusal("Cost expects batch_size to be at least 1, got 0", Cost, batch_size=0)
     check_refusal("Cost expects a Model to sample, got none", Cost().result, {}, Rng(0))
     model = modkit.build(spec(use("latent", autoencoder=use("autoencoder", **MLP), prior="gan")))
     check_refusal("Latent cannot be sampled before its prior has been prepared", scored, model)

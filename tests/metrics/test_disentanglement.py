@@ -217,6 +217,6 @@ def test_factors_that_do_not_vary_are_left_out():
 
 
 test_refuses = refusals(
-    (lambda: Disentanglement(votes=29), "Disentanglement expects votes of at least 30, got 29"),
+    (lambda: Disentanglement(votes=29), "Disentanglement expects votes to be at least 30, got 29"),
     (lambda: score(torch.randn(9, 2), torch.zeros(9, 2).long()), "2 factors that vary, got 9 samples and 0 factors"),
 )

@@ -154,7 +154,7 @@ def test_refusals_say_what_was_expected_and_got():
     check_refusal("positive semi-definite", frechet_distance, singular, x[:, :2])
     check_refusal("sets of as many features, got 3 and 2", frechet_distance, x, x[:, :2])
     check_refusal("'fake', got none", streamed, FrechetDistance(), "features", {"real": x})
-    check_refusal("groups of at least 1, got 0", FrechetDistance, groups=0)
+    check_refusal("groups to be at least 1, got 0", FrechetDistance, groups=0)
 
 
 def test_a_negative_beyond_rounding_is_an_error(monkeypatch):

@@ -45,7 +45,7 @@ def test_subsets_too_small_for_a_covariance_are_warned_of():
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
-    (lambda: FrechetInfinity(num_sizes=1), "FrechetInfinity expects num_sizes of at least 2, got 1"),
+    (lambda: FrechetInfinity(num_sizes=1), "FrechetInfinity expects num_sizes to be at least 2, got 1"),
     (lambda: FrechetInfinity(of="real"), "'fake' or 'both', got 'real'"),
     (lambda: scored(normal("x", 40, 2), normal("y", 4, 2)), "at least 8 samples of 'fake', got 4"),
 )

@@ -54,7 +54,7 @@ def test_torch_fidelity_agrees_on_one_split():
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
-    (lambda: InceptionScore(splits=0), "splits of at least 1, got 0"),
+    (lambda: InceptionScore(splits=0), "splits to be at least 1, got 0"),
     (lambda: scored(torch.zeros(3), splits=1).value, r"shape \(b, k\) without NaN, got shape \(3,\)"),
     (lambda: scored(torch.full((3, 2), float("nan")), splits=1).value, "without NaN, got NaN"),
     (lambda: InceptionScore().result(InceptionScore().init(), Rng(0)), "'fake', got none"),

@@ -112,8 +112,8 @@ def test_mmd_between_normals_has_its_closed_form():
 
 test_refusals_say_what_was_expected_and_got = refusals(
     (lambda: kernel_distance(torch.zeros(3, 2), torch.zeros(3, 3)), r"got \(3, 2\) and \(3, 3\)"),
-    (lambda: KernelDistance(subset_size=1), "KernelDistance expects subset_size of at least 2, got 1"),
-    (lambda: MMD(bandwidths=[0.0]), "positive bandwidths, got"),
+    (lambda: KernelDistance(subset_size=1), "KernelDistance expects subset_size to be at least 2, got 1"),
+    (lambda: MMD(bandwidths=[0.0]), r"MMD expects bandwidths\[0\] to be above 0, got 0\.0"),
     (lambda: MMD(of="images"), "'points' or 'features', got 'images'"),
     (lambda: scored(MMD(), torch.ones(5, 2), torch.ones(5, 2)), "most real samples are the same"),
     (lambda: scored(MMD(), precise("x", 5, 2), precise("y", 1, 2)), "at least 2 samples of 'fake', got 1"),

@@ -84,6 +84,6 @@ def test_draws_are_a_function_of_the_seed():
 
 
 test_refuses = refusals(
-    (lambda: LatentUsage(least=-1.0), r"LatentUsage expects least in \[0, inf\), got -1\.0"),
+    (lambda: LatentUsage(least=-1.0), r"LatentUsage expects least to be at least 0, got -1\.0"),
     (lambda: score(torch.zeros(3, 2), torch.zeros(3, 2)), "LatentUsage expects positive deviations .* got 0"),
 )

@@ -144,8 +144,8 @@ def test_a_mode_that_hangs_on_few_samples_makes_the_count_uncertain():
 
 def test_refusals_say_what_was_expected_and_got():
     truth = TRUTHS["ring"]
-    check_refusal(r"ModeCoverage expects radius in \(0, inf\), got 0\.0", ModeCoverage, radius=0.0)
-    check_refusal("ModeCoverage expects least of at least 1, got 0", ModeCoverage, least=0)
+    check_refusal(r"ModeCoverage expects radius to be above 0, got 0\.0", ModeCoverage, radius=0.0)
+    check_refusal("ModeCoverage expects least to be at least 1, got 0", ModeCoverage, least=0)
     check_refusal(r"got \(5, 3\), \(8, 2\) and 0.14", count_modes, points=torch.zeros(5, 3), truth=truth)
     flat = Ring(std=0.0, num=1).truth
     check_refusal("a positive std, got .* and 0.0", count_modes, points=torch.zeros(5, 2), truth=flat)

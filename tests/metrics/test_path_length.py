@@ -88,8 +88,8 @@ def test_a_path_keeps_the_class_that_is_drawn_for_it():
 
 
 test_refuses = refusals(
-    (lambda: PathLength(num=1), "PathLength expects num of at least 2, got 1"),
-    (lambda: PathLength(places="all"), "PathLength expects places 'path' or 'ends', got 'all'"),
+    (lambda: PathLength(num=1), "PathLength expects num to be at least 2, got 1"),
+    (lambda: PathLength(places="all"), "PathLength expects places to be 'path' or 'ends', got 'all'"),
     (
         lambda: PathLength(source="w").compute(fake={"model": make_gan()}),
         "PathLength expects a Model with the source 'w', got GAN, whose sources are: z",

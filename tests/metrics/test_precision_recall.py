@@ -123,6 +123,7 @@ test_refusals_say_what_was_expected_and_got = refusals(
     (of_counts(PRDC().compute, 9, 8), "PRDC expects as many .* got 9 real and 8 fake"),
     (of_counts(partial(scored, DensityCoverage()), 5, 5), "DensityCoverage .* at least 6 samples of 'real', got 5"),
     (of_counts(PRDC().compute, 3, 3), "at least 6 samples of 'real', got 3"),
-    (lambda: PrecisionRecall(k=0), "PrecisionRecall expects k .* got 0, '<='"),
-    (lambda: PRDC(coverage_comparison=">"), "PRDC expects .* got 5, '>'"),
+    (lambda: PrecisionRecall(k=0), "PrecisionRecall expects k to be at least 1, got 0"),
+    (lambda: PRDC(coverage_k=0), "PRDC expects coverage_k to be at least 1, got 0"),
+    (lambda: PRDC(coverage_comparison=">"), "PRDC expects coverage_comparison to be '<=' or '<', got '>'"),
 )

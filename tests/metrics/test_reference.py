@@ -94,6 +94,6 @@ def test_the_default_folder_is_in_the_cache(monkeypatch, tmp_path):
 
 
 def test_what_describes_nothing_is_refused(cache):
-    check_refusal("Reference expects texts and a count of at least 1", dataclasses.replace, REFERENCE, data="")
-    check_refusal("Reference expects texts and a count of at least 1", dataclasses.replace, REFERENCE, count=0)
+    check_refusal("Reference expects texts, got none for data", dataclasses.replace, REFERENCE, data="")
+    check_refusal("Reference expects count to be at least 1, got 0", dataclasses.replace, REFERENCE, count=0)
     check_refusal("ReferenceCache expects one or more tensors to save, got none", cache.save, REFERENCE, {})

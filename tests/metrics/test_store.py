@@ -63,7 +63,7 @@ def test_rows_lie_in_files_only_past_the_limit(monkeypatch):
 
 
 test_refusals_say_what_was_expected_and_got = refusals(
-    (lambda: Store(0), "dim of at least 1, got 0"),
+    (lambda: Store(0), "dim to be at least 1, got 0"),
     (lambda: Store(D).add(torch.arange(N), VALUES[:, :4]), r"shape \(b, 5\) and indices \(b,\), got \(23, 4\)"),
     (lambda: Store(D).add(torch.arange(1), torch.full((1, D), float("nan"))), "finite"),
     (lambda: filled([1, 3, 2, 3], split=2).sort(), "each sample once, got index 3 twice"),

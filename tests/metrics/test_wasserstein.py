@@ -96,7 +96,7 @@ def test_leaving_a_group_out_is_leaving_its_samples_out():
 
 def test_refusals_say_what_was_expected_and_got():
     zeros = torch.zeros
-    check_refusal("SlicedWasserstein expects num of at least 1, got 0", SlicedWasserstein, num=0)
+    check_refusal("SlicedWasserstein expects num to be at least 1, got 0", SlicedWasserstein, num=0)
     message = r"wasserstein expects real .* got \(3, 2\) and \(3, 1\)"
     check_refusal(message, wasserstein, real=zeros(3, 2), fake=zeros(3, 1))
     with pytest.raises(ValueError, match=r"at least one of each, got \(0, 2\) and \(3, 2\)"):

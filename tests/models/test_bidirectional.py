@@ -287,8 +287,8 @@ class TwoMaps(MLPEncoder):
 
 
 test_refuses = refusals(
-    (lambda: make(categories=2), "categories .0 in ali. and noise of at least 0, got 'ali', 2 and 0"),
-    (lambda: make(variance=0.0), "variance above 0, got 0.0"),
+    (lambda: make(categories=2), "expects categories to be 0 in the game 'ali', got 2"),
+    (lambda: make(variance=0.0), "variance to be above 0, got 0.0"),
     (lambda: make(game="bigan"), "expected 'ali' . 'veegan' . 'infogan', got 'bigan'"),
     (lambda: make(bottleneck="vq"), "a vector with a standard normal prior, got .*; encoders `mlp` and `dcgan`"),
     (lambda: Bidirectional(IMAGE, encoder=TwoMaps), "a vector with a standard normal prior, got .* with 4×2×2"),

@@ -246,7 +246,7 @@ def test_it_learns_a_ring(tmp_path):
 
 
 test_what_does_not_fit_is_refused = refusals(
-    ({"steps": 0}, "DenoisingGAN expects steps of at least 1, got 0"),
+    ({"steps": 0}, "DenoisingGAN expects steps to be at least 1, got 0"),
     ({"sampler": use("ancestral", steps=5)}, r"expects steps in \[1, 4\] on a table of 4, got 5"),
     of=lambda slots: made(**slots),
 )

@@ -395,8 +395,8 @@ def test_the_middle_of_a_transformer_is_at_half():
     ("layers", "message"),
     [
         ([0, 1], r"guidance: Perturbed expects layers below 1, the number of layers of .* in UNet, got \[0, 1\]"),
-        ([], r"Perturbed expects layers of at least one index from 0 on, or middle, or all, got \[\]"),
-        ([-1], r"Perturbed expects layers of at least one index from 0 on, or middle, or all, got \[-1\]"),
+        ([], r"Perturbed expects layers of at least one index, or middle, or all, got \[\]"),
+        ([-1], r"Perturbed expects layers\[0\] to be at least 0, 'middle' or 'all', got -1"),
     ],
 )
 def test_layers_that_are_not_there_are_refused(layers, message):

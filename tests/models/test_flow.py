@@ -173,8 +173,14 @@ _CONV = {"encoder": use("conv", channels=[4, 4], levels=[8, 4]), "decoder": use(
 test_refusals = refusals(
     (lambda: Flow(TensorType((4,), classes=3)), "Flow expects a continuous type, got 4 codes of 3 classes"),
     (lambda: Flow((TensorType((4,)), TensorType((4,)))), "it expects one tensor as x, got a hierarchy of 2 levels"),
-    (lambda: Flow(TensorType((4,)), levels=17), "Flow expects levels of at least 2 of an x with a range, got 17 and 4"),
-    (lambda: Flow(TensorType((4,), range=(0, 1)), levels=1), "Flow expects levels of at least 2 .* got 1"),
+    (
+        lambda: Flow(TensorType((4,)), levels=17),
+        "Flow expects levels only for an x with a range, got 17 and 4 unbounded",
+    ),
+    (
+        lambda: Flow(TensorType((4,), range=(0, 1)), levels=1),
+        "Flow expects levels to be at least 2, got 1",
+    ),
     (lambda: made().bound(Batch(torch.zeros(1, 2), {}), 0, Rng(0)), "Flow.bound expects num of at least 1"),
     (lambda: made().decode((torch.zeros(1, 2),) * 2, "base"), "Flow expects one tensor, got a hierarchy of 2"),
     (

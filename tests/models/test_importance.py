@@ -158,7 +158,7 @@ LEVELS = {"encoder": use("conv", channels=[4, 8], levels=[8, 4]), "decoder": use
 HIERARCHY = use("top-down", level=use("gaussian", channels=2))
 JOINT = {"autoencoder": use("autoencoder", draws=2), "prior": use("diffusion", network="mlp"), "joint": True}
 test_refuses = refusals(
-    (partial(check, draws=0), "Autoencoder expects draws of at least 1, got 0"),
+    (partial(check, draws=0), "Autoencoder expects draws to be at least 1, got 0"),
     (partial(made, gradient="score"), "gradient"),
     (
         partial(check, draws=2, bottleneck="identity"),

@@ -188,7 +188,7 @@ def test_a_scale_that_is_given_replaces_the_measured_one():
     assert model.sample(2).isfinite().all()
     model.prepare("prior/a", data, Rng(0))
     assert torch.equal(model.prior.seen[0].tensor, data[0].tensor.flatten(1) / 4)
-    with pytest.raises(ValueError, match="Latent expects scale above 0, got -1"):
+    with pytest.raises(ValueError, match="Latent expects scale to be above 0, got -1"):
         made(scale=-1.0)
 
 

@@ -55,7 +55,7 @@ def test_a_given_scale_is_known_and_codes_have_none():
     torch.testing.assert_close(scale.apply(torch.full((2, 5), 8.0)), torch.full((2, 5), 2.0))
     codes = LatentScale(nn.Module(), CODES, None)
     assert codes.known and codes.log_volume == 0
-    with pytest.raises(ValueError, match="LatentScale expects scale above 0, got 0"):
+    with pytest.raises(ValueError, match="LatentScale expects scale to be above 0, got 0"):
         LatentScale(nn.Module(), VECTOR, 0)
 
 

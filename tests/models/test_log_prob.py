@@ -70,5 +70,5 @@ def test_the_metric_is_the_mean_over_dequantized_samples_with_its_own_names():
     score = scores["log-likelihood"]
     assert score.value == pytest.approx(float(want), rel=1e-9)
     assert score.settings == {"num": 1, "steps": 3, "levels": 17}
-    with pytest.raises(ValueError, match="LogLikelihood expects steps of at least 1, got 0"):
+    with pytest.raises(ValueError, match="LogLikelihood expects steps to be at least 1, got 0"):
         LogLikelihood(steps=0)

@@ -76,7 +76,7 @@ def test_smoothing_is_of_the_loss_only():
     torch.testing.assert_close(got, ((each * masked).sum(1) / masked.sum(1)).mean(), rtol=1e-12, atol=0)
     assert abs(got - hard) > 1e-3
     assert torch.equal(model.bound(batch, 1, Rng(0)), bound)
-    with pytest.raises(ValueError, match=r"Masked expects smoothing in \[0, 1\), got 1.0"):
+    with pytest.raises(ValueError, match=r"Masked expects smoothing to be in \[0, 1\), got 1.0"):
         Masked(TINY, network=NETWORK, smoothing=1.0)
 
 

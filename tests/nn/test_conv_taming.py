@@ -64,14 +64,14 @@ def test_zeros_at_the_end_start_windows_at_even_places(rank):
 
 
 test_refusals = refusals(
-    (lambda: ConvEncoder(X, style="adm"), "ConvEncoder expects style 'modkit' or 'taming', got 'adm'"),
+    (lambda: ConvEncoder(X, style="adm"), "ConvEncoder expects style to be 'modkit' or 'taming', got 'adm'"),
     (
         lambda: ConvDecoder(TensorType((4, 4, 4)), X, resampling="bilinear"),
-        "ConvDecoder expects resampling 'conv' or 'plain', got 'bilinear'",
+        "ConvDecoder expects resampling to be 'conv' or 'plain', got 'bilinear'",
     ),
-    (lambda: ConvEncoder(X, out_channels=0), "ConvEncoder expects out_channels of at least 1, got 0"),
+    (lambda: ConvEncoder(X, out_channels=0), "ConvEncoder expects out_channels to be at least 1, got 0"),
     (
         lambda: ConvDecoder(TensorType((4, 4, 4)), X, in_channels=-1),
-        "ConvDecoder expects in_channels of at least 1, got -1",
+        "ConvDecoder expects in_channels to be at least 1, got -1",
     ),
 )

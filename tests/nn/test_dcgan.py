@@ -166,13 +166,13 @@ test_mistakes_are_refused = refusals(
     (lambda: DCGANGenerator(CODES, X, CondType()), "DCGANGenerator expects continuous z, got 2×9×12 codes"),
     (lambda: DCGANGenerator(Z, X, CONTEXT), r"DCGANGenerator expects cond without context .*context \(3, 8\)"),
     (lambda: DCGANGenerator(Z, X, MAP), "DCGANGenerator expects cond without context and concat, got .*9×12"),
-    (lambda: DCGANGenerator(Z, X, CondType(), channels=0), "DCGANGenerator expects channels of at least 1, got 0"),
+    (lambda: DCGANGenerator(Z, X, CondType(), channels=0), "DCGANGenerator expects channels to be at least 1, got 0"),
     (lambda: DCGANDiscriminator(Z, CondType()), r"DCGANDiscriminator expects continuous images \(c, h, w\), got 5"),
     (lambda: DCGANDiscriminator(TensorType((1, 1, 8)), CondType()), "expects images of at least 2×2, got 1×1×8"),
     (lambda: DCGANDiscriminator(X, CONTEXT), r"DCGANDiscriminator expects cond without context, .*context \(3, 8\)"),
     (
         lambda: DCGANDiscriminator(X, CondType(), norm="layer"),
-        "DCGANDiscriminator expects norm 'batch' or 'none', got 'layer'",
+        "DCGANDiscriminator expects norm to be 'batch' or 'none', got 'layer'",
     ),
     (
         lambda: DCGANDiscriminator(X, CondType(concat=TensorType((18, 24), classes=3))),

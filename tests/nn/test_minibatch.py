@@ -109,5 +109,5 @@ def test_pairs_that_exceed_the_budget_are_compared_in_blocks_and_not_kept(monkey
 
 
 def test_numbers_below_one_are_refused():
-    with pytest.raises(ValueError, match="MinibatchDiscrimination expects kernels of at least 1, got 0"):
+    with pytest.raises(ValueError, match="MinibatchDiscrimination expects kernels to be at least 1, got 0"):
         MinibatchDiscrimination(3, kernels=0)

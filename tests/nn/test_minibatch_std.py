@@ -50,5 +50,5 @@ def test_gradients_cross_a_group_and_stay_in_it():
 
 
 def test_a_group_holds_at_least_one():
-    with pytest.raises(ValueError, match=r"MinibatchStd expects group of at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"MinibatchStd expects group to be at least 1, got 0"):
         MinibatchStd(group=0)

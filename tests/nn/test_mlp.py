@@ -172,13 +172,13 @@ test_mistakes_are_refused = refusals(
         refusal
         for part, make in FACTORIES.items()
         for refusal in (
-            (lambda make=make: make(init_std=0.0), f"MLP{part.title()} expects init_std above 0, got 0"),
+            (lambda make=make: make(init_std=0.0), f"MLP{part.title()} expects init_std to be above 0, got 0"),
             (lambda make=make: make(activation="elu"), f"MLP{part.title()} expects activation .*got 'elu'"),
         )
     ),
-    (lambda: FACTORIES["generator"](norm="layer"), "MLPGenerator expects norm 'batch' or 'none', got 'layer'"),
+    (lambda: FACTORIES["generator"](norm="layer"), "MLPGenerator expects norm to be 'batch' or 'none', got 'layer'"),
     (lambda: MLPEncoder(CODES), "MLPEncoder expects a continuous x, got 4×4 codes of 7 classes"),
-    (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth of at least 0, got -1"),
+    (lambda: MLPEncoder(X, depth=-1), "MLPEncoder expects depth to be at least 0, got -1"),
     (lambda: MLPDecoder(CODES, X), "MLPDecoder expects a continuous z, got 4×4 codes"),
     (lambda: MLPDecoder(V, CODES), "MLPDecoder expects a continuous x, got 4×4 codes"),
     (lambda: MLPDecoder((V, V), X), "MLPDecoder expects z of one level, got a hierarchy of 2"),

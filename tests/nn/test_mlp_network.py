@@ -95,7 +95,7 @@ test_mistakes_are_refused = refusals(
     (lambda: MLPNetwork(X, X, CONTEXT), r"MLPNetwork expects no context .*got \(3, 8\)"),
     (lambda: MLPNetwork(CODES, X, CondType()), "MLPNetwork expects a continuous x"),
     (lambda: MLPNetwork(X, CODES, CondType()), "MLPNetwork expects a continuous out"),
-    (lambda: MLPNetwork(X, X, CondType(), depth=0), "MLPNetwork expects depth of at least 1, got 0"),
+    (lambda: MLPNetwork(X, X, CondType(), depth=0), "MLPNetwork expects depth to be at least 1, got 0"),
     (
         lambda: MLPNetwork(X, X, CondType(concat=MAP))(torch.zeros(2, 1, 4, 3), Cond()),
         "MLPNetwork expects a Cond with `concat`",

@@ -147,10 +147,10 @@ test_what_does_not_fit_is_refused = refusals(
     ({"cond": CondType(context=(2, 3))}, {}, r"NCSNpp expects cond without context"),
     ({}, {"channels": []}, "NCSNpp expects channels of one level or more, got none"),
     ({}, {"attention": [5]}, r"NCSNpp expects attention at resolutions among \[8, 4\], got \[5\]"),
-    ({}, {"style": 0}, r"NCSNpp expects style of at least 1, got 0"),
-    ({}, {"stem": 0}, r"NCSNpp expects stem of at least 1, got 0"),
-    ({}, {"mapping": -1}, r"NCSNpp expects mapping of at least 0, got -1"),
-    ({}, {"progressive": "sum"}, "NCSNpp expects progressive 'none', 'skip' or 'residual', got 'sum'"),
+    ({}, {"style": 0}, r"NCSNpp expects style to be at least 1, got 0"),
+    ({}, {"stem": 0}, r"NCSNpp expects stem to be at least 1, got 0"),
+    ({}, {"mapping": -1}, r"NCSNpp expects mapping to be at least 0, got -1"),
+    ({}, {"progressive": "sum"}, "NCSNpp expects progressive to be 'none', 'skip' or 'residual', got 'sum'"),
     of=lambda types, options: NCSNpp(**{"x": X, "out": OUT, "cond": CondType(time=True), **types}, **options),
 )
 

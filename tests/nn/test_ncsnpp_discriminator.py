@@ -77,7 +77,10 @@ def test_without_time_and_map_of_any_size_and_rank(shape):
 test_what_does_not_fit_is_refused = refusals(
     (lambda: NCSNppDiscriminator(X, CondType(context=(2, 3))), r"NCSNppDiscriminator expects cond without context"),
     (lambda: NCSNppDiscriminator(TensorType((4,)), CondType()), r"NCSNppDiscriminator expects continuous maps"),
-    (lambda: NCSNppDiscriminator(X, TIMED, embedding=0), r"NCSNppDiscriminator expects embedding of at least 1, got 0"),
+    (
+        lambda: NCSNppDiscriminator(X, TIMED, embedding=0),
+        "NCSNppDiscriminator expects embedding to be at least 1, got 0",
+    ),
     (
         lambda: NCSNppDiscriminator(X, TIMED)(torch.zeros(1, 1, 8, 8), Cond(concat=torch.zeros(1, 1, 8, 8))),
         r"the network expects a Cond with `time`",

@@ -84,7 +84,7 @@ def test_heads_are_refused_for_samples_of_a_pack_may_differ():
 
 
 test_mistakes_are_refused = refusals(
-    (lambda: make(num=0), "Packed expects num of at least 1, got 0"),
+    (lambda: make(num=0), "Packed expects num to be at least 1, got 0"),
     (lambda: make(x=TensorType((4, 4), classes=3)), "Packed expects continuous x with channels, got 4×4 codes"),
     (lambda: make(cond=CondType(context=(2, 3))), "Packed expects cond without context and maps of codes, got context"),
 )

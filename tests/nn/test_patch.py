@@ -83,9 +83,9 @@ test_mistakes_are_refused = refusals(
     (lambda: PatchDiscriminator(TensorType((1, 8, 8), classes=3), CondType()), "images .*got 1×8×8 codes of 3"),
     (lambda: PatchDiscriminator(SMALL, CondType()), "PatchDiscriminator .*at least 6×6, got 1×4×4"),
     (lambda: PatchDiscriminator(X, CondType(), layers=3), "layers=3 expects images of at least 24×24, got 2×13×16"),
-    (lambda: PatchDiscriminator(X, CondType(), layers=0), "PatchDiscriminator expects layers of at least 1, got 0"),
-    (lambda: PatchDiscriminator(X, CondType(), norm="layer"), "expects norm 'batch' or 'none', got 'layer'"),
-    (lambda: PatchDiscriminator(X, CondType(), channels=0), "PatchDiscriminator expects channels of at least 1, got 0"),
+    (lambda: PatchDiscriminator(X, CondType(), layers=0), "PatchDiscriminator expects layers to be at least 1, got 0"),
+    (lambda: PatchDiscriminator(X, CondType(), norm="layer"), "expects norm to be 'batch' or 'none', got 'layer'"),
+    (lambda: PatchDiscriminator(X, CondType(), channels=0), "expects channels to be at least 1, got 0"),
     (lambda: PatchDiscriminator(X, CondType(context=(3, 8))), r"expects cond without context, .*context \(3, 8\)"),
     (
         lambda: PatchDiscriminator(X, CondType(concat=TensorType((26, 32), classes=3))),

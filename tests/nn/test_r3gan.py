@@ -135,7 +135,7 @@ test_mistakes_are_refused = refusals(
     (lambda: R3GANGenerator(TensorType((5,), classes=3), X, LABELS), "R3GANGenerator expects continuous z, got"),
     (lambda: R3GANGenerator(Z, X, CondType(concat=X)), "R3GANGenerator expects cond without context and concat"),
     (lambda: R3GANDiscriminator(X, CondType(context=(2, 3))), "R3GANDiscriminator expects cond without context"),
-    (lambda: R3GANDiscriminator(X, LABELS, channels=0), "R3GANDiscriminator expects channels of at least 1, got 0"),
-    (lambda: R3GANGenerator(Z, X, LABELS, blocks=0), "expects blocks, expansion and groups of at least 1, got 0, 2"),
+    (lambda: R3GANDiscriminator(X, LABELS, channels=0), "R3GANDiscriminator expects channels to be at least 1, got 0"),
+    (lambda: R3GANGenerator(Z, X, LABELS, blocks=0), "R3GANGenerator expects blocks to be at least 1, got 0"),
     (lambda: R3GANGenerator(Z, X, LABELS, channels=3, groups=4), r"groups that divide the channels \[12, 6\], got 4"),
 )

@@ -88,5 +88,5 @@ test_mistakes_are_refused = refusals(
     (lambda: ResNetGenerator(Z, X, CondType(concat=X)), "ResNetGenerator expects cond without context and concat"),
     (lambda: ResNetGenerator(Z, X, LABELS, attention=[5]), r"attention at resolutions among \[6, 12\], got \[5\]"),
     (lambda: ResNetDiscriminator(X, CondType(context=(2, 3))), "ResNetDiscriminator expects cond without context"),
-    (lambda: ResNetDiscriminator(X, LABELS, channels=0), "ResNetDiscriminator expects channels of at least 1, got 0"),
+    (lambda: ResNetDiscriminator(X, LABELS, channels=0), "expects channels to be at least 1, got 0"),
 )

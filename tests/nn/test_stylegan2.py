@@ -119,7 +119,7 @@ test_mistakes_are_refused = refusals(
     (lambda: StyleGAN2Generator(Z, TensorType((4,)), LABELS), "StyleGAN2Generator expects continuous maps of shape"),
     (lambda: StyleGAN2Generator(TensorType((5,), classes=3), X, LABELS), "StyleGAN2Generator expects continuous z"),
     (lambda: StyleGAN2Generator(Z, X, CondType(concat=X)), "StyleGAN2Generator expects cond without context and"),
-    (lambda: make(channels=0), "StyleGAN2Generator expects channels of at least 1, got 0"),
-    (lambda: make(mixing=1.5), r"StyleGAN2Generator expects mixing in \[0, 1\], got 1\.5"),
+    (lambda: make(channels=0), "StyleGAN2Generator expects channels to be at least 1, got 0"),
+    (lambda: make(mixing=1.5), r"StyleGAN2Generator expects mixing to be in \[0, 1\], got 1\.5"),
     (lambda: make().synthesis(normal(3, 2, 4)), r"expects styles of 4 layers, got \(3, 2, 4\)"),
 )

@@ -59,5 +59,5 @@ test_mistakes_are_refused = refusals(
         lambda: StyleGAN2Discriminator(X, CondType(context=(2, 3))),
         "StyleGAN2Discriminator expects cond without context",
     ),
-    (lambda: StyleGAN2Discriminator(X, CondType(), group=-1), "expects group of at least 0, got -1"),
+    (lambda: StyleGAN2Discriminator(X, CondType(), group=-1), "expects group to be at least 0, got -1"),
 )

@@ -129,8 +129,8 @@ def test_a_network_without_dropout_is_the_same_in_training():
 test_what_does_not_fit_is_refused = refusals(
     (lambda: network(codes=TensorType((1, 8, 8))), "expects codes in one, two or three sizes, got 1×8×8"),
     (lambda: network(codes=TensorType((), classes=3)), "expects codes in one, two or three sizes, got scalar"),
-    (lambda: network(depth=0), "Transformer expects depth of at least 1, got 0"),
-    (lambda: network(positions="none"), "expects positions 'axial' or 'table', got 'none'"),
+    (lambda: network(depth=0), "Transformer expects depth to be at least 1, got 0"),
+    (lambda: network(positions="none"), "expects positions to be 'axial' or 'table', got 'none'"),
     (lambda: network(CondType(concat=TensorType((4,), classes=3))), "a map of 2 sizes .* got 4 codes"),
     (lambda: network()(torch.zeros(2, 3, 2).long(), Cond()), r"expects codes b×2×3, got \(2, 3, 2\)"),
     (lambda: network(KINDS["context"])(codes(2), Cond()), "expects a Cond with `context`"),

@@ -54,7 +54,15 @@ def test_what_closes_a_residual_starts_smaller_the_more_there_are():
         assert layer.weight.std().item() == pytest.approx(std, rel=0.05) and not layer.bias.any()
 
 
-@pytest.mark.parametrize("options", [{"heads": 3}, {"heads": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
-def test_a_number_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match="Block expects heads that divide its width and dropout in"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": 3}, "heads that divide its width, got width 8 and heads 3"),
+        ({"heads": 0}, "heads to be at least 1, got 0"),
+        ({"dropout": 1.0}, r"dropout to be in \[0, 1\), got 1.0"),
+        ({"dropout": -0.1}, r"dropout to be in \[0, 1\), got -0.1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"Block expects {message}"):
         Block(8, **options)

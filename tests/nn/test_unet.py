@@ -135,7 +135,7 @@ test_refusals_name_expected_and_received = refusals(
     (lambda: UNet(TensorType((8,)), X, CondType()), "UNet expects continuous maps .*, got 8 unbounded"),
     (lambda: UNet(X, TensorType((1, 8, 9)), CondType()), r"expects out of x's size \(8, 8\), got \(8, 9\)"),
     (lambda: UNet(X, X, CondType(), attention=[16]), r"attention at resolutions among \[8, 4\], got \[16\]"),
-    (lambda: UNet(X, X, CondType(), channels=[8], blocks=0), "UNet expects blocks of at least 1, got 0"),
+    (lambda: UNet(X, X, CondType(), channels=[8], blocks=0), "UNet expects blocks to be at least 1, got 0"),
     (lambda: missing("context"), "expects tokens `context`, got None"),
     (lambda: missing("time"), "expects a Cond with `time`"),
 )

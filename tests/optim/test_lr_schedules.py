@@ -89,10 +89,12 @@ def test_state_is_plain_numbers_and_restores():
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"warmup": -1}, {"floor": 1.5}, {"floor": -0.1}])
 def test_mistakes_are_named(options):
-    message = r"cosine expects (steps of at least 1|warmup of at least 0|floor in \[0, 1\]), got"
+    message = r"cosine expects (steps to be at least 1|warmup to be at least 0|floor to be in \[0, 1\]), got"
     check_refusal(message, begin, cosine, **{"steps": 5, **options})
 
 
 @pytest.mark.parametrize("options", [{"hold": 0}, {"warmup": -1}])
 def test_mistakes_of_inverse_root_are_named(options):
-    check_refusal("inverse_root expects (hold of at least 1|warmup of at least 0)", begin, inverse_root, 5, **options)
+    check_refusal(
+        "inverse_root expects (hold to be at least 1|warmup to be at least 0)", begin, inverse_root, 5, **options
+    )

@@ -96,7 +96,7 @@ def test_mistakes_are_named(make):
 )
 def test_shares_that_would_grow_without_end_are_refused(make, name):
     for share in (-0.1, 1.0, 1.5, float("nan")):
-        message = rf"{make.__name__} expects {name} in \[0, 1\), got {share}"
+        message = rf"{make.__name__} expects {name} to be (finite and )?in \[0, 1\), got {share}"
         check_refusal(message, make, [torch.nn.Parameter(torch.zeros(1))], **{name: share})
 
 

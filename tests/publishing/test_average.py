@@ -72,7 +72,7 @@ def test_it_is_an_exported_run_that_other_commands_read(run, tmp_path):
 
 
 def test_what_cannot_be_rebuilt_is_refused(run, tmp_path):
-    check_refusal(r"Power expects std in \(0, 0.2887\), got 0.5", rebuild_average, run, 0.5)
+    check_refusal(r"Power expects std to be in \(0, 0.2887\), got 0.5", rebuild_average, run, 0.5)
     plain = train(spec(VAE, steps=1), tmp_path / "plain")
     check_refusal("plain keeps no averages: train with train.ema={std: 0.1, every: 500}", rebuild_average, plain, 0.1)
     shutil.copytree(run.path, tmp_path / "torn")

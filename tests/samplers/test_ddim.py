@@ -63,7 +63,7 @@ def test_eta_of_one_draws_from_the_posterior(tensors):
 
 def test_errors():
     x = torch.zeros(1, 1)
-    with pytest.raises(ValueError, match=r"ddim_step expects eta in \[0, 1\], got -0.1"):
+    with pytest.raises(ValueError, match=r"ddim_step expects eta to be in \[0, 1\], got -0.1"):
         ddim_step(x, x, (0.6, 0.8), (0.8, 0.6), eta=-0.1)
     with pytest.raises(ValueError, match="ddim_step expects an rng with eta above 0, got eta 0.5 and rng None"):
         ddim_step(x, x, (0.6, 0.8), (0.8, 0.6), eta=0.5)

@@ -354,11 +354,11 @@ def test_times_are_a_copy_and_scales_are_right_off_the_grid():
 
 test_errors_name_what_was_expected_and_received = refusals(
     (lambda: DDIM(Linear(), X, steps=0), r"Trailing expects steps in \[1, 1000\] on a table of 1000, got 0"),
-    (lambda: DDIM(Linear(), X, eta=1.5), r"DDIM expects eta in \[0, 1\], got 1.5"),
-    (lambda: Ancestral(Linear(), X, variance="mid"), "Ancestral expects variance 'small' or 'large', got 'mid'"),
-    (lambda: DPMSolverPlusPlus(Linear(), X, order=4), "DPMSolverPlusPlus expects order 1, 2 or 3, got 4"),
-    (lambda: DPMSolverPlusPlus(Linear(), X, eta=2.0), r"DPMSolverPlusPlus expects eta in \[0, 1\], got 2.0"),
-    (lambda: Heun(EDM(), X, churn=-1.0), r"Heun expects churn of at least 0, got -1\.0"),
+    (lambda: DDIM(Linear(), X, eta=1.5), r"DDIM expects eta to be in \[0, 1\], got 1.5"),
+    (lambda: Ancestral(Linear(), X, variance="mid"), "Ancestral expects variance to be 'small' or 'large', got 'mid'"),
+    (lambda: DPMSolverPlusPlus(Linear(), X, order=4), "DPMSolverPlusPlus expects order to be 1, 2 or 3, got 4"),
+    (lambda: DPMSolverPlusPlus(Linear(), X, eta=2.0), r"DPMSolverPlusPlus expects eta to be in \[0, 1\], got 2.0"),
+    (lambda: Heun(EDM(), X, churn=-1.0), r"Heun expects churn to be at least 0, got -1\.0"),
     (lambda: DDIM(Linear(), X, clip=[1.0]), r"DDIM expects clip to be true, false, \[low, high\] .*, got \[1.0\]"),
     (lambda: Heun(Linear(), X, clip=[1.0, -1.0]), r"Heun expects clip to be .* with low < high, .*, got \[1.0, -1.0\]"),
     (lambda: Ancestral(Linear(), X, clip=[0.0, float("inf")]), r"Ancestral expects clip to be .*, got \[0.0, inf\]"),

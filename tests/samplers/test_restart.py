@@ -189,7 +189,7 @@ def test_restarts_contract_the_errors_made_before_them():
 
 test_errors = refusals(
     (lambda: Restart(EDM(), X, low=2.0, high=1.0), "Restart expects 0 <= low < high, got 2 and 1"),
-    (lambda: Restart(EDM(), X, steps=0), "Restart expects steps of at least 1, got 0"),
+    (lambda: Restart(EDM(), X, steps=0), "Restart expects steps to be at least 1, got 0"),
     (
         lambda: Restart(EDM(), X, sampler=Fixed, low=0.2, high=3.0, steps=2),
         "expected one that can step between any times, got Fixed, which is bound to its own; leave out `steps`",
@@ -206,7 +206,7 @@ test_errors = refusals(
         lambda: Restart(EDM(), X, sampler=partial(DDIM, steps=1), low=0.2, high=1.0, steps=1),
         r"Restart expects a grid with a time that can be moved to 0.2, between .*, got noise levels \[80.0, 0.0\]",
     ),
-    (lambda: Restart(EDM(), X, repeats=-1), "Restart expects repeats of at least 0, got -1"),
+    (lambda: Restart(EDM(), X, repeats=-1), "Restart expects repeats to be at least 0, got -1"),
     (
         lambda: Restart(EDM(), X, sampler=Plain, low=1.2, high=4.0),
         r"Restart expects a grid with two times or more from 4 to 1.2, got noise levels \[80.0, 5.0, 1.0, 0.3, 0.0\]",

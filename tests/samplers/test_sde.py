@@ -75,6 +75,6 @@ def test_consistency_keeps_the_signal_of_a_table():
 
 
 test_errors = refusals(
-    (lambda: SDE(EDM(), X, diffusion="constant"), "SDE expects diffusion 'forward' or 'sigma', got 'constant'"),
-    (lambda: SDE(EDM(), X, scale=-1.0), "SDE expects scale of at least 0, got -1.0"),
+    (lambda: SDE(EDM(), X, diffusion="constant"), "SDE expects diffusion to be 'forward' or 'sigma', got 'constant'"),
+    (lambda: SDE(EDM(), X, scale=-1.0), "SDE expects scale to be at least 0, got -1.0"),
 )

@@ -45,4 +45,4 @@ def test_one_evaluation_a_step():
     assert len(counter.times) == 9
 
 
-test_errors = refusals((lambda: UniPC(EDM(), X, order=0), "UniPC expects order of at least 1, got 0"))
+test_errors = refusals((lambda: UniPC(EDM(), X, order=0), "UniPC expects order to be at least 1, got 0"))

@@ -190,7 +190,7 @@ def test_what_was_not_measured_as_asked_or_at_the_end_is_measured_anew_and_nothi
 def test_nothing_is_written_where_the_request_is_wrong(file, out, commands):
     with pytest.raises(SpecError, match=r"(?s)ddmi.*batch_size"):
         sweep(file, ["sampler=ddmi,heun", "train.batch_size=0,8"], out)
-    check_refusal("sweep expects jobs of at least 1, got 0", sweep, file, [], out, jobs=0)
+    check_refusal("sweep expects jobs to be at least 1, got 0", sweep, file, [], out, jobs=0)
     check_refusal("no metric is called 'fid'", sweep, file, [], out, metrics=["fid"])
     check_refusal("no features is called 'inceptoin'", sweep, file, [], out, features="inceptoin:1")
     assert not out.exists()

@@ -165,14 +165,14 @@ def test_every_problem_of_every_axis_and_trial_is_listed_at_once(spec):
     assert found[0].startswith("<axis 1>:1:1: model.sampler: no sampler is called 'ddmi'; did you mean 'ddim'?")
     assert "; in data.size=8,model.network.width=8,model.sampler=ddmi,train.seed=0; data.size=8" in found[0]
     assert found[0].endswith(" and 5 more")
-    assert any(text.startswith("<axis 2>:1:1: train.seed: Settings expects seed in [0") for text in found)
+    assert any(text.startswith("<axis 2>:1:1: train.seed: Settings expects seed to be in [0") for text in found)
     assert any(text.startswith("<axis 3>:1:1: data.size: expected int, got 'foo'") for text in found)
-    assert any("expects width of at least 1, got 0" in text for text in found)
+    assert any("expects width to be at least 1, got 0" in text for text in found)
 
 
 def test_a_problem_of_the_spec_itself_is_listed_once(spec):
     found = problems(spec.with_value("train.batch_size", 0), "sampler=ddim,heun", "seed=0,1")
-    assert found == ["tiny.yaml:8:8: train.batch_size: Settings expects batch_size in [1, 1048576], got 0"]
+    assert found == ["tiny.yaml:8:8: train.batch_size: Settings expects batch_size to be in [1, 1048576], got 0"]
 
 
 @pytest.mark.parametrize(

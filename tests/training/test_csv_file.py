@@ -125,5 +125,5 @@ def test_a_file_that_is_not_its_own_is_refused(file):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="CSVFile expects every of at least 1, got 0"):
+    with pytest.raises(ValueError, match="CSVFile expects every to be at least 1, got 0"):
         CSVFile(every=0)

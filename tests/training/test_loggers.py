@@ -94,7 +94,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(ValueError, match="TensorBoard expects every of at least 1, got 0"):
+    with pytest.raises(ValueError, match="TensorBoard expects every to be at least 1, got 0"):
         TensorBoard(every=0)
     for folder in ("../../x", str(tmp_path), "a/../../b"):
         with pytest.raises(ValueError, match="TensorBoard expects a folder inside the run's directory, got"):

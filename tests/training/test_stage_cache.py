@@ -308,7 +308,7 @@ def explain(model, *stages):
 def test_refusals_name_the_stage_and_the_players():
     prior = {"players": ["prior/*"]}
     assert explain(SYSTEMS["gaussian"], {"players": ["*"]}, {**prior, "cache": 0}) == {
-        "train.stages[1].cache": "Stage expects cache of at least 1, got 0"
+        "train.stages[1].cache": "Stage expects cache to be at least 1, got 0"
     }
     assert explain(SYSTEMS["gaussian"], {"players": ["*"], "cache": 1}) == {
         "train.stages[0].cache": "expects players that accept condensed samples, of Latent prior/*; got "

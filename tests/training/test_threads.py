@@ -76,5 +76,5 @@ def test_a_run_keeps_its_numbers_by_stage(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_number_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"train.threads: Settings expects threads in \[1, 1024\] or 'auto', got 0"):
+    with pytest.raises(ValueError, match=r"Settings expects threads to be in \[1, 1024\] or 'auto', got 0"):
         check(spec(use(Gaussian), threads=0))

@@ -16,7 +16,16 @@ import pytest
 from modkit.types import PositiveInt, Range, Share, checked
 
 _ROOT = Path(__file__).parents[2]
-_MOST = 22  # a ceiling that falls only: constructors that compare one plain number by hand
+_LEFT = {
+    "ADA.held": "it may be a part",
+    "Player.every": "the message names the player",
+    "Player.start": "the message names the player",
+    "Stream.num_held_out": "it is related to held_out",
+    "Table.betas": "it is a tensor",
+    "TensorType.classes": "it is related to range",
+    "TensorType.levels": "types are made wherever tensors go, compiled code included",
+}
+"""Checks of plain numbers that stay by hand, each with its reason; the list may only become shorter."""
 
 
 @checked
@@ -32,13 +41,13 @@ class Blur:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"width": 0}, "Blur expects width of at least 1, got 0"),
-        ({"sizes": [4, 0]}, r"Blur expects sizes\[1\] of at least 1, got 0"),
-        ({"p": 1.5}, r"Blur expects p in \[0, 1\], got 1.5"),
-        ({"p": math.nan}, r"Blur expects p in \[0, 1\], got nan"),
-        ({"rise": 0.0}, r"Blur expects rise in \(0, 1\), got 0.0"),
-        ({"edge": "wrap"}, "Blur expects edge 'zero' or 'copy', got 'wrap'"),
-        ({"edge": 0}, "Blur expects edge of at least 1 or 'zero' or 'copy', got 0"),
+        ({"width": 0}, "Blur expects width to be at least 1, got 0"),
+        ({"sizes": [4, 0]}, r"Blur expects sizes\[1\] to be at least 1, got 0"),
+        ({"p": 1.5}, r"Blur expects p to be in \[0, 1\], got 1.5"),
+        ({"p": math.nan}, r"Blur expects p to be finite and in \[0, 1\], got nan"),
+        ({"rise": 0.0}, r"Blur expects rise to be in \(0, 1\), got 0.0"),
+        ({"edge": "wrap"}, "Blur expects edge to be 'zero' or 'copy', got 'wrap'"),
+        ({"edge": 0}, "Blur expects edge to be at least 1, 'zero' or 'copy', got 0"),
     ],
 )
 def test_a_value_outside_of_its_range_is_refused(given: dict[str, object], message: str) -> None:
@@ -47,7 +56,7 @@ def test_a_value_outside_of_its_range_is_refused(given: dict[str, object], messa
 
 
 def test_values_by_position_are_checked() -> None:
-    with pytest.raises(ValueError, match="width of at least 1, got -1"):
+    with pytest.raises(ValueError, match="width to be at least 1, got -1"):
         Blur(-1)
 
 
@@ -62,31 +71,37 @@ def test_a_checked_class_keeps_its_signature_and_copies() -> None:
 
 
 def test_constructors_check_no_more_plain_numbers_by_hand() -> None:
-    found = [place for room in ("modkit", "plugins") for place in _list_checks(_ROOT / room)]
-    assert len(found) <= _MOST, found
+    found = {place for room in ("modkit", "plugins") for place in _list_checks(_ROOT / room)}
+    assert found == set(_LEFT)
 
 
 def _list_checks(folder: Path) -> Iterator[str]:
-    """Lists constructors' refusals whose conditions compare a parameter with a constant and read nothing else."""
+    """Lists constructors' refusals that compare one parameter with a number."""
     for path in sorted(folder.rglob("*.py")):
         if "tests" in path.parts:
             continue
-        for function in ast.walk(ast.parse(path.read_text())):
-            if isinstance(function, ast.FunctionDef) and function.name == "__init__":
-                names = {one.arg for one in (*function.args.args, *function.args.kwonlyargs)}
-                for node in ast.walk(function):
-                    if (
-                        isinstance(node, ast.If)
-                        and isinstance(node.body[-1], ast.Raise)
-                        and _is_plain(node.test, names)
-                    ):
-                        yield f"{path.name}:{node.lineno}"
+        for owner in ast.walk(ast.parse(path.read_text())):
+            for function in owner.body if isinstance(owner, ast.ClassDef) else ():
+                if isinstance(function, ast.FunctionDef) and function.name in ("__init__", "__post_init__"):
+                    yield from (f"{owner.name}.{name}" for name in _list_compared(function))
 
 
-def _is_plain(test: ast.expr, names: set[str]) -> bool:
-    if not isinstance(test, ast.UnaryOp | ast.Compare):
-        return False
-    read = {one.id for one in ast.walk(test) if isinstance(one, ast.Name)}
-    numbers = [one for one in ast.walk(test) if isinstance(one, ast.Constant) and isinstance(one.value, int | float)]
-    calls = [one for one in ast.walk(test) if isinstance(one, ast.Attribute | ast.Call)]
-    return len(read) == 1 and read <= names and bool(numbers) and not calls
+def _list_compared(function: ast.FunctionDef) -> Iterator[str]:
+    """Lists the parameters, or attributes of self, that a refusal compares with a number."""
+    given = {one.arg for one in (*function.args.args, *function.args.kwonlyargs)} - {"self"}
+    for node in ast.walk(function):
+        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise):
+            for compared in (one for one in ast.walk(node.test) if isinstance(one, ast.Compare)):
+                sides = [compared.left, *compared.comparators]
+                names = [ast.unparse(side) for side in sides if _is_given(side, given)]
+                numbers = [one for one in sides if isinstance(one, ast.Constant) and isinstance(one.value, int | float)]
+                if len(names) == 1 and numbers and len(numbers) == len(sides) - 1:
+                    yield names[0].removeprefix("self.")
+
+
+def _is_given(side: ast.expr, given: set[str]) -> bool:
+    if isinstance(side, ast.Call):  # of several: min(width, depth) < 1
+        return ast.unparse(side.func) in ("min", "max") and any(_is_given(one, given) for one in side.args)
+    if isinstance(side, ast.Attribute):
+        return isinstance(side.value, ast.Name) and side.value.id == "self"
+    return isinstance(side, ast.Name) and side.id in given

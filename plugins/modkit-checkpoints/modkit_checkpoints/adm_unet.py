@@ -75,9 +75,9 @@ class AdmUNet(UNetBody):
         channels: list[PositiveInt] = [64, 128],  # noqa: B006
         blocks: PositiveInt = 1,
         attention: list[int] = [],  # noqa: B006
-        heads: int | None = None,
-        head_channels: int = 32,
-        depth: int = 1,
+        heads: PositiveInt | None = None,
+        head_channels: PositiveInt = 32,
+        depth: PositiveInt = 1,
         film: bool = False,
         resampling: Literal["conv", "block", "plain"] = "conv",
         dropout: float = 0.0,
@@ -85,9 +85,6 @@ class AdmUNet(UNetBody):
         attends = check_pyramid("AdmUNet", x, out, channels, blocks, attention)
         if any(wide % _NORMED for wide in channels):
             raise ValueError(f"AdmUNet expects channels in multiples of {_NORMED}, got {channels}")
-        if min(1 if heads is None else heads, head_channels, depth) < 1:
-            got = f"{heads}, {head_channels} and {depth}"
-            raise ValueError(f"AdmUNet expects heads, head_channels and depth of at least 1, got {got}")
         rank, width = len(x.shape) - 1, 4 * channels[0]
         time = _make_time_layers(cond.time * channels[0], width) if cond.time else None
         others = CondEmbedding(replace(cond, time=0), width)

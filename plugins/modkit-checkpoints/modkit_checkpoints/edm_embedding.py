@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from modkit.nn.blocks import init_xavier
 from modkit.nn.embeddings import CondEmbedding, require_times
 from modkit.nn.ncsnpp_body import Embedding
-from modkit.types import Cond, CondType
+from modkit.types import Cond, CondType, NonNegativeInt, PositiveInt, Range, checked
 
 __all__ = ["Fourier", "Mapping"]
 
@@ -55,6 +56,7 @@ class Fourier(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+@checked
 class Mapping(Embedding):
     """Embeds the conditions of one of EDM's U-Nets as one vector; see the module's equation.
 
@@ -73,17 +75,16 @@ class Mapping(Embedding):
     def __init__(
         self,
         cond: CondType,
-        features: int,
-        width: int,
+        features: Annotated[int, Range(2)],
+        width: PositiveInt,
         *,
         waves: Callable[[Tensor], Tensor],
         late: bool,
-        augment: int = 0,
+        augment: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
-        if features < 2 or features % 2 or width < 1 or augment < 0:
-            got = f"{features}, {width} and {augment}"
-            raise ValueError(f"Mapping expects an even number of features, width >= 1 and augment >= 0, got {got}")
+        if features % 2:
+            raise ValueError(f"Mapping expects an even number of features, got {features}")
         self.features, self.width, self.late, self.num_times = max(cond.time, 1) * features, width, late, cond.time
         self.waves = waves
         self.rest = CondEmbedding(replace(cond, time=0), width if late else self.features)

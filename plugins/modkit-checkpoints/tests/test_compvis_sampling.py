@@ -27,7 +27,9 @@ def test_the_table_of_the_published_models():
 
 @pytest.mark.parametrize("options", [{"num": 0}, {"beta_start": 0.0}, {"beta_end": 1.0}])
 def test_a_table_that_is_none_is_refused(options):
-    with pytest.raises(ValueError, match=r"ScaledLinear expects (num in \[1, 100000\]|beta_\w+ in \(0, 1\))"):
+    with pytest.raises(
+        ValueError, match=r"ScaledLinear expects (num to be in \[1, 100000\]|beta_\w+ to be in \(0, 1\))"
+    ):
         ScaledLinear(**options)
 
 
@@ -45,7 +47,7 @@ def test_the_grid_is_theirs():
         (1001, 0.0, r"steps in \[1, n\] on a table of n, got 1001 on 1000"),
         (1000, 0.0, "steps whose indices end before 1000, got 1000"),
         (333, 0.0, "steps whose indices end before 1000, got 333"),
-        (50, 1.5, r"eta in \[0, 1\], got 1.5"),
+        (50, 1.5, r"eta to be in \[0, 1\], got 1.5"),
     ],
 )
 def test_a_grid_that_does_not_fit_is_refused(steps, eta, message):

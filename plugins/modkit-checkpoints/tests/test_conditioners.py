@@ -63,11 +63,11 @@ def test_tokens_are_as_they_come_and_none_are_zeros():
     ("kind", "fields", "options", "message"),
     [
         (ClassToken, TOKENS, {"field": "tokens"}, "ClassToken expects field 'tokens' to be one class per sample"),
-        (ClassToken, LABELS, {"width": 0}, "ClassToken expects width of at least 1, got 0"),
-        (ClassToken, LABELS, {"drop": 2.0}, r"ClassToken expects drop in \[0, 1\], got 2.0"),
+        (ClassToken, LABELS, {"width": 0}, "ClassToken expects width to be at least 1, got 0"),
+        (ClassToken, LABELS, {"drop": 2.0}, r"ClassToken expects drop to be in \[0, 1\], got 2.0"),
         (ClassId, {}, {}, "ClassId expects the data's field 'labels'"),
         (GivenTokens, LABELS, {"field": "labels"}, r"expects field 'labels' to hold continuous tokens \(n, d\)"),
-        (GivenTokens, TOKENS, {"keep": -1}, "GivenTokens expects keep of at least 0, got -1"),
+        (GivenTokens, TOKENS, {"keep": -1}, "GivenTokens expects keep to be at least 0, got -1"),
     ],
 )
 def test_what_does_not_fit_is_refused(kind, fields, options, message):

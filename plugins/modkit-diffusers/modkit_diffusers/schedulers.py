@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from modkit import TensorType
 from modkit.kinds import Schedule
+from modkit.types import PositiveFloat, Share, checked
 from modkit_diffusers.driven import Clipping, Driven, Scheduler
 from modkit_diffusers.following import Following, follow_chain, follow_line, is_line
 
@@ -60,13 +61,14 @@ def ddpm(
     return _make("DDPMScheduler", locals(), {"clip_sample": False}, draws=True, clip=_clip)
 
 
+@checked
 def ddim(
     schedule: Schedule,
     x: TensorType,
     *,
     steps: Steps = 50,
     spacing: Strides = "trailing",
-    eta: float = 0.0,
+    eta: Share = 0.0,
     prediction_type: Prediction = "epsilon",
 ) -> Driven:
     """`DDIMScheduler`: few steps that keep the predicted noise.
@@ -79,8 +81,6 @@ def ddim(
     Args:
         eta: Fraction of fresh noise: 0 is deterministic, 1 is ancestral sampling.
     """
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"DDIMScheduler expects eta in [0, 1], got {eta}")
     return _make(
         "DDIMScheduler",
         locals(),
@@ -227,7 +227,8 @@ def unipc(
     return _make_for_either("UniPCMultistepScheduler", locals())
 
 
-def flow_euler(schedule: Schedule, x: TensorType, *, steps: Steps = 28, shift: float = 1.0) -> Driven:
+@checked
+def flow_euler(schedule: Schedule, x: TensorType, *, steps: Steps = 28, shift: PositiveFloat = 1.0) -> Driven:
     """`FlowMatchEulerDiscreteScheduler`: Euler's method along a flow.
 
     References:
@@ -237,8 +238,6 @@ def flow_euler(schedule: Schedule, x: TensorType, *, steps: Steps = 28, shift: f
     Args:
         shift: Concentration of the times at the noisy end; with 1 they are even.
     """
-    if shift <= 0:
-        raise ValueError(f"FlowMatchEulerDiscreteScheduler expects shift above 0, got {shift}")
     return _make("FlowMatchEulerDiscreteScheduler", locals(), follow=follow_line)
 
 

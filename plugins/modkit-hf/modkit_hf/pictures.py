@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import datasets
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from modkit.data.listing import Listing, number_classes, split_pictures
 from modkit.data.pictures import Background, Channels, Crop, Damaged, Flip, Pictures, Size
+from modkit.types import Range, checked
 from modkit_hf.store import Rows, read_labels
 
 __all__ = ["Datasets"]
 
 
+@checked
 class Datasets(Pictures):
     """The pictures in a dataset, `b channels size size` in [-1, 1], and their `labels` (`b`), if any.
 
@@ -60,7 +62,7 @@ class Datasets(Pictures):
         channels: Channels = 3,
         flip: Flip = False,
         crop: Crop = "center",
-        test: float = 0.1,
+        test: Annotated[float, Range(0, below=1)] = 0.1,
         background: Background = "white",
         damaged: Damaged = 0.01,
     ) -> None:

@@ -146,7 +146,7 @@ def test_mistakes_are_named(root, tmp_path):
         ({"path": root, "image": "text"}, r"a column of pictures in .*, one of \['image'\], got text: Value"),
         ({"path": root, "image": "img"}, "got img: no such column"),
         ({"path": root, "label": "text"}, "an integer from 0 as the text of every picture, got 'unread' for 12 of 12"),
-        ({"path": root, "size": 0}, "Datasets expects size >= 1"),
+        ({"path": root, "size": 0}, "Datasets expects size to be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             pictures.Datasets(**options)

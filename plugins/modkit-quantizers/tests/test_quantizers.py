@@ -252,18 +252,18 @@ def test_prepare_refuses_no_features_and_does_nothing_without_k_means():
 H = TensorType((4, 3, 5))
 WRONG = {
     "heads that divide channels, got 3 of 4": lambda: VectorQuantizer(H, heads=3),
-    "codebook 'ema' or 'gradient', got 'sgd'": lambda: VectorQuantizer(H, codebook="sgd"),
+    "codebook to be 'ema' or 'gradient', got 'sgd'": lambda: VectorQuantizer(H, codebook="sgd"),
     "distance 'euclidean' and expire 0 with codebook 'gradient', got distance 'cosine'": lambda: VectorQuantizer(
         H, codebook="gradient", distance="cosine"
     ),
-    r"decay in \[0, 1\), got 1": lambda: ResidualQuantizer(H, decay=1),
-    "depth of at least 1, got 0": lambda: ResidualQuantizer(H, depth=0),
+    r"decay to be in \[0, 1\), got 1": lambda: ResidualQuantizer(H, decay=1),
+    "depth to be at least 1, got 0": lambda: ResidualQuantizer(H, depth=0),
     "groups that divide channels, got 3 of 4": lambda: GroupedResidualQuantizer(H, groups=3),
     r"levels of at least 3, at most 1048576 codes, got \[2, 4\]": lambda: FiniteScalarQuantizer(H, levels=[2, 4]),
     "at most 1048576 codes": lambda: ResidualFiniteScalarQuantizer(H, levels=[16] * 6),
-    r"bits in \[1, 18\], got 30": lambda: LookupFreeQuantizer(H, bits=30),
-    "temperature above 0, got 0": lambda: LookupFreeQuantizer(H, temperature=0),
-    "gradient 'straight-through' or 'rotation', got 'none'": lambda: SimQuantizer(H, gradient="none"),
+    r"bits to be in \[1, 18\], got 30": lambda: LookupFreeQuantizer(H, bits=30),
+    "temperature to be above 0, got 0": lambda: LookupFreeQuantizer(H, temperature=0),
+    "gradient to be 'straight-through' or 'rotation', got 'none'": lambda: SimQuantizer(H, gradient="none"),
     "continuous features": lambda: SimQuantizer(TensorType((3, 5), classes=4)),
 }
 

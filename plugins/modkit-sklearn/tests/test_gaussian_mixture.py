@@ -149,9 +149,9 @@ def test_sampling_before_prepare_is_refused():
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"num_components": 0}, r"model\.num_components: GaussianMixture expects num_components of at least 1, got 0"),
+        ({"num_components": 0}, "GaussianMixture expects num_components to be at least 1, got 0"),
         ({"max_samples": 9}, "expects max_samples of at least 2 and num_components, got 9"),
-        ({"regularization": -1.0}, "expects regularization of at least 0, got -1.0"),
+        ({"regularization": -1.0}, "expects regularization to be at least 0, got -1.0"),
         ({"covariance": "tied"}, "covariance: expected 'full' | 'diag', got 'tied'"),
     ],
 )

@@ -118,5 +118,5 @@ def test_a_run_of_any_name_goes_on_with_its_trackio_record(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("part", [wandb.WandB, mlflow.MLflow, trackio.Trackio])
 def test_mistakes_are_named(part):
-    with pytest.raises(ValueError, match=f"{part.__name__} expects every of at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{part.__name__} expects every to be at least 1, got 0"):
         part(every=0)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import count
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from modkit.data.pixels import scale_pixels
 from modkit.data.splits import check_split, hash_contents
 from modkit.data.square import Square
 from modkit.rng import Rng
-from modkit.types import Batch, TensorType, checked
+from modkit.types import Batch, NonNegativeInt, PositiveInt, Range, TensorType, checked
 from modkit_webdataset.shards import Shard, find_picture, list_shards, read_shard
 
 __all__ = ["Stream"]
@@ -88,24 +88,19 @@ class Stream:
         self,
         *,
         shards: str | list[str],
-        num: int,
+        num: PositiveInt,
         held_out: str | list[str] | None = None,
-        num_held_out: int = 0,
-        classes: int = 0,
+        num_held_out: NonNegativeInt = 0,
+        classes: NonNegativeInt = 0,
         label: str = "label",
-        buffer: int = 1000,
+        buffer: PositiveInt = 1000,
         size: Size = 64,
         channels: Literal[1, 3, 4] = 3,
         flip: Flip = False,
         crop: Crop = "center",
         background: Background = "white",
-        damaged: float = 0.01,
+        damaged: Annotated[float, Range(0, below=1)] = 0.01,
     ) -> None:
-        if min(num, buffer, size) < 1 or min(classes, num_held_out) < 0 or not 0 <= damaged < 1:
-            raise ValueError(
-                "Stream expects num, buffer and size >= 1, classes and num_held_out >= 0 and damaged in [0, 1), got "
-                f"{num}, {buffer}, {size}, {classes}, {num_held_out} and {damaged}"
-            )
         if (held_out is None) != (num_held_out == 0):
             raise ValueError(f"Stream expects both held_out and num_held_out, got {held_out!r} and {num_held_out}")
         self._shards = {"train": list_shards(shards), "test": [] if held_out is None else list_shards(held_out)}

@@ -237,10 +237,10 @@ def test_mistakes_are_named(root):
     for options, message in (
         ({"shards": f"{root}/none-*.tar"}, "Stream expects shards, got no file '.*none-"),
         ({"shards": [f"{root}/train-00.tar"] * 2}, "Stream expects shards, each named once"),
-        ({"num": 0}, "Stream expects num, buffer and size >= 1"),
-        ({"channels": 2}, "Stream expects channels 1, 3 or 4, got 2"),
+        ({"num": 0}, "Stream expects num to be at least 1, got 0"),
+        ({"channels": 2}, "Stream expects channels to be 1, 3 or 4, got 2"),
         ({"num_held_out": 3}, "Stream expects both held_out and num_held_out, got None and 3"),
-        ({"damaged": 1.0}, r"damaged in \[0, 1\)"),
+        ({"damaged": 1.0}, r"damaged to be in \[0, 1\)"),
     ):
         with pytest.raises(ValueError, match=message):
             make(root, **options)
