@@ -233,13 +233,14 @@ class Registry:
             reasons = "; ".join(problem.reason for problem in self.problems[before:])
             raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
 
-    def register(self, part: Part) -> None:
+    def register(self, part: Registered) -> None:
         """Registers a part of this process's own, in place of another one of its name that was registered so.
 
         Raises:
             ValueError: If the declaration is wrong, or a package has a part of this name.
         """
-        if reasons := select_valid([[part]])[1]:
+        stated = Part(part.kind, part.name, "any.module:Name", part.summary)  # its own may be local to a function
+        if reasons := select_valid([[stated]])[1]:
             raise ValueError(reasons[0])
         known = self._entries.get((part.kind, self._aliases.get((part.kind, part.name), part.name)))
         if known and known.distribution != HERE:

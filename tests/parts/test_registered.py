@@ -80,6 +80,22 @@ def test_a_class_of_ones_own_is_a_part_in_this_process():
     assert modkit.find("encoder", "thin").summary == "Another linear map."
 
 
+def test_a_class_inside_a_function_has_a_name():
+    class Halved:
+        """Half of a value."""
+
+        def __init__(self, *, value: float = 1.0) -> None:
+            self.value = value / 2
+
+        def __call__(self, *given):
+            return self.value
+
+    modkit.register("weight", "halved", Halved)
+    spec = modkit.Spec.from_yaml(SPEC.replace("use: thin, width: 3", "use: mlp, width: 3"))
+    weighted = spec.with_value("model.weights", {"nll": modkit.use("halved", value=4.0)})
+    assert type(modkit.build(weighted).weights["nll"]) is Halved
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
