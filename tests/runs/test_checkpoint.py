@@ -347,7 +347,7 @@ def test_prune_keeps_the_last_and_the_spared(tmp_path):
     prune(tmp_path, 7)
     prune(tmp_path, 1)
     assert os.listdir(tmp_path) == ["step-12"]
-    with pytest.raises(ValueError, match="keep=0"):
+    with pytest.raises(ValueError, match="prune expects keep to be at least 1, got 0"):
         prune(tmp_path, 0)
 
 
