@@ -19,6 +19,7 @@ from modkit.progress import Progress, Silent
 from modkit.rng import Rng
 from modkit.runs.run import Run
 from modkit.training.callbacks import Callbacks
+from modkit.training.schedule import schedule_stages
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
@@ -63,7 +64,8 @@ def trainer(
     site.check()
     begun = (path / "modkit.lock").exists()
     run = Run.open(path) if begun else Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
-    return Trainer(model, data, settings, engine, run, Callbacks(run, loggers), progress or Silent())
+    stages, callbacks = schedule_stages(model, settings), Callbacks(run, loggers)
+    return Trainer(model, data, settings, stages, engine, run, callbacks, progress or Silent())
 
 
 class Notes(Silent):

@@ -90,12 +90,17 @@ class Site:
     """
 
     def __init__(self, plan: Plan, *, meta: bool, weights: bool = True, seeded: bool = True) -> None:
-        self.plan, self.meta, self.weights = plan, meta, weights
+        self.plan = plan
+        self._rng = Rng(plan.seed, "init") if seeded else None
+        self.renew(meta=meta, weights=weights)
+
+    def renew(self, *, meta: bool = False, weights: bool = True) -> None:
+        """Forgets what has been built, so that slots, those of settings as well, build anew: by default with values."""
+        self.meta, self.weights = meta, weights
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
         self.sources: dict[str, str] = {}
         self._copies: dict[int, Any] = {}
-        self._rng = Rng(plan.seed, "init") if seeded else None
         self._origins: dict[nn.Module, Origin] = {}
 
     def make_data(self) -> Data | None:

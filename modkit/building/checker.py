@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -34,7 +34,7 @@ from modkit.building.review import (
     show_warnings,
     verify_overrides,
 )
-from modkit.building.trial import EMITS, ROWS, Trial, try_model
+from modkit.building.trial import EMITS, Trial, try_model
 from modkit.data.moments import find_type
 from modkit.data.review import review_data
 from modkit.data.splits import is_stream
@@ -55,8 +55,6 @@ from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.types import Event, TensorType, split_levels
 
 __all__ = ["Port", "Report", "check", "check_composed", "examine"]
-
-_Made = TypeVar("_Made")
 
 
 def check(spec: Spec) -> Report:
@@ -91,9 +89,7 @@ def examine(spec: Spec, *, weights: bool = True) -> Report:
     tried = _try_spec(spec, weights=weights)
     if not tried.site.problems and (found := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
         return examine(found[0], weights=weights)
-    _check_conditions(tried.site, tried.model, tried.data)
-    tried.site.problems += tried.find_unmet()
-    return _verify(_make_report(*tried))
+    return _verify(_make_report(tried))
 
 
 class _Tried(NamedTuple):
@@ -102,7 +98,7 @@ class _Tried(NamedTuple):
     site: Site
     model: Model
     trial: Trial
-    settings: Settings | None
+    settings: Settings
     data: Data | None
     x: TensorType
     fields: Mapping[str, TensorType]
@@ -110,14 +106,17 @@ class _Tried(NamedTuple):
 
     def find_unknown(self) -> list[Problem]:
         """Finds what the spec names and the model does not have, and metrics that nothing feeds."""
-        if self.settings is None:
-            return []
         unfed = [one for one in self.find_unmet() if ".metrics[" in one.path]
         return [*_find_unknown_names(self.site, self.model, self.settings, self.trial), *unfed]
 
     def find_unmet(self) -> list[Problem]:
-        """Finds what the evaluation would fail for."""
-        return _find_unmet(self.site, self.model, self.data, self.x, self.measures)
+        """Finds what the data, the features and the model do not provide for the evaluation."""
+        measures = self.measures
+        parts = (*measures.metrics.values(), *measures.watched.values(), measures.features) if measures else ()
+        if not measures or not self.data or any(isinstance(part, Failed) for part in parts):
+            return []
+        unmet = find_unmet(measures, self.data, self.x, self.model)
+        return [Problem(path, reason, self.site.plan.spec.find_position(path)) for path, reason in unmet.items()]
 
 
 def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
@@ -128,11 +127,10 @@ def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
     """
     site = Site(plan(spec), meta=True, weights=weights)
     data = site.make_data()
-    settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
-    site.check()
+    settings, evaluation = _make_settings(site)
     x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
     measures = _make_measures(evaluation, x) if evaluation else None
-    _ = [make() for make in settings.loggers] if settings else []  # to hear what they refuse
+    _ = [make() for make in settings.loggers]  # to hear what they refuse
     rows = _count_rows(settings)
 
     def find_problems(spec: Spec) -> list[Problem]:
@@ -166,39 +164,28 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
         SpecError: With every problem found.
     """
     site = Site(planned, meta=True)
-    settings = _try_settings(site, site.make_settings)
+    settings, evaluation = _make_settings(site)
     copied = copy_to_meta(model)
     trial = Trial(site, copied, data.x, data.fields, rows=_count_rows(settings))
     trial.run()
-    _check_conditions(site, copied, data)
-    evaluation = _try_settings(site, site.make_evaluation)
     measures = _make_measures(evaluation, data.x) if evaluation else None
-    site.problems += _find_unmet(site, copied, data, data.x, measures)
-    return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields, measures))
+    return _verify(_make_report(_Tried(site, copied, trial, settings, data, data.x, data.fields, measures)))
 
 
-def _make_report(
-    site: Site,
-    model: Model,
-    trial: Trial,
-    settings: Settings | None,
-    data: Data | None,
-    x: TensorType,
-    fields: Mapping[str, TensorType],
-    measures: Measures | None = None,
-    *,
-    mended: bool = False,
-) -> Report:
-    played = _check_training(site, model, settings, trial) if settings else ()
-    for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
+def _make_report(tried: _Tried, *, mended: bool = False) -> Report:
+    site, model, trial, settings, data, x, fields, measures = tried
+    _check_conditions(site, model, data)
+    site.problems += tried.find_unmet()
+    played = _check_training(site, model, settings, trial)
+    for number, stage in enumerate(settings.stages if is_stream(data) else ()):
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
-    shared = _review_split(site.plan, model, trial, played, settings) if settings else ()
-    untrained = review_untrained(model, get_composition(model)) if settings else ()
-    game = review_game(played, trial.terms, settings.terms if settings else {})
-    watch = review_watch(played, settings, measures.settings) if settings and measures else ()
-    cached = review_cache(model, played, settings, data, trial.flops, trial.condensing) if settings else ()
-    of_data = () if mended else review_data(data, settings.batch_size if settings else None)
+    shared = _review_split(site.plan, model, trial, played, settings)
+    untrained = review_untrained(model, get_composition(model))
+    game = review_game(played, trial.terms, settings.terms)
+    watch = review_watch(played, settings, measures.settings) if measures else ()
+    cached = review_cache(model, played, settings, data, trial.flops, trial.condensing)
+    of_data = () if mended else review_data(data, settings.batch_size)
     of_model = (*review_samples(played, data), *review_model(model))
     notes = (*of_data, *of_model, *untrained, *game, *shared, *watch, *cached)
     findings = tuple(note for note in notes if isinstance(note, Finding))
@@ -206,7 +193,9 @@ def _make_report(
         site.problems += make_problems(findings, site.plan.spec)
     site.check()
     return Report(
-        plan=site.plan,
+        site=site,
+        settings=settings,
+        evaluation=measures.settings if measures else None,
         data=data,
         x=x,
         fields=fields,
@@ -222,7 +211,7 @@ def _make_report(
         sources=dict(site.sources),
         facts=tuple(note for note in notes if isinstance(note, Fact)),
         findings=findings,
-        idle=tuple(review_training(model, played, site.plan)) if settings else (),
+        idle=tuple(review_training(model, played, site.plan)),
     )
 
 
@@ -238,9 +227,9 @@ def _review_split(
     yield from review_rows(model, played, trial.single, settings, count_launched(), joins=joins)
 
 
-def _count_rows(settings: Settings | None) -> int:
-    """Counts the rows of a microbatch of one process; without settings, as many as the trial plays."""
-    return max(1, settings.count_rows(count_launched())) if settings else ROWS
+def _count_rows(settings: Settings) -> int:
+    """Counts the rows of a microbatch of one process."""
+    return max(1, settings.count_rows(count_launched()))
 
 
 def _verify(report: Report) -> Report:
@@ -248,9 +237,10 @@ def _verify(report: Report) -> Report:
 
     def examine_again(spec: Spec) -> tuple[Finding, ...]:
         site = Site(plan(spec, typed=True), meta=True, weights=False)
-        settings = _try_settings(site, site.make_settings)
+        settings, _ = _make_settings(site)
         model, trial = try_model(site, report.x, report.fields, rows=_count_rows(settings))
-        return _make_report(site, model, trial, settings, report.data, report.x, report.fields, mended=True).findings
+        tried = _Tried(site, model, trial, settings, report.data, report.x, report.fields, None)
+        return _make_report(tried, mended=True).findings
 
     return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))
 
@@ -282,15 +272,6 @@ def _make_measures(settings: Evaluation, x: TensorType) -> Measures:
         for name, slots in (("metrics", settings.metrics), ("watch.metrics", settings.watch.metrics))
     )
     return Measures(settings, features, metrics, watched)
-
-
-def _find_unmet(site: Site, model: Model, data: Data | None, x: TensorType, measures: Measures | None) -> list[Problem]:
-    """Finds what the data, the features and the model do not provide for the evaluation."""
-    parts = (*measures.metrics.values(), *measures.watched.values(), measures.features) if measures else ()
-    if not measures or not data or any(isinstance(part, Failed) for part in parts):
-        return []
-    unmet = find_unmet(measures, data, x, model)
-    return [Problem(path, reason, site.plan.spec.find_position(path)) for path, reason in unmet.items()]
 
 
 def _find_unknown_names(site: Site, model: Model, settings: Settings, trial: Trial) -> list[Problem]:
@@ -331,7 +312,18 @@ def _check_compilation(site: Site, settings: Settings) -> None:
             site.fail("train.compile.backend", str(error))
 
 
-def _try_settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
+def _make_settings(site: Site) -> tuple[Settings, Evaluation | None]:
+    """Makes the settings of training and of evaluation.
+
+    Raises:
+        SpecError: If the site has problems, with those of both.
+    """
+    settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
+    site.check()
+    return settings, evaluation
+
+
+def _try_settings(site: Site, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except ValueError as error:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from modkit.blocks import Block, format_html, format_text
+from modkit.building.builder import Site
 from modkit.building.plan import Plan
 from modkit.building.review import make_problems
 from modkit.data.review import list_class_names
 from modkit.errors import SpecError
 from modkit.kinds import Data, Fact, Finding
 from modkit.models.player import Player
+from modkit.specs.settings import Evaluation, Settings
 from modkit.training.schedule import StageSchedule
 from modkit.types import TensorType
 
@@ -36,7 +38,9 @@ class Report:
     """The result of a check.
 
     Args:
-        plan: The checked plan.
+        site: Where the checked plan was built on the meta device; `Site.renew` has it build with values.
+        settings: The settings of training, whose slots build at the site.
+        evaluation: The settings of evaluation, or None if the spec has none.
         data: The data set, or None if the spec has none.
         x: The type of one sample.
         fields: The types of the data's fields.
@@ -55,7 +59,9 @@ class Report:
         idle: Where nothing is trained, which only training refuses: such a model can be built and sampled.
     """
 
-    plan: Plan
+    site: Site
+    settings: Settings
+    evaluation: Evaluation | None
     data: Data | None
     x: TensorType
     fields: Mapping[str, TensorType]
@@ -72,6 +78,11 @@ class Report:
     facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
     idle: tuple[Finding, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The checked plan."""
+        return self.site.plan
 
     def count_flops(self, rows: int) -> list[float]:
         """Counts the FLOPs of a step of each stage: a backward pass takes twice those of the forward pass."""

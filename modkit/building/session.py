@@ -65,9 +65,9 @@ def build_checked(report: Report) -> Model:
     Raises:
         SpecError: If a part cannot be built.
     """
-    site = Site(report.plan, meta=False)
-    model: Model = site.build_model(report.x, report.fields)
-    site.check()
+    report.site.renew()
+    model: Model = report.site.build_model(report.x, report.fields)
+    report.site.check()
     return model
 
 

@@ -189,10 +189,8 @@ def _adapt(
         raise ValueError(
             f"branch expects a spec that keeps the weights of {path}, got others at {', '.join(odd[:8])}{what}"
         )
-    site = Site(report.plan, meta=False)
-    settings = site.make_settings()
-    model = make(site)
-    site.check()
+    report.site.renew()
+    settings, model = report.settings, make(report.site)
     begun.tensors = {**begun.tensors, "model": exchange_weights(found, model, before, report.plan, revised)}
     cursor, stages = begun.state["cursor"], schedule_stages(model, settings)
     if cursor["stage"] >= len(stages):

@@ -39,6 +39,7 @@ from modkit.runs.ranks import count_launched
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.training.callbacks import Muted
+from modkit.training.schedule import schedule_stages
 from modkit.training.trainer import Trainer
 from modkit.training.training import _tune
 from modkit.types import Batch
@@ -228,7 +229,8 @@ def train(name: str, path: Path, **settings: Any) -> None:
             Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {}).close()
         engine.barrier()
         with Run.open(path).hold() if engine.rank == 0 else Follower.open(path) as run:
-            Trainer(made.to(engine.device), data, chosen, engine, run, Muted(run), Silent(), scorer).fit()
+            made, stages = made.to(engine.device), schedule_stages(made, chosen)
+            Trainer(made, data, chosen, stages, engine, run, Muted(run), Silent(), scorer).fit()
 
 
 def read_rows(run: Path, kind: str = "losses") -> list[dict[str, float]]:
