@@ -44,7 +44,7 @@ def read_model(model: str) -> Spec:
 
 def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
     """The first training digits with their labels."""
-    batch = Site(plan(spec("gan")), meta=False).make_data().read("train", range(num), Rng(0))
+    batch = Site(plan(spec("gan")), meta=False).data.read("train", range(num), Rng(0))
     return Batch(batch.tensor.to(dtype), batch.fields)
 
 
@@ -58,7 +58,7 @@ def trainer(
 ) -> Trainer:
     """What would train a spec, whose parts may be local classes, into a run at `path`, or go on with it."""
     site = Site(plan(spec), meta=False)
-    data, settings = site.make_data(), site.make_settings()
+    data, settings = site.data, site.settings
     model: Model = site.build_model(data.x, data.fields)
     engine = engine or settings.engine(device=settings.device)
     site.check()

@@ -9,9 +9,10 @@ reports both; `check` also refuses what the review refuses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -48,7 +49,7 @@ from modkit.nn.compiled import check_backend
 from modkit.precision import check_precision
 from modkit.runs.ranks import count_launched
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.settings import Compilation, Evaluation, Settings
+from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.players import make_participants
 from modkit.training.schedule import StageSchedule, schedule_stages
@@ -86,52 +87,25 @@ def examine(spec: Spec, *, weights: bool = True) -> Report:
     Raises:
         SpecError: With every problem of form and types.
     """
-    tried = _try_spec(spec, weights=weights)
-    if not tried.site.problems and (found := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
+    trial, measures = _try_spec(spec, weights=weights)
+    if not trial.site.problems and (found := drop_leftovers(spec, _list_unknown(trial, measures), _find_unknown)):
         return examine(found[0], weights=weights)
-    return _verify(_make_report(tried))
+    return _verify(_make_report(trial, measures))
 
 
-class _Tried(NamedTuple):
-    """A model on the meta device, what it was built from, and its trial."""
-
-    site: Site
-    model: Model
-    trial: Trial
-    settings: Settings
-    data: Data | None
-    x: TensorType
-    fields: Mapping[str, TensorType]
-    measures: Measures | None
-
-    def find_unknown(self) -> list[Problem]:
-        """Finds what the spec names and the model does not have, and metrics that nothing feeds."""
-        unfed = [one for one in self.find_unmet() if ".metrics[" in one.path]
-        return [*_find_unknown_names(self.site, self.model, self.settings, self.trial), *unfed]
-
-    def find_unmet(self) -> list[Problem]:
-        """Finds what the data, the features and the model do not provide for the evaluation."""
-        measures = self.measures
-        parts = (*measures.metrics.values(), *measures.watched.values(), measures.features) if measures else ()
-        if not measures or not self.data or any(isinstance(part, Failed) for part in parts):
-            return []
-        unmet = find_unmet(measures, self.data, self.x, self.model)
-        return [Problem(path, reason, self.site.plan.spec.find_position(path)) for path, reason in unmet.items()]
-
-
-def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
+def _try_spec(spec: Spec, *, weights: bool = False) -> tuple[Trial, Measures | None]:
     """Builds everything in a spec and runs the losses of its model; problems are recorded by the site.
 
     Raises:
         SpecError: If a part cannot be built.
     """
     site = Site(plan(spec), meta=True, weights=weights)
-    data = site.make_data()
-    settings, evaluation = _make_settings(site)
+    data = site.data
+    _check_settings(site)
     x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
-    measures = _make_measures(evaluation, x) if evaluation else None
-    _ = [make() for make in settings.loggers]  # to hear what they refuse
-    rows = _count_rows(settings)
+    measures = _make_measures(site, x)
+    _ = [make() for make in site.settings.loggers]  # to hear what they refuse
+    rows = _count_rows(site.settings)
 
     def find_problems(spec: Spec) -> list[Problem]:
         other = Site(plan(spec), meta=True, weights=weights)
@@ -139,11 +113,10 @@ def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
         return other.problems
 
     try:
-        model, trial = try_model(site, x, fields, rows=rows)
+        return try_model(site, x, fields, rows=rows), measures
     except SpecError as error:
         show_warnings(review_data(data), "")  # why there are no labels, where they are asked for
         raise SpecError(suggest_candidates(error.problems, site.plan, find_problems)) from None
-    return _Tried(site, model, trial, settings, data, x, fields, measures)
 
 
 def _find_unknown(spec: Spec) -> list[Problem]:
@@ -152,9 +125,15 @@ def _find_unknown(spec: Spec) -> list[Problem]:
     Raises:
         SpecError: If the spec has another problem.
     """
-    tried = _try_spec(spec)
-    tried.site.check()
-    return tried.find_unknown()
+    trial, measures = _try_spec(spec)
+    trial.site.check()
+    return _list_unknown(trial, measures)
+
+
+def _list_unknown(trial: Trial, measures: Measures | None) -> list[Problem]:
+    """Lists what a spec names and its model does not have, and metrics that nothing feeds."""
+    unfed = [one for one in _find_unmet(trial, measures) if ".metrics[" in one.path]
+    return [*_find_unknown_names(trial), *unfed]
 
 
 def check_composed(model: Model, planned: Plan, data: Data) -> Report:
@@ -164,19 +143,19 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
         SpecError: With every problem found.
     """
     site = Site(planned, meta=True)
-    settings, evaluation = _make_settings(site)
-    copied = copy_to_meta(model)
-    trial = Trial(site, copied, data.x, data.fields, rows=_count_rows(settings))
+    site.data = data
+    _check_settings(site)
+    trial = Trial(site, copy_to_meta(model), data.x, data.fields, rows=_count_rows(site.settings))
     trial.run()
-    measures = _make_measures(evaluation, data.x) if evaluation else None
-    return _verify(_make_report(_Tried(site, copied, trial, settings, data, data.x, data.fields, measures)))
+    return _verify(_make_report(trial, _make_measures(site, data.x)))
 
 
-def _make_report(tried: _Tried, *, mended: bool = False) -> Report:
-    site, model, trial, settings, data, x, fields, measures = tried
+def _make_report(trial: Trial, measures: Measures | None, *, mended: bool = False) -> Report:
+    site, model, x, settings, data = trial.site, trial.model, trial.x, trial.site.settings, trial.site.data
+    assert isinstance(x, TensorType)  # samples of data are no hierarchy
     _check_conditions(site, model, data)
-    site.problems += tried.find_unmet()
-    played = _check_training(site, model, settings, trial)
+    site.problems += _find_unmet(trial, measures)
+    played = _check_training(trial)
     for number, stage in enumerate(settings.stages if is_stream(data) else ()):
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
@@ -194,11 +173,8 @@ def _make_report(tried: _Tried, *, mended: bool = False) -> Report:
     site.check()
     return Report(
         site=site,
-        settings=settings,
-        evaluation=measures.settings if measures else None,
-        data=data,
         x=x,
-        fields=fields,
+        fields=trial.fields,
         ports=tuple(_make_port(built) for path, built in site.built.items() if path.split(".")[0] == "model"),
         players=model.list_active_players(),
         stages=played,
@@ -237,10 +213,10 @@ def _verify(report: Report) -> Report:
 
     def examine_again(spec: Spec) -> tuple[Finding, ...]:
         site = Site(plan(spec, typed=True), meta=True, weights=False)
-        settings, _ = _make_settings(site)
-        model, trial = try_model(site, report.x, report.fields, rows=_count_rows(settings))
-        tried = _Tried(site, model, trial, settings, report.data, report.x, report.fields, None)
-        return _make_report(tried, mended=True).findings
+        site.data = report.data
+        _check_settings(site)
+        trial = try_model(site, report.x, report.fields, rows=_count_rows(site.settings))
+        return _make_report(trial, None, mended=True).findings
 
     return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))
 
@@ -264,8 +240,10 @@ def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
     site.fail(slot or "data", f"{message}; expected {expected}")
 
 
-def _make_measures(settings: Evaluation, x: TensorType) -> Measures:
-    """Makes the parts of an evaluation; problems are recorded by their site."""
+def _make_measures(site: Site, x: TensorType) -> Measures | None:
+    """Makes the parts of an evaluation, if the spec has one; problems are recorded by the site."""
+    if (settings := site.evaluation) is None:
+        return None
     features = settings.features(x=x) if settings.features else None
     metrics, watched = (
         {f"evaluate.{name}[{number}]": make() for number, make in enumerate(slots)}
@@ -274,14 +252,27 @@ def _make_measures(settings: Evaluation, x: TensorType) -> Measures:
     return Measures(settings, features, metrics, watched)
 
 
-def _find_unknown_names(site: Site, model: Model, settings: Settings, trial: Trial) -> list[Problem]:
+def _find_unmet(trial: Trial, measures: Measures | None) -> list[Problem]:
+    """Finds what the data, the features and the model do not provide for the evaluation."""
+    site, x = trial.site, trial.x
+    parts = (*measures.metrics.values(), *measures.watched.values(), measures.features) if measures else ()
+    if not measures or not site.data or any(isinstance(part, Failed) for part in parts):
+        return []
+    assert isinstance(x, TensorType)
+    unmet = find_unmet(measures, site.data, x, trial.model)
+    return [Problem(path, reason, site.plan.spec.find_position(path)) for path, reason in unmet.items()]
+
+
+def _find_unknown_names(trial: Trial) -> list[Problem]:
     """Finds what settings and weights name and the model does not have; a trial that stopped does not know all."""
-    return find_unknown(site, model, settings, trial.terms, complete=not trial.unchecked)
+    site = trial.site
+    return find_unknown(site, trial.model, site.settings, trial.terms, complete=not trial.unchecked)
 
 
-def _check_training(site: Site, model: Model, settings: Settings, trial: Trial) -> tuple[StageSchedule, ...]:
+def _check_training(trial: Trial) -> tuple[StageSchedule, ...]:
     """Checks settings against a model and returns the stages; problems are recorded by the site."""
-    unknown = _find_unknown_names(site, model, settings, trial)
+    site, model, settings = trial.site, trial.model, trial.site.settings
+    unknown = _find_unknown_names(trial)
     site.problems += unknown
     _check_precision(site, model, settings)
     _check_compilation(site, settings)
@@ -312,15 +303,15 @@ def _check_compilation(site: Site, settings: Settings) -> None:
             site.fail("train.compile.backend", str(error))
 
 
-def _make_settings(site: Site) -> tuple[Settings, Evaluation | None]:
+def _check_settings(site: Site) -> None:
     """Makes the settings of training and of evaluation.
 
     Raises:
         SpecError: If the site has problems, with those of both.
     """
-    settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
+    for name in ("settings", "evaluation"):
+        _try_settings(site, partial(getattr, site, name))
     site.check()
-    return settings, evaluation
 
 
 def _try_settings(site: Site, make: Callable[[], Any]) -> Any:

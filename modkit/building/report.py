@@ -14,7 +14,6 @@ from modkit.data.review import list_class_names
 from modkit.errors import SpecError
 from modkit.kinds import Data, Fact, Finding
 from modkit.models.player import Player
-from modkit.specs.settings import Evaluation, Settings
 from modkit.training.schedule import StageSchedule
 from modkit.types import TensorType
 
@@ -38,10 +37,8 @@ class Report:
     """The result of a check.
 
     Args:
-        site: Where the checked plan was built on the meta device; `Site.renew` has it build with values.
-        settings: The settings of training, whose slots build at the site.
-        evaluation: The settings of evaluation, or None if the spec has none.
-        data: The data set, or None if the spec has none.
+        site: Where the checked plan was built on the meta device, with its data and settings; after `Site.renew` it
+            builds with values.
         x: The type of one sample.
         fields: The types of the data's fields.
         ports: The parts of the model.
@@ -60,9 +57,6 @@ class Report:
     """
 
     site: Site
-    settings: Settings
-    evaluation: Evaluation | None
-    data: Data | None
     x: TensorType
     fields: Mapping[str, TensorType]
     ports: tuple[Port, ...]
@@ -83,6 +77,11 @@ class Report:
     def plan(self) -> Plan:
         """The checked plan."""
         return self.site.plan
+
+    @property
+    def data(self) -> Data | None:
+        """The data set, or None if the spec has none."""
+        return self.site.data
 
     def count_flops(self, rows: int) -> list[float]:
         """Counts the FLOPs of a step of each stage: a backward pass takes twice those of the forward pass."""

@@ -22,10 +22,10 @@ from modkit.building.exchange import drop_sampling, exchange_weights, list_revis
 from modkit.building.plan import Plan
 from modkit.building.provenance import suggest_remedies, verify_local
 from modkit.building.review import show_warnings
-from modkit.building.session import Opened, load_run
+from modkit.building.session import load_run
 from modkit.data.workers import check_workers
 from modkit.engines.processes import check_processes, keep_open, make_engine
-from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
+from modkit.evaluation.evaluate_run import make_watch, measure_run
 from modkit.evaluation.needs import explain_few
 from modkit.evaluation.report import find_report
 from modkit.kinds import Engine
@@ -103,16 +103,14 @@ class Training:
         read_mode()
         self.report, self.path, self.before, self.begun, self.steps = report, path, before, begun, steps
         self.data, self.plan, self.progress = data, report.plan, progress or Silent()
-        self.site, self.settings, evaluation = report.site, report.settings, report.evaluation
+        self.site, self.settings, evaluation = report.site, report.site.settings, report.site.evaluation
         self.site.renew(weights=not (before and before.kept))
         settings, self.loggers = self.settings, [logger() for logger in self.settings.loggers]
         self.site.check()
         check_workers(settings.workers)
         _check_memory(report, settings)
         show_warnings(report.findings, str(path))
-        name = self.plan.parts["data"].name if "data" in self.plan.parts else type(data).__name__
-        self.opened = Opened(data, name, evaluation, self.site)
-        self.watch = make_watch(self.opened, settings.seed, settings.precision) if evaluation else None
+        self.watch = make_watch(self.site, settings.seed, settings.precision)
         self.measured = evaluation if evaluate else None
         self.changes = find_changes(before, self.plan) if before else []
         if before:
@@ -212,7 +210,7 @@ class Training:
         if not self.measured or not engine.agree(engine.rank == 0 and find_report(run) is None):
             return
         if not (few := explain_few(self.data.splits)):
-            _measure(run, self.report, self.opened, engine, self.settings)
+            _measure(run, self.report, engine, self.settings)
         elif engine.rank == 0:  # the check lets it pass where scores are watched during training
             _logger.warning("%s is trained, and not evaluated at the end: %s", self.path, few)
 
@@ -258,7 +256,7 @@ def _open_shared(engine: Engine, path: Path, make: Callable[[], Run]) -> Run:
     return run
 
 
-def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings: Settings) -> None:
+def _measure(run: Run, report: Checked, engine: Engine, settings: Settings) -> None:
     """Evaluates a trained run, on the processes that have trained it, compiled as it was trained.
 
     Raises:
@@ -266,10 +264,10 @@ def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings
     """
     named = None if report.plan.spec.local else ()
     try:
-        loaded = load_run(run, planned=report.plan)
+        loaded = load_run(run, site=report.site)
         if isinstance(settings.compile, Compilation):
             compile_networks(loaded.model, settings.compile)
-        measured = measure_run(run, loaded, opened, Options(), engine, named=named)
+        measured = measure_run(loaded, engine, named=named)
     except ValueError as error:
         again = "modkit.evaluate(real=…, fake=model)" if report.plan.spec.local else f"modkit evaluate {run.path}"
         raise TrainingError(

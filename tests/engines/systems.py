@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from modkit import Rng, Spec, TensorType, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
-from modkit.building.session import Opened
 from modkit.data import Digits
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.fsdp2 import FSDP2Engine
@@ -210,7 +209,7 @@ def train(name: str, path: Path, **settings: Any) -> None:
     spec = Spec(name=name, data=use("digits", size=8), model=model, train=given, evaluate=measured)
     site = Site(plan(spec), meta=False)
     data = Wide(size=8)
-    made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
+    made, chosen = site.build_model(data.x, data.fields).double(), site.settings
     several = FSDP2Engine if divides else DDPEngine
     launched = count_launched() > 1 and "engine" not in settings
     engine: Engine = several(DEVICE, sync_batch_norm=system in JOINED) if launched else chosen.engine(device=DEVICE)
@@ -221,7 +220,8 @@ def train(name: str, path: Path, **settings: Any) -> None:
         overflow(engine)
         sample = made.sample
         made.sample = lambda *args, precision, **given: sample(*args, **given)  # refused in float64
-    scorer = make_watch(Opened(data, "digits", site.make_evaluation(), site), chosen.seed)
+    site.data = data
+    scorer = make_watch(site, chosen.seed)
     site.check()
     _tune(made, chosen)
     with keep_open(engine):

@@ -39,7 +39,7 @@ def make_trainer(name: str, folder: Path) -> tuple[Trainer, Batch]:
     """The trainer of an example on meta tensors, and a batch."""
     spec = modkit.load_spec(EXAMPLES / f"{name}.yaml", ["train.batch_size=4"])
     site = Site(plan(spec), meta=True)
-    data, settings = site.make_data(), site.make_settings()
+    data, settings = site.data, site.settings
     model = site.build_model(data.x, data.fields)
     site.check()
     batch = next(read_in_order(data, "train", 4, Rng(0))).to("meta")
