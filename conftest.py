@@ -40,11 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     from tests.selection import select
 
-    if not config.getoption("--wide") and not any("::" in argument for argument in config.args):
-        kept = select(items)
+    wide, full = config.getoption("--wide"), config.getoption("--full")
+    if not full and not any("::" in argument for argument in config.args):
+        kept = select(items, wide=wide)
         config.hook.pytest_deselected(items=[*set(items) - set(kept)])
         items[:] = kept
-    if not config.getoption("--full"):
+    if not full:
         for item in items:
             if item.get_closest_marker("full"):
                 item.add_marker(pytest.mark.skip(reason="a long setting: run with --full"))

@@ -41,6 +41,8 @@ class Part:
             older version: `migrate(params, state, version) -> (params, state)`, see `modkit.building.migration`.
         earlier: Parameters that were added later, or whose default was None, with the values that do what the part did
             before: runs whose specs lack them are loaded with these in place of the defaults.
+        renamed: Former names of parameters, each with its present name. Specs, overrides and runs may have either; the
+            weights of a part in a renamed slot follow it.
 
     Examples:
         >>> part = Part("schedule", "cosine", "modkit.diffusion.schedules:Cosine", "Squared cosine")
@@ -57,6 +59,7 @@ class Part:
     aliases: tuple[str, ...] = ()
     migrate: str | None = None
     earlier: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def load(self) -> Callable[..., Any]:
         """Imports and returns the target.

@@ -1,8 +1,9 @@
-"""What runs without `--wide`: most tests, of the others a few drawn by the commit, and all tests of what has changed.
+"""What runs without `--full`: most tests, of the others a few drawn by the commit, and all tests of what has changed.
 
 A test marked `wide(num)` runs `num` of its cases, none by default. Of a battery's parts, a third have the quick checks
-and a third of these all checks. A test has changed with its file, with the module that the file mirrors or with its
-plug-in; a part with its module or with the battery.
+and a third of these all checks. With `--wide` all cases run, and all parts have the quick checks and half of them all
+checks. A test has changed with its file, with the module that the file mirrors or with its plug-in; a part with its
+module or with the battery.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _QUICK = frozenset(
 """Checks of a part that take milliseconds; each of the others calls it many times, or trains it."""
 
 
-def select(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Returns the tests that run without `--wide`, in their order."""
+def select(items: Sequence[pytest.Item], *, wide: bool) -> list[pytest.Item]:
+    """Returns the tests that run without `--full`, with or without `--wide`, in their order."""
     changed = list_changed()
     cases: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     checks: defaultdict[str, dict[str, list[pytest.Item]]] = defaultdict(dict)
@@ -45,12 +46,12 @@ def select(items: Sequence[pytest.Item]) -> list[pytest.Item]:
             cases[name].append(item)
         elif (subject := _get_subject(item)) and not has_part_changed(subject.part.target, changed):
             checks[name].setdefault(str(subject), []).append(item)
-    left = {item for each in cases.values() for item in _leave(each, _get_num(each[0]))}
+    left = set() if wide else {item for each in cases.values() for item in _leave(each, _get_num(each[0]))}
     for parts in checks.values():
-        third = draw(list(parts), math.ceil(len(parts) / 3))
-        whole = draw(third, math.ceil(len(third) / 3))
-        left |= {item for part in parts.keys() - third for item in parts[part]}
-        left |= {item for part in {*third} - {*whole} for item in parts[part] if _get_name(item) not in _QUICK}
+        some = list(parts) if wide else draw(list(parts), math.ceil(len(parts) / 3))
+        whole = draw(some, math.ceil(len(some) / (2 if wide else 3)))
+        left |= {item for part in parts.keys() - some for item in parts[part]}
+        left |= {item for part in {*some} - {*whole} for item in parts[part] if _get_name(item) not in _QUICK}
     return [item for item in items if item not in left]
 
 

@@ -24,8 +24,8 @@ VERBS = set(
     judge keep launch lay learn limit list load locate lock log make map mark match measure merge mirror mix move name
     narrow normalize note notify number observe open order override pack pad parametrize parse pass penalize perturb
     pin place plan play poll predict prefer prefix prepare print probe project prune queue quote raise rank read
-    rebase rebuild recompute reconstruct record recover reduce refuse register release reload remove render renew
-    repeat replace replay report require resample reset resize resolve restart restore resume review revise revive
+    rebase rebuild recompute reconstruct record recover reduce refuse register release reload remove rename render
+    renew repeat replace replay report require resample reset resize resolve restart restore resume review revise revive
     rewind round run sample save scale scan schedule score seed select send set settle share shift shorten show slice
     smooth sort space spill split spread squash start step stream stretch strip suggest sum swap sweep sync
     synchronize synthesize tag take tap thaw thin train transform translate traverse truncate try tune unpack unscale

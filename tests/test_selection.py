@@ -58,7 +58,7 @@ def test_as_many_cases_run_as_the_mark_says_and_all_tests_without_it(at_commit):
     plain = [Item(f"test_plain[{number}]") for number in range(9)]
     some = [Item(f"test_some[{number}]", pytest.mark.wide(2).mark) for number in range(9)]
     none = [Item("test_slow", pytest.mark.wide.mark)]
-    kept = select([*none, *some, *plain])
+    kept = select([*none, *some, *plain], wide=False)
     assert len(kept) == 11 and kept[2:] == plain and {*kept[:2]} < {*some}
 
 
@@ -66,27 +66,34 @@ def test_cases_that_run_with_full_only_do_not_stand_for_others(at_commit):
     marks = pytest.mark.wide(1).mark, pytest.mark.full.mark
     items = [Item("test_it[0]", marks[0]), *(Item(f"test_it[{number}]", *marks) for number in range(1, 50))]
     at_commit("a")
-    assert select(items) == items
+    assert select(items, wide=False) == items
 
 
-def test_a_third_of_a_battery_has_the_quick_checks_and_a_third_of_these_all(at_commit):
+@pytest.mark.parametrize(("wide", "quick", "whole"), [(False, 3, 1), (True, 8, 4)])
+def test_some_of_a_battery_have_the_quick_checks_and_some_of_these_all(at_commit, wide, quick, whole):
     names = ("builds", "emits", "plays")
     items = [Item(f"test_part[{part} {name}]", check=make_check(part, name)) for part in "abcdefgh" for name in names]
     at_commit("a")
-    kept = [item.callspec.params["check"] for item in select(items)]
+    kept = [item.callspec.params["check"] for item in select(items, wide=wide)]
     found = [{str(one.trial.subject) for one in kept if one.name == name} for name in names]
-    assert len(found[0]) == 3 and found[1] == found[0] and len(found[2]) == 1 and found[2] < found[0]
+    assert len(found[0]) == quick and found[1] == found[0] and len(found[2]) == whole and found[2] < found[0]
+
+
+def test_all_cases_run_if_wanted(at_commit):
+    at_commit("a")
+    items = [Item(f"test_it[{number}]", pytest.mark.wide.mark) for number in range(9)]
+    assert select(items, wide=True) == items
 
 
 def test_what_has_changed_runs_whole(at_commit, monkeypatch):
     at_commit("a")
     items = [Item(f"test_part[{part}]", check=make_check(part, "x")) for part in "abcdefg"]
     monkeypatch.setattr(selection, "list_changed", lambda: {f"modkit/diffusion/{part}.py" for part in "abcdef"})
-    assert select(items) == items
+    assert select(items, wide=False) == items
     slow = [Item("test_slow", pytest.mark.wide.mark)]
-    assert select(slow) == []
+    assert select(slow, wide=False) == []
     monkeypatch.setattr(selection, "list_changed", lambda: {"modkit/nn/unet.py"})
-    assert select(slow) == slow
+    assert select(slow, wide=False) == slow
 
 
 @pytest.mark.parametrize(

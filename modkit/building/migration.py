@@ -15,7 +15,8 @@ the function is called for each, and must return the same parameters every time.
 A parameter that was added, or whose default was None, needs no function: `Part(earlier={"name": value})` states the
 value with which the part does what it did before. A run's spec has all parameters of its parts, but of those whose
 default is None only the ones with an `earlier` value; so a node that lacks the name was made before, and is loaded with
-that value.
+that value. `Part(renamed={"width": "channels"})` states the former name of a parameter: specs, overrides and runs may
+have either. If a part is in it, the names of its weights change with it.
 """
 
 from __future__ import annotations
@@ -109,6 +110,24 @@ class Migration:
         return params, tensors
 
 
+@dataclass(frozen=True)
+class Renaming(Migration):
+    """The weights of parts in slots that have other names by now; the planner reads the run's spec as it is."""
+
+    def __str__(self) -> str:
+        names = ", ".join(f"{former} to {now}" for former, now in self.entry.part.renamed.items())
+        return f"{self.entry.part} at {self.path}, which renames {names}"
+
+    def __call__(self, tree: Node, state: Mapping[str, Tensor]) -> tuple[Node, dict[str, Tensor]]:
+        """Renames weights."""
+        made = dict(state)
+        for prefix in find_prefixes(self.path, state, self.modules):
+            for former, now in self.entry.part.renamed.items():
+                pattern = re.compile(rf"({re.escape(prefix)}){re.escape(former)}(?=[.\[])")
+                made = {pattern.sub(rf"\g<1>{now}", key): tensor for key, tensor in made.items()}
+        return tree, made
+
+
 class Current(NamedTuple):
     """A run in the form that the installed parts expect.
 
@@ -176,17 +195,17 @@ def read_spec(run: Run) -> Spec:
     """
     spec = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml"))
     tree: Any = spec.tree
-    for row in read_rows(run.lock):
-        part = entry.part if (entry := find_known(row)) else None
-        for path in row.get("at", ()) if part and (part.earlier or split_name(part.name)[0]) else ():
-            assert part is not None
-            place = _locate_part(tree, split(path))
-            node: Any = get_value(tree, place)
-            if split_name(part.name)[0]:
-                node = Node({**node, "use": part.name})
-            if not part.earlier.keys() <= node.keys():
-                node = _add_earlier(part, node)
-            tree = replace_value(tree, place, node)
+    for path, entry, _ in _list_known(run):
+        part = entry.part
+        if not (part.earlier or split_name(part.name)[0]):
+            continue
+        place = _locate_part(tree, path)
+        node: Any = get_value(tree, place)
+        if split_name(part.name)[0]:
+            node = Node({**node, "use": part.name})
+        if not part.earlier.keys() <= node.keys():
+            node = _add_earlier(part, node)
+        tree = replace_value(tree, place, node)
     return spec.with_tree(tree)
 
 
@@ -196,13 +215,26 @@ def find_due(run: Run) -> tuple[Migration, ...]:
     Raises:
         ValueError: If the run's lock is not valid.
     """
-    found = [
-        Migration(entry, row["version"], path, run.lock.get("modules", {}))
-        for row in read_rows(run.lock)
-        if (entry := find_known(row)) and entry.part.migrate and entry.version != row["version"]
-        for path in row.get("at", ())
-    ]
-    return tuple(sorted(found, key=lambda migration: -len(split(migration.path))))
+    found: list[Migration] = []
+    for path, entry, version in _list_known(run):
+        given = (entry, version, join(path), run.lock.get("modules", {}))
+        found += [Migration(*given)] if entry.part.migrate and entry.version != version else []
+        found += [Renaming(*given)] if entry.part.renamed and _has_former(run, path, entry.part) else []
+    return tuple(found)
+
+
+def _list_known(run: Run) -> list[tuple[Path, Entry, str]]:
+    """Lists the paths of a run's registered parts, inner ones first, each with its entry and its locked version."""
+    rows = ((row, entry) for row in read_rows(run.lock) if (entry := find_known(row)))
+    found = [(split(path), entry, row["version"]) for row, entry in rows for path in row.get("at", ())]
+    return sorted(found, key=lambda one: -len(one[0]))
+
+
+def _has_former(run: Run, path: Path, part: Part) -> bool:
+    """Whether a run's spec gives a parameter of a part its former name."""
+    tree = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml")).tree
+    node: Any = get_value(tree, _locate_part(tree, path))
+    return not part.renamed.keys().isdisjoint(node)
 
 
 def find_known(row: Mapping[str, Any]) -> Entry | None:

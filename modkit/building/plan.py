@@ -294,4 +294,5 @@ def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
 
 def _make_plan(planner: Planner, tree: Node, left: frozenset[str] = frozenset(), root: str = "model") -> Plan:
     entries = tuple(planner.entries.values())
+    tree = rebase(tree, planner.moved)
     return Plan(planner.spec, tree, planner.parts, planner.objects, entries, left, root)

@@ -44,6 +44,7 @@ class Planner:
         objects: Those that were given built, by path.
         refs: The references to parts: their paths, their goals and the kinds of their slots.
         entries: The registered parts in use, by kind and name.
+        moved: Places that were written under a former name, each with its place of today.
         frozen: Whether a piece of another run around the part at hand is not trained further.
     """
 
@@ -54,6 +55,7 @@ class Planner:
     objects: dict[str, Given] = field(default_factory=dict)
     refs: list[tuple[str, str, str]] = field(default_factory=list)
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
 
     def report(
@@ -115,7 +117,7 @@ class Planner:
     def check_refs(self) -> None:
         """Checks that every reference leads to a part of its slot's kind."""
         for path, goal, kind in self.refs:
-            part = self.parts.get(goal)
+            part = self.parts.get(goal := move(goal, self.moved))
             if part is None:
                 self.report(path, f"got a ref to {goal}, expected the path of a part", suggest(goal, self.parts))
             elif part.kind != kind:
@@ -156,6 +158,7 @@ class Planner:
             hint = f"parts of kind {part.kind} with a name: {names}" if isinstance(part, Local) else None
             self.report(path, f"the {part} cannot be used: {type(error).__name__}: {error}", hint)
             return None
+        self.moved |= {_join(path, key): _join(path, now) for key, now in part.renamed.items() if key in node}
         try:
             node = expand_node(part, node)
         except ValueError as error:

@@ -108,7 +108,7 @@ def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, shell_complete=complete_runs)
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS... [data.K=V]...", shell_complete=complete_runs)
 @click.option(
     "--out",
     type=click.Path(),
@@ -118,10 +118,11 @@ def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options
 )
 @report_failures
 def compare(runs: Sequence[str], out: str) -> None:
-    """Compare evaluated RUNs on one HTML page that needs no network."""
+    """Compare evaluated RUNS on one HTML page that needs no network; data.root=DIR says where their data are now."""
     from modkit.comparison import compare
 
-    written = compare(runs, out)
+    overrides = [word for word in runs if "=" in word and not Path(word).exists()]
+    written = compare([word for word in runs if word not in overrides], out, overrides=overrides)
     for finding in written.findings:
         echo(finding)
     echo(f"page: {written.page}, data: {written.data}")

@@ -63,18 +63,25 @@ class Comparison:
         return f"{format_html(self.describe())}\n<p>{links}</p>"
 
 
-def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] = "comparison.html") -> Comparison:
+def compare(
+    runs: Sequence[Run | str | PathLike[str]],
+    out: str | PathLike[str] = "comparison.html",
+    *,
+    overrides: Sequence[str] = (),
+) -> Comparison:
     """Compares all evaluations of runs on one page.
 
     Args:
         runs: The runs, or their directories.
         out: The page, a path ending in `.html`; the JSON file is written beside it. Those of an earlier comparison
             are replaced.
+        overrides: Where the runs' data are now, if they have moved: `["data.root=/new/place"]`. The page says if the
+            content differs from what was measured.
 
     Raises:
         ValueError: If a run has no report of what it is now (`modkit evaluate RUN` writes one), a run or its data
-            cannot be read or has local parts, `out` does not end in `.html`, or another file stands where the JSON file
-            would be written.
+            cannot be read or has local parts, an override is not of the data, `out` does not end in `.html`, or another
+            file stands where the JSON file would be written.
 
     Examples:
         >>> from modkit import compare
@@ -93,7 +100,7 @@ def compare(runs: Sequence[Run | str | PathLike[str]], out: str | PathLike[str] 
             f"compare writes {beside} beside its page and expects an earlier comparison or no file there, got another "
             "file; choose another name for the page"
         )
-    systems = group(collect(runs))
+    systems = group(collect(runs, overrides))
     names = dict.fromkeys(name for s in systems for entry in s.members for name in entry.report.scores)
     entries = [entry for system in systems for entry in system.members]
     material = Material(

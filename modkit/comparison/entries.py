@@ -35,7 +35,7 @@ from modkit.evaluation.report import Report, is_of_spec, read_reports
 from modkit.kinds import Data
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Value, walk
-from modkit.specs.overrides import apply
+from modkit.specs.overrides import apply, get_path
 from modkit.specs.spec import Spec
 from modkit.types import Score
 
@@ -109,15 +109,21 @@ class System:
         return None if score is None else Measured(score, first.data_key, first.reference)
 
 
-def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
+def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] = ()) -> list[Entry]:
     """Collects the entries of runs in their order: the report of each run, then its reports with overrides.
 
     Reports of what a run no longer is are left out; a warning names them.
 
+    Args:
+        runs: The runs, or their directories.
+        overrides: Of the data, which say where these are now.
+
     Raises:
         ValueError: If there is no run, or if a run is given twice, has local parts, no report of what it is now, or a
-            damaged report.
+            damaged report, or if an override is not of the data.
     """
+    if odd := [one for one in overrides if get_path(one)[0] != "data"]:
+        raise ValueError(f"compare expects overrides of `data`, which say where it is now, got {', '.join(odd)}")
     if not runs:
         raise ValueError("compare expects at least one run, got none")
     found = [run if isinstance(run, Run) else Run.open(run) for run in runs]
@@ -145,7 +151,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]]) -> list[Entry]:
         for report in reports:
             changed = apply(spec, report.overrides)[0]
             if changed.data not in opened:
-                opened[changed.data] = open_data(run, report.overrides)
+                opened[changed.data] = open_data(run, [*report.overrides, *overrides])
             entries.append(Entry("", run, report, drop_idle(plan(changed)), opened[changed.data], ""))
     names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]

@@ -79,8 +79,9 @@ def apply(spec: Spec, overrides: Sequence[str]) -> tuple[Spec, list[str]]:
     parsed = list(_parse(overrides))
     if problems := [_make_problem(spec, one) for one in parsed if one.parts[0] not in TOP]:
         raise SpecError(problems)
-    for override in parsed:
-        spec = _renew_names(spec, override.parts)
+    for index, override in enumerate(parsed):
+        spec, parts = _renew_names(spec, override.parts)
+        parsed[index] = replace(override, parts=parts)
     changed, notices, swapped = _apply_swaps(spec, parsed)
     for override in parsed:
         if override not in swapped:
@@ -250,15 +251,19 @@ def _parse_path(override: str, equals: str, position: Position) -> Path:
     return get_path(override, position)
 
 
-def _renew_names(spec: Spec, path: Path) -> Spec:
-    """Writes the parts to which a path adds a key with their parameters of today, if they have any former ones."""
-    for depth, key in enumerate(path[1:], 1):
+def _renew_names(spec: Spec, path: Path) -> tuple[Spec, Path]:
+    """Writes the parts on a path with their parameters of today, if they have any former ones, and so the path."""
+    for depth in range(1, len(path)):
         place, node = find_place(spec, path[:depth]), find_value(spec.tree, path[:depth])
-        if place is None or place.container is not None or not isinstance(node, Node) or key in node:
+        if place is None or place.container is not None:
             continue
         kind, name = place.kind, get_part(node, place)
         part, declared = find_known(kind, name), read_known(kind, name)
-        if part is None or declared is None or node.params.keys() <= declared.keys():
+        if part is None or declared is None:
+            continue
+        key = part.renamed.get(str(path[depth]), path[depth])
+        path = (*path[:depth], key, *path[depth + 1 :])
+        if not isinstance(node, Node) or key in node or node.params.keys() <= declared.keys():
             continue
         try:
             renewed = expand_node(part, node)
@@ -266,7 +271,7 @@ def _renew_names(spec: Spec, path: Path) -> Spec:
             continue
         if renewed.params.keys() <= declared.keys():
             spec = spec.with_value(join(path[:depth]), renewed, spec.source.at(path[:depth]))
-    return spec
+    return spec, path
 
 
 def _apply_swaps(spec: Spec, overrides: Sequence[_Override]) -> tuple[Spec, list[str], list[_Override]]:

@@ -23,6 +23,7 @@ __all__ = [
     "keep_outermost",
     "list_named",
     "read_known",
+    "rename",
     "walk_slots",
 ]
 
@@ -161,11 +162,21 @@ def read_known(kind: str, part: str | Part | None) -> dict[str, Parameter] | Non
         return None
 
 
+def rename(part: Part | None, node: Node) -> Node:
+    """Writes a node with its part's parameters under their names of today (`Part.renamed`), unless it has both."""
+    names = {former: now for former, now in part.renamed.items() if now not in node} if part else {}
+    return Node({names.get(key, key): value for key, value in node.items()})
+
+
 def expand_node(part: Part, node: Node) -> Node:
-    """Writes a node as its part is told today, if the part says how (`PretrainedExtras.expand_params`).
+    """Writes a node with its part's parameters of today (`Part.renamed`, `PretrainedExtras.expand_params`).
 
     Raises:
-        ValueError: If the part refuses the parameters.
+        ValueError: If the part refuses the parameters, or one has both its names.
     """
+    for former, now in part.renamed.items():
+        if {former, now} <= node.keys():
+            raise ValueError(f"expected one of {now!r} and {former!r}, its former name, got both")
+    node = rename(part, node)
     expand = read_extras(part.load(), PretrainedExtras).expand_params
     return node if expand is None else Node({**{k: v for k, v in node.items() if k == "use"}, **expand(node.params)})

@@ -16,7 +16,7 @@ from modkit.kinds import DataExtras, GameExtras, read_extras
 from modkit.parts.registry import get_registry
 from modkit.parts.signature import Parameter, SlotShape, read_parameters
 from modkit.specs.node import Node, Path, Value, describe, find_value
-from modkit.specs.places import find_known, find_place, get_part, read_known
+from modkit.specs.places import find_known, find_place, get_part, read_known, rename
 from modkit.specs.players import renew_settings
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import Source
@@ -50,6 +50,7 @@ def swap(spec: Spec, path: Path, place: SlotShape, value: Value, source: Source)
     if not isinstance(name, str):
         raise SpecError(Problem(join(path), f"got use: {describe(name)}, expected a part's name", source.position))
     new = _read_declared(place.kind, name, join(path), source.position)
+    given = rename(find_known(place.kind, name), Node(given)).params
     kept, dropped = _select_kept(find_value(spec.tree, path), place, new, name)
     node = Node({"use": name, **{key: kept[key] for key in kept if key not in given}, **given})
     reasons: dict[str, list[str]] = {}
@@ -143,7 +144,7 @@ def _select_kept(
     fresh = kind == "model" and other
     kept: dict[str, Value] = {}
     dropped: dict[str, str] = {}
-    for key, value in old.params.items():
+    for key, value in rename(find_known(kind, part), old).params.items():
         former = None if before is None else before.get(key)
         if fresh and not (former and former.slot and former.slot.kind == "conditioner"):
             dropped[key] = _FRESH

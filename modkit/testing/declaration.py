@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -25,7 +25,7 @@ _WAIT = 60
 
 
 def check_declaration(bench: Bench) -> None:
-    """Its module can be imported in a new process, without importing torch; `migrate` and `earlier` can be used."""
+    """Its module can be imported in a new process, without torch; `migrate`, `earlier` and `renamed` can be used."""
     subject, part = bench.subject, bench.subject.part
     if subject.declared is not None and (reason := _check_module(subject.declared)):
         raise Flaw(f"{subject}: expected the declaration {subject.declared} to {reason}")
@@ -37,6 +37,9 @@ def check_declaration(bench: Bench) -> None:
     found, others = (_list_problems(part, {**subject.params, **more}) for more in (part.earlier, {}))
     if reasons := "; ".join(str(one) for one in found if one not in others):
         raise Flaw(f"{subject}: expected `earlier` to have values of its parameters, got: {reasons}")
+    known = _list_names(part)
+    if wrong := [f"{old}: {new}" for old, new in part.renamed.items() if known and (old in known or new not in known)]:
+        raise Flaw(f"{subject}: expected `renamed` to lead to parameters from other names, got {', '.join(wrong)}")
 
 
 def _list_problems(part: Part, params: Mapping[str, Any]) -> tuple[Problem, ...]:
@@ -48,6 +51,14 @@ def _list_problems(part: Part, params: Mapping[str, Any]) -> tuple[Problem, ...]
     except (ImportError, ValueError):
         pass
     return ()
+
+
+def _list_names(part: Part) -> Collection[str]:
+    """Lists the parameters of a part; none of a target that cannot be used, which is left to `signature`."""
+    try:
+        return read_parameters(part)
+    except Exception:
+        return ()
 
 
 @cache

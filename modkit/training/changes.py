@@ -1,14 +1,14 @@
 """Changes: what `modkit resume` changes in a run, and whether a run may change in it.
 
-A run goes on with its own resolved spec. What
-trains stays as it was from the first step to the last; `modkit branch` begins a new run with other settings. What may
-change takes effect from the step at which the run is resumed:
+A run goes on with its own resolved spec. What trains stays as it was from the first step to the last; `modkit branch`
+begins a new run with other settings. What may change takes effect from the step at which the run is resumed:
 
 - the name, and how the run is measured (`evaluate`);
 - the number of steps, of the stage at hand and of later ones, but to none that is below those trained;
 - the device, threads, the engine, workers, loggers, and when losses are logged, pictures drawn and checkpoints
   written;
-- what only sampling reads (`modkit.building.change`): samplers, guidance, decodings, `truncation`.
+- what only sampling reads (`modkit.building.change`): samplers, guidance, decodings, `truncation`;
+- where the data are (`data.root`), if their content has the hash that the run's lock keeps.
 
 The data of an unchanged spec may have other contents by now, as a file that was written again. That is warned of, and
 recorded like a change of the spec.
@@ -26,9 +26,10 @@ from modkit.building.difference import compare_trees, format_value
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import Plan
 from modkit.errors import SpecError, is_inside, join, split
+from modkit.kinds import Data
 from modkit.runs.run import Run
 from modkit.specs.event import write_types
-from modkit.specs.node import Node
+from modkit.specs.node import Node, find_value
 from modkit.specs.settings import Stage
 from modkit.specs.spec import Spec
 from modkit.training.cursor import Cursor
@@ -50,12 +51,13 @@ _OBSERVERS = ("loggers", "engine")
 _STEPS = re.compile(r"train\.(?:steps|stages\[(\d+)\]\.steps)")
 
 
-def find_changes(run: Run, planned: Plan) -> list[Change]:
+def find_changes(run: Run, planned: Plan, data: Data) -> list[Change]:
     """Finds what a plan changes in a run.
 
     Args:
         run: The run.
         planned: The plan of the spec with which it is to go on.
+        data: The data with which it is to go on.
 
     Raises:
         SpecError: If it changes what a run cannot change in, with every such path.
@@ -68,6 +70,9 @@ def find_changes(run: Run, planned: Plan) -> list[Change]:
     free = list_sampling(planned)
     changes = compare_specs(written, planned.resolved)
     held = [change for change in changes if not (_FREE.fullmatch(change.path) or is_inside(change.path, free))]
+    moved = [change for change in held if _is_text(change.path, written) and _is_text(change.path, planned.resolved)]
+    if moved and "data" in run.lock and not find_data_changes(run, {"splits": dict(data.splits), "data": data.key}):
+        held = [change for change in held if change not in moved]
     _refuse(run, planned, {change: "the same" for change in held})
     return changes
 
@@ -154,6 +159,12 @@ def find_type_changes(run: Run, x: TensorType, fields: Mapping[str, TensorType])
         return []
     found = compare_trees((Node(then), Node(write_types(x, fields))))
     return [Change(join(path), *map(format_value, values)) for path, values in found if path != ("std",)]
+
+
+def _is_text(path: str, spec: Spec) -> bool:
+    """Whether a parameter of the data is a text, as where they are is."""
+    place = split(path)
+    return place[0] == "data" and place[-1] != "use" and isinstance(find_value(spec.tree, place), str)
 
 
 def _write_training(former: Spec, planned: Plan) -> Spec:

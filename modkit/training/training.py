@@ -112,7 +112,7 @@ class Training:
         show_warnings(report.findings, str(path))
         self.watch = make_watch(self.site, settings.seed, settings.precision)
         self.measured = evaluation if evaluate else None
-        self.changes = find_changes(before, self.plan) if before else []
+        self.changes = find_changes(before, self.plan, data) if before else []
         if before:
             verify_local(before, self.plan.describe_local())
             _check_state(before, report)

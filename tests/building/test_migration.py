@@ -525,6 +525,85 @@ def test_a_run_that_lacks_a_parameter_is_told_from_one_with_nothing_in_it(made, 
         assert [entry.spec.at("model.encoder.scale") for entry in collect([older])] == [5.0]
 
 
+OUTER = """
+    from torch import Tensor, nn
+
+    from modkit import Slot, TensorType, default
+    from modkit.kinds import Encoder
+
+
+    class Thin(nn.Module):
+        def __init__(
+            self, x: TensorType, *, {first}: Slot[Encoder] = default("mlp"), other: Slot[Encoder] = default("mlp")
+        ) -> None:
+            super().__init__()
+            self.{first}, self.other = {first}(x=x), other(x=x)
+            self.h = self.{first}.h
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.{first}(x) + self.other(x)
+"""
+
+
+@pytest.fixture
+def wide(plugin):
+    return plugin("1.1", OLD | {"width": "features"}, renamed={"wide": "features"})
+
+
+def test_a_renamed_parameter_is_read_under_both_names_everywhere(made, wide):
+    run, samples = made
+    tree = {"model": {"use": "autoencoder", "encoder": {"use": "acme/thin", "wide": 3}, "decoder": "mlp"}}
+    written = Spec.from_yaml(json.dumps({**tree, "x": {"shape": [2]}}))
+    with installed(wide):
+        for former in (written, apply(written, ["model.encoder.wide=3"])[0]):
+            assert plan(former).resolved.model["encoder"] == use("acme/thin", features=3)
+        for name in ("wide", "features"):
+            assert plan(apply(written, [f"model.encoder.{name}=5"])[0]).resolved.at("model.encoder.features") == 5
+            swapped, notices = apply(written, [f"model.encoder={{use: acme/thin, {name}: 6}}"])
+            assert notices == [] and plan(swapped).resolved.at("model.encoder.features") == 6
+        both = apply(written, ["model.encoder={use: acme/thin, wide: 3, features: 3}"])[0]
+        with pytest.raises(SpecError, match="expected one of 'features' and 'wide', its former name, got both"):
+            plan(both)
+        assert torch.equal(load(run).sample(3, seed=0), samples[run.kept[-1]])
+        assert load(run, ["model.encoder.wide=3"]).encoder.h.shape == (3,)
+        with pytest.raises(SpecError, match="got 4 in a run that has trained with 3"):
+            load(run, ["model.encoder.wide=4"])
+
+
+def test_a_run_goes_on_and_is_branched_by_a_renamed_parameter(made, wide, tmp_path):
+    run = Run.open(shutil.copytree(made[0].path, tmp_path / "run"))
+    with installed(wide):
+        assert find_due(run) and resume(run, ["train.steps=3"]).kept[-1] == "step-00000003"
+        assert plan(load_current_spec(run)).resolved.at("model.encoder") == use("acme/thin", features=3)
+        assert branch(made[0], tmp_path / "branch").path.exists()
+
+
+def test_weights_and_references_follow_a_renamed_slot(tmp_path, monkeypatch):
+    for folder, first in (("old", "critic"), ("new", "judge")):
+        declared = ", renamed={'critic': 'judge'}" if folder == "new" else ""
+        source = f"""
+            from modkit.part import Part, hookimpl
+
+            @hookimpl
+            def modkit_parts():
+                return [Part("encoder", "outer", "acme_{folder}:Thin", "Two of a kind"{declared})]
+        """
+        make_plugin(tmp_path / folder, "acme", source)
+        (tmp_path / folder / f"acme_{folder}.py").write_text(dedent(OUTER.format(first=first)))
+    mlp, again = MLP["encoder"], {"ref": "model.encoder.critic"}
+    shared = use("autoencoder", encoder=use("acme/outer", critic=mlp, other=again), decoder=MLP["decoder"])
+    with installed(tmp_path / "old"):
+        run = train(spec(shared, steps=2), tmp_path / "run")
+        before = load(run).reconstruct(torch.zeros(1, 1, 8, 8))
+    with installed(tmp_path / "new"):
+        model = load(run)
+        assert torch.equal(model.reconstruct(torch.zeros(1, 1, 8, 8)), before)
+        assert model.encoder.judge is model.encoder.other
+        assert spec_of(model).at("model.encoder.other") == Node({"ref": "model.encoder.judge"})
+        with pytest.raises(ValueError, match="cannot be resumed: .* at model.encoder, which renames critic to judge, "):
+            resume(run, ["train.steps=3"])
+
+
 def test_a_declaration_names_a_function():
     plugin = ModuleType("acme")
     plugin.modkit_parts = hookimpl(lambda: [Part("encoder", "thin", "x:y", "", migrate="thin")])

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import modkit
 from modkit import Spec
+from modkit.cli.app import app
 from modkit.comparison import compare
 from modkit.evaluation.report import Report
 from modkit.runs.files import hash_data
@@ -363,6 +365,27 @@ def test_data_that_an_override_changes_have_not_changed_since(tmp_path):
     made.save(run.path)
     assert made.data != run.lock["data"]
     assert not any("have changed" in text for text in compare([run], tmp_path / "page.html").findings)
+
+
+def test_data_that_have_moved_are_read_where_an_override_says(tmp_path):
+    file = tmp_path / "x.npy"
+    np.save(file, np.zeros((20, 3, 3), np.float32))
+    data = f"data: {{use: array, path: {file}, bounds: [-1, 1], test: 0.5}}\n"
+    run = modkit.train(
+        Spec.from_yaml(f"name: gan\n{data}{GAN}{TRAIN.format(seed=0)}"), tmp_path / "run", evaluate=False
+    )
+    modkit.evaluate_run(run, features="pixels", metrics=["fd"], num=4).save(run.path)
+    page, new = tmp_path / "page.html", tmp_path / "y.npy"
+    file.rename(new)
+    assert not any("have changed" in text for text in compare([run], page, overrides=[f"data.path={new}"]).findings)
+    done = CliRunner().invoke(app, ["compare", str(run.path), f"data.path={new}", "--out", str(page)])
+    assert done.exit_code == 0, done.output
+    np.save(new, np.ones((20, 3, 3), np.float32))
+    assert any("have changed" in text for text in compare([run], page, overrides=[f"data.path={new}"]).findings)
+    page.unlink()
+    with pytest.raises(ValueError, match=r"compare expects overrides of `data`, .*, got model.z_dim=3"):
+        compare([run], page, overrides=["model.z_dim=3"])
+    assert not page.exists()
 
 
 @pytest.mark.wide

@@ -61,7 +61,7 @@ def test_rivals_have_as_many_weights(tmp_path):
     assert all(0.95 < one / size["VAE"] < 1.05 for one in size.values())
 
 
-@pytest.mark.wide
+@pytest.mark.full
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(timed, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
     write_fashion_mnist(tmp_path / "data")

@@ -106,7 +106,7 @@ def test_both_specs_have_the_same_network_but_for_the_noise():
     assert not {"steps", "stages"} & {*ddgan.train, *ddpm.train}
 
 
-@pytest.mark.wide
+@pytest.mark.full
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(Preview, "draw", lambda *_: torch.zeros(1, 8, 8, dtype=torch.uint8))  # DDPM's takes 1024 steps
     said = []

@@ -148,7 +148,7 @@ def test_both_specs_have_the_same_denoiser_but_for_what_it_stands_on():
     assert pixels.model["sampler"]["steps"] == 50
 
 
-@pytest.mark.wide
+@pytest.mark.full
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path):
     said = []
     carry_out(PLAN, tmp_path / "whole", said.append)

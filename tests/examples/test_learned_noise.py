@@ -43,7 +43,7 @@ def test_the_fixed_schedule_is_what_the_learned_one_starts_as(tmp_path):
     assert type(learned.loss_weight) is type(fixed.loss_weight) and type(learned.times) is type(fixed.times)
 
 
-@pytest.mark.wide
+@pytest.mark.full
 def test_a_study_that_was_killed_goes_on_to_the_same_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(timed, "fit_budget", lambda spec, *given, **more: spec.with_value("train.steps", 2))
     write_fashion_mnist(tmp_path / "data")

@@ -91,6 +91,7 @@ UNFIT = {
 SAME = {
     r"^(?!diffusion-ring).*\.grid=trailing": "on a table it is what `auto` chooses",
     r"^diffusion-ring .*\.grid=(auto|continuous)": "without a table it chooses what the host has",
+    r"^diffusion-ring .*\.grid=karras": "the levels of EDM's schedule are these",
     r"^denoising-gan(-ring)? .*\.grid=(leading|linspace)": "as many steps as the table has indices visit all",
     r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
     r"^latent-flow model\.autoencoder\.rate=balanced": "beside a flow there is one KL, and one group is balanced",

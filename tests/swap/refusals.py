@@ -759,10 +759,15 @@ REFUSALS |= {
         r"model\.times: \d\.\d% of training's noise levels and \d+% of the sampler's are below the deviation of the "
         r"data; .* \(mend it with model\.times=log-normal\)"
     ),
-    "latent-diffusion model.prior.sampler.grid=leading": (
-        r"model\.prior\.sampler: .* the first step expects noise of 2\.45 deviations of the data beside it; .* "
-        r"\(mend it with model\.prior\.sampler\.grid=trailing\)"
-    ),
+    **{
+        f"{place}.sampler.grid=leading": (
+            r"model\.prior.*\.sampler: .* the first step expects noise of 2\.45 deviations of the data beside it; .*"
+        )
+        for place in (
+            *(f"latent-{host} model.prior" for host in ("diffusion", "joint", "vq")),
+            "latent-cascade model.prior.level",
+        )
+    },
     **{
         f"{host} model.sampler={part}": (
             r"model\.sampler: the sampler asks for the noise level .*; expected one that training visits, .* "

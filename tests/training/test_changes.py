@@ -143,6 +143,27 @@ def test_resuming_where_no_run_is_says_that_it_starts_one(tmp_path: Path, caplog
     assert "holds no run" not in caplog.text
 
 
+def test_data_may_move_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file, new = tmp_path / "x.npy", tmp_path / "elsewhere" / "y.npy"
+    np.save(file, points := np.random.default_rng(0).standard_normal((64, 2)).astype(np.float32))
+    run = trained(tmp_path / "run", spec=SPEC.with_value("data", use("array", path=str(file))), steps=2)
+    before = contents(run.path)
+    new.parent.mkdir()
+    np.save(new, points + 1)
+    file.unlink()
+    with pytest.raises(SpecError, match=rf"data.path: got {new} in a run that has trained with {file}, exp"):
+        resumed(run, "train.steps=3", f"data.path={new}")
+    assert contents(run.path) == before
+    new.unlink()
+    np.save(new, points)
+    with pytest.raises(SpecError, match="data.test: got 0.5 in a run that has trained with 0.1"):
+        resumed(run, "train.steps=3", f"data.path={new}", "data.test=0.5")
+    resumed(run, "train.steps=3", f"data.path={new}")
+    assert not caplog.messages and f"data.path: {file} -> {new}" in read_revisions(run)[-1][1]
+    resumed(run, "train.steps=4")
+    assert Run.open(run.path).kept[-1] == "step-00000004"
+
+
 @pytest.mark.wide
 def test_other_data_are_warned_of_and_recorded_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file, spec = tmp_path / "x.npy", SPEC.with_value("data", use("array", path=str(tmp_path / "x.npy")))
