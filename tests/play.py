@@ -19,6 +19,7 @@ from modkit.progress import Progress, Silent
 from modkit.rng import Rng
 from modkit.runs.run import Run
 from modkit.training.callbacks import Callbacks
+from modkit.training.schedule import schedule_stages
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
 
@@ -43,7 +44,7 @@ def read_model(model: str) -> Spec:
 
 def digits(num: int, dtype: torch.dtype = torch.float32) -> Batch:
     """The first training digits with their labels."""
-    batch = Site(plan(spec("gan")), meta=False).make_data().read("train", range(num), Rng(0))
+    batch = Site(plan(spec("gan")), meta=False).data.read("train", range(num), Rng(0))
     return Batch(batch.tensor.to(dtype), batch.fields)
 
 
@@ -57,13 +58,14 @@ def trainer(
 ) -> Trainer:
     """What would train a spec, whose parts may be local classes, into a run at `path`, or go on with it."""
     site = Site(plan(spec), meta=False)
-    data, settings = site.make_data(), site.make_settings()
+    data, settings = site.data, site.settings
     model: Model = site.build_model(data.x, data.fields)
     engine = engine or settings.engine(device=settings.device)
     site.check()
     begun = (path / "modkit.lock").exists()
     run = Run.open(path) if begun else Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
-    return Trainer(model, data, settings, engine, run, Callbacks(run, loggers), progress or Silent())
+    stages, callbacks = schedule_stages(model, settings), Callbacks(run, loggers)
+    return Trainer(model, data, settings, stages, engine, run, callbacks, progress or Silent())
 
 
 class Notes(Silent):

@@ -116,7 +116,7 @@ def _make(model, spec):
         return model.sample(3, seed=0)
     except ValueError as refusal:
         assert "no prior" in str(refusal)
-        held = next(read_in_order(Site(plan(spec), meta=False).make_data(), "test", 3, Rng(0)))
+        held = next(read_in_order(Site(plan(spec), meta=False).data, "test", 3, Rng(0)))
         with torch.no_grad():
             return reconstruct_batch(model.eval(), held)
 

@@ -21,7 +21,7 @@ from examples.beta_vae.verdict import claims, report
 from examples.studies.budget import fit_budget
 from examples.studies.comparison import compare, locate_run, make_slug
 from modkit import Model, Rng, Run, Spec, evaluate_run
-from modkit.building.session import open_run
+from modkit.building.session import open_data
 from modkit.data import read_samples
 from modkit.kinds import Data
 from modkit.latent_space import Points, decode_plane, draw_points, encode_split, find_classes, find_space, save_grid
@@ -65,7 +65,7 @@ def _measure(path: Path, plan: Plan) -> dict[str, float]:
     """The scores of a run on held-out samples, with the rate and the distortion of these and of training samples."""
     run = Run.open(path)
     scores = evaluate_run(run, metrics=list(plan.metrics), num=plan.num, device="cpu").scores
-    model, data = modkit.load(run), open_run(run).data
+    model, data = modkit.load(run), open_data(run)
     figures = {name: score.value for name, score in scores.items()}
     for split, prefix in (("train", ""), ("test", "held-out ")):
         num = min(plan.num or _MOST, data.splits[split])
@@ -90,7 +90,7 @@ def _draw_latents(plan: Plan, out: Path) -> None:
     panels: dict[str, Points] = {}
     for name in plan.systems:
         run = Run.open(locate_run(out, name, 0))
-        data, space = open_run(run).data, find_space(modkit.load(run))
+        data, space = open_data(run), find_space(modkit.load(run))
         found = encode_split(space, data)
         panels[name] = Points(found.latents.flatten(1), _read_classes(found.fields, find_classes(data)))
         save_grid(out / "planes" / f"{make_slug(name)}.png", decode_plane(space, 16), space.x, 16)

@@ -27,7 +27,7 @@ from examples.studies.budget import one_thread
 from examples.studies.folder import check_plan, train_run, write_report
 from examples.studies.pool import make_pool
 from modkit import Model, Run
-from modkit.building.session import Opened, open_run
+from modkit.building.session import Loaded, load_run
 from modkit.evaluation.evaluate_run import explain_unsampled
 from modkit.evaluation.report import Report, locate_report
 from modkit.kinds import Data, DataExtras, Metric, read_extras
@@ -99,12 +99,13 @@ def show_example(name: str, plan: Plan, out: Path) -> str:
     with one_thread():
         train_run(modkit.load_spec(FOLDER / f"{name}.yaml"), path, steps=plan.steps)
         run = Run.open(path)
-        model, found = modkit.load(run), open_run(run)
+        loaded = load_run(run, needs=("data", "evaluate"))
+        model = loaded.model.eval()
         if not locate_report(path).exists():
-            modkit.evaluate_run(run, metrics=_choose_metrics(model, found), num=plan.num).save(path)
+            modkit.evaluate_run(run, metrics=_choose_metrics(loaded), num=plan.num).save(path)
         picture = _get_picture(name, out)
         picture.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(picture, encode_small(draw_example(model, found.data)))
+        replace_file(picture, encode_small(draw_example(model, loaded.data)))
     return ", ".join(f"{score} {row['value']:.3g}" for score, row in _collect_figures(name, out)["scores"].items())
 
 
@@ -133,11 +134,13 @@ def _show_all(names: Sequence[str], plan: Plan, out: Path, say: Callable[[str], 
     return failed
 
 
-def _choose_metrics(model: Model, found: Opened) -> list[str | Metric]:
+def _choose_metrics(loaded: Loaded) -> list[str | Metric]:
     """The spec's own metrics and those of quality; the cost of sampling depends on what else the machine does."""
-    own = [found.build(make) for make in found.evaluation.metrics or ()] if found.evaluation else []
+    evaluation = loaded.site.evaluation
+    own = [make() for make in evaluation.metrics] if evaluation else []
+    loaded.site.check()
     classes, registry = {type(metric) for metric in own}, get_registry()
-    usual = _list_usual(model, found.data)
+    usual = _list_usual(loaded.model, loaded.data)
     return own + [name for name in usual if registry.find("metric", name).load() not in classes]
 
 

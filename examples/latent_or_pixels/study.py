@@ -31,7 +31,7 @@ from examples.studies.budget import Trial, fit_budget, one_thread, time_sampling
 from examples.studies.folder import check_plan, write_report
 from examples.studies.turns import keep_in_turns, take_turns, train_in_turns
 from modkit import Model, Rng, Run, Spec
-from modkit.building.session import open_run
+from modkit.building.session import open_data
 from modkit.data.loader import read_in_order
 from modkit.features.classifier import Classifier
 from modkit.kinds import Data, FeatureExtractor
@@ -108,7 +108,7 @@ def _fit_specs(plan: Plan, out: Path) -> dict[str, Spec]:
 
 def _score(plan: Plan, out: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """Figures of samples by run, of held-out pictures and their reconstructions."""
-    data = open_run(Run.open(out / "runs" / "pixels-0")).data
+    data = open_data(Run.open(out / "runs" / "pixels-0"))
     reference, held = (_read_pictures(data, split, plan.num) for split in ("train", "test"))
     take_turns(out / "turns", ["classifier"], lambda _: _classifier(plan, data, out))
     classifier = _classifier(plan, data, out)

@@ -26,7 +26,6 @@ from examples.studies.budget import fit_budget, keep_costs, share_time, stages, 
 from examples.studies.comparison import compare, make_slug
 from examples.studies.folder import keep, train_run
 from modkit import Model, Rng, Run, Spec
-from modkit.building.builder import Site
 from modkit.data import read_samples
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.scoring import prepare_extractor
@@ -90,7 +89,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print, *, reci
 
 def _open_data(plan: Plan) -> Data:
     """The data of all systems."""
-    data = Site(modkit.check(read_spec(RECIPES[0], plan)).plan, meta=False).make_data()
+    data = modkit.check(read_spec(RECIPES[0], plan)).data
     assert data is not None
     return data
 

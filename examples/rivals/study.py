@@ -20,7 +20,7 @@ from examples.rivals.verdict import judge, report
 from examples.studies.comparison import make_slug
 from examples.studies.timed import compare_timed
 from modkit import Rng, Run, Spec
-from modkit.building.session import open_run
+from modkit.building.session import open_data
 from modkit.data import read_samples
 from modkit.evaluation.extractors import choose_features, make_extractor
 from modkit.evaluation.scoring import prepare_extractor
@@ -47,7 +47,7 @@ def carry_out(plan: Plan, out: Path, say: Callable[[str], None] = print) -> str:
 def _measure(path: Path, plan: Plan) -> dict[str, float]:
     """What samples score against real ones, which are always the same, and the run's weights and steps."""
     run = Run.open(path)
-    model, data = modkit.load(run), open_run(run).data
+    model, data = modkit.load(run), open_data(run)
     order = Rng("rivals").uniform("real", torch.empty(data.splits[plan.split])).argsort()[: plan.num].tolist()
     real = read_samples(data, plan.split, order, Rng(0)).tensor
     fakes = [model.sample(len(real), seed=seed) for seed in range(1, plan.draws + 1)]

@@ -11,7 +11,7 @@ from torch import Tensor
 import modkit
 from examples.trilemma.plan import Plan, Row
 from modkit import Run
-from modkit.building.session import open_run
+from modkit.building.session import open_data
 from modkit.evaluation.report import Report
 from modkit.evaluation.scoring import Chosen
 from modkit.kinds import Data, FeatureExtractor
@@ -39,7 +39,7 @@ def measure(plan: Plan, row: Row, run: Run, seed: int, out: Path) -> Report:
         seed: Its training seed, which the samples' noise follows.
         out: The study's directory.
     """
-    num, model, data = row.num or plan.num, modkit.load(run, row.overrides), open_run(run).data
+    num, model, data = row.num or plan.num, modkit.load(run, row.overrides), open_data(run)
     features = plan.features(data)
     x = model.sample(num, seed=1000 + seed, batch_size=_BATCH)  # of noise that no picture of training has seen
     assert isinstance(x, Tensor)

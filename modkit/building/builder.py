@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -80,7 +81,7 @@ class Failed:
 
 
 class Site:
-    """Builds the parts of one plan.
+    """Builds the parts of one plan, its data and its settings once.
 
     Args:
         plan: The plan.
@@ -90,26 +91,37 @@ class Site:
     """
 
     def __init__(self, plan: Plan, *, meta: bool, weights: bool = True, seeded: bool = True) -> None:
-        self.plan, self.meta, self.weights = plan, meta, weights
+        self.plan = plan
+        self._rng = Rng(plan.seed, "init") if seeded else None
+        self.renew(meta=meta, weights=weights)
+
+    def renew(self, *, meta: bool = False, weights: bool = True) -> None:
+        """Forgets the parts that were built: slots, those of the settings as well, build anew, by default with values.
+
+        The settings and the data stay.
+        """
+        self.meta, self.weights = meta, weights
         self.problems: list[Problem] = []
         self.built: dict[str, Built] = {}
         self.sources: dict[str, str] = {}
         self._copies: dict[int, Any] = {}
-        self._rng = Rng(plan.seed, "init") if seeded else None
         self._origins: dict[nn.Module, Origin] = {}
 
-    def make_data(self) -> Data | None:
-        """Makes the data set, or returns None if the spec has none."""
+    @cached_property
+    def data(self) -> Data | None:
+        """The data set, or None if the spec has none; one that no spec holds is assigned."""
         self._require("data")
         return Factory(self, "data")() if "data" in self.plan.parts else None
 
-    def make_settings(self) -> Settings:
-        """Makes the settings of training."""
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of training."""
         self._require("train")
         return self._make_record(Settings, self.plan.tree["train"], "train")
 
-    def make_evaluation(self) -> Evaluation | None:
-        """Makes the settings of evaluation, or returns None if the spec has none."""
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """The settings of evaluation, or None if the spec has none."""
         self._require("evaluate")
         written = self.plan.tree.get("evaluate")
         return None if written is None else self._make_record(Evaluation, written, "evaluate")

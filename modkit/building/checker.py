@@ -9,9 +9,10 @@ reports both; `check` also refuses what the review refuses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -34,7 +35,7 @@ from modkit.building.review import (
     show_warnings,
     verify_overrides,
 )
-from modkit.building.trial import EMITS, ROWS, Trial, try_model
+from modkit.building.trial import EMITS, Trial, try_model
 from modkit.data.moments import find_type
 from modkit.data.review import review_data
 from modkit.data.splits import is_stream
@@ -48,15 +49,13 @@ from modkit.nn.compiled import check_backend
 from modkit.precision import check_precision
 from modkit.runs.ranks import count_launched
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.settings import Compilation, Evaluation, Settings
+from modkit.specs.settings import Compilation, Settings
 from modkit.specs.spec import Spec, require_spec
 from modkit.training.players import make_participants
 from modkit.training.schedule import StageSchedule, schedule_stages
 from modkit.types import Event, TensorType, split_levels
 
 __all__ = ["Port", "Report", "check", "check_composed", "examine"]
-
-_Made = TypeVar("_Made")
 
 
 def check(spec: Spec) -> Report:
@@ -88,52 +87,25 @@ def examine(spec: Spec, *, weights: bool = True) -> Report:
     Raises:
         SpecError: With every problem of form and types.
     """
-    tried = _try_spec(spec, weights=weights)
-    if not tried.site.problems and (found := drop_leftovers(spec, tried.find_unknown(), _find_unknown)):
+    trial, measures = _try_spec(spec, weights=weights)
+    if not trial.site.problems and (found := drop_leftovers(spec, _list_unknown(trial, measures), _find_unknown)):
         return examine(found[0], weights=weights)
-    _check_conditions(tried.site, tried.model, tried.data)
-    tried.site.problems += tried.find_unmet()
-    return _verify(_make_report(*tried))
+    return _verify(_make_report(trial, measures))
 
 
-class _Tried(NamedTuple):
-    """A model on the meta device, what it was built from, and its trial."""
-
-    site: Site
-    model: Model
-    trial: Trial
-    settings: Settings | None
-    data: Data | None
-    x: TensorType
-    fields: Mapping[str, TensorType]
-    measures: Measures | None
-
-    def find_unknown(self) -> list[Problem]:
-        """Finds what the spec names and the model does not have, and metrics that nothing feeds."""
-        if self.settings is None:
-            return []
-        unfed = [one for one in self.find_unmet() if ".metrics[" in one.path]
-        return [*_find_unknown_names(self.site, self.model, self.settings, self.trial), *unfed]
-
-    def find_unmet(self) -> list[Problem]:
-        """Finds what the evaluation would fail for."""
-        return _find_unmet(self.site, self.model, self.data, self.x, self.measures)
-
-
-def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
+def _try_spec(spec: Spec, *, weights: bool = False) -> tuple[Trial, Measures | None]:
     """Builds everything in a spec and runs the losses of its model; problems are recorded by the site.
 
     Raises:
         SpecError: If a part cannot be built.
     """
     site = Site(plan(spec), meta=True, weights=weights)
-    data = site.make_data()
-    settings, evaluation = _try_settings(site, site.make_settings), _try_settings(site, site.make_evaluation)
-    site.check()
+    data = site.data
+    _check_settings(site)
     x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))
-    measures = _make_measures(evaluation, x) if evaluation else None
-    _ = [make() for make in settings.loggers] if settings else []  # to hear what they refuse
-    rows = _count_rows(settings)
+    measures = _make_measures(site, x)
+    _ = [make() for make in site.settings.loggers]  # to hear what they refuse
+    rows = _count_rows(site.settings)
 
     def find_problems(spec: Spec) -> list[Problem]:
         other = Site(plan(spec), meta=True, weights=weights)
@@ -141,11 +113,10 @@ def _try_spec(spec: Spec, *, weights: bool = False) -> _Tried:
         return other.problems
 
     try:
-        model, trial = try_model(site, x, fields, rows=rows)
+        return try_model(site, x, fields, rows=rows), measures
     except SpecError as error:
         show_warnings(review_data(data), "")  # why there are no labels, where they are asked for
         raise SpecError(suggest_candidates(error.problems, site.plan, find_problems)) from None
-    return _Tried(site, model, trial, settings, data, x, fields, measures)
 
 
 def _find_unknown(spec: Spec) -> list[Problem]:
@@ -154,9 +125,15 @@ def _find_unknown(spec: Spec) -> list[Problem]:
     Raises:
         SpecError: If the spec has another problem.
     """
-    tried = _try_spec(spec)
-    tried.site.check()
-    return tried.find_unknown()
+    trial, measures = _try_spec(spec)
+    trial.site.check()
+    return _list_unknown(trial, measures)
+
+
+def _list_unknown(trial: Trial, measures: Measures | None) -> list[Problem]:
+    """Lists what a spec names and its model does not have, and metrics that nothing feeds."""
+    unfed = [one for one in _find_unmet(trial, measures) if ".metrics[" in one.path]
+    return [*_find_unknown_names(trial), *unfed]
 
 
 def check_composed(model: Model, planned: Plan, data: Data) -> Report:
@@ -166,39 +143,28 @@ def check_composed(model: Model, planned: Plan, data: Data) -> Report:
         SpecError: With every problem found.
     """
     site = Site(planned, meta=True)
-    settings = _try_settings(site, site.make_settings)
-    copied = copy_to_meta(model)
-    trial = Trial(site, copied, data.x, data.fields, rows=_count_rows(settings))
+    site.data = data
+    _check_settings(site)
+    trial = Trial(site, copy_to_meta(model), data.x, data.fields, rows=_count_rows(site.settings))
     trial.run()
-    _check_conditions(site, copied, data)
-    evaluation = _try_settings(site, site.make_evaluation)
-    measures = _make_measures(evaluation, data.x) if evaluation else None
-    site.problems += _find_unmet(site, copied, data, data.x, measures)
-    return _verify(_make_report(site, copied, trial, settings, data, data.x, data.fields, measures))
+    return _verify(_make_report(trial, _make_measures(site, data.x)))
 
 
-def _make_report(
-    site: Site,
-    model: Model,
-    trial: Trial,
-    settings: Settings | None,
-    data: Data | None,
-    x: TensorType,
-    fields: Mapping[str, TensorType],
-    measures: Measures | None = None,
-    *,
-    mended: bool = False,
-) -> Report:
-    played = _check_training(site, model, settings, trial) if settings else ()
-    for number, stage in enumerate(settings.stages if settings and is_stream(data) else ()):
+def _make_report(trial: Trial, measures: Measures | None, *, mended: bool = False) -> Report:
+    site, model, x, settings, data = trial.site, trial.model, trial.x, trial.site.settings, trial.site.data
+    assert isinstance(x, TensorType)  # samples of data are no hierarchy
+    _check_conditions(site, model, data)
+    site.problems += _find_unmet(trial, measures)
+    played = _check_training(trial)
+    for number, stage in enumerate(settings.stages if is_stream(data) else ()):
         if stage.cache:
             site.fail(f"train.stages[{number}].cache", "expected data that can be read by index, got a stream")
-    shared = _review_split(site.plan, model, trial, played, settings) if settings else ()
-    untrained = review_untrained(model, get_composition(model)) if settings else ()
-    game = review_game(played, trial.terms, settings.terms if settings else {})
-    watch = review_watch(played, settings, measures.settings) if settings and measures else ()
-    cached = review_cache(model, played, settings, data, trial.flops, trial.condensing) if settings else ()
-    of_data = () if mended else review_data(data, settings.batch_size if settings else None)
+    shared = _review_split(site.plan, model, trial, played, settings)
+    untrained = review_untrained(model, get_composition(model))
+    game = review_game(played, trial.terms, settings.terms)
+    watch = review_watch(played, settings, measures.settings) if measures else ()
+    cached = review_cache(model, played, settings, data, trial.flops, trial.condensing)
+    of_data = () if mended else review_data(data, settings.batch_size)
     of_model = (*review_samples(played, data), *review_model(model))
     notes = (*of_data, *of_model, *untrained, *game, *shared, *watch, *cached)
     findings = tuple(note for note in notes if isinstance(note, Finding))
@@ -206,10 +172,9 @@ def _make_report(
         site.problems += make_problems(findings, site.plan.spec)
     site.check()
     return Report(
-        plan=site.plan,
-        data=data,
+        site=site,
         x=x,
-        fields=fields,
+        fields=trial.fields,
         ports=tuple(_make_port(built) for path, built in site.built.items() if path.split(".")[0] == "model"),
         players=model.list_active_players(),
         stages=played,
@@ -222,7 +187,7 @@ def _make_report(
         sources=dict(site.sources),
         facts=tuple(note for note in notes if isinstance(note, Fact)),
         findings=findings,
-        idle=tuple(review_training(model, played, site.plan)) if settings else (),
+        idle=tuple(review_training(model, played, site.plan)),
     )
 
 
@@ -238,9 +203,9 @@ def _review_split(
     yield from review_rows(model, played, trial.single, settings, count_launched(), joins=joins)
 
 
-def _count_rows(settings: Settings | None) -> int:
-    """Counts the rows of a microbatch of one process; without settings, as many as the trial plays."""
-    return max(1, settings.count_rows(count_launched())) if settings else ROWS
+def _count_rows(settings: Settings) -> int:
+    """Counts the rows of a microbatch of one process."""
+    return max(1, settings.count_rows(count_launched()))
 
 
 def _verify(report: Report) -> Report:
@@ -248,9 +213,10 @@ def _verify(report: Report) -> Report:
 
     def examine_again(spec: Spec) -> tuple[Finding, ...]:
         site = Site(plan(spec, typed=True), meta=True, weights=False)
-        settings = _try_settings(site, site.make_settings)
-        model, trial = try_model(site, report.x, report.fields, rows=_count_rows(settings))
-        return _make_report(site, model, trial, settings, report.data, report.x, report.fields, mended=True).findings
+        site.data = report.data
+        _check_settings(site)
+        trial = try_model(site, report.x, report.fields, rows=_count_rows(site.settings))
+        return _make_report(trial, None, mended=True).findings
 
     return replace(report, findings=verify_overrides(report.findings, report.plan.spec, examine_again))
 
@@ -274,8 +240,10 @@ def _check_conditions(site: Site, model: Model, data: Data | None) -> None:
     site.fail(slot or "data", f"{message}; expected {expected}")
 
 
-def _make_measures(settings: Evaluation, x: TensorType) -> Measures:
-    """Makes the parts of an evaluation; problems are recorded by their site."""
+def _make_measures(site: Site, x: TensorType) -> Measures | None:
+    """Makes the parts of an evaluation, if the spec has one; problems are recorded by the site."""
+    if (settings := site.evaluation) is None:
+        return None
     features = settings.features(x=x) if settings.features else None
     metrics, watched = (
         {f"evaluate.{name}[{number}]": make() for number, make in enumerate(slots)}
@@ -284,23 +252,27 @@ def _make_measures(settings: Evaluation, x: TensorType) -> Measures:
     return Measures(settings, features, metrics, watched)
 
 
-def _find_unmet(site: Site, model: Model, data: Data | None, x: TensorType, measures: Measures | None) -> list[Problem]:
+def _find_unmet(trial: Trial, measures: Measures | None) -> list[Problem]:
     """Finds what the data, the features and the model do not provide for the evaluation."""
+    site, x = trial.site, trial.x
     parts = (*measures.metrics.values(), *measures.watched.values(), measures.features) if measures else ()
-    if not measures or not data or any(isinstance(part, Failed) for part in parts):
+    if not measures or not site.data or any(isinstance(part, Failed) for part in parts):
         return []
-    unmet = find_unmet(measures, data, x, model)
+    assert isinstance(x, TensorType)
+    unmet = find_unmet(measures, site.data, x, trial.model)
     return [Problem(path, reason, site.plan.spec.find_position(path)) for path, reason in unmet.items()]
 
 
-def _find_unknown_names(site: Site, model: Model, settings: Settings, trial: Trial) -> list[Problem]:
+def _find_unknown_names(trial: Trial) -> list[Problem]:
     """Finds what settings and weights name and the model does not have; a trial that stopped does not know all."""
-    return find_unknown(site, model, settings, trial.terms, complete=not trial.unchecked)
+    site = trial.site
+    return find_unknown(site, trial.model, site.settings, trial.terms, complete=not trial.unchecked)
 
 
-def _check_training(site: Site, model: Model, settings: Settings, trial: Trial) -> tuple[StageSchedule, ...]:
+def _check_training(trial: Trial) -> tuple[StageSchedule, ...]:
     """Checks settings against a model and returns the stages; problems are recorded by the site."""
-    unknown = _find_unknown_names(site, model, settings, trial)
+    site, model, settings = trial.site, trial.model, trial.site.settings
+    unknown = _find_unknown_names(trial)
     site.problems += unknown
     _check_precision(site, model, settings)
     _check_compilation(site, settings)
@@ -331,7 +303,18 @@ def _check_compilation(site: Site, settings: Settings) -> None:
             site.fail("train.compile.backend", str(error))
 
 
-def _try_settings(site: Site, make: Callable[[], _Made]) -> _Made | None:
+def _check_settings(site: Site) -> None:
+    """Makes the settings of training and of evaluation.
+
+    Raises:
+        SpecError: If the site has problems, with those of both.
+    """
+    for name in ("settings", "evaluation"):
+        _try_settings(site, partial(getattr, site, name))
+    site.check()
+
+
+def _try_settings(site: Site, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except ValueError as error:

@@ -101,9 +101,9 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
     planned = plan(Spec(model=model, train=train, x=written), typed=True)
     with torch.random.fork_rng(devices=[]):
         check = Site(planned, meta=True)
-        tried, trial = try_model(check, x, fields, cond)
+        trial = try_model(check, x, fields, cond)
         check.check()
-        if not trial.unchecked and (unknown := [*find_unknown_weights(check, tried, trial.terms)]):
+        if not trial.unchecked and (unknown := [*find_unknown_weights(check, trial.model, trial.terms)]):
             raise SpecError(unknown)
     site = Site(planned, meta=False, seeded=seed is not None)
     composed: Model = site.build_model(x, fields, cond)

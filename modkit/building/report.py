@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modkit.blocks import Block, format_html, format_text
+from modkit.building.builder import Site
 from modkit.building.plan import Plan
 from modkit.building.review import make_problems
 from modkit.data.review import list_class_names
@@ -36,8 +37,8 @@ class Report:
     """The result of a check.
 
     Args:
-        plan: The checked plan.
-        data: The data set, or None if the spec has none.
+        site: Where the checked plan was built on the meta device, with its data and settings; after `Site.renew` it
+            builds with values.
         x: The type of one sample.
         fields: The types of the data's fields.
         ports: The parts of the model.
@@ -55,8 +56,7 @@ class Report:
         idle: Where nothing is trained, which only training refuses: such a model can be built and sampled.
     """
 
-    plan: Plan
-    data: Data | None
+    site: Site
     x: TensorType
     fields: Mapping[str, TensorType]
     ports: tuple[Port, ...]
@@ -72,6 +72,16 @@ class Report:
     facts: tuple[Fact, ...]
     findings: tuple[Finding, ...]
     idle: tuple[Finding, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The checked plan."""
+        return self.site.plan
+
+    @property
+    def data(self) -> Data | None:
+        """The data set, or None if the spec has none."""
+        return self.site.data
 
     def count_flops(self, rows: int) -> list[float]:
         """Counts the FLOPs of a step of each stage: a backward pass takes twice those of the forward pass."""

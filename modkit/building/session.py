@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -26,13 +26,12 @@ from modkit.models.model import Model
 from modkit.nn.trained import mark_trained
 from modkit.runs.run import Run
 from modkit.specs.event import read_fields, read_type
-from modkit.specs.settings import Evaluation
 from modkit.specs.spec import SURROUNDINGS, Spec, require_spec
 from modkit.types import TensorType
 
 __all__ = [
-    *("Loaded", "Opened", "build", "build_checked", "load", "load_run", "make_data_refusal", "open_data", "open_run"),
-    *("resolve_run", "restore_std"),
+    *("Loaded", "build", "build_checked", "load", "load_run", "make_data_refusal", "open_data", "resolve_run"),
+    "restore_std",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -65,9 +64,9 @@ def build_checked(report: Report) -> Model:
     Raises:
         SpecError: If a part cannot be built.
     """
-    site = Site(report.plan, meta=False)
-    model: Model = site.build_model(report.x, report.fields)
-    site.check()
+    report.site.renew()
+    model: Model = report.site.build_model(report.x, report.fields)
+    report.site.check()
     return model
 
 
@@ -136,8 +135,9 @@ def load(
 
 
 class Loaded(NamedTuple):
-    """A run's model on the CPU, and what it was built from."""
+    """An open run: its model on the CPU, and what that was built from."""
 
+    run: Run
     model: Model
     site: Site
     x: TensorType
@@ -150,13 +150,23 @@ class Loaded(NamedTuple):
         """The plan of the run's spec."""
         return self.site.plan
 
+    @property
+    def data(self) -> Data:
+        """Its data set.
+
+        Raises:
+            ValueError: If the spec has none.
+            SpecError: If it cannot be built.
+        """
+        return _open_data(self.run, self.site)
+
 
 def load_run(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
     spec: Spec | None = None,
-    planned: Plan | None = None,
+    site: Site | None = None,
     needs: Collection[str] = (),
     checkpoint: str | None = None,
     locked: bool = False,
@@ -169,7 +179,7 @@ def load_run(
         spec: See `load`.
         needs: What to plan besides the model, of `SURROUNDINGS`: what its site is to make. Parts in the rest need not
             be installed.
-        planned: The plan of the run's spec, if there is one already.
+        site: Where the run's spec has been planned already; it is renewed.
         checkpoint: See `load`.
         locked: See `load`.
 
@@ -178,17 +188,18 @@ def load_run(
         SpecError: As `load`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    if planned is None:
+    if site is None:
         verify(run, needs, locked=locked)
     mine = load_current(run, checkpoint)
     with explain_failure(run):
-        if planned is None:
+        if site is None:
             chosen = keep_pieces(spec, mine.spec) if spec else mine.spec
             planned = _plan_run(run, overrides, chosen, mine.spec, needs)
             if overrides or spec:
                 check_model(run, mine.spec, planned)
             verify_local(run, planned.describe_local(), locked=locked)
-        site = Site(planned, meta=False, weights=False)
+            site = Site(planned, meta=False, weights=False)
+        site.renew(weights=False)
         x, fields = _find_types(run, site, mine.spec)
         model: Model = site.build_model(x, fields)
         site.check()
@@ -198,47 +209,7 @@ def load_run(
         given += f", data of samples {x} in a run that was trained with {stored}"
     _load_weights(run, model, weights, given)
     show_warnings(list_findings(model), str(run.path))
-    return Loaded(model, site, x, fields, bool(mine.migrations), mine.checkpoint)
-
-
-class Opened(NamedTuple):
-    """The data set of a run, the name of its part, the settings of evaluation, and the site that they are built at.
-
-    There are none where the plan leaves them out.
-    """
-
-    data: Data
-    name: str
-    evaluation: Evaluation | None
-    site: Site
-
-    def build(self, slot: Callable[..., Any], **types: Any) -> Any:
-        """Builds a part of the evaluation.
-
-        Raises:
-            SpecError: If it cannot be built.
-        """
-        made = slot(**types)
-        self.site.check()
-        return made
-
-
-def open_data(run: Run, site: Site) -> Opened:
-    """Opens the data set of a run, and reads the settings of its evaluation.
-
-    Raises:
-        ValueError: If the spec has none.
-        SpecError: If it cannot be built.
-    """
-    with explain_failure(run):
-        data = site.make_data()
-        site.check()
-        if data is None:
-            raise make_data_refusal(run)
-        evaluation = None if "evaluate" in site.plan.left else site.make_evaluation()
-        made = Opened(data, site.plan.parts["data"].name, evaluation, site)
-        site.check()
-    return made
+    return Loaded(run, model, site, x, fields, bool(mine.migrations), mine.checkpoint)
 
 
 def make_data_refusal(run: Run) -> ValueError:
@@ -251,7 +222,7 @@ def make_data_refusal(run: Run) -> ValueError:
     )
 
 
-def open_run(run: Run, overrides: Sequence[str] = ()) -> Opened:
+def open_data(run: Run, overrides: Sequence[str] = ()) -> Data:
     """Opens the data set of a run, with overrides of its spec, without building its model.
 
     Raises:
@@ -260,7 +231,7 @@ def open_run(run: Run, overrides: Sequence[str] = ()) -> Opened:
     with explain_failure(run):
         own = load_current_spec(run)
         site = Site(_plan_run(run, overrides, own, own, SURROUNDINGS), meta=False, weights=False)
-    return open_data(run, site)
+    return _open_data(run, site)
 
 
 def resolve_run(run: Run) -> Spec:
@@ -279,6 +250,15 @@ def restore_std(x: TensorType, run: Run) -> TensorType:
     return replace(x, std=stored.get("std") if isinstance(stored, dict) else None)
 
 
+def _open_data(run: Run, site: Site) -> Data:
+    with explain_failure(run):
+        data = site.data
+        site.check()
+    if data is None:
+        raise make_data_refusal(run)
+    return data
+
+
 def _read_stored_type(run: Run, spec: Spec) -> TensorType | None:
     """Reads the type of the samples that a run with this spec was trained with; None of runs by earlier versions."""
     stored = run.lock.get("x")
@@ -293,10 +273,10 @@ def _find_types(run: Run, site: Site, own: Spec) -> tuple[TensorType, Mapping[st
     if same and isinstance(run.lock.get("x"), dict):
         spec = spec.with_value("x", run.lock["x"])
     elif spec.data is not None and not (run.exported and spec.data == own.data):
-        opened = site.make_data()
+        data = site.data
         site.check()
-        if opened:
-            return restore_std(opened.x, run), opened.fields
+        if data:
+            return restore_std(data.x, run), data.fields
     return read_type(spec), read_fields(spec)
 
 

@@ -50,7 +50,7 @@ _META = re.compile(r"\bmeta (?:tensor|device|and )|\b(?:device:?|devices,|at|on|
 
 def try_model(
     site: Site, x: Event, fields: Mapping[str, TensorType], cond: CondType | None = None, *, rows: int = ROWS
-) -> tuple[Model, Trial]:
+) -> Trial:
     """Builds the model of a site and runs its losses and decodings; problems are recorded by the site.
 
     Args:
@@ -67,7 +67,7 @@ def try_model(
     site.check()
     trial = Trial(site, model, x, fields, cond, rows=rows)
     trial.run()
-    return model, trial
+    return trial
 
 
 class Condensing(NamedTuple):
@@ -95,7 +95,7 @@ class Trial:
         *,
         rows: int = ROWS,
     ) -> None:
-        self.site, self.model = site, model
+        self.site, self.model, self.x, self.fields = site, model, x, fields
         self.terms: dict[str, tuple[str, ...]] = {}
         self.unchecked: dict[str, str] = {}
         self.single: dict[str, tuple[_BatchNorm, ...]] = {}

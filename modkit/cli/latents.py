@@ -68,7 +68,7 @@ def show_latent(run: str, overrides: Sequence[str], view: str | None, **options:
     and --project. Latents of a model that does not encode are drawn.
     """
     from modkit.building.migration import load_current_spec
-    from modkit.building.session import load_run, open_data
+    from modkit.building.session import load_run
     from modkit.latent_space import find_space
     from modkit.latent_space.drawing import check_ending
     from modkit.runs.run import Run
@@ -82,7 +82,7 @@ def show_latent(run: str, overrides: Sequence[str], view: str | None, **options:
     full = [expand(spec, SLOTS, override) for override in overrides]
     loaded = load_run(opened, full, needs=("data",), checkpoint=options["checkpoint"])
     space = find_space(loaded.model.eval(), options["name"])
-    _VIEWS[view](space, open_data(opened, loaded.site).data, path, options)
+    _VIEWS[view](space, loaded.data, path, options)
     echo(f"{view}: {path}")
 
 

@@ -26,7 +26,7 @@ from modkit.building.difference import format_value
 from modkit.building.local import list_local
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
-from modkit.building.session import open_run
+from modkit.building.session import open_data
 from modkit.comparison.differences import drop_idle
 from modkit.comparison.ranking import Measured, average
 from modkit.comparison.references import name_references
@@ -151,7 +151,7 @@ def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] 
         for report in reports:
             changed = apply(spec, report.overrides)[0]
             if changed.data not in opened:
-                opened[changed.data] = open_run(run, [*report.overrides, *overrides]).data
+                opened[changed.data] = open_data(run, [*report.overrides, *overrides])
             entries.append(Entry("", run, report, drop_idle(plan(changed)), opened[changed.data], ""))
     names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]

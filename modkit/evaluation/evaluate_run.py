@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from modkit.building.session import Loaded, Opened, load_run, open_data
+from modkit.building.builder import Site
+from modkit.building.session import Loaded, load_run
 from modkit.data.splits import find_plain
 from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
@@ -124,71 +125,69 @@ def evaluate_run(
         {'fake': 16}
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    options = Options(features, metrics, num, k, seed, raw, per_class, precision)
+    given: dict[str, Any] = {"features": features, "metrics": metrics, "num": num, "k": k, "seed": seed, "raw": raw}
+    given |= {"per_class": per_class, "precision": precision}
     needs = ("data", "evaluate")
     loaded = load_run(run, overrides, spec=spec, needs=needs, checkpoint=checkpoint, locked=locked)
     if compile:
         compile_networks(loaded.model)
     named = overrides if spec is None else None
     with open_engine(device) as engine:
-        found = open_data(run, loaded.site)
-        report = measure_run(run, loaded, found, options, engine, named=named)
-    other = None if precision == _get_precision(found) else precision
-    settings = _describe({**vars(options), "precision": other, "checkpoint": checkpoint, "compile": compile})
+        report = measure_run(loaded, engine, named=named, **given)
+    other = None if precision == _get_precision(loaded.site) else precision
+    settings = _describe({**given, "precision": other, "checkpoint": checkpoint, "compile": compile})
     return replace(report, overrides=normalize(overrides), settings=settings)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure, and how; see `evaluate_run`."""
-
-    features: str | FeatureExtractor | None = None
-    metrics: Chosen | None = None
-    num: int | None = None
-    k: int | None = None
-    seed: int = 0
-    raw: bool = False
-    per_class: bool = False
-    precision: Precision | None = None
-
-
 def measure_run(
-    run: Run, loaded: Loaded, found: Opened, options: Options, engine: Engine, *, named: Sequence[str] | None = ()
+    loaded: Loaded,
+    engine: Engine,
+    *,
+    features: str | FeatureExtractor | None = None,
+    metrics: Chosen | None = None,
+    num: int | None = None,
+    k: int | None = None,
+    seed: int = 0,
+    raw: bool = False,
+    per_class: bool = False,
+    precision: Precision | None = None,
+    named: Sequence[str] | None = (),
 ) -> Report:
-    """Measures a run's model and data that have been loaded, as `evaluate_run` does.
+    """Measures the model and data of an open run, as `evaluate_run` does.
 
     `named` are the overrides by which another process can load the model, or None if it cannot be loaded by name.
 
     Raises:
         ValueError: Under the conditions of `evaluate_run`.
     """
-    metrics, where = options.metrics, engine.device
-    if options.per_class and _count_classes(found.data) is None:
-        known = ", ".join(found.data.fields) or "none"
+    run, site, data, where = loaded.run, loaded.site, loaded.data, engine.device
+    if per_class and _count_classes(data) is None:
+        known = ", ".join(data.fields) or "none"
         raise ValueError(f"evaluate expects data with labels for scores per class, got the fields: {known}")
-    others = _explain_other_data(run, found.data) if engine.rank == 0 else ()
-    key, found = found.data.key, found._replace(data=find_plain(found.data))
+    others = _explain_other_data(run, data) if engine.rank == 0 else ()
+    plain, evaluation = find_plain(data), site.evaluation
     model = loaded.model.to(where).eval()
-    precision = options.precision or _get_precision(found)
+    precision = precision or _get_precision(site)
     check_precision(precision, where, model)
-    feed = Feed(_make_features(found, options.features), model, raw=options.raw, device=where)
-    sources = _make_sources(found, model, options, precision)
-    if metrics is None and found.evaluation and found.evaluation.metrics:
-        metrics = [found.build(make) for make in found.evaluation.metrics]
+    feed = Feed(_make_features(site, plain, features), model, raw=raw, device=where)
+    sources = _make_sources(plain, model, num or (evaluation.num if evaluation else None), seed, precision)
+    if metrics is None and evaluation and evaluation.metrics:
+        metrics = [make() for make in evaluation.metrics]
+        site.check()
     notes = () if metrics else explain_unsampled(model)
     if notes:
         del sources["fake"]
     if metrics is None:
-        usual = make_metrics(OF_MODELS if sources["held-out"].truth is None else OF_TRUTH, options.k)
+        usual = make_metrics(OF_MODELS if sources["held-out"].truth is None else OF_TRUTH, k)
         made = {name: one for name, one in usual.items() if not find_missing(feed, sources, one, _assign_sources(one))}
         short = {name: explain_short(sources, one, _assign_sources(one)) for name, one in made.items()}
         notes += tuple(f"{name} was left out: {reason}" for name, reason in short.items() if reason)
         made = {name: one for name, one in made.items() if not short[name]}
     else:
-        made = make_metrics(metrics, options.k)
-    if options.per_class:
+        made = make_metrics(metrics, k)
+    if per_class:
         split = {name: one for name, one in made.items() if {"real", "fake"} == set(one.sets)}
-        sources["of classes"] = _match_classes(found.data, sources["held-out"], split)
+        sources["of classes"] = _match_classes(plain, sources["held-out"], split)
         made |= {f"{name} per class": PerClass(one) for name, one in split.items()}
     places = {
         name: _assign_sources(one, "of classes" if isinstance(one, PerClass) else "reference")
@@ -196,14 +195,14 @@ def measure_run(
     }
     check_needs(feed, sources, made, places)
     floors = {name: {**at, "fake": "held-out"} for name, at in places.items() if _has_floor(made[name])}
-    report = score(feed, sources, made, places, engine, floors=floors, seed=options.seed)
+    report = score(feed, sources, made, places, engine, floors=floors, seed=seed)
     scores = dict(report.scores)
     if "cost" in made and engine.rank == 0:
         if named is not None:  # a separate process loads the run by name
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed
-    origin: dict[str, Any] = {"checkpoint": loaded.checkpoint, "spec": hash_data(run.spec_text), "data": key}
+    origin: dict[str, Any] = {"checkpoint": loaded.checkpoint, "spec": hash_data(run.spec_text), "data": data.key}
     return replace(report, scores=scores, notes=(*report.notes, *notes, *others), **origin).drop_undefined()
 
 
@@ -219,9 +218,9 @@ def _explain_other_data(run: Run, data: Data) -> tuple[str, ...]:
     return notes
 
 
-def _get_precision(found: Opened) -> Precision:
+def _get_precision(site: Site) -> Precision:
     """Returns the precision that the spec states for samples that are measured."""
-    return found.evaluation.precision if found.evaluation else "float32"
+    return site.evaluation.precision if site.evaluation else "float32"
 
 
 def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +234,7 @@ def _describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in arguments.items() if value}
 
 
-def make_watch(found: Opened, seed: int, precision: Precision = "float32") -> Scorer | None:
+def make_watch(site: Site, seed: int, precision: Precision = "float32") -> Scorer | None:
     """Makes the scorer of a model in training from the spec's `evaluate.watch`: samples against training images.
 
     `precision` is what the model samples in.
@@ -243,16 +242,17 @@ def make_watch(found: Opened, seed: int, precision: Precision = "float32") -> Sc
     Raises:
         ValueError: If there are too few training images, or a metric requires anything else.
     """
-    found = found._replace(data=find_plain(found.data))
-    settings = found.evaluation.watch if found.evaluation else Watching()
-    if settings.every is None:
+    settings = site.evaluation.watch if site.evaluation else Watching()
+    if settings.every is None or site.data is None:
         return None
-    metrics = make_metrics([found.build(make) for make in settings.metrics] or DEFAULT[:1])
+    data, chosen = find_plain(site.data), [make() for make in settings.metrics]
+    site.check()
+    metrics = make_metrics(chosen or DEFAULT[:1])
     for metric in metrics.values():
         if reason := explain_unwatched(metric):
             raise ValueError(f"evaluate.watch.metrics: {reason}")
-    real = from_data(found.data, "train", "training images", _choose(found.data, "train", settings.num))
-    return _Watch(settings.every, settings.num, seed, _make_features(found), metrics, real, precision)
+    real = from_data(data, "train", "training images", _choose(data, "train", settings.num))
+    return _Watch(settings.every, settings.num, seed, _make_features(site, data), metrics, real, precision)
 
 
 @dataclass(frozen=True)
@@ -276,29 +276,28 @@ class _Watch:
         return score(feed, sources, self.metrics, places, engine, seed=self.seed).scores
 
 
-def _make_sources(found: Opened, model: Model, options: Options, precision: Precision) -> dict[str, Source]:
+def _make_sources(data: Data, model: Model, num: int | None, seed: int, precision: Precision) -> dict[str, Source]:
     """Makes the sources for a run's metrics: training images, held-out images, and the Model's samples."""
-    data, splits = found.data, found.data.splits
-    if few := explain_few(splits):
+    if few := explain_few(data.splits):
         raise ValueError(f"evaluate: {few}")
-    stated = found.evaluation.num if found.evaluation else None
-    count = choose_num(options.num or stated, splits)
+    count = choose_num(num, data.splits)
     held = from_data(data, "test", "held-out images", _choose(data, "test", count))
-    sources = {
+    return {
         "reference": from_data(data, "train", "training images", _choose(data, "train", count)),
         "held-out": held,
         "train": from_data(data, "train", "training images"),
-        "fake": from_model(model, "samples", count, options.seed, held, precision=precision),
+        "fake": from_model(model, "samples", count, seed, held, precision=precision),
     }
-    return sources
 
 
-def _make_features(found: Opened, features: str | FeatureExtractor | None = None) -> FeatureExtractor | None:
+def _make_features(site: Site, data: Data, features: str | FeatureExtractor | None = None) -> FeatureExtractor | None:
     """Makes the features that are requested, or the spec's, or the default, ready to use."""
-    data, settings = found.data, found.evaluation
+    parts, settings = site.plan.parts, site.evaluation
     if features is None and settings and settings.features:
-        features = found.build(settings.features, x=data.x)
-    extractor = make_extractor(features or choose_features(data), data.x, name=found.name, classes=_count_classes(data))
+        features = settings.features(x=data.x)
+        site.check()
+    name = parts["data"].name if "data" in parts else type(site.data).__name__
+    extractor = make_extractor(features or choose_features(data), data.x, name=name, classes=_count_classes(data))
     return prepare_extractor(extractor, data)
 
 

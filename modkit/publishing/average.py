@@ -147,9 +147,7 @@ def _measure(run: Run, made: Loaded, last: _Kept) -> None:
     """Measures the running statistics of the model's weights, if it has any."""
     if not any(isinstance(module, _BatchNorm) for module in made.model.modules()):
         return
-    settings, data = made.site.make_settings(), made.site.make_data()
-    made.site.check()
-    assert data is not None  # a run has trained on it
+    settings, data = made.site.settings, made.data
     freeze(made.model, find_frozen_by_hand(run, made.model, settings))
     engine, stages = LocalEngine("cpu"), schedule_stages(made.model, settings)
     players = make_participants(made.model, settings, stages, last.stage, engine)

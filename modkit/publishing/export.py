@@ -183,7 +183,7 @@ def _count_samples(run: Run, made: Loaded) -> Mapping[str, int]:
         return kept
     try:
         site = Site(plan(made.plan.spec, leave=SURROUNDINGS - {"data"}), meta=False)
-        data = site.make_data()
+        data = site.data
         site.check()
     except (ValueError, OSError):
         return {}

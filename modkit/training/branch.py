@@ -189,10 +189,8 @@ def _adapt(
         raise ValueError(
             f"branch expects a spec that keeps the weights of {path}, got others at {', '.join(odd[:8])}{what}"
         )
-    site = Site(report.plan, meta=False)
-    settings = site.make_settings()
-    model = make(site)
-    site.check()
+    report.site.renew()
+    settings, model = report.site.settings, make(report.site)
     begun.tensors = {**begun.tensors, "model": exchange_weights(found, model, before, report.plan, revised)}
     cursor, stages = begun.state["cursor"], schedule_stages(model, settings)
     if cursor["stage"] >= len(stages):
@@ -230,13 +228,13 @@ def _find_frozen(run: Run, before: Spec, report: Report) -> list[str]:
     site = Site(planned, meta=True, weights=False)
     model = site.build_model(report.x, report.fields)
     site.check()
-    return find_frozen_by_hand(run, model, site.make_settings())
+    return find_frozen_by_hand(run, model, site.settings)
 
 
 def _read_average(report: Report, before: Spec, cursor: Mapping[str, Any]) -> float | PowerAverage:
     """Reads which average of the weights the former spec has in the stage of a checkpoint."""
     site = Site(plan_training(report.plan, replace(drop_observers(before), data=None)), meta=False)
-    settings = site.make_settings()
+    settings = site.settings
     site.check()
     own = settings.stages[cursor["stage"]].ema if settings.stages else None
     return settings.ema if own is None else own

@@ -101,7 +101,7 @@ def fit(
     planned = plan_training(composed.plan, choose_engine(spec))
     if named:
         site = Site(planned, meta=False)
-        data = site.make_data()
+        data = site.data
         site.check()
     path = Path(out) if out is not None else Path("runs") / name
     before = open_before(path) if resume else None

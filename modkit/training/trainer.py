@@ -43,7 +43,7 @@ from modkit.training.players import (
 from modkit.training.preview import Preview
 from modkit.training.reader import Reader
 from modkit.training.saver import Saver
-from modkit.training.schedule import StageSchedule, schedule_stages
+from modkit.training.schedule import StageSchedule
 from modkit.training.stage_cache import StageCache
 from modkit.training.statistics import Statistics
 from modkit.training.threads import use_threads
@@ -67,6 +67,7 @@ class Trainer:
         model: The model, on the engine's device.
         data: The data set.
         settings: The training settings.
+        stages: The stages to train.
         engine: The engine that training runs on.
         run: The run to write into.
         callbacks: The plug-ins and loggers to notify.
@@ -80,6 +81,7 @@ class Trainer:
         model: Model,
         data: Data,
         settings: Settings,
+        stages: Sequence[StageSchedule],
         engine: Engine,
         run: Run,
         callbacks: Callbacks,
@@ -89,8 +91,7 @@ class Trainer:
     ) -> None:
         self.model, self.data, self.settings, self.engine = model, data, settings, engine
         self.run, self.callbacks, self.progress, self.scorer = run, callbacks, progress, scorer
-        self.threads = threads
-        self.stages = schedule_stages(model, settings)
+        self.stages, self.threads = stages, threads
         self._reader = Reader(data, settings, engine)
         self._interruption = Interruption(engine)
         self._cache = StageCache(model, data, settings, self._reader, engine, progress)

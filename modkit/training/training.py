@@ -22,10 +22,10 @@ from modkit.building.exchange import drop_sampling, exchange_weights, list_revis
 from modkit.building.plan import Plan
 from modkit.building.provenance import suggest_remedies, verify_local
 from modkit.building.review import show_warnings
-from modkit.building.session import Opened, load_run
+from modkit.building.session import load_run
 from modkit.data.workers import check_workers
 from modkit.engines.processes import check_processes, keep_open, make_engine
-from modkit.evaluation.evaluate_run import Options, make_watch, measure_run
+from modkit.evaluation.evaluate_run import make_watch, measure_run
 from modkit.evaluation.needs import explain_few
 from modkit.evaluation.report import find_report
 from modkit.kinds import Engine
@@ -100,27 +100,24 @@ class Training:
         data = report.data
         if data is None:
             raise ValueError("training expects a spec with `data`, got one without")
+        if steps is not None and steps < 0:
+            raise ValueError(f"steps expects at least 0, got {steps}")
         read_mode()
-        self.report, self.path, self.before, self.begun = report, path, before, begun
+        self.report, self.path, self.before, self.begun, self.steps = report, path, before, begun, steps
         self.data, self.plan, self.progress = data, report.plan, progress or Silent()
-        self.site = Site(self.plan, meta=False)
-        self.stated = self.site.make_settings()
-        self.settings = settings = _cap(self.stated, steps)
-        self.loggers = [logger() for logger in settings.loggers]
-        evaluation = self.site.make_evaluation()
+        self.site, self.settings, evaluation = report.site, report.site.settings, report.site.evaluation
+        self.site.renew(weights=not (before and before.kept))
+        settings, self.loggers = self.settings, [logger() for logger in self.settings.loggers]
         self.site.check()
         check_workers(settings.workers)
         _check_memory(report, settings)
         show_warnings(report.findings, str(path))
-        name = self.plan.parts["data"].name if "data" in self.plan.parts else type(data).__name__
-        self.opened = Opened(data, name, evaluation, self.site)
-        self.watch = make_watch(self.opened, settings.seed, settings.precision) if evaluation else None
+        self.watch = make_watch(self.site, settings.seed, settings.precision)
         self.measured = evaluation if evaluate else None
         self.changes = find_changes(before, self.plan, data) if before else []
         if before:
             verify_local(before, self.plan.describe_local())
             _check_state(before, report)
-            self.site.weights = not before.kept
         self._make, self._origin, self._overwrite = make or self._build, origin or {}, overwrite
 
     def execute(self) -> Run:
@@ -149,7 +146,8 @@ class Training:
         self.site.check()
         for precision in (self.settings.precision, self.measured.precision if self.measured else "float32"):
             check_precision(precision, engine.device, model)
-        for stage in schedule_stages(model, self.settings):
+        self.stages = schedule_stages(model, self.settings)
+        for stage in self.stages:
             check_trainable(model, stage)
         return model
 
@@ -157,7 +155,7 @@ class Training:
         """Describes the run for its lock."""
         with use_threads(max(threads, default=1)):
             lock = self.report.lock()
-        untrained = {} if self.before else describe_untrained(model, schedule_stages(model, self.settings))
+        untrained = {} if self.before else describe_untrained(model, self.stages)
         return {**lock, "stage_threads": list(threads), **self._origin, **untrained}
 
     def open(self, engine: Engine, lock: dict[str, Any]) -> Run:
@@ -175,7 +173,7 @@ class Training:
 
     def train(self, run: Run, model: Model, engine: Engine, lock: Mapping[str, Any], threads: Sequence[int]) -> None:
         """Trains the model from the run's last checkpoint; a new run without a completed step is withdrawn."""
-        before, begun, report = self.before, self.begun, self.report
+        before, begun, report, most = self.before, self.begun, self.report, self.steps
         trainer: Trainer | None = None
         try:
             if begun:
@@ -193,7 +191,9 @@ class Training:
             shown = Silent() if engine.rank else self.progress
             for fact in report.list_data_facts():
                 shown.note(str(fact))
-            trainer = Trainer(model, self.data, self.settings, engine, run, callbacks, shown, self.watch, threads)
+            stages = [stage if most is None else replace(stage, steps=min(stage.steps, most)) for stage in self.stages]
+            settings, watch = self.settings, self.watch
+            trainer = Trainer(model, self.data, settings, stages, engine, run, callbacks, shown, watch, threads)
             if before:
                 exchange = partial(_exchange, model, before, self.plan, self.changes)
                 trainer.resume(exchange, partial(self._check_position, trainer, before))
@@ -214,7 +214,7 @@ class Training:
         if not self.measured or not engine.agree(engine.rank == 0 and find_report(run) is None):
             return
         if not (few := explain_few(self.data.splits)):
-            _measure(run, self.report, self.opened, engine, self.settings)
+            _measure(run, self.report, engine, self.settings)
         elif engine.rank == 0:  # the check lets it pass where scores are watched during training
             _logger.warning("%s is trained, and not evaluated at the end: %s", self.path, few)
 
@@ -223,13 +223,13 @@ class Training:
         model: Model = site.build_model(self.report.x, self.report.fields)
         site.check()
         if self.before:
-            freeze(model, find_frozen_by_hand(self.before, model, self.stated))
+            freeze(model, find_frozen_by_hand(self.before, model, self.settings))
         return model
 
     def _check_position(self, trainer: Trainer, before: Run, cursor: Cursor) -> None:
         """Refuses to go on where training stands beyond what the settings have; warns of stages that stay short."""
-        lengths = [stage.steps for stage in schedule_stages(trainer.model, self.stated)]
-        check_steps(before, self.plan, self.changes, self.stated.stages, lengths, cursor)
+        lengths = [stage.steps for stage in self.stages]
+        check_steps(before, self.plan, self.changes, self.settings.stages, lengths, cursor)
         wanted = count_steps(trainer.model, trainer.stages)
         if trainer.engine.rank == 0 and (short := explain_short(wanted, cursor)):
             _logger.warning(
@@ -260,7 +260,7 @@ def _open_shared(engine: Engine, path: Path, make: Callable[[], Run]) -> Run:
     return run
 
 
-def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings: Settings) -> None:
+def _measure(run: Run, report: Checked, engine: Engine, settings: Settings) -> None:
     """Evaluates a trained run, on the processes that have trained it, compiled as it was trained.
 
     Raises:
@@ -268,10 +268,10 @@ def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings
     """
     named = None if report.plan.spec.local else ()
     try:
-        loaded = load_run(run, planned=report.plan)
+        loaded = load_run(run, site=report.site)
         if isinstance(settings.compile, Compilation):
             compile_networks(loaded.model, settings.compile)
-        measured = measure_run(run, loaded, opened, Options(), engine, named=named)
+        measured = measure_run(loaded, engine, named=named)
     except ValueError as error:
         again = "modkit.evaluate(real=…, fake=model)" if report.plan.spec.local else f"modkit evaluate {run.path}"
         raise TrainingError(
@@ -279,16 +279,6 @@ def _measure(run: Run, report: Checked, opened: Opened, engine: Engine, settings
         ) from error
     if engine.rank == 0:
         measured.save(run.path)
-
-
-def _cap(settings: Settings, steps: int | None) -> Settings:
-    """Settings with every stage at most so long."""
-    if steps is None:
-        return settings
-    if steps < 0:
-        raise ValueError(f"steps expects at least 0, got {steps}")
-    stages = [replace(s, steps=min(settings.steps if s.steps is None else s.steps, steps)) for s in settings.stages]
-    return replace(settings, steps=min(settings.steps, steps), stages=stages)
 
 
 def _check_memory(report: Checked, settings: Settings) -> None:

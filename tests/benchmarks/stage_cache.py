@@ -53,7 +53,7 @@ def make_loop(model: Model, reader: Reader, views: Sequence[View], block: int) -
 def measure(overrides: Sequence[str] = (), *, rounds: int = 8, block: int = 20) -> dict[str, list[float]]:
     """Seconds of each round of the steps that encode and of those that do not."""
     site = Site(plan(modkit.load_spec(EXAMPLE, [*WIDER, *overrides])), meta=False)
-    data, settings, engine = site.make_data(), site.make_settings(), LocalEngine("cpu")
+    data, settings, engine = site.data, site.settings, LocalEngine("cpu")
     site.check()
     models = [site.build_model(data.x, data.fields) for _ in range(2)]
     for model in models:

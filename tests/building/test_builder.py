@@ -92,16 +92,28 @@ def test_modules_know_where_they_were_built():
 
 def test_meta_modules_hold_no_values_and_other_parts_are_real():
     place = Site(plan(spec(LATENT)), meta=True)
-    data = place.make_data()
+    data = place.data
     model = place.build_model(data.x, data.fields)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert data.read("train", [0], None).tensor.device.type == "cpu"
     assert model.prior.schedule.alphas_cumprod.device.type == "cpu"
 
 
+def test_a_renewed_site_builds_with_values_and_keeps_settings_and_data():
+    own = spec(GAN).with_value("evaluate", {"features": "random-conv"})
+    place = Site(plan(own), meta=True)
+    data, settings, evaluation = place.data, place.settings, place.evaluation
+    assert evaluation.features(x=data.x).project.weight.device.type == "meta"
+    place.renew()
+    assert place.data is data and place.settings is settings and place.evaluation is evaluation
+    assert evaluation.features(x=data.x).project.weight.device.type == "cpu"
+    made, whole = place.build_model(data.x, data.fields).state_dict(), build(own).state_dict()
+    assert made.keys() == whole.keys() and all(torch.equal(made[key], whole[key]) for key in whole)
+
+
 def test_settings_are_records_with_factories_for_parts():
     own = spec(GAN, players={"disc*": {"optimizer": use("sgd", lr=0.5)}}, terms={"adversarial": {"every": 2}})
-    settings = site(own).make_settings()
+    settings = site(own).settings
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = settings.players["disc*"].optimizer(parameters=[parameter])
     assert type(optimizer).__name__ == "SGD" and optimizer.param_groups[0]["lr"] == 0.5
@@ -157,7 +169,7 @@ def test_a_part_of_absurdly_many_modules_is_stopped_while_it_is_made():
 def test_a_shared_part_is_built_once_and_refused_under_other_types():
     own = read_model("{use: gan, regularizers: {a: r1, b: {ref: model.regularizers.a}}}")
     place = site(own)
-    data = place.make_data()
+    data = place.data
     model = place.build_model(data.x, data.fields)
     assert model.penalties.parts["a"] is model.penalties.parts["b"]
     assert list(place.built).count("model.regularizers.a") == 1
@@ -258,7 +270,7 @@ def test_the_home_folder_is_written_out_in_what_parts_receive_and_kept_in_the_sp
     monkeypatch.setenv("HOME", str(tmp_path))
     write_fashion_mnist(tmp_path / "clothes")
     site = Site(plan(spec("gan", data=use("fashion-mnist", root="~/clothes", size=8))), meta=False)
-    data = site.make_data()
+    data = site.data
     site.check()
     assert data.splits == {"train": 40, "test": 40}
     assert site.plan.resolved.data["root"] == "~/clothes"

@@ -66,7 +66,7 @@ def prepare(model, batch):
 def test_the_objects_of_an_example_are_its_spec(path):
     spec = modkit.load_spec(path)
     planned = plan(spec)
-    seed, data = planned.seed, Site(planned, meta=False).make_data()
+    seed, data = planned.seed, Site(planned, meta=False).data
     built = modkit.build(spec)
     compose = make_object("model", spec.model)
     with modkit.seeded(seed):
@@ -95,7 +95,7 @@ def look(model, batch):
 def test_an_autoencoder_that_is_composed_first_is_shared():
     """In place of the `ref`: the same object in both slots. Its weights are those of a model of its own."""
     spec = modkit.load_spec(EXAMPLES / "inpainting.yaml")
-    data = Site(plan(spec), meta=False).make_data()
+    data = Site(plan(spec), meta=False).data
     with modkit.seeded(0):
         coder = make_object("model", spec.model["autoencoder"], "autoencoder")(data.x, fields=data.fields)
         prior = make_object("model", spec.model["prior"])

@@ -114,7 +114,7 @@ def in_painting(**options):
 
 def test_by_ref_it_is_the_model_s_own_autoencoder_and_belongs_to_it():
     site = Site(plan(in_painting(beside=["mask"])), meta=False)
-    data = site.make_data()
+    data = site.data
     model = site.build_model(data.x, data.fields)
     site.check()
     assert model.prior.conditioner.autoencoder is model.autoencoder
@@ -127,7 +127,7 @@ def test_by_ref_it_is_the_model_s_own_autoencoder_and_belongs_to_it():
 def test_an_autoencoder_of_its_own_is_nobody_s_to_train():
     own = use("autoencoder", encoder=use("conv", channels=[4]), decoder=use("conv", channels=[4]))
     site = Site(plan(in_painting(autoencoder=own)), meta=True)
-    data = site.make_data()
+    data = site.data
     model = site.build_model(data.x, data.fields)
     site.check()
     inside = {*model.prior.conditioner.modules()}
@@ -139,7 +139,7 @@ def test_under_other_types_a_ref_is_refused():
     wrong = in_painting(field="mask")
     with pytest.raises(ValueError, match="the part at model.autoencoder is shared under other types"):
         site = Site(plan(wrong), meta=True)
-        data = site.make_data()
+        data = site.data
         site.build_model(data.x, data.fields)
         site.check()
 

@@ -25,7 +25,7 @@ from modkit.data.objects import Tensors
 from modkit.data.splits import find_plain
 from modkit.diffusion.guidance import make_conditions
 from modkit.engines import LocalEngine
-from modkit.evaluation.evaluate_run import Options, measure_run
+from modkit.evaluation.evaluate_run import measure_run
 from modkit.kinds import DataExtras, read_extras
 from modkit.models import Diffusion
 from modkit.models.passes import select_fields
@@ -199,16 +199,15 @@ def test_guidance_by_labels_is_away_from_the_plain_data_too(tmp_path):
 @pytest.mark.wide
 def test_samples_are_compared_with_plain_pictures(tmp_path, monkeypatch):
     """Every source of real samples that metrics see is the data's, in training and after it."""
-    from modkit.building.session import load_run, open_data
+    from modkit.building.session import load_run
     from modkit.evaluation import evaluate_run as measuring
 
     run = modkit.train(spec(CONDITIONER), tmp_path / "run")
     loaded, seen = load_run(run, needs=("data", "evaluate")), []
-    found = open_data(run, loaded.site)
-    assert isinstance(found.data, Augmented)
+    assert isinstance(loaded.data, Augmented)
     real = measuring.from_data
     monkeypatch.setattr(measuring, "from_data", lambda data, *rest: seen.append(data) or real(data, *rest))
-    measure_run(run, loaded, found, Options(num=20, metrics=["fd"], features="pixels"), LocalEngine("cpu"))
+    measure_run(loaded, LocalEngine("cpu"), num=20, metrics=["fd"], features="pixels")
     want = read_samples(digits(), "train", range(9), Rng(0)).tensor
     assert len(seen) == 3
     assert all(torch.equal(read_samples(one, "train", range(9), Rng(0)).tensor, want) for one in seen)

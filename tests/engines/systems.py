@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from modkit import Rng, Spec, TensorType, use
 from modkit.building.builder import Site
 from modkit.building.plan import plan
-from modkit.building.session import Opened
 from modkit.data import Digits
 from modkit.engines.ddp import DDPEngine
 from modkit.engines.fsdp2 import FSDP2Engine
@@ -39,6 +38,7 @@ from modkit.runs.ranks import count_launched
 from modkit.runs.run import Run
 from modkit.specs.node import Node
 from modkit.training.callbacks import Muted
+from modkit.training.schedule import schedule_stages
 from modkit.training.trainer import Trainer
 from modkit.training.training import _tune
 from modkit.types import Batch
@@ -209,7 +209,7 @@ def train(name: str, path: Path, **settings: Any) -> None:
     spec = Spec(name=name, data=use("digits", size=8), model=model, train=given, evaluate=measured)
     site = Site(plan(spec), meta=False)
     data = Wide(size=8)
-    made, chosen = site.build_model(data.x, data.fields).double(), site.make_settings()
+    made, chosen = site.build_model(data.x, data.fields).double(), site.settings
     several = FSDP2Engine if divides else DDPEngine
     launched = count_launched() > 1 and "engine" not in settings
     engine: Engine = several(DEVICE, sync_batch_norm=system in JOINED) if launched else chosen.engine(device=DEVICE)
@@ -220,7 +220,8 @@ def train(name: str, path: Path, **settings: Any) -> None:
         overflow(engine)
         sample = made.sample
         made.sample = lambda *args, precision, **given: sample(*args, **given)  # refused in float64
-    scorer = make_watch(Opened(data, "digits", site.make_evaluation(), site), chosen.seed)
+    site.data = data
+    scorer = make_watch(site, chosen.seed)
     site.check()
     _tune(made, chosen)
     with keep_open(engine):
@@ -228,7 +229,8 @@ def train(name: str, path: Path, **settings: Any) -> None:
             Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {}).close()
         engine.barrier()
         with Run.open(path).hold() if engine.rank == 0 else Follower.open(path) as run:
-            Trainer(made.to(engine.device), data, chosen, engine, run, Muted(run), Silent(), scorer).fit()
+            made, stages = made.to(engine.device), schedule_stages(made, chosen)
+            Trainer(made, data, chosen, stages, engine, run, Muted(run), Silent(), scorer).fit()
 
 
 def read_rows(run: Path, kind: str = "losses") -> list[dict[str, float]]:

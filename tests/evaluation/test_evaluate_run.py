@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 import modkit
-from modkit.building.session import load_run, open_data
+from modkit.building.session import load_run
 from modkit.cli.app import app
 from modkit.data.corrupted import Corrupted
 from modkit.data.corruptions import Mask
@@ -22,7 +22,7 @@ from modkit.engines.device import find_device
 from modkit.engines.local import LocalEngine
 from modkit.evaluation import sources
 from modkit.evaluation.evaluate import compute_statistics
-from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
+from modkit.evaluation.evaluate_run import evaluate_run, measure_run
 from modkit.evaluation.extractors import choose_features
 from modkit.evaluation.report import Report, read_reports
 from modkit.evaluation.sources import make_source
@@ -140,7 +140,7 @@ def test_reconstructions_are_scored_in_the_range_of_the_data(tmp_path):
         psnr = evaluate_run(run, features="pixels", metrics=["reconstruction"], raw=True).scores["PSNR"]
         assert psnr.settings == {"range": bounds, "raw": True}
         loaded = load_run(run, needs=("data", "evaluate"))
-        data = open_data(run, loaded.site).data
+        data = loaded.data
         held = read_samples(data, "test", range(data.splits["test"]), Rng(0))
         y = reconstruct_batch(loaded.model.eval(), held).detach().clamp(*bounds)
         errors = (held.tensor - y).double().square().flatten(1).mean(1) / (bounds[1] - bounds[0]) ** 2
@@ -191,8 +191,8 @@ def test_too_few_samples_of_a_class_are_refused_before_any_is_drawn(tmp_path, mo
 @pytest.mark.parametrize("num", [2, 5])
 def test_usual_metrics_that_need_more_samples_are_left_out_with_a_note(run, num):
     """The fault: an evaluation of few samples passed the check, and failed after training."""
-    options, loaded = Options(num=num, features="pixels"), load_run(run, needs=("data", "evaluate"))
-    report = measure_run(run, loaded, open_data(run, loaded.site), options, LocalEngine("cpu"), named=None)
+    loaded = load_run(run, needs=("data", "evaluate"))
+    report = measure_run(loaded, LocalEngine("cpu"), num=num, features="pixels", named=None)
     assert f"prdc was left out: PRDC expects at least 6 samples of 'real', got {num}" in report.notes
     titles = " ".join(report.scores)
     assert "FD (" in titles and "NFE" in titles and "precision" not in titles and len(report.floor) == 2
@@ -361,8 +361,9 @@ class Shifted(Digits):
 @pytest.mark.parametrize("data", [Shifted(size=8), Digits(size=8)])
 def test_a_data_set_names_the_features_that_suit_it(run, data):
     loaded = load_run(run, needs=("data", "evaluate"))
-    found = open_data(run, loaded.site)._replace(data=data, name="elsewhere")
-    report = measure_run(run, loaded, found, Options(metrics=["fd"], num=24), LocalEngine("cpu"))
+    loaded.site.data = data
+    loaded.plan.parts["data"] = replace(loaded.plan.parts["data"], name="elsewhere")
+    report = measure_run(loaded, LocalEngine("cpu"), metrics=["fd"], num=24)
     want = "random-conv:0" if isinstance(data, Shifted) else "classifier:digits"
     assert set(report.scores) == {f"FD ({want})"}
 

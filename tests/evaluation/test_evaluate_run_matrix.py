@@ -6,9 +6,9 @@ import math
 import pytest
 
 import modkit
-from modkit.building.session import load_run, open_data
+from modkit.building.session import load_run
 from modkit.engines.local import LocalEngine
-from modkit.evaluation.evaluate_run import Options, evaluate_run, measure_run
+from modkit.evaluation.evaluate_run import evaluate_run, measure_run
 from modkit.evaluation.report import Report
 from modkit.metrics import LogLikelihood, PathLength
 from modkit.parts.registry import get_registry
@@ -105,11 +105,10 @@ def test_every_metric_scores_every_family_or_refuses_it(host, runs):
     assert Report.from_json(report.to_json()) == report
     assert json.loads(report.to_json())["seed"] == 0
     loaded = load_run(runs(host), needs=("data", "evaluate"))
-    data = open_data(runs(host), loaded.site)
     for metric, reason in reasons.items():
         if reason:
-            options = Options(features="pixels", metrics=[metric], num=24)
-            check_refusal(reason, measure_run, runs(host), loaded, data, options, LocalEngine("cpu"))
+            options = {"features": "pixels", "metrics": [metric], "num": 24}
+            check_refusal(reason, measure_run, loaded, LocalEngine("cpu"), **options)
 
 
 @pytest.mark.wide(1)

@@ -22,7 +22,7 @@ PYRAMID = {"encoder": use("conv", channels=[8, 8], levels=[8, 4]), **CONV}
 def fed(**parts):
     """A model, and how often each code stands for each of ten digits."""
     site = Site(plan(spec(use("autoencoder", **parts))), meta=False)
-    data = site.make_data()
+    data = site.data
     model = site.build_model(data.x, data.fields)
     feed, source = Feed(None, model), from_data(data, "train", "digits")
     assert "codes" in feed.list_offers(source)
@@ -83,7 +83,7 @@ def test_moments_of_a_gaussian_posterior_and_its_means_are_those_of_the_bottlene
     autoencoder = use("autoencoder", **MLP, bottleneck=use("gaussian", channels=3))
     model = autoencoder if prior is None else use("latent", autoencoder=autoencoder, prior=prior)
     site = Site(plan(spec(model, use("sprites", size=8, num_test=20))), meta=False)
-    data = site.make_data()
+    data = site.data
     model = site.build_model(data.x, data.fields)
     feed, source = Feed(None, model), from_data(data, "test", "sprites")
     assert {"posterior", "latents", "factors"} <= feed.list_offers(source)
@@ -109,7 +109,7 @@ def test_pictures_are_rounded_to_bytes_and_signals_are_not(shape, rounded):
 
 def test_what_samples_do_not_offer_is_named():
     site = Site(plan(spec(use("autoencoder", **MLP, bottleneck=VQ))), meta=False)
-    data = site.make_data()
+    data = site.data
     feed, source = Feed(None, site.build_model(data.x, data.fields)), from_data(data, "train", "digits")
     assert {"posterior", "factors"}.isdisjoint(feed.list_offers(source))
     for need, message in (("posterior", "no latent whose posterior"), ("factors", "digits: .* factors of variation")):

@@ -18,7 +18,7 @@ from examples.gallery.report import make_report, write_page
 from examples.gallery.study import BEST, Plan, carry_out, find_missing_plugin, show_example
 from examples.studies.page import insert
 from modkit import Rng
-from modkit.building.session import open_run
+from modkit.building.session import load_run, open_data
 from modkit.data import read_samples
 from modkit.models.model import evaluate_mode, reconstruct_batch
 from modkit.runs.pictures import encode_png
@@ -38,7 +38,7 @@ def show(name, tmp_path, *overrides):
     """An example's untrained model and its data."""
     spec = modkit.load_spec(FOLDER / f"{name}.yaml", overrides)
     run = modkit.train(spec, tmp_path / name, steps=0, evaluate=False)
-    return modkit.load(run), open_run(run).data
+    return modkit.load(run), open_data(run)
 
 
 def cell(picture, row, column):
@@ -182,10 +182,10 @@ def test_the_report_of_reconstructions_has_no_held_out_samples():
 
 def test_an_example_is_measured_by_what_its_spec_names_and_by_what_applies(tmp_path):
     run = modkit.train(modkit.load_spec(FOLDER / "iwae.yaml"), tmp_path / "iwae", steps=0, evaluate=False)
-    first, *others = study._choose_metrics(modkit.load(run), open_run(run))
+    first, *others = study._choose_metrics(load_run(run, needs=("data", "evaluate")))
     assert first.num == 100 and others == ["fd", "prdc", "copying", "reconstruction"]
     run = modkit.train(modkit.load_spec(FOLDER / "autoencoder.yaml"), tmp_path / "plain", steps=0, evaluate=False)
-    assert study._choose_metrics(modkit.load(run), open_run(run)) == ["reconstruction"]
+    assert study._choose_metrics(load_run(run, needs=("data", "evaluate"))) == ["reconstruction"]
 
 
 def test_a_page_is_begun_filled_and_filled_again(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 import modkit
 from modkit import Spec, use
-from modkit.building.session import load_run, open_data
+from modkit.building.session import load_run
 from modkit.data.splits import read_samples
 from modkit.features.classifier import Classifier
 from modkit.latent_space import average_classes, encode_split, find_space, project, read_classes
@@ -28,7 +28,7 @@ def train(name, scale, folder):
     playing = QUICK[name] if scale == "quick" else Spec.from_yaml((EXAMPLES / f"{name}.yaml").read_text())
     run = modkit.train(playing.with_value("train.device", "cpu"), folder / "run")
     loaded = load_run(run, needs=("data",))
-    return find_space(loaded.model), open_data(run, loaded.site).data
+    return find_space(loaded.model), loaded.data
 
 
 scales = pytest.mark.parametrize("scale", ["quick", pytest.param("example", marks=pytest.mark.full)])

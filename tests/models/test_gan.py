@@ -63,7 +63,7 @@ def test_losses_are_the_two_sides_of_the_game(adversarial, label):
 def table(**slots):
     """The players' states of a game, with its modules in the stage's modes."""
     site = Site(plan(spec(use("gan", **{**SLOTS, **slots}))), meta=False)
-    data, settings = site.make_data(), site.make_settings()
+    data, settings = site.data, site.settings
     model = site.build_model(data.x, data.fields)
     stages, engine = schedule_stages(model, settings), settings.engine(device="cpu")
     return model.train(), make_participants(model, settings, stages, 0, engine)

@@ -127,8 +127,8 @@ def test_a_wrong_setting_is_refused_at_its_place(train, column, path, message):
 def test_how_networks_are_compiled_has_one_form(written, expected):
     spec = Spec.from_yaml(f"{HEAD}train: {{compile: {written}}}\n")
     planned = plan(spec)
-    assert Site(planned, meta=True).make_settings().compile == expected
-    assert Site(plan(planned.resolved), meta=True).make_settings().compile == expected
+    assert Site(planned, meta=True).settings.compile == expected
+    assert Site(plan(planned.resolved), meta=True).settings.compile == expected
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,6 @@ def _made(model, spec):
         return model.sample(4, seed=0)
     except ValueError as refusal:
         assert "no prior" in str(refusal)
-        batch = next(read_in_order(Site(plan(spec), meta=False).make_data(), "test", 4, modkit.Rng(0)))
+        batch = next(read_in_order(Site(plan(spec), meta=False).data, "test", 4, modkit.Rng(0)))
         with torch.no_grad():
             return reconstruct_batch(model.eval(), batch.to(model.device))

@@ -53,7 +53,7 @@ def test_it_trains_and_every_part_has_its_say(fitting, device, dtype, tmp_path, 
     x = playing.model.sample(4, seed=0)
     assert x.shape == (4, 1, 8, 8) and x.is_floating_point() and x.isfinite().all()
     site = Site(plan(spec.with_value("train.seed", 1)), meta=False)
-    data = site.make_data()
+    data = site.data
     changed = moved(playing.model, site.build_model(data.x, data.fields).to(playing.model.device))
     assert {part: does for part, does in changed.items() if does == bool(idle(fitting, part))} == {}
     record_property("swap", ("ran", 1))

@@ -22,7 +22,7 @@ LDM = use("latent", autoencoder=VQGAN, prior=use("diffusion", network=use("mlp",
 
 def made(model, **train):
     site = Site(plan(spec(model, **train)), meta=False)
-    data, settings = site.make_data(), site.make_settings()
+    data, settings = site.data, site.settings
     return site.build_model(data.x, data.fields), settings
 
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 import modkit
+from modkit.building.builder import Site
 from modkit.cli.app import app
 from modkit.runs.layout import FIRST
 from modkit.training import training as module
@@ -52,6 +53,14 @@ def test_a_first_step_that_fails_leaves_no_run(here, monkeypatch, error):
             modkit.train(make_spec())
     assert os.listdir(here) == []
     assert modkit.train(make_spec()).finished
+
+
+def test_data_settings_and_evaluation_are_made_once(here, monkeypatch):
+    made, record, build = [], Site._make_record, Site.build
+    monkeypatch.setattr(Site, "_make_record", lambda self, *given: made.append(given[2]) or record(self, *given))
+    monkeypatch.setattr(Site, "build", lambda self, path, *given: made.append(path) or build(self, path, *given))
+    modkit.train(make_spec(evaluate={"features": "pixels", "metrics": ["fd"], "num": 20}))
+    assert [made.count(path) for path in ("data", "train", "evaluate")] == [1, 1, 1]
 
 
 def test_folders_that_were_there_stay(here, monkeypatch):

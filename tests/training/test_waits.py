@@ -21,6 +21,7 @@ from modkit.runs.run import Run
 from modkit.training import players as module
 from modkit.training.callbacks import Callbacks
 from modkit.training.players import Participant, make_participants, set_modes
+from modkit.training.schedule import schedule_stages
 from modkit.training.trainer import Trainer
 from modkit.types import Batch
 from tests.waits import Waits
@@ -38,12 +39,13 @@ def make_trainer(name: str, folder: Path) -> tuple[Trainer, Batch]:
     """The trainer of an example on meta tensors, and a batch."""
     spec = modkit.load_spec(EXAMPLES / f"{name}.yaml", ["train.batch_size=4"])
     site = Site(plan(spec), meta=True)
-    data, settings = site.make_data(), site.make_settings()
+    data, settings = site.data, site.settings
     model = site.build_model(data.x, data.fields)
     site.check()
     batch = next(read_in_order(data, "train", 4, Rng(0))).to("meta")
     run = Run.create(folder / "run", SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
-    return Trainer(model, data, settings, Meta(), run, Callbacks(run, ()), Silent()), batch
+    stages = schedule_stages(model, settings)
+    return Trainer(model, data, settings, stages, Meta(), run, Callbacks(run, ()), Silent()), batch
 
 
 def begin(trainer: Trainer, stage: int) -> list[Participant]:
