@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from modkit.kinds import FeatureExtractor, Slot, default
 from modkit.losses.perceptual import normalize
-from modkit.nn.apart import Apart
+from modkit.nn.unregistered import Unregistered
 from modkit.parts.filling import fill_slot
 from modkit.precision import widen
 from modkit.types import Range, TensorType, checked
@@ -77,7 +77,7 @@ class FeatureAlignment(nn.Module):
     ) -> None:
         super().__init__()
         self.tap = _choose_tap("FeatureAlignment", taps, tap)
-        self.extractor: Apart[FeatureExtractor] = Apart(fill_slot("features", features, x=x))
+        self.extractor: Unregistered[FeatureExtractor] = Unregistered(fill_slot("features", features, x=x))
         _check_trained(self.extractor.held)
         y = self._extract(torch.zeros(1, *x.shape))
         self.projector = _Projector("FeatureAlignment", taps[self.tap], TensorType(tuple(y.shape[1:])), width)

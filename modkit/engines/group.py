@@ -24,7 +24,7 @@ from modkit.engines.device import find_device
 from modkit.engines.record import Record
 from modkit.engines.updates import list_parameters, update_parameters
 from modkit.kinds import Optimizer
-from modkit.nn.held import Held
+from modkit.nn.buffer_snapshot import BufferSnapshot
 from modkit.runs.ranks import find_local_rank
 from modkit.types import Range, checked
 
@@ -86,7 +86,7 @@ class Group:
         self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
         self._asked: _Question | None = None  # of the last poll
         self._unreached: dict[int, tuple[str, str]] = {}  # player and name of parameters that have yet to take a step
-        self._held: dict[str, Held] = {}  # buffers of what each player computes
+        self._held: dict[str, BufferSnapshot] = {}  # buffers of what each player computes
 
     def wrap(self, player: str, losses: nn.Module, own: Sequence[nn.Parameter]) -> nn.Module:
         """Lets batch normalization see the rows of all processes, if it is to; engines go on from there.
@@ -95,7 +95,7 @@ class Group:
         """
         if self._sync_batch_norm:
             join_norms(losses)
-        self._held[player] = Held(losses.modules())
+        self._held[player] = BufferSnapshot(losses.modules())
         return losses
 
     def release(self, player: str, losses: nn.Module) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.kinds import FeatureExtractor, FeatureExtractorExtras, read_extras
-from modkit.nn.apart import Apart
+from modkit.nn.unregistered import Unregistered
 from modkit.precision import widen
 from modkit.types import Batch
 
@@ -33,7 +33,7 @@ _TINY = 1e-10
 class Perceptual(nn.Module):
     """The distance between the maps of one feature extractor.
 
-    The extractor measures and is not trained, see `Apart`. Its weights are saved only if its `prepare` makes them
+    The extractor is frozen and no submodule, see `Unregistered`. Its weights are saved only if its `prepare` makes them
     (until then it has no key); all others can be restored from its seed, package or file.
 
     Args:
@@ -50,14 +50,14 @@ class Perceptual(nn.Module):
 
     def __init__(self, features: FeatureExtractor) -> None:
         super().__init__()
-        self._apart = Apart(features)
+        self._extractor = Unregistered(features)
         self._learns = _has_no_key(features)
         self._weighs = bool(read_extras(features, FeatureExtractorExtras).heads)
 
     @property
     def features(self) -> FeatureExtractor:
         """The extractor."""
-        return self._apart.held
+        return self._extractor.held
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """The distance of each pair, `b`; gradients reach only `fake`. Both are `b c h w` of the extractor's type.

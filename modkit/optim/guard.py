@@ -23,7 +23,7 @@ from torch import nn
 
 from modkit.engines.updates import list_parameters
 from modkit.kinds import Engine, Optimizer
-from modkit.nn.held import Held
+from modkit.nn.buffer_snapshot import BufferSnapshot
 from modkit.optim.loss_scale import LossScale
 from modkit.optim.shards import gather_whole, get_local
 
@@ -41,7 +41,7 @@ class Guard:
     Examples:
         >>> from modkit.engines import LocalEngine
         >>> weight = nn.Parameter(torch.zeros(2))
-        >>> optimizer, guard = torch.optim.SGD([weight], lr=1.0), Guard(Held([]), limit=4.0)
+        >>> optimizer, guard = torch.optim.SGD([weight], lr=1.0), Guard(BufferSnapshot([]), limit=4.0)
         >>> weight.grad = torch.tensor([3.0, 4.0])
         >>> guard.begin()
         1.0
@@ -49,7 +49,7 @@ class Guard:
         ("its gradient's norm of 5 exceeds 4", 1, tensor([0., 0.]))
     """
 
-    def __init__(self, held: Held, *, scale: LossScale | None = None, limit: float | None = None) -> None:
+    def __init__(self, held: BufferSnapshot, *, scale: LossScale | None = None, limit: float | None = None) -> None:
         self.scale, self.limit = scale, limit
         self.skipped = 0
         self._held = held

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from modkit.nn.buffer_snapshot import BufferSnapshot
 from modkit.nn.compiled import run_uncompiled
-from modkit.nn.held import Held
 
 __all__ = ["adapt_norms", "find_norms", "measure_norms"]
 
@@ -48,7 +48,7 @@ def measure_norms(
     if not norms:
         yield
         return
-    momenta, held = [norm.momentum for norm in norms], [Held([norm]) for norm in norms]
+    momenta, held = [norm.momentum for norm in norms], [BufferSnapshot([norm]) for norm in norms]
     reached: list[_BatchNorm] = []
     for one in held:
         one.save()

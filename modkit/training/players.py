@@ -22,7 +22,7 @@ from modkit.kinds import Engine, NetworkExtras, Optimizer, Step, Weight, read_ex
 from modkit.models.model import Model, evaluate_mode
 from modkit.models.player import Player
 from modkit.models.step import StepContext
-from modkit.nn.held import Held
+from modkit.nn.buffer_snapshot import BufferSnapshot
 from modkit.nn.trained import is_trained
 from modkit.nn.units import find_networks
 from modkit.optim.guard import Guard
@@ -72,7 +72,7 @@ class Participant:
         self._updates = [one.update for one in networks if one.update]
         theirs = [module for one in stages[stage] if one is not player for module in collect_modules(model, one)]
         self._staged = [*self.modules, *theirs]
-        self.others = Held(module for module in theirs if id(module) not in own)
+        self.others = BufferSnapshot(module for module in theirs if id(module) not in own)
         self.weights = model.weights(player.name)
         self._starts: dict[str, float] = {one.name: 0 for played in stages[:stage] for one in played}
         self._starts |= {one.name: one.start for one in stages[stage]}
@@ -162,7 +162,7 @@ class Participant:
         self._turns = max(self._count_turns(steps), 1)
         self.schedule = own.lr_schedule(optimizer=self.optimizer, steps=self._turns)
         if scaled or own.skip is not None:
-            self.guard = Guard(Held(self.modules), scale=LossScale() if scaled else None, limit=own.skip)
+            self.guard = Guard(BufferSnapshot(self.modules), scale=LossScale() if scaled else None, limit=own.skip)
 
     def accumulate_gradients(
         self, batch: Batch, index: int, engine: Engine, check: Callable[[str, Mapping[str, Tensor], Tensor], None]

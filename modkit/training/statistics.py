@@ -20,7 +20,7 @@ from torch import nn
 
 from modkit.kinds import Engine
 from modkit.models.step import StepContext
-from modkit.nn.held import Held
+from modkit.nn.buffer_snapshot import BufferSnapshot
 from modkit.precision import use_precision
 from modkit.rng import Rng
 from modkit.specs.settings import Settings
@@ -70,7 +70,7 @@ class Statistics:
             step: Index of the step in its stage at which losses are computed.
         """
         norms = [norm for own in self._norms.values() for norm in own]
-        with Held(module for player in self._players for module in player.modules).keep():
+        with BufferSnapshot(module for player in self._players for module in player.modules).keep():
             with measure_norms(norms, self._engine.reduce):
                 self._play(step)
             measured = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]

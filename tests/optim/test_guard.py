@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from modkit.engines.local import LocalEngine
-from modkit.nn.held import Held
+from modkit.nn.buffer_snapshot import BufferSnapshot
 from modkit.optim.guard import Guard
 from modkit.optim.loss_scale import LossScale
 
@@ -30,7 +30,7 @@ def make(scale=LossScale, limit=None, buffers=()):
     module = nn.Module()
     for index, buffer in enumerate(buffers):
         module.register_buffer(f"buffer_{index}", buffer)
-    guard = Guard(Held([module]), scale=scale and scale(), limit=limit)
+    guard = Guard(BufferSnapshot([module]), scale=scale and scale(), limit=limit)
     return guard, weight, torch.optim.Adam([weight], lr=0.1)
 
 
@@ -105,7 +105,7 @@ def test_a_scaled_gradient_has_the_norm_of_the_loss_itself_and_a_limit_leaves_th
 def test_the_norm_is_that_of_all_parameters():
     weights = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
     optimizer = torch.optim.SGD([{"params": weights[:2]}, {"params": weights[2:]}], lr=1.0)
-    guard = Guard(Held([]), limit=4.9)
+    guard = Guard(BufferSnapshot([]), limit=4.9)
     guard.begin()
     weights[0].grad, weights[2].grad = torch.tensor([0.0, 3.0]), torch.tensor([4.0, 0.0])
     assert guard.step(LocalEngine("cpu"), optimizer, None) == "its gradient's norm of 5 exceeds 4.9"

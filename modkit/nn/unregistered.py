@@ -1,4 +1,4 @@
-"""A module apart: one that measures and is not trained, such as a feature extractor, held by a module that is."""
+"""An unregistered part: one that is not trained, such as a feature extractor, held by a module that is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-__all__ = ["Apart"]
+__all__ = ["Unregistered"]
 
 T = TypeVar("T")
 
 
-class Apart(nn.Module, Generic[T]):
+class Unregistered(nn.Module, Generic[T]):
     """Holds a part that moves with it from device to device, but is not a submodule.
 
     No player owns its weights, and they are neither saved nor averaged nor counted as parameters.
@@ -21,8 +21,8 @@ class Apart(nn.Module, Generic[T]):
         held: The part. If it is a module, its gradients are turned off, and it is put in eval mode.
 
     Examples:
-        >>> apart = Apart(nn.Linear(2, 1)).double()
-        >>> apart.held.weight.dtype, list(apart.parameters())
+        >>> extractor = Unregistered(nn.Linear(2, 1)).double()
+        >>> extractor.held.weight.dtype, list(extractor.parameters())
         (torch.float64, [])
     """
 
@@ -37,7 +37,7 @@ class Apart(nn.Module, Generic[T]):
         """The part."""
         return self._held[0]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Apart[T]:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Unregistered[T]:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if isinstance(self.held, nn.Module):
             self.held._apply(fn)  # type: ignore[no-untyped-call]

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Held"]
+__all__ = ["BufferSnapshot"]
 
 
-class Held:
-    """The buffers of some modules, without constants.
+class BufferSnapshot:
+    """A snapshot of the buffers of some modules, without constants.
 
     Args:
         modules: The modules, each on its own: of the modules inside, only those that are given as well.
 
     Examples:
         >>> norm = nn.BatchNorm1d(2)
-        >>> with Held([norm]).keep():
+        >>> with BufferSnapshot([norm]).keep():
         ...     _ = norm(torch.ones(4, 2))
         >>> norm.running_mean
         tensor([0., 0.])
