@@ -96,7 +96,7 @@ class Site:
         self.renew(meta=meta, weights=weights)
 
     def renew(self, *, meta: bool = False, weights: bool = True) -> None:
-        """Forgets the parts that were built: slots, those of the settings as well, build anew, by default with values.
+        """Forgets the parts that were built: slots, in the settings as well, build anew, by default with values.
 
         The settings and the data stay.
         """

@@ -307,7 +307,7 @@ def _check_settings(site: Site) -> None:
     """Makes the settings of training and of evaluation.
 
     Raises:
-        SpecError: If the site has problems, with those of both.
+        SpecError: If the site has problems, with the problems of both.
     """
     for name in ("settings", "evaluation"):
         _try_settings(site, partial(getattr, site, name))

@@ -92,17 +92,18 @@ class _Commands(click.Group):
         name = name or cmd.name
         if name and self.commands.get(name, cmd) is not cmd:
             raise ValueError(f"modkit has a command {name} already, expected another name")
-        cmd.params.append(
-            click.Option(
-                ["--parts"],
-                type=click.Path(),
-                multiple=True,
-                expose_value=False,
-                callback=_add_parts,
-                metavar="FILE.py",
-                help="A file that registers parts of your own (`modkit.register`); may be repeated.",
+        if self.commands.get(str(name)) is not cmd:  # which a plug-in may add again
+            cmd.params.append(
+                click.Option(
+                    ["--parts"],
+                    type=click.Path(),
+                    multiple=True,
+                    expose_value=False,
+                    callback=_add_parts,
+                    metavar="FILE.py",
+                    help="A file that registers parts of your own (`modkit.register`); may be repeated.",
+                )
             )
-        )
         super().add_command(cmd, name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -101,7 +101,7 @@ class Training:
         if data is None:
             raise ValueError("training expects a spec with `data`, got one without")
         if steps is not None and steps < 0:
-            raise ValueError(f"steps expects at least 0, got {steps}")
+            raise ValueError(f"training expects steps to be at least 0, got {steps}")
         read_mode()
         self.report, self.path, self.before, self.begun, self.steps = report, path, before, begun, steps
         self.data, self.plan, self.progress = data, report.plan, progress or Silent()

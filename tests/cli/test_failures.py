@@ -104,19 +104,19 @@ def test_what_cannot_train_is_refused_before_a_folder_exists(tmp_path, override,
 
 
 @pytest.mark.parametrize(
-    "override",
+    ("override", "message"),
     [
-        "evaluate.features=inception",
-        "evaluate.features={use: classifier, weights: absent.safetensors}",
-        "evaluate.metrics=[{use: prdc, k: 0}]",
+        ("evaluate.features=inception", "cannot be built"),
+        ("evaluate.features={use: classifier, weights: absent.safetensors}", "cannot be built"),
+        ("evaluate.metrics=[{use: prdc, k: 0}]", "PRDC expects k to be at least 1, got 0"),
     ],
 )
-def test_features_that_cannot_be_built_are_named(trained, tmp_path, monkeypatch, override):
+def test_features_that_cannot_be_built_are_named(trained, tmp_path, monkeypatch, override, message):
     """The fault: what stands in for a part that could not be built was used, which ended in a TypeError."""
     monkeypatch.setenv("MODKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     _, err = run("evaluate", trained, override, "-n", "8", status=2)
-    assert f"{override.partition('=')[0]}" in err and "cannot be built" in err
+    assert f"{override.partition('=')[0]}" in err and message in err
     assert Run.open(trained).finished
 
 

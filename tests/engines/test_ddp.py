@@ -190,11 +190,19 @@ def test_one_process_goes_on_without_the_engine_of_several(several, again, monke
     assert make_engine(lambda device: made, "cpu", several=several, again=again) is made
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0, float("inf"), float("nan")])
-def test_a_wait_is_finite(monkeypatch, timeout):
+@pytest.mark.parametrize(
+    ("timeout", "wanted"),
+    [
+        (0, "in"),
+        (-1.0, "in"),
+        (float("inf"), "finite and in"),
+        (float("nan"), "finite and in"),
+    ],
+)
+def test_a_wait_is_finite(monkeypatch, timeout, wanted):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
-    message = re.escape(f"DDPEngine expects timeout to be in [1, 1e+06] (seconds), got {timeout}")
+    message = re.escape(f"DDPEngine expects timeout to be {wanted} [1, 1e+06] (seconds), got {timeout}")
     check_refusal(message, DDPEngine, "cpu", timeout=timeout)
 
 

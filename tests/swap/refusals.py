@@ -784,7 +784,7 @@ REFUSALS |= {
         )
     },
     **{
-        f"{host} model.sampler.grid=list": r"model\.sampler: .* Listed expects sigma_min to be at least 0\.957"
+        f"{host} model.sampler.grid=list": r"model\.sampler: .* Listed expects sigma_min of at least 0\.957"
         for host in ("denoising-gan", "denoising-gan-ring")
     },
 }
