@@ -92,7 +92,7 @@ class _Commands(click.Group):
         name = name or cmd.name
         if name and self.commands.get(name, cmd) is not cmd:
             raise ValueError(f"modkit has a command {name} already, expected another name")
-        if self.commands.get(str(name)) is not cmd:  # which a plug-in may add again
+        if all(one.name != "parts" for one in cmd.params):  # else it is added again
             cmd.params.append(
                 click.Option(
                     ["--parts"],
