@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-with open(f"{__file__}i") as _stub:
+with open(f"{__file__}i", encoding="utf-8") as _stub:
     _HOMES = {name: home for _, home, _, name, *_ in map(str.split, _stub)}  # each line: from HOME import NAME as NAME
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from modkit.errors import SpecError, join, split
 from modkit.part import Part, import_target
-from modkit.parts.registry import Entry, get_registry
+from modkit.parts.entry import Entry
+from modkit.parts.registry import get_registry
 from modkit.runs.lock import read_rows
 from modkit.runs.run import Run
 from modkit.specs.node import Node, Path, Value, describe, find_written, get_value, replace_value, thaw
@@ -210,10 +211,12 @@ def find_due(run: Run) -> tuple[Migration, ...]:
         ValueError: If the run's lock is not valid.
     """
     found: list[Migration] = []
-    for path, entry, version in _list_known(run):
+    known = _list_known(run)
+    written = Spec.from_yaml(run.spec_text).tree if any(entry.part.renamed for _, entry, _ in known) else Node({})
+    for path, entry, version in known:
         given = (entry, version, join(path), run.lock.get("modules", {}))
         found += [Migration(*given)] if entry.part.migrate and entry.version != version else []
-        found += [Renaming(*given)] if entry.part.renamed and _has_former(run, path, entry.part) else []
+        found += [Renaming(*given)] if entry.part.renamed and _has_former(written, path, entry.part) else []
     return tuple(found)
 
 
@@ -224,9 +227,8 @@ def _list_known(run: Run) -> list[tuple[Path, Entry, str]]:
     return sorted(found, key=lambda one: -len(one[0]))
 
 
-def _has_former(run: Run, path: Path, part: Part) -> bool:
-    """Whether a run's spec gives a parameter of a part its former name."""
-    tree = Spec.from_yaml(run.spec_text, str(run.path / "spec.yaml")).tree
+def _has_former(tree: Node, path: Path, part: Part) -> bool:
+    """Whether a tree gives a parameter of a part its former name."""
     node: Any = get_value(tree, _locate_part(tree, path))
     return not part.renamed.keys().isdisjoint(node)
 

@@ -16,7 +16,8 @@ from modkit.building.planner import Planner, move_inside
 from modkit.errors import Problem, SpecError, join, split
 from modkit.kinds import EngineExtras, read_extras
 from modkit.part import Local, Part, format_target
-from modkit.parts.registry import Entry, get_registry
+from modkit.parts.entry import Entry
+from modkit.parts.registry import get_registry
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Path, Value, find_value, open_piece, rebuild
 from modkit.specs.references import list_refs, move, rebase, resolve
@@ -294,5 +295,5 @@ def plan_part(kind: str, node: Value, *, seed: int = 0) -> Plan:
 
 def _make_plan(planner: Planner, tree: Node, left: frozenset[str] = frozenset(), root: str = "model") -> Plan:
     entries = tuple(planner.entries.values())
-    tree = rebase(tree, planner.moved)
+    tree = rebase(tree, planner.moved) if planner.moved else tree
     return Plan(planner.spec, tree, planner.parts, planner.objects, entries, left, root)

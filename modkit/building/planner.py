@@ -17,7 +17,8 @@ from modkit.errors import Problem, SpecError, join, split, suggest
 from modkit.kinds import KINDS, Default
 from modkit.part import Local, Part, import_target
 from modkit.parts.annotation import render
-from modkit.parts.registry import Entry, Registry
+from modkit.parts.entry import Entry
+from modkit.parts.registry import Registry
 from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
 from modkit.parts.validation import validate
 from modkit.specs.implied import derive_defaults

@@ -19,7 +19,7 @@ import torch
 
 from modkit.building.migration import find_due, find_known, find_prefixes
 from modkit.errors import SpecError, is_inside
-from modkit.parts.registry import Entry
+from modkit.parts.entry import Entry
 from modkit.runs.lock import find_drift, read_rows, suggest_install
 from modkit.runs.run import Run
 from modkit.specs.overrides import is_override

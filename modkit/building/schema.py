@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 from modkit.kinds import KINDS, Default
 from modkit.parts import docstrings
 from modkit.parts.annotation import DICTS, LISTS, list_members, strip_annotated
-from modkit.parts.registry import Entry, get_registry
+from modkit.parts.entry import Entry
+from modkit.parts.registry import get_registry
 from modkit.parts.signature import MISSING, Parameter, SlotShape, read_parameters, read_signature
 from modkit.parts.validation import LIMIT, validate
 from modkit.specs.event import KEYS

@@ -68,10 +68,9 @@ def main() -> None:
 
 
 def _add_parts(context: click.Context, option: click.Parameter, files: Sequence[str]) -> None:
-    """Runs the files of `--parts`."""
-    get_registry()
+    """Runs the files of `--parts`; not to complete a word."""
     try:
-        for file in files:
+        for file in () if context.resilient_parsing else files:
             add_file(file)
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from error

@@ -198,7 +198,7 @@ def measure_run(
     report = score(feed, sources, made, places, engine, floors=floors, seed=seed)
     scores = dict(report.scores)
     if "cost" in made and engine.rank == 0:
-        if named is not None:  # a separate process loads the run by name
+        if named is not None and all(one.inherited for one in loaded.plan.entries):  # another process loads the run
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):
             scores["training steps/s"] = speed

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from modkit.errors import describe_exception
 
-__all__ = ["add_file", "list_files", "run_file"]
+__all__ = ["PREFIX", "add_file", "list_files", "run_file"]
 
+PREFIX = "modkit_parts_"
+"""The start of the names of the modules that the files are."""
 _FILES = "MODKIT_PARTS"
 
 
@@ -26,10 +28,12 @@ def add_file(path: str) -> None:
     """Runs a file that registers parts, and notes it for the processes that this one starts.
 
     Raises:
-        ValueError: If it cannot be run.
+        ValueError: If it cannot be run, or another one of its name has been.
     """
     file, files = str(Path(path).resolve()), list_files()
     if file not in files:
+        if same := [one for one in files if Path(one).stem == Path(file).stem]:
+            raise ValueError(f"expected files of different names, got {same[0]} and {file}")
         run_file(file)
         os.environ[_FILES] = os.pathsep.join([*files, file])
 
@@ -40,7 +44,7 @@ def run_file(file: str) -> None:
     Raises:
         ValueError: If it cannot be run.
     """
-    name = f"modkit_parts_{Path(file).stem}"
+    name = f"{PREFIX}{Path(file).stem}"
     found = importlib.util.spec_from_file_location(name, file)
     if found is None or found.loader is None:
         raise ValueError(f"expected a Python file that registers parts, got {file}")

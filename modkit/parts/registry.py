@@ -32,32 +32,18 @@ from modkit.parts import catalogue, hookspecs
 from modkit.parts.declaration import select_valid
 from modkit.parts.discovery import GROUP, Declared, discover, explain_clash, find_misnomer
 from modkit.parts.docstrings import read_summary
+from modkit.parts.entry import Entry
 from modkit.parts.loading import guard_loading, watch_loading
 from modkit.parts.registered import list_files, run_file
 from modkit.version import __version__
 
-__all__ = ["DISTRIBUTION", "Entry", "Plugin", "Problem", "Registry", "find", "get_registry", "register"]
+__all__ = ["DISTRIBUTION", "Plugin", "Problem", "Registry", "find", "get_registry", "register"]
 
 DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 _loading: list[Registry] = []  # while files register parts
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A registered part, and the distribution that provides it."""
-
-    part: Part
-    distribution: str
-    version: str
-
-    @property
-    def plugin(self) -> str:
-        """The name of the plug-in that declares it; `modkit` for modkit's own parts, and `HERE` for the process's."""
-        plugin, slash, _ = self.part.name.partition("/")
-        return plugin if slash else HERE if self.distribution == HERE else GROUP
 
 
 @dataclass(frozen=True)

@@ -122,12 +122,13 @@ def _list_bases(code: Callable[..., Any]) -> list[Any]:
 
 
 def copy_sources(parts: Iterable[Part], folder: Path) -> None:
-    """Copies the files of parts that the process has registered itself; a notebook has none."""
-    for part in parts:
-        file = find_file(part.load()) if isinstance(part, Registered) else None
+    """Copies the files of parts that the process has registered itself into a new folder; a notebook has none."""
+    targets = [part.load() for part in parts if isinstance(part, Registered)]
+    for file, module in {find_file(target): find_module(target) for target in targets}.items():
         if file:
             folder.mkdir(exist_ok=True)
-            replace_file(folder / file.name, file.read_bytes())
+            copy = folder / file.name
+            replace_file(folder / f"{module}.py" if copy.exists() else copy, file.read_bytes())
 
 
 def _read_module(name: str, path: Path) -> dict[str, str]:

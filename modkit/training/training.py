@@ -57,12 +57,14 @@ from modkit.training.probe import probe_samples
 from modkit.training.schedule import check_trainable, count_steps, schedule_stages
 from modkit.training.threads import choose_threads, use_threads
 from modkit.training.trainer import Trainer, TrainingError
+from modkit.types import NonNegativeInt, checked
 
 __all__ = ["Training"]
 
 _logger = logging.getLogger(__name__)
 
 
+@checked
 class Training:
     """A training of a checked model, which writes a run: `execute` carries it out.
 
@@ -92,7 +94,7 @@ class Training:
         make: Callable[[Site], Model] | None = None,
         origin: Mapping[str, Any] | None = None,
         begun: tuple[str, store.Checkpoint] | None = None,
-        steps: int | None = None,
+        steps: NonNegativeInt | None = None,
         overwrite: bool = False,
         evaluate: bool = True,
         progress: Progress | None = None,
@@ -100,8 +102,6 @@ class Training:
         data = report.data
         if data is None:
             raise ValueError("training expects a spec with `data`, got one without")
-        if steps is not None and steps < 0:
-            raise ValueError(f"training expects steps to be at least 0, got {steps}")
         read_mode()
         self.report, self.path, self.before, self.begun, self.steps = report, path, before, begun, steps
         self.data, self.plan, self.progress = data, report.plan, progress or Silent()

@@ -15,7 +15,8 @@ from modkit.building.plan import plan
 from modkit.comparison.entries import collect
 from modkit.evaluation.report import Report
 from modkit.grids import space_noise_levels
-from modkit.parts.registry import Entry, Registry, get_registry
+from modkit.parts.entry import Entry
+from modkit.parts.registry import Registry, get_registry
 from modkit.publishing.export import export
 from modkit.runs.files import hash_data
 from modkit.runs.run import Run

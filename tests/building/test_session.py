@@ -76,7 +76,7 @@ def test_steps_cap_every_stage(tmp_path):
     rows = train(spec(VAE, stages=stages, steps=9), tmp_path / "a", steps=2).read_metrics()
     assert [(row["stage"], row["step"]) for row in rows] == [(0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
     assert train(spec(VAE), tmp_path / "b", steps=0).read_metrics() == []
-    with pytest.raises(ValueError, match="training expects steps to be at least 0, got -1"):
+    with pytest.raises(ValueError, match="Training expects steps to be at least 0, got -1"):
         train(spec(VAE), tmp_path / "c", steps=-1)
     assert not (tmp_path / "c").exists()
 

@@ -1,5 +1,6 @@
 """Parts of one's own: registered in a process, or by the files of `--parts`, also in processes that are started."""
 
+import importlib.util
 import os
 import re
 import sys
@@ -11,7 +12,10 @@ from click.testing import CliRunner
 import modkit
 from modkit import Run, SpecError
 from modkit.cli.app import app
+from modkit.part import Registered
+from modkit.parts.registered import add_file
 from modkit.parts.registry import get_registry
+from modkit.runs.sources import copy_sources
 
 PARTS = """
 import modkit
@@ -130,7 +134,7 @@ def test_commands_have_the_parts_of_a_file_and_a_run_keeps_it(files, tmp_path):
     assert say("sample", tmp_path / "out", "-n", 2, "--out", tmp_path / "y.png", "--parts", parts)[0] == 0
 
 
-def test_a_run_says_how_its_parts_are_registered(files, tmp_path):
+def test_a_run_says_how_its_parts_are_registered(files, tmp_path, caplog):
     (parts, spec), run = files, tmp_path / "run"
     assert say("train", spec, "--out", run, "--parts", parts, "--steps", 1)[0] == 0
     os.environ["MODKIT_PARTS"] = ""
@@ -138,8 +142,8 @@ def test_a_run_says_how_its_parts_are_registered(files, tmp_path):
     with pytest.raises(ValueError, match=r"thin is missing: .* `--parts FILE.py` does it .*folder `parts` has a copy"):
         modkit.load(run)
     (tmp_path / "mine.py").write_text(PARTS.replace("flatten(1)", "flatten(1).neg()"))
-    code, said = say("sample", run, "-n", 2, "--out", tmp_path / "x.png", "--parts", parts)
-    assert code == 0
+    assert say("sample", run, "-n", 2, "--out", tmp_path / "x.png", "--parts", parts)[0] == 0
+    assert "encoder thin: its source file has changed" in caplog.text
 
 
 @pytest.mark.wide
@@ -148,6 +152,50 @@ def test_a_process_that_is_started_has_the_parts(files, tmp_path):
     code, said = say("sweep", spec, "seed=0,1", "--out", tmp_path / "sweep", "--steps", 1, "--parts", parts)
     assert code == 0, said
     assert len(list((tmp_path / "sweep").glob("**/modkit.lock"))) == 2
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_what_a_new_process_lacks_is_not_measured_in_one(files, tmp_path, by_file):
+    """The fault: it ended in an error, since the process that measures memory had not registered the part."""
+    if by_file:
+        add_file(files[0])
+    else:
+        exec(PARTS, {"__name__": "script"})
+    run = modkit.train(modkit.load_spec(files[1]), tmp_path / "run", evaluate=False)
+    scores = modkit.evaluate_run(run, metrics=["cost"], num=8).scores
+    assert ("peak memory (MiB)" in scores) == by_file and "samples/s" in scores
+
+
+def test_files_of_one_name_are_told_apart(files, tmp_path):
+    """The fault: the second took the place of the first, whose code was kept and hashed no more."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.py").write_text("")
+    code, said = say("list", "encoder", "--parts", files[0], "--parts", tmp_path / "other" / "mine.py")
+    assert code == 2 and "files of different names" in said
+    modules = {}
+    for name in ("one", "two"):
+        path = tmp_path / name / "net.py"
+        path.parent.mkdir()
+        path.write_text(f"class Net:\n    {name} = 1\n")
+        modules[name] = run_path(f"{name}.net", path)
+    copy_sources(
+        [Registered("encoder", name, "net:Net", "", object=one.Net) for name, one in modules.items()], tmp_path / "to"
+    )
+    assert sorted(one.name for one in (tmp_path / "to").iterdir()) == ["net.py", "two.net.py"]
+
+
+def run_path(name, path):
+    found = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_completing_a_word_runs_no_file(files, tmp_path):
+    (tmp_path / "mine.py").write_text("raise SystemExit")
+    app.make_context("modkit", ["list", "encoder", "--parts", files[0]], resilient_parsing=True)
+    context = app.commands["list"].make_context("list", ["encoder", "--parts", files[0]], resilient_parsing=True)
+    assert context.params["kind"] == "encoder"
 
 
 def test_a_file_that_fails_is_named(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 import modkit
 from modkit.kinds import KINDS
-from modkit.parts.registry import Entry, Registry, find, get_registry
+from modkit.parts.entry import Entry
+from modkit.parts.registry import Registry, find, get_registry
 from tests.parts.broken import BROKEN, HEAD, make_source
 from tests.plugin_factory import make_plugin
 

@@ -23,7 +23,6 @@ _LEFT = {
     "Stream.num_held_out": "it is related to held_out",
     "Table.betas": "it is a tensor",
     "TensorType.classes": "it is related to range",
-    "Training.steps": "it is a keyword of `train`, which has no class to name",
     "TensorType.levels": "types are made wherever tensors go, compiled code included",
 }
 """Checks of plain numbers that stay by hand, each with its reason; the list may only become shorter."""
