@@ -111,7 +111,7 @@ class Swap:
     @property
     def trained(self) -> bool:
         """Whether training depends on it."""
-        return KINDS[self.kind].trained
+        return KINDS[self.kind].phase != "sampling"
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
     modkit evaluate RUN sampler=heun                 only sampling reads it
     modkit evaluate RUN model.parametrization=x0     refused: the weights were trained to predict something else
 
-Only sampling reads the parts of some kinds (`Kind.trained`: samplers, grids, guidance, decodings) and the parameters
+Only sampling reads the parts of some kinds (`Kind.phase`: samplers, grids, guidance, decodings) and the parameters
 that are marked `Sampling`. All else in a model is what its weights were trained with, and `modkit branch` trains them
-with another value. A model that is loaded may also lack the parts that a trained model has no use for (`Kind.spare`).
+with another value. A model that is loaded may also lack the parts that are for training only.
 """
 
 from __future__ import annotations
@@ -54,14 +54,16 @@ class Change:
 
 def list_sampling(planned: Plan) -> list[str]:
     """Lists the paths of what only sampling reads: slots, and marked parameters of other parts."""
-    slots = [path for path, part in planned.parts.items() if not KINDS[part.kind].trained]
+    slots = [path for path, part in planned.parts.items() if KINDS[part.kind].phase == "sampling"]
     return [*slots, *(path for path, parameter, _ in _list_arguments(planned) if parameter.sampling)]
 
 
 def list_empty(planned: Plan) -> list[str]:
-    """Lists the empty slots for parts that a trained model has no use for."""
+    """Lists the empty slots for parts that are for training only."""
     every = _list_arguments(planned)
-    return [path for path, one, value in every if one.slot and KINDS[one.slot.kind].spare and value is None]
+    return [
+        path for path, one, value in every if one.slot and KINDS[one.slot.kind].phase == "training" and value is None
+    ]
 
 
 def compare_specs(former: Spec, now: Spec) -> list[Change]:

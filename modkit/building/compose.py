@@ -154,7 +154,7 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
 
 def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
     """Finds the path and the kind of a slot that only sampling uses, by its path or by a name that only it has."""
-    free = {path: part.kind for path, part in planned.parts.items() if not KINDS[part.kind].trained}
+    free = {path: part.kind for path, part in planned.parts.items() if KINDS[part.kind].phase == "sampling"}
     found = [name] if name in free else keep_outermost(path for path in free if split(path)[-1] == name)
     if len(found) != 1:
         several = f"{len(found)} slots have this name" if found else "no slot that only sampling uses has this name"
@@ -319,8 +319,9 @@ def convert_part(value: Any, kind: str, path: str) -> Any:
         return Node({"use": Given(value, make=True)})
     if isinstance(value, type) or inspect.isroutine(value):
         return Node({"use": name_part(value)})
-    if KINDS[kind].repeated:
-        given = " and ".join(f"`{name}`" for name in KINDS[kind].given)
+    types = KINDS[kind].given
+    if "parameters" in types or "optimizer" in types:  # each player and stage has its own
+        given = " and ".join(f"`{name}`" for name in types)
         message = f"got a built {type(value).__name__}, expected a class, a function or a functools.partial"
         raise SpecError(Problem(path, f"{message}: for each player and stage it is called with {given}"))
     return Node({"use": Given(value)})

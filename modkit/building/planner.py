@@ -235,7 +235,7 @@ class Planner:
             if reason := parameter.validate(value):
                 self.report(path, reason)
             return value
-        if slot and slot.optional and (value is None or (self.frozen and KINDS[slot.kind].spare)):
+        if slot and slot.optional and (value is None or (self.frozen and KINDS[slot.kind].phase == "training")):
             return None
         try:
             return freeze(map_items(value, shape, path, lambda item, place: self._plan_item(item, parameter, place)))

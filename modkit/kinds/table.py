@@ -7,6 +7,7 @@ is plain data or a slot, for the user to set.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["KINDS", "Kind"]
 
@@ -20,22 +21,18 @@ class Kind:
         protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.models.model`).
         given: Names of the types that the assembly passes to its parts; users cannot set them.
         summary: What its parts do.
-        trained: Whether training depends on its parts; others may be swapped in a run.
-        spare: Whether a run can be loaded without its parts, in slots that may be empty: a trained model has no use for
-            them.
+        phase: When a model needs its parts. Those that only sampling uses may be swapped in a run. A run can be loaded
+            without those that only training uses, in slots that may be empty.
         optional: Those of `given` that a part need not declare even where they are not empty: the assembly finds out
             which of its parts take conditions.
-        repeated: Whether its parts are built anew for each player and stage, so that none can be given built.
     """
 
     name: str
     protocol: str
     given: tuple[str, ...]
     summary: str
-    trained: bool = True
-    spare: bool = False
+    phase: Literal["always", "training", "sampling"] = "always"
     optional: tuple[str, ...] = ()
-    repeated: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -53,23 +50,23 @@ KINDS: dict[str, Kind] = {
         Kind("discriminator", "Discriminator", ("x", "cond", "heads"), "real or fake"),
         Kind("network", "Network", ("x", "out", "cond"), "a conditional map: every denoiser"),
         Kind("prior-network", "PriorNetwork", ("codes", "cond", "causal"), "codes to the logits of each"),
-        Kind("decoding", "Decoding", ("codes",), "logits to codes", trained=False),
+        Kind("decoding", "Decoding", ("codes",), "logits to codes", phase="sampling"),
         Kind("schedule", "Schedule", ("x",), "signal and noise over time"),
         Kind("times", "Times", ("schedule", "x"), "times drawn in training"),
         Kind(
             "coupling", "Coupling", ("x", "cond", "fields", "conditions"), "noise paired with data", optional=("cond",)
         ),
-        Kind("alignment", "Alignment", ("x", "fields", "taps"), "a loss of a denoiser's inner map", spare=True),
+        Kind("alignment", "Alignment", ("x", "fields", "taps"), "a loss of a denoiser's inner map", phase="training"),
         Kind("parametrization", "Parametrization", ("schedule", "x"), "what a denoiser predicts"),
         Kind("loss-weight", "LossWeight", (), "weight of the denoising loss over time"),
-        Kind("grid", "Grid", ("schedule", "x"), "where a sampler steps", trained=False),
-        Kind("sampler", "Sampler", ("schedule", "x"), "steps from noise to data", trained=False),
+        Kind("grid", "Grid", ("schedule", "x"), "where a sampler steps", phase="sampling"),
+        Kind("sampler", "Sampler", ("schedule", "x"), "steps from noise to data", phase="sampling"),
         Kind(
             "guidance",
             "Guidance",
             ("schedule", "x", "cond", "fields", "conditions"),
             "a conditional denoiser and another combined",
-            trained=False,
+            phase="sampling",
             optional=("cond",),
         ),
         Kind("conditioner", "Conditioner", ("fields",), "fields to conditions"),
@@ -79,10 +76,10 @@ KINDS: dict[str, Kind] = {
         Kind("weight", "Weight", ("term",), "weight of a loss term"),
         Kind("data", "Data", (), "a data set"),
         Kind("corruption", "Corruption", ("x",), "what a sample loses, as fields"),
-        Kind("features", "FeatureExtractor", ("x",), "images to features", spare=True),
+        Kind("features", "FeatureExtractor", ("x",), "images to features", phase="training"),
         Kind("metric", "Metric", (), "a measure of samples"),
-        Kind("optimizer", "Optimizer", ("parameters",), "moves parameters", repeated=True),
-        Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage", repeated=True),
+        Kind("optimizer", "Optimizer", ("parameters",), "moves parameters"),
+        Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage"),
         Kind("logger", "Logger", (), "watches a run"),
         Kind("engine", "Engine", ("device",), "processes and devices"),
     )
