@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import modkit
@@ -89,6 +90,17 @@ TERMS = {
 NAMES = {name for names in TERMS.values() for name in names.split()}
 
 
+SHARED = 38
+"""Number of names that several public classes have. It only falls; rename the class that fewer people meet."""
+
+
+def find_shared(sources):
+    """Names of public classes that are defined more than once in these modules, nested classes included."""
+    nodes = (node for source in sources for node in ast.walk(ast.parse(source)))
+    found = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef) and not node.name.startswith("_"))
+    return sorted(name for name, num in found.items() if num > 1)
+
+
 def find_names(source):
     """Names of a module's functions and methods, without dunders, properties and nested functions."""
     tree = ast.parse(source)
@@ -107,11 +119,15 @@ def is_allowed(name):
     return name.lstrip("_") in NAMES or word in VERBS | CONDITIONS | IDIOMS | HOOKS
 
 
+def list_modules():
+    """Lists modkit's modules, without code that users copy."""
+    return [path for path in sorted(FOLDER.rglob("*.py")) if path.relative_to(FOLDER).parts[0] not in OTHERS]
+
+
 def test_functions_are_verbs():
-    paths = [path for path in sorted(FOLDER.rglob("*.py")) if path.relative_to(FOLDER).parts[0] not in OTHERS]
     wrong = {
         str(path.relative_to(FOLDER)): names
-        for path in paths
+        for path in list_modules()
         if (names := [name for name in find_names(path.read_text()) if not is_allowed(name)])
     }
     assert not wrong
@@ -134,3 +150,14 @@ class Metric:
     assert list(find_names(source)) == ["made_metrics", "_resize", "scored"]
     names = ("made_metrics", "scored", "_sizes", "_find", "is_due", "rows", "_rows_of", "to_yaml")
     assert [name for name in names if is_allowed(name)] == ["_find", "is_due", "rows", "to_yaml"]
+
+
+def test_few_names_of_public_classes_are_shared():
+    plugins = [path for path in (Path(__file__).parents[1] / "plugins").rglob("*.py") if "tests" not in path.parts]
+    shared = find_shared(path.read_text() for path in [*list_modules(), *plugins])
+    assert len(shared) == SHARED, shared
+
+
+def test_classes_of_one_name_are_found_in_one_module_or_two_unless_private():
+    sources = ["class A: ...\nclass B: ...\nclass _C: ...", "class B:\n    class D: ...\nclass D: ...\nclass _C: ..."]
+    assert find_shared(sources) == ["B", "D"]

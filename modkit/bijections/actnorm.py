@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit.bijections.channels import count_channels
-from modkit.data.moments import Moments
+from modkit.data.moments import RunningMoments
 from modkit.precision import widen
 from modkit.types import Batch, Cond, CondType, TensorType
 
@@ -67,7 +67,7 @@ class Actnorm(nn.Module):
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measures the mean and the deviation of each channel, over one pass."""
-        moments = Moments(by_channel=True)
+        moments = RunningMoments(by_channel=True)
         for batch in batches:
             moments.add(batch.tensor)
         mean, std = (moment.view_as(self.shift) for moment in moments.compute())

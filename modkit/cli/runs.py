@@ -13,7 +13,7 @@ from modkit.cli.failures import report_failures
 from modkit.cli.output import echo, json_option, print_result
 
 if TYPE_CHECKING:
-    from modkit.comparison.listing import Listed
+    from modkit.comparison.listing import RunSummary
 
 __all__ = ["RUNS"]
 
@@ -88,7 +88,7 @@ def rebuild_average(run: str, std: float, out: str | None, step: int | None) -> 
 RUNS = (print_runs, export, rebuild_average)
 
 
-def _describe_runs(found: Sequence[Listed]) -> Iterator[Block]:
+def _describe_runs(found: Sequence[RunSummary]) -> Iterator[Block]:
     columns = ("run", "name", "model", "data", "step", "state", "score", "best", "changed", "tags")
     rows = [
         [
@@ -113,7 +113,7 @@ def _format_first(scores: Any) -> str:
     return next((f"{name} {value:.4g}" for name, value in scores.items()), "")
 
 
-def _make_plain(one: Listed) -> dict[str, Any]:
+def _make_plain(one: RunSummary) -> dict[str, Any]:
     """Makes plain data of a listed run, for JSON."""
     values = {name: value for name, value in vars(one).items() if name != "spec"}
     return {**values, "path": str(one.path), "scores": dict(one.scores), "best": dict(one.best)}

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from modkit.blocks import Block, format_html, format_text
 from modkit.comparison.differences import list_leaves
-from modkit.comparison.entries import Entry, collect, group
+from modkit.comparison.entries import RunEvaluation, collect, group
 from modkit.comparison.exhibits import Exhibit, make_exhibits
 from modkit.comparison.findings import group_measurements, list_commands, write_findings
 from modkit.comparison.page import Material, render_page
@@ -157,7 +157,7 @@ def _make_json(material: Material) -> dict[str, Any]:
     }
 
 
-def _convert_entry(entry: Entry, exhibit: Exhibit) -> dict[str, Any]:
+def _convert_entry(entry: RunEvaluation, exhibit: Exhibit) -> dict[str, Any]:
     report = json.loads(entry.report.to_json())
     pictures = ("grid", "pairs", "label")
     return {

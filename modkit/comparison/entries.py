@@ -39,13 +39,13 @@ from modkit.specs.overrides import apply, get_path
 from modkit.specs.spec import Spec
 from modkit.types import Score
 
-__all__ = ["Entry", "System", "collect", "group"]
+__all__ = ["RunEvaluation", "System", "collect", "group"]
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEvaluation:
     """One evaluation of a run."""
 
     label: str  # its label on the page
@@ -87,7 +87,7 @@ class System:
     """One entry, or several that differ only in the training seed."""
 
     label: str  # its label on the page
-    members: tuple[Entry, ...]
+    members: tuple[RunEvaluation, ...]
 
     @property
     def names(self) -> list[str]:
@@ -109,7 +109,7 @@ class System:
         return None if score is None else Measured(score, first.data_key, first.reference)
 
 
-def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] = ()) -> list[Entry]:
+def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] = ()) -> list[RunEvaluation]:
     """Collects the entries of runs in their order: the report of each run, then its reports with overrides.
 
     Reports of what a run no longer is are left out; a warning names them.
@@ -152,18 +152,18 @@ def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] 
             changed = apply(spec, report.overrides)[0]
             if changed.data not in opened:
                 opened[changed.data] = open_data(run, [*report.overrides, *overrides])
-            entries.append(Entry("", run, report, drop_idle(plan(changed)), opened[changed.data], ""))
+            entries.append(RunEvaluation("", run, report, drop_idle(plan(changed)), opened[changed.data], ""))
     names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]
 
 
-def group(entries: Sequence[Entry]) -> list[System]:
+def group(entries: Sequence[RunEvaluation]) -> list[System]:
     """Groups entries into systems and labels both."""
-    groups: dict[tuple[Node, str, tuple[str, ...]], list[Entry]] = {}
+    groups: dict[tuple[Node, str, tuple[str, ...]], list[RunEvaluation]] = {}
     for entry in entries:
         same = (_drop_name_and_seed(entry.spec), entry.data_key, entry.report.choices)
         groups.setdefault(same, []).append(entry)
-    made: list[list[Entry]] = []
+    made: list[list[RunEvaluation]] = []
     for members in groups.values():
         distinct = len({entry.seed for entry in members}) == len(members)
         made += [members] if distinct else [[entry] for entry in members]
@@ -208,7 +208,7 @@ def _drop_name_and_seed(spec: Spec) -> Node:
     return Node({**{key: value for key, value in spec.tree.items() if key != "name"}, "train": train})
 
 
-def _describe_base(members: Sequence[Entry], entries: Sequence[Entry]) -> str:
+def _describe_base(members: Sequence[RunEvaluation], entries: Sequence[RunEvaluation]) -> str:
     """Describes the base of other entries of its runs by its values of what they override; empty if it is no base."""
     entry = members[0]
     if entry.report.overrides:
@@ -233,7 +233,7 @@ def _has_value(spec: Spec, path: str) -> bool:
     return True
 
 
-def _list_labels(members: Sequence[Entry], base: str) -> list[str]:
+def _list_labels(members: Sequence[RunEvaluation], base: str) -> list[str]:
     """Lists possible labels of entries that differ only in their seed, each longer than the one before.
 
     `base` describes them if they are the base of others.
@@ -249,7 +249,7 @@ def _list_labels(members: Sequence[Entry], base: str) -> list[str]:
     return [f"{short} ({base})" if base else short, f"{short} ({names}{more})", f"{full} ({names}{more})", whole]
 
 
-def _shorten(entry: Entry, path: str) -> str:
+def _shorten(entry: RunEvaluation, path: str) -> str:
     """Returns the end of a path that identifies it: `sampler` for a slot, `sampler.steps` for a part's parameter."""
     try:
         slot = isinstance(entry.spec.at(path.strip()), Node)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modkit.building.session import load
-from modkit.comparison.entries import Entry
+from modkit.comparison.entries import RunEvaluation
 from modkit.comparison.figures import embed_png
 from modkit.comparison.nearest import Nearest, find_nearest, read_batches
 from modkit.kinds import Data
@@ -44,7 +44,7 @@ class Exhibit:
     held_out: float | None = None
 
 
-def make_exhibits(entries: Sequence[Entry]) -> list[Exhibit]:
+def make_exhibits(entries: Sequence[RunEvaluation]) -> list[Exhibit]:
     """Makes the exhibits of entries; each training split is read once, and none that has changed since.
 
     Raises:
@@ -85,7 +85,7 @@ def draw_training_data(data: Data) -> str:
     return _draw(torch.cat([*read_batches(data, most=num)]), data)
 
 
-def _sample(entry: Entry) -> tuple[Exhibit, Tensor | None]:
+def _sample(entry: RunEvaluation) -> tuple[Exhibit, Tensor | None]:
     wanted = entry.report.checkpoint
     there = wanted in entry.run.kept
     model = load(entry.run, entry.report.overrides, checkpoint=wanted if there else None)

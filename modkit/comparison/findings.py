@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from modkit.comparison.entries import Entry, System
+from modkit.comparison.entries import RunEvaluation, System
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.tables import format_number
 from modkit.comparison.trilemma import Trilemma
@@ -40,7 +40,7 @@ def write_findings(systems: Sequence[System], rankings: Mapping[str, Ranking], s
     ]
 
 
-def group_measurements(entries: Sequence[Entry]) -> list[Measurement]:
+def group_measurements(entries: Sequence[RunEvaluation]) -> list[Measurement]:
     """Groups all scores by how they were measured."""
     ways: dict[tuple[str, str, str, int], list[str]] = {}
     for entry in entries:
@@ -57,7 +57,7 @@ def group_measurements(entries: Sequence[Entry]) -> list[Measurement]:
     ]
 
 
-def list_commands(entry: Entry) -> list[str]:
+def list_commands(entry: RunEvaluation) -> list[str]:
     """Lists the command lines that train and measure an entry again."""
     report, path = entry.report, str(entry.run.path)
     settings = {"seed": report.seed, **report.settings}
@@ -68,7 +68,7 @@ def list_commands(entry: Entry) -> list[str]:
     return [shlex.join(train), shlex.join(measure)]
 
 
-def find_versions(entry: Entry) -> str:
+def find_versions(entry: RunEvaluation) -> str:
     """Finds the versions recorded in a run's lock."""
     lock = entry.run.lock
     found: dict[str, str] = {name: str(lock[name]) for name in ("python", "torch", "numpy") if name in lock}

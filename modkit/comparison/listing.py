@@ -20,13 +20,13 @@ from modkit.runs.layout import LOCK, METRICS, SPEC, STATE, STATUS, TIMING, find_
 from modkit.runs.rows import Rows
 from modkit.runs.run import Run
 from modkit.runs.tags import read_tags
-from modkit.specs.condition import Condition
+from modkit.specs.condition import SpecCondition
 from modkit.specs.node import Node
 from modkit.specs.overrides import get_path
 from modkit.specs.spec import Spec
 from modkit.training.cursor import find_title
 
-__all__ = ["Listed", "list_runs"]
+__all__ = ["RunSummary", "list_runs"]
 
 State: TypeAlias = Literal["finished", "running", "interrupted", "exported", "damaged"]
 
@@ -36,7 +36,7 @@ _WRITTEN = (LOCK, SPEC, METRICS, TIMING, STATUS)
 
 
 @dataclass(frozen=True)
-class Listed:
+class RunSummary:
     """A run as it is listed.
 
     Args:
@@ -74,7 +74,7 @@ class Listed:
 
 def list_runs(
     folder: str | os.PathLike[str] = "runs", *, where: Sequence[str] = (), tags: Sequence[str] = ()
-) -> list[Listed]:
+) -> list[RunSummary]:
     """Lists the runs in a directory and below it; one with a file that cannot be read is listed as damaged.
 
     Args:
@@ -91,7 +91,7 @@ def list_runs(
         Traceback (most recent call last):
         ValueError: expected a directory of runs, got nowhere
     """
-    conditions = [Condition.read(text) for text in where]
+    conditions = [SpecCondition.read(text) for text in where]
     if not Path(folder).is_dir():
         raise ValueError(f"expected a directory of runs, got {os.fspath(folder)}")
     listed = [_describe(path) for path in find_runs(Path(folder))]
@@ -103,9 +103,9 @@ def list_runs(
     ]
 
 
-def _describe(path: Path) -> Listed:
+def _describe(path: Path) -> RunSummary:
     """Describes a run; what cannot be read makes it a damaged one, with what can be."""
-    listed = Listed(path, "running" if is_held(path) else "damaged", _find_date(path))
+    listed = RunSummary(path, "running" if is_held(path) else "damaged", _find_date(path))
     try:
         listed = replace(listed, tags=read_tags(path))
         run = Run.open(path)
@@ -118,7 +118,7 @@ def _describe(path: Path) -> Listed:
         return replace(listed, damage=str(error) or repr(error))
 
 
-def _add_progress(listed: Listed, run: Run) -> Listed:
+def _add_progress(listed: RunSummary, run: Run) -> RunSummary:
     state: State = "exported" if run.exported else "finished" if run.finished else "interrupted"
     kept, time = run.kept, Rows(run.path / TIMING).read_last() or {}
     saved = kept[-1].rpartition("-")[2] if kept else ""

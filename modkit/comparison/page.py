@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from modkit.building.difference import format_params, format_value
 from modkit.comparison.curves import read_curves
 from modkit.comparison.differences import gather_rows
-from modkit.comparison.entries import Entry, System
+from modkit.comparison.entries import RunEvaluation, System
 from modkit.comparison.exhibits import Exhibit, draw_training_data
 from modkit.comparison.figures import Line, draw_learning_curves
 from modkit.comparison.findings import find_versions, group_measurements, list_commands, write_findings
@@ -44,7 +44,7 @@ class Material:
     exhibits: Sequence[Exhibit]  # samples of each entry's model
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RunEvaluation]:
         """All entries in the order of their systems."""
         return [entry for system in self.systems for entry in system.members]
 

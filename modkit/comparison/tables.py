@@ -15,7 +15,7 @@ from modkit.comparison.entries import System
 from modkit.comparison.ranking import Ranking
 from modkit.comparison.titles import parse_title
 
-__all__ = ["COST", "Floor", "Table", "format_number", "make_cost_table", "make_score_tables"]
+__all__ = ["COST", "ComparisonTable", "Floor", "format_number", "make_cost_table", "make_score_tables"]
 
 COST = (
     "samples/s",
@@ -41,7 +41,7 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Table:
+class ComparisonTable:
     """A table of scores, systems by rows."""
 
     features: str  # which its scores have in common; empty if there are none
@@ -51,7 +51,7 @@ class Table:
     floors: Sequence[Floor]  # most often one, which all entries have
 
 
-def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[Table]:
+def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> list[ComparisonTable]:
     """Makes the tables of all scores except costs: one for each kind of features and at most seven scores."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name in rankings:
@@ -65,7 +65,7 @@ def make_score_tables(systems: Sequence[System], rankings: Mapping[str, Ranking]
     ]
 
 
-def make_cost_table(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> Table | None:
+def make_cost_table(systems: Sequence[System], rankings: Mapping[str, Ranking]) -> ComparisonTable | None:
     """Makes the table of costs, or returns None if no cost was measured."""
     names = [name for name in COST if name in rankings]
     return _make_table("", "", names, systems, rankings) if names else None
@@ -94,7 +94,7 @@ def format_number(value: float, error: float | None = None) -> tuple[str, str]:
 
 def _make_table(
     features: str, by_class: str, names: Sequence[str], systems: Sequence[System], rankings: Mapping[str, Ranking]
-) -> Table:
+) -> ComparisonTable:
     reasons = dict.fromkeys(reason for name in names for reason in rankings[name].unranked.values())
     letters = (first + second for first in ("", *ascii_lowercase) for second in ascii_lowercase)
     floors: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
@@ -104,7 +104,7 @@ def _make_table(
             cells = tuple(("", "") if score is None else format_number(score.value, score.error) for score in scores)
             floors.setdefault((entry.reference, cells), []).append(entry.label)
     made = [Floor(reference, cells, labels) for (reference, cells), labels in floors.items()]
-    return Table(features, by_class, tuple(names), dict(zip(reasons, letters)), made)
+    return ComparisonTable(features, by_class, tuple(names), dict(zip(reasons, letters)), made)
 
 
 def _use_minus(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from modkit.comparison.entries import Entry, System
+from modkit.comparison.entries import RunEvaluation, System
 from modkit.comparison.ranking import Better, Ranking, find_dominators, rank
 from modkit.comparison.titles import parse_title
 from modkit.comparison.words import join_words
@@ -153,7 +153,7 @@ def _make_point(system: System, number: int, axes: Sequence[Axis], rankings: Map
     )  # fmt: skip
 
 
-def _find_holder(systems: Sequence[System], name: str, ranking: Ranking) -> Entry | None:
+def _find_holder(systems: Sequence[System], name: str, ranking: Ranking) -> RunEvaluation | None:
     """Finds the first entry of a ranked system that has the score of held-out images."""
     ranked = (system.members[0] for system in systems if system.label in ranking.ranks)
     return next((entry for entry in ranked if name in entry.report.floor), None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from modkit.conditioners.drawing import Drawing, Examples
 from modkit.conditioners.fields import find_field
-from modkit.data.moments import Moments
+from modkit.data.moments import RunningMoments
 from modkit.nn.trained import is_trained
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, NonNegativeInt, PositiveInt, Share, TensorType, checked
@@ -107,7 +107,7 @@ class Vector(Drawing):
         Raises:
             ValueError: If there are no samples.
         """
-        moments = Moments(by_channel=True)
+        moments = RunningMoments(by_channel=True)
         measured = self._measure(batches, moments)
         super().prepare(measured)
         for _ in measured:  # those after the stored ones
@@ -118,7 +118,7 @@ class Vector(Drawing):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > _CONSTANT * mean.abs(), std, 1.0))
 
-    def _measure(self, batches: Iterable[Batch], moments: Moments) -> Iterator[Batch]:
+    def _measure(self, batches: Iterable[Batch], moments: RunningMoments) -> Iterator[Batch]:
         for batch in batches:
             moments.add(self._join(batch.fields))
             yield batch

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
-from modkit.data.store import Folder, Stamp, Store
+from modkit.data.store import FileStore, Folder, Stamp
 from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import hash_data, replace_file
 
@@ -71,7 +71,7 @@ def hash_files(folder: bytes, paths: Sequence[bytes]) -> list[bytes]:
 
 
 def inspect_files(
-    store: Store, paths: Sequence[bytes], inspect: Callable[[BinaryIO], int] | None
+    store: FileStore, paths: Sequence[bytes], inspect: Callable[[BinaryIO], int] | None
 ) -> Iterator[Inspected]:
     """Yields the hashes of files, and what an inspection finds, in the order of `paths`.
 
@@ -115,7 +115,7 @@ def inspect_files(
 
 
 def _read(
-    store: Store, kept: _Table, inspect: Callable[[BinaryIO], int] | None, paths: Sequence[bytes]
+    store: FileStore, kept: _Table, inspect: Callable[[BinaryIO], int] | None, paths: Sequence[bytes]
 ) -> list[tuple[Stamp, Inspected]]:
     """Reads the files at `paths`, as far as the table does not know them."""
     made = []

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from modkit.data.names import Names
 from modkit.data.split_names import check_mixture, choose_folders
-from modkit.data.store import Folder, Store, show_place
+from modkit.data.store import FileStore, Folder, show_place
 from modkit.runs.cache import compute_once
 
 __all__ = [
@@ -54,7 +54,7 @@ class Listing(Names):
         ('/pictures/dog/2.png', [0, 1])
     """
 
-    def __init__(self, store: Store, paths: Sequence[bytes]) -> None:
+    def __init__(self, store: FileStore, paths: Sequence[bytes]) -> None:
         super().__init__(paths)
         self.store = store
 
@@ -117,7 +117,7 @@ def _unpack(data: bytes) -> dict[str, Listing]:
     return made
 
 
-def split_pictures(store: Store, paths: Sequence[bytes], test: float) -> dict[str, Listing]:
+def split_pictures(store: FileStore, paths: Sequence[bytes], test: float) -> dict[str, Listing]:
     """Splits pictures by the hashes of their paths, a share of `test` into the split `test`.
 
     Raises:

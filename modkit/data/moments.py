@@ -21,19 +21,19 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, TensorType
 
-__all__ = ["Moments", "find_type", "measure_std", "read_some"]
+__all__ = ["RunningMoments", "find_type", "measure_std", "read_some"]
 
 _CHUNK = 64  # samples that are read at once
 
 
-class Moments:
+class RunningMoments:
     """The mean and the standard deviation of all values, or of each channel's.
 
     Args:
         by_channel: Whether each channel, the first axis of a sample, has moments of its own.
 
     Examples:
-        >>> moments = Moments()
+        >>> moments = RunningMoments()
         >>> moments.add(torch.tensor([[1.0, 3.0]]))
         >>> moments.add(torch.tensor([[5.0, 7.0]]))
         >>> moments.compute()
@@ -64,7 +64,7 @@ class Moments:
             ValueError: If nothing has been added.
         """
         if self._origin is None:
-            raise ValueError("Moments expects values, got none")
+            raise ValueError("RunningMoments expects values, got none")
         count, first, second = self._sums
         shift = torch.as_tensor(first) / count
         variance = torch.as_tensor(second) / count - shift**2
@@ -86,7 +86,7 @@ def measure_std(data: Data, num: int = 1024) -> float | None:
         2.0
     """
     data, taken = find_plain(data), min(data.splits.get("train", 0), num)
-    moments = Moments()
+    moments = RunningMoments()
     for batch in read_some(data, taken):
         moments.add(batch.tensor)
     std = float(f"{float(moments.compute()[1]):.6g}") if taken else 0.0

@@ -9,13 +9,13 @@ from typing import BinaryIO, Protocol, TypeAlias
 
 from modkit.runs.files import open_regular
 
-__all__ = ["Folder", "Stamp", "Store", "read_stamp", "show_place"]
+__all__ = ["FileStore", "Folder", "Stamp", "read_stamp", "show_place"]
 
 Stamp: TypeAlias = tuple[int, int, int]
 """A file's size and its times of change of content and of status, in nanoseconds: another content, another stamp."""
 
 
-class Store(Protocol):
+class FileStore(Protocol):
     """Files by their names, which are read in any order, by several threads and processes; it can be pickled."""
 
     def locate(self, name: bytes) -> str:

@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from modkit.engines.batch_norm import join_norms, release_norms
 from modkit.engines.device import find_device
-from modkit.engines.record import Record
+from modkit.engines.record import ProcessRecord
 from modkit.engines.updates import list_parameters, update_parameters
 from modkit.kinds import Optimizer
 from modkit.nn.buffer_snapshot import BufferSnapshot
@@ -83,7 +83,7 @@ class Group:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=wait)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._cpu: Any = dist.new_group(backend="gloo", timeout=wait) if self.device.type == "cuda" else None
-        self._record = Record(dist.distributed_c10d._get_default_store(), self.rank, self.world)
+        self._record = ProcessRecord(dist.distributed_c10d._get_default_store(), self.rank, self.world)
         self._asked: _Question | None = None  # of the last poll
         self._unreached: dict[int, tuple[str, str]] = {}  # player and name of parameters that have yet to take a step
         self._held: dict[str, BufferSnapshot] = {}  # buffers of what each player computes

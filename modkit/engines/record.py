@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from torch.distributed import DistError
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-__all__ = ["Record"]
+__all__ = ["ProcessRecord"]
 
 _PERIOD = 1.0  # seconds between two places that a process writes; a thousand processes share one store
 _PATIENCE = 3.0  # seconds in which others that wait as well are expected to say so
@@ -37,7 +37,7 @@ class _Entry:
         return self.waited or self.error != ""
 
 
-class Record:
+class ProcessRecord:
     """The entries of the processes of a group.
 
     Args:
@@ -49,7 +49,7 @@ class Record:
     Examples:
         >>> import torch
         >>> store = torch.distributed.HashStore()
-        >>> first, second = Record(store, 0, 2), Record(store, 1, 2)
+        >>> first, second = ProcessRecord(store, 0, 2), ProcessRecord(store, 1, 2)
         >>> second.announce("step 7")
         >>> second.fail(ValueError("no such picture"))
         >>> first.find_fault()

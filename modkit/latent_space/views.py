@@ -21,21 +21,21 @@ from modkit.rng import Rng
 from modkit.types import Batch
 
 __all__ = [
-    "Encoded", "check_plane", "decode_between", "decode_path", "decode_plane", "encode_split", "find_classes",
+    "EncodedSplit", "check_plane", "decode_between", "decode_path", "decode_plane", "encode_split", "find_classes",
     "reconstruct_pairs", "traverse_dimensions",
 ]  # fmt: skip
 
 _MOST_DIMENSIONS = 64
 
 
-class Encoded(NamedTuple):
+class EncodedSplit(NamedTuple):
     """Latents, `n ...`, with the fields of their samples by name, `n ...` each."""
 
     latents: Tensor
     fields: dict[str, Tensor]
 
 
-def encode_split(space: Space, data: Data, *, split: str = "test", num: int | None = None) -> Encoded:
+def encode_split(space: Space, data: Data, *, split: str = "test", num: int | None = None) -> EncodedSplit:
     """Encodes the first `num` samples of a split, or all of them.
 
     Raises:
@@ -51,7 +51,7 @@ def encode_split(space: Space, data: Data, *, split: str = "test", num: int | No
         batch = read_samples(data, split, range(start, min(start + 256, count)), Rng(0, start))
         latents.append(space.encode(batch.tensor, batch.fields))
         fields.append(batch.fields)
-    return Encoded(torch.cat(latents), {name: torch.cat([one[name] for one in fields]) for name in fields[0]})
+    return EncodedSplit(torch.cat(latents), {name: torch.cat([one[name] for one in fields]) for name in fields[0]})
 
 
 def decode_plane(

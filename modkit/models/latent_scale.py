@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from modkit.data.moments import Moments
+from modkit.data.moments import RunningMoments
 from modkit.types import Event, PositiveFloat, Value, checked, split_levels
 
 __all__ = ["LatentScale", "make_unit"]
@@ -106,11 +106,11 @@ class LatentScale:
     @torch.no_grad()
     def measure(self, latents: Iterable[Value]) -> None:
         """Measures the moments of each continuous level over batches."""
-        found: dict[int, Moments] = {}
+        found: dict[int, RunningMoments] = {}
         for latent in latents:
             for level, value in enumerate(latent if isinstance(latent, tuple) else (latent,)):
                 if level in self._sizes:
-                    found.setdefault(level, Moments(by_channel=self._by_channel)).add(value)
+                    found.setdefault(level, RunningMoments(by_channel=self._by_channel)).add(value)
         for level, moments in found.items():
             mean, std = self._owner.get_buffer(f"mean_{level}"), self._get_std(level)
             measured, deviation = moments.compute()

@@ -18,23 +18,23 @@ from torch import Tensor
 
 from modkit.ops.layout import choose_format
 
-__all__ = ["Tiling", "launch_fir", "plan_tiling"]
+__all__ = ["FIRTiling", "launch_fir", "plan_tiling"]
 
 _VALUES = 1024  # in a row of a program: 8 for each of its threads
 _ROWS = 4
 
 
-class Tiling(NamedTuple):
+class FIRTiling(NamedTuple):
     """Sizes of the blocks of channels and columns."""
 
     block_c: int
     block_w: int
 
 
-def plan_tiling(channels: int, columns: int, last: bool) -> Tiling:
+def plan_tiling(channels: int, columns: int, last: bool) -> FIRTiling:
     """Plans the tiling: widest where values are adjacent, along channels where these are `last`, else along columns."""
     c, w = (max(2, int(triton.next_power_of_2(size))) for size in (channels, columns))
-    return Tiling(min(c, 128), min(w, 8)) if last else Tiling(min(c, max(1, _VALUES // min(w, 128))), min(w, 128))
+    return FIRTiling(min(c, 128), min(w, 8)) if last else FIRTiling(min(c, max(1, _VALUES // min(w, 128))), min(w, 128))
 
 
 def launch_fir(x: Tensor, taps: Tensor, stride: int, padding: int, size: Sequence[int], transposed: bool) -> Tensor:

@@ -14,12 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["Tiling", "launch_nearest", "plan_tiling"]
+__all__ = ["NearestTiling", "launch_nearest", "plan_tiling"]
 
 _INTERPRETED = 4  # programs at once, where the kernel is interpreted
 
 
-class Tiling(NamedTuple):
+class NearestTiling(NamedTuple):
     """Sizes of the blocks of vectors, codes and channels, and the number of shares of the codes."""
 
     block_n: int
@@ -28,11 +28,11 @@ class Tiling(NamedTuple):
     splits: int
 
 
-def plan_tiling(num: int, num_codes: int, channels: int, programs: int) -> Tiling:
+def plan_tiling(num: int, num_codes: int, channels: int, programs: int) -> NearestTiling:
     """Plans the tiling for `programs` programs at once."""
     block_n, block_k, block_c = _fit(num, 128), _fit(num_codes, 128), _fit(channels, 32)
     splits = max(1, programs // triton.cdiv(num, block_n))
-    return Tiling(block_n, block_k, block_c, min(splits, triton.cdiv(num_codes, block_k)))
+    return NearestTiling(block_n, block_k, block_c, min(splits, triton.cdiv(num_codes, block_k)))
 
 
 def launch_nearest(z: Tensor, codebook: Tensor) -> Tensor:

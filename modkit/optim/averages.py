@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from modkit.optim.ema import Average, Measured
+from modkit.optim.ema import Average, DerivedBuffers
 from modkit.optim.profiles import Exponential, Power, Profile
 from modkit.specs.settings import PowerAverage
 
@@ -60,7 +60,11 @@ class Averages:
     """
 
     def __init__(
-        self, model: nn.Module, paths: Iterable[str], ema: float | PowerAverage, statistics: Measured | None = None
+        self,
+        model: nn.Module,
+        paths: Iterable[str],
+        ema: float | PowerAverage,
+        statistics: DerivedBuffers | None = None,
     ) -> None:
         chosen = list(paths)
         self._ema = ema

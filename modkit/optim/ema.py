@@ -19,10 +19,10 @@ from modkit.optim.profiles import Profile
 from modkit.optim.shards import get_local
 from modkit.runs.slices import place
 
-__all__ = ["Average", "Measured"]
+__all__ = ["Average", "DerivedBuffers"]
 
 
-class Measured(Protocol):
+class DerivedBuffers(Protocol):
     """Buffers of a model that follow from its weights."""
 
     @property
@@ -55,7 +55,7 @@ class Average:
     """
 
     def __init__(
-        self, model: nn.Module, paths: Iterable[str], profile: Profile, statistics: Measured | None = None
+        self, model: nn.Module, paths: Iterable[str], profile: Profile, statistics: DerivedBuffers | None = None
     ) -> None:
         self.profile = profile
         self.updates = 0

@@ -1,9 +1,9 @@
 """The registry of parts: modkit's own and those of every installed plug-in, without importing their targets.
 
 A plug-in is the object of an entry point in the group `modkit`. Plug-ins are loaded one by one in a fixed order, and an
-error in one becomes a `Problem` that does not affect the others. The plug-in's name is the prefix of its parts' names
-(`acme/fsq`), so no plug-in can shadow a part of modkit. If several distributions declare a plug-in of one name, none is
-loaded until all but one are left out.
+error in one becomes a `PluginProblem` that does not affect the others. The plug-in's name is the prefix of its parts'
+names (`acme/fsq`), so no plug-in can shadow a part of modkit. If several distributions declare a plug-in of one name,
+none is loaded until all but one are left out.
 
 Two environment variables change what is loaded:
 
@@ -37,7 +37,7 @@ from modkit.parts.loading import guard_loading, watch_loading
 from modkit.parts.registered import list_files, run_file
 from modkit.version import __version__
 
-__all__ = ["DISTRIBUTION", "Plugin", "Problem", "Registry", "find", "get_registry", "register"]
+__all__ = ["DISTRIBUTION", "Plugin", "PluginProblem", "Registry", "find", "get_registry", "register"]
 
 DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
@@ -47,7 +47,7 @@ _loading: list[Registry] = []  # while files register parts
 
 
 @dataclass(frozen=True)
-class Problem:
+class PluginProblem:
     """A problem of a plug-in."""
 
     plugin: str
@@ -82,7 +82,7 @@ class Registry:
         self.manager = pluggy.PluginManager("modkit")
         self.manager.add_hookspecs(hookspecs)
         self.hook = self.manager.hook
-        self.problems: list[Problem] = []
+        self.problems: list[PluginProblem] = []
         self.plugins: list[Plugin] = []
         self._entries: dict[tuple[str, str], Entry] = {}
         self._aliases: dict[tuple[str, str], str] = {}
@@ -323,7 +323,7 @@ class Registry:
     def _report(self, declared: Declared, reason: str, error: BaseException | None = None) -> None:
         if _is_strict():
             raise ValueError(f"plug-in {declared.name} of {declared.distribution}: {reason}") from error
-        self.problems.append(Problem(declared.name, declared.distribution, reason))
+        self.problems.append(PluginProblem(declared.name, declared.distribution, reason))
 
 
 @functools.cache

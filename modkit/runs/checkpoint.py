@@ -38,7 +38,7 @@ from modkit.runs.encoding import (
     STATE,
     Checkpoint,
     CheckpointError,
-    Entry,
+    FileEntry,
     Manifest,
     check_name,
     dump_manifest,
@@ -305,7 +305,7 @@ def recover(directory: Path) -> None:
 
 def _write(folder: Path, snapshot: Snapshot, patience: Patience) -> None:
     files = write_files(folder, snapshot)
-    files[STATE] = Entry(*write_file(folder / STATE, snapshot.state))
+    files[STATE] = FileEntry(*write_file(folder / STATE, snapshot.state))
     files |= collect(folder, snapshot.ranks - {0}, patience)
     write_file(folder / MANIFEST, dump_manifest(Manifest(files, snapshot.keys)))
     sync_folder(folder)

@@ -26,8 +26,8 @@ from modkit.runs.files import hash_data
 from modkit.runs.slices import Slice, assemble, check_slices
 
 __all__ = [
-    "MANIFEST", "STATE", "Checkpoint", "CheckpointError", "Entry", "Joined", "Manifest", "check_name", "dump_entries",
-    "dump_manifest", "dump_state", "join", "parse_entries", "parse_manifest", "parse_state",
+    "MANIFEST", "STATE", "Checkpoint", "CheckpointError", "FileEntry", "Joined", "Manifest", "check_name",
+    "dump_entries", "dump_manifest", "dump_state", "join", "parse_entries", "parse_manifest", "parse_state",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
@@ -59,7 +59,7 @@ class Checkpoint:
     frozen: Mapping[str, Collection[str]] = field(default_factory=dict, repr=False)
 
 
-class Entry(NamedTuple):
+class FileEntry(NamedTuple):
     """A file of a checkpoint.
 
     Args:
@@ -80,7 +80,7 @@ class Entry(NamedTuple):
 class Manifest(NamedTuple):
     """What a checkpoint consists of: its files by name, and the stored key by group and key."""
 
-    files: dict[str, Entry]
+    files: dict[str, FileEntry]
     keys: dict[str, dict[str, str]]
 
 
@@ -96,12 +96,12 @@ def check_name(what: str, name: str) -> None:
         )
 
 
-def dump_entries(files: Mapping[str, Entry]) -> bytes:
+def dump_entries(files: Mapping[str, FileEntry]) -> bytes:
     """Encodes what one of several processes has written."""
     return _dump({file: _make_row(entry) for file, entry in files.items()})
 
 
-def parse_entries(file: str, data: bytes) -> dict[str, Entry]:
+def parse_entries(file: str, data: bytes) -> dict[str, FileEntry]:
     """Parses what `dump_entries` encoded.
 
     Raises:
@@ -229,25 +229,25 @@ def join(files: Mapping[str, Mapping[str, Tensor]], manifest: Manifest, group: s
     return Joined(keys, whole, pieces)
 
 
-def _make_row(entry: Entry) -> dict[str, Any]:
+def _make_row(entry: FileEntry) -> dict[str, Any]:
     row = {"size": entry.size, "sha256": entry.sha256, "group": entry.group, "frozen": entry.frozen}
     row["slices"] = {stored: list(place) for stored, place in entry.slices.items()}
     return {name: value for name, value in row.items() if value}
 
 
-def _read_rows(where: str, rows: Any) -> dict[str, Entry]:
+def _read_rows(where: str, rows: Any) -> dict[str, FileEntry]:
     try:
         return {file: _read_row(file, row) for file, row in rows.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{where} lacks a size, a hash or a group, or has an odd one: {error!r}") from error
 
 
-def _read_row(file: str, row: Mapping[str, Any]) -> Entry:
+def _read_row(file: str, row: Mapping[str, Any]) -> FileEntry:
     group = row.get("group")
     if not _NAME.fullmatch(file) or group is not None and not _NAME.fullmatch(group):
         raise ValueError(f"the file {file!r} of the group {group!r}")
     slices = {stored: Slice(*map(_read_sizes, place)) for stored, place in row.get("slices", {}).items()}
-    return Entry(int(row["size"]), str(row["sha256"]), group, slices, bool(row.get("frozen")))
+    return FileEntry(int(row["size"]), str(row["sha256"]), group, slices, bool(row.get("frozen")))
 
 
 def _read_sizes(sizes: Any) -> list[int]:

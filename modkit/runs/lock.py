@@ -46,7 +46,7 @@ from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
 from modkit.runs.sources import find_file, hash_sources
 
-__all__ = ["Entry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
+__all__ = ["RegistryEntry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
 __all__ += ["renew_row", "suggest_install"]
 
 _FORMAT = 2
@@ -57,7 +57,7 @@ _TYPES = {"state": dict, "modules": dict, "written": dict, "revisions": list, "s
 _TYPES |= {"nondeterministic": str, "sources": dict, "local": dict}
 
 
-class Entry(Protocol):
+class RegistryEntry(Protocol):
     """A part in the registry, with the name and version of the distribution that declares it."""
 
     @property
@@ -74,7 +74,7 @@ class Entry(Protocol):
 
 
 def make_lock(
-    parts: Iterable[Entry],
+    parts: Iterable[RegistryEntry],
     *,
     spec_text: str,
     seed: int,
@@ -184,7 +184,7 @@ def format_commit(lock: Mapping[str, Any], changes: str) -> str:
     return f"{found['commit']}{f' and {changes}' if found['dirty'] else ''}"
 
 
-def find_drift(lock: Mapping[str, Any], entries: Iterable[Entry]) -> list[str]:
+def find_drift(lock: Mapping[str, Any], entries: Iterable[RegistryEntry]) -> list[str]:
     """Describes how installed parts differ from those in a lock, one sentence each; empty if they do not.
 
     A part is matched by its name or a former name. Parts without a match are ignored.
@@ -232,7 +232,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return differences
 
 
-def renew_row(row: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+def renew_row(row: Mapping[str, Any], entry: RegistryEntry) -> dict[str, Any]:
     """Makes the row of an installed part at the places that a lock has for it.
 
     Raises:
@@ -262,7 +262,7 @@ def suggest_install(row: Mapping[str, Any]) -> str:
     return f"{row['kind']} {row['name']} is missing: it came with {origin}, {present}; {command}"
 
 
-def _make_row(entry: Entry) -> dict[str, str | None]:
+def _make_row(entry: RegistryEntry) -> dict[str, str | None]:
     return {
         "kind": entry.part.kind,
         "name": entry.part.name,
@@ -272,7 +272,7 @@ def _make_row(entry: Entry) -> dict[str, str | None]:
     }
 
 
-def _describe_drift(found: Sequence[tuple[Mapping[str, Any], Entry]], sources: Mapping[str, Any]) -> list[str]:
+def _describe_drift(found: Sequence[tuple[Mapping[str, Any], RegistryEntry]], sources: Mapping[str, Any]) -> list[str]:
     """Describes how parts, as rows of a lock and as they are installed, differ, and the modules that they import."""
     pairs = [(row, _make_row(entry)) for row, entry in found]
     versions = sorted(

@@ -16,10 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from modkit.runs.encoding import Entry, dump_entries, parse_entries
+from modkit.runs.encoding import FileEntry, dump_entries, parse_entries
 from modkit.runs.files import Digest, find_final_name, replace_file, write_file
 from modkit.runs.layout import FROZEN
-from modkit.runs.snapshot import Part, Snapshot
+from modkit.runs.snapshot import Snapshot, TensorFile
 
 __all__ = ["Patience", "collect", "write_part", "write_files"]
 
@@ -57,7 +57,7 @@ class Patience:
         return found
 
 
-def write_files(folder: Path, snapshot: Snapshot) -> dict[str, Entry]:
+def write_files(folder: Path, snapshot: Snapshot) -> dict[str, FileEntry]:
     """Writes the tensors of a snapshot into a folder; those that checkpoints share go beside it, unless they are there.
 
     Returns:
@@ -69,7 +69,7 @@ def write_files(folder: Path, snapshot: Snapshot) -> dict[str, Entry]:
             name, digest = _keep(folder.parent, part)
         else:
             digest = write_file(folder / name, part.data)
-        entries[name] = Entry(*digest, part.group, part.slices, part.frozen)
+        entries[name] = FileEntry(*digest, part.group, part.slices, part.frozen)
     return entries
 
 
@@ -92,14 +92,14 @@ def write_part(directory: Path, name: str, snapshot: Snapshot, patience: Patienc
         raise
 
 
-def collect(folder: Path, ranks: Iterable[int], patience: Patience) -> dict[str, Entry]:
+def collect(folder: Path, ranks: Iterable[int], patience: Patience) -> dict[str, FileEntry]:
     """Waits for the parts of other processes, and returns their files by name.
 
     Raises:
         TimeoutError: If one does not write its part in time.
         OSError: If one could not write it.
     """
-    entries: dict[str, Entry] = {}
+    entries: dict[str, FileEntry] = {}
     for rank in sorted(ranks):
         note = folder / f"part-{rank}.json"
         data = patience.wait(lambda path=note: _read(path), f"the part of process {rank} of {folder}")  # type: ignore[misc]
@@ -110,7 +110,7 @@ def collect(folder: Path, ranks: Iterable[int], patience: Patience) -> dict[str,
     return entries
 
 
-def _keep(directory: Path, part: Part) -> tuple[str, Digest]:
+def _keep(directory: Path, part: TensorFile) -> tuple[str, Digest]:
     """Writes a file under the hash of its content, if there is none of this name and size."""
     digest = Digest(len(part.data), hashlib.sha256(part.data).hexdigest())
     path = directory / f"{FROZEN}{digest.sha256}.safetensors"

@@ -16,14 +16,14 @@ from modkit.runs.encoding import Checkpoint, check_name, dump_state
 from modkit.runs.slices import Slice, find_share
 from modkit.runs.tensors import DTYPES, plan_layout, view_bytes
 
-__all__ = ["Memory", "Part", "Snapshot", "take"]
+__all__ = ["Memory", "Snapshot", "TensorFile", "take"]
 
 _ALIGNMENT = 64
 _SLACK = 1.1  # how much more memory may be kept than is used
 _PORTABLE = 1  # page-locked for all devices
 
 
-class Part(NamedTuple):
+class TensorFile(NamedTuple):
     """A file of tensors.
 
     Args:
@@ -50,7 +50,7 @@ class Snapshot(NamedTuple):
         ranks: Numbers of all processes that write a part, among them 0, which writes whatever is whole.
     """
 
-    parts: dict[str, Part]
+    parts: dict[str, TensorFile]
     keys: dict[str, dict[str, str]]
     state: bytes
     rank: int
@@ -135,7 +135,7 @@ class _File(NamedTuple):
     frozen: bool
 
 
-def _copy(files: Mapping[str, _File], memory: Memory) -> dict[str, Part]:
+def _copy(files: Mapping[str, _File], memory: Memory) -> dict[str, TensorFile]:
     """Copies tensors into host memory, laid out as in their files."""
     layouts = {name: plan_layout(file.tensors) for name, file in files.items()}
     sizes = [layout.size + -layout.size % _ALIGNMENT for layout in layouts.values()]
@@ -148,7 +148,7 @@ def _copy(files: Mapping[str, _File], memory: Memory) -> dict[str, Part]:
         for key, value in file.tensors.items():
             part = region[slice(*layout.places[key])]
             part.view(value.dtype).view(value.shape).copy_(value, non_blocking=value.is_cuda)
-        parts[name] = Part(file.group, data, file.slices, file.frozen)
+        parts[name] = TensorFile(file.group, data, file.slices, file.frozen)
     for device in cuda:
         torch.cuda.current_stream(device).synchronize()
     return parts

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from modkit.runs import tensors
-from modkit.runs.encoding import CheckpointError, Entry
+from modkit.runs.encoding import CheckpointError, FileEntry
 from modkit.runs.files import Digest, hash_data
 
 __all__ = ["read_data", "read_limited", "read_tensors"]
@@ -37,7 +37,7 @@ def read_limited(path: Path, limit: int) -> bytes:
         return file.read(size)
 
 
-def read_data(path: Path, entry: Entry) -> bytes:
+def read_data(path: Path, entry: FileEntry) -> bytes:
     """Reads a file.
 
     Raises:
@@ -50,7 +50,7 @@ def read_data(path: Path, entry: Entry) -> bytes:
     return data
 
 
-def read_tensors(path: Path, entry: Entry, *, mapped: bool = False) -> dict[str, Tensor]:
+def read_tensors(path: Path, entry: FileEntry, *, mapped: bool = False) -> dict[str, Tensor]:
     """Reads the tensors of a file, on the CPU; those of a file that is mapped stay in it.
 
     Raises:
@@ -66,7 +66,7 @@ def read_tensors(path: Path, entry: Entry, *, mapped: bool = False) -> dict[str,
     return found
 
 
-def _check(path: Path, digest: Digest, entry: Entry) -> None:
+def _check(path: Path, digest: Digest, entry: FileEntry) -> None:
     if digest != (entry.size, entry.sha256):
         raise CheckpointError(
             f"{path.name} is damaged: its SHA-256 is {digest.sha256}, but the manifest expects {entry.sha256}"

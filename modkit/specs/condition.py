@@ -9,11 +9,11 @@ from modkit.specs.node import Node, Path, Value, freeze, strip_parts, walk
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import parse
 
-__all__ = ["Condition"]
+__all__ = ["SpecCondition"]
 
 
 @dataclass(frozen=True)
-class Condition:
+class SpecCondition:
     """A value that a spec must have at a path, or at any path with this end.
 
     Args:
@@ -22,7 +22,8 @@ class Condition:
 
     Examples:
         >>> spec = Spec.from_yaml("{model: {use: latent, prior: {use: diffusion, sampler: {use: ddim, steps: 50}}}}")
-        >>> [Condition.read(text).holds(spec) for text in ("model.prior.sampler=ddim", "steps=50", "sampler.steps=5")]
+        >>> texts = ("model.prior.sampler=ddim", "steps=50", "sampler.steps=5")
+        >>> [SpecCondition.read(text).holds(spec) for text in texts]
         [True, True, False]
     """
 
@@ -30,7 +31,7 @@ class Condition:
     value: Value
 
     @classmethod
-    def read(cls, text: str) -> Condition:
+    def read(cls, text: str) -> SpecCondition:
         """Reads a condition `path=value`, with the value in YAML.
 
         Raises:

@@ -30,10 +30,10 @@ from modkit.testing.checks import GROUNDS, LONG, is_possible, list_checks
 from modkit.testing.isolation import Isolation
 from modkit.testing.registration import PluginChecks
 
-__all__ = ["Check", "PartChecks", "Trial", "make_battery", "parametrize_parts", "find_subjects"]
+__all__ = ["Check", "Checklist", "PartChecks", "make_battery", "parametrize_parts", "find_subjects"]
 
 
-class Trial(Protocol):
+class Checklist(Protocol):
     """The checks of a part or a plug-in, by name; `reasons` says why some are known to fail."""
 
     @property
@@ -103,14 +103,14 @@ class Check:
 
     Args:
         name: The check's name.
-        trial: All checks of the part or plug-in.
+        checklist: All checks of the part or plug-in.
     """
 
     name: str
-    trial: Trial
+    checklist: Checklist
 
     def __str__(self) -> str:
-        return f"{self.trial.subject}: {self.name}"
+        return f"{self.checklist.subject}: {self.name}"
 
     def __call__(self) -> None:
         """Runs the check, or skips it if a check that it depends on fails.
@@ -118,9 +118,9 @@ class Check:
         Raises:
             Flaw: If the check finds a flaw, or if a check that is known to fail passes.
         """
-        if (ground := self.trial.find_missing_ground(self.name)) is not None:
+        if (ground := self.checklist.find_missing_ground(self.name)) is not None:
             pytest.skip(f"`{ground}` fails")
-        flaw, reason = self.trial.find_flaw(self.name), self.trial.reasons.get(self.name)
+        flaw, reason = self.checklist.find_flaw(self.name), self.checklist.reasons.get(self.name)
         if reason is None and flaw is not None:
             raise flaw
         if reason is not None and flaw is None:
@@ -147,9 +147,9 @@ def make_battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] 
     reasons = dict(expected_failures or {})
     isolation = Isolation(parts)
     plugins = dict.fromkeys(subject.plugin for subject in parts if subject.plugin is not None)
-    trials: list[Trial] = [PluginChecks(one, _select_under(f"plug-in {one.name}: ", reasons)) for one in plugins]
-    trials += [PartChecks(Bench(one), isolation, _select_under(f"{one}: ", reasons)) for one in parts]
-    found = [Check(name, trial) for trial in trials for name in trial.checks]
+    lists: list[Checklist] = [PluginChecks(one, _select_under(f"plug-in {one.name}: ", reasons)) for one in plugins]
+    lists += [PartChecks(Bench(one), isolation, _select_under(f"{one}: ", reasons)) for one in parts]
+    found = [Check(name, checklist) for checklist in lists for name in checklist.checks]
     if unknown := reasons.keys() - set(map(str, found)):
         raise ValueError(f"expected_failures expects existing checks, got {', '.join(sorted(unknown))}")
     return found

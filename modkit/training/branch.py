@@ -42,7 +42,7 @@ from modkit.specs.spec import Spec
 from modkit.training.changes import drop_observers, find_type_changes
 from modkit.training.cursor import Cursor
 from modkit.training.freezing import find_frozen_by_hand, freeze
-from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack
+from modkit.training.optimizer_state import PackedState, find_packed, name_group, name_parameters, pack
 from modkit.training.ownership import find_untrained
 from modkit.training.players import Participant, make_participants
 from modkit.training.schedule import schedule_stages
@@ -252,10 +252,10 @@ def _choose_averages(
     return {group: begun.tensors.get(source, begun.tensors["model"]) for group, source in chosen.items()}
 
 
-def _adapt_optimizer(packed: Packed, names: Sequence[str], player: Participant) -> Packed:
+def _adapt_optimizer(packed: PackedState, names: Sequence[str], player: Participant) -> PackedState:
     """Replaces the settings of a player's optimizer, and its moments by nothing if it is another one."""
     now = pack(player.optimizer, names)
     if [set(one) for one in now.state["groups"]] == [set(one) for one in packed.state["groups"]]:
-        return Packed(packed.tensors, {**now.state, "numbers": packed.state["numbers"]})
+        return PackedState(packed.tensors, {**now.state, "numbers": packed.state["numbers"]})
     _logger.warning("%s begins with another optimizer, without the moments of the former one", player.name)
     return now

@@ -20,13 +20,13 @@ from modkit.runs.encoding import Checkpoint
 from modkit.runs.files import make_safe_name
 from modkit.runs.slices import place
 
-__all__ = ["Packed", "check_trained", "find_packed", "name_parameters", "name_group", "pack", "unpack"]
+__all__ = ["PackedState", "check_trained", "find_packed", "name_parameters", "name_group", "pack", "unpack"]
 
 _LONGEST = 100  # characters of a player's name in the name of a file
 _OWN = {"fused", "foreach", "capturable"}  # settings of a group that say how this process computes, and not what
 
 
-class Packed(NamedTuple):
+class PackedState(NamedTuple):
     """The state of an optimizer: its tensors by name, and everything else as JSON."""
 
     tensors: Mapping[str, Tensor]
@@ -49,7 +49,7 @@ def name_group(player: str) -> str:
     return f"optimizer-{make_safe_name(player.replace('/', '.'), _LONGEST)}"
 
 
-def pack(optimizer: Optimizer, names: Sequence[str]) -> Packed:
+def pack(optimizer: Optimizer, names: Sequence[str]) -> PackedState:
     """Packs the state of an optimizer.
 
     Args:
@@ -66,10 +66,10 @@ def pack(optimizer: Optimizer, names: Sequence[str]) -> Packed:
         {key: list(value) if isinstance(value, tuple) else value for key, value in group.items()}
         for group in _name_groups(state["param_groups"], names)
     ]
-    return Packed(tensors, {"groups": groups, "numbers": numbers})
+    return PackedState(tensors, {"groups": groups, "numbers": numbers})
 
 
-def find_packed(checkpoint: Checkpoint, player: str, names: Sequence[str]) -> Packed:
+def find_packed(checkpoint: Checkpoint, player: str, names: Sequence[str]) -> PackedState:
     """Finds the state of a player's optimizer in a checkpoint, of format 1 too.
 
     Args:
@@ -84,10 +84,12 @@ def find_packed(checkpoint: Checkpoint, player: str, names: Sequence[str]) -> Pa
     players = checkpoint.state["players"]
     state = players[player]["optimizer"]
     if name_group(player) in checkpoint.tensors:
-        return Packed(checkpoint.tensors[name_group(player)], state)
+        return PackedState(checkpoint.tensors[name_group(player)], state)
     tensors = checkpoint.tensors[f"optimizer-{list(players).index(player)}"]
     groups = _name_groups(state["groups"], names)
-    return Packed(_name_entries(tensors, names), {"groups": groups, "numbers": _name_entries(state["numbers"], names)})
+    return PackedState(
+        _name_entries(tensors, names), {"groups": groups, "numbers": _name_entries(state["numbers"], names)}
+    )
 
 
 def check_trained(names: Iterable[str], players: Mapping[str, Any]) -> None:
@@ -112,7 +114,7 @@ def check_trained(names: Iterable[str], players: Mapping[str, Any]) -> None:
             )
 
 
-def unpack(optimizer: Optimizer, names: Sequence[str], packed: Packed) -> None:
+def unpack(optimizer: Optimizer, names: Sequence[str], packed: PackedState) -> None:
     """Restores the state that `pack` returned, in the memory format of the parameters, and in their slices.
 
     The format matters: in another one, the next step would round differently. Which implementation computes is this

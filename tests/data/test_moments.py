@@ -6,7 +6,7 @@ from PIL import Image
 
 from modkit.data import Binarized, Corrupted, Digits, FashionMNIST, Grid, ImageFolder, Mask, Ring, TorchvisionSet
 from modkit.data.listing import Listing
-from modkit.data.moments import Moments, find_type, measure_std
+from modkit.data.moments import RunningMoments, find_type, measure_std
 from modkit.data.objects import Tensors
 from modkit.data.splits import read_samples
 from modkit.rng import Rng
@@ -63,19 +63,19 @@ def test_moments_over_uneven_batches_are_those_of_all_values(by_channel):
     x = 1e4 + torch.randn(40, 3, 2, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2, 9]).view(
         3, 1, 1
     )
-    moments = Moments(by_channel=by_channel)
+    moments = RunningMoments(by_channel=by_channel)
     for batch in x.split([1, 22, 17]):
         moments.add(batch)
     values = x.double().transpose(0, 1).flatten(1) if by_channel else x.double().flatten()
     mean, std = moments.compute()
     torch.testing.assert_close(mean, values.mean(-1), rtol=1e-12, atol=0)
     torch.testing.assert_close(std, values.std(-1, correction=0), rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="Moments expects values, got none"):
-        Moments().compute()
+    with pytest.raises(ValueError, match="RunningMoments expects values, got none"):
+        RunningMoments().compute()
 
 
 def test_values_on_a_device_without_float64_are_measured():
-    x, moments = torch.tensor([[1.0, 3.0], [5.0, 7.0]]), Moments()
+    x, moments = torch.tensor([[1.0, 3.0], [5.0, 7.0]]), RunningMoments()
     moments.add(x.as_subclass(Narrow))
     assert float(moments.compute()[0]) == 4.0
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from torch.distributed import DistNetworkError, HashStore
 
-from modkit.engines.record import Record
+from modkit.engines.record import ProcessRecord
 from modkit.runs import checkpoint as store
 from tests.engines.faults import STEP
 from tests.engines.systems import ROOT
@@ -35,7 +35,7 @@ def test_the_other_process_names_the_one_at_fault_and_its_step(tmp_path, faults)
 def test_those_that_wait_are_not_blamed(monkeypatch):
     monkeypatch.setattr("modkit.engines.record._PATIENCE", 0.2)
     keep = HashStore()
-    first, second, third = (Record(keep, rank, 3, period=0) for rank in range(3))
+    first, second, third = (ProcessRecord(keep, rank, 3, period=0) for rank in range(3))
     second.announce("step 5")
     third.announce("step 4")
     assert second.find_fault() == (
@@ -59,7 +59,7 @@ class Counting(HashStore):
 def test_a_place_is_written_once_a_period_and_when_a_process_fails(monkeypatch):
     keep, now = Counting(), [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    record = Record.__new__(Record)
+    record = ProcessRecord.__new__(ProcessRecord)
     record._store, record._rank, record._world, record._period, record._written = keep, 0, 1, 1.0, 0.0
     for step in range(1, 31):  # 10 a second
         now[0] = step / 10
@@ -81,7 +81,7 @@ class Ended(HashStore):
 
 
 def test_the_process_that_keeps_the_record_can_be_gone():
-    record = Record.__new__(Record)
+    record = ProcessRecord.__new__(ProcessRecord)
     record._store, record._rank, record._world, record._period, record._written = Ended(), 1, 2, 0, 0
     record.announce("step 7")
     assert record.find_fault() == "process 0, or the launcher, has ended since step 7"

@@ -29,7 +29,7 @@ from modkit.runs.parts import Patience
 from modkit.runs.run import Run
 from modkit.runs.slices import place
 from modkit.runs.writer import Writer
-from modkit.training.optimizer_state import Packed, name_parameters, pack, unpack
+from modkit.training.optimizer_state import PackedState, name_parameters, pack, unpack
 
 SHAPES = {"rows": (5, 3), "columns": (2, 6), "few": (1, 4), "repeated": (3,), "plain": (4,), "half": (4, 2)}
 PLACEMENTS = {"columns": Shard(1), "repeated": Replicate()}
@@ -67,7 +67,7 @@ def restore(run: Run, mesh: DeviceMesh) -> None:
     names = name_parameters(model, optimizer)
     fresh = torch.optim.Adam(model.parameters(), lr=0.1)
     kept = store.load(run.checkpoints / "step-1")
-    unpack(fresh, names, Packed(kept.tensors["optimizer"], kept.state["optimizer"]))
+    unpack(fresh, names, PackedState(kept.tensors["optimizer"], kept.state["optimizer"]))
     for parameter in model.parameters():
         for key, value in optimizer.state[parameter].items():
             found = fresh.state[parameter][key]

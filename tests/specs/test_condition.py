@@ -1,7 +1,7 @@
 import pytest
 
 from modkit.errors import SpecError
-from modkit.specs.condition import Condition
+from modkit.specs.condition import SpecCondition
 from modkit.specs.spec import Spec
 
 SPEC = Spec.from_yaml("""
@@ -37,13 +37,13 @@ train: {optimizer: {use: adamw, lr: 0.001}, clip: null}
     ],
 )
 def test_a_condition_holds_at_a_path_or_any_with_its_end(text, holds):
-    assert Condition.read(text).holds(SPEC) is holds
+    assert SpecCondition.read(text).holds(SPEC) is holds
 
 
 @pytest.mark.parametrize("text", ["", "=", "=1", "sampler", "a..b=1", "a=[1"])
 def test_what_is_no_condition_is_refused(text):
     with pytest.raises(SpecError):
-        Condition.read(text)
+        SpecCondition.read(text)
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_what_is_no_condition_is_refused(text):
 def test_a_condition_holds_inside_a_piece_of_another_run(text):
     """The fault: no run with a piece met a condition on what the piece is."""
     piece = {"use": "run", "path": "runs/a", "at": "model", "train": False, "part": SPEC.model}
-    assert Condition.read(text).holds(Spec(model=piece))
-    assert not Condition.read("model.prior.sampler=heun").holds(Spec(model=piece))
+    assert SpecCondition.read(text).holds(Spec(model=piece))
+    assert not SpecCondition.read("model.prior.sampler=heun").holds(Spec(model=piece))

@@ -25,7 +25,7 @@ def subject_of(kind, name, module):
 
 
 @pytest.fixture(scope="session")
-def trials(tmp_path_factory):
+def checklists(tmp_path_factory):
     """What each check says of each part, made when it is asked for: by the part's name."""
     folder = tmp_path_factory.mktemp("faults")
     sources = {fault.name: (fault.kind, fault.source.replace(fault.sound, fault.broken)) for fault in FAULTS}
@@ -36,31 +36,33 @@ def trials(tmp_path_factory):
         subjects.append(subject_of(kind, name, f"faulty_{number}"))
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    yield {check.trial.bench.subject.part.name: check.trial for check in make_battery(subjects)}
+    yield {check.checklist.bench.subject.part.name: check.checklist for check in make_battery(subjects)}
     sys.path.remove(str(folder))
 
 
-def found(trial):
+def found(checklist):
     """The checks that find a fault, of those that are not long and whose grounds hold."""
-    names = trial.checks.keys() - LONG
-    return {name for name in names if trial.find_missing_ground(name) is None and trial.find_flaw(name) is not None}
+    names = checklist.checks.keys() - LONG
+    return {
+        name for name in names if checklist.find_missing_ground(name) is None and checklist.find_flaw(name) is not None
+    }
 
 
 @pytest.mark.wide(2)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_is_found_by_the_check_that_names_it_alone(fault, trials):
+def test_a_fault_is_found_by_the_check_that_names_it_alone(fault, checklists):
     assert fault.source.count(fault.sound) == 1
-    trial = trials[fault.name]
-    assert found(trial) == {fault.check}
-    assert trial.bench.subject.part.name in str(trial.find_flaw(fault.check))
+    checklist = checklists[fault.name]
+    assert found(checklist) == {fault.check}
+    assert checklist.bench.subject.part.name in str(checklist.find_flaw(fault.check))
 
 
 @pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_sound_twin_passes_the_whole_battery(kind, trials):
-    trial = trials[f"sound {kind}"]
-    assert found(trial) == set()
-    assert "plays" in trial.checks
+def test_the_sound_twin_passes_the_whole_battery(kind, checklists):
+    checklist = checklists[f"sound {kind}"]
+    assert found(checklist) == set()
+    assert "plays" in checklist.checks
 
 
 def test_there_are_faults_for_most_checks():
@@ -85,8 +87,8 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     subject = Subject(Part("weight", "constant", "modkit.losses.coefficients:Constant", "A number"), declared=name)
-    (trial,) = {check.trial for check in make_battery([subject])}
-    flaw = trial.find_flaw("declaration")
+    (checklist,) = {check.checklist for check in make_battery([subject])}
+    flaw = checklist.find_flaw("declaration")
     assert (flaw is None) == (said is None)
     assert said is None or said in str(flaw)
 
@@ -108,8 +110,8 @@ def test_a_declaration_is_light_and_whole(source, said, tmp_path, monkeypatch):
 )
 def test_what_a_declaration_says_of_older_runs_can_be_used(part, declared, said):
     """The fault: such runs could not be loaded, once there was a next version, or at all."""
-    (trial,) = {check.trial for check in make_battery([Subject(replace(part, **declared))])}
-    flaw = trial.find_flaw("declaration")
+    (checklist,) = {check.checklist for check in make_battery([Subject(replace(part, **declared))])}
+    flaw = checklist.find_flaw("declaration")
     assert flaw is None if said is None else re.search(said, str(flaw))
 
 
@@ -140,9 +142,9 @@ def test_dropout_is_no_hidden_draw(tmp_path, monkeypatch):
     dropping = f"{built}; self.register_forward_hook(lambda part, x, y: nn.functional.dropout(y, 0.5, part.training))"
     (tmp_path / "dropping.py").write_text(read_source("encoder").replace(built, dropping))
     monkeypatch.syspath_prepend(tmp_path)
-    (trial,) = {check.trial for check in make_battery([subject_of("encoder", "dropping", "dropping")])}
-    assert not torch.equal(*(next(trial.bench.play_all(train=True))[1].values["h"] for _ in range(2)))
-    assert [trial.find_flaw(name) for name in ("global-draws", "deterministic")] == [None, None]
+    (checklist,) = {check.checklist for check in make_battery([subject_of("encoder", "dropping", "dropping")])}
+    assert not torch.equal(*(next(checklist.bench.play_all(train=True))[1].values["h"] for _ in range(2)))
+    assert [checklist.find_flaw(name) for name in ("global-draws", "deterministic")] == [None, None]
 
 
 @pytest.mark.parametrize(("parts", "said"), MISDECLARED.values(), ids=MISDECLARED)
@@ -223,8 +225,8 @@ def test_what_only_machine_code_shows(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = {}
     for name in ("turned", "sound"):
-        (trial,) = {check.trial for check in make_battery([subject_of("network", name, f"{name}_strides")])}
-        found[name] = [trial.find_flaw(check) is not None for check in ("compiles", "inductor")]
+        (checklist,) = {check.checklist for check in make_battery([subject_of("network", name, f"{name}_strides")])}
+        found[name] = [checklist.find_flaw(check) is not None for check in ("compiles", "inductor")]
     assert found == {"turned": [False, True], "sound": [False, False]}
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from modkit.optim.optimizers import adam, adamw, rmsprop, sgd
 from modkit.runs.checkpoint import Checkpoint, load, save
-from modkit.training.optimizer_state import Packed, find_packed, name_group, name_parameters, pack, unpack
+from modkit.training.optimizer_state import PackedState, find_packed, name_group, name_parameters, pack, unpack
 
 MAKE = {
     "adam": lambda p: adam(p, lr=0.1, betas=[0.5, 0.9]),
@@ -50,7 +50,7 @@ def test_an_optimizer_goes_on_bit_for_bit_from_a_checkpoint(tmp_path, name, layo
     other.load_state_dict(held)
     again = MAKE[name](other.parameters())
     kept = load(path)
-    unpack(again, names, Packed(kept.tensors["optimizer"], kept.state["state"]))
+    unpack(again, names, PackedState(kept.tensors["optimizer"], kept.state["state"]))
     for parameter, entries in again.state.items():
         for value in entries.values():
             if isinstance(value, torch.Tensor) and value.ndim:
@@ -71,7 +71,7 @@ def test_tensors_stand_by_parameter_and_key_and_the_rest_is_json():
     (group,) = json.loads(json.dumps(state))["groups"]
     assert group["betas"] == [0.5, 0.9] and group["params"] == ["weight", "bias"] and group["lr"] == 0.5
     fresh = adam(nn.Linear(2, 1).parameters(), lr=0.1)
-    unpack(fresh, names, Packed(tensors, json.loads(json.dumps(state))))
+    unpack(fresh, names, PackedState(tensors, json.loads(json.dumps(state))))
     assert fresh.param_groups[0]["betas"] == (0.5, 0.9) and fresh.param_groups[0]["lr"] == 0.5
 
 
@@ -99,7 +99,7 @@ def test_numbers_in_a_state_come_back_as_they_were():
     tensors, state = pack(optimizer, names)
     assert state["numbers"] == {"weight.count": 3, "bias.count": 3}
     fresh = torch.optim.ASGD(model.parameters(), lr=0.1)
-    unpack(fresh, names, Packed(tensors, json.loads(json.dumps(state))))
+    unpack(fresh, names, PackedState(tensors, json.loads(json.dumps(state))))
     assert [entries["count"] for entries in fresh.state.values()] == [3, 3]
 
 
