@@ -81,7 +81,7 @@ def _get_subject(item: pytest.Item) -> Subject | None:
     check = getattr(getattr(item, "callspec", None), "params", {}).get("check")
     if type(check).__module__ != "modkit.testing.battery":
         return None
-    subject = check.trial.subject
+    subject = check.checklist.subject
     return subject if hasattr(subject, "part") else None
 
 
