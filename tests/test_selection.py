@@ -75,7 +75,7 @@ def test_some_of_a_battery_have_the_quick_checks_and_some_of_these_all(at_commit
     items = [Item(f"test_part[{part} {name}]", check=make_check(part, name)) for part in "abcdefgh" for name in names]
     at_commit("a")
     kept = [item.callspec.params["check"] for item in select(items, wide=wide)]
-    found = [{str(one.trial.subject) for one in kept if one.name == name} for name in names]
+    found = [{str(one.checklist.subject) for one in kept if one.name == name} for name in names]
     assert len(found[0]) == quick and found[1] == found[0] and len(found[2]) == whole and found[2] < found[0]
 
 

@@ -59,7 +59,7 @@ def trials(trees):
     first, *others = parts.values()
     checks = make_battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
     return {
-        kind: [one for one in checks if isinstance(one.trial, PartChecks) and one.trial.subject.part.kind == kind]
+        kind: [one for one in checks if isinstance(one.checklist, PartChecks) and one.checklist.subject.part.kind == kind]
         for kind in parts
     }
 
