@@ -11,10 +11,11 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 __all__ = [
+    "MissingPart",
     "Position",
     "Problem",
     "SpecError",
@@ -57,6 +58,7 @@ class Problem:
         message: What was received and what was expected.
         position: Where the value was written, or None if it came from Python.
         hint: How the problem may be solved, such as the closest names.
+        reason: The error behind it, if its type says more than the message, such as `MissingPart`.
 
     Examples:
         >>> print(Problem("model.width", "got 'a', expected int", Position("vae.yaml", 3, 9)))
@@ -67,6 +69,7 @@ class Problem:
     message: str
     position: Position | None = None
     hint: str | None = None
+    reason: Exception | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         where = [str(part) for part in (self.position, self.path) if part]
@@ -97,6 +100,20 @@ class SpecError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.problems))
+
+
+class MissingPart(ValueError):
+    """No part has the name.
+
+    Args:
+        kind: The kind of the part.
+        name: The name.
+        message: The message.
+    """
+
+    def __init__(self, kind: str, name: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.name = kind, name
 
 
 def suggest(name: str, choices: Iterable[str], before: str = "") -> str:

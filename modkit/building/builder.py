@@ -144,6 +144,11 @@ class Site:
         if problem not in self.problems:
             self.problems.append(problem)
 
+    def record(self, error: ValueError, path: str) -> None:
+        """Records the problems of an error, which belong to a path unless they have their own."""
+        for one in error.problems if isinstance(error, SpecError) else (Problem(path, str(error)),):
+            self.fail(one.path, one.message)
+
     def refuse(self, path: str, message: str) -> None:
         """Records a problem with the types of a part, naming the part that they come from."""
         sources = [source for fed, source in self.sources.items() if f"{path}.".startswith(f"{fed}.")]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -132,7 +132,8 @@ def _find_unknown(spec: Spec) -> list[Problem]:
 
 def _list_unknown(trial: Trial, measures: Measures | None) -> list[Problem]:
     """Lists what a spec names and its model does not have, and metrics that nothing feeds."""
-    unfed = [one for one in _find_unmet(trial, measures) if ".metrics[" in one.path]
+    metrics = {*measures.metrics, *measures.watched} if measures else set()
+    unfed = [one for one in _find_unmet(trial, measures) if one.path in metrics]
     return [*_find_unknown_names(trial), *unfed]
 
 
@@ -266,7 +267,7 @@ def _find_unmet(trial: Trial, measures: Measures | None) -> list[Problem]:
 def _find_unknown_names(trial: Trial) -> list[Problem]:
     """Finds what settings and weights name and the model does not have; a trial that stopped does not know all."""
     site = trial.site
-    return find_unknown(site, trial.model, site.settings, trial.terms, complete=not trial.unchecked)
+    return find_unknown(site, trial.model, site.settings, trial.terms, complete=trial.complete)
 
 
 def _check_training(trial: Trial) -> tuple[StageSchedule, ...]:
@@ -286,21 +287,14 @@ def _check_training(trial: Trial) -> tuple[StageSchedule, ...]:
 def _check_precision(site: Site, model: Model, settings: Settings) -> None:
     """Checks that the model and the device have the precision; `auto` may be another device where it is trained."""
     device = _try_settings(site, lambda: read_device("cuda" if settings.device == "auto" else settings.device))
-    if device is None:
-        return
-    try:
-        check_precision(settings.precision, device, model)
-    except ValueError as error:
-        site.fail("train.precision", str(error))
+    if device is not None:
+        _try_settings(site, lambda: check_precision(settings.precision, device, model), "train.precision")
 
 
 def _check_compilation(site: Site, settings: Settings) -> None:
     """Checks that torch has the backend."""
-    if isinstance(settings.compile, Compilation):
-        try:
-            check_backend(settings.compile.backend)
-        except ValueError as error:
-            site.fail("train.compile.backend", str(error))
+    if isinstance(compilation := settings.compile, Compilation):
+        _try_settings(site, lambda: check_backend(compilation.backend), "train.compile.backend")
 
 
 def _check_settings(site: Site) -> None:
@@ -314,24 +308,21 @@ def _check_settings(site: Site) -> None:
     site.check()
 
 
-def _try_settings(site: Site, make: Callable[[], Any]) -> Any:
+_Made = TypeVar("_Made")
+
+
+def _try_settings(site: Site, make: Callable[[], _Made], path: str = "train") -> _Made | None:
     try:
         return make()
     except ValueError as error:
-        path, _, reason = str(error).partition(" ")
-        site.fail(*(path, reason) if path.startswith(("train.", "evaluate.")) else ("train", str(error)))
+        site.record(error, path)
         return None
 
 
 def _schedule(site: Site, model: Model, settings: Settings) -> tuple[StageSchedule, ...]:
     if not model.list_active_players():  # what is frozen whole can be built and sampled; training refuses it
         return ()
-    try:
-        return schedule_stages(model, settings)
-    except ValueError as error:
-        path, _, reason = str(error).partition(": ")
-        site.fail(path, reason)
-        return ()
+    return _try_settings(site, lambda: schedule_stages(model, settings)) or ()
 
 
 def _make_port(built: Built) -> Port:

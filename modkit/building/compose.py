@@ -103,7 +103,7 @@ def compose(cls: type[Model], *types: Any, **arguments: Any) -> Model:
         check = Site(planned, meta=True)
         trial = try_model(check, x, fields, cond)
         check.check()
-        if not trial.unchecked and (unknown := [*find_unknown_weights(check, trial.model, trial.terms)]):
+        if trial.complete and (unknown := [*find_unknown_weights(check, trial.model, trial.terms)]):
             raise SpecError(unknown)
     site = Site(planned, meta=False, seeded=seed is not None)
     composed: Model = site.build_model(x, fields, cond)

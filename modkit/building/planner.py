@@ -60,10 +60,11 @@ class Planner:
     frozen: bool = False
 
     def report(
-        self, path: str, message: str, hint: str | None = None, *, key: bool = False, at: str | None = None
+        self, path: str, problem: str | ValueError, hint: str | None = None, *, key: bool = False, at: str | None = None
     ) -> None:
         """Adds a problem of a path, written there or `at` a path inside."""
-        self.problems.append(Problem(path, message, self.spec.find_position(at or path, key=key), hint))
+        reason = problem if isinstance(problem, ValueError) else None
+        self.problems.append(Problem(path, str(problem), self.spec.find_position(at or path, key=key), hint, reason))
 
     def plan_surroundings(self, left: Collection[str] = ()) -> dict[str, Value]:
         """Plans data, training and evaluation, except for what is left out.
@@ -142,7 +143,7 @@ class Planner:
             try:
                 entry = self.registry.find_entry(kind, use)
             except ValueError as error:
-                self.report(path, str(error), at=written)
+                self.report(path, error, at=written)
             else:
                 self.entries[kind, entry.part.name] = entry
                 return entry.part

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from modkit.building.migration import find_due, find_known, find_prefixes
-from modkit.errors import SpecError, is_inside
+from modkit.errors import MissingPart, SpecError, is_inside
 from modkit.parts.entry import Entry
 from modkit.runs.lock import find_drift, read_rows, suggest_install
 from modkit.runs.run import Run
@@ -99,13 +99,14 @@ def explain_failure(run: Run) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        text = str(error)
-        wanted = [row for row in _find_absent(run) if f"no {row['kind']} is called {row['name']!r}" in text]
+        reasons = [problem.reason for problem in error.problems]
+        missing = {(one.kind, one.name) for one in reasons if isinstance(one, MissingPart)}
+        wanted = [row for row in _find_absent(run) if (row["kind"], row["name"]) in missing]
         if absent := [suggest_install(row) for row in wanted]:
             raise ValueError(f"{run.path} needs parts that are not installed:\n{_format_list(absent)}") from error
         paths = [problem.path for problem in error.problems if not is_override(problem.position)]
-        if paths and (reasons := suggest_remedies(run, paths)):
-            listed = _format_list([*map(str, error.problems), *reasons])
+        if paths and (remedies := suggest_remedies(run, paths)):
+            listed = _format_list([*map(str, error.problems), *remedies])
             raise ValueError(f"{run.path} does not fit the parts that are installed:\n{listed}") from error
         raise
 

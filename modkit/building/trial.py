@@ -100,12 +100,18 @@ class Trial:
         self.unchecked: dict[str, str] = {}
         self.single: dict[str, tuple[_BatchNorm, ...]] = {}
         self.flops: dict[str, float] = {}
+        self._failed = False
         self.condensing = Condensing()
         self._num, self._whole = min(rows, ROWS), rows <= ROWS
         given = self._make_blank_cond(cond) if cond else Cond()
         blanks = {name: self._make_blank(type) for name, type in fields.items()}
         self._batch = Batch(self._make_blank_event(x), blanks, given)
         self._paths = {id(b.value): path for path, b in site.built.items() if isinstance(b.value, nn.Module)}
+
+    @property
+    def complete(self) -> bool:
+        """Whether all losses are known: every player's could be computed, and every part runs without values."""
+        return not self.unchecked and not self._failed
 
     def run(self) -> None:
         """Runs each player's losses and the decoding of each latent."""
@@ -120,7 +126,9 @@ class Trial:
         for player in self._attempt(self.model.list_active_players) or ():
             probe, before = _Probe(Rng("check", player.name)), counter.flops
             with _watch_norms(self.model) as single:
-                losses = self._attempt(partial(self.model.losses, player.name, self._batch, probe)) or {}
+                played = self._attempt(partial(self.model.losses, player.name, self._batch, probe))
+            self._failed |= played is None
+            losses = played or {}
             self.flops[player.name] = (counter.flops - before) / self._num
             self.single[player.name] = tuple(single) if self._whole else ()
             self.terms[player.name] = tuple(dict.fromkeys((*losses, *probe.asked)))

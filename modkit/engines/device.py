@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from modkit.errors import Problem, SpecError
+
 __all__ = ["find_device", "read_device"]
 
 
@@ -16,7 +18,7 @@ def find_device(name: str, rank: int = 0) -> torch.device:
         rank: Number of the process on this machine.
 
     Raises:
-        ValueError: If the device is unknown, not available, or does not compute.
+        SpecError: If the device is unknown, not available, or does not compute.
 
     Examples:
         >>> find_device("cpu")
@@ -30,7 +32,7 @@ def find_device(name: str, rank: int = 0) -> torch.device:
             device = torch.device("cuda", rank)
         device = torch.empty(0, device=device).device  # with its index, which torch.cuda.set_device demands
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
+        raise SpecError(Problem("train.device", f"expects an available device, got {name!r}: {error}")) from error
     return device
 
 
@@ -38,7 +40,7 @@ def read_device(name: str) -> torch.device:
     """Reads the name of a device, which need not be available here.
 
     Raises:
-        ValueError: If torch does not know it, or it does not compute.
+        SpecError: If torch does not know it, or it does not compute.
 
     Examples:
         >>> read_device("cuda:1")
@@ -47,7 +49,8 @@ def read_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"train.device expects an available device, got {name!r}: {error}") from error
+        raise SpecError(Problem("train.device", f"expects an available device, got {name!r}: {error}")) from error
     if device.type == "meta":
-        raise ValueError("train.device expects a device that computes, got 'meta', whose tensors have no values")
+        reason = "expects a device that computes, got 'meta', whose tensors have no values"
+        raise SpecError(Problem("train.device", reason))
     return device

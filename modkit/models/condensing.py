@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from modkit.errors import Problem, SpecError
 from modkit.models.model import Model
 
 __all__ = ["check_condensed", "list_weights"]
@@ -18,30 +19,32 @@ def check_condensed(model: Model, owned: Mapping[str, Sequence[nn.Module]], wher
     Args:
         model: The model.
         owned: The modules that each player owns, by its name.
-        where: What an error starts with.
+        where: Path in the spec, for an error.
 
     Raises:
-        ValueError: If the losses of a player accept no condensed samples, or the stage trains what condenses them.
+        SpecError: If the losses of a player accept no condensed samples, or the stage trains what condenses them.
 
     Examples:
         >>> from modkit import TensorType
         >>> from modkit.models import Autoencoder
         >>> model = Autoencoder(TensorType((2,)), encoder="mlp", decoder="mlp")
-        >>> check_condensed(model, {"autoencoder": []}, "cache")
+        >>> check_condensed(model, {"vae": []}, "cache")
         Traceback (most recent call last):
         ...
-        ValueError: cache: expects players that accept condensed samples, of Autoencoder none; got autoencoder
+        modkit.errors.SpecError: cache: expects players that accept condensed samples, of Autoencoder none; got vae
     """
     others = [name for name in owned if not any(fnmatchcase(name, pattern) for pattern in model.condensed)]
     if others:
         known = f"{type(model).__name__} {', '.join(model.condensed) or 'none'}"
-        raise ValueError(f"{where}: expects players that accept condensed samples, of {known}; got {', '.join(others)}")
+        reason = f"expects players that accept condensed samples, of {known}; got {', '.join(others)}"
+        raise SpecError(Problem(where, reason))
     trained = {id(module): name for name, modules in owned.items() for module in modules}
     for path in model.condensers or ():
         owners = {trained[id(module)] for module in model.get_submodule(path).modules() if id(module) in trained}
         if owners:
             reason = f"{', '.join(sorted(owners))} trains a part of it in this stage"
-            raise ValueError(f"{where}: expects {path}, which condenses samples, to stay as it is, but {reason}")
+            message = f"expects {path}, which condenses samples, to stay as it is, but {reason}"
+            raise SpecError(Problem(where, message))
 
 
 def list_weights(model: Model) -> dict[str, Tensor]:

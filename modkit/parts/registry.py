@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 import pluggy
 
-from modkit.errors import describe_exception, suggest
+from modkit.errors import MissingPart, describe_exception, suggest
 from modkit.escapes import escape_controls
 from modkit.kinds import KINDS
 from modkit.part import HERE, Part, Registered, format_target
@@ -129,7 +129,7 @@ class Registry:
         name = self._aliases.get((kind, name), name)
         if entry := self._entries.get((kind, name)):
             return entry
-        raise ValueError(f"no {kind} is called {name!r}{self._explain_missing(kind, name)}")
+        raise MissingPart(kind, name, f"no {kind} is called {name!r}{self._explain_missing(kind, name)}")
 
     def _explain_missing(self, kind: str, name: str) -> str:
         """Explains why a name is not found: a plug-in that is not there, or another kind's part; else lists what is."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
+from modkit.errors import Problem, SpecError
 from modkit.kinds import Engine, FeatureExtractor, Logger, LRSchedule, Metric, Optimizer, Slot, default
 from modkit.types import NonNegativeInt, PositiveFloat, PositiveInt, Precision, Range, checked
 
@@ -107,7 +108,8 @@ class PowerAverage:
 
     def __post_init__(self) -> None:
         if len(set(self.kept)) < 2:
-            raise ValueError(f"train.ema expects the std of two averages to keep, or more, got {self.kept}")
+            reason = f"expects the std of two averages to keep, or more, got {self.kept}"
+            raise SpecError(Problem("train.ema", reason))
 
 
 @checked
@@ -315,12 +317,12 @@ class Settings:
         if self.compile is True:
             object.__setattr__(self, "compile", Compilation())
         if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"train.batch_size expects a multiple of accumulate, got {self.batch_size} and {self.accumulate}"
-            )
+            reason = f"expects a multiple of accumulate, got {self.batch_size} and {self.accumulate}"
+            raise SpecError(Problem("train.batch_size", reason))
         for number, stage in enumerate(self.stages):
             if not stage.players:
-                raise ValueError(f"train.stages[{number}].players expects patterns of players, got none: '*' is all")
+                reason = "expects patterns of players, got none: '*' is all"
+                raise SpecError(Problem(f"train.stages[{number}].players", reason))
 
     def count_rows(self, processes: int) -> int:
         """Counts the rows of a microbatch in each of some processes.

@@ -198,4 +198,4 @@ def _read_declared(kind: str, name: str, path: str, position: Position | None) -
     try:
         return read_parameters(get_registry().find(kind, name))
     except (ValueError, ImportError) as error:
-        raise SpecError(Problem(path, str(error), position)) from error
+        raise SpecError(Problem(path, str(error), position, reason=error)) from error

@@ -115,11 +115,12 @@ def match_names(pattern: str, names: Sequence[str], where: str) -> list[str]:
     """Returns the names that a pattern matches.
 
     Raises:
-        ValueError: If it matches none; the message starts with `where`.
+        SpecError: If it matches none, at `where`.
     """
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise ValueError(f"{where}: the pattern {pattern!r} matches none of: {', '.join(names) or '(no names)'}")
+        message = f"the pattern {pattern!r} matches none of: {', '.join(names) or '(no names)'}"
+        raise SpecError(Problem(where, message))
     return found
 
 

@@ -128,9 +128,36 @@ class Vectors(Model):
         return {"nll": self.scale * batch.tensor.flatten(1).sum(1), "fine": self.scale * step.wants("lazy")}
 
 
+class Failing(Model):
+    """A model that has a weight and a loss to weigh, but fails before it returns the loss."""
+
+    def __init__(self, x: TensorType):
+        super().__init__()
+        self.event = x
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def players(self):
+        return (Player("one", ("",)),)
+
+    def weights(self, player):
+        return {"kl": lambda loss, step: 1.0}
+
+    def losses(self, player, batch, step):
+        raise ValueError("expected a better day")
+
+
 def check_once(own):
     (problem,) = list_problems(check, own)
     raise ValueError(problem)
+
+
+def test_losses_that_fail_are_the_only_problem():
+    """The fault: the weights of losses that had failed were refused as well, as if nobody had such losses."""
+    own = spec(use(Failing), terms={"kl": {"every": 2}}, checkpoints={"best": "one/kl"})
+    with pytest.raises(ValueError, match="^model: it cannot run on its types: expected a better day[^\\n]*$"):
+        check_once(own)
+    with pytest.raises(SpecError, match=r"train\.players.*the pattern 'two' matches none of the players: one"):
+        check(spec(use(Failing), players={"two": {}}))
 
 
 @pytest.mark.smoke

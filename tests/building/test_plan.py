@@ -9,6 +9,7 @@ from modkit import Event, Model, Player, Slot, Spec, SpecError, TensorType, buil
 from modkit.building.builder import Site
 from modkit.building.graph import find_owner
 from modkit.building.plan import MAX_PARTS, plan
+from modkit.errors import MissingPart
 from modkit.kinds import Encoder, default
 from modkit.nn.trained import is_trained
 from modkit.publishing.export import export
@@ -359,6 +360,16 @@ def test_a_piece_of_a_trained_piece_is_taken_by_its_path(run):
         plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.encodre"))))
     with pytest.raises(SpecError, match="no encoder is called 'mlp'|expected a encoder|no decoder|encoder"):
         plan(spec(use("autoencoder", encoder=use("run", path=str(run.path), at="model.bottleneck"))))
+
+
+def test_a_missing_part_is_the_reason_of_its_problem():
+    with pytest.raises(SpecError) as error:
+        plan(spec(use("autoencoder", encoder=use("acme/thin"), decoder=use("nonsense"), bottleneck={"use": 3})))
+    reasons = [problem.reason for problem in error.value.problems]
+    assert {(one.kind, one.name) for one in reasons if isinstance(one, MissingPart)} == {
+        ("encoder", "acme/thin"),
+        ("decoder", "nonsense"),
+    }
 
 
 def test_a_piece_with_a_reference_inside_is_loaded_and_so_are_pieces_of_it(tmp_path):

@@ -94,7 +94,7 @@ def test_a_worker_that_is_killed_ends_training_with_a_message(tmp_path, monkeypa
     ("override", "message"),
     [
         ("train.device=meta", "train.device: expects a device that computes, got 'meta'"),
-        ("train.device=hpu", "train.device expects an available device, got 'hpu'"),
+        ("train.device=hpu", "train.device: expects an available device, got 'hpu'"),
         ("train.workers=1024", "train.workers expects at most"),
     ],
 )

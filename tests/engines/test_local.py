@@ -49,7 +49,7 @@ def test_auto_takes_cuda_where_there_is_one():
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(name):
-    check_refusal(f"train.device expects an available device, got '{name}'", LocalEngine, name)
+    check_refusal(f"train.device: expects an available device, got '{name}'", LocalEngine, name)
 
 
 @pytest.mark.parametrize("name", ["cuda", "auto", "cuda:1"])
