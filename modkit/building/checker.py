@@ -57,6 +57,8 @@ from modkit.types import Event, TensorType, split_levels
 
 __all__ = ["Port", "Report", "check", "check_composed", "examine"]
 
+_Made = TypeVar("_Made")
+
 
 def check(spec: Spec) -> Report:
     """Checks a spec, from its keywords to the shapes of all tensors, without allocating any weights.
@@ -306,9 +308,6 @@ def _check_settings(site: Site) -> None:
     for name in ("settings", "evaluation"):
         _try_settings(site, partial(getattr, site, name))
     site.check()
-
-
-_Made = TypeVar("_Made")
 
 
 def _try_settings(site: Site, make: Callable[[], _Made], path: str = "train") -> _Made | None:

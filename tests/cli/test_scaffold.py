@@ -58,10 +58,8 @@ def trials(trees):
     parts = {kind: subject for kind in STARTERS for subject in find_subjects(named(kind))}
     first, *others = parts.values()
     checks = make_battery([first, *(dataclasses.replace(other, declared=None) for other in others)])
-    return {
-        kind: [one for one in checks if isinstance(one.checklist, PartChecks) and one.checklist.subject.part.kind == kind]
-        for kind in parts
-    }
+    lists = [(one, one.checklist) for one in checks if isinstance(one.checklist, PartChecks)]
+    return {kind: [one for one, checklist in lists if checklist.subject.part.kind == kind] for kind in parts}
 
 
 def test_every_kind_has_a_worked_part():
