@@ -72,7 +72,7 @@ def test_every_kind_has_a_worked_part():
 @pytest.mark.wide(1)
 @pytest.mark.parametrize("kind", STARTERS)
 def test_a_tree_passes_the_battery(trials, kind):
-    found = {one.name: one.trial.find_flaw(one.name) for one in trials[kind] if one.name not in DEAR}
+    found = {one.name: one.checklist.find_flaw(one.name) for one in trials[kind] if one.name not in DEAR}
     assert {"builds", "emits", "isolation", "plays", "signature"} <= found.keys()
     assert not [flaw for flaw in found.values() if flaw is not None]
 
@@ -187,7 +187,7 @@ def test_both_parts_of_a_plug_in_are_found_and_hold_to_their_kinds(tmp_path, mon
         subjects = find_subjects("acme")
         assert sorted(map(str, subjects)) == ["lr-schedule acme/inverse-sqrt", "sampler acme/euler"]
         checks = [one for one in make_battery(subjects) if one.name in ("builds", "emits", "signature")]
-        assert len(checks) == 6 and not [flaw for one in checks if (flaw := one.trial.find_flaw(one.name))]
+        assert len(checks) == 6 and not [flaw for one in checks if (flaw := one.checklist.find_flaw(one.name))]
     finally:
         get_registry.cache_clear()
         for name in [name for name in sys.modules if name.partition(".")[0] == "modkit_acme"]:
