@@ -50,6 +50,6 @@ def check_package(folder):
 def find_flaws(name, kind):
     """What the battery finds in the part of a kind, without the long checks."""
     (subject,) = (one for one in find_subjects(name) if one.part.kind == kind)
-    checks = [one for one in make_battery([subject]) if isinstance(one.trial, PartChecks) and one.name not in LONG]
+    checks = [one for one in make_battery([subject]) if isinstance(one.checklist, PartChecks) and one.name not in LONG]
     assert {"builds", "emits", "isolation", "plays", "signature"} <= {one.name for one in checks}
-    return [flaw for flaw in (one.trial.find_flaw(one.name) for one in checks) if flaw is not None]
+    return [flaw for flaw in (one.checklist.find_flaw(one.name) for one in checks) if flaw is not None]
