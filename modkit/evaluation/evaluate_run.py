@@ -39,6 +39,7 @@ from modkit.evaluation.scoring import (
 )
 from modkit.evaluation.sources import Source, draw_subset, from_data, from_model
 from modkit.kinds import Data, Engine, FeatureExtractor, Metric, MetricExtras, read_extras
+from modkit.metrics.cost import Cost
 from modkit.metrics.memory import measure_peak_memory
 from modkit.metrics.per_class import PerClass
 from modkit.metrics.speed import measure_training_speed
@@ -197,7 +198,7 @@ def measure_run(
     floors = {name: {**at, "fake": "held-out"} for name, at in places.items() if _has_floor(made[name])}
     report = score(feed, sources, made, places, engine, floors=floors, seed=seed)
     scores = dict(report.scores)
-    if "cost" in made and engine.rank == 0:
+    if engine.rank == 0 and any(isinstance(one, Cost) for one in made.values()):
         if named is not None and all(one.inherited for one in loaded.plan.entries):  # another process loads the run
             scores["peak memory (MiB)"] = measure_peak_memory(run.path, named, device=str(where), precision=precision)
         if speed := measure_training_speed(run):

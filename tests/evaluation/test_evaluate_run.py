@@ -409,6 +409,14 @@ def test_labels_and_images_that_no_classifier_takes_train_none(channels, shape, 
 
 
 @pytest.mark.wide
+def test_a_spec_that_lists_the_cost_measures_all_of_it(tmp_path):
+    """The fault: memory was measured only where the metric was given by its name."""
+    spec = modkit.Spec.from_yaml(f"{SPEC}evaluate: {{metrics: [cost], num: 16}}\n")
+    scores = evaluate_run(modkit.train(spec, tmp_path / "tiny")).scores
+    assert {"samples/s", "peak memory (MiB)"} <= scores.keys()
+
+
+@pytest.mark.wide
 def test_scores_state_the_precision_of_samples_and_metrics_are_computed_in_float32(run, tmp_path):
     seen = []
 
