@@ -95,6 +95,7 @@ class Round:
         decoder: `decoder(z)` computes the mean of x.
         step: The step of training, by which what depends on the whole batch other than by a mean of rows is summed over
             processes; None of a round that is played by itself.
+        beside: The conditions that the critic is given beside `real` and beside `fake`; None if both are `cond`.
 
     Examples:
         >>> import torch
@@ -114,6 +115,13 @@ class Round:
     encoder: Callable[[Tensor], Value] = _ABSENT
     decoder: Callable[[Value], Tensor] = _ABSENT
     step: Step | None = None
+    beside: tuple[Cond, Cond] | None = None
+
+    @property
+    def judged(self) -> tuple[tuple[Tensor, Cond], tuple[Tensor, Cond]]:
+        """The arguments of the critic: real samples and fakes, each with the conditions beside them."""
+        beside_real, beside_fake = self.beside or (self.cond, self.cond)
+        return (self.real, beside_real), (self.fake, beside_fake)
 
 
 class Augmentation(Protocol):

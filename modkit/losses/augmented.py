@@ -12,21 +12,11 @@ from itertools import count
 
 from torch import Tensor
 
-from modkit.kinds import (
-    Adversarial,
-    AdversarialExtras,
-    Augmentation,
-    AugmentationExtras,
-    Critic,
-    DiscriminatorExtras,
-    Step,
-    Unfit,
-    read_extras,
-)
+from modkit.kinds import Augmentation, Critic, DiscriminatorExtras, read_extras
 from modkit.rng import Rng
 from modkit.types import Cond, Judgement
 
-__all__ = ["AugmentedCritic", "Augmenter", "change_pair", "share_draws"]
+__all__ = ["AugmentedCritic", "change_pair", "share_draws"]
 
 
 def change_pair(augment: Augmentation, x: Tensor, cond: Cond, rng: Rng) -> tuple[Tensor, Cond]:
@@ -60,63 +50,6 @@ def share_draws(critic: Critic) -> Critic:
         True
     """
     return critic.share_draws() if isinstance(critic, AugmentedCritic) else critic
-
-
-class Augmenter:
-    """The augmentation of a game, or none: it shows samples to critics, and follows the first critic's logits.
-
-    Args:
-        augment: The augmentation.
-        adversarial: The losses of the first critic.
-
-    Raises:
-        Unfit: If the augmentation follows the signs of logits, which these losses leave open.
-
-    Examples:
-        >>> import torch
-        >>> from modkit.losses import Hinge
-        >>> critic = lambda x, cond: x.sum(1)
-        >>> Augmenter(lambda x, rng: -x, Hinge()).show(critic, Rng(0))(torch.ones(2, 3), Cond())
-        tensor([-3., -3.])
-        >>> Augmenter(None, Hinge()).show(critic, Rng(0)) is critic
-        True
-    """
-
-    def __init__(self, augment: Augmentation | None, adversarial: Adversarial) -> None:
-        self._augment, self._extras = augment, read_extras(augment, AugmentationExtras)
-        losses = read_extras(adversarial, AdversarialExtras)
-        self._boundary, self._sign = losses.boundary, losses.sign
-        if self._extras.observe and self._boundary is None:
-            raise Unfit(
-                "augment",
-                f"{type(augment).__name__} expects losses under which the sign of a logit tells real from fake, got "
-                f"{type(adversarial).__name__}, which leaves a constant of logits open; hold the strength "
-                "(`ada: {held: 0.3}`, or a schedule such as `held: {use: warmup, value: 0.3}`), or take `diffaugment`",
-            )
-
-    def show(self, critic: Critic, rng: Rng, *, maps: bool = True) -> Critic:
-        """Returns a critic as it is played against in one turn, see `AugmentedCritic`."""
-        return critic if self._augment is None else AugmentedCritic(critic, self._augment, rng, maps=maps)
-
-    def observe(self, real_logits: Tensor, num: int, step: Step) -> None:
-        """Tells an augmentation whose strength follows the game the critic's logits of real samples, in training.
-
-        They are counted from the boundary, and positive where a sample is taken for real.
-
-        Args:
-            real_logits: The logits, `b ...` or, of a critic that judges several samples at once, fewer: those that
-                follow one another share one.
-            num: Number b of samples.
-            step: The step.
-        """
-        if self._extras.observe and step.training and self._boundary is not None:
-            each = real_logits.repeat_interleave(-(-num // len(real_logits)), 0)[:num]
-            self._extras.observe(self._sign * (each - self._boundary))
-
-    def update(self, step: Step) -> None:
-        """Updates the strength after a turn of the critic."""
-        if self._extras.update:
-            self._extras.update(step)
 
 
 class AugmentedCritic:

@@ -42,6 +42,7 @@ from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.models.posterior import Posterior, get_last
 from modkit.models.prior_review import explain_undrawn
+from modkit.models.rival import Rival
 from modkit.models.step import StepContext
 from modkit.nn.trained import is_trained
 from modkit.rng import Rng
@@ -181,7 +182,8 @@ class Autoencoder(Model):
         self.penalties = Penalties(self, regularizers, sides)
         self.game, self.critic_start = None, critic_start
         if self.critic is not None and self.adversarial is not None:
-            self.game = CriticGame(self.critic, self.adversarial, critic_game, self.penalties, self.augment)
+            rival = Rival(self.critic, self.adversarial, self.penalties, self.augment)
+            self.game = CriticGame(rival, critic_game)
         self.perceptual = Perceptual(features(x=x)) if features else None
         penalties = {name: make() for name, make in (aggregates or {}).items()}
         self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck) if penalties else None
@@ -240,7 +242,7 @@ class Autoencoder(Model):
     def update(self, player: str, step: Step) -> None:
         """Updates the bottleneck's codebooks, the augmentation's strength, and the penalties that keep statistics."""
         if player == "critic" and self.game:
-            self.game.update(step)
+            self.game.rival.update(step)
         self.penalties.update(player, step)
         if player == "autoencoder" and (update := self._q.extras.update):
             update(step)

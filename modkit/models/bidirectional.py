@@ -29,7 +29,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -38,13 +38,13 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Implies, Round, Slot, Step, Unfit, Weight, default, read_extras
-from modkit.losses.augmented import Augmenter
 from modkit.losses.judging import compute_loss_of_logits
 from modkit.losses.review import review_critic
 from modkit.models.given import call_generator, call_given, decode_noise, list_sources, make_styles
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
+from modkit.models.rival import Rival
 from modkit.models.step import StepContext
 from modkit.nn.blocks import broadcast
 from modkit.precision import widen
@@ -152,9 +152,10 @@ class Bidirectional(Model):
         )
         self.augment = augment(x=x) if augment else None
         self.adversarial = adversarial()
-        self.augmenter = Augmenter(self.augment, self.adversarial)
         sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
         self.penalties = Penalties(self, regularizers, sides)
+        rules = self.adversarial, self.penalties, self.augment
+        self.rival = Rival(self.discriminator, *rules, maps=not self.game.pairs)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -177,20 +178,16 @@ class Bidirectional(Model):
         with torch.no_grad():
             z = self.draw_source(len(x), "z", rng)
             fake = call_generator(self.generator, z, cond, rng)
-            real_given = self._make_pair(x, cond, lambda: self._encode(x, cond, rng))
-            fake_given = self._make_pair(x, cond, lambda: self._get_code(z))
-        critic = self._show_critic(rng)
-        real_logits, fake_logits = critic(x, real_given), critic(fake, fake_given)
-        self.augmenter.observe(real_logits, len(x), step)
-        played = Round(x, real_given, rng, critic=critic)
-        losses = {"adversarial": self.adversarial.discriminator(real_logits, fake_logits)}
-        return losses | self.penalties.compute("discriminator", step, played)
+            beside = self._make_real_pair(x, cond, rng), self._make_fake_pair(x, cond, z)
+        critic = self.rival.show(rng.at("augment"))
+        return self.rival.compute_losses(Round(x, beside[0], rng, fake, z, critic, beside=beside), step)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
-        self.penalties.update(player, step)
         if player == "discriminator":
-            self.augmenter.update(step)
+            self.rival.update(step)
+        else:
+            self.penalties.update(player, step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
@@ -237,36 +234,30 @@ class Bidirectional(Model):
         yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
 
     def _compute_generator_losses(self, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
-        rng, given = step.rng, cond.map(Tensor.detach)
+        rng, given, mirrors = step.rng, cond.map(Tensor.detach), not self.game.reconstructs
         z = self.draw_source(len(x), "z", rng)
         fake = call_generator(self.generator, z, cond, rng)
-
+        plays, judges_real = self.rival.is_wanted(step), mirrors or self.rival.paired
+        beside_real = given
+        if self.penalties.is_due("generator", step) or (plays and judges_real):
+            with torch.set_grad_enabled(mirrors and torch.is_grad_enabled()):
+                beside_real = self._make_real_pair(x, given, rng)
+        beside = beside_real, self._make_fake_pair(x, given, z)
+        played = Round(x, cond, rng, fake, z, self.rival.show(rng.at("augment")), self.generator, beside=beside)
         losses: dict[str, Tensor] = {}
-        if step.wants("adversarial"):
-            critic = self._show_critic(rng)
-            logits = critic(fake, self._make_pair(x, given, lambda: self._get_code(z)))
-            losses["adversarial"] = self._compute_adversarial(logits, lambda: self._judge_real(critic, x, cond, rng))
+        if plays and mirrors:
+            fake_logits, real_logits = (played.critic(*pair) for pair in reversed(played.judged))
+            losses["adversarial"] = self._compute_mirrored(fake_logits, real_logits)
+        elif plays:
+            losses = self.rival.compute_generator_losses(played, step)
         if self.game.reconstructs and step.wants("reconstruction"):
             losses["reconstruction"] = self._measure_reconstruction(fake, z, cond)
-        played = Round(x, cond, rng, fake, z, generator=self.generator)
         return losses | self.penalties.compute("generator", step, played)
 
-    def _show_critic(self, rng: Rng) -> kinds.Critic:
-        """The discriminator as it judges in one turn."""
-        return self.augmenter.show(self.discriminator, rng.at("augment"), maps=not self.game.pairs)
-
-    def _judge_real(self, critic: kinds.Critic, x: Tensor, cond: Cond, rng: Rng) -> Tensor:
-        """The logits of real pairs; gradients reach the encoder."""
-        return critic(x, self._make_pair(x, cond.map(Tensor.detach), lambda: self._encode(x, cond, rng)))
-
-    def _compute_adversarial(self, fake_logits: Tensor, judge_real: Callable[[], Tensor]) -> Tensor:
-        """The loss of the generator and, in a game against the encoder, of the encoder: that of mirrored logits."""
-        if self.game.reconstructs:
-            return compute_loss_of_logits(self.adversarial, fake_logits, judge_real)
-        real_logits = judge_real()
+    def _compute_mirrored(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        """The loss of the generator and that of the encoder, of mirrored logits."""
         loss = compute_loss_of_logits(self.adversarial, fake_logits, lambda: real_logits)
-        boundary = read_extras(self.adversarial, kinds.AdversarialExtras).boundary
-        fake, real = (2 * (boundary or 0.0) - logits for logits in (real_logits, fake_logits))
+        fake, real = (2 * (self.rival.boundary or 0.0) - logits for logits in (real_logits, fake_logits))
         return loss + compute_loss_of_logits(self.adversarial, fake, lambda: real)
 
     def _measure_reconstruction(self, fake: Tensor, z: Tensor, cond: Cond) -> Tensor:
@@ -299,16 +290,18 @@ class Bidirectional(Model):
     def _last(self) -> str:
         return list(self.bottleneck.latents)[-1]
 
-    def _get_code(self, z: Tensor) -> Tensor:
-        """The part of z that is encoded."""
-        return z[:, : self.width + self.categories]
+    def _make_real_pair(self, x: Tensor, cond: Cond, rng: Rng) -> Cond:
+        """What the discriminator is given beside data; gradients reach the encoder."""
+        return _make_pair(x, cond, self._encode(x, cond, rng)) if self.game.pairs else cond
 
-    def _make_pair(self, x: Tensor, cond: Cond, make_code: Callable[[], Tensor]) -> Cond:
-        """What the discriminator is given beside x: conditions and, where it judges pairs, z."""
-        if not self.game.pairs:
-            return cond
-        code = make_code()
-        return cond.merge(Cond(concat=broadcast(code, x).expand(*code.shape, *x.shape[2:])))
+    def _make_fake_pair(self, x: Tensor, cond: Cond, z: Tensor) -> Cond:
+        """What the discriminator is given beside samples of the shape of `x` from z, of which a part is encoded."""
+        return _make_pair(x, cond, z[:, : self.width + self.categories]) if self.game.pairs else cond
+
+
+def _make_pair(x: Tensor, cond: Cond, code: Tensor) -> Cond:
+    """Adds a code to the conditions as a map of constants beside x."""
+    return cond.merge(Cond(concat=broadcast(code, x).expand(*code.shape, *x.shape[2:])))
 
 
 def _check_prior(bottleneck: kinds.Bottleneck, where: str) -> int:

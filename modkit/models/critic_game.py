@@ -23,11 +23,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from modkit.kinds import Adversarial, Augmentation, Bottleneck, Discriminator, Round, Slot, Step, Unfit
-from modkit.losses.augmented import Augmenter
-from modkit.losses.judging import compute_generator_loss, measure_features
-from modkit.models.penalties import Penalties
+from modkit.kinds import Bottleneck, Round, Slot, Step, Unfit
+from modkit.losses.judging import measure_features
 from modkit.models.prior_review import explain_undrawn
+from modkit.models.rival import Rival
 from modkit.types import Cond
 
 __all__ = ["CriticGame", "Game", "check_critic"]
@@ -36,63 +35,42 @@ Game: TypeAlias = Literal["vqgan", "vae-gan"]
 
 
 class CriticGame:
-    """A critic of x and the losses of both sides. `.compares_features` says whether its features replace `nll`.
+    """The game with a critic of x. `.compares_features` says whether the critic's features replace `nll`.
 
     Args:
-        critic: The critic.
-        adversarial: The losses.
+        rival: The critic.
         game: What is judged.
-        penalties: The penalties on the critic among others.
-        augment: Changes what the critic is shown, for losses and penalties; features are those of samples as they are.
     """
 
-    def __init__(
-        self,
-        critic: Discriminator,
-        adversarial: Adversarial,
-        game: Game,
-        penalties: Penalties,
-        augment: Augmentation | None = None,
-    ) -> None:
-        self._critic, self._adversarial, self._penalties = critic, adversarial, penalties
-        self._augmenter = Augmenter(augment, adversarial)
-        rule = _RULES[game]
+    def __init__(self, rival: Rival, game: Game) -> None:
+        self.rival, rule = rival, _RULES[game]
         self._list_fakes, self.compares_features = rule.list_fakes, rule.compares_features
 
-    def compute_autoencoder_loss(self, round: Round, bottleneck: Bottleneck) -> Tensor:
-        """The adversarial loss of the autoencoder, a scalar; gradients do not reach conditions.
+    def compute_autoencoder_losses(self, round: Round, bottleneck: Bottleneck, step: Step) -> dict[str, Tensor]:
+        """Computes the adversarial loss of the autoencoder; gradients do not reach conditions.
 
         Args:
             round: What was reconstructed in this turn.
             bottleneck: The bottleneck, from whose prior samples are drawn.
+            step: The step.
         """
-        cond = round.cond.map(Tensor.detach)
-        game = self._adversarial, self._augmenter.show(self._critic, round.rng.at("augment"))
+        if not self.rival.is_wanted(step):
+            return {}
         fakes = self._list_fakes(round, bottleneck)
-        return torch.stack([compute_generator_loss(*game, fake, round.real, cond) for fake in fakes]).mean()
+        round = replace(round, critic=self.rival.show(round.rng.at("augment")))
+        each = [self.rival.compute_generator_losses(replace(round, fake=fake), step) for fake in fakes]
+        return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
 
     def compute_critic_losses(self, round: Round, bottleneck: Bottleneck, step: Step) -> dict[str, Tensor]:
-        """The adversarial loss of the critic and the penalties that are due, which are given the last fakes.
-
-        Each kind of fakes is passed by itself, for batch norm.
-        """
+        """Computes the losses of the critic and the penalties that are due, which are given the last fakes."""
         with torch.no_grad():
-            fakes = self._list_fakes(round, bottleneck)
-        critic = self._augmenter.show(self._critic, round.rng.at("augment"))
-        logits = critic(round.real, round.cond)
-        self._augmenter.observe(logits, len(round.real), step)
-        losses = [self._adversarial.discriminator(logits, critic(fake, round.cond)) for fake in fakes]
-        penalties = self._penalties.compute("discriminator", step, replace(round, fake=fakes[-1], critic=critic))
-        return {"adversarial": torch.stack(losses).mean(), **penalties}
-
-    def update(self, step: Step) -> None:
-        """Updates the augmentation's strength and the penalties on the critic after its turn."""
-        self._augmenter.update(step)
-        self._penalties.update("discriminator", step)
+            *others, fake = self._list_fakes(round, bottleneck)
+        critic = self.rival.show(round.rng.at("augment"))
+        return self.rival.compute_losses(replace(round, fake=fake, critic=critic), step, others=others)
 
     def measure_distance(self, fake: Tensor, real: Tensor, cond: Cond) -> Tensor:
         """The distance of reconstructions from samples in the critic's features, in nats per sample, `b`."""
-        return measure_features(self._critic, fake, real, cond.map(Tensor.detach))
+        return measure_features(self.rival.critic, fake, real, cond.map(Tensor.detach))
 
 
 def check_critic(critic: object, game: Game, augment: object, bottleneck: Bottleneck, slot: Slot[Bottleneck]) -> None:

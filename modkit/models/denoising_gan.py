@@ -34,12 +34,11 @@ from modkit.diffusion.sampler_review import review_variance
 from modkit.diffusion.schedules import Even, get_std
 from modkit.diffusion.time_sampling import Uniform
 from modkit.kinds import Round, Slot, Step, Weight, default
-from modkit.losses.augmented import Augmenter
-from modkit.losses.judging import compute_generator_loss
 from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
+from modkit.models.rival import Rival
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -121,9 +120,9 @@ class DenoisingGAN(Model):
         self.augment = augment(x=x) if augment else None
         self.sampler = sampler(schedule=self.schedule, x=x)
         self.adversarial = adversarial()
-        self.augmenter = Augmenter(self.augment, self.adversarial)
         offers = ("fake", "z", "critic", "generator")
         self.penalties = Penalties(self, regularizers, {"discriminator": offers, "generator": offers})
+        self.rival = Rival(self.discriminator, self.adversarial, self.penalties, self.augment)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -137,37 +136,31 @@ class DenoisingGAN(Model):
 
         The generator trains the conditioner through what the network is given; what its judge is given is detached.
         """
+        plays = player == "generator"
+        if plays and not self.rival.is_wanted(step) and not self.penalties.is_due(player, step):
+            return {}
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         pair = self._draw_pair(batch.tensor, step.rng)
         z = self._draw_noise(len(pair.x_t), step.rng)
-        critic = self.augmenter.show(self.discriminator, step.rng.at("augment"))
-        losses: dict[str, Tensor] = {}
-        if player == "generator":
-            beside = self._add_pair(pair, cond.map(Tensor.detach))
-            if not step.wants("adversarial") and not self.penalties.is_due(player, step):
-                return {}
+        with torch.set_grad_enabled(plays and torch.is_grad_enabled()):
             fake = self._generate(pair, cond, z, step.rng)
-            if step.wants("adversarial"):
-                losses["adversarial"] = compute_generator_loss(self.adversarial, critic, fake, pair.x_s, beside)
-        else:
-            beside = self._add_pair(pair, cond)
-            with torch.no_grad():
-                fake = self._generate(pair, cond, z, step.rng)
-            real_logits, fake_logits = critic(pair.x_s, beside), critic(fake, beside)
-            self.augmenter.observe(real_logits, len(pair.x_s), step)
-            losses["adversarial"] = self.adversarial.discriminator(real_logits, fake_logits)
 
         def generate(z: Tensor, given: Cond) -> Tensor:
             return self._predict(pair.x_t, pair.time, replace(given, concat=None), z)
 
+        beside = self._add_pair(pair, cond.map(Tensor.detach) if plays else cond)
+        critic = self.rival.show(step.rng.at("augment"))
         played = Round(pair.x_s, beside, step.rng, fake, z, critic, generate)
-        return losses | self.penalties.compute(player, step, played)
+        if not plays:
+            return self.rival.compute_losses(played, step)
+        return self.rival.compute_generator_losses(played, step) | self.penalties.compute(player, step, played)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
-        self.penalties.update(player, step)
         if player == "discriminator":
-            self.augmenter.update(step)
+            self.rival.update(step)
+        else:
+            self.penalties.update(player, step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Runs the sampler from noise, with new z at each prediction; the conditioner draws missing fields."""

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,16 +29,15 @@ from torch import Tensor, nn
 
 from modkit import kinds
 from modkit.kinds import Round, Slot, Step, Weight, default
-from modkit.losses.augmented import Augmenter
-from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
 from modkit.losses.review import review_critic
 from modkit.models.given import call_generator, decode_noise, list_sources, make_styles
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
+from modkit.models.rival import Rival
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
-from modkit.types import Batch, Cond, CondType, Judgement, TensorType
+from modkit.types import Batch, Cond, CondType, TensorType
 
 __all__ = ["GAN"]
 
@@ -124,12 +122,15 @@ class GAN(Model):
             raise ValueError(
                 f"GAN expects losses by the discriminators' names, none of them `generator`, got {received}"
             )
-        self.adversarials = {name: own.get(name) or adversarial() for name in self.critics}
-        self.augmenter = Augmenter(self.augment, next(iter(self.adversarials.values())))
+        games = [own.get(name) or adversarial() for name in self.critics]
         offers = ("fake", "z", "generator")
         judged = (*offers, "critic")
         sides = {"discriminator": judged, "generator": judged if self.discriminator else offers}
         self.penalties = Penalties(self, regularizers, sides)
+        self.rivals: dict[str, Rival] = {}
+        for (name, critic), game in zip(self.critics.items(), games):
+            leads = not self.rivals
+            self.rivals[name] = Rival(critic, game, self.penalties, self.augment, leads=leads, classify=classify)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -159,22 +160,16 @@ class GAN(Model):
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
             fake = call_generator(self.generator, z, cond, step.rng)
-        critic = self.augmenter.show(self.critics[player], step.rng.at("augment", player))
-        real_told, fake_told = (self._judge(critic, shown, cond) for shown in (x, fake))
-        if player == next(iter(self.critics)):
-            self.augmenter.observe(real_told.logits, len(x), step)
-        losses = {"adversarial": self.adversarials[player].discriminator(real_told.logits, fake_told.logits)}
-        if self.classify and step.wants("class"):
-            told = [compute_class_loss(one, self.classify, batch.fields) for one in (real_told, fake_told)]
-            losses["class"] = torch.stack(told).sum()
+        critic = self.rivals[player].show(step.rng.at("augment", player))
         played = Round(x, cond, step.rng, fake, z, critic, self.generator)
-        return losses | self.penalties.compute("discriminator", step, played)
+        return self.rivals[player].compute_losses(played, step, batch.fields)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
-        self.penalties.update("generator" if player == "generator" else "discriminator", step)
-        if player == next(iter(self.critics)):
-            self.augmenter.update(step)
+        if player == "generator":
+            self.penalties.update(player, step)
+        else:
+            self.rivals[player].update(step)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Generates samples from noise; the conditioner draws missing fields."""
@@ -205,34 +200,18 @@ class GAN(Model):
             yield from review_critic(path + name, critic, self.penalties.parts)
 
     def _compute_generator_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
-        x = batch.tensor
-        ends = {name: "" if self.discriminator else f"/{name}" for name in self.critics}
-        wanted = {
-            name: (step.wants(f"adversarial{end}"), bool(self.classify) and step.wants(f"class{end}"))
-            for name, end in ends.items()
-        }
-        if not self.penalties.is_due("generator", step) and not any(map(any, wanted.values())):
+        ends = {name: "" if self.discriminator else f"/{name}" for name in self.rivals}
+        wanted = [rival.is_wanted(step, ends[name]) for name, rival in self.rivals.items()]
+        if not self.penalties.is_due("generator", step) and not any(wanted):
             return {}
-        z, given = self._draw_noise(len(x), step.rng), cond.map(Tensor.detach)
+        x, z = batch.tensor, self._draw_noise(len(batch.tensor), step.rng)
         fake = call_generator(self.generator, z, cond, step.rng)
-        critics = {name: self.augmenter.show(one, step.rng.at("augment", name)) for name, one in self.critics.items()}
-        losses = {}
-        for name, (plays, classifies) in wanted.items():
-            if not (plays or classifies):
-                continue
-            told = self._judge(critics[name], fake, given)
-            if plays:
-                game = self.adversarials[name], told.logits, partial(critics[name], x, given)
-                losses[f"adversarial{ends[name]}"] = compute_loss_of_logits(*game)
-            if self.classify and classifies:
-                losses[f"class{ends[name]}"] = compute_class_loss(told, self.classify, batch.fields)
         played = Round(x, cond, step.rng, fake, z, generator=self.generator)
-        if self.discriminator:
-            played = replace(played, critic=critics["discriminator"])
+        losses: dict[str, Tensor] = {}
+        for name, rival in self.rivals.items():
+            played = replace(played, critic=rival.show(step.rng.at("augment", name)))
+            losses |= rival.compute_generator_losses(played, step, batch.fields, ends[name])
         return losses | self.penalties.compute("generator", step, played)
-
-    def _judge(self, critic: kinds.Critic, x: Tensor, cond: Cond) -> Judgement:
-        return judge(critic, x, cond) if self.classify else Judgement(critic(x, cond), ())
 
     def _count_classes(self, name: str, fields: Mapping[str, TensorType]) -> int:
         classes = fields[name].classes if name in fields and not fields[name].shape else None

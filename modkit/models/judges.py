@@ -60,16 +60,16 @@ class Judges:
             num_values: The number of values of x, by which penalties are divided.
         """
         nats = self.aggregates.compute(z, h, bottleneck, step) if self.aggregates else {}
-        if self.latent_game and step.wants("adversarial/latent-critic"):
-            nats["adversarial/latent-critic"] = self.latent_game.compute_encoder_loss(z, bottleneck, step)
+        if self.latent_game:
+            nats |= self.latent_game.compute_encoder_losses(z, bottleneck, step)
         losses = {name: loss.mean() / num_values for name, loss in nats.items()}
         if not (self.perceptual or self.game or self.penalties.parts):
             return losses
         round = reconstruct()
         if self.perceptual and step.wants("perceptual"):
             losses["perceptual"] = self.perceptual(round.fake, round.real).mean()
-        if self.game and step.wants("adversarial"):
-            losses["adversarial"] = self.game.compute_autoencoder_loss(round, bottleneck)
+        if self.game:
+            losses |= self.game.compute_autoencoder_losses(round, bottleneck, step)
         penalties = self.penalties.compute("autoencoder", step, round)
         return losses | {name: penalty / num_values for name, penalty in penalties.items()}
 
@@ -82,7 +82,7 @@ class Judges:
             ValueError: If there is no such critic.
         """
         if player == "latent-critic" and self.latent_game:
-            return {"adversarial": self.latent_game.compute_critic_loss(z, bottleneck, step)}
+            return self.latent_game.compute_critic_losses(z, bottleneck, step)
         if player == "critic" and self.game:
             return self.game.compute_critic_losses(reconstruct(), bottleneck, step)
         raise ValueError(f"Autoencoder has no {player}, got the player `{player}`")

@@ -23,17 +23,16 @@ from torch import Tensor, nn
 
 from modkit.kinds import (
     Adversarial,
-    AdversarialExtras,
     Bottleneck,
     Discriminator,
     Implies,
+    Round,
     Slot,
     Step,
     Unfit,
-    read_extras,
 )
-from modkit.losses.judging import compute_generator_loss
 from modkit.models.latent_penalties import check_prior
+from modkit.models.rival import Rival
 from modkit.precision import widen
 from modkit.types import Cond, CondType, Value
 
@@ -75,19 +74,21 @@ class LatentGame(nn.Module):
         if against == "prior":
             check_prior("latent_critic", bottleneck, slot)
         self.critic = critic.name_source(slot.where)(x=z, cond=CondType())
-        self._adversarial, self._pair = adversarial, _PAIRS[against]
+        self._rival, self._pair = Rival(self.critic, adversarial), _PAIRS[against]
 
-    def compute_encoder_loss(self, z: Value, bottleneck: Bottleneck, step: Step) -> Tensor:
-        """The loss of the encoder for its latents, `b ...`, a scalar."""
+    def compute_encoder_losses(self, z: Value, bottleneck: Bottleneck, step: Step) -> dict[str, Tensor]:
+        """Computes the loss `adversarial/latent-critic` of the encoder for its latents, `b ...`, if it is due."""
         fake = real = _check_single(z)
-        if read_extras(self._adversarial, AdversarialExtras).paired:
+        if self._rival.paired:
             real, fake = self._pair(fake, bottleneck, step)
-        return compute_generator_loss(self._adversarial, self.critic, fake, real, Cond())
+        return self._rival.compute_generator_losses(self._play(real, fake, step), step, end="/latent-critic")
 
-    def compute_critic_loss(self, z: Value, bottleneck: Bottleneck, step: Step) -> Tensor:
-        """The loss of the critic, a scalar; latents are expected without gradients."""
-        real, fake = self._pair(_check_single(z), bottleneck, step)
-        return self._adversarial.discriminator(self.critic(real, Cond()), self.critic(fake, Cond()))
+    def compute_critic_losses(self, z: Value, bottleneck: Bottleneck, step: Step) -> dict[str, Tensor]:
+        """Computes the loss of the critic; latents are expected without gradients."""
+        return self._rival.compute_losses(self._play(*self._pair(_check_single(z), bottleneck, step), step), step)
+
+    def _play(self, real: Tensor, fake: Tensor, step: Step) -> Round:
+        return Round(real, Cond(), step.rng, fake, critic=self.critic)
 
 
 def _check_single(z: Value) -> Tensor:

@@ -96,7 +96,7 @@ def test_the_minimax_of_paired_losses_is_symmetric_in_the_two_sides():
 def test_where_the_judge_is_undecided_both_sides_of_ali_are_pushed_alike(losses):
     model, boundary = make(adversarial=losses), read_extras(losses(), AdversarialExtras).boundary
     fake, real = (torch.full((4,), boundary, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    pushed = torch.autograd.grad(model._compute_adversarial(fake, lambda: real), (fake, real))
+    pushed = torch.autograd.grad(model._compute_mirrored(fake, real), (fake, real))
     torch.testing.assert_close(pushed[0], -pushed[1])
     assert (pushed[0] < 0).all()
 

@@ -55,7 +55,7 @@ def test_each_dimension_is_shuffled_apart_from_the_others_and_from_what_is_fake(
     model = made(**FACTOR)
     model.latent_game.critic = Seen()
     z = torch.arange(3.0 * num).reshape(num, 3)
-    model.latent_game.compute_critic_loss(z, model.bottleneck, turn("a"))
+    model.latent_game.compute_critic_losses(z, model.bottleneck, turn("a"))
     real, fake = model.latent_game.critic.seen
     assert torch.equal(fake, z[::2])
     assert torch.equal(real.sort(0).values, z[1::2])
