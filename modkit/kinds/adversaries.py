@@ -84,7 +84,7 @@ class Round:
 
     Args:
         real: Real samples x.
-        cond: The conditions that the critic is given with them.
+        cond: The conditions: in the critic's turn, those beside `real`; in the other side's, its own (see `judged`).
         rng: Source of the regularizer's own draws.
         fake: What was generated or reconstructed in this turn, the shape of `real`.
         z: What `fake` was made from: a generator's noise, or an autoencoder's latent. In the turn of the side that made
@@ -96,6 +96,7 @@ class Round:
         step: The step of training, by which what depends on the whole batch other than by a mean of rows is summed over
             processes; None of a round that is played by itself.
         beside: The conditions that the critic is given beside `real` and beside `fake`; None if both are `cond`.
+        maps: Whether a map beside samples (`concat`) of their shape lies over them; a code beside them does not.
 
     Examples:
         >>> import torch
@@ -116,6 +117,7 @@ class Round:
     decoder: Callable[[Value], Tensor] = _ABSENT
     step: Step | None = None
     beside: tuple[Cond, Cond] | None = None
+    maps: bool = True
 
     @property
     def judged(self) -> tuple[tuple[Tensor, Cond], tuple[Tensor, Cond]]:

@@ -19,11 +19,11 @@ from modkit.types import Cond, Judgement
 __all__ = ["AugmentedCritic", "change_pair", "share_draws"]
 
 
-def change_pair(augment: Augmentation, x: Tensor, cond: Cond, rng: Rng) -> tuple[Tensor, Cond]:
+def change_pair(augment: Augmentation, x: Tensor, cond: Cond, rng: Rng, *, maps: bool = True) -> tuple[Tensor, Cond]:
     """Augments samples `x` and, by the same draws, a map of their shape that they are judged beside (`concat`).
 
     A map of another shape, or of codes, stays as it is: beside one that has to lie over x, take an augmentation that
-    leaves values where they are.
+    leaves values where they are. Without `maps`, what lies beside x is no map of it, and stays as well.
 
     Examples:
         >>> import torch
@@ -32,7 +32,7 @@ def change_pair(augment: Augmentation, x: Tensor, cond: Cond, rng: Rng) -> tuple
         ([[-1.0, -1.0]], [[-3.0, -3.0]])
     """
     beside = cond.concat
-    if beside is not None and beside.is_floating_point() and beside.shape == x.shape:
+    if maps and beside is not None and beside.is_floating_point() and beside.shape == x.shape:
         cond = replace(cond, concat=augment(beside, rng.replay()))
     return augment(x, rng), cond
 
@@ -89,5 +89,4 @@ class AugmentedCritic:
         return shared
 
     def _change(self, x: Tensor, cond: Cond) -> tuple[Tensor, Cond]:
-        rng = next(self._sources)
-        return change_pair(self._augment, x, cond, rng) if self._maps else (self._augment(x, rng), cond)
+        return change_pair(self._augment, x, cond, next(self._sources), maps=self._maps)

@@ -75,10 +75,10 @@ class Consistency:
         """The penalty, a scalar; gradients reach the critic's parameters, but not the samples."""
         total = round.real.new_zeros(())
         with torch.enable_grad():
-            for name, x in (("real", round.real), ("fake", round.fake)):
-                if weight := self.weights[name]:
+            for (name, weight), (x, cond) in zip(self.weights.items(), round.judged):
+                if weight:
                     x, critic = x.detach(), share_draws(round.critic)
-                    changed = change_pair(self.augment, x, round.cond, round.rng.at(name))
-                    gap = widen(critic(x, round.cond)) - widen(critic(*changed))
+                    changed = change_pair(self.augment, x, cond, round.rng.at(name), maps=round.maps)
+                    gap = widen(critic(x, cond)) - widen(critic(*changed))
                     total = total + weight * gap.square().mean()
         return total

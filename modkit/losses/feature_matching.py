@@ -51,10 +51,10 @@ class FeatureMatching:
 
     def __call__(self, round: Round) -> Tensor:
         """The distance, a scalar; gradients reach what made the fakes, and not the real samples."""
-        cond = round.cond.map(Tensor.detach)
+        real, (fake, beside) = round.judged
         with torch.no_grad():
-            wanted = judge(round.critic, round.real, cond).maps
-        found = judge(round.critic, round.fake, cond).maps
+            wanted = judge(round.critic, *real).maps
+        found = judge(round.critic, fake, beside.map(Tensor.detach)).maps
         num = len(found)
         if unknown := [index for index in self.maps if not -num <= index < num]:
             raise ValueError(f"FeatureMatching expects maps in [-{num}, {num}), the critic's, got {unknown}")

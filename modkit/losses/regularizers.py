@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.kinds import Round
-from modkit.types import NonNegativeFloat, checked
+from modkit.kinds import Critic, Round
+from modkit.types import Cond, NonNegativeFloat, checked
 
 __all__ = ["GradientPenalty", "R1", "R2"]
 
@@ -48,7 +48,7 @@ class R1:
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty at real samples, a scalar; gradients reach the critic's parameters, but not the samples."""
-        return self.gamma / 2 * _differentiate(round, round.real).square().sum(1).mean()
+        return self.gamma / 2 * _differentiate(round.critic, *round.judged[0]).square().sum(1).mean()
 
 
 @checked
@@ -86,7 +86,7 @@ class R2:
 
     def __call__(self, round: Round) -> Tensor:
         """The penalty at fakes, a scalar; gradients reach the critic's parameters, but not the fakes."""
-        return self.gamma / 2 * _differentiate(round, round.fake).square().sum(1).mean()
+        return self.gamma / 2 * _differentiate(round.critic, *round.judged[1]).square().sum(1).mean()
 
 
 @checked
@@ -96,7 +96,8 @@ class GradientPenalty:
         x_hat = eps x + (1 - eps) G(z),   eps ~ U[0, 1) for each sample
         penalty = gamma E (|grad_x D(x_hat)| - 1)^2
 
-    The logits of a critic of patches are summed. Real sample i is joined to fake i, under the same conditions.
+    The logits of a critic of patches are summed. Real sample i is joined to fake i, and so are the conditions beside
+    them where they differ; the gradient is with respect to x.
 
     References:
         Improved Training of Wasserstein GANs (Gulrajani et al., 2017), eq. 3, https://arxiv.org/abs/1704.00028
@@ -124,14 +125,23 @@ class GradientPenalty:
         """The penalty between real samples and fakes, a scalar; gradients reach only the critic's parameters."""
         one_each = round.real.new_empty(len(round.real), *[1] * (round.real.ndim - 1))
         share = round.rng.uniform("eps", one_each)
-        between = share * round.real + (1 - share) * round.fake
-        norm: Tensor = torch.linalg.vector_norm(_differentiate(round, between), dim=1)
+        (real, cond), (fake, beside_fake) = round.judged
+        if cond is not beside_fake:
+            cond = cond.combine(beside_fake, lambda a, b: _mix(a, b, share))
+        slope = _differentiate(round.critic, _mix(real, fake, share), cond)
+        norm: Tensor = torch.linalg.vector_norm(slope, dim=1)
         return self.gamma * (norm - 1).square().mean()
 
 
-def _differentiate(round: Round, x: Tensor) -> Tensor:
-    """The gradient of the critic's logits at samples, `b n`, which can be differentiated again."""
+def _mix(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """Mixes rows by the share of each real one; those of integers are the same in both."""
+    share = share.view(-1, *[1] * (real.ndim - 1))
+    return share * real + (1 - share) * fake if real.is_floating_point() else real
+
+
+def _differentiate(critic: Critic, x: Tensor, cond: Cond) -> Tensor:
+    """The gradient of a critic's logits at samples, `b n`, which can be differentiated again."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(round.critic(x, round.cond).sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(critic(x, cond).sum(), x, create_graph=True)
         return gradient.flatten(1)

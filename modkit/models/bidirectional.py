@@ -83,7 +83,8 @@ class Bidirectional(Model):
         bottleneck: Maps features to z_c: one with a standard normal prior, a vector.
         discriminator: Tells real from fake pairs: it is given z beside x, as a map of constants (`concat`).
         adversarial: Losses of the two sides; in the game `veegan`, the default is `density-ratio`.
-        regularizers: Penalties on the discriminator at real pairs, or on the generator, by the names of their terms.
+        regularizers: Penalties on the discriminator or on the generator, by the names of their terms. Slopes are
+            with respect to x, and not to the z of a pair.
         augment: Changes the real and generated x that the discriminator sees, also in its penalties; the encoder reads
             x unchanged.
         conditioner: Computes the conditions of all networks from fields; it is trained with the generator.
@@ -152,7 +153,8 @@ class Bidirectional(Model):
         )
         self.augment = augment(x=x) if augment else None
         self.adversarial = adversarial()
-        sides = {"discriminator": ("critic",), "generator": ("fake", "z", "generator")}
+        offers = ("fake", "z", "critic")
+        sides = {"discriminator": offers, "generator": (*offers, "generator")}
         self.penalties = Penalties(self, regularizers, sides)
         rules = self.adversarial, self.penalties, self.augment
         self.rival = Rival(self.discriminator, *rules, maps=not self.game.pairs)
@@ -180,7 +182,8 @@ class Bidirectional(Model):
             fake = call_generator(self.generator, z, cond, rng)
             beside = self._make_real_pair(x, cond, rng), self._make_fake_pair(x, cond, z)
         critic = self.rival.show(rng.at("augment"))
-        return self.rival.compute_losses(Round(x, beside[0], rng, fake, z, critic, beside=beside), step)
+        played = Round(x, beside[0], rng, fake, z, critic, beside=beside, maps=not self.game.pairs)
+        return self.rival.compute_losses(played, step)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""

@@ -16,6 +16,7 @@ from modkit.kinds import Regularizer, RegularizerExtras, Round, Slot, Step, Unfi
 from modkit.models.model import Model
 from modkit.nn.compiled import run_uncompiled
 from modkit.precision import disable_autocast, widen
+from modkit.types import Cond
 
 __all__ = ["Penalties"]
 
@@ -82,13 +83,8 @@ class Penalties(nn.Module):
         if not due:
             return {}
         with run_uncompiled(), sdpa_kernel(SDPBackend.MATH), disable_autocast(round.real.device):
-            round = replace(
-                round,
-                real=_widen(round.real),
-                cond=round.cond.map(_widen),
-                fake=_widen(round.fake),
-                z=_widen(round.z),
-            )
+            values = {name: _widen(getattr(round, name)) for name in ("real", "cond", "fake", "z", "beside")}
+            round = replace(round, **values)
             return {name: part(replace(round, rng=round.rng.at(name), step=step)) for name, part in due.items()}
 
     def update(self, side: str, step: Step) -> None:
@@ -103,7 +99,9 @@ class Penalties(nn.Module):
 
 
 def _widen(value: Any) -> Any:
-    """Widens floating-point tensors, those of tuples too; anything else stays as it is."""
+    """Widens floating-point tensors, also in conditions and tuples; anything else stays as it is."""
     if isinstance(value, tuple):
         return tuple(map(_widen, value))
+    if isinstance(value, Cond):
+        return value.map(_widen)
     return widen(value) if isinstance(value, Tensor) and value.is_floating_point() else value

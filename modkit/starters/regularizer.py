@@ -40,8 +40,9 @@ class Lipschitz:
     def __call__(self, round: Round) -> Tensor:
         """Returns the penalty at the real samples, `b ...`, a scalar."""
         with torch.enable_grad():
-            x = round.real.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(round.critic(x, round.cond).sum(), x, create_graph=True)
+            real, cond = round.judged[0]
+            x = real.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(round.critic(x, cond).sum(), x, create_graph=True)
             excess = torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1
             penalty: Tensor = self.weight * excess.clamp_min(0).square().mean()
             return penalty

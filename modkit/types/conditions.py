@@ -110,6 +110,17 @@ class Cond:
         """Returns these conditions, each changed by a function, such as `torch.Tensor.detach`."""
         return Cond(**{f.name: None if (v := getattr(self, f.name)) is None else change(v) for f in fields(self)})
 
+    def combine(self, other: Cond, combine: Callable[[Tensor, Tensor], Tensor]) -> Cond:
+        """Returns these conditions, each combined with the same one of `other`, which has the same type.
+
+        Examples:
+            >>> import torch
+            >>> Cond(vector=torch.ones(1, 2)).combine(Cond(vector=torch.ones(1, 2)), torch.add).vector
+            tensor([[2., 2.]])
+        """
+        given = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return Cond(**{name: None if a is None else combine(a, b) for name, (a, b) in given.items()})
+
     def at(self, time: Tensor) -> Cond:
         """Returns these conditions with another time, `b`, or several, `b n`."""
         return replace(self, time=time)

@@ -87,6 +87,21 @@ def test_the_gradient_penalty_is_that_of_each_sample_between_its_pair():
     assert share.shape == (5, 1) and share.std() > 0.1
 
 
+def test_conditions_beside_a_pair_are_mixed_as_the_pair_is_and_classes_stay():
+    share = Rng(0).uniform("eps", torch.empty(3, 1, dtype=torch.float64))
+    labels, beside = torch.tensor([2, 0, 1]), [torch.randn(3, 2, 2, dtype=torch.float64) for _ in range(2)]
+    seen, (x, fake) = [], torch.randn(2, 3, 4, dtype=torch.float64)
+
+    def critic(x, cond):
+        seen.append(cond)
+        return x.sum(1)
+
+    conds = tuple(Cond(labels=labels, context=one) for one in beside)
+    GradientPenalty()(play(critic, x, fake=fake, beside=conds))
+    assert torch.equal(seen[0].labels, labels)
+    torch.testing.assert_close(seen[0].context, share[:, None] * beside[0] + (1 - share[:, None]) * beside[1])
+
+
 @pytest.mark.parametrize("part", [R1(), R2(), GradientPenalty()])
 def test_second_gradients_by_the_critic_s_weights(part):
     real, fake = torch.randn(2, 3, 2, dtype=torch.float64)

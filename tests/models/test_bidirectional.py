@@ -292,5 +292,5 @@ test_refuses = refusals(
     (lambda: make(game="bigan"), "expected 'ali' . 'veegan' . 'infogan', got 'bigan'"),
     (lambda: make(bottleneck="vq"), "a vector with a standard normal prior, got .*; encoders `mlp` and `dcgan`"),
     (lambda: Bidirectional(IMAGE, encoder=TwoMaps), "a vector with a standard normal prior, got .* with 4×2×2"),
-    (lambda: make(regularizers={"r2": "r2"}), "r2"),
+    (lambda: make(regularizers={"norm": "latent-norm"}), "norm.*is a penalty on the side `autoencoder`"),
 )

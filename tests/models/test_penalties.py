@@ -18,6 +18,7 @@ R1S = {"r1": use("r1")}
 GAMES = {
     "gan": use("gan", generator=MLP, discriminator=use("dcgan", channels=4), regularizers=R1S, conditioner="label"),
     "denoising-gan": use("denoising-gan", network=MLP, discriminator=MLP, steps=2, regularizers=R1S),
+    "bidirectional": use("bidirectional", encoder=MLP, generator=MLP, discriminator=MLP, regularizers=R1S),
     "autoencoder": use("autoencoder", encoder=CONV, decoder=CONV, critic=use("patch", channels=8), regularizers=R1S),
 }
 

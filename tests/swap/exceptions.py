@@ -54,10 +54,6 @@ UNFIT = {
         for part in ("fsq", "gumbel", "identity", "ladder", "lfq", "residual-vq", "top-down", "vq")
     },
     ("bidirectional", "encoder", "conv"): "its features are a map",
-    **{
-        ("bidirectional", "regularizer", part): "real and fake pairs have other conditions"
-        for part in ("consistency", "feature-matching", "gradient-penalty", "r2")
-    },
     **{("bidirectional", "conditioner", part): "z takes a map's place, and no part attends" for part in _MAPS},
     ("bidirectional", "data", "corrupted"): "z takes a map's place, so the host reads none",
     ("bidirectional", "weight", "adaptive"): "neither player of the game has a last layer to balance at",

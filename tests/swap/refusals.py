@@ -584,11 +584,6 @@ _BIDIRECTIONAL = {
             *(("contractive", "Contractive"), ("decoder-gradient", "DecoderGradient"), ("latent-norm", "LatentNorm")),
         )
     },
-    **{
-        f"bidirectional model.regularizers.r1={part}": f"{name} needs `fake` of a round, got critic"
-        for part, name in (("consistency", "Consistency"), ("gradient-penalty", "GradientPenalty"), ("r2", "R2"))
-    },
-    "bidirectional model.regularizers.r1=feature-matching": "FeatureMatching needs `critic` of a round, got fake, z",
     "bidirectional model.conditioner=encoded": _no_masked("model.conditioner"),
     "bidirectional model.conditioner=map": _no_maps("model.conditioner"),
     "bidirectional model.conditioner=tokens": _no_tokens("model.", "encoder mlp", _NO_CONTEXT),
