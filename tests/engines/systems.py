@@ -234,14 +234,14 @@ def train(name: str, path: Path, **settings: Any) -> None:
 
 
 def read_rows(run: Path, kind: str = "losses") -> list[dict[str, float]]:
-    """The losses of a run by step, or its scores."""
+    """The losses of a run by step, its measures, or its scores."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row[kind] for row in rows if kind in row]
 
 
 def measure_difference(run: Path, other: Path) -> float:
-    """The largest difference between losses and between last weights of two runs."""
-    mine, theirs = read_rows(run), read_rows(other)
+    """The largest difference between losses, between measures and between last weights of two runs."""
+    mine, theirs = ([*read_rows(one), *read_rows(one, "measures")] for one in (run, other))
     assert len(mine) == len(theirs) and [row.keys() for row in mine] == [row.keys() for row in theirs]
     found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
     last = max(path.name for path in (run / "checkpoints").iterdir())

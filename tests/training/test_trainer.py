@@ -3,6 +3,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from contextlib import nullcontext
@@ -90,6 +91,43 @@ def test_averages_become_the_weights_and_optimizers_are_new_in_each_stage(tmp_pa
     torch.testing.assert_close(dict(one.model.state_dict()), averages[-1], rtol=1e-5, atol=1e-6)
     apart = (averages[-1]["decoder.out.weight"] - live[-1][1]["decoder.out.weight"]).abs().max()
     assert apart > 1e-4
+
+
+class Noted(Digits):
+    """Digits that note which samples are read for batches of 8."""
+
+    def read(self, split, indices, rng):
+        if split == "train" and len(indices) == 8:
+            type(self).seen.append(tuple(indices))
+        return super().read(split, indices, rng)
+
+
+def test_a_run_that_overfits_trains_on_the_same_samples_also_when_it_is_resumed(tmp_path):
+    Noted.seen = []
+    stages = [{"players": ["*"], "steps": 5}, {"players": ["*"], "steps": 3}]
+    settings = {"overfit": 2, "stages": stages, "checkpoints": {"every": 3, "keep": 9}, **SGD}
+    given = spec(LINE, use(Noted, size=8), **settings)
+    whole = trainer(given, tmp_path / "whole")
+    with whole.run:
+        whole.fit()
+    loader = Loader(Digits(size=8), "train", 8, Rng(0, "data", 0))
+    first = [tuple(*(indices for _, indices in loader._make_request(step, 0, None))) for step in (0, 1)]
+    assert Noted.seen == 2 * first and len({*first[0], *first[1]}) == 16
+    rows = whole.run.read_metrics()
+    assert (
+        rows[4]["losses"]["autoencoder/nll"]
+        < rows[2]["losses"]["autoencoder/nll"]
+        < rows[0]["losses"]["autoencoder/nll"]
+    )
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    for name in ("step-00000005", "step-00000006", "step-00000008"):
+        shutil.rmtree(tmp_path / "again" / "checkpoints" / name)
+    (tmp_path / "again" / "status.json").unlink()
+    again = trainer(given, tmp_path / "again")
+    with again.run:
+        again.fit()
+    assert Noted.seen == 4 * first
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])
