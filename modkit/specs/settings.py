@@ -276,7 +276,7 @@ class Settings:
         ema: Average of the weights, which samples are drawn with, in a stage that does not set its own: the decay of an
             exponential moving average, 0 for none, or a mapping of `std`, `every` and `kept`.
         stages: The stages; by default those of the model.
-        log: How often losses are logged.
+        log: How often losses, norms of gradients, learning rates and the speed are logged.
         samples: Grids of samples.
         checkpoints: When checkpoints are saved, and which are kept.
         loggers: Loggers, which receive the run's events.
