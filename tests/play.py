@@ -64,7 +64,7 @@ def trainer(
     site.check()
     begun = (path / "modkit.lock").exists()
     run = Run.open(path) if begun else Run.create(path, SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
-    stages, callbacks = schedule_stages(model, settings), Callbacks(run, loggers)
+    stages, callbacks = schedule_stages(model, settings), Callbacks(run, model, loggers)
     return Trainer(model, data, settings, stages, engine, run, callbacks, progress or Silent())
 
 

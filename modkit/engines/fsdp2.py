@@ -88,8 +88,8 @@ class FSDP2Engine(Group):
             network.release()
         super().release(player, losses)
 
-    def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients.
+    def step(self, optimizer: Optimizer) -> None:
+        """Takes a step of the optimizer and clears the gradients.
 
         Raises:
             ValueError: If the losses of a player's first turn do not reach a parameter.
@@ -99,7 +99,7 @@ class FSDP2Engine(Group):
         for parameter, mean in zip(parameters, means.values()):
             parameter.grad = mean
         with implicit_replication():  # an optimizer updates shards and whole parameters in one call
-            super().step(optimizer, max_norm)
+            super().step(optimizer)
         self._divide()
 
     @contextmanager

@@ -107,15 +107,15 @@ class Group:
         """Accumulates the gradients of a loss."""
         torch.autograd.backward(loss)
 
-    def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients.
+    def step(self, optimizer: Optimizer) -> None:
+        """Takes a step of the optimizer and clears the gradients.
 
         Raises:
             ValueError: If the losses of a player's first turn do not reach a parameter, which would never be exchanged.
         """
         if self._unreached and any(one.grad is not None for one in list_parameters(optimizer)):
             self._check_reached(list_parameters(optimizer))
-        update_parameters(optimizer, max_norm)
+        update_parameters(optimizer)
 
     def share_buffers(self) -> None:
         """Gives all processes the first one's buffers, which checkpoints keep: batch norm's statistics are its own."""

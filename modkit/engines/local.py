@@ -51,9 +51,9 @@ class LocalEngine:
         """Accumulates the gradients of a loss."""
         torch.autograd.backward(loss)
 
-    def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients."""
-        update_parameters(optimizer, max_norm)
+    def step(self, optimizer: Optimizer) -> None:
+        """Takes a step of the optimizer and clears the gradients."""
+        update_parameters(optimizer)
 
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
         """Returns a context that does nothing: there is no other process."""

@@ -167,8 +167,8 @@ class Engine(Exchange, Protocol):
         """Accumulates the gradients of a loss."""
         ...
 
-    def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips the gradients to `max_norm`, takes a step of the optimizer and clears the gradients."""
+    def step(self, optimizer: Optimizer) -> None:
+        """Takes a step of the optimizer and clears the gradients."""
         ...
 
     def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
@@ -244,9 +244,14 @@ class Logger(Protocol):
 class LoggerExtras:
     """Optional members of a `Logger`: methods that are called, with keyword arguments, as training proceeds.
 
+    A method declares only the arguments that it uses. Besides those below, each may have `model`: the model in
+    training, with the weights of the step, not their average.
+
     Args:
         run_started: `run_started(run)`: training starts or is resumed.
-        step_done: `step_done(run, stage, step, losses)`: a logged step is done; losses are numbers by `player/term`.
+        step_done: `step_done(run, stage, step, losses, measures, timing)`: a logged step is done; losses are numbers by
+            `player/term`, measures by `gradient_norm/player` (before clipping) and `learning_rate/player`, and timing
+            has `seconds`, `steps_per_second` and `samples_per_second`.
         samples_ready: `samples_ready(run, step, grid)`: a picture of samples is ready, uint8, `c h w`.
         scores_ready: `scores_ready(run, step, scores)`: samples have been scored; scores are numbers by name.
         checkpoint_saved: `checkpoint_saved(run, path)`: a checkpoint is complete.

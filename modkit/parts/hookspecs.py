@@ -56,7 +56,14 @@ def modkit_run_started(run: Run) -> None:
 
 
 @hookspec
-def modkit_step_done(run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
+def modkit_step_done(
+    run: Run,
+    stage: int,
+    step: int,
+    losses: Mapping[str, float],
+    measures: Mapping[str, float],
+    timing: Mapping[str, float],
+) -> None:
     """Called after each training step that is logged.
 
     Args:
@@ -64,6 +71,9 @@ def modkit_step_done(run: Run, stage: int, step: int, losses: Mapping[str, float
         stage: Index of the stage.
         step: Number of steps since the start of the run.
         losses: The losses of the players trained in this step, by name.
+        measures: The norm of each player's last gradient before it was clipped, `gradient_norm/player`, and its
+            optimizer's learning rate at its last step, `learning_rate/player`.
+        timing: `seconds` since this process began the stage, `steps_per_second` and `samples_per_second`.
     """
 
 

@@ -40,6 +40,7 @@ class TrainKeys(TypedDict, total=False):
     players: Mapping[str, PlayerSettings | Mapping[str, Any]]
     terms: Mapping[str, Term | Mapping[str, Any]]
     steps: int
+    overfit: int | None
     ema: float | PowerAverage | Mapping[str, Any]
     stages: Sequence[Stage | Mapping[str, Any]]
     log: Every | Mapping[str, Any]

@@ -271,10 +271,12 @@ class Settings:
         players: Settings of single players, by pattern: other learning rates, updates at every n-th step only.
         terms: When loss terms are computed, by pattern.
         steps: Steps of a stage that does not set its own.
+        overfit: Trains every stage on the run's first n batches only, again and again, to see whether the model can fit
+            them at all. Players are still prepared, and the model measured, with all data.
         ema: Average of the weights, which samples are drawn with, in a stage that does not set its own: the decay of an
             exponential moving average, 0 for none, or a mapping of `std`, `every` and `kept`.
         stages: The stages; by default those of the model.
-        log: How often losses are logged.
+        log: How often losses, norms of gradients, learning rates and the speed are logged.
         samples: Grids of samples.
         checkpoints: When checkpoints are saved, and which are kept.
         loggers: Loggers, which receive the run's events.
@@ -305,6 +307,7 @@ class Settings:
     players: dict[str, PlayerSettings] = field(default_factory=dict)
     terms: dict[str, Term] = field(default_factory=dict)
     steps: _Steps = 2000
+    overfit: PositiveInt | None = None
     ema: _Decay | PowerAverage = 0.999
     stages: list[Stage] = field(default_factory=list)
     log: Every = field(default_factory=Every)

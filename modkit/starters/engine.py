@@ -31,8 +31,8 @@ class Careful(LocalEngine):
         super().__init__(device)
         self.most, self.skipped = most, 0
 
-    def step(self, optimizer: Optimizer, max_norm: float | None) -> None:
-        """Clips the gradients and takes a step, or skips it; then clears the gradients.
+    def step(self, optimizer: Optimizer) -> None:
+        """Takes a step of the optimizer, or skips it; then clears the gradients.
 
         Raises:
             ValueError: If too many consecutive steps were skipped.
@@ -45,6 +45,6 @@ class Careful(LocalEngine):
                 f"Careful expects at most {self.most} consecutive steps without a finite gradient, got {self.skipped}"
             )
         if finite:
-            super().step(optimizer, max_norm)
+            super().step(optimizer)
         else:
             optimizer.zero_grad(set_to_none=True)

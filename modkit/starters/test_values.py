@@ -467,9 +467,9 @@ def test_steps_without_a_finite_gradient_are_skipped_but_not_forever() -> None:
     optimizer, engine = torch.optim.SGD([p], lr=1.0), Careful("cpu", most=1)
     for gradient, place in ((1.0, 0.0), (torch.nan, 0.0), (1.0, -1.0), (torch.inf, -1.0)):
         p.grad = torch.tensor([gradient])
-        engine.step(optimizer, None)
+        engine.step(optimizer)
         assert p.item() == place
         assert p.grad is None
     p.grad = torch.tensor([torch.nan])
     with pytest.raises(ValueError, match="at most 1 consecutive steps without a finite gradient, got 2"):
-        engine.step(optimizer, None)
+        engine.step(optimizer)

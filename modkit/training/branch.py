@@ -208,8 +208,7 @@ def _adapt(
     kept = {"model": begun.tensors["model"], **averages}
     for player in players:
         names = name_parameters(model, player.optimizer)
-        if player.guard:
-            player.guard.load_state_dict({**player.guard.state_dict(), **former[player.name]})
+        player.guard.load_state_dict({**player.guard.state_dict(), **former[player.name]})
         player.move_rates(cursor["index"])
         packed = _adapt_optimizer(find_packed(begun, player.name, names), names, player)
         kept[name_group(player.name)] = dict(packed.tensors)

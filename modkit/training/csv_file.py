@@ -1,4 +1,4 @@
-"""A CSV file: a run's losses and scores as a table, one row a step.
+"""A CSV file: a run's losses, measures and scores as a table, one row a step.
 
     stage,step,player/nll,player/kl,scores/fd
     0,1,0.9,0.25,
@@ -25,11 +25,12 @@ __all__ = ["CSVFile"]
 
 @checked
 class CSVFile:
-    """Writes losses and scores as a table, one row a step, into a CSV file in the run's directory.
+    """Writes losses, measures and scores as a table, one row a step, into a CSV file in the run's directory.
 
-    A row has the `stage`, the `step` of the run, losses as `player/term` and scores as `scores/NAME`; a cell is empty
-    where a step has no such value. A new loss or score adds a column at the end. Numbers are written exactly. A resumed
-    run has the same file as one that was never stopped.
+    A row has the `stage`, the `step` of the run, losses as `player/term`, norms of gradients as `gradient_norm/player`,
+    learning rates as `learning_rate/player` and scores as `scores/NAME`; a cell is empty where a step has no such
+    value. A new name adds a column at the end. Numbers are written exactly. A resumed run has the same file as one that
+    was never stopped, so it has no times.
 
     Args:
         file: Name of the file, which ends in `.csv`.
@@ -61,23 +62,26 @@ class CSVFile:
             elif step % self._every:
                 continue
             else:
-                values = row["losses"]
+                values = {**row["losses"], **row.get("measures", {})}  # runs of before have no measures
             rows.setdefault(step, {}).update({"stage": stage, "step": step, **values})
         self._columns = list(dict.fromkeys(chain(("stage", "step"), *rows.values())))
         refuse_link(run.path / self._name)
         head = dict(zip(self._columns, self._columns))
         replace_file(run.path / self._name, self._format([head, *rows.values()]))
 
-    def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
-        """Adds a row with the losses of a step."""
+    def step_done(
+        self, run: Run, stage: int, step: int, losses: Mapping[str, float], measures: Mapping[str, float]
+    ) -> None:
+        """Adds a row with the losses and measures of a step."""
         if step % self._every:
             return
-        if losses.keys() - self._columns:
+        values = {**losses, **measures}
+        if values.keys() - self._columns:
             self.run_started(run)
             return
         with open(run.path / self._name, "r+b", opener=open_own) as file:
             file.seek(0, io.SEEK_END)
-            file.write(self._format([{"stage": stage, "step": step, **losses}]))
+            file.write(self._format([{"stage": stage, "step": step, **values}]))
 
     def scores_ready(self, run: Run, step: int, scores: Mapping[str, float]) -> None:
         """Adds scores to the row of their step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -43,6 +43,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     evaluate: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Any] = (),
     progress: Progress | None = None,
     **train: Unpack[TrainKeys],
 ) -> Run:
@@ -62,6 +63,9 @@ def fit(
         resume: Whether to resume an existing run from its last good checkpoint.
         overwrite: Whether to replace an existing run.
         evaluate: The settings of a spec's `evaluate`, to evaluate the model at the end; None for no evaluation.
+        callbacks: Objects that are notified as training proceeds, by any methods of `modkit.kinds.LoggerExtras`; a
+            method has only the arguments that it uses, `model` among them. One that fails is warned of and not called
+            again. The run does not store them, and of several processes the first calls them.
         progress: Displays progress.
         **train: The settings of a spec's `train`, see `modkit.specs.settings.Settings`: `steps=300`, `batch_size=64`,
             `optimizer=partial(adamw, lr=1e-3)`.
@@ -71,8 +75,9 @@ def fit(
 
     Raises:
         SpecError: If a setting is wrong; nothing has been written.
-        ValueError: If the data do not fit the model, the directory already holds a run, or a launcher may start the
-            training again and it is not resumed.
+        ValueError: If the data do not fit the model, a callback has none of the methods or requires an unknown
+            argument, the directory already holds a run, or a launcher may start the training again and it is not
+            resumed.
         modkit.training.trainer.TrainingError: If a loss is not finite.
 
     Examples:
@@ -110,4 +115,7 @@ def fit(
         report.raise_refusals()
     if isinstance(composed.x, TensorType):
         report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
-    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, progress=progress).execute()
+    training = Training(
+        report, path, before, make=lambda site: model, overwrite=overwrite, progress=progress, callbacks=callbacks
+    )
+    return training.execute()

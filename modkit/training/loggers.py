@@ -20,11 +20,13 @@ __all__ = ["TensorBoard"]
 
 @checked
 class TensorBoard:
-    """Writes losses, scores and grids of samples as TensorBoard events, in the run's directory.
+    """Writes losses, measures, scores and grids of samples as TensorBoard events, in the run's directory.
 
-    Losses have tags such as `stage-0/player/term`, scores `scores/NAME`, grids `samples`. A resumed run writes another
-    file, and TensorBoard shows both as one curve: the steps between the checkpoint and the interruption are the same in
-    both. A run that begins anew in the directory of another, overwritten one removes the events of that.
+    Losses have tags such as `stage-0/player/term`, norms of gradients `stage-0/gradient_norm/player`, learning rates
+    `stage-0/learning_rate/player`, times and rates `timing/NAME`, scores `scores/NAME`, grids `samples`. A resumed run
+    writes another file, and TensorBoard shows both as one curve: the steps between the checkpoint and the interruption
+    are the same in both, except for times. A run that begins anew in the directory of another, overwritten one removes
+    the events of that.
 
     Args:
         folder: Folder for the events, inside the run's directory.
@@ -65,12 +67,22 @@ class TensorBoard:
                 file.unlink()
         self._writer = self._factory(str(path))
 
-    def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
-        """Writes the losses of a step."""
+    def step_done(
+        self,
+        run: Run,
+        stage: int,
+        step: int,
+        losses: Mapping[str, float],
+        measures: Mapping[str, float],
+        timing: Mapping[str, float],
+    ) -> None:
+        """Writes the losses, measures and times of a step."""
         if step % self._every:
             return
-        for name, value in losses.items():
+        for name, value in {**losses, **measures}.items():
             self._open.add_scalar(f"stage-{stage}/{name}", value, step)
+        for name, value in timing.items():
+            self._open.add_scalar(f"timing/{name}", value, step)
 
     def samples_ready(self, run: Run, step: int, grid: Tensor) -> None:
         """Writes a grid of samples, uint8 `c h w`."""

@@ -1,4 +1,4 @@
-"""The losses since the last logged step: what is logged of them, and whether one was not finite.
+"""The losses and norms of gradients since the last logged step: what is logged, and whether a loss was not finite.
 
 Reading a value makes the host wait for the device, and judging it in several processes takes an exchange. So on the CPU
 of one process losses are judged at once, and elsewhere when they are read to be logged.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Engine
-from modkit.optim.shards import get_local
+from modkit.optim.shards import gather_whole, get_local
 from modkit.training.players import Participant
 
 __all__ = ["LossRecord"]
@@ -22,6 +22,8 @@ __all__ = ["LossRecord"]
 
 class LossRecord:
     """The latest value of each loss, `player/term`, and for each player a mark that stays finite if its losses do.
+
+    Norms of gradients stand beside the losses, `gradient_norm/player`.
 
     Args:
         engine: The engine that training runs on.
@@ -43,11 +45,11 @@ class LossRecord:
         self._marks: dict[str, Tensor] = {}
 
     def update(self, losses: Mapping[str, Tensor | float]) -> None:
-        """Takes in the latest losses; numbers, of a checkpoint, go to the engine's device."""
+        """Takes in the latest values; numbers, of a checkpoint, go to the engine's device."""
         self._recent |= {name: torch.as_tensor(loss, device=self._engine.device) for name, loss in losses.items()}
 
     def clear(self) -> None:
-        """Forgets the losses, once they have been logged."""
+        """Forgets the values, once they have been logged."""
         self._recent.clear()
 
     def check(self, player: str, losses: Mapping[str, Tensor], total: Tensor) -> None:
@@ -68,7 +70,9 @@ class LossRecord:
             self._refuse(player, {name: loss.item() for name, loss in {**losses, "total": total}.items()})
 
     def read(self, players: Sequence[Participant] = ()) -> dict[str, float]:
-        """Reads the losses, means over processes, in one exchange and one copy from the device.
+        """Reads the values, means over processes, in one exchange and one copy from the device.
+
+        A norm that is not finite is left out, as rows and checkpoints have finite numbers only.
 
         Args:
             players: Players whose weights are judged as well: a finite loss can have a gradient or a step that is not.
@@ -78,7 +82,8 @@ class LossRecord:
         """
         marks = {f"losses {player}": mark for player, mark in self._marks.items()}
         wrong = {f"weights {player.name}": _find_infinite(player.parameters) for player in players}
-        means = self._engine.reduce({**self._recent, **marks, **wrong})
+        whole = {name: gather_whole(value) for name, value in self._recent.items()}
+        means = self._engine.reduce({**whole, **marks, **wrong})
         values = dict(zip(means, torch.stack(list(means.values())).tolist())) if means else {}
         read = {name: values[name] for name in self._recent}
         for player in self._marks:
@@ -91,7 +96,7 @@ class LossRecord:
         for one in players:
             if values[f"weights {one.name}"]:
                 raise FloatingPointError(f"a weight of {one.name} is not finite")
-        return read
+        return {name: value for name, value in read.items() if isfinite(value)}
 
     def _refuse(self, player: str, losses: Mapping[str, float]) -> NoReturn:
         wrong = [f"the loss {name} of {player} is {loss}" for name, loss in losses.items() if not isfinite(loss)]

@@ -60,6 +60,10 @@ class Participant:
 
     optimizer: Optimizer
     """What moves its parameters in the trainer, see `equip`; a loop of your own has optimizers of its own."""
+    guard: Guard
+    """What takes, or skips, the optimizer's steps in the trainer."""
+    rate: float | None = None
+    """Learning rate of the optimizer's last step, of its first group of parameters; None before a step."""
 
     def __init__(
         self, model: Model, player: Player, stages: Sequence[Sequence[Player]], stage: int = 0, seed: int = 0
@@ -79,7 +83,6 @@ class Participant:
         self._key = seed, stage
         self._terms: Mapping[str, Term] = {}
         self._exchange: Engine | None = None
-        self.guard: Guard | None = None
 
     def collect_parameters(self) -> None:
         """Collects the parameters that the player trains, the rest of the model's, and the one behind its output."""
@@ -152,7 +155,7 @@ class Participant:
             ValueError: If the settings have no optimizer or no learning-rate schedule.
         """
         own, scaled = select_settings(self.player, settings), settings.precision == "fp16"
-        self.settings, self.clip, self._terms, self._exchange = settings, own.clip, settings.terms, engine
+        self.settings, self._terms, self._exchange = settings, settings.terms, engine
         if own.optimizer is None or own.lr_schedule is None:
             raise ValueError("Participant expects an optimizer and a learning-rate schedule, got None")
         with limit_gradients(self.model, self.parameters):
@@ -161,8 +164,8 @@ class Participant:
         self.optimizer = own.optimizer(parameters=self.parameters)
         self._turns = max(self._count_turns(steps), 1)
         self.schedule = own.lr_schedule(optimizer=self.optimizer, steps=self._turns)
-        if scaled or own.skip is not None:
-            self.guard = Guard(BufferSnapshot(self.modules), scale=LossScale() if scaled else None, limit=own.skip)
+        scale = LossScale() if scaled else None
+        self.guard = Guard(self.modules, scale=scale, limit=own.skip, clip=own.clip)
 
     def accumulate_gradients(
         self, batch: Batch, index: int, engine: Engine, check: Callable[[str, Mapping[str, Tensor], Tensor], None]
@@ -184,8 +187,7 @@ class Participant:
         """
         num, precision = self.settings.accumulate, self.settings.precision
         size = len(batch) // num
-        scale = self.guard.begin() if self.guard else 1.0
-        scaled = self.guard is not None and self.guard.scale is not None
+        scale, scaled = self.guard.begin(), self.guard.scale is not None
         sums: dict[str, Tensor] = {}
         with self.hold_others():
             for part in range(num):
@@ -215,28 +217,29 @@ class Participant:
 
     def step(self, engine: Engine) -> str | None:
         """Takes a step of the optimizer, then of the learning rate, or says why it is skipped."""
-        if self.guard is None:
-            engine.step(self.optimizer, self.clip)
-        elif (reason := self.guard.step(engine, self.optimizer, self.clip)) is not None:
-            return reason
-        self.schedule.step()
-        return None
+        if (reason := self.guard.step(engine, self.optimizer)) is None:
+            self._move_rate()
+        return reason
 
     def state_dict(self) -> dict[str, Any]:
         """The state of its learning rate and of its guard."""
-        return {"lr_schedule": self.schedule.state_dict(), **(self.guard.state_dict() if self.guard else {})}
+        return {"lr_schedule": self.schedule.state_dict(), **self.guard.state_dict()}
 
     def move_rates(self, index: int) -> list[float]:
         """Moves the schedule of a new player to a step of the stage, and returns the rates of the groups there.
 
         It moves once for each turn before, except for those that the guard has skipped.
         """
-        moves = min(self._count_turns(index), self._turns) - (self.guard.skipped if self.guard else 0)
+        moves = min(self._count_turns(index), self._turns) - self.guard.skipped
         with warnings.catch_warnings():  # of steps that the optimizer took before it was stored
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
             for _ in range(moves):
-                self.schedule.step()
+                self._move_rate()
         return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _move_rate(self) -> None:
+        self.rate = float(self.optimizer.param_groups[0]["lr"])
+        self.schedule.step()
 
     def _count_turns(self, steps: int) -> int:
         """Counts the player's turns in the first steps of the stage."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, cycle, islice
 
 import torch
 from torch import Tensor
@@ -46,10 +46,15 @@ class Reader:
         self._stage: Generator[Batch, None, None] | None = None
 
     def read_stage(self, stage: int, start: int, steps: int, views: Sequence[View] = ()) -> Iterator[Batch]:
-        """Yields the batches of steps [start, steps) of a stage, whose epochs read `views` in turn if there are any."""
-        rng = Rng(self._settings.seed, "data", stage)
-        self._stage = self._read(rng, self._settings.batch_size, start, steps, self._settings.workers, views)
-        return self._stage
+        """Yields the batches of steps [start, steps) of a stage, whose epochs read `views` in turn if there are any.
+
+        With `overfit`, they are the first batches of the first stage, which are kept in memory.
+        """
+        settings, num = self._settings, self._settings.overfit
+        rng = Rng(settings.seed, "data", 0 if num else stage)
+        first, last = (0, num) if num else (start, steps)
+        self._stage = self._read(rng, settings.batch_size, first, last, settings.workers, views)
+        return islice(cycle(self._stage), start, steps) if num else self._stage
 
     def close(self) -> None:
         """Ends the processes and the thread that read for a stage; a step that fails leaves them running."""

@@ -124,8 +124,7 @@ class Saver:
             averages.load_state_dict(restored.tensors, cursor.averaged)
             for player in players:
                 kept, names = restored.state["players"][player.name], names_of[player.name]
-                if player.guard:
-                    player.guard.load_state_dict(kept)
+                player.guard.load_state_dict(kept)
                 rates = player.move_rates(cursor.index)  # not those that were kept: the stage may be longer by now
                 unpack(player.optimizer, names, find_packed(restored, player.name, names))
                 for group, rate in zip(player.optimizer.param_groups, rates, strict=True):

@@ -8,7 +8,6 @@ stage the averaged weights become the weights.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
@@ -27,6 +26,7 @@ from modkit.runs import checkpoint as store
 from modkit.runs.run import Run
 from modkit.specs.settings import Settings
 from modkit.training.callbacks import Callbacks, Scorer
+from modkit.training.clock import Clock
 from modkit.training.cursor import Cursor
 from modkit.training.determinism import find_nondeterministic, use_deterministic, warn_instead
 from modkit.training.interruption import Interruption, Stopped
@@ -291,7 +291,7 @@ class Trainer:
     def _begin(self, players: Sequence[Participant]) -> None:
         set_modes(self.model, players)
         self.engine.announce(f"step {self._cursor.step}")
-        self._started = time.perf_counter(), self._cursor.step
+        self._clock = Clock(self._cursor.step, self.settings.batch_size)
 
     def _take_turns(
         self, players: Sequence[Participant], batch: Batch, renew: Callable[[], object]
@@ -304,7 +304,7 @@ class Trainer:
             renew: Is called whenever what has no gradient may have been moved.
 
         Returns:
-            The losses by player and term, and whether no player skipped its optimizer's step.
+            The losses by player and term with the norms of gradients, and whether no player skipped its step.
         """
         logged: dict[str, Tensor] = {}
         index, complete = self._cursor.index, True
@@ -320,6 +320,8 @@ class Trainer:
                 self.progress.note(f"step {self._cursor.step + 1}: {player.name} skips it, {reason}")
             scope = player.name.rpartition("/")[0]
             logged |= {f"{player.name}/{strip_scope(term, scope)}": loss for term, loss in losses.items()}
+            if player.guard.norm is not None:
+                logged[f"gradient_norm/{player.name}"] = player.guard.norm
         return logged, complete
 
     def _release(self) -> None:
@@ -336,17 +338,16 @@ class Trainer:
             return
         values = self._losses.read()
         self._losses.clear()
+        measures = {name: values.pop(name) for name in list(values) if name.startswith("gradient_norm/")}
+        measures |= {f"learning_rate/{player.name}": player.rate for player in players if player.rate is not None}
         if (best := self.settings.checkpoints.best) in values:
             cursor.watch(best, values[best])
-        skipped = {player.name: player.guard.skipped for player in players if player.guard}
-        counts = {"skipped": skipped} if skipped else {}
-        self.run.log({"stage": cursor.stage, "step": cursor.step, "losses": values, **counts})
-        since, step = self._started
-        elapsed = time.perf_counter() - since
-        rate, steps = (cursor.step - step) / elapsed, sum(stage.steps for stage in self.stages)
-        row = {"step": cursor.step, "steps": steps, "seconds": elapsed, "steps_per_second": rate, "ops": list_ran()}
-        self.run.log_time(row)
-        self.callbacks.step_done(cursor.stage, cursor.step, values)
+        skipped = {player.name: player.guard.skipped for player in players if player.guard.skips}
+        row = {"stage": cursor.stage, "step": cursor.step, "losses": values, "measures": measures}
+        self.run.log({**row, "skipped": skipped} if skipped else row)
+        times, steps = self._clock.read(cursor.step), sum(stage.steps for stage in self.stages)
+        self.run.log_time({"step": cursor.step, "steps": steps, **times, "ops": list_ran()})
+        self.callbacks.step_done(cursor.stage, cursor.step, values, measures, times)
         self.progress.step(values)
 
     def _save_picture(self, averages: Averages) -> None:

@@ -42,7 +42,7 @@ from modkit.runs.layout import SOURCES
 from modkit.runs.run import Run
 from modkit.runs.sources import copy_sources
 from modkit.specs.settings import Compilation, Settings
-from modkit.training.callbacks import Callbacks, Muted
+from modkit.training.callbacks import Callbacks, Muted, check_callbacks
 from modkit.training.changes import (
     check_steps,
     explain_short,
@@ -79,6 +79,7 @@ class Training:
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
         progress: Displays progress.
+        callbacks: Objects with the methods of loggers, which are called after the spec's loggers.
 
     Raises:
         SpecError: If a setting is refused.
@@ -98,6 +99,7 @@ class Training:
         overwrite: bool = False,
         evaluate: bool = True,
         progress: Progress | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         data = report.data
         if data is None:
@@ -107,8 +109,9 @@ class Training:
         self.data, self.plan, self.progress = data, report.plan, progress or Silent()
         self.site, self.settings, evaluation = report.site, report.site.settings, report.site.evaluation
         self.site.renew(weights=not (before and before.kept))
-        settings, self.loggers = self.settings, [logger() for logger in self.settings.loggers]
+        settings, self.loggers = self.settings, [*(logger() for logger in self.settings.loggers), *callbacks]
         self.site.check()
+        check_callbacks(self.loggers)
         check_workers(settings.workers)
         _check_memory(report, settings)
         show_warnings(report.findings, str(path))
@@ -187,7 +190,7 @@ class Training:
                 self.changes += _find_other_data(before, lock)
             if before and engine.device.type == "cpu":
                 _warn_of_threads(before, threads)
-            callbacks = Muted(run) if engine.rank else Callbacks(run, self.loggers)
+            callbacks = Muted(run, model) if engine.rank else Callbacks(run, model, self.loggers)
             shown = Silent() if engine.rank else self.progress
             for fact in report.list_data_facts():
                 shown.note(str(fact))

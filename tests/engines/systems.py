@@ -187,11 +187,11 @@ def overflow(engine: Engine) -> None:
     """Has a gradient of the last process overflow at the engine's fifth step."""
     steps, step = iter(range(1, 1000)), engine.step
 
-    def plant(optimizer: Any, max_norm: float | None) -> None:
+    def plant(optimizer: Any) -> None:
         if next(steps) == 5 and engine.rank == engine.world - 1:
             gradients = get_local([p.grad for group in optimizer.param_groups for p in group["params"]])
             next(one for one in gradients if one.numel()).view(-1)[0] = torch.inf
-        step(optimizer, max_norm)
+        step(optimizer)
 
     engine.step = plant  # type: ignore[method-assign]
 
@@ -230,18 +230,18 @@ def train(name: str, path: Path, **settings: Any) -> None:
         engine.barrier()
         with Run.open(path).hold() if engine.rank == 0 else Follower.open(path) as run:
             made, stages = made.to(engine.device), schedule_stages(made, chosen)
-            Trainer(made, data, chosen, stages, engine, run, Muted(run), Silent(), scorer).fit()
+            Trainer(made, data, chosen, stages, engine, run, Muted(run, made), Silent(), scorer).fit()
 
 
 def read_rows(run: Path, kind: str = "losses") -> list[dict[str, float]]:
-    """The losses of a run by step, or its scores."""
+    """The losses of a run by step, its measures, or its scores."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row[kind] for row in rows if kind in row]
 
 
 def measure_difference(run: Path, other: Path) -> float:
-    """The largest difference between losses and between last weights of two runs."""
-    mine, theirs = read_rows(run), read_rows(other)
+    """The largest difference between losses, between measures and between last weights of two runs."""
+    mine, theirs = ([*read_rows(one), *read_rows(one, "measures")] for one in (run, other))
     assert len(mine) == len(theirs) and [row.keys() for row in mine] == [row.keys() for row in theirs]
     found = [abs(row[key] - other[key]) for row, other in zip(mine, theirs) for key in row]
     last = max(path.name for path in (run / "checkpoints").iterdir())

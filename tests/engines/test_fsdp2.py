@@ -73,7 +73,7 @@ def test_a_mean_has_the_layout_of_its_gradient(engine):
     for layer in layers:
         layer(torch.arange(2 * 3 * 5 * 5).view(2, 3, 5, 5).sin()).square().sum().backward()
     optimizers = [torch.optim.Adam(layer.parameters(), fused=True) for layer in layers]
-    engine.step(optimizers[0], None)
+    engine.step(optimizers[0])
     optimizers[1].step()
     assert torch.equal(layers[0].weight, layers[1].weight)
     (mean,) = engine.reduce({"w": layers[0].weight}).values()
@@ -179,10 +179,10 @@ def test_a_player_that_has_no_turn_yet_is_not_held_to_its_gradients(engine):
     losses = nn.ModuleDict({"model": model})
     engine.wrap("prior/network", losses, [*model.prior.network.parameters()])
     optimizer = torch.optim.SGD(model.prior.network.parameters())
-    engine.step(optimizer, None)
+    engine.step(optimizer)
     next(model.prior.network.parameters()).sum().to_local().backward()
     with pytest.raises(ValueError, match="the losses of prior/network give no gradient to "):
-        engine.step(optimizer, None)
+        engine.step(optimizer)
 
 
 def test_a_torch_that_cannot_leave_weights_whole_is_refused(engine, monkeypatch):

@@ -8,7 +8,7 @@ from modkit.engines.local import LocalEngine
 from tests.refusals import check_refusal
 
 
-def stepped(max_norm, scale=1.0):
+def step(scale=1.0):
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -16,16 +16,14 @@ def stepped(max_norm, scale=1.0):
     with engine.accumulate(model):
         engine.backward(scale * model(torch.tensor([[3.0, 4.0]])).sum() / 2)
     engine.backward(scale * model(torch.tensor([[3.0, 4.0]])).sum() / 2)
-    engine.step(optimizer, max_norm)
+    engine.step(optimizer)
     assert model.weight.grad is None
     return (-model.weight.detach()).tolist()[0]
 
 
-def test_gradients_add_up_and_are_clipped_to_a_norm():
-    assert stepped(None) == [3.0, 4.0]
-    assert stepped(10.0) == [3.0, 4.0]
-    assert stepped(1.0) == pytest.approx([0.6, 0.8], rel=1e-5)
-    assert stepped(0.5, scale=100.0) == pytest.approx([0.3, 0.4], rel=1e-5)
+def test_gradients_add_up():
+    assert step() == [3.0, 4.0]
+    assert step(scale=100.0) == [300.0, 400.0]
 
 
 def test_one_process_is_the_whole_world():

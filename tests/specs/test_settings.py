@@ -35,7 +35,7 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
     settings = plan(Spec.from_yaml(HEAD)).resolved.train
     assert settings["optimizer"].use == "adamw" and settings["batch_size"] == 128 and settings["stages"] == ()
     assert settings["checkpoints"] == {"every": 500, "keep": 2} and settings["samples"] == {"every": 500, "num": 64}
-    assert set(settings) == {name for name in read_signature(Settings, (), "train") if name != "clip"}
+    assert set(settings) == {name for name in read_signature(Settings, (), "train") if name not in ("clip", "overfit")}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,7 @@ def test_the_defaults_of_a_spec_without_train_are_written_out():
         ("{seed: -1}", 15, "train.seed", r"expects \w+ to be in \[0, 2147483647\], got -1"),
         ("{workers: -1}", 18, "train.workers", r"expects \w+ to be in \[0, 1024\], got -1"),
         ("{steps: -1}", 16, "train.steps", "got -1"),
+        ("{overfit: 0}", 18, "train.overfit", "expects overfit to be at least 1, got 0"),
         ("{batch_size: 9, accumulate: 2}", 21, "train.batch_size", "expects a multiple of accumulate, got 9 and 2"),
         ("{log: {every: 0}}", 22, "train.log.every", "expects every to be at least 1, got 0"),
         ("{samples: {every: 0}}", 26, "train.samples.every", "expects every to be at least 1, got 0"),

@@ -21,25 +21,27 @@ def feed(run, logger, rows):
     for row in rows:
         run.log(row)
         if "losses" in row:
-            logger.step_done(run=run, stage=row["stage"], step=row["step"], losses=row["losses"])
+            logger.step_done(
+                run=run, stage=row["stage"], step=row["step"], losses=row["losses"], measures=row["measures"]
+            )
         else:
             logger.scores_ready(run=run, step=row["step"], scores=row["scores"])
 
 
 ROWS = (
-    {"stage": 0, "step": 1, "losses": {"vae/nll": 0.1, "vae/kl": 1e-30}},
-    {"stage": 0, "step": 2, "losses": {"vae/nll": 2.0}},
+    {"stage": 0, "step": 1, "losses": {"vae/nll": 0.1, "vae/kl": 1e-30}, "measures": {}},
+    {"stage": 0, "step": 2, "losses": {"vae/nll": 2.0}, "measures": {"gradient_norm/vae": 3.5}},
     {"stage": 0, "step": 2, "scores": {"fd": 41.5}},
     {"stage": 1, "step": 3, "scores": {"fd": 40.5}},
-    {"stage": 1, "step": 4, "losses": {"prior/denoising": 1 / 3}},
+    {"stage": 1, "step": 4, "losses": {"prior/denoising": 1 / 3}, "measures": {}},
     {"stage": 1, "step": 4, "scores": {"fd": 39.0}},
 )
 TABLE = """\
-stage,step,vae/nll,vae/kl,scores/fd,prior/denoising
-0,1,0.1,1e-30,,
-0,2,2.0,,41.5,
-1,3,,,40.5,
-1,4,,,39.0,0.3333333333333333
+stage,step,vae/nll,vae/kl,gradient_norm/vae,scores/fd,prior/denoising
+0,1,0.1,1e-30,,,
+0,2,2.0,,3.5,41.5,
+1,3,,,,40.5,
+1,4,,,,39.0,0.3333333333333333
 """
 
 
@@ -90,8 +92,8 @@ def test_an_interrupted_run_has_the_same_table_as_a_whole_one(tmp_path, monkeypa
 
     step_done = CSVFile.step_done
 
-    def interrupt(self, run, stage, step, losses):
-        step_done(self, run, stage, step, losses)
+    def interrupt(self, run, stage, step, losses, measures):
+        step_done(self, run, stage, step, losses, measures)
         if step == 4:
             raise KeyboardInterrupt
 
@@ -112,7 +114,7 @@ def test_nothing_is_written_through_a_link(run, tmp_path):
     (run.path / "metrics.csv").symlink_to(elsewhere)
     for row in ({"vae/nll": 1.0}, {}):
         with pytest.raises(ValueError, match="metrics.csv is a link, through which nothing is written"):
-            logger.step_done(run, 0, 1, row)
+            logger.step_done(run, 0, 1, row, {})
     with pytest.raises(ValueError, match="metrics.csv is a link, through which nothing is written"):
         CSVFile().run_started(run)
     assert elsewhere.read_text() == "mine"

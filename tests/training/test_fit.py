@@ -501,3 +501,47 @@ def test_a_run_of_a_data_object_says_which_data_to_name(tmp_path):
         modkit.branch(run, tmp_path / "branch", ["data=digits"])
     branched = modkit.branch(run, tmp_path / "branch", ["data={use: digits, size: 8}", "train.steps=2"])
     assert branched.finished
+
+
+def test_callbacks_follow_the_loggers_with_the_model_and_change_nothing(tmp_path):
+    told, model = [], make_gan()
+
+    class Logger:
+        def step_done(self, step):
+            told.append(("logger", step))
+
+    class First:
+        def step_done(self, step, model, measures):
+            told.append(("first", step, model, sorted(measures)))
+            model.sample(2, seed=step)
+
+    class Second:
+        def step_done(self, stage, timing):
+            told.append(("second", stage, timing["samples_per_second"] > 0))
+
+        def run_finished(self, error):
+            told.append(("second", error))
+
+    given = {"steps": 2, "log": {"every": 1}, **TINY}
+    run = modkit.fit(model, points(), tmp_path / "run", loggers=[Logger], callbacks=[First(), Second()], **given)
+    names = [
+        f"{kind}/{player}" for kind in ("gradient_norm", "learning_rate") for player in ("discriminator", "generator")
+    ]
+    steps = [[("logger", step), ("first", step, model, names), ("second", 0, True)] for step in (1, 2)]
+    assert told == [*steps[0], *steps[1], ("second", None)] and "First" not in run.spec_text
+    plain = make_gan()
+    other = modkit.fit(plain, points(), tmp_path / "plain", **given)
+    assert equal(plain, model) and other.read_metrics() == run.read_metrics()
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        ({}, "Watch expects one of the methods run_started, step_done, .*, got an object without any"),
+        ({"scores_ready": lambda self, step, score: None}, "Watch.scores_ready expects arguments among .*, got score"),
+    ],
+)
+def test_a_callback_that_would_fail_is_refused_before_anything_is_written(methods, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        modkit.fit(make_gan(), points(), tmp_path / "run", callbacks=[type("Watch", (), methods)()], **TINY)
+    assert not (tmp_path / "run").exists()

@@ -33,11 +33,11 @@ class Planting(LocalEngine):
         super().__init__(device)
         self.wrong, self.updates = wrong, 0
 
-    def step(self, optimizer, max_norm):
+    def step(self, optimizer):
         self.updates += 1
         if self.updates in self.wrong:
             optimizer.param_groups[0]["params"][0].grad.view(-1)[-1] = math.inf
-        super().step(optimizer, max_norm)
+        super().step(optimizer)
 
 
 def begin_with(monkeypatch, value, patience):

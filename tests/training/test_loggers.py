@@ -27,7 +27,7 @@ def stand_in(path, kept=()):
 def log_step(run, value):
     logger = TensorBoard()
     logger.run_started(run)
-    logger.step_done(run, 0, 1, {"vae/nll": value})
+    logger.step_done(run, 0, 1, {"vae/nll": value}, {}, {})
     logger.run_finished(run, None)
 
 
@@ -51,7 +51,7 @@ def test_events_hold_what_was_logged(tmp_path):
             "prior/denoiser/denoising": 2.0,
             "prior/denoiser/bound": -1.0,
         }
-        logger.step_done(run, 1, step, losses)
+        logger.step_done(run, 1, step, losses, {"gradient_norm/generator": 3.0 + step}, {"steps_per_second": 7.0})
     grid = torch.randint(0, 256, (3, 6, 9), dtype=torch.uint8)
     logger.samples_ready(run, 2, grid)
     logger.run_finished(run, None)
@@ -59,10 +59,13 @@ def test_events_hold_what_was_logged(tmp_path):
     found = read(tmp_path / "tensorboard")
     assert sorted(found.Tags()["scalars"]) == [
         "stage-1/generator/adversarial",
+        "stage-1/gradient_norm/generator",
         "stage-1/prior/denoiser/bound",
         "stage-1/prior/denoiser/denoising",
+        "timing/steps_per_second",
     ]
     assert [(e.step, e.value) for e in found.Scalars("stage-1/generator/adversarial")] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    assert [(e.step, e.value) for e in found.Scalars("stage-1/gradient_norm/generator")] == [(0, 3), (1, 4), (2, 5)]
     (image,) = found.Images("samples")
     decoded = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
     assert image.step == 2
@@ -73,7 +76,7 @@ def test_grey_grids_and_thinned_losses(tmp_path):
     run, logger = stand_in(tmp_path), TensorBoard(folder="events", every=3)
     logger.run_started(run)
     for step in range(7):
-        logger.step_done(run, 0, step, {"vae/nll": float(step)})
+        logger.step_done(run, 0, step, {"vae/nll": float(step)}, {}, {})
     grid = torch.arange(12, dtype=torch.uint8).view(1, 3, 4)
     logger.samples_ready(run, 6, grid)
     logger.run_finished(run, None)
@@ -104,4 +107,4 @@ def test_mistakes_are_named(tmp_path):
         TensorBoard(folder="link/events").run_started(SimpleNamespace(path=tmp_path))
     assert os.listdir(tmp_path) == ["link"]
     with pytest.raises(ValueError, match="TensorBoard expects calls between run_started and run_finished"):
-        TensorBoard().step_done(SimpleNamespace(path=tmp_path), 0, 0, {"vae/nll": 1.0})
+        TensorBoard().step_done(SimpleNamespace(path=tmp_path), 0, 0, {"vae/nll": 1.0}, {}, {})

@@ -175,7 +175,7 @@ def test_players_are_overridden_by_pattern_the_later_over_the_earlier():
         "prior/*": {"lr_schedule": use("cosine"), "every": 1},
     }
     _, ((auto, critic), (denoiser,)) = table(LDM, optimizer=use("adam", lr=0.5), clip=1.0, players=players, steps=10)
-    assert [(s.player.every, s.player.start, s.clip) for s in (auto, critic, denoiser)] == [
+    assert [(s.player.every, s.player.start, s.guard.clip) for s in (auto, critic, denoiser)] == [
         (2, 0, 5.0),
         (3, 1, 5.0),
         (1, 0, 5.0),

@@ -34,6 +34,17 @@ def test_a_stage_and_microbatches_are_read_by_their_keys():
     assert read(reader.read_stage(1, 6, 6)) == [] and read(reader.read_stage(1, 7, 6)) == []
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_stage_reads_the_first_batches_again_and_again(workers):
+    reader = Reader(DATA, replace(SETTINGS, overfit=3, workers=workers), LocalEngine("cpu"))
+    loader = Loader(DATA, "train", 8, Rng(3, "data", 0))
+    for stage, start in ((0, 0), (1, 0), (1, 5)):
+        want = [loader.read_batch(n % 3).tensor for n in range(start, 8)]
+        assert_same(read(reader.read_stage(stage, start, 8)), want)
+    assert read(reader.read_stage(0, 6, 6)) == []
+    reader.close()
+
+
 def test_processes_share_the_rows_of_a_batch():
     whole = Reader(DATA, SETTINGS, LocalEngine("cpu"))
     shares = [

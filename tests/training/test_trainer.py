@@ -1,7 +1,9 @@
 import copy
 import json
+import math
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from contextlib import nullcontext
@@ -89,6 +91,43 @@ def test_averages_become_the_weights_and_optimizers_are_new_in_each_stage(tmp_pa
     torch.testing.assert_close(dict(one.model.state_dict()), averages[-1], rtol=1e-5, atol=1e-6)
     apart = (averages[-1]["decoder.out.weight"] - live[-1][1]["decoder.out.weight"]).abs().max()
     assert apart > 1e-4
+
+
+class Noted(Digits):
+    """Digits that note which samples are read for batches of 8."""
+
+    def read(self, split, indices, rng):
+        if split == "train" and len(indices) == 8:
+            type(self).seen.append(tuple(indices))
+        return super().read(split, indices, rng)
+
+
+def test_a_run_that_overfits_trains_on_the_same_samples_also_when_it_is_resumed(tmp_path):
+    Noted.seen = []
+    stages = [{"players": ["*"], "steps": 5}, {"players": ["*"], "steps": 3}]
+    settings = {"overfit": 2, "stages": stages, "checkpoints": {"every": 3, "keep": 9}, **SGD}
+    given = spec(LINE, use(Noted, size=8), **settings)
+    whole = trainer(given, tmp_path / "whole")
+    with whole.run:
+        whole.fit()
+    loader = Loader(Digits(size=8), "train", 8, Rng(0, "data", 0))
+    first = [tuple(*(indices for _, indices in loader._make_request(step, 0, None))) for step in (0, 1)]
+    assert Noted.seen == 2 * first and len({*first[0], *first[1]}) == 16
+    rows = whole.run.read_metrics()
+    assert (
+        rows[4]["losses"]["autoencoder/nll"]
+        < rows[2]["losses"]["autoencoder/nll"]
+        < rows[0]["losses"]["autoencoder/nll"]
+    )
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    for name in ("step-00000005", "step-00000006", "step-00000008"):
+        shutil.rmtree(tmp_path / "again" / "checkpoints" / name)
+    (tmp_path / "again" / "status.json").unlink()
+    again = trainer(given, tmp_path / "again")
+    with again.run:
+        again.fit()
+    assert Noted.seen == 4 * first
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])
@@ -411,13 +450,13 @@ def test_watchers_are_told_in_order(tmp_path):
     rows = one.run.read_metrics()
     losses = [arguments for event, arguments in told if event == "step_done"]
     assert [dict(row) for row in rows] == [
-        {"stage": a["stage"], "step": a["step"], "losses": a["losses"]} for a in losses
+        {key: a[key] for key in ("stage", "step", "losses", "measures")} for a in losses
     ]
     grids = [arguments["grid"] for event, arguments in told if event == "samples_ready"]
     assert (one.run.samples / "step-00000003.png").read_bytes() == encode_png(grids[-1])
     paths = [arguments["path"].name for event, arguments in told if event == "checkpoint_saved"]
     assert paths == ["step-00000000", "step-00000002", "step-00000003"]
-    assert told[-1] == ("run_finished", {"error": None})
+    assert told[-1] == ("run_finished", {"model": one.model, "error": None})
 
 
 def test_rows_are_logged_at_their_steps_and_clocks_stand_elsewhere(tmp_path):
@@ -425,11 +464,45 @@ def test_rows_are_logged_at_their_steps_and_clocks_stand_elsewhere(tmp_path):
     one = fitted(LINE, tmp_path / "a", stages=stages, log={"every": 3})
     rows = one.run.read_metrics()
     assert [(row["stage"], row["step"]) for row in rows] == [(0, 3), (0, 5), (1, 6), (1, 9)]
-    assert {key for row in rows for key in row} == {"stage", "step", "losses"}
+    assert {key for row in rows for key in row} == {"stage", "step", "losses", "measures"}
     timing = [json.loads(line) for line in (tmp_path / "a" / "timing.jsonl").read_text().splitlines()]
     assert [row["step"] for row in timing] == [3, 5, 6, 9] and all(row["steps_per_second"] > 0 for row in timing)
+    assert all(row["samples_per_second"] == 8 * row["steps_per_second"] for row in timing)
     fitted(LINE, tmp_path / "b", stages=stages, log={"every": 3})
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_measures_are_norms_before_clipping_and_the_rates_of_steps(tmp_path, clip):
+    """The critic plays in steps 2 and 4, each at one half of its schedule, which falls from 0.5 to 0."""
+    players = {"critic": {"every": 2, "start": 1}}
+    settings = {"optimizer": use("sgd", lr=0.5), "lr_schedule": "cosine", "players": players, "clip": clip}
+    one, norms = trainer(spec(VQGAN, **settings), tmp_path / "run"), []
+    step = one.engine.step
+
+    def observe(optimizer):
+        gradients = [p.grad.double().flatten() for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.cat(gradients).square().sum().sqrt().item())
+        step(optimizer)
+
+    one.engine.step = observe
+    with one.run:
+        one.fit()
+    rows = [row["measures"] for row in one.run.read_metrics()]
+    turns = [
+        (0, "autoencoder"),
+        (1, "autoencoder"),
+        (1, "critic"),
+        (2, "autoencoder"),
+        (3, "autoencoder"),
+        (3, "critic"),
+    ]
+    measured = [rows[index][f"gradient_norm/{name}"] for index, name in turns]
+    assert measured == pytest.approx(norms, rel=1e-5) and min(norms) > 1e-3
+    assert [name in row for row in rows for name in ("gradient_norm/critic",)] == [False, True, False, True]
+    rates = [0.25 * (1 + math.cos(math.pi * turn / 4)) for turn in range(4)]
+    assert [row["learning_rate/autoencoder"] for row in rows] == pytest.approx(rates)
+    assert [row.get("learning_rate/critic") for row in rows] == [None, 0.5, 0.5, pytest.approx(0.25)]
 
 
 def test_before_it_can_be_sampled_grids_show_reconstructions_and_say_so(tmp_path):
@@ -503,9 +576,7 @@ def test_a_logger_that_fails_never_stops_training(tmp_path):
         def step_done(self, **_):
             raise OSError("disk full")
 
-    with pytest.warns(
-        UserWarning, match="logger Broken failed in step_done and is not called again: OSError: disk full"
-    ) as w:
+    with pytest.warns(UserWarning, match="Broken failed in step_done and is not called again: OSError: disk full") as w:
         one = fitted(LINE, tmp_path / "run", [Broken()])
     assert len(w) == 1 and one.run.finished and len(one.run.read_metrics()) == 4
 

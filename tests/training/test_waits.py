@@ -45,7 +45,7 @@ def make_trainer(name: str, folder: Path) -> tuple[Trainer, Batch]:
     batch = next(read_in_order(data, "train", 4, Rng(0))).to("meta")
     run = Run.create(folder / "run", SimpleNamespace(to_yaml=lambda: "name: toy\n"), {})
     stages = schedule_stages(model, settings)
-    return Trainer(model, data, settings, stages, Meta(), run, Callbacks(run, ()), Silent()), batch
+    return Trainer(model, data, settings, stages, Meta(), run, Callbacks(run, model), Silent()), batch
 
 
 def begin(trainer: Trainer, stage: int) -> list[Participant]:

@@ -36,7 +36,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 class Tracker(ABC):
     """Base of the loggers: names what is logged, and keeps the identifier of the record in the run.
 
-    Losses are named `stage-0/player/term`, scores `scores/NAME`, pictures `samples`.
+    Losses are named `stage-0/player/term`, norms of gradients `stage-0/gradient_norm/player`, learning rates
+    `stage-0/learning_rate/player`, times and rates `timing/NAME`, scores `scores/NAME`, pictures `samples`.
 
     Args:
         every: Losses are logged at steps divisible by this number.
@@ -84,10 +85,19 @@ class Tracker(ABC):
         config, _ = parse(run.spec_text)
         replace_file(path, self.begin(run, config, before).encode())  # type: ignore[arg-type]  # a spec is a mapping
 
-    def step_done(self, run: Run, stage: int, step: int, losses: Mapping[str, float]) -> None:
-        """Logs the losses of a step."""
+    def step_done(
+        self,
+        run: Run,
+        stage: int,
+        step: int,
+        losses: Mapping[str, float],
+        measures: Mapping[str, float],
+        timing: Mapping[str, float],
+    ) -> None:
+        """Logs the losses, measures and times of a step."""
         if step % self._every == 0:
-            self.log(step, {f"stage-{stage}/{name}": value for name, value in losses.items()})
+            values = {f"stage-{stage}/{name}": value for name, value in {**losses, **measures}.items()}
+            self.log(step, values | {f"timing/{name}": value for name, value in timing.items()})
 
     def scores_ready(self, run: Run, step: int, scores: Mapping[str, float]) -> None:
         """Logs scores."""

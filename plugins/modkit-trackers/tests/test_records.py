@@ -33,8 +33,8 @@ spec = Spec(
 )
 notify = Callbacks.step_done
 
-def interrupt(self, stage, step, losses):
-    notify(self, stage, step, losses)
+def interrupt(self, stage, step, losses, measures, timing):
+    notify(self, stage, step, losses, measures, timing)
     if step == 3:
         raise KeyboardInterrupt
 

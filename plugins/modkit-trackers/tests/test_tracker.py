@@ -52,14 +52,22 @@ def test_what_is_logged_is_named_by_stage_and_kind(run):
     notebook = Notebook(every=2)
     notebook.run_started(run)
     for step in (1, 2):
-        notebook.step_done(run, 1, step, {"prior/denoiser/denoising": 0.5})
+        losses, measures = {"prior/denoiser/denoising": 0.5}, {"learning_rate/prior/denoiser": 0.1}
+        notebook.step_done(run, 1, step, losses, measures, {"seconds": 3.0})
     notebook.scores_ready(run, 3, {"fd": 2.0})
     for channels in (1, 3):
         notebook.samples_ready(run, 3, torch.zeros(channels, 4, 5, dtype=torch.uint8))
     notebook.run_finished(run, KeyboardInterrupt())
     assert notebook.lines == [
         ("begin", "gan", None),
-        (2, {"stage-1/prior/denoiser/denoising": 0.5}),
+        (
+            2,
+            {
+                "stage-1/prior/denoiser/denoising": 0.5,
+                "stage-1/learning_rate/prior/denoiser": 0.1,
+                "timing/seconds": 3.0,
+            },
+        ),
         (3, {"scores/fd": 2.0}),
         (3, "samples", (4, 5)),
         (3, "samples", (4, 5, 3)),
