@@ -80,14 +80,11 @@ _TYPES: dict[str, tuple[Event, CondType, Mapping[str, TensorType]]] = {
 
 def _make_latent_types() -> dict[str, Any]:
     """Makes what a `latent` gives its prior, with an autoencoder of its own."""
-    coder = Autoencoder(IMAGE, encoder="mlp", decoder="mlp")
+    with Rng(0, "coder").seed_torch():
+        coder = Autoencoder(IMAGE, encoder="mlp", decoder="mlp")
     z = coder.latents["continuous"]
-    return {
-        "x": z,
-        "cond": CondType(),
-        "fields": {},
-        "coder": LatentCoder(coder, "continuous", LatentScale(coder, z, 1.0)),
-    }
+    scale = LatentScale(coder, z, 1.0)
+    return {"x": z, "cond": CondType(), "fields": {}, "coder": LatentCoder(coder, "continuous", scale)}
 
 
 CASES = (

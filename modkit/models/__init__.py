@@ -16,7 +16,7 @@ from modkit.models.gan import GAN
 from modkit.models.given import call_generator
 from modkit.models.latent import Latent
 from modkit.models.masked import Masked
-from modkit.models.mixture import Mixture
+from modkit.models.mixture import DiagonalMixture
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
 from modkit.models.vamp import Vamp
@@ -32,7 +32,7 @@ __all__ = [
     "GAN",
     "Latent",
     "Masked",
-    "Mixture",
+    "DiagonalMixture",
     "Model",
     "Player",
     "Vamp",

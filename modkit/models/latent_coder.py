@@ -47,6 +47,6 @@ class LatentCoder:
 
     def encode_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes `x`, `b ...`, to the mean and the log variance of the scaled latent, both of its shape."""
-        mean, std = self.autoencoder.encode_moments(x, self.at)
+        mean, std = self.autoencoder.encode_moments(x.to(self.autoencoder.allocate(0, self.x)), self.at)
         shift, deviation = self.scale.get_moments(0)
         return (mean - shift) / deviation, 2 * (std / deviation).log()

@@ -25,13 +25,13 @@ from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, PositiveInt, TensorType, checked
 
-__all__ = ["Mixture", "compute_log_mixture", "draw_mixture"]
+__all__ = ["DiagonalMixture", "compute_log_mixture", "draw_mixture"]
 
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
 @checked
-class Mixture(Model):
+class DiagonalMixture(Model):
     """A mixture of Gaussians with diagonal covariances.
 
     Trained by itself it is a density model; under a `latent` with `joint: true` it is the prior that a VAE is trained
@@ -43,7 +43,7 @@ class Mixture(Model):
         components: Number of Gaussians. One starts as N(0, I), several start around draws of it.
 
     Examples:
-        >>> model = Mixture(TensorType((2,)), components=1)
+        >>> model = DiagonalMixture(TensorType((2,)), components=1)
         >>> model.bound(Batch(torch.zeros(1, 2), {}), 1, Rng(0)).tolist()  # -log 2 pi
         [-1.8378770351409912]
         >>> model.sample(3, seed=0).shape

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from modkit import TensorType, build, load, train, use
-from modkit.models import Autoencoder, Latent, Mixture, Vamp
+from modkit.models import Autoencoder, DiagonalMixture, Latent, Vamp
 from modkit.models.mixture import compute_log_mixture, draw_mixture
 from modkit.rng import Rng
 from modkit.types import Batch
@@ -48,7 +48,7 @@ def test_one_standard_normal_is_the_closed_form_in_any_precision():
     x = 3 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     exact = Normal(0.0, 1.0).log_prob(x.double()).flatten(1).sum(1)
     for dtype, close in ((torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)):
-        model = Mixture(TensorType((1, 8, 8)), components=1).to(dtype)
+        model = DiagonalMixture(TensorType((1, 8, 8)), components=1).to(dtype)
         found = model.log_prob(Batch(x.to(dtype), {}), 1, Rng(0))
         assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         torch.testing.assert_close(found.double(), exact, rtol=close, atol=0)
@@ -73,7 +73,7 @@ def test_a_mixture_learns_the_clusters_of_data():
     noise = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     x = centres.repeat(100, 1) + 0.1 * noise
     torch.manual_seed(0)
-    model = Mixture(TensorType((2,)), components=2)
+    model = DiagonalMixture(TensorType((2,)), components=2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     for step in range(400):
         optimizer.zero_grad()
@@ -152,8 +152,8 @@ def test_several_draws_under_an_exact_prior_are_importance_weights(name):
 
 
 def test_it_takes_no_codes():
-    with pytest.raises(ValueError, match="Mixture expects a continuous type"):
-        Mixture(TensorType((4,), classes=3))
+    with pytest.raises(ValueError, match="DiagonalMixture expects a continuous type"):
+        DiagonalMixture(TensorType((4,), classes=3))
 
 
 def under(**autoencoder):
@@ -162,10 +162,10 @@ def under(**autoencoder):
 
 
 test_refusals = refusals(
-    (lambda: build(spec(EXACT["vamp"])), "requires `coder`, which this slot does not provide"),
+    (lambda: build(spec(EXACT["vamp"])), "expects a slot that provides `coder`, got one that does not"),
     (lambda: build(spec(under(bottleneck="identity"))), "given only x, got the latent 'continuous', which has none"),
     (lambda: build(spec(under(conditioner="label"))), "got an encoder that also reads the fields labels"),
-    (lambda: Mixture(TensorType((2,)), components=0), "components.*, got 0"),
+    (lambda: DiagonalMixture(TensorType((2,)), components=0), "components.*, got 0"),
 )
 
 
