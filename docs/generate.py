@@ -66,6 +66,7 @@ _GIVEN = {
     "cond": "The conditions that come with each call, a `CondType`.",
     "fields": "The types of the fields that come with a sample, by name.",
     "conditions": "The types of those fields that the model is conditioned on, by name.",
+    "coder": "Of a prior, q(z | x) of the autoencoder in the `latent` around it, a `LatentCoder`.",
     "taps": "The types of the network's inner maps, by name.",
     "heads": "The widths of the outputs beside the logits that `judge` returns, by name; none by default.",
     "h": "The type of the encoder's features, or a tuple of them, coarsest first.",

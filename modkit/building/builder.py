@@ -228,7 +228,7 @@ class Site:
         takes = declared & types.keys()
         if missing := [name for name in declared - takes if is_required(part, name)]:
             names = ", ".join(f"`{name}`" for name in missing)
-            raise ValueError(f"it requires {names}, which this slot does not provide")
+            raise ValueError(f"it expects a slot that provides {names}, got one that does not")
         for name in takes:
             if isinstance(types[name], tuple) and is_tensor_only(part, name):
                 raise ValueError(f"it expects one tensor as {name}, got a hierarchy of {len(types[name])} levels")

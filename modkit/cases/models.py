@@ -9,6 +9,9 @@ from typing import Any
 from modkit.cases.case import Case, Emitted, emit, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import CODES, FIELDS, HIERARCHY, IMAGE, VECTOR
+from modkit.models import Autoencoder
+from modkit.models.latent_coder import LatentCoder
+from modkit.models.latent_scale import LatentScale
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Batch, CondType, Event, TensorType, Value
@@ -75,10 +78,22 @@ _TYPES: dict[str, tuple[Event, CondType, Mapping[str, TensorType]]] = {
 }
 
 
+def _make_latent_types() -> dict[str, Any]:
+    """Makes what a `latent` gives its prior, with an autoencoder of its own."""
+    with Rng(0, "coder").seed_torch():
+        coder = Autoencoder(IMAGE, encoder="mlp", decoder="mlp")
+    z = coder.latents["continuous"]
+    scale = LatentScale(coder, z, 1.0)
+    return {"x": z, "cond": CondType(), "fields": {}, "coder": LatentCoder(coder, "continuous", scale)}
+
+
 CASES = (
     Case(
         "model",
-        {name: {"x": x, "cond": cond, "fields": fields} for name, (x, cond, fields) in _TYPES.items()},
+        {
+            **{name: {"x": x, "cond": cond, "fields": fields} for name, (x, cond, fields) in _TYPES.items()},
+            "in a latent": _make_latent_types,
+        },
         _play_model,
         ("modules",),
     ),

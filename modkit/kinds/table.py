@@ -38,7 +38,13 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("model", "Model", ("x", "cond", "fields"), "a distribution and the game that trains it"),
+        Kind(
+            "model",
+            "Model",
+            ("x", "cond", "fields", "coder"),
+            "a distribution and the game that trains it",
+            optional=("coder",),
+        ),
         Kind("encoder", "Encoder", ("x", "cond"), "data to features", optional=("cond",)),
         Kind("bottleneck", "Bottleneck", ("h",), "features to latents"),
         Kind("decoder", "Decoder", ("z", "x", "cond"), "latents to a likelihood's parameters", optional=("cond",)),

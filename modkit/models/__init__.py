@@ -16,8 +16,10 @@ from modkit.models.gan import GAN
 from modkit.models.given import call_generator
 from modkit.models.latent import Latent
 from modkit.models.masked import Masked
+from modkit.models.mixture import DiagonalMixture
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
+from modkit.models.vamp import Vamp
 
 __all__ = [
     "Autoencoder",
@@ -30,8 +32,10 @@ __all__ = [
     "GAN",
     "Latent",
     "Masked",
+    "DiagonalMixture",
     "Model",
     "Player",
+    "Vamp",
     "call_generator",
     "compute_generator_loss",
     "make_weights",

@@ -131,6 +131,11 @@ class Flow(Model):
         return self.bound(batch, num, rng, grain=grain)
 
     @property
+    def exact(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def differentiable(self) -> bool:
         """True."""
         return True

@@ -24,6 +24,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -34,8 +35,9 @@ from torch import Tensor
 
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.given import complete_in_turn
+from modkit.models.latent_coder import LatentCoder
 from modkit.models.latent_scale import LatentScale, make_unit
-from modkit.models.model import Density, Model
+from modkit.models.model import Density, Model, check_draws
 from modkit.models.passes import Passes, map_batches, select_fields
 from modkit.models.player import Player, prefix_player
 from modkit.models.prior_review import review_priors
@@ -129,8 +131,15 @@ class Latent(Model):
             )
         self.at = _choose(autoencoder, prior, self.autoencoder.latents, at)
         event = self.autoencoder.latents[self.at]
+        if by_channel and (joint or scale is not None):
+            given = "joint training, which measures nothing" if scale is None else f"the scale {scale:g}"
+            raise ValueError(f"Latent expects by_channel where its scale is measured, got {given}")
+        known = None if by_channel else self.autoencoder.moments.get(self.at)
+        factor = 1.0 if joint and scale is None else scale
+        self.scale = LatentScale(self, event, factor, known, by_channel=by_channel)
+        coder = LatentCoder(self.autoencoder, self.at, self.scale)
         source = f"the latent {self.at!r} of {autoencoder.where}"
-        self.prior = prior.name_source(source)(x=_scale_event(event), cond=cond, fields=fields)
+        self.prior = prior.name_source(source)(x=_scale_event(event), cond=cond, fields=fields, coder=coder)
         self.reads = tuple(dict.fromkeys((*self.autoencoder.reads, *self.prior.reads)))
         self.inputs = tuple(dict.fromkeys((*self.autoencoder.inputs, *self.prior.inputs)))
         self.latents = self.prior.latents
@@ -139,12 +148,6 @@ class Latent(Model):
         if self.autoencoder.condensers is not None:
             self.condensers = tuple(f"autoencoder.{path}" for path in self.autoencoder.condensers)
             self.condensed = ("prior/*", *(f"autoencoder/{pattern}" for pattern in self.autoencoder.condensed))
-        if by_channel and (joint or scale is not None):
-            given = "joint training, which measures nothing" if scale is None else f"the scale {scale:g}"
-            raise ValueError(f"Latent expects by_channel where its scale is measured, got {given}")
-        known = None if by_channel else self.autoencoder.moments.get(self.at)
-        factor = 1.0 if joint and scale is None else scale
-        self.scale = LatentScale(self, event, factor, known, by_channel=by_channel)
         if joint:
             self._check_joint(autoencoder, prior)
 
@@ -263,15 +266,20 @@ class Latent(Model):
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The bound by one draw of the latent and `num` draws of the prior's own bound.
 
-        Several draws of the latent are not combined by importance weights: the prior's bound is random itself, and the
-        mean of its exponential can exceed the prior's density (Jensen's inequality).
+        Where the prior's density is exact, it is the importance-weighted bound by `num` draws of the latent. Elsewhere
+        several draws are not combined by importance weights: the prior's bound is random itself, and the mean of its
+        exponential can exceed the prior's density (Jensen's inequality).
 
         Raises:
             ValueError: If the autoencoder has no density of its latent, or the prior has no bound or has not been
                 prepared.
         """
-        latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
-        return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
+        if not self.prior.exact or check_draws(self, num) == range(1):
+            return self._compute_bound(batch, num, rng)
+        total = batch.tensor.new_tensor(-torch.inf)
+        for index in range(num):
+            total = torch.logaddexp(total, self._compute_bound(batch, 1, rng.at(index)))
+        return total - math.log(num)
 
     def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
         """The bound by one draw of the latent and the prior's own log p, which is no bound if the prior has none.
@@ -345,6 +353,11 @@ class Latent(Model):
     def reconstruct(self, x: Tensor, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Reconstructs `x` with only the autoencoder."""
         return self.autoencoder.decode(self.autoencoder.encode(x, self.at, fields=fields), self.at, fields=fields)
+
+    def _compute_bound(self, batch: Batch, num: int, rng: Rng) -> Tensor:
+        """Computes the bound by one draw of the latent and `num` draws of the prior's own bound, `b`."""
+        latent, log_weight = self._weigh_scaled(batch.tensor, batch.fields, rng.at("autoencoder"))
+        return log_weight + self.prior.bound(replace(batch, x=latent), num, rng.at("prior"))
 
     def _check_joint(self, autoencoder: Slot[Model], prior: Slot[Model]) -> None:
         """Raises an error if the two Models cannot be trained jointly."""

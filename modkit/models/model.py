@@ -247,6 +247,11 @@ class Model(nn.Module, metaclass=Composing):
         return isinstance(self.event, TensorType) and self.event.classes is not None
 
     @property
+    def exact(self) -> bool:
+        """Whether `bound` is log p(x) itself, without draws, as importance weights need it."""
+        return False
+
+    @property
     def differentiable(self) -> bool:
         """Whether gradients of `cross_entropy` can train the model that x comes from."""
         return False

@@ -22,6 +22,8 @@ _PARTS = {
         ("masked", "models.masked:Masked", "Codes from masks, MaskGIT's (Chang et al., 2022)"),
         ("cascade", "models.cascade:Cascade", "A model a level, each given the one above (Razavi et al., 2019)"),
         ("flow", "models.flow:Flow", "Exact likelihood by bijections (Dinh et al., 2017)"),
+        ("mixture", "models.mixture:DiagonalMixture", "A mixture of diagonal Gaussians, learned by gradients"),
+        ("vamp", "models.vamp:Vamp", "The posteriors of learned inputs as the prior (Tomczak and Welling, 2018)"),
         ("denoising-gan", "models.denoising_gan:DenoisingGAN", "Denoising diffusion GAN (Xiao et al., 2022)"),
     ),
     "encoder": (

@@ -149,7 +149,7 @@ test_guides_that_do_not_fit_are_refused = refusals(
 
 def test_codes_have_no_schedule_for_it():
     codes = TensorType((2, 2), classes=4)
-    with pytest.raises(modkit.SpecError, match="it requires `schedule`, which this slot does not provide"):
+    with pytest.raises(modkit.SpecError, match="it expects a slot that provides `schedule`, got one that does not"):
         modkit.models.Masked(codes, guidance=use("autoguidance", guide="diffusion"))
 
 

@@ -133,6 +133,11 @@ def _no_latents(part):
     return rf"{path}: Latent expects an autoencoder that encodes, got {path} \({part}, .*\), which has no latents"
 
 
+def _no_coder(path):
+    """A prior of an autoencoder's posteriors stands where there is no autoencoder."""
+    return rf"{re.escape(path)}: the model vamp .*: it expects a slot that provides `coder`, got one that does not"
+
+
 def _no_null(path, conditioner):
     """Guidance by a model that always sees its conditions, or never has any."""
     got = rf"which ClassifierFree asks for; got {conditioner}, which has no conditions that training could drop"
@@ -242,15 +247,18 @@ _HIERARCHIES = {
             ("gan", "GAN"),
             ("latent", "Autoencoder"),
             ("masked", "Masked"),
+            ("mixture", "DiagonalMixture"),
             ("sklearn/gaussian-mixture", "GaussianMixture"),
+            ("vamp", "Vamp"),
         )
     },
     **{
         f"latent-cascade model.prior.level={part}": (
             rf"model\.prior\.level\[1\]: the model {part} cannot be built .*: expected a part that takes conditions"
         )
-        for part in ("sklearn/gaussian-mixture",)
+        for part in ("mixture", "sklearn/gaussian-mixture")
     },
+    "latent-cascade model.prior.level=vamp": _no_coder("model.prior.level[0]"),
     "latent-cascade model.prior.level=cascade": _no_latent("cascade") + "codes: level 0: Cascade expects a hierarchy",
 }
 
@@ -374,7 +382,7 @@ _PLAIN = (
 )
 _NESTED = ("diffusion", "joint", "gan", "flow", "vq", "autoregressive", "masked", "cascade", "vae")
 _NO_MAP = ("label", "none", "several")
-_UNCONDITIONAL = ("latent", "sklearn/gaussian-mixture")
+_UNCONDITIONAL = ("latent", "mixture", "sklearn/gaussian-mixture")
 _OF_CORRUPTED = ("super-resolution-gan", "in-painting", "latent-in-painting", "denoising")
 _CONDITIONS = {
     **{
@@ -448,7 +456,7 @@ _CONDITIONS = {
                 *(f"in-painting model.conditioner.parts.maps={part}" for part in (*_NO_MAP, "tokens")),
                 *(f"in-painting model={part}" for part in _UNCONDITIONAL),
                 *(f"latent-in-painting model.prior.conditioner={part}" for part in (*_NO_MAP, "tokens")),
-                *(f"latent-in-painting model.prior={part}" for part in _UNCONDITIONAL),
+                *(f"latent-in-painting model.prior={part}" for part in (*_UNCONDITIONAL, "vamp")),
                 *(
                     f"latent-in-painting model={part}"
                     for part in ("autoencoder", "bidirectional", "denoising-gan", "diffusion", "flow", "gan")
@@ -460,7 +468,7 @@ _CONDITIONS = {
                 *(f"{host} data=augmented" for host in (*_PLAIN, *(f"latent-{prior}" for prior in _NESTED))),
                 *(f"{host} data.data=augmented" for host in _OF_CORRUPTED),
                 *(f"augmented model.conditioner={part}" for part in _NO_MAP),
-                "augmented model=sklearn/gaussian-mixture",
+                *(f"augmented model={part}" for part in ("mixture", "sklearn/gaussian-mixture")),
             ),
             "noisy": (
                 "denoising model=bidirectional",
@@ -678,7 +686,16 @@ REFUSALS = {
     **{
         f"latent-{host} model.autoencoder={part}": _no_latents(part)
         for host in _LATENT_HOSTS
-        for part in ("denoising-gan", "diffusion", "gan", "latent", "sklearn/gaussian-mixture")
+        for part in ("denoising-gan", "diffusion", "gan", *_UNCONDITIONAL)
+    },
+    **{f"latent-{host} model.autoencoder=vamp": _no_coder("model.autoencoder") for host in (*_LATENT_HOSTS, "joint")},
+    **{
+        f"{host} model=vamp": _no_coder("model")
+        for host in ("augmented", "denoising", "gan-ring", "in-painting", "super-resolution-gan", "vae")
+    },
+    **{
+        f"latent-{host} model.prior=vamp": "Vamp expects a latent whose posterior is a diagonal Gaussian .*, got"
+        for host in ("autoregressive", "flow", "vq")
     },
 }
 _GUIDED = (
@@ -698,7 +715,7 @@ REFUSALS |= {
     },
     **{
         f"{host} {path}.guidance=autoguidance": (
-            rf"{re.escape(path)}\.guidance: .*: it requires `schedule`, which this slot does not provide"
+            rf"{re.escape(path)}\.guidance: .*: it expects a slot that provides `schedule`, got one that does not"
         )
         for host, path in _UNGUIDED
     },
