@@ -42,7 +42,7 @@ from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.models.posterior import Posterior, get_last
 from modkit.models.prior_review import explain_undrawn
-from modkit.models.rival import Rival
+from modkit.models.rival import Rival, repeat_conditioner
 from modkit.models.step import StepContext
 from modkit.nn.trained import is_trained
 from modkit.rng import Rng
@@ -92,7 +92,8 @@ class Autoencoder(Model):
             and its reconstruction in the critic's deepest features is minimised in place of `nll`.
         critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
         features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
-        conditioner: Computes conditions from fields; it is trained with the autoencoder.
+        conditioner: Computes conditions from fields; it is trained with the autoencoder. The critic trains one of its
+            own.
         input: Name of a field that the encoder reads in x's place; x itself by default.
         aggregates: Penalties on the latents of a batch as a whole (WAE, β-TCVAE, DIP-VAE), by the names of their terms.
         latent_critic: Tells latents from draws of the bottleneck's prior (AAE) or from shuffled ones (FactorVAE).
@@ -180,10 +181,11 @@ class Autoencoder(Model):
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
         sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
         self.penalties = Penalties(self, regularizers, sides)
-        self.game, self.critic_start = None, critic_start
+        self.game, self.critic_conditioner, self.critic_start = None, None, critic_start
         if self.critic is not None and self.adversarial is not None:
-            rival = Rival(self.critic, self.adversarial, self.penalties, self.augment)
-            self.game = CriticGame(rival, critic_game)
+            self.critic_conditioner = repeat_conditioner(self, conditioner, fields)
+            parts = self.adversarial, self.penalties, self.augment, self.critic_conditioner
+            self.game = CriticGame(Rival(self.critic, *parts), critic_game)
         self.perceptual = Perceptual(features(x=x)) if features else None
         penalties = {name: make() for name, make in (aggregates or {}).items()}
         self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck) if penalties else None
@@ -196,7 +198,8 @@ class Autoencoder(Model):
 
     def players(self) -> tuple[Player, ...]:
         """`autoencoder`, then `critic` and `latent-critic` if there are any."""
-        judges = (*self.list_modules("critic", "augment"), *self.penalties.list_modules("discriminator"))
+        judges = self.list_modules("critic", "critic_conditioner", "augment")
+        judges = (*judges, *self.penalties.list_modules("discriminator"))
         rivals = [Player("critic", judges, start=self.critic_start)] if self.critic else []
         if self.latent_game:
             rivals.append(Player("latent-critic", ("latent_game.critic",)))
@@ -217,10 +220,10 @@ class Autoencoder(Model):
             return self._compute_critic_losses(player, batch, cond, step)
         h = self._compute_features(batch.tensor, batch.fields, cond)
         if self.importance:
-            return self._weigh_losses(self.importance, h, batch.tensor, cond, step)
+            return self._weigh_losses(self.importance, h, batch, cond, step)
         latents = self.bottleneck(h, step)
         rate = compute_rate(self.rate, latents.kl, self.bottleneck, step)
-        return self._compute_losses(h, latents, rate, batch.tensor, cond, step)
+        return self._compute_losses(h, latents, rate, batch, cond, step)
 
     @property
     def entropic(self) -> tuple[str, ...]:
@@ -237,7 +240,7 @@ class Autoencoder(Model):
             raise ValueError("Autoencoder expects one draw, reparametrized, in joint training, got importance weights")
         h = self._compute_features(batch.tensor, batch.fields, cond)
         latents, entropy = self._q.open(name, h, step)
-        return self._compute_losses(h, latents, {"entropy": entropy}, batch.tensor, cond, step), latents.values[name]
+        return self._compute_losses(h, latents, {"entropy": entropy}, batch, cond, step), latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
         """Updates the bottleneck's codebooks, the augmentation's strength, and the penalties that keep statistics."""
@@ -252,6 +255,8 @@ class Autoencoder(Model):
 
         Training samples are counted where an aggregate part needs their number.
         """
+        if player == "critic" and self.game:
+            self.game.rival.prepare(batches)
         if player != "autoencoder":
             return
         self.conditioner.prepare(select_fields(batches))
@@ -350,6 +355,9 @@ class Autoencoder(Model):
     def _compute_cond(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> Cond:
         return self.conditioner(fields, None).merge(cond)
 
+    def _compute_critic_cond(self, batch: Batch, cond: Cond) -> Cond:
+        return self.game.rival.compute_cond(batch, cond) if self.game else cond
+
     def _compute_features(self, x: Tensor, fields: Mapping[str, Tensor], cond: Cond) -> Value:
         return call_given(self.encoder, read_input(x, fields, self.input), cond)
 
@@ -379,30 +387,32 @@ class Autoencoder(Model):
         return Judges(self.aggregates, self.latent_game, self.perceptual, self.game, self.penalties)
 
     def _compute_losses(
-        self, h: Value, latents: Latents, rate: Mapping[str, Tensor], x: Tensor, cond: Cond, step: Step
+        self, h: Value, latents: Latents, rate: Mapping[str, Tensor], batch: Batch, cond: Cond, step: Step
     ) -> dict[str, Tensor]:
         """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
-        z = get_last(latents.values)
+        x, z = batch.tensor, get_last(latents.values)
         out = call_given(self.decoder, z, cond)
         if self.game and self.game.compares_features:
-            distance = {"features": self.game.measure_distance(self.likelihood.mean(out), x, cond)}
+            given = self._compute_critic_cond(batch, cond)
+            distance = {"features": self.game.measure_distance(self.likelihood.mean(out), x, given)}
         else:
             distance = {"nll": self.likelihood.nll(out, x)}
         losses = {name: loss.mean() / self.single.numel for name, loss in {**distance, **rate}.items()}
-        return losses | latents.losses | self._judge(h, z, out, x, cond, step)
+        return losses | latents.losses | self._judge(h, z, out, batch, cond, step)
 
-    def _weigh_losses(self, by: ImportanceWeights, h: Value, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
+    def _weigh_losses(self, by: ImportanceWeights, h: Value, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         """Computes the autoencoder's losses with `bound`, by several draws for each sample."""
         latent, log_ratio = by.draw(self.bottleneck, h, step.rng)
         z = self.bottleneck.to_z(next(iter(self.latents)), latent)
         out = call_given(self.decoder, z, cond.map(by.repeat))
-        log_weights = log_ratio - self.likelihood.nll(out, by.repeat(x))
+        log_weights = log_ratio - self.likelihood.nll(out, by.repeat(batch.tensor))
         losses = {"bound": -by.compute_bound(latent, log_weights).mean() / self.single.numel}
-        return losses | self._judge(h, by.select_first(z), out[:: by.draws], x, cond, step)
+        return losses | self._judge(h, by.select_first(z), out[:: by.draws], batch, cond, step)
 
-    def _judge(self, h: Value, z: Value, out: Tensor, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
+    def _judge(self, h: Value, z: Value, out: Tensor, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
         """Computes the losses of the latents of a batch and of reconstructions, and the penalties."""
-        reconstruct = partial(self._make_round, x, cond, z, out, step)
+        given = self._compute_critic_cond(batch, cond)
+        reconstruct = partial(self._make_round, batch.tensor, cond, z, out, given, step)
         return self._judges.compute_autoencoder_losses(z, h, self.bottleneck, reconstruct, step, self.single.numel)
 
     def _compute_critic_losses(self, player: str, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
@@ -411,16 +421,18 @@ class Autoencoder(Model):
             h = self._compute_features(batch.tensor, batch.fields, cond)
             z = get_last(self.bottleneck(h, StepContext(step.rng, step.index)).values)
 
+        given = self._compute_critic_cond(batch, cond)
+
         @torch.no_grad()
         def reconstruct() -> Round:
-            return self._make_round(batch.tensor, cond, z, call_given(self.decoder, z, cond), step)
+            return self._make_round(batch.tensor, cond, z, call_given(self.decoder, z, cond), given, step)
 
         return self._judges.compute_critic_losses(player, z, self.bottleneck, reconstruct, step)
 
-    def _make_round(self, x: Tensor, cond: Cond, z: Value, out: Tensor, step: Step) -> Round:
+    def _make_round(self, x: Tensor, cond: Cond, z: Value, out: Tensor, given: Cond, step: Step) -> Round:
         def encode(x: Tensor) -> Value:
             return get_last(self.bottleneck(call_given(self.encoder, x, cond), None).values)
 
         fake, decode = self.likelihood.mean(out), partial(self._p.decode, cond=cond)
         critic: Any = self.critic  # None where no part needs it
-        return Round(x, cond, step.rng, fake, z, critic, encoder=encode, decoder=decode)
+        return Round(x, given, step.rng, fake, z, critic, encoder=encode, decoder=decode)

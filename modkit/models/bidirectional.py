@@ -29,7 +29,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -44,7 +44,7 @@ from modkit.models.given import call_generator, call_given, decode_noise, list_s
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
-from modkit.models.rival import Rival
+from modkit.models.rival import Rival, repeat_conditioner
 from modkit.models.step import StepContext
 from modkit.nn.blocks import broadcast
 from modkit.precision import widen
@@ -87,7 +87,8 @@ class Bidirectional(Model):
             with respect to x, and not to the z of a pair.
         augment: Changes the real and generated x that the discriminator sees, also in its penalties; the encoder reads
             x unchanged.
-        conditioner: Computes the conditions of all networks from fields; it is trained with the generator.
+        conditioner: Computes the conditions from fields; it is trained with the generator. The discriminator trains one
+            of its own.
         game: What teaches the encoder: `ali`, `veegan` or `infogan`.
         categories: Number of categories k of c; 0 for none.
         noise: Width of n.
@@ -156,14 +157,16 @@ class Bidirectional(Model):
         offers = ("fake", "z", "critic")
         sides = {"discriminator": offers, "generator": (*offers, "generator")}
         self.penalties = Penalties(self, regularizers, sides)
-        rules = self.adversarial, self.penalties, self.augment
-        self.rival = Rival(self.discriminator, *rules, maps=not self.game.pairs)
+        self.critic_conditioner = repeat_conditioner(self, conditioner, fields)
+        parts = self.adversarial, self.penalties, self.augment, self.critic_conditioner
+        self.rival = Rival(self.discriminator, *parts, maps=not self.game.pairs)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`, which is the encoder as well."""
         own = self.list_modules("generator", "encoder", "bottleneck", "classify", "conditioner")
-        judges = (*self.list_modules("discriminator", "augment"), *self.penalties.list_modules("discriminator"))
+        judges = self.list_modules("discriminator", "critic_conditioner", "augment")
+        judges = (*judges, *self.penalties.list_modules("discriminator"))
         own = (*own, *self.penalties.list_modules("generator"))
         return Player("discriminator", judges), Player("generator", own, against=("discriminator",))
 
@@ -176,14 +179,21 @@ class Bidirectional(Model):
         x, rng = batch.tensor, step.rng
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         if player == "generator":
-            return self._compute_generator_losses(x, cond, step)
+            return self._compute_generator_losses(batch, cond, step)
         with torch.no_grad():
             z = self.draw_source(len(x), "z", rng)
             fake = call_generator(self.generator, z, cond, rng)
-            beside = self._make_real_pair(x, cond, rng), self._make_fake_pair(x, cond, z)
+            code = self._encode(x, cond, rng) if self.game.pairs else None
+        beside = self._make_pairs(x, self.rival.compute_cond(batch, cond), code, z)
         critic = self.rival.show(rng.at("augment"))
         played = Round(x, beside[0], rng, fake, z, critic, beside=beside, maps=not self.game.pairs)
         return self.rival.compute_losses(played, step)
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Prepares the conditioner of a side."""
+        super().prepare(player, batches, rng)
+        if player == "discriminator":
+            self.rival.prepare(batches)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
@@ -236,16 +246,16 @@ class Bidirectional(Model):
         """What the discriminator is made of."""
         yield from review_critic("discriminator", self.discriminator, self.penalties.parts)
 
-    def _compute_generator_losses(self, x: Tensor, cond: Cond, step: Step) -> dict[str, Tensor]:
-        rng, given, mirrors = step.rng, cond.map(Tensor.detach), not self.game.reconstructs
+    def _compute_generator_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
+        x, rng, mirrors = batch.tensor, step.rng, not self.game.reconstructs
         z = self.draw_source(len(x), "z", rng)
         fake = call_generator(self.generator, z, cond, rng)
-        plays, judges_real = self.rival.is_wanted(step), mirrors or self.rival.paired
-        beside_real = given
-        if self.penalties.is_due("generator", step) or (plays and judges_real):
+        plays, code = self.rival.is_wanted(step), None
+        judges_real = self.penalties.is_due("generator", step) or (plays and (mirrors or self.rival.paired))
+        if self.game.pairs and judges_real:
             with torch.set_grad_enabled(mirrors and torch.is_grad_enabled()):
-                beside_real = self._make_real_pair(x, given, rng)
-        beside = beside_real, self._make_fake_pair(x, given, z)
+                code = self._encode(x, cond.map(Tensor.detach), rng)
+        beside = self._make_pairs(x, self.rival.compute_cond(batch, cond).map(Tensor.detach), code, z)
         played = Round(x, cond, rng, fake, z, self.rival.show(rng.at("augment")), self.generator, beside=beside)
         losses: dict[str, Tensor] = {}
         if plays and mirrors:
@@ -293,17 +303,18 @@ class Bidirectional(Model):
     def _last(self) -> str:
         return list(self.bottleneck.latents)[-1]
 
-    def _make_real_pair(self, x: Tensor, cond: Cond, rng: Rng) -> Cond:
-        """What the discriminator is given beside data; gradients reach the encoder."""
-        return _make_pair(x, cond, self._encode(x, cond, rng)) if self.game.pairs else cond
+    def _make_pairs(self, x: Tensor, cond: Cond, code: Tensor | None, z: Tensor) -> tuple[Cond, Cond]:
+        """Makes what the discriminator is given beside x and beside samples from z, whose first part is encoded.
 
-    def _make_fake_pair(self, x: Tensor, cond: Cond, z: Tensor) -> Cond:
-        """What the discriminator is given beside samples of the shape of `x` from z, of which a part is encoded."""
-        return _make_pair(x, cond, z[:, : self.width + self.categories]) if self.game.pairs else cond
+        In games of pairs, a code is a map of constants beside x; that of x is left out where nothing judges x.
+        """
+        if not self.game.pairs:
+            return cond, cond
+        beside_fake = _lay_code(x, cond, z[:, : self.width + self.categories])
+        return cond if code is None else _lay_code(x, cond, code), beside_fake
 
 
-def _make_pair(x: Tensor, cond: Cond, code: Tensor) -> Cond:
-    """Adds a code to the conditions as a map of constants beside x."""
+def _lay_code(x: Tensor, cond: Cond, code: Tensor) -> Cond:
     return cond.merge(Cond(concat=broadcast(code, x).expand(*code.shape, *x.shape[2:])))
 
 

@@ -18,7 +18,7 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
@@ -38,7 +38,7 @@ from modkit.losses.review import review_critic
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
-from modkit.models.rival import Rival
+from modkit.models.rival import Rival, repeat_conditioner
 from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.samplers.loop import sample
@@ -66,8 +66,8 @@ class DenoisingGAN(Model):
         regularizers: Penalties on the discriminator at x_s (not at x_t) or on the generator, by the names of their
             terms.
         augment: Changes the pairs x_s and x_t that the discriminator judges, both alike; nothing by default.
-        conditioner: Computes the conditions of both networks from fields, without a map either; it is trained with the
-            generator.
+        conditioner: Computes the network's conditions from fields, without a map either. The discriminator trains one
+            of its own.
         steps: Number T of steps.
         z_dim: Width of the noise.
         weights: Weights of the losses by term (`adversarial`, the generator's; `r1`, …); the default weight is 1.
@@ -122,19 +122,22 @@ class DenoisingGAN(Model):
         self.adversarial = adversarial()
         offers = ("fake", "z", "critic", "generator")
         self.penalties = Penalties(self, regularizers, {"discriminator": offers, "generator": offers})
-        self.rival = Rival(self.discriminator, self.adversarial, self.penalties, self.augment)
+        self.critic_conditioner = repeat_conditioner(self, conditioner, fields)
+        parts = self.adversarial, self.penalties, self.augment, self.critic_conditioner
+        self.rival = Rival(self.discriminator, *parts)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, then `generator`."""
-        judges = (*self.list_modules("discriminator", "augment"), *self.penalties.list_modules("discriminator"))
+        own = self.list_modules("discriminator", "critic_conditioner", "augment")
+        judges = (*own, *self.penalties.list_modules("discriminator"))
         own = (*self.list_modules("network", "conditioner"), *self.penalties.list_modules("generator"))
         return Player("discriminator", judges), Player("generator", own, against=("discriminator",))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `adversarial` of each side, and its regularizers.
 
-        The generator trains the conditioner through what the network is given; what its judge is given is detached.
+        The generator trains the conditioner through what the network is given; the discriminator trains its own.
         """
         plays = player == "generator"
         if plays and not self.rival.is_wanted(step) and not self.penalties.is_due(player, step):
@@ -148,12 +151,19 @@ class DenoisingGAN(Model):
         def generate(z: Tensor, given: Cond) -> Tensor:
             return self._predict(pair.x_t, pair.time, replace(given, concat=None), z)
 
-        beside = self._add_pair(pair, cond.map(Tensor.detach) if plays else cond)
         critic = self.rival.show(step.rng.at("augment"))
-        played = Round(pair.x_s, beside, step.rng, fake, z, critic, generate)
+        beside = self._add_pair(pair, self.rival.compute_cond(batch, cond))
         if not plays:
-            return self.rival.compute_losses(played, step)
+            return self.rival.compute_losses(Round(pair.x_s, beside, step.rng, fake, z, critic, generate), step)
+        given = self._add_pair(pair, cond.map(Tensor.detach))
+        played = Round(pair.x_s, given, step.rng, fake, z, critic, generate, beside=(beside, beside))
         return self.rival.compute_generator_losses(played, step) | self.penalties.compute(player, step, played)
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Prepares the conditioner of a side."""
+        super().prepare(player, batches, rng)
+        if player == "discriminator":
+            self.rival.prepare(batches)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""

@@ -20,7 +20,7 @@ Shape letters: b batch, d noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from modkit.models.given import call_generator, decode_noise, list_sources, make
 from modkit.models.model import Model, make_weights
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
-from modkit.models.rival import Rival
+from modkit.models.rival import Rival, repeat_conditioner
 from modkit.rng import Rng
 from modkit.samplers.sampling import draw_start
 from modkit.types import Batch, Cond, CondType, TensorType
@@ -59,7 +59,7 @@ class GAN(Model):
             whose strength follows the game follows the first discriminator's.
         classify: Name of a field of classes that the discriminators tell from a sample (AC-GAN). The conditioner must
             read it, and the discriminators are not given what it computes.
-        conditioner: Computes the conditions of both networks from fields; it is trained with the generator.
+        conditioner: Computes the generator's conditions from fields. Each discriminator trains one of its own.
         z_dim: Width of the noise.
         weights: Weights of the losses by term (`adversarial` and `class` or, with several discriminators,
             `adversarial/NAME` and `class/NAME`; `r1`, …); the default weight is 1. Those of `adversarial` are the
@@ -127,18 +127,24 @@ class GAN(Model):
         judged = (*offers, "critic")
         sides = {"discriminator": judged, "generator": judged if self.discriminator else offers}
         self.penalties = Penalties(self, regularizers, sides)
+        paths = {} if classify else {name: f"critic_conditioners.{name}" for name in self.critics}
+        second = {name: repeat_conditioner(self, conditioner, fields, path) for name, path in paths.items()}
+        self.critic_conditioners = nn.ModuleDict({name: one for name, one in second.items() if one})  # type: ignore[misc]
         self.rivals: dict[str, Rival] = {}
         for (name, critic), game in zip(self.critics.items(), games):
-            leads = not self.rivals
-            self.rivals[name] = Rival(critic, game, self.penalties, self.augment, leads=leads, classify=classify)
+            parts = game, self.penalties, self.augment, second.get(name)
+            self.rivals[name] = Rival(critic, *parts, leads=not self.rivals, classify=classify)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
         """`discriminator`, or the names of several discriminators, then `generator`."""
         path = "" if self.discriminator else "discriminators."
         states = self.penalties.list_modules("discriminator")
-        owned = {next(iter(self.critics)): self.list_modules("augment")}
-        rivals = tuple(Player(name, (path + name, *states, *owned.get(name, ()))) for name in self.critics)
+        owned = {name: (path + name, *states) for name in self.critics}
+        owned[next(iter(owned))] += self.list_modules("augment")
+        for name in self.critic_conditioners:
+            owned[name] += (f"critic_conditioners.{name}",)
+        rivals = tuple(map(Player, owned, owned.values()))
         own = (*self.list_modules("generator", "conditioner"), *self.penalties.list_modules("generator"))
         return (*rivals, Player("generator", own, against=tuple(self.critics)))
 
@@ -151,7 +157,7 @@ class GAN(Model):
         """Computes `adversarial` of each side, `class` if there is one to classify, and its regularizers.
 
         With several discriminators, the generator has a loss `adversarial/NAME` against each, and `class/NAME` of each.
-        It trains the conditioner through what the generator is given; what its judges are given is detached.
+        It trains the conditioner through what the generator is given; a discriminator trains its own.
         """
         x = batch.tensor
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
@@ -160,9 +166,15 @@ class GAN(Model):
         z = self._draw_noise(len(x), step.rng)
         with torch.no_grad():
             fake = call_generator(self.generator, z, cond, step.rng)
-        critic = self.rivals[player].show(step.rng.at("augment", player))
-        played = Round(x, cond, step.rng, fake, z, critic, self.generator)
-        return self.rivals[player].compute_losses(played, step, batch.fields)
+        rival = self.rivals[player]
+        critic, given = rival.show(step.rng.at("augment", player)), rival.compute_cond(batch, cond)
+        return rival.compute_losses(Round(x, given, step.rng, fake, z, critic, self.generator), step, batch.fields)
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Prepares the conditioner of the generator, or a discriminator's own."""
+        super().prepare(player, batches, rng)
+        if player in self.rivals:
+            self.rivals[player].prepare(batches)
 
     def update(self, player: str, step: Step) -> None:
         """Updates the strength of the augmentation, and the penalties that keep statistics."""
@@ -209,7 +221,8 @@ class GAN(Model):
         played = Round(x, cond, step.rng, fake, z, generator=self.generator)
         losses: dict[str, Tensor] = {}
         for name, rival in self.rivals.items():
-            played = replace(played, critic=rival.show(step.rng.at("augment", name)))
+            given = rival.compute_cond(batch, cond)
+            played = replace(played, critic=rival.show(step.rng.at("augment", name)), beside=(given, given))
             losses |= rival.compute_generator_losses(played, step, batch.fields, ends[name])
         return losses | self.penalties.compute("generator", step, played)
 

@@ -11,31 +11,37 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.kinds import (
     Adversarial,
     AdversarialExtras,
     Augmentation,
     AugmentationExtras,
+    Conditioner,
     Critic,
     Discriminator,
     Round,
+    Slot,
     Step,
     Unfit,
     read_extras,
 )
 from modkit.losses.augmented import AugmentedCritic
 from modkit.losses.judging import compute_class_loss, compute_loss_of_logits, judge
+from modkit.models.model import Model
+from modkit.models.passes import select_fields
 from modkit.models.penalties import Penalties
 from modkit.rng import Rng
-from modkit.types import Cond, Judgement
+from modkit.types import Batch, Cond, Judgement, TensorType
 
-__all__ = ["Rival"]
+__all__ = ["Rival", "repeat_conditioner"]
 
 
 class Rival:
@@ -48,6 +54,7 @@ class Rival:
         adversarial: The losses.
         penalties: Those of the Model, which include the ones on the critic; None if it has none.
         augment: Changes the samples that the critic judges, in losses and in penalties; None if nothing does.
+        conditioner: The critic's own, see `repeat_conditioner`; None if it shares the other side's.
         leads: Whether an augmentation whose strength follows the game follows this critic.
         maps: Whether what lies beside samples as a map (`concat`) is one, changed as they are if it has their shape.
         classify: Name of a field of classes that a head of the critic tells; None if there is none.
@@ -72,12 +79,13 @@ class Rival:
         adversarial: Adversarial,
         penalties: Penalties | None = None,
         augment: Augmentation | None = None,
+        conditioner: Conditioner | None = None,
         *,
         leads: bool = True,
         maps: bool = True,
         classify: str | None = None,
     ) -> None:
-        self.critic, self.adversarial = critic, adversarial
+        self.critic, self.adversarial, self._conditioner = critic, adversarial, conditioner
         self._penalties, self._augment, self._maps, self._classify = penalties, augment, maps, classify
         self._follower = read_extras(augment if leads else None, AugmentationExtras)
         losses = read_extras(adversarial, AdversarialExtras)
@@ -93,6 +101,15 @@ class Rival:
     def show(self, rng: Rng) -> Critic:
         """Returns the critic as it judges in one turn, for `Round.critic`; each call augments by draws of its own."""
         return AugmentedCritic(self.critic, self._augment, rng, maps=self._maps) if self._augment else self.critic
+
+    def compute_cond(self, batch: Batch, cond: Cond) -> Cond:
+        """Computes the conditions that the critic is given; they are `cond`, the other side's, if it shares these."""
+        return self._conditioner(batch.fields, None).merge(batch.cond) if self._conditioner else cond
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Prepares the critic's own conditioner."""
+        if self._conditioner:
+            self._conditioner.prepare(select_fields(batches))
 
     def is_wanted(self, step: Step, end: str = "") -> bool:
         """Whether any loss of the other side is due; `end` is that of the terms' names."""
@@ -169,3 +186,33 @@ class Rival:
         if self._follower.observe and step.training and self.boundary is not None:
             each = real_logits.repeat_interleave(-(-num // len(real_logits)), 0)[:num]
             self._follower.observe(self._sign * (each - self.boundary))
+
+
+def repeat_conditioner(
+    owner: Model, slot: Slot[Conditioner], fields: Mapping[str, TensorType] | None, name: str = "critic_conditioner"
+) -> Conditioner | None:
+    """Makes a second conditioner for a critic, whose player trains it; None if there is nothing to train.
+
+    If the critic were given what the other side embeds, that side would learn to embed what the critic cannot tell
+    apart. Both begin with the same weights, and a state dict without the second one's gives it those of the first.
+
+    Args:
+        owner: The Model, whose attribute `conditioner` is the first.
+        slot: The slot of both.
+        fields: The types of the data's fields.
+        name: The path in the Model where it keeps the second.
+    """
+    first: Any = owner.conditioner
+    trains = isinstance(first, nn.Module) and any(one.requires_grad for one in first.parameters())
+    if not trains:
+        return None
+    second: Any = slot(fields=fields or {})
+    owner.register_load_state_dict_pre_hook(partial(_fill, name))  # type: ignore[no-untyped-call]
+    return second if second is not first else deepcopy(second)
+
+
+def _fill(name: str, module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Takes the weights of a critic's conditioner from the other side's where a state dict was made without them."""
+    own, former = f"{prefix}{name}.", f"{prefix}conditioner."
+    if not any(key.startswith(own) for key in state):
+        state.update({own + key.removeprefix(former): one for key, one in state.items() if key.startswith(former)})

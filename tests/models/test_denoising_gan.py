@@ -212,10 +212,10 @@ def test_a_sample_is_the_chain_of_posteriors_under_fresh_noise(steps):
     assert len(seen) == steps
 
 
-def test_conditions_reach_both_sides_and_the_conditioner_is_the_generator_s():
+def test_conditions_reach_both_sides_by_conditioners_of_their_own():
     model = made(**CONVS, **LABEL)
     assert [(one.name, one.modules, one.against) for one in model.players()] == [
-        ("discriminator", ("discriminator",), ()),
+        ("discriminator", ("discriminator", "critic_conditioner"), ()),
         ("generator", ("network", "conditioner"), ("discriminator",)),
     ]
     for parameter in model.parameters():

@@ -72,7 +72,7 @@ def table(**slots):
 @pytest.mark.parametrize("slots, normed", [(SLOTS, False), (DCGAN, True)], ids=["mlp", "dcgan"])
 def test_in_a_turn_only_its_player_learns_and_only_its_statistics_move(slots, normed):
     model, (discriminator, generator) = table(**slots, **LABEL)
-    owns = {"discriminator": {"discriminator"}, "generator": {"generator", "conditioner"}}
+    owns = {"discriminator": {"discriminator", "critic_conditioners"}, "generator": {"generator", "conditioner"}}
     for one in (discriminator, generator):
         name, before = one.player.name, state(model)
         with one.hold_others():
@@ -85,24 +85,33 @@ def test_in_a_turn_only_its_player_learns_and_only_its_statistics_move(slots, no
         model.zero_grad()
 
 
-def test_the_conditioner_belongs_to_the_generator():
+def test_each_side_trains_a_conditioner_of_its_own():
     assert [(one.name, one.modules, one.against) for one in made(**LABEL).players()] == [
-        ("discriminator", ("discriminator",), ()),
+        ("discriminator", ("discriminator", "critic_conditioners.discriminator"), ()),
         ("generator", ("generator", "conditioner"), ("discriminator",)),
     ]
     assert made().players()[1].modules == ("generator",)
+    several = made(discriminators={"one": "mlp", "other": "mlp"}, **LABEL)
+    assert [one.modules[1:] for one in several.players()] == [
+        ("critic_conditioners.one",),
+        ("critic_conditioners.other",),
+        ("conditioner",),
+    ]
 
 
 def test_the_generator_trains_the_conditioner_through_its_own_input_and_not_through_its_judge_s():
     model, batch = made(**LABEL), digits(5)
     model.generator.register_forward_pre_hook(lambda _, args: (args[0].double(), args[1]))
-    embedding = model.conditioner.embedding
+    embedding, other = model.conditioner.embedding, model.critic_conditioners["discriminator"].embedding
+    assert torch.equal(embedding.weight, other.weight)
+    other.weight.data.mul_(3)
     given = embedding(batch.fields["labels"])
-    logits = model.discriminator(model.generator(noise(5, "a"), Cond(vector=given)), Cond(vector=given.detach()))
+    logits = model.discriminator(model.generator(noise(5, "a"), Cond(vector=given)), Cond(vector=3 * given.detach()))
     (want,) = torch.autograd.grad(F.softplus(-logits).mean(), embedding.weight)
     model.losses("generator", batch, turn("a"))["adversarial"].backward()
     assert want.any()
     torch.testing.assert_close(embedding.weight.grad, want, rtol=1e-12, atol=0)
+    assert other.weight.grad is None
 
 
 def test_a_lazy_penalty_is_computed_at_its_steps_alone(tmp_path):

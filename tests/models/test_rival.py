@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from modkit import Rng, StepContext, TensorType, use
+from modkit import Rng, StepContext, TensorType, build, use
 from modkit.augmentations import ADA, DiffAugment
+from modkit.conditioners import Label
+from modkit.conditioners.vector import Vector
 from modkit.kinds import AdversarialExtras, Round, Unfit, read_extras
 from modkit.losses import (
     KL,
@@ -18,6 +20,7 @@ from modkit.losses import (
 from modkit.models import GAN
 from modkit.models.rival import Rival
 from modkit.types import Batch, Cond
+from tests.play import digits, spec, turn
 
 
 def observe(augment, losses, logits, num, step):
@@ -87,3 +90,72 @@ def test_an_augmentation_that_follows_signs_is_refused_where_losses_leave_them_o
         Rival(len, losses, augment=ADA(TensorType((1, 4, 4))))
     assert Rival(len, losses, augment=DiffAugment(TensorType((1, 4, 4))))
     assert Rival(len, losses, augment=ADA(TensorType((1, 4, 4))), leads=False)
+
+
+MLP, LABEL = use("mlp", width=4, depth=1), use("label", width=3)
+CONDITIONAL = {
+    "gan": use("gan", generator=MLP, discriminator=MLP, conditioner=LABEL),
+    "d2gan": use("gan", generator=MLP, discriminators={"one": MLP, "other": MLP}, conditioner=LABEL),
+    "denoising-gan": use("denoising-gan", network=MLP, discriminator=MLP, steps=2, conditioner=LABEL),
+    "bidirectional": use("bidirectional", encoder=MLP, generator=MLP, discriminator=MLP, conditioner=LABEL),
+    "autoencoder": use("autoencoder", encoder=MLP, decoder=MLP, critic=MLP, conditioner=LABEL, critic_game="vae-gan"),
+}
+
+
+def find_conditioners(model, player):
+    """The names of the parameters of conditioners that a player's losses reach."""
+    losses = model.losses(player, digits(4), turn("a", player))
+    sum(losses.values()).backward()
+    found = {name for name, one in model.named_parameters() if "conditioner" in name and one.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("game", CONDITIONAL)
+def test_each_player_trains_the_conditioner_that_it_owns_and_no_other(game):
+    """The fault: the generator's player trained what the critic was given, and could make classes alike for it."""
+    model = build(spec(CONDITIONAL[game]))
+    for player in model.players():
+        (reached,) = find_conditioners(model, player.name)
+        assert reached.removesuffix(".embedding.weight") in player.modules
+
+
+@pytest.mark.parametrize("game", CONDITIONAL)
+def test_weights_of_before_give_the_critic_what_it_was_given_then(game):
+    model = build(spec(CONDITIONAL[game]))
+    own = [name for name in model.state_dict() if "critic_conditioner" in name]
+    model.conditioner.embedding.weight.data.normal_()
+    former = {name: value for name, value in model.state_dict().items() if name not in own}
+    model.load_state_dict(former)
+    for name in own:
+        assert torch.equal(model.state_dict()[name], former[f"conditioner.{name.split('.', name.count('.') - 1)[-1]}"])
+    with torch.no_grad():
+        for one in model.parameters():
+            one.normal_()
+    again = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(again)
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
+def test_a_conditioner_without_anything_to_train_is_shared():
+    fields, types = {"labels": TensorType((), classes=10)}, {"x": TensorType((2,))}
+    frozen = Label(fields).requires_grad_(False)
+    for conditioner in ("none", frozen):
+        assert not GAN(**types, fields=fields, conditioner=conditioner).critic_conditioners
+    given = Label(fields)
+    own = GAN(**types, fields=fields, conditioner=given).critic_conditioners["discriminator"]
+    assert own is not given and torch.equal(own.embedding.weight, given.embedding.weight)
+    assert not GAN(**types, fields=fields, conditioner=given, classify="labels").critic_conditioners
+
+
+def test_a_critic_s_conditioner_is_prepared_for_its_player():
+    fields = {"size": TensorType((2,))}
+    model = GAN(TensorType((2,)), fields=fields, conditioner=Vector)
+    batches = [Batch(torch.zeros(4, 2), {"size": torch.arange(8.0).view(4, 2)})]
+    own, before = model.critic_conditioners["discriminator"], dict(model.conditioner.state_dict())
+    before = {name: value.clone() for name, value in before.items()}
+    model.prepare("discriminator", batches, Rng(0))
+    assert all(torch.equal(value, before[name]) for name, value in model.conditioner.state_dict().items())
+    model.prepare("generator", batches, Rng(0))
+    moved = {name for name, value in model.conditioner.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and all(torch.equal(own.state_dict()[name], model.conditioner.state_dict()[name]) for name in moved)
