@@ -47,3 +47,9 @@ def test_a_loss_that_is_not_finite_at_a_logged_step_is_named(record):
     record.update({"one/good": GOOD, "one/bad": torch.tensor(torch.inf), "other/bad": torch.tensor(torch.inf)})
     with pytest.raises(FloatingPointError, match="^the loss bad of one is inf$"):
         record.read()
+
+
+def test_a_norm_that_is_not_finite_is_left_out(record):
+    record.update({"one/good": GOOD, "gradient_norm/one": torch.tensor(torch.inf), "gradient_norm/two": 2 * GOOD})
+    record.check("one", {"good": GOOD}, GOOD)
+    assert record.read() == {"one/good": 3.0, "gradient_norm/two": 6.0}
