@@ -29,7 +29,7 @@ from modkit.building.compose import get_composition
 from modkit.building.pieces import is_piece
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import find_loadable
-from modkit.building.session import Loaded, load_run
+from modkit.building.session import Composed, Loaded, load_run
 from modkit.errors import join, split, suggest
 from modkit.evaluation.report import Report, is_of_spec, read_reports
 from modkit.part import Part, import_target
@@ -59,6 +59,7 @@ def export(
     *,
     to: str | None = None,
     checkpoint: str | None = None,
+    model: Composed | None = None,
 ) -> Path:
     """Exports a run's model to a self-contained folder, atomically: all of it is on the disk before it has its name.
 
@@ -67,6 +68,8 @@ def export(
         out: The folder, absent or empty.
         to: A layout that a plug-in provides (see `modkit_exporters`); by default the layout that `modkit.load` reads.
         checkpoint: The checkpoint to export: `best`, a name, or by default the last intact one.
+        model: A model composed like the run's, or a function that composes one, if the run has local parts, which
+            cannot be loaded by name. The folder names them, and `modkit.load(out, model=…)` loads it.
 
     Returns:
         The folder. Its scores are those of the checkpoint by the run's present spec; a warning names those of another.
@@ -74,8 +77,10 @@ def export(
     Raises:
         ValueError: If the folder is not empty, the layout is unknown or cannot represent this run.
     """
+    if to and model:
+        raise ValueError(f"export expects a run of registered parts for the layout {to!r}, got a model in their place")
     run = run if isinstance(run, Run) else Run.open(run)
-    write = _write_portable if to is None else _find_exporter(to)
+    write = partial(_write_portable, model=model) if to is None else _find_exporter(to)
     return _fill(Path(out), lambda folder: write(run, folder, checkpoint=checkpoint))
 
 
@@ -131,9 +136,9 @@ def _find_exporter(format: str) -> Callable[..., None]:
     return import_target(targets[format], f"format {format}")
 
 
-def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
+def _write_portable(run: Run, out: Path, *, checkpoint: str | None, model: Composed | None) -> None:
     """Writes the layout that `modkit.load` reads, for any machine."""
-    made = load_run(run, checkpoint=checkpoint)
+    made = load_run(run, model=model, checkpoint=checkpoint)
     _write(run, made, out, {}, partial(_drop_path, made.plan.parts))
 
 

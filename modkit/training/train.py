@@ -22,7 +22,7 @@ from modkit.building.migration import (
     read_spec,
 )
 from modkit.building.provenance import explain_failure, verify
-from modkit.building.session import restore_std
+from modkit.building.session import Composed, restore_parts, restore_std
 from modkit.engines.processes import choose_engine
 from modkit.progress import Progress
 from modkit.runs import checkpoint as store
@@ -108,6 +108,7 @@ def resume(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
+    model: Composed | None = None,
     steps: int | None = None,
     evaluate: bool = True,
     progress: Progress | None = None,
@@ -118,6 +119,8 @@ def resume(
     Args:
         run: The run, or its directory.
         overrides: Overrides of the run's spec, `path=value`, of what may change: `modkit.training.changes`.
+        model: A model composed like the run's, or a function that composes one, if the run has local parts, which
+            cannot be loaded by name.
         steps: Maximum number of steps of every stage.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
         progress: Displays progress.
@@ -125,7 +128,7 @@ def resume(
 
     Raises:
         SpecError: If an override changes what cannot change; nothing has been written.
-        ValueError: If there is no run, it has local parts, which no name loads, or it cannot be resumed; see `train`.
+        ValueError: If there is no run, or it cannot be resumed; see `train`.
         OSError: As `train`.
         modkit.training.trainer.TrainingError: As `train`.
 
@@ -140,9 +143,8 @@ def resume(
         'step-00000002'
     """
     before = _open_resumable(Path(run.path if isinstance(run, Run) else run), locked)
-    return _train_further(
-        before, *apply(load_current_spec(before), overrides), steps=steps, evaluate=evaluate, progress=progress
-    )
+    own = restore_parts(before, load_current_spec(before), model)
+    return _train_further(before, *apply(own, overrides), steps=steps, evaluate=evaluate, progress=progress)
 
 
 def _train_further(before: Run, changed: Spec, notices: Iterable[str], **options: Any) -> Run:
