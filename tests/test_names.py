@@ -65,6 +65,7 @@ TERMS = {
     "IPython": "repr_html_",
     "numpy.random.Generator": "integers normal uniform",
     "pandas' accessors": "at rows",
+    "subprocess.Popen": "terminate",
     "torch": "setup_context state_dict",
     # Terms of the field.
     "quantities": """

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.building.builder import Site
 from modkit.building.change import check_model, restore_local
@@ -128,7 +128,7 @@ def load(
     else:
         run = run if isinstance(run, Run) else Run.open(run)
         verify(run, (), locked=locked)
-        made, mine = model if isinstance(model, Model) else model(), load_current(run, checkpoint)
+        made, mine = _compose(model), load_current(run, checkpoint)
         restore_parts(run, mine.spec, made)
         verify_local(run, get_composition(made).plan.describe_local(), locked=locked)
         _load_weights(run, made, mine.weights, f"the {type(made).__name__} given")
@@ -234,7 +234,7 @@ def restore_parts(run: Run, own: Spec, model: Composed | None) -> Spec:
     """
     if model is None:
         return own
-    composed = get_composition(model if isinstance(model, Model) else model())
+    composed = get_composition(_compose(model))
     check_model(run, own, composed.plan.replace_types(composed.x, composed.fields))
     return restore_local(own, composed.plan)
 
@@ -277,6 +277,11 @@ def restore_std(x: TensorType, run: Run) -> TensorType:
     """Returns a type with the deviation that a run stores, for which its model was made, or None if it stores none."""
     stored = run.lock.get("x")
     return replace(x, std=stored.get("std") if isinstance(stored, dict) else None)
+
+
+def _compose(given: Any) -> Model:
+    made: Model = given if isinstance(given, nn.Module) else given()
+    return made
 
 
 def _open_data(run: Run, site: Site) -> Data:

@@ -70,7 +70,7 @@ def compare(
     out: str | PathLike[str] = "comparison.html",
     *,
     overrides: Sequence[str] = (),
-    models: Mapping[Run | str | PathLike[str], Composed] = MappingProxyType({}),
+    models: Mapping[Any, Composed] = MappingProxyType({}),
 ) -> Comparison:
     """Compares all evaluations of runs on one page.
 

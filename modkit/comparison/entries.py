@@ -22,6 +22,7 @@ from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from modkit.building.change import check_model
 from modkit.building.difference import format_value
@@ -115,7 +116,7 @@ class System:
 def collect(
     runs: Sequence[Run | str | PathLike[str]],
     overrides: Sequence[str] = (),
-    models: Mapping[Run | str | PathLike[str], Composed] = MappingProxyType({}),
+    models: Mapping[Any, Composed] = MappingProxyType({}),
 ) -> list[RunEvaluation]:
     """Collects the entries of runs in their order: the report of each run, then its reports with overrides.
 
@@ -139,8 +140,9 @@ def collect(
     if twice:
         raise ValueError(f"compare expects each run once, got {', '.join(twice)} several times")
     given = {_find_folder(run): model for run, model in models.items()}
-    if odd := given.keys() - {_find_folder(run) for run in found}:
-        raise ValueError(f"compare expects models of the runs that it is given, got one of {', '.join(map(str, odd))}")
+    if others := given.keys() - set(map(_find_folder, found)):
+        listed = ", ".join(map(str, others))
+        raise ValueError(f"compare expects models of the runs that it is given, got one of {listed}")
     kept = [(run, load_current_spec(run), read_reports(run.path)) for run in found]
     entries = []
     for run, spec, every in kept:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modkit.building.builder import Site
 from modkit.building.checker import check_composed
 from modkit.building.compose import convert_part, convert_settings, get_composition
-from modkit.building.plan import plan_training
+from modkit.building.plan import Plan, plan_training
 from modkit.data.objects import as_data
 from modkit.engines.processes import choose_engine
 from modkit.models.model import Model
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from modkit.specs.keys import TrainKeys
 
-__all__ = ["fit"]
+__all__ = ["fit", "plan_fit"]
 
 
 def fit(
@@ -87,6 +87,28 @@ def fit(
         True
     """
     check_restarts(resume)
+    composed, (planned, data) = get_composition(model), plan_fit(model, data, name, train, evaluate)
+    path = Path(out) if out is not None else Path("runs") / name
+    before = open_before(path) if resume else None
+    report = check_composed(model, planned, as_data(data, composed.x, composed.fields))
+    if not before:
+        report.raise_refusals()
+    if isinstance(composed.x, TensorType):
+        report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
+    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, progress=progress).execute()
+
+
+def plan_fit(
+    model: Model, data: Any, name: str, train: Mapping[str, Any], evaluate: Mapping[str, Any] | None = None
+) -> tuple[Plan, Any]:
+    """Plans the training that `fit` carries out, and opens data that the run stores.
+
+    Returns:
+        The plan, and the data: an object as it was given.
+
+    Raises:
+        SpecError: If a setting is wrong.
+    """
     composed = get_composition(model)
     named = isinstance(data, str | Mapping) or callable(data)
     written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None
@@ -103,11 +125,4 @@ def fit(
         site = Site(planned, meta=False)
         data = site.data
         site.check()
-    path = Path(out) if out is not None else Path("runs") / name
-    before = open_before(path) if resume else None
-    report = check_composed(model, planned, as_data(data, composed.x, composed.fields))
-    if not before:
-        report.raise_refusals()
-    if isinstance(composed.x, TensorType):
-        report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
-    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, progress=progress).execute()
+    return planned, data
