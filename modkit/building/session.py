@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -279,9 +279,8 @@ def restore_std(x: TensorType, run: Run) -> TensorType:
     return replace(x, std=stored.get("std") if isinstance(stored, dict) else None)
 
 
-def _compose(given: Any) -> Model:
-    made: Model = given if isinstance(given, nn.Module) else given()
-    return made
+def _compose(given: Composed) -> Model:
+    return cast(Model, given) if isinstance(given, nn.Module) else given()
 
 
 def _open_data(run: Run, site: Site) -> Data:

@@ -103,7 +103,7 @@ def test_another_model_is_refused(other, message, run):
 
 
 def test_other_layouts_and_specs_beside_a_model_are_refused(run, tmp_path):
-    with pytest.raises(ValueError, match="a run of registered parts for the layout 'acme', got a model in their place"):
+    with pytest.raises(ValueError, match="neither a model nor parts for the layout 'acme' of a plug-in, got one"):
         export(run, tmp_path / "out", to="acme", model=make)
     with pytest.raises(ValueError, match="expected a model or a spec in place of the run's, got both"):
         modkit.evaluate_run(run, model=make, spec=modkit.Spec(model=modkit.use("gan")))
