@@ -42,7 +42,16 @@ from modkit.specs.spec import Spec
 from modkit.specs.yaml import Source
 from modkit.types import CondType, NonNegativeInt, TensorType, checked
 
-__all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
+__all__ = [
+    "compose",
+    "get_composition",
+    "convert_data",
+    "convert_part",
+    "seeded",
+    "spec_of",
+    "convert_settings",
+    "swap_parts",
+]
 
 _seed: ContextVar[int | None] = ContextVar("modkit_seed", default=None)
 _logger = logging.getLogger(__name__)
@@ -298,6 +307,15 @@ def _freeze(value: Any, path: str) -> Any:
         return freeze(value, split(path))
     except SpecError as error:
         raise SpecError([replace(problem, hint=None) for problem in error.problems]) from None
+
+
+def convert_data(data: Any) -> Node | None:
+    """Converts training data to what a spec holds; None for an object, which it does not hold."""
+    if isinstance(data, str):
+        return Node({"use": data})
+    if isinstance(data, Mapping) or callable(data):
+        return convert_part(data, "data", "data")
+    return None
 
 
 def convert_part(value: Any, kind: str, path: str) -> Any:

@@ -6,20 +6,21 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
 
 from modkit.building.builder import Site
 from modkit.building.change import check_model, restore_local
 from modkit.building.checker import Report, check
-from modkit.building.compose import get_composition
+from modkit.building.compose import convert_data, get_composition
 from modkit.building.exchange import exchange_weights, list_revised
 from modkit.building.migration import load_current, load_current_spec, read_spec
 from modkit.building.pieces import keep_pieces
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify, verify_local
 from modkit.building.review import list_findings, show_warnings
+from modkit.data.objects import as_data
 from modkit.kinds import Data
 from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
@@ -169,6 +170,7 @@ def load_run(
     overrides: Sequence[str] = (),
     *,
     model: Composed | None = None,
+    data: Any = None,
     spec: Spec | None = None,
     site: Site | None = None,
     needs: Collection[str] = (),
@@ -181,6 +183,7 @@ def load_run(
         run: The run, or its directory.
         overrides: See `load`.
         model: See `restore_parts`.
+        data: See `restore_parts`.
         spec: See `load`.
         needs: What to plan besides the model, of `SURROUNDINGS`: what its site is to make. Parts in the rest need not
             be installed.
@@ -200,43 +203,59 @@ def load_run(
     mine = load_current(run, checkpoint)
     with explain_failure(run):
         if site is None:
-            chosen = keep_pieces(spec, mine.spec) if spec else restore_parts(run, mine.spec, model)
+            own, given = restore_parts(run, mine.spec, model, data)
+            chosen = keep_pieces(spec, mine.spec) if spec else own
             planned = _plan_run(run, overrides, chosen, mine.spec, needs)
             if overrides or spec:
                 check_model(run, mine.spec, planned)
             verify_local(run, planned.describe_local(), locked=locked)
             site = Site(planned, meta=False, weights=False)
+            if given:
+                site.data = given
         site.renew(weights=False)
         x, fields = _find_types(run, site, mine.spec)
         made: Model = site.build_model(x, fields)
         site.check()
     weights = exchange_weights(mine.weights, made, mine.spec, site.plan, list_revised(run, mine.checkpoint))
-    stored, given = _read_stored_type(run, mine.spec), ", ".join(overrides) or "the spec given"
+    stored, changes = _read_stored_type(run, mine.spec), ", ".join(overrides) or "the spec given"
     if stored and x.shape != stored.shape:
-        given += f", data of samples {x} in a run that was trained with {stored}"
-    _load_weights(run, made, weights, given)
+        changes += f", data of samples {x} in a run that was trained with {stored}"
+    _load_weights(run, made, weights, changes)
     show_warnings(list_findings(made), str(run.path))
     return Loaded(run, made, site, x, fields, bool(mine.migrations), mine.checkpoint)
 
 
-def restore_parts(run: Run, own: Spec, model: Composed | None) -> Spec:
-    """Restores the parts of a run's spec that no name loads, from a model that is composed like the run's.
+def restore_parts(run: Run, own: Spec, model: Composed | None, data: Any = None) -> tuple[Spec, Data | None]:
+    """Restores what a run's spec cannot hold, from a model that is composed like the run's and from its data.
 
     Args:
         run: The run.
-        own: Its spec, which names these parts.
-        model: The model, or a function that composes it; None if the run has no such parts. What a model was given
+        own: Its spec, which names its local parts.
+        model: The model, or a function that composes it; None if the run's has no local parts. What a model was given
             built receives the weights of the run; a function composes another model for each run.
+        data: The data that the run was trained on, as in `fit`; None if its spec has them by name.
+
+    Returns:
+        The spec with its local parts, and data that were given as an object.
 
     Raises:
         SpecError: If the model differs from what the run's weights were trained with.
-        ValueError: If it was not made by calling its class.
+        ValueError: If it was not made by calling its class, or the data have another content than the run's.
     """
-    if model is None:
-        return own
-    composed = get_composition(_compose(model))
-    check_model(run, own, composed.plan.replace_types(composed.x, composed.fields))
-    return restore_local(own, composed.plan)
+    if model is not None:
+        composed = get_composition(_compose(model))
+        check_model(run, own, composed.plan.replace_types(composed.x, composed.fields))
+        own = restore_local(own, composed.plan)
+    if data is None or (node := convert_data(data)):
+        return own if data is None else replace(own, data=node), None
+    typed = own.with_value("x", run.lock.get("x", own.x))
+    made = as_data(data, read_type(typed), read_fields(typed))
+    if made.key != run.lock.get("data", made.key):
+        raise ValueError(
+            f"{run.path} expects the data that it was trained on, of hash {run.lock['data']}, got others of hash "
+            f"{made.key}: name other data by an override, as data=digits"
+        )
+    return own, made
 
 
 def make_data_refusal(run: Run) -> ValueError:

@@ -71,6 +71,7 @@ def compare(
     *,
     overrides: Sequence[str] = (),
     models: Mapping[Any, Composed] = MappingProxyType({}),
+    data: Mapping[Any, Any] = MappingProxyType({}),
 ) -> Comparison:
     """Compares all evaluations of runs on one page.
 
@@ -82,6 +83,7 @@ def compare(
             content differs from what was measured.
         models: For runs with local parts, which cannot be loaded by name: a model composed like the run's, or a
             function that composes one, by the run or its directory.
+        data: The data of runs whose specs do not have them by name, as in `fit`, by the run or its directory.
 
     Raises:
         ValueError: If a run has no report of what it is now (`modkit evaluate RUN` writes one), a run or its data
@@ -105,16 +107,16 @@ def compare(
             f"compare writes {beside} beside its page and expects an earlier comparison or no file there, got another "
             "file; choose another name for the page"
         )
-    systems = group(collect(runs, overrides, models))
+    systems = group(collect(runs, overrides, models, data))
     names = dict.fromkeys(name for s in systems for entry in s.members for name in entry.report.scores)
     entries = [entry for system in systems for entry in system.members]
     material = Material(
         systems, {name: rank_systems(systems, name) for name in names}, make_trilemma(systems), make_exhibits(entries)
     )
     page = render_page(material).encode()
-    data = json.dumps(_make_json(material), indent=1, allow_nan=False).encode()
+    text = json.dumps(_make_json(material), indent=1, allow_nan=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(beside, data)
+    replace_file(beside, text)
     replace_file(path, page)
     findings = write_findings(systems, material.rankings, material.trilemma)
     labels = tuple(entry.label for entry in entries)

@@ -117,6 +117,7 @@ def collect(
     runs: Sequence[Run | str | PathLike[str]],
     overrides: Sequence[str] = (),
     models: Mapping[Any, Composed] = MappingProxyType({}),
+    data: Mapping[Any, Any] = MappingProxyType({}),
 ) -> list[RunEvaluation]:
     """Collects the entries of runs in their order: the report of each run, then its reports with overrides.
 
@@ -126,10 +127,11 @@ def collect(
         runs: The runs, or their directories.
         overrides: Of the data, which say where these are now.
         models: Models that have the local parts of runs, by run or directory.
+        data: Data of runs whose specs do not have them, in the same way.
 
     Raises:
-        ValueError: If there is no run, or if a run is given twice, has local parts without a model for it, no report of
-            what it is now, or a damaged report, if an override is not of the data, or a model is of none of the runs.
+        ValueError: If there is no run, or if a run is given twice, has local parts and no model, no report of what it
+            is now, or a damaged report, if an override is not of the data, or models or data are of none of the runs.
     """
     if odd := [one for one in overrides if get_path(one)[0] != "data"]:
         raise ValueError(f"compare expects overrides of `data`, which say where it is now, got {', '.join(odd)}")
@@ -139,20 +141,17 @@ def collect(
     twice = [str(path) for path, count in Counter(map(_find_folder, found)).items() if count > 1]
     if twice:
         raise ValueError(f"compare expects each run once, got {', '.join(twice)} several times")
-    given = {_find_folder(run): model for run, model in models.items()}
-    if others := given.keys() - set(map(_find_folder, found)):
-        listed = ", ".join(map(str, others))
-        raise ValueError(f"compare expects models of the runs that it is given, got one of {listed}")
+    models, data = _index_by_folder(models, found), _index_by_folder(data, found)
     kept = [(run, load_current_spec(run), read_reports(run.path)) for run in found]
     entries = []
     for run, spec, every in kept:
-        model = given.get(_find_folder(run))
-        if (local := list_local(spec.tree)) and model is None:
+        model = models.get(_find_folder(run))
+        if (local := list_local(Node({"model": spec.model}))) and model is None:
             raise ValueError(
                 f"compare expects runs whose models it can load by name, to draw samples of them, got {run.path} "
                 f"with local parts: {', '.join(local)}; give a function that composes its model: models={{run: make}}"
             )
-        spec = restore_parts(run, spec, model)
+        spec, given = restore_parts(run, spec, model, data.get(_find_folder(run)))
         reasons = [_explain_outdated(run, report) or _explain_untrained(run, spec, report) for report in every]
         reports = [report for report, reason in zip(every, reasons) if reason is None]
         left = [f"{report.title} ({reason})" for report, reason in zip(every, reasons) if reason]
@@ -166,7 +165,7 @@ def collect(
         for report in reports:
             changed = apply(spec, report.overrides)[0]
             if changed.data not in opened:
-                opened[changed.data] = open_data(run, [*report.overrides, *overrides], spec=spec)
+                opened[changed.data] = given or open_data(run, [*report.overrides, *overrides], spec=spec)
             entries.append(RunEvaluation("", run, report, drop_idle(plan(changed)), opened[changed.data], "", model))
     names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]
@@ -190,6 +189,15 @@ def group(entries: Sequence[RunEvaluation]) -> list[System]:
         labelled = [replace(entry, label=next(labels) if len(members) > 1 else name) for entry in members]
         systems.append(System(name, tuple(labelled)))
     return systems
+
+
+def _index_by_folder(given: Mapping[Any, Any], runs: Sequence[Run]) -> dict[Path, Any]:
+    """Indexes models or data of runs by their directories."""
+    found = {_find_folder(run): one for run, one in given.items()}
+    if others := found.keys() - set(map(_find_folder, runs)):
+        listed = ", ".join(map(str, others))
+        raise ValueError(f"compare expects models and data of the runs that it is given, got one of {listed}")
+    return found
 
 
 def _find_folder(run: Run | str | PathLike[str]) -> Path:

@@ -72,6 +72,7 @@ def evaluate_run(
     *,
     overrides: Sequence[str] = (),
     model: Composed | None = None,
+    data: Any = None,
     spec: Spec | None = None,
     features: str | FeatureExtractor | None = None,
     metrics: Chosen | None = None,
@@ -98,6 +99,8 @@ def evaluate_run(
         overrides: Overrides of its spec, in the model of what only sampling reads: `model.prior.sampler=ddim`.
         model: A model composed like the run's, or a function that composes one, if the run has local parts, which
             cannot be loaded by name.
+        data: The data that the run was trained on, as in `fit`, if its spec does not have them by name. Their hash must
+            be the one in the run's lock.
         spec: A spec in place of the run's, for the same purpose.
         features: Features or their name; None is what the spec states, or else the data set's, or else a classifier for
             labelled images, none for codes, and the values themselves for other data.
@@ -132,10 +135,12 @@ def evaluate_run(
     given: dict[str, Any] = {"features": features, "metrics": metrics, "num": num, "k": k, "seed": seed, "raw": raw}
     given |= {"per_class": per_class, "precision": precision}
     needs = ("data", "evaluate")
-    loaded = load_run(run, overrides, model=model, spec=spec, needs=needs, checkpoint=checkpoint, locked=locked)
+    loaded = load_run(
+        run, overrides, model=model, data=data, spec=spec, needs=needs, checkpoint=checkpoint, locked=locked
+    )
     if compile:
         compile_networks(loaded.model)
-    named = overrides if spec is None and model is None else None
+    named = None if spec or model or data is not None else overrides
     with open_engine(device) as engine:
         report = measure_run(loaded, engine, named=named, **given)
     other = None if precision == _get_precision(loaded.site) else precision

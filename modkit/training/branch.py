@@ -59,6 +59,7 @@ def branch(
     overrides: Sequence[str] = (),
     *,
     model: Composed | None = None,
+    data: Any = None,
     step: int | None = None,
     steps: int | None = None,
     evaluate: bool = True,
@@ -74,6 +75,7 @@ def branch(
         overrides: What changes in the run's resolved spec, `path=value`. Parts may change whose weights stay the same.
         model: A model composed like the run's, or a function that composes one, if the run has local parts, which
             cannot be loaded by name.
+        data: The data that the run was trained on, as in `fit`, if its spec does not have them by name.
         step: The step of the checkpoint; the last intact one by default.
         steps: Maximum number of steps of every stage.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
@@ -102,11 +104,12 @@ def branch(
     verify(run)
     former = load_current_spec(run)
     with explain_failure(run):
-        spec, notices = apply(restore_parts(run, former, model), overrides)
+        own, given = restore_parts(run, former, model, data)
+        spec, notices = apply(own, overrides)
         for notice in notices:
             _logger.warning("%s", notice)
         spec = choose_engine(spec, again=True)
-        report = examine(spec, weights=False)
+        report = examine(spec, weights=False, data=given)
     report.raise_refusals()
     if report.data is None:
         raise make_data_refusal(run)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modkit.building.builder import Site
 from modkit.building.checker import check_composed
-from modkit.building.compose import convert_part, convert_settings, get_composition
+from modkit.building.compose import convert_data, convert_settings, get_composition
 from modkit.building.plan import Plan, plan_training
 from modkit.data.objects import as_data
 from modkit.engines.processes import choose_engine
@@ -110,18 +110,18 @@ def plan_fit(
         SpecError: If a setting is wrong.
     """
     composed = get_composition(model)
-    named = isinstance(data, str | Mapping) or callable(data)
+    stored = convert_data(data)
     written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None
     spec = Spec(
         model=composed.plan.spec.model,
         name=name,
-        data=Node({"use": data} if isinstance(data, str) else convert_part(data, "data", "data")) if named else None,
+        data=stored,
         train=convert_settings(train, Settings, "train"),
         evaluate=None if evaluate is None else convert_settings(evaluate, Evaluation, "evaluate"),
-        x=None if named else written,
+        x=None if stored else written,
     )
     planned = plan_training(composed.plan, choose_engine(spec))
-    if named:
+    if stored:
         site = Site(planned, meta=False)
         data = site.data
         site.check()

@@ -73,7 +73,7 @@ def test_it_is_compared_with_another(run, tmp_path):
         modkit.evaluate_run(one, model=model, **MEASURED, device="cpu").save(one.path)
     found = modkit.compare([run, other], tmp_path / "page.html", models=models)
     assert found.entries == ("model (run)", "model (other)")
-    with pytest.raises(ValueError, match=r"models of the runs that it is given, got one of .*nowhere"):
+    with pytest.raises(ValueError, match=r"models and data of the runs that it is given, got one of .*nowhere"):
         collect([run, other], models={**models, "nowhere": make})
 
 
@@ -107,3 +107,47 @@ def test_other_layouts_and_specs_beside_a_model_are_refused(run, tmp_path):
         export(run, tmp_path / "out", to="acme", model=make)
     with pytest.raises(ValueError, match="expected a model or a spec in place of the run's, got both"):
         modkit.evaluate_run(run, model=make, spec=modkit.Spec(model=modkit.use("gan")))
+
+
+class Named(torch.utils.data.Dataset):
+    """Points, of which only training samples are there."""
+
+    def __init__(self, num=16, scale=1.0):
+        self.points = scale * torch.linspace(-1, 1, 2 * num).view(num, 2)
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, index):
+        return self.points[index]
+
+
+def test_data_that_were_given_as_an_object_are_handed_in_again(tmp_path):
+    def fit_object(path, steps):
+        with modkit.seeded(1):
+            model = make()
+        return modkit.fit(model, Named(), path, steps=steps, **TINY)
+
+    whole, begun = fit_object(tmp_path / "whole", 4), fit_object(tmp_path / "run", 2)
+    branched = modkit.branch(begun, tmp_path / "branch", ["train.steps=4"], model=make, data=Named())
+    assert have_equal_weights(whole, modkit.resume(begun, ["train.steps=4"], model=make, data=Named()), branched)
+    assert have_equal_weights(branched, modkit.resume(branched, model=make, data=Named()))
+    with pytest.raises(ValueError, match="run expects the data that it was trained on, of hash .*, got others of hash"):
+        modkit.resume(begun, ["train.steps=5"], model=make, data=Named(scale=2.0))
+
+
+class Own(Ring):
+    """A data set that has no name."""
+
+
+def test_a_data_set_without_a_name_is_recorded_and_handed_in_again(tmp_path):
+    own, runs = partial(Own, num=64, num_test=64), []
+    for name, data, given in (("object", own(), own()), ("class", own, own)):
+        run = modkit.fit(make(), data, tmp_path / name, name=name, steps=2, **TINY)
+        modkit.evaluate_run(run, model=make, data=given, **MEASURED, device="cpu").save(run.path)
+        runs.append(run)
+    models, data = dict.fromkeys(runs, make), {runs[0]: own(), runs[1]: own}
+    assert modkit.compare(runs, tmp_path / "page.html", models=models, data=data).entries == ("object", "class")
+    modkit.resume(runs[1], ["train.steps=3"], model=make, data=own)
+    with pytest.raises(SpecError, match="data.num: got 32 in a run that has trained with 64"):
+        modkit.resume(runs[1], model=make, data=partial(Own, num=32, num_test=64))
