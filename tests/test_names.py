@@ -80,7 +80,7 @@ TERMS = {
     # Names that users meet.
     "commands": "app diff doctor main new_plugin schema",
     "context manager": "seeded",
-    "decorator": "checked",
+    "decorators": "checked recorded",
     "accessor of a model": "spec_of",
     "events of a run, as in other training loops": """
         checkpoint_saved run_finished run_started samples_ready scores_ready step_done

@@ -53,10 +53,11 @@ def fit(
 
     Args:
         model: The model, made by calling its class or by `modkit.build`.
-        data: The training data: the name, class or `functools.partial` of a data set, or what `use` returns, which the
-            run stores; or an object, which it does not: a data set, a tensor or array `b …`, a pair of one and a
-            mapping of its fields, a torch Dataset of samples or of tuples of a sample and its fields, or a DataLoader
-            of one, whose order and batches are not used.
+        data: The training data: the name, class or `functools.partial` of a data set, what `use` returns, or a data set
+            that keeps what it was made with (`modkit.data.recorded`), all of which the run stores; or an object, which
+            it does not: another data set, a tensor or array `b …`, a pair of one and a mapping of its fields, a torch
+            Dataset of samples or of tuples of a sample and its fields, or a DataLoader of one, whose order and batches
+            are not used. It is handed in again where the run needs it: `modkit.resume(run, data=…)`.
         out: The run's directory, `runs/NAME` by default.
         name: The run's name.
         resume: Whether to resume an existing run from its last good checkpoint.
@@ -121,7 +122,7 @@ def plan_fit(
         x=None if stored else written,
     )
     planned = plan_training(composed.plan, choose_engine(spec))
-    if stored:
+    if stored and (isinstance(data, str | Mapping) or callable(data)):
         site = Site(planned, meta=False)
         data = site.data
         site.check()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import modkit
 from modkit import CondType, SpecError, TensorType
-from modkit.data import Digits, Ring
+from modkit.data import Digits, Ring, Subset
 from modkit.data.loader import Loader, read_shuffled
 from modkit.data.objects import as_data
 from modkit.evaluation.report import Report
@@ -483,12 +483,17 @@ def test_a_run_of_a_data_object_says_which_data_to_name(tmp_path):
     """The fault: the advice was `data=digits`, of another size, whose weights did not fit, and `modkit branch x=…`."""
     with modkit.seeded(0):
         model = SMALL(Digits(size=8).x)
-    run, named = tmp_path / "run", partial(Digits, size=8)
-    modkit.fit(model, Digits(size=8), run, steps=1, **TINY)
+
+    class Sized(Digits):
+        def __init__(self):
+            super().__init__(size=8)
+
+    run, other = tmp_path / "run", partial(Subset, data=partial(Digits, size=8))
+    modkit.fit(model, Sized(), run, steps=1, **TINY)
     with pytest.raises(ValueError, match="resume=True.* to continue it or --overwrite .overwrite=True. to replace it"):
-        modkit.fit(model, Digits(size=8), run, steps=1, **TINY)
-    with pytest.raises(SpecError, match="data: got digits.size=8. in a run that has trained with absent") as refused:
-        modkit.fit(model, named, run, steps=2, resume=True, **TINY)
+        modkit.fit(model, Sized(), run, steps=1, **TINY)
+    with pytest.raises(SpecError, match="data: got subset.* in a run that has trained with absent") as refused:
+        modkit.fit(model, other, run, steps=2, resume=True, **TINY)
     assert [problem.path for problem in refused.value.problems] == ["data"]
     with pytest.raises(ValueError, match=re.escape("data={use: digits, size: 8}, with samples 1×8×8 in [-1, 1]")):
         modkit.branch(run, tmp_path / "branch")
