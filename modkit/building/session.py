@@ -261,10 +261,10 @@ def restore_parts(run: Run, own: Spec, model: Composed | None, data: Any = None)
 def make_data_refusal(run: Run) -> ValueError:
     """Makes the error of a run whose spec has no data, such as one of tensors, where they are needed."""
     x = _read_stored_type(run, read_spec(run))
-    wanted = f", with samples {x}" if x else ""
+    wanted, given = f", with samples {x}" if x else "", run.lock.get("data_name")
     return ValueError(
         f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits or "
-        f"data={{use: digits, size: 8}}{wanted}"
+        f"data={{use: digits, size: 8}}{wanted}" + (f", or hand in {given!r} again, data=…" if given else "")
     )
 
 

@@ -167,7 +167,7 @@ def collect(
             if changed.data not in opened:
                 opened[changed.data] = given or open_data(run, [*report.overrides, *overrides], spec=spec)
             entries.append(RunEvaluation("", run, report, drop_idle(plan(changed)), opened[changed.data], "", model))
-    names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
+    names = name_references({entry.data_key: entry.spec.data or entry.run.lock.get("data_name") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]
 
 

@@ -142,6 +142,7 @@ def branch(
         _logger.warning(
             "the branch leaves what did not require gradients in %s as it is: %s", run.path, join_names(frozen)
         )
+    kept = {"data_name": run.lock["data_name"]} if given and "data_name" in run.lock else {}
     if not _count_left(begun.state["cursor"], report, steps):
         _logger.warning(
             "%s is at the end of training, so the branch trains no step; name an earlier step or more", path
@@ -150,7 +151,7 @@ def branch(
         report,
         Path(out),
         make=make,
-        origin={"branched": {"run": str(run.path), "checkpoint": path.name}},
+        origin={"branched": {"run": str(run.path), "checkpoint": path.name}, **kept},
         begun=(path.name, begun),
         steps=steps,
         evaluate=evaluate,

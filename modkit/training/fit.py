@@ -40,6 +40,7 @@ def fit(
     out: str | PathLike[str] | None = None,
     *,
     name: str = "model",
+    data_name: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     evaluate: Mapping[str, Any] | None = None,
@@ -57,9 +58,11 @@ def fit(
             that keeps what it was made with (`modkit.data.recorded`), all of which the run stores; or an object, which
             it does not: another data set, a tensor or array `b …`, a pair of one and a mapping of its fields, a torch
             Dataset of samples or of tuples of a sample and its fields, or a DataLoader of one, whose order and batches
-            are not used. It is handed in again where the run needs it: `modkit.resume(run, data=…)`.
+            are not used; or a mapping of `train` and `test` to these. It is handed in again where the run needs it:
+            `modkit.resume(run, data=…)`.
         out: The run's directory, `runs/NAME` by default.
         name: The run's name.
+        data_name: A name for an object, by which messages and comparisons speak of it.
         resume: Whether to resume an existing run from its last good checkpoint.
         overwrite: Whether to replace an existing run.
         evaluate: The settings of a spec's `evaluate`, to evaluate the model at the end; None for no evaluation.
@@ -96,7 +99,8 @@ def fit(
         report.raise_refusals()
     if isinstance(composed.x, TensorType):
         report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
-    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, progress=progress).execute()
+    options: dict[str, Any] = {"origin": {"data_name": data_name} if data_name else {}, "progress": progress}
+    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, **options).execute()
 
 
 def plan_fit(

@@ -126,14 +126,23 @@ def test_data_that_were_given_as_an_object_are_handed_in_again(tmp_path):
     def fit_object(path, steps):
         with modkit.seeded(1):
             model = make()
-        return modkit.fit(model, Named(), path, steps=steps, **TINY)
+        return modkit.fit(model, data, path, data_name="points", steps=steps, **TINY)
 
+    data = {"train": Named(), "test": Named(num=8)}
     whole, begun = fit_object(tmp_path / "whole", 4), fit_object(tmp_path / "run", 2)
-    branched = modkit.branch(begun, tmp_path / "branch", ["train.steps=4"], model=make, data=Named())
-    assert have_equal_weights(whole, modkit.resume(begun, ["train.steps=4"], model=make, data=Named()), branched)
-    assert have_equal_weights(branched, modkit.resume(branched, model=make, data=Named()))
+    branched = modkit.branch(begun, tmp_path / "branch", ["train.steps=4"], model=make, data=data)
+    assert have_equal_weights(whole, modkit.resume(begun, ["train.steps=4"], model=make, data=data), branched)
+    assert have_equal_weights(branched, modkit.resume(branched, model=make, data=data))
+    assert branched.lock["data_name"] == "points" and branched.lock["splits"] == {"train": 16, "test": 8}
+    with pytest.raises(ValueError, match="run: expected a spec with `data`.* or hand in 'points' again, data=…"):
+        modkit.evaluate_run(begun, model=make)
+    others = {"train": Named(), "test": Named(num=8, scale=2.0)}
     with pytest.raises(ValueError, match="run expects the data that it was trained on, of hash .*, got others of hash"):
-        modkit.resume(begun, ["train.steps=5"], model=make, data=Named(scale=2.0))
+        modkit.resume(begun, ["train.steps=5"], model=make, data=others)
+    report = modkit.evaluate_run(begun, model=make, data=data, metrics=["fd"], features="pixels", num=8, device="cpu")
+    report.save(begun.path)
+    (entry,) = collect([begun], models={begun: make}, data={begun: data})
+    assert entry.reference == "points" and not entry.changed
 
 
 class Own(Ring):

@@ -254,6 +254,7 @@ class Stream(torch.utils.data.IterableDataset):
         (torch.zeros(4, 3), r"Tensors expects samples with 4 rows of 2 unbounded, got a tensor 4×3"),
         (Stream(), "`data` must be samples that can be indexed, got a stream: Stream"),
         (3, "`data` must be a data part, a tensor, .* got int"),
+        ({"train": points(), "test": 3}, "`data` must be a data part, a tensor, .* got int"),
         (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),
         (Digits(size=8), r"the model was composed for samples of 2 unbounded; got data with samples of 1×8×8"),
     ],
