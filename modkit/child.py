@@ -3,13 +3,21 @@
 `python -m` and `python -c` put the working folder first on `sys.path`, so that a `json.py` there, a user's own or a
 stranger's, takes the place of the standard library's. `-P` would prevent that, but Python 3.10 lacks it; `-I` would
 ignore PYTHONPATH as well. Hence a child's first statement sets its path, before anything is imported.
+
+A fork is for what no file holds, such as classes of a script. It has no threads of this process and cannot use CUDA if
+this process has.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
+from collections.abc import Callable, Mapping
+from typing import IO
 
-__all__ = ["MODKIT", "write_command"]
+__all__ = ["MODKIT", "Fork", "write_command"]
 
 MODKIT = "from modkit.cli.app import main; main()"
 """The code of the command line."""
@@ -30,3 +38,50 @@ def write_command(code: str, *arguments: str) -> list[str]:
     """
     path = "\n".join(entry for entry in sys.path if entry)  # an empty entry is the working folder
     return [sys.executable, "-c", f"{_START}\n{code}", path, *arguments]
+
+
+class Fork:
+    """A fork of this process, which does one thing; it has the members of `subprocess.Popen` that a sweep reads.
+
+    Args:
+        act: What it does.
+        stderr: Where it writes what it says and the error that ends it.
+        lock: The descriptor of a lock, which it keeps.
+        variables: Additions to its environment.
+    """
+
+    def __init__(self, act: Callable[[], object], stderr: IO[bytes], lock: int, variables: Mapping[str, str]) -> None:
+        kept = os.dup(lock)  # a fork closes the original
+        self._process = multiprocessing.get_context("fork").Process(target=_execute, args=(act, stderr, variables))
+        self._process.start()
+        os.close(kept)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status; negative if a signal ended it, None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Returns the exit status, None while it runs."""
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Ends it by a signal."""
+        self._process.terminate()
+
+    def wait(self) -> int | None:
+        """Waits for its end, and returns the exit status."""
+        self._process.join()
+        return self.returncode
+
+
+def _execute(act: Callable[[], object], stderr: IO[bytes], variables: Mapping[str, str]) -> None:
+    """Does one thing in a fork, with the handlers of signals, the files and the environment of a new program."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(stderr.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.environ.update(variables)
+    act()

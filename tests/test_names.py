@@ -65,6 +65,7 @@ TERMS = {
     "IPython": "repr_html_",
     "numpy.random.Generator": "integers normal uniform",
     "pandas' accessors": "at rows",
+    "subprocess.Popen": "terminate",
     "torch": "setup_context state_dict",
     # Terms of the field.
     "quantities": """
@@ -79,7 +80,7 @@ TERMS = {
     # Names that users meet.
     "commands": "app diff doctor main new_plugin schema",
     "context manager": "seeded",
-    "decorator": "checked",
+    "decorators": "checked recorded",
     "accessor of a model": "spec_of",
     "events of a run, as in other training loops": """
         checkpoint_saved run_finished run_started samples_ready scores_ready step_done

@@ -29,7 +29,9 @@ from modkit.specs.spec import SURROUNDINGS, Spec
 if TYPE_CHECKING:
     from modkit.runs.run import Run
 
-__all__ = ["Change", "check_model", "compare_specs", "list_empty", "list_sampling", "refuse", "write_out"]
+__all__ = [
+    *("Change", "check_model", "compare_specs", "list_empty", "list_sampling", "refuse", "restore_local", "write_out")
+]
 
 _PLAIN = re.compile(r"[\w.+-]+")
 
@@ -83,6 +85,11 @@ def write_out(former: Spec, planned: Plan, leave: Collection[str] = ()) -> Spec:
     Raises:
         SpecError: If a part is not installed, or the plan has no such local part.
     """
+    return plan(restore_local(former, planned), typed=True, leave=leave).resolved
+
+
+def restore_local(former: Spec, planned: Plan) -> Spec:
+    """Restores the local parts of a run's spec, of which it holds the names, from a plan that has them."""
 
     def restore(path: tuple[str | int, ...], value: Value) -> Value:
         if not isinstance(value, Node) or not str(value.use).startswith(LOCAL):
@@ -90,7 +97,7 @@ def write_out(former: Spec, planned: Plan, leave: Collection[str] = ()) -> Spec:
         part = planned.parts.get(join(strip_parts(former.tree, path)))
         return Node({**value, "use": part.load()}) if part and value.use == f"{LOCAL}{part.target}" else value
 
-    return plan(former.with_tree(rebuild(former.tree, restore)), typed=True, leave=leave).resolved
+    return former.with_tree(rebuild(former.tree, restore))
 
 
 def check_model(run: Run, own: Spec, planned: Plan) -> None:

@@ -78,30 +78,33 @@ def check(spec: Spec) -> Report:
     return report
 
 
-def examine(spec: Spec, *, weights: bool = True) -> Report:
+def examine(spec: Spec, *, weights: bool = True, data: Data | None = None) -> Report:
     """Checks a spec as `check` does, but only reports the findings that `check` refuses, as for what is loaded.
 
     Args:
         spec: The spec.
         weights: Whether pieces of other runs are to receive their weights, which must then fit; a run that goes on has
             them in its own.
+        data: The data, if the spec has none.
 
     Raises:
         SpecError: With every problem of form and types.
     """
-    trial, measures = _try_spec(spec, weights=weights)
+    trial, measures = _try_spec(spec, weights=weights, data=data)
     if not trial.site.problems and (found := drop_leftovers(spec, _list_unknown(trial, measures), _find_unknown)):
-        return examine(found[0], weights=weights)
+        return examine(found[0], weights=weights, data=data)
     return _verify(_make_report(trial, measures))
 
 
-def _try_spec(spec: Spec, *, weights: bool = False) -> tuple[Trial, Measures | None]:
+def _try_spec(spec: Spec, *, weights: bool = False, data: Data | None = None) -> tuple[Trial, Measures | None]:
     """Builds everything in a spec and runs the losses of its model; problems are recorded by the site.
 
     Raises:
         SpecError: If a part cannot be built.
     """
     site = Site(plan(spec), meta=True, weights=weights)
+    if data:
+        site.data = data
     data = site.data
     _check_settings(site)
     x, fields = (find_type(data), data.fields) if data else (read_type(spec), read_fields(spec))

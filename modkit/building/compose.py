@@ -31,18 +31,27 @@ from modkit.building.planner import map_items
 from modkit.building.review import list_findings, show_warnings
 from modkit.building.trial import try_model
 from modkit.errors import Problem, SpecError, join_names, split
-from modkit.kinds import KINDS
+from modkit.kinds import KINDS, DataExtras, read_extras
 from modkit.models.model import Model
 from modkit.part import Local
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
-from modkit.specs.node import Node, describe, freeze, name_part
+from modkit.specs.node import Node, describe, freeze, name_part, walk
 from modkit.specs.places import keep_outermost
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import Source
 from modkit.types import CondType, NonNegativeInt, TensorType, checked
 
-__all__ = ["compose", "get_composition", "convert_part", "seeded", "spec_of", "convert_settings", "swap_parts"]
+__all__ = [
+    "compose",
+    "get_composition",
+    "convert_data",
+    "convert_part",
+    "seeded",
+    "spec_of",
+    "convert_settings",
+    "swap_parts",
+]
 
 _seed: ContextVar[int | None] = ContextVar("modkit_seed", default=None)
 _logger = logging.getLogger(__name__)
@@ -298,6 +307,27 @@ def _freeze(value: Any, path: str) -> Any:
         return freeze(value, split(path))
     except SpecError as error:
         raise SpecError([replace(problem, hint=None) for problem in error.problems]) from None
+
+
+def convert_data(data: Any) -> Node | None:
+    """Converts training data to what a spec holds; None for an object that is not recorded or holds one."""
+    if isinstance(data, str):
+        return Node({"use": data})
+    if (isinstance(data, Mapping) and "train" not in data) or callable(data):
+        return convert_part(data, "data", "data")
+    made = _decompose(data)
+    if made is data:
+        return None
+    node: Node = convert_part(made, "data", "data")
+    return None if any(isinstance(value, Given) for _, value in walk(node)) else node
+
+
+def _decompose(value: Any) -> Any:
+    """Returns data that keep what they were made with as a partial of their class; any other value as it is."""
+    arguments = read_extras(value, DataExtras).arguments
+    if arguments is None:
+        return value
+    return partial(value.__class__, **{name: _decompose(one) for name, one in arguments.items()})
 
 
 def convert_part(value: Any, kind: str, path: str) -> Any:

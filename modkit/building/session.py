@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from modkit.building.builder import Site
-from modkit.building.change import check_model
+from modkit.building.change import check_model, restore_local
 from modkit.building.checker import Report, check
-from modkit.building.compose import get_composition
+from modkit.building.compose import convert_data, get_composition
 from modkit.building.exchange import exchange_weights, list_revised
 from modkit.building.migration import load_current, load_current_spec, read_spec
 from modkit.building.pieces import keep_pieces
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import explain_failure, suggest_remedies, verify, verify_local
 from modkit.building.review import list_findings, show_warnings
+from modkit.data.objects import as_data
 from modkit.kinds import Data
 from modkit.models.compiling import compile_networks
 from modkit.models.model import Model
@@ -30,9 +31,12 @@ from modkit.specs.spec import SURROUNDINGS, Spec, require_spec
 from modkit.types import TensorType
 
 __all__ = [
-    *("Loaded", "build", "build_checked", "load", "load_run", "make_data_refusal", "open_data", "resolve_run"),
-    "restore_std",
+    *("Composed", "Loaded", "build", "build_checked", "load", "load_run", "make_data_refusal", "open_data"),
+    *("resolve_run", "restore_parts", "restore_std"),
 ]
+
+Composed: TypeAlias = "Model | Callable[[], Model]"
+"""A model that is composed like a run's, or a function that composes one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +78,7 @@ def load(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
-    model: Model | None = None,
+    model: Composed | None = None,
     spec: Spec | None = None,
     device: str = "cpu",
     checkpoint: str | None = None,
@@ -92,7 +96,8 @@ def load(
         run: The run, its directory, or a directory written by `modkit export`.
         overrides: Overrides of the spec. Those of the model change what only sampling reads, as
             `model.prior.sampler=ddim`, not what the weights were trained with; see `modkit.building.change`.
-        model: A model composed like the run's; it receives the weights in place and is returned.
+        model: A model composed like the run's, or a function that composes one. The model receives the weights in
+            place and is returned.
         spec: Replaces the run's spec if that has local parts, which cannot be loaded by name.
         device: The device of the model.
         checkpoint: The name of a checkpoint, or `best`; the last good one by default.
@@ -124,11 +129,10 @@ def load(
     else:
         run = run if isinstance(run, Run) else Run.open(run)
         verify(run, (), locked=locked)
-        made, mine = model, load_current(run, checkpoint)
-        composed = get_composition(model)
-        check_model(run, mine.spec, composed.plan.replace_types(composed.x, composed.fields))
-        verify_local(run, composed.plan.describe_local(), locked=locked)
-        _load_weights(run, made, mine.weights, f"the {type(model).__name__} given")
+        made, mine = _compose(model), load_current(run, checkpoint)
+        restore_parts(run, mine.spec, made)
+        verify_local(run, get_composition(made).plan.describe_local(), locked=locked)
+        _load_weights(run, made, mine.weights, f"the {type(made).__name__} given")
     if compile:
         compile_networks(made)
     return made.to(device).eval()
@@ -165,6 +169,8 @@ def load_run(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
+    model: Composed | None = None,
+    data: Any = None,
     spec: Spec | None = None,
     site: Site | None = None,
     needs: Collection[str] = (),
@@ -176,6 +182,8 @@ def load_run(
     Args:
         run: The run, or its directory.
         overrides: See `load`.
+        model: See `restore_parts`.
+        data: See `restore_parts`.
         spec: See `load`.
         needs: What to plan besides the model, of `SURROUNDINGS`: what its site is to make. Parts in the rest need not
             be installed.
@@ -187,49 +195,89 @@ def load_run(
         ValueError: As `load`.
         SpecError: As `load`.
     """
+    if spec and model:
+        raise ValueError("expected a model or a spec in place of the run's, got both")
     run = run if isinstance(run, Run) else Run.open(run)
     if site is None:
         verify(run, needs, locked=locked)
     mine = load_current(run, checkpoint)
     with explain_failure(run):
         if site is None:
-            chosen = keep_pieces(spec, mine.spec) if spec else mine.spec
+            own, given = restore_parts(run, mine.spec, model, data)
+            chosen = keep_pieces(spec, mine.spec) if spec else own
             planned = _plan_run(run, overrides, chosen, mine.spec, needs)
             if overrides or spec:
                 check_model(run, mine.spec, planned)
             verify_local(run, planned.describe_local(), locked=locked)
             site = Site(planned, meta=False, weights=False)
+            if given:
+                site.data = given
         site.renew(weights=False)
         x, fields = _find_types(run, site, mine.spec)
-        model: Model = site.build_model(x, fields)
+        made: Model = site.build_model(x, fields)
         site.check()
-    weights = exchange_weights(mine.weights, model, mine.spec, site.plan, list_revised(run, mine.checkpoint))
-    stored, given = _read_stored_type(run, mine.spec), ", ".join(overrides) or "the spec given"
+    weights = exchange_weights(mine.weights, made, mine.spec, site.plan, list_revised(run, mine.checkpoint))
+    stored, changes = _read_stored_type(run, mine.spec), ", ".join(overrides) or "the spec given"
     if stored and x.shape != stored.shape:
-        given += f", data of samples {x} in a run that was trained with {stored}"
-    _load_weights(run, model, weights, given)
-    show_warnings(list_findings(model), str(run.path))
-    return Loaded(run, model, site, x, fields, bool(mine.migrations), mine.checkpoint)
+        changes += f", data of samples {x} in a run that was trained with {stored}"
+    _load_weights(run, made, weights, changes)
+    show_warnings(list_findings(made), str(run.path))
+    return Loaded(run, made, site, x, fields, bool(mine.migrations), mine.checkpoint)
+
+
+def restore_parts(run: Run, own: Spec, model: Composed | None, data: Any = None) -> tuple[Spec, Data | None]:
+    """Restores what a run's spec cannot hold, from a model that is composed like the run's and from its data.
+
+    Args:
+        run: The run.
+        own: Its spec, which names its local parts.
+        model: The model, or a function that composes it; None if the run's has no local parts. What a model was given
+            built receives the weights of the run; a function composes another model for each run.
+        data: The data that the run was trained on, as in `fit`; None if its spec has them by name.
+
+    Returns:
+        The spec with its local parts, and data that were given as an object.
+
+    Raises:
+        SpecError: If the model differs from what the run's weights were trained with.
+        ValueError: If it was not made by calling its class, or the data have another content than the run's.
+    """
+    if model is not None:
+        composed = get_composition(_compose(model))
+        check_model(run, own, composed.plan.replace_types(composed.x, composed.fields))
+        own = restore_local(own, composed.plan)
+    if data is None or (node := convert_data(data)):
+        return own if data is None else replace(own, data=node), None
+    typed = own.with_value("x", run.lock.get("x", own.x))
+    made = as_data(data, read_type(typed), read_fields(typed))
+    if made.key != run.lock.get("data", made.key):
+        raise ValueError(
+            f"{run.path} expects the data that it was trained on, of hash {run.lock['data']}, got others of hash "
+            f"{made.key}: name other data by an override, as data=digits"
+        )
+    return own, made
 
 
 def make_data_refusal(run: Run) -> ValueError:
     """Makes the error of a run whose spec has no data, such as one of tensors, where they are needed."""
     x = _read_stored_type(run, read_spec(run))
-    wanted = f", with samples {x}" if x else ""
+    wanted, given = f", with samples {x}" if x else "", run.lock.get("data_name")
     return ValueError(
         f"{run.path}: expected a spec with `data`, got one without: name them, as data=digits or "
-        f"data={{use: digits, size: 8}}{wanted}"
+        f"data={{use: digits, size: 8}}{wanted}" + (f", or hand in {given!r} again, data=…" if given else "")
     )
 
 
-def open_data(run: Run, overrides: Sequence[str] = ()) -> Data:
+def open_data(run: Run, overrides: Sequence[str] = (), *, spec: Spec | None = None) -> Data:
     """Opens the data set of a run, with overrides of its spec, without building its model.
+
+    `spec` is the run's own with its local parts, if it has any.
 
     Raises:
         ValueError: If it has none, or a part of the run is missing.
     """
     with explain_failure(run):
-        own = load_current_spec(run)
+        own = spec or load_current_spec(run)
         site = Site(_plan_run(run, overrides, own, own, SURROUNDINGS), meta=False, weights=False)
     return _open_data(run, site)
 
@@ -248,6 +296,10 @@ def restore_std(x: TensorType, run: Run) -> TensorType:
     """Returns a type with the deviation that a run stores, for which its model was made, or None if it stores none."""
     stored = run.lock.get("x")
     return replace(x, std=stored.get("std") if isinstance(stored, dict) else None)
+
+
+def _compose(given: Composed) -> Model:
+    return cast(Model, given) if isinstance(given, nn.Module) else given()
 
 
 def _open_data(run: Run, site: Site) -> Data:

@@ -62,13 +62,14 @@ def tag_run(run: str, tags: Sequence[str], remove: bool) -> None:
 @click.argument("out", type=click.Path(), metavar="DIR")
 @click.option("--to", "format", metavar="FORMAT", help="A layout that a plug-in provides; modkit's own by default.")
 @click.option("--checkpoint", help="Checkpoint of RUN: `best` or a name; the last by default.")
+@click.option("--with-parts", is_flag=True, help="Copy the files that register RUN's parts as well; nothing runs them.")
 @report_failures
-def export(run: str, out: str, format: str | None, checkpoint: str | None) -> None:
+def export(run: str, out: str, format: str | None, checkpoint: str | None, with_parts: bool) -> None:
     """Export RUN's model with a model card to a folder that modkit.load reads on any machine."""
     from modkit.publishing.export import export
     from modkit.runs.run import Run
 
-    echo(f"exported: {export(Run.open(run), out, to=format, checkpoint=checkpoint)}")
+    echo(f"exported: {export(Run.open(run), out, to=format, checkpoint=checkpoint, parts=with_parts)}")
 
 
 @click.command("ema")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 from modkit.blocks import Block, format_html, format_text
+from modkit.building.session import Composed
 from modkit.comparison.differences import list_leaves
 from modkit.comparison.entries import RunEvaluation, collect, group
 from modkit.comparison.exhibits import Exhibit, make_exhibits
@@ -68,6 +70,8 @@ def compare(
     out: str | PathLike[str] = "comparison.html",
     *,
     overrides: Sequence[str] = (),
+    models: Mapping[Any, Composed] = MappingProxyType({}),
+    data: Mapping[Any, Any] = MappingProxyType({}),
 ) -> Comparison:
     """Compares all evaluations of runs on one page.
 
@@ -77,11 +81,14 @@ def compare(
             are replaced.
         overrides: Where the runs' data are now, if they have moved: `["data.root=/new/place"]`. The page says if the
             content differs from what was measured.
+        models: For runs with local parts, which cannot be loaded by name: a model composed like the run's, or a
+            function that composes one, by the run or its directory.
+        data: The data of runs whose specs do not have them by name, as in `fit`, by the run or its directory.
 
     Raises:
         ValueError: If a run has no report of what it is now (`modkit evaluate RUN` writes one), a run or its data
-            cannot be read or has local parts, an override is not of the data, `out` does not end in `.html`, or another
-            file stands where the JSON file would be written.
+            cannot be read, a run has local parts and no model, an override is not of the data, `out` does not end in
+            `.html`, or another file stands where the JSON file would be written.
 
     Examples:
         >>> from modkit import compare
@@ -100,16 +107,16 @@ def compare(
             f"compare writes {beside} beside its page and expects an earlier comparison or no file there, got another "
             "file; choose another name for the page"
         )
-    systems = group(collect(runs, overrides))
+    systems = group(collect(runs, overrides, models, data))
     names = dict.fromkeys(name for s in systems for entry in s.members for name in entry.report.scores)
     entries = [entry for system in systems for entry in system.members]
     material = Material(
         systems, {name: rank_systems(systems, name) for name in names}, make_trilemma(systems), make_exhibits(entries)
     )
     page = render_page(material).encode()
-    data = json.dumps(_make_json(material), indent=1, allow_nan=False).encode()
+    text = json.dumps(_make_json(material), indent=1, allow_nan=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(beside, data)
+    replace_file(beside, text)
     replace_file(path, page)
     findings = write_findings(systems, material.rankings, material.trilemma)
     labels = tuple(entry.label for entry in entries)

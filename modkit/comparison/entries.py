@@ -16,17 +16,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from modkit.building.change import check_model
 from modkit.building.difference import format_value
 from modkit.building.local import list_local
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
-from modkit.building.session import open_data
+from modkit.building.session import Composed, open_data, restore_parts
 from modkit.comparison.differences import drop_idle
 from modkit.comparison.ranking import Measured, average
 from modkit.comparison.references import name_references
@@ -54,6 +57,7 @@ class RunEvaluation:
     spec: Spec  # the run's resolved spec with the report's overrides applied, without what has no effect in it
     data: Data  # the data set, of the same overrides, as it is now
     reference: str  # the name of the data set that it was measured on
+    model: Composed | None = None  # what has the run's local parts
 
     @property
     def seed(self) -> int:
@@ -109,7 +113,12 @@ class System:
         return None if score is None else Measured(score, first.data_key, first.reference)
 
 
-def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] = ()) -> list[RunEvaluation]:
+def collect(
+    runs: Sequence[Run | str | PathLike[str]],
+    overrides: Sequence[str] = (),
+    models: Mapping[Any, Composed] = MappingProxyType({}),
+    data: Mapping[Any, Any] = MappingProxyType({}),
+) -> list[RunEvaluation]:
     """Collects the entries of runs in their order: the report of each run, then its reports with overrides.
 
     Reports of what a run no longer is are left out; a warning names them.
@@ -117,27 +126,32 @@ def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] 
     Args:
         runs: The runs, or their directories.
         overrides: Of the data, which say where these are now.
+        models: Models that have the local parts of runs, by run or directory.
+        data: Data of runs whose specs do not have them, in the same way.
 
     Raises:
-        ValueError: If there is no run, or if a run is given twice, has local parts, no report of what it is now, or a
-            damaged report, or if an override is not of the data.
+        ValueError: If there is no run, or if a run is given twice, has local parts and no model, no report of what it
+            is now, or a damaged report, if an override is not of the data, or models or data are of none of the runs.
     """
     if odd := [one for one in overrides if get_path(one)[0] != "data"]:
         raise ValueError(f"compare expects overrides of `data`, which say where it is now, got {', '.join(odd)}")
     if not runs:
         raise ValueError("compare expects at least one run, got none")
     found = [run if isinstance(run, Run) else Run.open(run) for run in runs]
-    twice = [str(path) for path, count in Counter(run.path.resolve() for run in found).items() if count > 1]
+    twice = [str(path) for path, count in Counter(map(_find_folder, found)).items() if count > 1]
     if twice:
         raise ValueError(f"compare expects each run once, got {', '.join(twice)} several times")
+    models, data = _index_by_folder(models, found), _index_by_folder(data, found)
     kept = [(run, load_current_spec(run), read_reports(run.path)) for run in found]
     entries = []
     for run, spec, every in kept:
-        if local := list_local(spec.tree):
+        model = models.get(_find_folder(run))
+        if (local := list_local(Node({"model": spec.model}))) and model is None:
             raise ValueError(
-                f"compare expects runs whose models it can load by name, to draw samples of them, got {run.path} with "
-                f"local parts: {', '.join(local)}; its scores are in the reports in its directory"
+                f"compare expects runs whose models it can load by name, to draw samples of them, got {run.path} "
+                f"with local parts: {', '.join(local)}; give a function that composes its model: models={{run: make}}"
             )
+        spec, given = restore_parts(run, spec, model, data.get(_find_folder(run)))
         reasons = [_explain_outdated(run, report) or _explain_untrained(run, spec, report) for report in every]
         reports = [report for report, reason in zip(every, reasons) if reason is None]
         left = [f"{report.title} ({reason})" for report, reason in zip(every, reasons) if reason]
@@ -151,9 +165,9 @@ def collect(runs: Sequence[Run | str | PathLike[str]], overrides: Sequence[str] 
         for report in reports:
             changed = apply(spec, report.overrides)[0]
             if changed.data not in opened:
-                opened[changed.data] = open_data(run, [*report.overrides, *overrides])
-            entries.append(RunEvaluation("", run, report, drop_idle(plan(changed)), opened[changed.data], ""))
-    names = name_references({entry.data_key: entry.spec.tree.get("data") for entry in entries})
+                opened[changed.data] = given or open_data(run, [*report.overrides, *overrides], spec=spec)
+            entries.append(RunEvaluation("", run, report, drop_idle(plan(changed)), opened[changed.data], "", model))
+    names = name_references({entry.data_key: entry.spec.data or entry.run.lock.get("data_name") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]
 
 
@@ -175,6 +189,20 @@ def group(entries: Sequence[RunEvaluation]) -> list[System]:
         labelled = [replace(entry, label=next(labels) if len(members) > 1 else name) for entry in members]
         systems.append(System(name, tuple(labelled)))
     return systems
+
+
+def _index_by_folder(given: Mapping[Any, Any], runs: Sequence[Run]) -> dict[Path, Any]:
+    """Indexes models or data of runs by their directories."""
+    found = {_find_folder(run): one for run, one in given.items()}
+    if others := found.keys() - set(map(_find_folder, runs)):
+        listed = ", ".join(map(str, others))
+        raise ValueError(f"compare expects models and data of the runs that it is given, got one of {listed}")
+    return found
+
+
+def _find_folder(run: Run | str | PathLike[str]) -> Path:
+    """Finds the directory of a run, by which runs are told apart."""
+    return Path(run.path if isinstance(run, Run) else run).resolve()
 
 
 def _explain_outdated(run: Run, report: Report) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from modkit.building.session import load
+from modkit.building.session import load_run
 from modkit.comparison.entries import RunEvaluation
 from modkit.comparison.figures import embed_png
 from modkit.comparison.nearest import Nearest, find_nearest, read_batches
@@ -88,7 +88,8 @@ def draw_training_data(data: Data) -> str:
 def _sample(entry: RunEvaluation) -> tuple[Exhibit, Tensor | None]:
     wanted = entry.report.checkpoint
     there = wanted in entry.run.kept
-    model = load(entry.run, entry.report.overrides, checkpoint=wanted if there else None)
+    loaded = load_run(entry.run, entry.report.overrides, model=entry.model, checkpoint=wanted if there else None)
+    model = loaded.model.eval()
     remark = ""
     if wanted and not there:
         remark = f"no longer kept: the samples shown are from {entry.run.find_checkpoint_name()}"

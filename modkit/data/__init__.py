@@ -12,6 +12,7 @@ from modkit.data.fashion_mnist import FashionMNIST
 from modkit.data.image_folder import ImageFolder
 from modkit.data.mixture import Grid, Ring
 from modkit.data.noise import Drop, Noise, SaltPepper
+from modkit.data.recorded import recorded
 from modkit.data.spirals import Spirals
 from modkit.data.splits import read_samples
 from modkit.data.sprites import Sprites
@@ -22,5 +23,11 @@ from modkit.data.torchvision_sets import TorchvisionSet
 __all__ = [
     "Archive", "Array", "Augmented", "Binarized", "Checkerboard", "Corrupted", "Digits", "Drop", "FashionMNIST",
     "Grid", "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "Stacked",
-    "Subset", "TorchvisionSet", "read_samples",
+    "Subset", "TorchvisionSet", "read_samples", "recorded",
 ]  # fmt: skip
+
+for _set in (
+    *(Archive, Array, Augmented, Binarized, Checkerboard, Corrupted, Digits, FashionMNIST, Grid, ImageFolder, Ring),
+    *(Spirals, Sprites, Stacked, Subset, TorchvisionSet),
+):
+    recorded(_set)

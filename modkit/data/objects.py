@@ -1,4 +1,5 @@
-"""Data sets given as Python objects: tensors or arrays, a torch Dataset, or the DataLoader around one.
+"""Data sets given as Python objects: tensors or arrays, a torch Dataset, the DataLoader around one, or a mapping of
+splits to these.
 
 Training reads a `Data` part, which reads the samples at given indices in any process. So a Dataset must support
 indexing. Of a DataLoader only its Dataset is used; training sets the order, the batches and the workers.
@@ -27,7 +28,7 @@ from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Event, TensorType
 
-__all__ = ["Indexed", "Tensors", "as_data"]
+__all__ = ["Indexed", "Splits", "Tensors", "as_data"]
 
 _ROUNDING = 1e-3  # of a range: what values scaled in 16 bits may exceed it by
 _HASHED = 1024  # samples of a Dataset in its key: it may be large, and each may take milliseconds to read
@@ -38,7 +39,8 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
 
     Args:
         data: A data part; a tensor or array `b …`, or a pair of one and a mapping of fields; a torch Dataset of samples
-            or of tuples of a sample and its fields, or a DataLoader of one.
+            or of tuples of a sample and its fields, or a DataLoader of one; or a mapping of `train`, and other splits
+            as `test`, to these.
         x: The type of one sample that the model was composed for.
         fields: The types of its fields.
 
@@ -58,8 +60,10 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
     if isinstance(data, Tensor | np.ndarray):
         data = (data, {})
     paired = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Mapping)
-    if paired and isinstance(data[0], Tensor | np.ndarray):
-        made: Data = Tensors(*data, x=x, fields=fields)
+    if isinstance(data, Mapping) and "train" in data:
+        made: Data = Splits({split: as_data(one, x, fields) for split, one in data.items()})
+    elif paired and isinstance(data[0], Tensor | np.ndarray):
+        made = Tensors(*data, x=x, fields=fields)
     elif isinstance(data, IterableDataset) or (isinstance(data, Dataset) and not hasattr(data, "__len__")):
         raise ValueError(f"`data` must be samples that can be indexed, got a stream: {type(data).__name__}")
     elif isinstance(data, Dataset):
@@ -67,7 +71,10 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
     elif all(hasattr(data, member) for member in ("x", "fields", "splits", "key", "read")):
         made = data
     else:
-        expected = "a data part, a tensor, an array, a pair of one and its fields, a torch Dataset or a DataLoader"
+        expected = (
+            "a data part, a tensor, an array, a pair of one and its fields, a torch Dataset, a DataLoader or a mapping "
+            "of `train` and other splits to these"
+        )
         raise ValueError(f"`data` must be {expected}, got {type(data).__name__}")
     missing = {name: type for name, type in fields.items() if made.fields.get(name) != type}
     if made.x != x or missing:
@@ -75,6 +82,34 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
         found = "; ".join([f"samples of {made.x}", *(f"{name} of {type}" for name, type in made.fields.items())])
         raise ValueError(f"the model was composed for {wanted}; got data with {found}")
     return made
+
+
+class Splits:
+    """Data sets of one type as the splits of one: each is read in its split `train`.
+
+    Args:
+        parts: The data sets by split, `train` among them.
+    """
+
+    def __init__(self, parts: Mapping[str, Data]) -> None:
+        self._parts = parts
+        self.x, self.fields = parts["train"].x, parts["train"].fields
+        self.splits = {split: part.splits["train"] for split, part in parts.items()}
+        self.levels: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Hash of the splits and their data."""
+        return hash_contents("splits", *(one for split, part in self._parts.items() for one in (split, part.key)))
+
+    def read(self, split: str, indices: Sequence[int], rng: Rng) -> Batch:
+        """Reads the samples at `indices`, `b …`.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        check_split(self, split)
+        return self._parts[split].read("train", indices, rng)
 
 
 class Tensors:

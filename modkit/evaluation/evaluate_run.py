@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from modkit.building.builder import Site
-from modkit.building.session import Loaded, load_run
+from modkit.building.session import Composed, Loaded, load_run
 from modkit.data.splits import find_plain
 from modkit.engines.processes import open_engine
 from modkit.evaluation.evaluate import DEFAULT
@@ -71,6 +71,8 @@ def evaluate_run(
     run: Run | str | PathLike[str],
     *,
     overrides: Sequence[str] = (),
+    model: Composed | None = None,
+    data: Any = None,
     spec: Spec | None = None,
     features: str | FeatureExtractor | None = None,
     metrics: Chosen | None = None,
@@ -95,7 +97,11 @@ def evaluate_run(
     Args:
         run: The run, or its directory.
         overrides: Overrides of its spec, in the model of what only sampling reads: `model.prior.sampler=ddim`.
-        spec: A spec in place of the run's, which is necessary if that has local parts, which cannot be loaded by name.
+        model: A model composed like the run's, or a function that composes one, if the run has local parts, which
+            cannot be loaded by name.
+        data: The data that the run was trained on, as in `fit`, if its spec does not have them by name. Their hash must
+            be the one in the run's lock.
+        spec: A spec in place of the run's, for the same purpose.
         features: Features or their name; None is what the spec states, or else the data set's, or else a classifier for
             labelled images, none for codes, and the values themselves for other data.
         metrics: Metrics or their names; None is what the spec states, or else those of `OF_MODELS` that apply.
@@ -129,10 +135,12 @@ def evaluate_run(
     given: dict[str, Any] = {"features": features, "metrics": metrics, "num": num, "k": k, "seed": seed, "raw": raw}
     given |= {"per_class": per_class, "precision": precision}
     needs = ("data", "evaluate")
-    loaded = load_run(run, overrides, spec=spec, needs=needs, checkpoint=checkpoint, locked=locked)
+    loaded = load_run(
+        run, overrides, model=model, data=data, spec=spec, needs=needs, checkpoint=checkpoint, locked=locked
+    )
     if compile:
         compile_networks(loaded.model)
-    named = overrides if spec is None else None
+    named = None if spec or model or data is not None else overrides
     with open_engine(device) as engine:
         report = measure_run(loaded, engine, named=named, **given)
     other = None if precision == _get_precision(loaded.site) else precision

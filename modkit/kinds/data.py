@@ -77,6 +77,8 @@ class DataExtras:
         class_names: Names of the classes of fields, by field: `{"labels": ("cat", "dog")}`.
         review: What the data set says of itself in `modkit check` and when training begins, with paths relative to it:
             facts, such as how many files were skipped and why, and findings, such as labels with gaps.
+        arguments: The keywords that it was made with, by which a run of the object has it in its spec; the decorator
+            `modkit.data.recorded` keeps them.
     """
 
     truth: Modes | None = None
@@ -89,6 +91,7 @@ class DataExtras:
     stream: Callable[[str, int, int, Rng], Iterator[Batch]] | None = None
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     review: Callable[[], Iterable[Note]] | None = None
+    arguments: Mapping[str, object] | None = None
 
 
 class Conditioner(Protocol):

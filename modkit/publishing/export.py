@@ -5,6 +5,7 @@
         modkit.lock           the run's lock, with the name of the exported checkpoint and without what was typed
         model.safetensors     the weights for sampling; state.json and manifest.json hold hashes of all these files
         README.md             the model card; samples/*.png, evaluation.json and evaluations/
+        parts/                if asked for, the run's copy of the files that register its parts; nothing runs them
 
 The folder is a run: `modkit.load`, `sample`, `evaluate`, `compare` and `use: run` read it. Plug-ins add other layouts.
 None of these files holds a path of the machine on which the run was trained, measured or changed.
@@ -29,7 +30,7 @@ from modkit.building.compose import get_composition
 from modkit.building.pieces import is_piece
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import find_loadable
-from modkit.building.session import Loaded, load_run
+from modkit.building.session import Composed, Loaded, load_run
 from modkit.errors import join, split, suggest
 from modkit.evaluation.report import Report, is_of_spec, read_reports
 from modkit.part import Part, import_target
@@ -37,6 +38,7 @@ from modkit.parts.registry import get_registry
 from modkit.parts.signature import read_parameters
 from modkit.publishing.model_card import Drawn, write_model_card
 from modkit.runs.files import hash_data, make_folders, make_temporary_path, sync_folder, sync_tree
+from modkit.runs.layout import SOURCES
 from modkit.runs.lock import read_rows, renew_row
 from modkit.runs.pictures import draw_picture
 from modkit.runs.run import Run
@@ -59,6 +61,8 @@ def export(
     *,
     to: str | None = None,
     checkpoint: str | None = None,
+    model: Composed | None = None,
+    parts: bool = False,
 ) -> Path:
     """Exports a run's model to a self-contained folder, atomically: all of it is on the disk before it has its name.
 
@@ -67,6 +71,9 @@ def export(
         out: The folder, absent or empty.
         to: A layout that a plug-in provides (see `modkit_exporters`); by default the layout that `modkit.load` reads.
         checkpoint: The checkpoint to export: `best`, a name, or by default the last intact one.
+        model: A model composed like the run's, or a function that composes one, if the run has local parts, which
+            cannot be loaded by name. The folder names them, and `modkit.load(out, model=…)` loads it.
+        parts: Whether to copy the run's folder `parts`, which has the files of classes that `modkit.register` named.
 
     Returns:
         The folder. Its scores are those of the checkpoint by the run's present spec; a warning names those of another.
@@ -74,8 +81,12 @@ def export(
     Raises:
         ValueError: If the folder is not empty, the layout is unknown or cannot represent this run.
     """
+    if to and (model or parts):
+        raise ValueError(f"export expects neither a model nor parts for the layout {to!r} of a plug-in, got one")
     run = run if isinstance(run, Run) else Run.open(run)
-    write = _write_portable if to is None else _find_exporter(to)
+    if parts and not (run.path / SOURCES).is_dir():
+        raise ValueError(f"export expects a run with copies of its parts, got {run.path} without a folder {SOURCES}")
+    write = partial(_write_portable, model=model, parts=parts) if to is None else _find_exporter(to)
     return _fill(Path(out), lambda folder: write(run, folder, checkpoint=checkpoint))
 
 
@@ -131,10 +142,12 @@ def _find_exporter(format: str) -> Callable[..., None]:
     return import_target(targets[format], f"format {format}")
 
 
-def _write_portable(run: Run, out: Path, *, checkpoint: str | None) -> None:
+def _write_portable(run: Run, out: Path, *, checkpoint: str | None, model: Composed | None, parts: bool) -> None:
     """Writes the layout that `modkit.load` reads, for any machine."""
-    made = load_run(run, checkpoint=checkpoint)
+    made = load_run(run, model=model, checkpoint=checkpoint)
     _write(run, made, out, {}, partial(_drop_path, made.plan.parts))
+    if parts:
+        shutil.copytree(run.path / SOURCES, out / SOURCES)
 
 
 def _write(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any], change: Callable[[str, Place], str]) -> None:

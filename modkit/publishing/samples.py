@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from modkit.building.migration import load_current_spec
-from modkit.building.session import load_run
+from modkit.building.session import Composed, load_run
 from modkit.engines.processes import open_engine
 from modkit.engines.shares import share_rows
 from modkit.evaluation.class_grid import find_classes, sample_classes
@@ -87,6 +87,7 @@ def sample_run(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
+    model: Composed | None = None,
     num: int | None = None,
     seed: int = 0,
     label: int | None = None,
@@ -104,6 +105,8 @@ def sample_run(
     Args:
         run: The run, its directory, or a directory written by `modkit export`.
         overrides: Overrides of what only sampling reads, such as `sampler=heun` and `guidance.scale=3`.
+        model: A model composed like the run's, or a function that composes one, if the run has local parts, which
+            cannot be loaded by name.
         num: Number of samples, 64 by default; with `grid`, of each class, 8 by default.
         seed: Seed of the noise.
         label: Class of every sample; of a model that reads several fields of classes, its `labels`.
@@ -139,30 +142,30 @@ def sample_run(
     run = run if isinstance(run, Run) else Run.open(run)
     spec = load_current_spec(run)
     full = [expand(spec, SLOTS, override) for override in overrides]
-    loaded = load_run(run, full, checkpoint=checkpoint, locked=locked)
+    loaded = load_run(run, full, model=model, checkpoint=checkpoint, locked=locked)
     if compile:
         compile_networks(loaded.model)
     columns = (num or 8) if grid else None
     x: Value
     with open_engine(device) as engine:
-        model: Model = loaded.model.to(engine.device).eval()
+        made: Model = loaded.model.to(engine.device).eval()
         if columns:
             field = None if grid == "classes" else grid
             given: dict[str, Any] = {"seed": seed, "field": field, "batch_size": batch_size, "precision": precision}
-            x = sample_classes(model, loaded.fields, columns, engine, **given)
+            x = sample_classes(made, loaded.fields, columns, engine, **given)
         else:
-            fields: dict[str, Any] = {} if label is None else {_find_label(model, loaded.fields): label}
+            fields: dict[str, Any] = {} if label is None else {_find_label(made, loaded.fields): label}
             if noise:
-                _check_source(model, fields)
+                _check_source(made, fields)
 
             def draw(first: int, num: int) -> Value:
-                start = _draw_noise(model, first, num, seed) if noise else None
-                return model.sample(num, seed=seed, first=first, start_noise=start, precision=precision, **fields)
+                start = _draw_noise(made, first, num, seed) if noise else None
+                return made.sample(num, seed=seed, first=first, start_noise=start, precision=precision, **fields)
 
             x = share_rows(draw, num or 64, engine, batch_size)
     samples = Batch(x, {}).tensor.float().cpu().contiguous()
-    start = _draw_noise(model, 0, len(samples), seed).float().cpu() if noise else None
-    return Samples(samples, model.single, columns, start)
+    start = _draw_noise(made, 0, len(samples), seed).float().cpu() if noise else None
+    return Samples(samples, made.single, columns, start)
 
 
 def check_out(path: Path) -> Path:

@@ -2,7 +2,11 @@
 
     sweep("spec.yaml", ["model.sampler=ddim,heun", "seed=0,1,2"], "sweeps/samplers")
 
-trains three runs, evaluates each with both samplers and writes `comparison.html` into the same directory. A sweep that
+trains three runs, evaluates each with both samplers and writes `comparison.html` into the same directory. So does
+
+    sweep(make_model, {"width": [32, 64], "seed": [0, 1]}, "sweeps/widths", data=partial(Digits, size=8))
+
+with four runs of models that a function composes, each in a forked process (`modkit.sweeps.factory`). A sweep that
 was killed continues when it is started again: it keeps finished runs and their evaluations and resumes unfinished runs.
 Failures are reported and retried at the next start; the other trials continue. `modkit.sweeps.directory` describes the
 files.
@@ -18,24 +22,28 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import IO, Any, Protocol, TypeAlias
 
 from modkit.child import MODKIT, write_command
 from modkit.engines.launcher import SIGNALS
 from modkit.evaluation.extractors import find_features
 from modkit.evaluation.report import find_report, format_options
 from modkit.evaluation.scoring import make_metrics
+from modkit.models.model import Model
 from modkit.progress import Progress, Silent
 from modkit.runs.run import Run
 from modkit.specs.load import load_spec
 from modkit.specs.spec import Spec
 from modkit.sweeps.devices import list_devices, share_devices
 from modkit.sweeps.directory import FORMAT, hold, record
+from modkit.sweeps.factory import freeze_factory, start_fork
 from modkit.sweeps.trials import Trial, freeze
 from modkit.types import PositiveInt, checked
 
@@ -53,7 +61,7 @@ class Failure:
     Args:
         run: Name of the run.
         trial: Label of the trial that was evaluated; None if the run was trained.
-        command: The command line.
+        command: The command line, or the call in a forked process.
         status: Its exit status; negative if a signal ended the process.
         stderr: The end of its error output.
     """
@@ -84,10 +92,12 @@ class Sweep:
 
 @checked
 def sweep(
-    spec: Spec | str | PathLike[str],
-    axes: Sequence[str],
+    spec: Spec | str | PathLike[str] | Callable[..., Model],
+    axes: Sequence[str] | Mapping[str, Sequence[Any]],
     out: str | PathLike[str] | None = None,
     *,
+    data: Any = None,
+    train: Mapping[str, Any] = MappingProxyType({}),
     num: int | None = None,
     features: str | None = None,
     metrics: Sequence[str] | None = None,
@@ -96,27 +106,32 @@ def sweep(
     jobs: PositiveInt = 1,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Trains and evaluates a spec for all combinations of values, or continues to do so.
+    """Trains and evaluates a spec or a composed model for all combinations of values, or continues to do so.
 
     A sweep may be started again with more values. With a different `num`, `features`, `metrics` or `seed` it repeats
     the evaluations, but not the training.
 
     Args:
-        spec: The spec, or its file.
-        axes: `path=a,b,c`; see `modkit.sweeps.trials.freeze`.
+        spec: The spec, or its file; or a function that composes a model. Its runs are trained and evaluated in forks of
+            this process, each with one thread of the CPU.
+        axes: `path=a,b,c`; see `modkit.sweeps.trials.freeze`. For a function, lists of values by the names of its
+            parameters and of settings of training, such as `seed`.
         out: The sweep's directory; `sweeps/NAME` by default.
+        data: The training data for a function, as `fit` stores them in a run.
+        train: The settings of training for a function, as in `fit`.
         num: Number of samples on each side of an evaluation; the default of `evaluate_run` if None.
         features: Name of the features in evaluations; the default of `evaluate_run` if None.
         metrics: Names of the metrics in evaluations; the default of `evaluate_run` if None.
         seed: Seed of the evaluations.
-        steps: Caps every stage of training at this many steps.
+        steps: Caps every stage of the training of a spec at this many steps.
         jobs: Number of parallel processes, each with GPUs of its own if there are as many; use 1 if speed is measured.
         progress: Shows the progress of the sweep.
 
     Raises:
         SpecError: With all problems of all trials; nothing is written in this case.
-        ValueError: If `jobs` is below 1, the features or a metric are unknown, or the directory holds a different sweep
-            or anything else.
+        ValueError: If `jobs` is below 1, the features or a metric are unknown, the directory holds a different sweep or
+            anything else, an argument is for a spec and not for a function or the other way round, or this process has
+            used CUDA, which no fork can use then.
 
     Examples:
         >>> from modkit import Spec, sweep, use
@@ -127,12 +142,25 @@ def sweep(
         >>> sweep(spec, ["seed=0,1", "model.z_dim=4,8"], jobs=2).failures  # doctest: +SKIP
         ()
     """
-    spec = spec if isinstance(spec, Spec) else load_spec(spec)
-    trials = freeze(spec, axes)
+    trials: Sequence[Trial]
+    models: Mapping[str, Callable[[], Model]] = {}
+    if callable(spec) and isinstance(axes, Mapping) and data is not None and steps is None:
+        composed = freeze_factory(spec, axes, data, train)
+        name, trials, models = getattr(spec, "__name__", "model"), composed, {one.run: one.make for one in composed}
+        start: _Start = partial(start_fork, composed, data)
+    elif not callable(spec) and not isinstance(axes, Mapping) and data is None and not train:
+        spec = spec if isinstance(spec, Spec) else load_spec(spec)
+        name, trials, start = spec.name, freeze(spec, axes), partial(_start_command, steps)
+    else:
+        raise ValueError(
+            "sweep expects a spec and a list of axes, or a function that composes models, lists of values by name and "
+            f"`data`, with the number of steps in `train`; got {type(spec).__name__}, {type(axes).__name__}, "
+            f"{'no' if data is None else 'some'} data and steps={steps}"
+        )
     make_metrics(metrics or ())  # an unknown name is told before anything is trained
     if features:
         find_features(features)
-    path = Path(out) if out is not None else Path("sweeps") / spec.name
+    path = Path(out) if out is not None else Path("sweeps") / name
     options = {"num": num, "features": features, "metrics": [*(metrics or ())], "seed": seed}
     evaluation = {name: value for name, value in options.items() if value}
     description = {
@@ -145,14 +173,15 @@ def sweep(
     shown = progress or Silent()
     with hold(path, shown) as lock:
         record(path, description)
-        work = _Work(path, trials, steps, evaluation, shown, lock, jobs)
+        work = _Work(path, trials, start, evaluation, shown, lock, jobs)
         failures = work.run()
         measured = dict.fromkeys(path / "runs" / trial.run for trial in trials if work.is_evaluated(trial))
         if measured:
             from modkit.comparison import compare
 
-            compare(list(measured), path / _PAGE)
-    return Sweep(path, trials, failures, path / _PAGE if measured else None)
+            given = {folder: models[folder.name] for folder in measured if folder.name in models}
+            compare(list(measured), path / _PAGE, models=given)
+    return Sweep(path, tuple(trials), failures, path / _PAGE if measured else None)
 
 
 @dataclass
@@ -162,9 +191,22 @@ class _Child:
     run: str
     trial: Trial | None
     slot: int
-    arguments: list[str]
-    process: subprocess.Popen[bytes]
+    command: str
+    process: _Process
     stderr: IO[bytes]
+
+
+class _Process(Protocol):
+    """What a sweep reads of a process."""
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def wait(self) -> int | None: ...
+
+
+_Start: TypeAlias = "Callable[..., tuple[str, _Process]]"
 
 
 @dataclass(frozen=True)
@@ -174,7 +216,7 @@ class _Work:
     Args:
         path: The sweep's directory.
         trials: Its trials.
-        steps: Cap of every stage of training, or None.
+        start: Starts the training of a run, or its evaluation for a trial.
         evaluation: Options of the evaluations, in the form of `Report.settings`.
         progress: Shows the progress of the sweep.
         lock: A descriptor that the processes inherit.
@@ -183,7 +225,7 @@ class _Work:
 
     path: Path
     trials: Sequence[Trial]
-    steps: int | None
+    start: _Start
     evaluation: Mapping[str, Any]
     progress: Progress
     lock: int
@@ -251,15 +293,9 @@ class _Work:
 
     def _start(self, run: str, trial: Trial | None, slot: int, variables: Mapping[str, str]) -> _Child:
         self.progress.note(f"evaluate {trial.label}" if trial else f"train {run}")
-        folder = str(self.path / "runs" / run)
-        if trial:
-            arguments = ["evaluate", folder, *trial.sampling, *format_options(self.evaluation)]
-        else:
-            spec = str(self.path / "specs" / f"{run}.yaml")
-            cap = [] if self.steps is None else ["--steps", str(self.steps)]
-            arguments = ["train", spec, "--out", folder, "--resume", "--no-evaluate", *cap]
         stderr = tempfile.TemporaryFile()
-        return _Child(run, trial, slot, arguments, _launch(arguments, stderr, self.lock, variables), stderr)
+        command, process = self.start(self.path, self.evaluation, run, trial, stderr, self.lock, variables)
+        return _Child(run, trial, slot, command, process, stderr)
 
     def _find_failure(self, child: _Child) -> Failure | None:
         """Returns the failure of a process that has ended, or None if it succeeded."""
@@ -269,10 +305,11 @@ class _Work:
         done = self.is_evaluated(child.trial) if child.trial else self.is_trained(child.run)
         if done and child.process.returncode == 0:
             return None
-        command = shlex.join(["modkit", *child.arguments])
-        self.progress.note(f"failed: {command}\n{text.strip()}")
+        self.progress.note(f"failed: {child.command}\n{text.strip()}")
         label = child.trial.label if child.trial else None
-        return Failure(child.run, label, command, child.process.returncode, text)
+        status = child.process.returncode
+        assert status is not None, "it has ended"
+        return Failure(child.run, label, child.command, status, text)
 
 
 @contextmanager
@@ -292,6 +329,27 @@ def _catch_termination() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _start_command(
+    steps: int | None,
+    path: Path,
+    evaluation: Mapping[str, Any],
+    run: str,
+    trial: Trial | None,
+    stderr: IO[bytes],
+    lock: int,
+    variables: Mapping[str, str],
+) -> tuple[str, _Process]:
+    """Starts the command that trains a run of a sweep, or evaluates it for a trial."""
+    folder = str(path / "runs" / run)
+    if trial:
+        arguments = ["evaluate", folder, *trial.sampling, *format_options(evaluation)]
+    else:
+        cap = [] if steps is None else ["--steps", str(steps)]
+        spec = str(path / "specs" / f"{run}.yaml")
+        arguments = ["train", spec, "--out", folder, "--resume", "--no-evaluate", *cap]
+    return shlex.join(["modkit", *arguments]), _launch(arguments, stderr, lock, variables)
 
 
 def _launch(

@@ -32,16 +32,18 @@ from modkit.specs.overrides import apply, expand, require_list, split_values
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import format_flow
 
-__all__ = ["Trial", "freeze"]
+__all__ = ["LONGEST", "MAX_TRIALS", "Trial", "freeze"]
 
 MAX_TRIALS = 1000
 """Maximum number of trials in a sweep."""
+
+LONGEST = 100
+"""Maximum number of characters of a trial's label in the name of its run."""
 
 _SAMPLING = ("decoding", "guidance", "sampler")
 _TOP = tuple(key.name for key in fields(Spec) if key.compare)
 _SHORT = {"seed": "train.seed"}
 _OVERRIDE = re.compile(r"<override ([0-9]+)>")
-_LONGEST = 100
 _logger = logging.getLogger(__name__)
 
 _Choices: TypeAlias = "tuple[str, ...]"  # an override for each axis, in the order of their paths
@@ -99,7 +101,7 @@ def freeze(spec: Spec, axes: Sequence[str]) -> tuple[Trial, ...]:
         sampling = _find_overrides(checks, tuple(choice for choice in choices if choice not in training), frozen, whole)
         if sampling is None:  # no override makes the trial's system of the run
             training, sampling, frozen = choices, (), _make_paths_absolute(whole)
-        name = make_safe_name(",".join(training) or spec.name, _LONGEST)
+        name = make_safe_name(",".join(training) or spec.name, LONGEST)
         trials.append(Trial(",".join(choices) or name, name, frozen.to_yaml(), sampling))
     checks.raise_problems(len(combinations))
     return tuple(trials)

@@ -25,8 +25,8 @@ from modkit.building.exchange import drop_sampling, exchange_weights, list_revis
 from modkit.building.local import list_local
 from modkit.building.migration import find_due, has_other_weights, load_current, load_current_spec, make_refusal
 from modkit.building.plan import plan, plan_training
-from modkit.building.provenance import explain_failure, verify
-from modkit.building.session import make_data_refusal, restore_std
+from modkit.building.provenance import explain_failure, verify, verify_local
+from modkit.building.session import Composed, make_data_refusal, restore_parts, restore_std
 from modkit.engines.local import LocalEngine
 from modkit.engines.processes import choose_engine
 from modkit.errors import join_names
@@ -58,6 +58,8 @@ def branch(
     out: str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
+    model: Composed | None = None,
+    data: Any = None,
     step: int | None = None,
     steps: int | None = None,
     evaluate: bool = True,
@@ -71,6 +73,9 @@ def branch(
         run: The run, which stays as it is, or its directory.
         out: The new run's directory.
         overrides: What changes in the run's resolved spec, `path=value`. Parts may change whose weights stay the same.
+        model: A model composed like the run's, or a function that composes one, if the run has local parts, which
+            cannot be loaded by name.
+        data: The data that the run was trained on, as in `fit`, if its spec does not have them by name.
         step: The step of the checkpoint; the last intact one by default.
         steps: Maximum number of steps of every stage.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
@@ -99,14 +104,16 @@ def branch(
     verify(run)
     former = load_current_spec(run)
     with explain_failure(run):
-        spec, notices = apply(former, overrides)
+        own, given = restore_parts(run, former, model, data)
+        spec, notices = apply(own, overrides)
         for notice in notices:
             _logger.warning("%s", notice)
         spec = choose_engine(spec, again=True)
-        report = examine(spec, weights=False)
+        report = examine(spec, weights=False, data=given)
     report.raise_refusals()
     if report.data is None:
         raise make_data_refusal(run)
+    verify_local(run, report.plan.describe_local())
     report = replace(report, x=restore_std(report.x, run))
     path, begun, faults = _read(run, step)
     if (migrations := find_due(run)) and has_other_weights(run, load_current(run, path.name)):
@@ -119,10 +126,10 @@ def branch(
 
     def make(site: Site) -> Model:
         site.weights = False  # those of pieces of other runs are in the checkpoint as well
-        model: Model = site.build_model(report.x, report.fields)
+        made: Model = site.build_model(report.x, report.fields)
         site.check()
-        freeze(model, (name for name in frozen if name in report.state))
-        return model
+        freeze(made, (name for name in frozen if name in report.state))
+        return made
 
     try:
         Cursor.read(begun.state["cursor"])
@@ -135,6 +142,7 @@ def branch(
         _logger.warning(
             "the branch leaves what did not require gradients in %s as it is: %s", run.path, join_names(frozen)
         )
+    kept = {"data_name": run.lock["data_name"]} if given and "data_name" in run.lock else {}
     if not _count_left(begun.state["cursor"], report, steps):
         _logger.warning(
             "%s is at the end of training, so the branch trains no step; name an earlier step or more", path
@@ -143,7 +151,7 @@ def branch(
         report,
         Path(out),
         make=make,
-        origin={"branched": {"run": str(run.path), "checkpoint": path.name}},
+        origin={"branched": {"run": str(run.path), "checkpoint": path.name}, **kept},
         begun=(path.name, begun),
         steps=steps,
         evaluate=evaluate,

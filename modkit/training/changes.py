@@ -71,6 +71,8 @@ def find_changes(run: Run, planned: Plan, data: Data) -> list[Change]:
     changes = compare_specs(written, planned.resolved)
     held = [change for change in changes if not (_FREE.fullmatch(change.path) or is_inside(change.path, free))]
     moved = [change for change in held if _is_text(change.path, written) and _is_text(change.path, planned.resolved)]
+    if former.data is None:  # an object that no spec held may be one that a spec holds by now
+        moved += [change for change in held if split(change.path)[0] in ("data", "x")]
     if moved and "data" in run.lock and not find_data_changes(run, {"splits": dict(data.splits), "data": data.key}):
         held = [change for change in held if change not in moved]
     _refuse(run, planned, {change: "the same" for change in held})

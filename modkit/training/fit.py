@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from modkit.building.builder import Site
 from modkit.building.checker import check_composed
-from modkit.building.compose import convert_part, convert_settings, get_composition
-from modkit.building.plan import plan_training
+from modkit.building.compose import convert_data, convert_settings, get_composition
+from modkit.building.plan import Plan, plan_training
 from modkit.data.objects import as_data
 from modkit.engines.processes import choose_engine
 from modkit.models.model import Model
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from modkit.specs.keys import TrainKeys
 
-__all__ = ["fit"]
+__all__ = ["fit", "plan_fit"]
 
 
 def fit(
@@ -40,6 +40,7 @@ def fit(
     out: str | PathLike[str] | None = None,
     *,
     name: str = "model",
+    data_name: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     evaluate: Mapping[str, Any] | None = None,
@@ -54,12 +55,15 @@ def fit(
 
     Args:
         model: The model, made by calling its class or by `modkit.build`.
-        data: The training data: the name, class or `functools.partial` of a data set, or what `use` returns, which the
-            run stores; or an object, which it does not: a data set, a tensor or array `b …`, a pair of one and a
-            mapping of its fields, a torch Dataset of samples or of tuples of a sample and its fields, or a DataLoader
-            of one, whose order and batches are not used.
+        data: The training data: the name, class or `functools.partial` of a data set, what `use` returns, or a data set
+            that keeps what it was made with (`modkit.data.recorded`), all of which the run stores; or an object, which
+            it does not: another data set, a tensor or array `b …`, a pair of one and a mapping of its fields, a torch
+            Dataset of samples or of tuples of a sample and its fields, or a DataLoader of one, whose order and batches
+            are not used; or a mapping of `train` and `test` to these. It is handed in again where the run needs it:
+            `modkit.resume(run, data=…)`.
         out: The run's directory, `runs/NAME` by default.
         name: The run's name.
+        data_name: A name for an object, by which messages and comparisons speak of it.
         resume: Whether to resume an existing run from its last good checkpoint.
         overwrite: Whether to replace an existing run.
         evaluate: The settings of a spec's `evaluate`, to evaluate the model at the end; None for no evaluation.
@@ -92,22 +96,7 @@ def fit(
         True
     """
     check_restarts(resume)
-    composed = get_composition(model)
-    named = isinstance(data, str | Mapping) or callable(data)
-    written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None
-    spec = Spec(
-        model=composed.plan.spec.model,
-        name=name,
-        data=Node({"use": data} if isinstance(data, str) else convert_part(data, "data", "data")) if named else None,
-        train=convert_settings(train, Settings, "train"),
-        evaluate=None if evaluate is None else convert_settings(evaluate, Evaluation, "evaluate"),
-        x=None if named else written,
-    )
-    planned = plan_training(composed.plan, choose_engine(spec))
-    if named:
-        site = Site(planned, meta=False)
-        data = site.data
-        site.check()
+    composed, (planned, data) = get_composition(model), plan_fit(model, data, name, train, evaluate)
     path = Path(out) if out is not None else Path("runs") / name
     before = open_before(path) if resume else None
     report = check_composed(model, planned, as_data(data, composed.x, composed.fields))
@@ -115,7 +104,36 @@ def fit(
         report.raise_refusals()
     if isinstance(composed.x, TensorType):
         report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
-    training = Training(
-        report, path, before, make=lambda site: model, overwrite=overwrite, progress=progress, callbacks=callbacks
+    origin = {"data_name": data_name} if data_name else {}
+    options: dict[str, Any] = {"origin": origin, "progress": progress, "callbacks": callbacks}
+    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, **options).execute()
+
+
+def plan_fit(
+    model: Model, data: Any, name: str, train: Mapping[str, Any], evaluate: Mapping[str, Any] | None = None
+) -> tuple[Plan, Any]:
+    """Plans the training that `fit` carries out, and opens data that the run stores.
+
+    Returns:
+        The plan, and the data: an object as it was given.
+
+    Raises:
+        SpecError: If a setting is wrong.
+    """
+    composed = get_composition(model)
+    stored = convert_data(data)
+    written = Node(write_types(composed.x, composed.fields)) if isinstance(composed.x, TensorType) else None
+    spec = Spec(
+        model=composed.plan.spec.model,
+        name=name,
+        data=stored,
+        train=convert_settings(train, Settings, "train"),
+        evaluate=None if evaluate is None else convert_settings(evaluate, Evaluation, "evaluate"),
+        x=None if stored else written,
     )
-    return training.execute()
+    planned = plan_training(composed.plan, choose_engine(spec))
+    if stored and (isinstance(data, str | Mapping) or callable(data)):
+        site = Site(planned, meta=False)
+        data = site.data
+        site.check()
+    return planned, data

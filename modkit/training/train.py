@@ -22,8 +22,9 @@ from modkit.building.migration import (
     read_spec,
 )
 from modkit.building.provenance import explain_failure, verify
-from modkit.building.session import restore_std
+from modkit.building.session import Composed, restore_parts, restore_std
 from modkit.engines.processes import choose_engine
+from modkit.kinds import Data
 from modkit.progress import Progress
 from modkit.runs import checkpoint as store
 from modkit.runs.ranks import check_restarts
@@ -108,6 +109,8 @@ def resume(
     run: Run | str | PathLike[str],
     overrides: Sequence[str] = (),
     *,
+    model: Composed | None = None,
+    data: Any = None,
     steps: int | None = None,
     evaluate: bool = True,
     progress: Progress | None = None,
@@ -118,6 +121,9 @@ def resume(
     Args:
         run: The run, or its directory.
         overrides: Overrides of the run's spec, `path=value`, of what may change: `modkit.training.changes`.
+        model: A model composed like the run's, or a function that composes one, if the run has local parts, which
+            cannot be loaded by name.
+        data: The data that the run was trained on, as in `fit`, if its spec does not have them by name.
         steps: Maximum number of steps of every stage.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
         progress: Displays progress.
@@ -125,7 +131,7 @@ def resume(
 
     Raises:
         SpecError: If an override changes what cannot change; nothing has been written.
-        ValueError: If there is no run, it has local parts, which no name loads, or it cannot be resumed; see `train`.
+        ValueError: If there is no run, or it cannot be resumed; see `train`.
         OSError: As `train`.
         modkit.training.trainer.TrainingError: As `train`.
 
@@ -140,16 +146,18 @@ def resume(
         'step-00000002'
     """
     before = _open_resumable(Path(run.path if isinstance(run, Run) else run), locked)
-    return _train_further(
-        before, *apply(load_current_spec(before), overrides), steps=steps, evaluate=evaluate, progress=progress
-    )
+    own, given = restore_parts(before, load_current_spec(before), model, data)
+    options: dict[str, Any] = {"steps": steps, "evaluate": evaluate, "progress": progress}
+    return _train_further(before, *apply(own, overrides), data=given, **options)
 
 
-def _train_further(before: Run, changed: Spec, notices: Iterable[str], **options: Any) -> Run:
-    """Trains a run further with a spec; `options` go to `Training`."""
+def _train_further(
+    before: Run, changed: Spec, notices: Iterable[str], *, data: Data | None = None, **options: Any
+) -> Run:
+    """Trains a run further with a spec, on data if it has none; `options` go to `Training`."""
     _warn(notices)
     with explain_failure(before):
-        report = examine(choose_engine(changed, again=True), weights=not before.kept)
+        report = examine(choose_engine(changed, again=True), weights=not before.kept, data=data)
     report = replace(report, x=restore_std(report.x, before))
     return Training(report, before.path, before, **options).execute()
 

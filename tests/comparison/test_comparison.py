@@ -518,7 +518,7 @@ def test_a_run_of_local_parts_is_refused_before_anything_is_read(tmp_path):
     data = modkit.use("ring", num=32, num_test=8)
     run = modkit.train(Spec(name="local", data=data, model=model, train=train), tmp_path / "run")
     message = (
-        r"it can load by name, to draw samples of them, got .*run with local parts: tests\..*:Local; its scores are"
+        r"got .*run with local parts: tests\..*:Local; give a function that composes its model: models={run: make}"
     )
     check_refusal(message, compare, [run], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

@@ -74,6 +74,6 @@ def _command(arguments: Sequence[str], stderr: IO[bytes]) -> None:
     main()
 
 
-def _list(runs: Sequence[Path], out: Path) -> None:
+def _list(runs: Sequence[Path], out: Path, **_: Any) -> None:
     """Stands for `modkit.comparison.compare`: writes which runs and reports it is given."""
     out.write_text(json.dumps({run.name: [report.to_json() for report in read_reports(run)] for run in runs}))

@@ -80,7 +80,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     import modkit.comparison
 
     calls: list[list[str]] = []
-    monkeypatch.setattr(modkit.comparison, "compare", lambda runs, out: calls.append([run.name for run in runs]))
+    monkeypatch.setattr(modkit.comparison, "compare", lambda runs, out, **_: calls.append([run.name for run in runs]))
     return calls
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import modkit
 from modkit import CondType, SpecError, TensorType
-from modkit.data import Digits, Ring
+from modkit.data import Digits, Ring, Subset
 from modkit.data.loader import Loader, read_shuffled
 from modkit.data.objects import as_data
 from modkit.evaluation.report import Report
@@ -254,6 +254,7 @@ class Stream(torch.utils.data.IterableDataset):
         (torch.zeros(4, 3), r"Tensors expects samples with 4 rows of 2 unbounded, got a tensor 4×3"),
         (Stream(), "`data` must be samples that can be indexed, got a stream: Stream"),
         (3, "`data` must be a data part, a tensor, .* got int"),
+        ({"train": points(), "test": 3}, "`data` must be a data part, a tensor, .* got int"),
         (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),
         (Digits(size=8), r"the model was composed for samples of 2 unbounded; got data with samples of 1×8×8"),
     ],
@@ -483,12 +484,17 @@ def test_a_run_of_a_data_object_says_which_data_to_name(tmp_path):
     """The fault: the advice was `data=digits`, of another size, whose weights did not fit, and `modkit branch x=…`."""
     with modkit.seeded(0):
         model = SMALL(Digits(size=8).x)
-    run, named = tmp_path / "run", partial(Digits, size=8)
-    modkit.fit(model, Digits(size=8), run, steps=1, **TINY)
+
+    class Sized(Digits):
+        def __init__(self):
+            super().__init__(size=8)
+
+    run, other = tmp_path / "run", partial(Subset, data=partial(Digits, size=8))
+    modkit.fit(model, Sized(), run, steps=1, **TINY)
     with pytest.raises(ValueError, match="resume=True.* to continue it or --overwrite .overwrite=True. to replace it"):
-        modkit.fit(model, Digits(size=8), run, steps=1, **TINY)
-    with pytest.raises(SpecError, match="data: got digits.size=8. in a run that has trained with absent") as refused:
-        modkit.fit(model, named, run, steps=2, resume=True, **TINY)
+        modkit.fit(model, Sized(), run, steps=1, **TINY)
+    with pytest.raises(SpecError, match="data: got subset.* in a run that has trained with absent") as refused:
+        modkit.fit(model, other, run, steps=2, resume=True, **TINY)
     assert [problem.path for problem in refused.value.problems] == ["data"]
     with pytest.raises(ValueError, match=re.escape("data={use: digits, size: 8}, with samples 1×8×8 in [-1, 1]")):
         modkit.branch(run, tmp_path / "branch")
