@@ -95,7 +95,7 @@ UNFIT = {
     ("decoded", "sampler", "consistency"): "it is for distilled networks",
     **{
         ("decoded", "model", part): "the data are one tensor, and no codes"
-        for part in ("autoregressive", "cascade", "masked", "sklearn/gaussian-mixture")
+        for part in ("autoregressive", "cascade", "masked")
     },
 }
 """Parts that run in no host of a family that has a slot of their kind, and why."""
