@@ -248,6 +248,15 @@ class Decoded(BottleneckModel):
         """Whether the decoder gives probabilities of x."""
         return self.decoder.discrete
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether the decoder is, and draws of the latent are."""
+        return bool(self.entropic) and self.decoder.differentiable
+
+    def review_cross_entropy(self) -> Iterator[Note]:
+        """That of the decoder."""
+        yield from (note.move("decoder") for note in self.decoder.review_cross_entropy())
+
     def weigh(self, x: Tensor, name: str, rng: Rng, *, fields: Mapping[str, Tensor] = {}) -> tuple[Value, Tensor]:
         """Draws the latent from the bottleneck's posterior; log p(x | latent) is one draw of the decoder's bound."""
         latent, log_q = self._q.draw(name, self._encode_batch(Batch(x, fields)), rng)

@@ -414,6 +414,17 @@ def test_the_bound_of_a_latent_has_the_decoder_s_in_it():
     torch.testing.assert_close(model.bound(batch, 1, Rng(3)), expected, rtol=1e-12, atol=0)
 
 
+def test_as_a_prior_trained_jointly_its_bound_trains_the_autoencoder():
+    vae = use("autoencoder", encoder=NET, decoder=NET, bottleneck=use("gaussian", channels=4))
+    prior = use("decoded", encoder=NET, bottleneck=use("gaussian", channels=2), decoder=DIFFUSION)
+    model = shake(build(spec(use("latent", autoencoder=vae, prior=prior, joint=True))).double(), 0.1).prior
+    z = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    found = model.cross_entropy(Batch(z, {}), StepContext(Rng(3)))
+    torch.testing.assert_close(found, -model.bound(Batch(z, {}), 1, Rng(3)), rtol=1e-12, atol=0)
+    assert torch.autograd.grad(found.sum(), z)[0].abs().min() > 0
+    assert not made(GAN).differentiable
+
+
 @pytest.mark.wide
 def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path):
     codes = use("gumbel", num_codes=4, channels=2)
