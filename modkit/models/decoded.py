@@ -133,7 +133,7 @@ class Decoded(BottleneckModel):
         rivals = {name for player in self.decoder.players() for name in player.against}
         joined = [player.name for player in self.decoder.players() if player.name not in rivals]
         if not joined or len(self.decoder.stages()) > 1:
-            got = f"{decoder.where}, which has {len(joined) and len(self.decoder.stages())}"
+            got = f"{decoder.where}, which has {len(self.decoder.stages()) if joined else 0} stages"
             reason = "since its encoder is trained with it, such as a `latent` with a trained autoencoder"
             raise Unfit("decoder", f"Decoded expects a decoder that is trained in one stage, {reason}, got {got}")
         self._joined = f"decoder/{joined[-1]}"
