@@ -345,12 +345,13 @@ class Factory:
                 None if model.event == event else f"{type(model).__name__} was composed for {format_type(model.event)}"
             )
         arguments, declared = self._site.plan.get_arguments(self._place), read_parameters(self._part)
-        slots = {
+        parameters = {
             name: self._site.convert_argument(value, declared[name], f"{self._path}.{name}")
+            if (slot := declared[name].slot) and value and isinstance(value, tuple if slot.container else Node)
+            else value
             for name, value in arguments.items()
-            if value and (slot := declared[name].slot) and isinstance(value, tuple if slot.container else Node)
         }
-        return self._part.load().accepts(event, **slots)  # type: ignore[attr-defined]
+        return self._part.load().accepts(event, **parameters)  # type: ignore[attr-defined]
 
     def repeat(self, num: int) -> list[Factory]:
         """Repeats the slot: `num` factories of separate parts, part i at `PATH[i]`."""

@@ -106,7 +106,9 @@ class Optimal:
 class Pairs:
     """Noise that comes with each sample as a field, as in reflow: the start from which another model drew the sample.
 
-    A flow that is trained on the pairs of another draws the same samples from the same noise on straighter paths.
+    A flow that is trained on the pairs of another draws the same samples from the same noise on straighter paths. What
+    an enclosing Model gives as a condition may be computed from the sample, and so depend on its noise, which sampling
+    draws without it; such conditions are refused.
 
     References:
         Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow (Liu et al., 2023), algorithm
@@ -115,10 +117,12 @@ class Pairs:
     Args:
         x: Type of the data.
         fields: The data's fields.
+        cond: Conditions from an enclosing Model.
         field: Name of the field of noise, standard normal over the data.
 
     Raises:
-        ValueError: If the data have no such field, or it is not of x's shape and continuous.
+        ValueError: If there are conditions from an enclosing Model, the data have no such field, or it is not of x's
+            shape and continuous.
 
     Examples:
         >>> x = TensorType((2,))
@@ -127,7 +131,19 @@ class Pairs:
         tensor([[1., 1.]])
     """
 
-    def __init__(self, x: TensorType, fields: Mapping[str, TensorType] | None = None, *, field: str = "noise") -> None:
+    def __init__(
+        self,
+        x: TensorType,
+        fields: Mapping[str, TensorType] | None = None,
+        cond: CondType = CondType(),
+        *,
+        field: str = "noise",
+    ) -> None:
+        if cond:
+            raise ValueError(
+                f"Pairs expects no conditions from an enclosing Model, on which the noise of a pair may depend, got "
+                f"{cond}: use the coupling `independent`"
+            )
         type = (fields or {}).get(field)
         if type is None or type.classes is not None or type.shape != x.shape:
             found = f"data with the fields {list(fields or {})}" if type is None else f"{type}"

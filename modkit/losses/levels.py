@@ -30,17 +30,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modkit.precision import widen
+from modkit.precision import widen, widen_fully
 from modkit.rng import Rng
 from modkit.types import PositiveInt, Range, TensorType, checked
 
-__all__ = ["Categorical", "DiscretizedLogistic"]
+__all__ = ["Categorical", "DiscretizedLogistic", "Levels"]
 
 _LOG_SCALE = (-7.0, 7.0)
+_ROUNDING = 1e-3  # of the distance between two levels
 
 
-class _Levels:
-    """The `num` levels of data of a type, by default those that the type states."""
+class Levels:
+    """The levels of data, evenly spaced over the range of their type.
+
+    Args:
+        owner: The class that has them, for messages.
+        x: Type of the data.
+        num: Number of levels, by default as many as the type states.
+
+    Raises:
+        ValueError: If nothing states the number, or `x` is codes, a scalar or has no range.
+
+    Examples:
+        >>> levels = Levels("Owner", TensorType((1,), range=(-1, 1)), 3)
+        >>> levels.to_index(torch.tensor([[-1.0], [0.1]])).tolist(), levels.to_value(torch.tensor([2])).tolist()
+        ([[0], [1]], [1.0])
+    """
 
     def __init__(self, owner: str, x: TensorType, num: int | None) -> None:
         if x.range is None or x.classes is not None or not x.shape:
@@ -65,6 +80,18 @@ class _Levels:
         """The nearest level of each value, int64."""
         low, high = self.x.range or (-1.0, 1.0)
         return ((widen(x) - low) / (high - low) * (self.num - 1)).round().clamp(0, self.num - 1).long()
+
+    def explain_lack(self, x: Tensor | None = None) -> str | None:
+        """Returns which values samples `x` have, or the type of x states, that are none of these levels, or None.
+
+        Where each step of x is a whole number of steps of these, they have those of x among their own.
+        """
+        if x is None:
+            stated = self.x.levels
+            return None if stated is None or (self.num - 1) % (stated - 1) == 0 else f"{stated}"
+        nearest = self.to_value(self.to_index(x).to(widen_fully(x).dtype))
+        low, high = self.x.range or (-1.0, 1.0)
+        return None if (widen_fully(x) - nearest).abs().max() < _ROUNDING * (high - low) / (self.num - 1) else "others"
 
     def to_value(self, index: Tensor) -> Tensor:
         """The value of each level, or of a mean of levels."""
@@ -103,7 +130,7 @@ class DiscretizedLogistic:
     def __init__(
         self, x: TensorType, *, levels: Annotated[int | None, Range(2)] = None, mixtures: PositiveInt = 1
     ) -> None:
-        self._levels = _Levels("DiscretizedLogistic", x, levels)
+        self._levels = Levels("DiscretizedLogistic", x, levels)
         self.levels, self.mixtures = self._levels.num, mixtures
 
     def out(self, x: TensorType) -> TensorType:
@@ -171,7 +198,7 @@ class Categorical:
     constant = 0.0
 
     def __init__(self, x: TensorType, *, levels: Annotated[int | None, Range(2)] = None) -> None:
-        self._levels = _Levels("Categorical", x, levels)
+        self._levels = Levels("Categorical", x, levels)
         self.levels = self._levels.num
 
     def out(self, x: TensorType) -> TensorType:

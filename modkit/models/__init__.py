@@ -9,6 +9,7 @@ from modkit.models.autoregressive import Autoregressive
 from modkit.models.bidirectional import Bidirectional
 from modkit.models.cascade import Cascade
 from modkit.models.composing import Composing
+from modkit.models.decoded import Decoded
 from modkit.models.denoising_gan import DenoisingGAN
 from modkit.models.diffusion import Diffusion
 from modkit.models.flow import Flow
@@ -26,6 +27,7 @@ __all__ = [
     "Autoregressive",
     "Bidirectional",
     "Cascade",
+    "Decoded",
     "DenoisingGAN",
     "Diffusion",
     "Flow",

@@ -27,6 +27,7 @@ from modkit.kinds import Round, Slot, Step, Weight, default
 from modkit.losses.perceptual import Perceptual
 from modkit.losses.rates import check_exact, compute_rate
 from modkit.losses.review import review_coders, review_critic
+from modkit.models.bottleneck_model import BottleneckModel
 from modkit.models.code_review import review_codes
 from modkit.models.critic_game import CriticGame, Game, check_critic
 from modkit.models.given import call_given, check_conditional, find_input, read_input
@@ -34,17 +35,14 @@ from modkit.models.importance import Gradient, ImportanceWeights
 from modkit.models.judges import Judges
 from modkit.models.latent_game import Against, LatentGame
 from modkit.models.latent_penalties import LatentPenalties
-from modkit.models.latent_scale import make_unit
-from modkit.models.model import Density, Model, check_draws, evaluate_mode, make_weights
+from modkit.models.model import Density, check_draws, make_weights
 from modkit.models.observation import Observation
-from modkit.models.passes import map_batches, select_fields
+from modkit.models.passes import select_fields
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
-from modkit.models.posterior import Posterior, get_last
-from modkit.models.prior_review import explain_undrawn
+from modkit.models.posterior import get_last
 from modkit.models.rival import Rival, repeat_conditioner
 from modkit.models.step import StepContext
-from modkit.nn.trained import is_trained
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, CondType, Latents, PositiveInt, TensorType, Value, checked
 
@@ -54,7 +52,7 @@ _CRITIC, _LATENT_CRITIC = kinds.Beside("critic"), kinds.Beside("latent_critic")
 
 
 @checked
-class Autoencoder(Model):
+class Autoencoder(BottleneckModel):
     """An encoder, a bottleneck and a decoder, and optionally a critic, which adds adversarial losses.
 
     Conditions reach the encoder, the decoder and the critic; one of the first two may leave them out.
@@ -158,11 +156,7 @@ class Autoencoder(Model):
         self.reads = self.conditioner.reads
         cond = cond.merge(self.conditioner.type)
         self.input, self.inputs = input, (input,) if input else ()
-        self.encoder: kinds.Encoder = encoder(x=find_input(x, fields or {}, input), cond=cond)
-        self.bottleneck: kinds.Bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
-        latents = self.bottleneck.latents
-        self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
-        self.moments, self.start_noise = self._q.extras.moments, self._q.extras.start_noise
+        self._build_bottleneck(encoder, bottleneck, find_input(x, fields or {}, input), cond)
         self.sources = {} if self.start_noise is None else {"z": self.start_noise}
         self.likelihood = likelihood(x=x)
         self.rate = rate(z=next(iter(self.latents.values())))
@@ -225,11 +219,6 @@ class Autoencoder(Model):
         rate = compute_rate(self.rate, latents.kl, self.bottleneck, step)
         return self._compute_losses(h, latents, rate, batch, cond, step)
 
-    @property
-    def entropic(self) -> tuple[str, ...]:
-        """The bottleneck's first latent, if its entropy is known or can be estimated."""
-        return self._q.entropic
-
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
         """Computes the losses with `entropy`, the latent's negative entropy or its estimate, in place of `kl`."""
         cond = self._compute_cond(batch.fields, batch.cond)
@@ -261,8 +250,7 @@ class Autoencoder(Model):
             return
         self.conditioner.prepare(select_fields(batches))
         self._judges.prepare(batches)
-        if (prepare := self._q.extras.prepare) and not is_trained(self.bottleneck):
-            prepare(map_batches(batches, lambda batch, first: self._encode_batch(batch)), rng)
+        self._prepare_bottleneck(batches, rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Decodes draws from the bottleneck's prior; the conditioner draws missing fields."""
@@ -274,10 +262,6 @@ class Autoencoder(Model):
         cond = self._compute_cond(self.complete(num, fields, rng), cond)
         return self._p.draw(self.bottleneck.sample(num, rng.at("bottleneck")), cond, rng)
 
-    def explain_undrawn(self) -> str | None:
-        """Returns the reason of a bottleneck without a prior."""
-        return explain_undrawn(self.bottleneck)
-
     def explain_lack(self, density: Density, num: int = 1, name: str | None = None) -> str | None:
         """Returns the reason of a likelihood that is no density of x, or of a bottleneck without one of the latent.
 
@@ -288,7 +272,7 @@ class Autoencoder(Model):
         if reason := self._p.explain_lack():
             return reason
         lack = self._q.explain_lack(prior=density == "bound", name=name)
-        return None if lack and density == "bound" and num == 1 and self._has_kl() else lack
+        return None if lack and density == "bound" and num == 1 and self._q.has_kl(self.encoder.h) else lack
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The ELBO for one draw, or the importance-weighted bound for several; one draw is in memory at a time.
@@ -323,27 +307,6 @@ class Autoencoder(Model):
         cond = self._compute_cond(fields)
         return self._p.weigh(x, self._q, name, self._compute_features(x, fields, cond), cond, rng)
 
-    def condense(self, x: Tensor, name: str = "", *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, ...]:
-        """Computes the parameters of q(z | x), or codes; for a bottleneck that condenses nothing, its features."""
-        return self._q.condense(name, self._encode_batch(Batch(x, fields)))
-
-    def encode(self, x: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Value:
-        """Encodes `x` to the latent `name`: a draw of q(z | x) if an rng is given, otherwise the mean."""
-        if isinstance(x, Tensor):
-            return self._q.encode(name, self._encode_batch(Batch(x, fields)), rng)
-        return self._q.expand(name, x, rng, single=not isinstance(self.encoder.h, tuple))
-
-    @property
-    def diagonal(self) -> tuple[str, ...]:
-        """The bottleneck's first latent, if the moments of its posterior are known."""
-        return self._q.diagonal
-
-    def encode_moments(self, x: Tensor, name: str, *, fields: Mapping[str, Tensor] = {}) -> tuple[Tensor, Tensor]:
-        """Encodes `x` to the moments of the bottleneck's posterior."""
-        if name not in self.diagonal:
-            return super().encode_moments(x, name)
-        return self._q.compute_moments(name, self._encode_batch(Batch(x, fields)))
-
     def decode(self, latent: Value, name: str, rng: Rng | None = None, *, fields: Mapping[str, Tensor] = {}) -> Tensor:
         """Decodes the latent `name` to the mean of x; there are no latents in between."""
         return self._p.decode(self.bottleneck.to_z(name, latent), self._compute_cond(fields))
@@ -361,22 +324,8 @@ class Autoencoder(Model):
     def _compute_features(self, x: Tensor, fields: Mapping[str, Tensor], cond: Cond) -> Value:
         return call_given(self.encoder, read_input(x, fields, self.input), cond)
 
-    def _has_kl(self) -> bool:
-        """Whether the bottleneck gives a KL, which is tried on blank features."""
-        h = self.encoder.h
-        blank = tuple(map(self._make_blank, h)) if isinstance(h, tuple) else self._make_blank(h)
-        with evaluate_mode(self):
-            return self.bottleneck(blank, StepContext(Rng(0))).total_kl is not None
-
-    def _make_blank(self, type: TensorType) -> Tensor:
-        return torch.zeros_like(self.allocate(1, type))
-
     def _encode_batch(self, batch: Batch) -> Value:
         return self._compute_features(batch.tensor, batch.fields, self._compute_cond(batch.fields, batch.cond))
-
-    @property
-    def _q(self) -> Posterior:
-        return Posterior(self.bottleneck)
 
     @property
     def _p(self) -> Observation:

@@ -16,7 +16,7 @@ Shape letters: b batch, h w spatial, n positions, k classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -41,18 +41,19 @@ from modkit.models.code_model import CodeModel
 from modkit.models.model import check_draws
 from modkit.nn.compiled import run_uncompiled
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, TensorType
+from modkit.types import Batch, Cond, CondType, Range, TensorType, checked
 
 __all__ = ["Autoregressive"]
 
 
+@checked
 class Autoregressive(CodeModel):
     """A causal network of codes, and a decoding.
 
     The loss `nll` is in nats per code: averaged over the batch and divided by the number of codes.
 
     Args:
-        x: Type of the codes.
+        x: Type of the codes or, with `levels`, of the data.
         cond: Conditions from an enclosing Model.
         fields: The data's fields.
         network: Computes the logits of each code given the codes before it.
@@ -61,10 +62,13 @@ class Autoregressive(CodeModel):
         conditioner: Computes conditions from fields; it is trained with the network.
         window: Sizes of the window that the network reads at a time, by default the whole map. With a window, the
             network is conditioned on a map: that of the conditions or, if they have none, one of position numbers.
+        levels: Number of evenly spaced values that a continuous x takes in its range (256 for 8-bit pixels), whose
+            numbers are the codes. Maps of one channel are maps of codes, others have their channels as a first size.
         weights: Weights of the losses by term (`nll`); the default weight is 1.
 
     Raises:
-        ValueError: If `x` is not a map of codes, the window is larger, or the sampler decodes masked codes.
+        ValueError: If `x` is not a map of codes and has no `levels`, the window is larger, or the sampler decodes
+            masked codes.
 
     Examples:
         >>> model = Autoregressive(TensorType((4, 4), classes=16))
@@ -83,10 +87,11 @@ class Autoregressive(CodeModel):
         guidance: Slot[Guidance] = default("none"),
         conditioner: Slot[Conditioner] = default("none"),
         window: list[int] | None = None,
+        levels: Annotated[int | None, Range(2)] = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
-        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, causal=True)
-        self.windows = Windows(x, window)
+        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, levels, causal=True)
+        self.windows = Windows(self.codes, window)
         told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
         if self.windows.whole and read_extras(self.network, PriorNetworkExtras).step is None:
@@ -95,15 +100,16 @@ class Autoregressive(CodeModel):
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `nll`."""
         cond = self.conditioner(batch.fields, step.rng.at("conditioner")).merge(batch.cond)
-        origins = self.windows.draw_origins(batch.tensor, step.rng.at("window"))
-        codes = self.windows.cut(batch.tensor, origins)
+        whole = self._to_codes(batch.tensor)
+        origins = self.windows.draw_origins(whole, step.rng.at("window"))
+        codes = self.windows.cut(whole, origins)
         log_p = _log_p(self.network(codes, self.windows.cut_cond(cond, origins)), codes)
         return {"nll": -log_p.sum(1).mean() / self.windows.codes.numel}
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
         """The exact log p(x), without draws; truncation by the sampler and guidance are not applied."""
         check_draws(self, num)
-        codes, cond = batch.tensor, self.conditioner(batch.fields, None).merge(batch.cond)
+        codes, cond = self._read_codes(batch.tensor), self.conditioner(batch.fields, None).merge(batch.cond)
         total = torch.zeros(len(codes), device=codes.device)
         for origin, (_, inner) in self.windows.group_by_window().items():
             seen, logits = self._read(codes, cond, origin)
@@ -133,7 +139,7 @@ class Autoregressive(CodeModel):
                 )
             if not self.windows.whole:
                 origin, inner = self.windows.locate(i)
-                return self._read(codes.view(-1, *self.single.shape), cond, origin)[1][:, inner]
+                return self._read(codes.view(-1, *self.codes.shape), cond, origin)[1][:, inner]
             assert step is not None, "checked where the network was built"
             previous = codes[:, max(i - 1, 0)].to(self.device)
             with run_uncompiled():  # the cache is another at each position

@@ -15,6 +15,7 @@ from modkit.decodings.code_maps import draw_map, explain_refusal, make_decoding
 from modkit.diffusion.guidance import make_conditions
 from modkit.diffusion.sampler_review import review_guidance
 from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNetwork, Slot, Weight
+from modkit.losses.levels import Levels
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
 from modkit.rng import Rng
@@ -32,10 +33,11 @@ class CodeModel(Model):
         sampler: Draws codes from logits.
         guidance: Combines the conditional and the unconditional logits in sampling.
         weights: Weights of the losses by term.
+        levels: Number of levels of continuous x, of which it then models the numbers.
         causal: Whether the network sees only the codes before the one that it predicts.
 
     Raises:
-        ValueError: If `x` is not a map of codes, or the sampler does not decode by such a network.
+        ValueError: If `x` is not a map of codes and has no levels, or the sampler does not decode by such a network.
     """
 
     network: PriorNetwork
@@ -47,23 +49,27 @@ class CodeModel(Model):
         sampler: Slot[Decoding],
         guidance: Slot[Guidance],
         weights: Mapping[str, Slot[Weight] | float] | None,
+        levels: int | None,
         *,
         causal: bool,
     ) -> None:
         super().__init__()
-        if reason := self.accepts(x):
+        if reason := self.accepts(x, levels=levels):
             raise ValueError(reason)
-        self.event = x
+        self.event = self.codes = x
+        self.levels = None if levels is None else Levels(type(self).__name__, x, levels)
+        if self.levels:
+            self.codes = TensorType(x.shape[1:] if x.shape[0] == 1 < len(x.shape) else x.shape, classes=levels)
         self.conditioner = conditioner
         self.reads = conditioner.reads
-        self.sampler = make_decoding(type(self).__name__, sampler, x, causal=causal)
+        self.sampler = make_decoding(type(self).__name__, sampler, self.codes, causal=causal)
         self.guidance = guidance(x=x)
         self._weights = make_weights(weights)
 
     @classmethod
-    def accepts(cls, event: Event, **slots: Any) -> str | None:
-        """Refuses any event but one map of codes."""
-        return explain_refusal(cls.__name__, event)
+    def accepts(cls, event: Event, *, levels: int | None = None, **slots: Any) -> str | None:
+        """Refuses any event but one map of codes or, given levels, one continuous tensor."""
+        return explain_refusal(cls.__name__, event) if levels is None else super().accepts(event)
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -74,11 +80,30 @@ class CodeModel(Model):
         """Makes a function that predicts codes from others under conditions, for one draw of a batch."""
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Draws codes `b h w`; the conditioner draws missing fields."""
+        """Draws codes `b h w`, or values of as many levels; the conditioner draws missing fields."""
         conds = make_conditions(self.conditioner, self.complete(num, fields, rng), num, cond)
         predicts = {side: self.predict(cond) for side, cond in conds.items()}
-        return draw_map(self.sampler, self.guidance, predicts, self.single, num, rng.at("sampler")).to(self.device)
+        codes = draw_map(self.sampler, self.guidance, predicts, self.codes, num, rng.at("sampler")).to(self.device)
+        if self.levels is None:
+            return codes
+        return self.levels.to_value(codes.to(self._floating)).view(num, *self.single.shape)
+
+    @property
+    def discrete(self) -> bool:
+        """True."""
+        return True
 
     def review(self) -> Iterator[Note]:
         """Guidance without a null."""
         yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
+
+    def _to_codes(self, x: Tensor) -> Tensor:
+        """Returns codes as they are, and values as the numbers of the nearest levels, `b h w`."""
+        return x if self.levels is None else self.levels.to_index(x).view(len(x), *self.codes.shape)
+
+    def _read_codes(self, x: Tensor) -> Tensor:
+        """Returns the codes of `x`; values between the levels would share the probability of the nearest one."""
+        if self.levels is not None and (others := self.levels.explain_lack(x)):
+            expected = f"data of the {self.levels.num} values of `levels`, evenly spaced over the range of x"
+            raise ValueError(f"{type(self).__name__} has no bound on log p(x): expected {expected}, got {others}")
+        return self._to_codes(x)

@@ -40,7 +40,7 @@ class Masked(CodeModel):
     smoothing is of this loss; the bound is without it.
 
     Args:
-        x: Type of the codes.
+        x: Type of the codes or, with `levels`, of the data.
         cond: Conditions from an enclosing Model.
         fields: The data's fields.
         network: Computes the logits of each code given the codes that are not masked.
@@ -48,10 +48,13 @@ class Masked(CodeModel):
         guidance: Combines the conditional and the unconditional logits in sampling.
         conditioner: Computes conditions from fields; it is trained with the network.
         smoothing: Label smoothing of the loss, the s above; MaskGIT has .1.
+        levels: Number of evenly spaced values that a continuous x takes in its range (256 for 8-bit pixels), whose
+            numbers are the codes. Maps of one channel are maps of codes, others have their channels as a first size.
         weights: Weights of the losses by term (`masked`); the default weight is 1.
 
     Raises:
-        ValueError: If `x` is not a map of codes, the sampler decodes in raster order, or `smoothing` is outside [0, 1).
+        ValueError: If `x` is not a map of codes and has no `levels`, the sampler decodes in raster order, or
+            `smoothing` is outside [0, 1).
 
     Examples:
         >>> model = Masked(TensorType((4, 4), classes=16))
@@ -70,18 +73,19 @@ class Masked(CodeModel):
         guidance: Slot[Guidance] = default("none"),
         conditioner: Slot[Conditioner] = default("none"),
         smoothing: Annotated[float, Range(0, below=1)] = 0.0,
+        levels: Annotated[int | None, Range(2)] = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
-        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, causal=False)
+        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, levels, causal=False)
         self.smoothing = smoothing
-        self.network = network(codes=x, cond=cond.merge(self.conditioner.type), causal=False)
+        self.network = network(codes=self.codes, cond=cond.merge(self.conditioner.type), causal=False)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `masked`."""
-        codes, rng = batch.tensor, step.rng
+        codes, rng = self._to_codes(batch.tensor), step.rng
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         share = torch.cos(math.pi / 2 * rng.uniform("share", torch.empty(len(codes), device=codes.device)))
-        count = (share * self.single.numel).ceil().clamp_min(1)
+        count = (share * self.codes.numel).ceil().clamp_min(1)
         return {"masked": self._cross_entropy(codes, cond, count, rng, self.smoothing).mean()}
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
@@ -91,7 +95,7 @@ class Masked(CodeModel):
 
         The `num` draws are averaged, which makes the bound less noisy but not tighter. Guidance is not applied.
         """
-        codes, size = batch.tensor, self.single.numel
+        codes, size = self._read_codes(batch.tensor), self.codes.numel
         cond = self.conditioner(batch.fields, None).merge(batch.cond)
         like = torch.empty(len(codes), device=codes.device)
         total = torch.zeros_like(like)
@@ -102,7 +106,7 @@ class Masked(CodeModel):
 
     @property
     def _mask(self) -> int:
-        return self.single.classes or 0
+        return self.codes.classes or 0
 
     def _cross_entropy(self, codes: Tensor, cond: Cond, count: Tensor, rng: Rng, smoothing: float = 0.0) -> Tensor:
         """The mean cross-entropy of `count` codes per sample that are chosen at random and masked, `b`."""
@@ -116,7 +120,7 @@ class Masked(CodeModel):
         """Makes a function that predicts a position, or all, from what is not masked."""
 
         def predict(codes: Tensor, i: int | None, known: int | None = None) -> Tensor:
-            logits = self.network(codes.view(-1, *self.single.shape).to(self.device), cond)
+            logits = self.network(codes.view(-1, *self.codes.shape).to(self.device), cond)
             return logits if i is None else logits[:, i]
 
         return predict

@@ -114,7 +114,8 @@ class Model(nn.Module, metaclass=Composing):
     def accepts(cls, event: Event, **slots: Any) -> str | None:
         """Returns the reason why this class cannot model `event`, or None.
 
-        The answer may depend on the Models in its slots. By default, a Model accepts one continuous tensor.
+        The answer may depend on its parameters: the Models in its slots and plain values. By default, a Model accepts
+        one continuous tensor.
         """
         if isinstance(event, tuple):
             return f"{cls.__name__} expects one tensor, got a hierarchy of {len(event)} levels"

@@ -20,16 +20,14 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Decoder, Likelihood, LikelihoodExtras, read_extras
+from modkit.losses.levels import Levels
 from modkit.models.given import call_given
 from modkit.models.posterior import Posterior, get_last
 from modkit.models.step import StepContext
-from modkit.precision import widen_fully
 from modkit.rng import Rng
 from modkit.types import Cond, TensorType, Value
 
 __all__ = ["Observation"]
-
-_ROUNDING = 1e-3  # of the distance between two levels
 
 
 @dataclass(frozen=True)
@@ -68,17 +66,12 @@ class Observation:
         return self.likelihood.sample(out, rng.at("likelihood")).to(out.dtype)
 
     def explain_lack(self) -> str | None:
-        """Returns why the likelihood is no distribution of x, or none of the levels that the type of x states, or None.
-
-        A likelihood of more levels has those of x among its own where each step of x is a whole number of its steps.
-        """
-        extras, stated = self.extras, self.x.levels
+        """Returns why the likelihood is no distribution of x, or not of the levels that its type states, or None."""
+        extras = self.extras
         if extras.constant is None:
             name = type(self.likelihood).__name__
             return f"Autoencoder has no bound on log p(x): its likelihood {name} is not a density of x"
-        if extras.levels is None or stated is None or (extras.levels - 1) % (stated - 1) == 0:
-            return None
-        return self._describe_levels(f"{stated}")
+        return self._explain_levels(extras.levels)
 
     def compute_log_density(self, x: Tensor, z: Value, cond: Cond) -> Tensor:
         """Computes log p(x | z), `b`, with what `nll` leaves out.
@@ -89,8 +82,8 @@ class Observation:
         extras = self.extras
         if extras.constant is None:
             raise ValueError(self.explain_lack())
-        if extras.levels is not None and not _has_levels(x, self.x, extras.levels):
-            raise ValueError(self._describe_levels("others"))
+        if reason := self._explain_levels(extras.levels, x):
+            raise ValueError(reason)
         return -self.likelihood.nll(call_given(self.decoder, z, cond), x) - extras.constant * self.x.numel
 
     def weigh(self, x: Tensor, q: Posterior, name: str, h: Value, cond: Cond, rng: Rng) -> tuple[Value, Tensor]:
@@ -114,18 +107,12 @@ class Observation:
             total = torch.logaddexp(total, log_weight + q.compute_log_prior(name, latent))
         return total - math.log(num)
 
-    def _describe_levels(self, received: str) -> str:
-        """Says that x has other values than those whose probability the likelihood gives."""
+    def _explain_levels(self, num: int | None, x: Tensor | None = None) -> str | None:
+        """Returns which values x has beside the levels whose probability the likelihood gives, or None."""
+        name = type(self.likelihood).__name__
+        if num is None or (received := Levels(name, self.x, num).explain_lack(x)) is None:
+            return None
         return (
-            f"Autoencoder has no bound on log p(x): its likelihood {type(self.likelihood).__name__} gives the "
-            f"probability of {self.extras.levels} values of x, evenly spaced over its range, got {received}; expected "
-            f"such data, or a likelihood that is a density"
+            f"Autoencoder has no bound on log p(x): its likelihood {name} gives the probability of {num} values of x, "
+            f"evenly spaced over its range, got {received}; expected such data, or a likelihood that is a density"
         )
-
-
-def _has_levels(x: Tensor, type: TensorType, levels: int) -> bool:
-    """Whether all values of x are among `levels` evenly spaced over the range of its type, within rounding."""
-    low, high = type.range or (0.0, 1.0)
-    index = (widen_fully(x) - low) / (high - low) * (levels - 1)
-    nearest = index.round().clamp(0, levels - 1)
-    return bool((index - nearest).abs().max() < _ROUNDING)

@@ -6,14 +6,19 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch import Tensor
 
 from modkit.kinds import Bottleneck, BottleneckExtras, Step, read_extras
+from modkit.models.evaluating import evaluate_mode
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Latents, Value, split_levels
+from modkit.types import Event, Latents, Value, split_levels
+
+if TYPE_CHECKING:
+    from modkit.models.model import Model
 
 __all__ = ["Posterior", "get_last"]
 
@@ -27,9 +32,11 @@ class Posterior:
 
     Args:
         bottleneck: The bottleneck.
+        owner: The Model that has it.
     """
 
-    def __init__(self, bottleneck: Bottleneck) -> None:
+    def __init__(self, bottleneck: Bottleneck, owner: Model) -> None:
+        self.owner, self._name = owner, type(owner).__name__
         self.bottleneck, self.extras = bottleneck, read_extras(bottleneck, BottleneckExtras)
 
     @property
@@ -62,7 +69,7 @@ class Posterior:
         """
         if name not in self.entropic:
             who = type(self.bottleneck).__name__
-            raise ValueError(f"Autoencoder has neither entropy nor density of the latent {name!r} of its {who}")
+            raise ValueError(f"{self._name} has neither entropy nor density of the latent {name!r} of its {who}")
         if self.extras.posterior_entropy:
             return self.bottleneck(h, step), -self.extras.posterior_entropy(name, h)
         latent, log_q = self.draw(name, h, step.rng)
@@ -96,6 +103,13 @@ class Posterior:
         """Computes the latent of features: a draw if an rng is given, otherwise the mean."""
         return self.bottleneck(h, StepContext(rng) if rng else None).values[name]
 
+    def has_kl(self, h: Event) -> bool:
+        """Whether the bottleneck gives a KL, which is tried on blank features of the type `h`."""
+        blank = tuple(torch.zeros_like(self.owner.allocate(1, level)) for level in split_levels(h))
+        with evaluate_mode(self.owner):
+            latents = self.bottleneck(blank if isinstance(h, tuple) else blank[0], StepContext(Rng(0)))
+        return latents.total_kl is not None
+
     def explain_lack(self, *, prior: bool, name: str | None = None) -> str | None:
         """Returns why there is no density of a latent, by default the first, or none of the own prior, or None."""
         if self.extras.posterior is None or (prior and self.extras.log_prior is None):
@@ -104,7 +118,7 @@ class Posterior:
         if name in (None, first):
             return None
         reason = f"of its bottleneck {type(self.bottleneck).__name__}, {name!r} has no density, only {first!r} has"
-        return f"Autoencoder has no bound on log p(x): {reason}; expected a prior of that latent, `at: {first}`"
+        return f"{self._name} has no bound on log p(x): {reason}; expected a prior of that latent, `at: {first}`"
 
     def _list_first(self, known: object) -> tuple[str, ...]:
         return () if known is None else tuple(self.bottleneck.latents)[:1]
@@ -115,7 +129,9 @@ class Posterior:
         return density
 
     def _describe_lack(self) -> str:
-        return f"Autoencoder has no bound on log p(x): its bottleneck {type(self.bottleneck).__name__} has no densities"
+        return (
+            f"{self._name} has no bound on log p(x): its bottleneck {type(self.bottleneck).__name__} has no densities"
+        )
 
 
 def get_last(values: Mapping[str, Value]) -> Value:

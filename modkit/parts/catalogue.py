@@ -18,6 +18,7 @@ _PARTS = {
         ("bidirectional", "models.bidirectional:Bidirectional", "Generator and encoder: ALI, BiGAN, VEEGAN, InfoGAN"),
         ("diffusion", "models.diffusion:Diffusion", "Denoising diffusion (Ho et al., 2020)"),
         ("latent", "models.latent:Latent", "Any model of a latent (LDM: Rombach et al., 2022)"),
+        ("decoded", "models.decoded:Decoded", "Any model as decoder (diffusion AE: Preechakul et al., 2022)"),
         ("autoregressive", "models.autoregressive:Autoregressive", "Codes in raster order (van den Oord et al., 2017)"),
         ("masked", "models.masked:Masked", "Codes from masks, MaskGIT's (Chang et al., 2022)"),
         ("cascade", "models.cascade:Cascade", "A model a level, each given the one above (Razavi et al., 2019)"),

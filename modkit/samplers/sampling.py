@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modkit.rng import Key, Rng
 
-__all__ = ["Callback", "Sampling", "SamplingStep", "draw_start", "report_step"]
+__all__ = ["Callback", "Sampling", "SamplingStep", "draw_start", "drop_start", "report_step"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,18 @@ def draw_start(rng: Rng, name: str, like: Tensor) -> Tensor:
     if isinstance(rng, Sampling) and rng._start is not None:
         return rng._start.read(rng.first, like)
     return rng.normal(name, like)
+
+
+def drop_start(rng: Rng) -> Rng:
+    """Returns the same source without the start noise, for a Model inside that starts from noise of its own.
+
+    Examples:
+        >>> import torch
+        >>> sampling = Sampling(Rng(0), start_noise=torch.arange(3.0))
+        >>> torch.equal(draw_start(drop_start(sampling), "z", torch.empty(2)), Rng(0).normal("z", torch.empty(2)))
+        True
+    """
+    return Sampling(rng, callback=rng.callback) if isinstance(rng, Sampling) else rng
 
 
 def report_step(rng: Rng, index: int, num: int, x_t: Tensor, x_0: Tensor | None = None) -> None:

@@ -129,7 +129,7 @@ def test_it_has_a_density_where_every_level_has_one():
     for level, known in ((Gaussian, True), (Unweighed, True), (Deterministic, False), (Identity, False)):
         part = TopDown(H, level=Slot(level))
         assert (part.posterior is not None) == known and (part.log_prior is not None) == (level is Gaussian)
-        assert Posterior(part).entropic == (("continuous",) if known else ())
+        assert Posterior(part, part).entropic == (("continuous",) if known else ())
 
 
 @pytest.mark.parametrize("level", ["deterministic", "identity"])

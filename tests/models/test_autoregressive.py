@@ -285,3 +285,50 @@ def test_guidance_clears_the_vector_and_keeps_the_map(model, sampler, monkeypatc
     prior.sample(3, seed=0)
     assert [float(cond.vector.mean()) for cond in seen] == [1.0, 0.0] * (len(seen) // 2)
     assert len(seen) >= 16 and all(torch.equal(cond.concat, torch.ones(3, 1, 2, 2)) for cond in seen)
+
+
+LEVELLED = TensorType((1, 2, 2), range=(-1.0, 3.0))
+VALUES = (-1.0 + 2.0 * ALL.double())[:, None]  # of the three levels
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda x: Autoregressive(x, network=NETWORK, levels=3), lambda x: Masked(x, network=NETWORK, levels=3)],
+    ids=["autoregressive", "masked"],
+)
+def test_values_of_levels_are_modelled_as_the_codes_that_number_them(make):
+    model = shake(make(LEVELLED).double(), 0.7).eval()
+    plain = type(model)(TINY, network=NETWORK).double().eval()
+    plain.load_state_dict(model.state_dict())
+    assert model.discrete and model.single == LEVELLED and model.codes == TINY
+    (player,) = model.players()
+    for name, of_codes in plain.losses(player.name, Batch(ALL, {}), turn("a")).items():
+        found = model.losses(player.name, Batch(VALUES, {}), turn("a"))[name]
+        torch.testing.assert_close(found, of_codes, rtol=1e-12, atol=0)
+    expected = plain.bound(Batch(ALL, {}), 1, Rng(0))
+    torch.testing.assert_close(model.bound(Batch(VALUES, {}), 1, Rng(0)), expected, rtol=1e-12, atol=0)
+    drawn = model.sample(50, seed=0)
+    assert drawn.dtype == torch.float64
+    assert torch.equal(drawn, -1.0 + 2.0 * plain.sample(50, seed=0)[:, None])
+
+
+def test_the_likelihood_of_levels_of_several_channels_sums_to_one():
+    model = shake(Autoregressive(TensorType((2, 2), (0, 1)), network=NETWORK, levels=3).double(), 0.7).eval()
+    assert model.codes.shape == (2, 2)
+    log_p = model.bound(Batch(ALL.double() / 2, {}), 1, Rng(0))
+    torch.testing.assert_close(log_p.exp().sum(), torch.ones((), dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+test_mistakes_of_levels_are_refused = refusals(
+    (lambda: Autoregressive(LEVELLED, network=NETWORK), "Autoregressive expects codes, got 1×2×2 in"),
+    (lambda: Masked(TINY, network=NETWORK, levels=3), "Masked expects a continuous type, got 2×2 codes of 3 classes"),
+    (
+        lambda: Autoregressive(TensorType((1, 2, 2)), network=NETWORK, levels=3),
+        "Autoregressive expects continuous x with channels and a range, whose levels it has, got 1×2×2 unbounded",
+    ),
+    (lambda: Autoregressive(LEVELLED, network=NETWORK, levels=1), "levels .*1"),
+    (
+        lambda: Autoregressive(LEVELLED, network=NETWORK, levels=3).bound(Batch(VALUES + 0.1, {}), 1, Rng(0)),
+        "no bound on log p.x.: expected data of the 3 values of `levels`, evenly spaced .*, got others",
+    ),
+)

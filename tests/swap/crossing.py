@@ -51,6 +51,8 @@ def _autoencoders():
             of_levels = _autoencoder(bottleneck, **{**_LEVELS, "decoder": use("conv", channels=[8])})
             for shape, model in (("map", found[f"map {name}"][0]), ("levels", of_levels)):
                 found[f"{shape} {name}"] = model, {"tensor", "levels"}
+    found["vector decoded"] = _small("model", "decoded"), {"tensor"}
+    found["map decoded"] = use("decoded", encoder=_CONV["encoder"], decoder=_small("model", "flow")), {"tensor"}
     flow = _small("model", "flow")
     found["map flow"] = flow, {"tensor"}
     found["map iaf"] = _autoencoder(use("gaussian", channels=2, flow=flow["bijection"]), **_CONV), {"tensor"}

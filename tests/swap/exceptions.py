@@ -81,6 +81,18 @@ UNFIT = {
     ("flow", "conditioner", "tokens"): "its networks do not attend",
     ("latent", "coupling", "pairs"): "no data bring noise of a latent's shape",
     ("diffusion", "weight", "adaptive"): "a denoiser names no last layer",
+    ("decoded", "weight", "adaptive"): "a denoiser names no last layer",
+    ("decoded", "bottleneck", "top-down"): "a hierarchy is no condition",
+    **{("decoded", "coupling", part): "z is computed from x" for part in ("optimal", "pairs")},
+    **{("decoded", "conditioner", part): "the host's data have no such field" for part in ("encoded", "map", "vector")},
+    **{("decoded", "data", part): "the host reads no fields" for part in ("augmented", "corrupted")},
+    **{("decoded", "data", part): "the encoder is of maps" for part in ("checkerboard", "grid", "ring", "spirals")},
+    **{("decoded", "guidance", part): "the host has no conditions to drop" for part in ("autoguidance", "cfg")},
+    ("decoded", "sampler", "consistency"): "it is for distilled networks",
+    **{
+        ("decoded", "model", part): "the data are one tensor, and no codes"
+        for part in ("autoregressive", "cascade", "masked")
+    },
 }
 """Parts that run in no host of a family that has a slot of their kind, and why."""
 

@@ -63,6 +63,10 @@ def _latent(autoencoder, prior, **settings):
     return use("latent", **settings, autoencoder=autoencoder, prior=prior)
 
 
+def _decoded(**parts):
+    return use("decoded", **{"encoder": _MLP, "bottleneck": _GAUSSIAN, "decoder": _diffusion(), "weights": {}, **parts})
+
+
 _CONV = {"encoder": _CONV_ENCODER, "decoder": _CONV_DECODER}
 _LABEL = {"conditioner": use("label", width=8)}
 _CFG = {"guidance": use("cfg", scale=2.0)}
@@ -134,6 +138,7 @@ _MODELS = {
     "denoising": _autoencoder(input="noisy"),
     "conditional-vae": _autoencoder(**_CONV, **_LABEL),
     "bidirectional": _bidirectional(**_ADVERSARIAL),
+    "decoded": _decoded(encoder=_CONV_ENCODER, decoder=_diffusion(network=_UNET), weights={"kl": _CONSTANT}),
     "augmented": _diffusion(conditioner=use("vector", width=8)),
 }
 _DATA = {
@@ -168,6 +173,7 @@ SMALL = {
     ("model", "gan"): _gan().params,
     ("model", "bidirectional"): _bidirectional().params,
     ("model", "diffusion"): _diffusion().params,
+    ("model", "decoded"): _decoded().params,
     ("model", "autoregressive"): {"network": _TRANSFORMER, "weights": {}},
     ("model", "masked"): {"network": _TRANSFORMER, "weights": {}},
     ("prior-network", "transformer"): _TRANSFORMER.params,

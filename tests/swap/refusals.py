@@ -382,7 +382,7 @@ _PLAIN = (
 )
 _NESTED = ("diffusion", "joint", "gan", "flow", "vq", "autoregressive", "masked", "cascade", "vae")
 _NO_MAP = ("label", "none", "several")
-_UNCONDITIONAL = ("latent", "mixture", "sklearn/gaussian-mixture")
+_UNCONDITIONAL = ("decoded", "latent", "mixture", "sklearn/gaussian-mixture")
 _OF_CORRUPTED = ("super-resolution-gan", "in-painting", "latent-in-painting", "denoising")
 _CONDITIONS = {
     **{
@@ -468,7 +468,7 @@ _CONDITIONS = {
                 *(f"{host} data=augmented" for host in (*_PLAIN, *(f"latent-{prior}" for prior in _NESTED))),
                 *(f"{host} data.data=augmented" for host in _OF_CORRUPTED),
                 *(f"augmented model.conditioner={part}" for part in _NO_MAP),
-                *(f"augmented model={part}" for part in ("mixture", "sklearn/gaussian-mixture")),
+                *(f"augmented model={part}" for part in ("decoded", "mixture", "sklearn/gaussian-mixture")),
             ),
             "noisy": (
                 "denoising model=bidirectional",
@@ -598,7 +598,41 @@ _BIDIRECTIONAL = {
     "bidirectional model.weights.adversarial=adaptive": _no_last_layer("model", "adversarial", "generator"),
 }
 
+_UNREAD = "leaves fields unread that these data have for it to read: {}; expected"
+_DECODED = {
+    "latent-in-painting model.autoencoder=decoded": "Encoded expects a latent that is a map",
+    **{
+        f"latent-{host} model.autoencoder=decoded": f"continuous: {name} expects .*, got 2 unbounded"
+        for host, name in ({**_CODES, "cascade": "Cascade"}).items()
+    },
+    "latent-cascade model.prior=decoded": "codes: Decoded expects one tensor, got a hierarchy of 2 levels",
+    "decoded model.bottleneck=top-down": _no_hierarchy("model.bottleneck", *_TOP_DOWN),
+    "decoded model.decoder.coupling=optimal": "Optimal expects conditions that are classes, .*, got concat 2×4×4",
+    "decoded model.decoder.coupling=pairs": "Pairs expects no conditions from an enclosing Model, .*, got concat 2×4×4",
+    "decoded model.decoder.guidance=cfg": _no_null("model.decoder", "NoConditioner"),
+    "decoded model.decoder.guidance=autoguidance": r"model\.decoder\.guidance\.guide: .* expects weights of its own",
+    "decoded model.decoder.conditioner=encoded": _no_masked("model.decoder.conditioner"),
+    "decoded model.decoder.conditioner=map": _no_maps("model.decoder.conditioner"),
+    "decoded model.decoder.conditioner=vector": _no_values("model.decoder.conditioner"),
+    **{
+        f"decoded model.decoder={part}": rf"model\.decoder: the model {part} cannot be built .*: {message}"
+        for part, message in (
+            *((part, f"{name} expects codes, got 1×8×8") for part, name in _CODES.items()),
+            ("bidirectional", "conditions expect `concat` from one side only"),
+            ("cascade", "Cascade expects a hierarchy"),
+            ("denoising-gan", r"DenoisingGAN .* without a map, .*; it is fed by z of .* as `to: concat`"),
+            ("sklearn/gaussian-mixture", "expected a part that takes conditions, got one without `cond` under concat"),
+        )
+    },
+    "decoded model.decoder=latent": "Decoded expects a decoder that is trained in one stage, .*, which has 2",
+    "decoded model.weights.kl=adaptive": _no_last_layer("model", "kl", "decoder/denoiser"),
+    "decoded data=augmented": _UNREAD.format("augmentation"),
+    "decoded data=corrupted": _UNREAD.format("masked, mask"),
+    **{f"decoded data={data}": _no_map("model.encoder", "conv", _POINT, rf"data \({data}") for data in _FLAT},
+}
+
 REFUSALS = {
+    **_DECODED,
     **_BIDIRECTIONAL,
     **_LATENT_PENALTIES,
     **_FLOWS,
@@ -626,6 +660,7 @@ REFUSALS = {
         f"{place}.sampler=consistency": r"\.sampler: expected a sampler for networks .* to denoise, got Consistency"
         for place in (
             *(f"{host} model" for host in ("diffusion", "diffusion-ring", "in-painting", "augmented")),
+            "decoded model.decoder",
             *(f"latent-{host} model.prior" for host in ("in-painting", "diffusion", "joint", "vq")),
             "latent-cascade model.prior.level",
         )
@@ -686,7 +721,7 @@ REFUSALS = {
     **{
         f"latent-{host} model.autoencoder={part}": _no_latents(part)
         for host in _LATENT_HOSTS
-        for part in ("denoising-gan", "diffusion", "gan", *_UNCONDITIONAL)
+        for part in ("denoising-gan", "diffusion", "gan", "latent", "mixture", "sklearn/gaussian-mixture")
     },
     **{f"latent-{host} model.autoencoder=vamp": _no_coder("model.autoencoder") for host in (*_LATENT_HOSTS, "joint")},
     **{

@@ -1,0 +1,1 @@
+"""A diffusion decoder against one that minimises squared errors. `python -m examples.decoders --help`."""
