@@ -8,6 +8,7 @@ target is imported when the part is built or described, never to list it.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ import pluggy
 
 from modkit.errors import describe_exception
 
-__all__ = ["HERE", "Local", "Part", "Registered", "format_target", "hookimpl", "import_target"]
+__all__ = ["HERE", "Local", "Part", "Registered", "format_target", "hookimpl", "import_target", "locate_target"]
 
 HERE = "this process"
 """What stands in place of a distribution for parts that a process has registered itself (`modkit.register`)."""
@@ -32,7 +33,7 @@ class Part:
     A target may have members of `modkit.kinds.ImpliedExtras`, which fill slots next to its own.
 
     Args:
-        kind: One of `modkit.kinds.KINDS`.
+        kind: One of `modkit.kinds.KINDS`, or of a plug-in (`acme/layout`).
         name: Its name within the kind. The registry prefixes the plug-in's name (`acme/fsq`), and the distribution's
             where two plug-ins of one name have the same part (`acme-parts:acme/fsq`).
         target: `"module.path:Name"` of a class or function that returns the part when it is called with the types that
@@ -140,3 +141,12 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
     if not callable(value):
         raise ValueError(f"{owner} expects a callable target, got {value!r}")
     return value
+
+
+def locate_target(target: str) -> str | None:
+    """Returns where the object of a target is defined, or None if its module is not imported yet."""
+    module, _, name = target.partition(":")
+    value: Any = sys.modules.get(module)
+    for attribute in name.split("."):
+        value = getattr(value, attribute, None)
+    return f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"

@@ -13,7 +13,7 @@ from modkit.part import Part
 from modkit.specs.node import Node
 
 if TYPE_CHECKING:
-    from modkit.parts.registry import Plugin
+    from modkit.parts.plugin import Plugin
 
 __all__ = ["Subject"]
 

@@ -24,7 +24,8 @@ from modkit.cases import CASES
 from modkit.cases.subject import Subject
 from modkit.parts.diagnosis import find_flaws
 from modkit.parts.discovery import GROUP
-from modkit.parts.registry import Plugin, get_registry
+from modkit.parts.plugin import Plugin
+from modkit.parts.registry import get_registry
 from modkit.testing.bench import Bench, Flaw
 from modkit.testing.checks import GROUNDS, LONG, is_possible, list_checks
 from modkit.testing.isolation import Isolation
