@@ -17,7 +17,17 @@ import pluggy
 
 from modkit.errors import describe_exception
 
-__all__ = ["HERE", "Local", "Part", "Registered", "format_target", "hookimpl", "import_target", "locate_target"]
+__all__ = [
+    "HERE",
+    "Local",
+    "Part",
+    "Registered",
+    "format_target",
+    "hookimpl",
+    "import_object",
+    "import_target",
+    "locate_target",
+]
 
 HERE = "this process"
 """What stands in place of a distribution for parts that a process has registered itself (`modkit.register`)."""
@@ -110,7 +120,7 @@ def format_target(part: Callable[..., Any]) -> str:
 
 
 def import_target(target: str, owner: str) -> Callable[..., Any]:
-    """Imports what `"module.path:Name"` names.
+    """Imports the class or function that `"module.path:Name"` names.
 
     Args:
         target: The name.
@@ -122,6 +132,23 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
 
     Raises:
         ValueError: If the target is not of that form, the module has no such name, or it is not callable.
+        ImportError: If the module cannot be imported, see `import_object`.
+    """
+    value = import_object(target, owner)
+    if not callable(value):
+        raise ValueError(f"{owner} expects a callable target, got {value!r}")
+    return value
+
+
+def import_object(target: str, owner: str) -> Any:
+    """Imports what `"module.path:Name"` names.
+
+    Args:
+        target: The name.
+        owner: What declares it, for error messages: `kind acme/layout`.
+
+    Raises:
+        ValueError: If the target is not of that form, or the module has no such name.
         ImportError: If the module cannot be imported, whatever it raises: a plug-in's module may have any defect, and
             even one that exits must not end the program.
     """
@@ -138,8 +165,6 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
         raise ImportError(f"{owner} cannot be imported: {describe_exception(error)}") from error
     if value is MISSING:
         raise ValueError(f"{owner}: module {module} has no {name!r}")
-    if not callable(value):
-        raise ValueError(f"{owner} expects a callable target, got {value!r}")
     return value
 
 

@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from modkit.part import import_target
+from modkit.part import import_object
 
 __all__ = ["KINDS", "Kind"]
 
@@ -51,7 +51,7 @@ class Kind:
             ValueError: If the module has no such name, or it is no Protocol.
             ImportError: If the module cannot be imported.
         """
-        found: Any = import_target(self.target, f"kind {self.name}")
+        found = import_object(self.target, f"kind {self.name}")
         if Protocol not in getattr(found, "__bases__", ()):
             raise ValueError(f"kind {self.name} expects a Protocol as {self.target}, got {found!r}")
         return found
