@@ -8,6 +8,7 @@ target is imported when the part is built or described, never to list it.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any
@@ -16,7 +17,17 @@ import pluggy
 
 from modkit.errors import describe_exception
 
-__all__ = ["HERE", "Local", "Part", "Registered", "format_target", "hookimpl", "import_target"]
+__all__ = [
+    "HERE",
+    "Local",
+    "Part",
+    "Registered",
+    "format_target",
+    "hookimpl",
+    "import_object",
+    "import_target",
+    "locate_target",
+]
 
 HERE = "this process"
 """What stands in place of a distribution for parts that a process has registered itself (`modkit.register`)."""
@@ -32,7 +43,7 @@ class Part:
     A target may have members of `modkit.kinds.ImpliedExtras`, which fill slots next to its own.
 
     Args:
-        kind: One of `modkit.kinds.KINDS`.
+        kind: One of `modkit.kinds.KINDS`, or of a plug-in (`acme/layout`).
         name: Its name within the kind. The registry prefixes the plug-in's name (`acme/fsq`), and the distribution's
             where two plug-ins of one name have the same part (`acme-parts:acme/fsq`).
         target: `"module.path:Name"` of a class or function that returns the part when it is called with the types that
@@ -109,7 +120,7 @@ def format_target(part: Callable[..., Any]) -> str:
 
 
 def import_target(target: str, owner: str) -> Callable[..., Any]:
-    """Imports what `"module.path:Name"` names.
+    """Imports the class or function that `"module.path:Name"` names.
 
     Args:
         target: The name.
@@ -121,6 +132,23 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
 
     Raises:
         ValueError: If the target is not of that form, the module has no such name, or it is not callable.
+        ImportError: If the module cannot be imported, see `import_object`.
+    """
+    value = import_object(target, owner)
+    if not callable(value):
+        raise ValueError(f"{owner} expects a callable target, got {value!r}")
+    return value
+
+
+def import_object(target: str, owner: str) -> Any:
+    """Imports what `"module.path:Name"` names.
+
+    Args:
+        target: The name.
+        owner: What declares it, for error messages: `kind acme/layout`.
+
+    Raises:
+        ValueError: If the target is not of that form, or the module has no such name.
         ImportError: If the module cannot be imported, whatever it raises: a plug-in's module may have any defect, and
             even one that exits must not end the program.
     """
@@ -137,6 +165,13 @@ def import_target(target: str, owner: str) -> Callable[..., Any]:
         raise ImportError(f"{owner} cannot be imported: {describe_exception(error)}") from error
     if value is MISSING:
         raise ValueError(f"{owner}: module {module} has no {name!r}")
-    if not callable(value):
-        raise ValueError(f"{owner} expects a callable target, got {value!r}")
     return value
+
+
+def locate_target(target: str) -> str | None:
+    """Returns where the object of a target is defined, or None if its module is not imported yet."""
+    module, _, name = target.partition(":")
+    value: Any = sys.modules.get(module)
+    for attribute in name.split("."):
+        value = getattr(value, attribute, None)
+    return f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modkit.kinds import Kind
 from modkit.part import Part, hookimpl
 from modkit.parts.registry import Registry, get_registry
 
@@ -31,14 +32,15 @@ _WORDS = {"passed": "ran", "failed": "failed", "xfailed": "expected failures", "
 
 @pytest.fixture
 def modkit_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Registry]]:
-    """Returns a function that adds a plug-in to the registry for this test: `modkit_registry(parts, plugin="acme")`."""
+    """Returns a function that adds a plug-in for this test: `modkit_registry(parts, plugin="acme", kinds=())`."""
     made = Registry.load()
     monkeypatch.setattr(Registry, "load", classmethod(lambda cls: made))
     get_registry.cache_clear()
 
-    def add(parts: Sequence[Part], *, plugin: str = "acme") -> Registry:
+    def add(parts: Sequence[Part], *, plugin: str = "acme", kinds: Sequence[Kind] = ()) -> Registry:
         module = ModuleType(plugin)
         module.modkit_parts = hookimpl(lambda: list(parts))  # type: ignore[attr-defined]
+        module.modkit_kinds = hookimpl(lambda: list(kinds))  # type: ignore[attr-defined]
         made.add(plugin, module)
         return made
 

@@ -19,8 +19,7 @@ from pathlib import Path
 import modkit
 from modkit import Spec
 from modkit.building.plan import plan
-from modkit.kinds import KINDS
-from modkit.parts.registry import get_registry
+from modkit.parts.registry import find_kind, get_registry
 from modkit.parts.signature import read_parameters
 
 __all__ = ["BASES", "EXAMPLES", "Cell", "Swap", "draw_pairs", "list_product", "list_single", "make_base"]
@@ -111,7 +110,7 @@ class Swap:
     @property
     def trained(self) -> bool:
         """Whether training depends on it."""
-        return KINDS[self.kind].phase != "sampling"
+        return find_kind(self.kind).phase != "sampling"
 
 
 @dataclass(frozen=True)

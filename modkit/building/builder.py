@@ -29,10 +29,11 @@ from modkit.building.plan import Plan
 from modkit.building.planner import map_items
 from modkit.building.weights import load_weights
 from modkit.errors import Problem, SpecError
-from modkit.kinds import KINDS, Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
+from modkit.kinds import Data, ImpliedExtras, PretrainedExtras, Unfit, read_extras
 from modkit.models.composing import Composing
 from modkit.nn.trained import mark_trained
 from modkit.part import Part
+from modkit.parts.registry import find_kind
 from modkit.parts.signature import (
     Parameter,
     is_required,
@@ -221,7 +222,7 @@ class Site:
 
     def _make(self, part: Part, path: str, types: Mapping[str, Any]) -> Any:
         declared = list_given_types(part)
-        if types.get("cond") and "cond" not in (*declared, *KINDS[part.kind].optional):
+        if types.get("cond") and "cond" not in (*declared, *find_kind(part.kind).optional):
             raise ValueError(f"expected a part that takes conditions, got one without `cond` under {types['cond']}")
         if types.get("heads") and "heads" not in declared:
             raise ValueError(f"expected a part that takes heads, got one without `heads` under {list(types['heads'])}")

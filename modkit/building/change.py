@@ -20,8 +20,8 @@ from modkit.building.difference import ABSENT, compare_trees, format_value
 from modkit.building.local import LOCAL, Given
 from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, is_inside, join, split
-from modkit.kinds import KINDS
 from modkit.part import Local
+from modkit.parts.registry import find_kind
 from modkit.parts.signature import Parameter, read_parameters
 from modkit.specs.node import Node, Value, find_value, rebuild, strip_parts
 from modkit.specs.spec import SURROUNDINGS, Spec
@@ -56,16 +56,15 @@ class Change:
 
 def list_sampling(planned: Plan) -> list[str]:
     """Lists the paths of what only sampling reads: slots, and marked parameters of other parts."""
-    slots = [path for path, part in planned.parts.items() if KINDS[part.kind].phase == "sampling"]
+    slots = [path for path, part in planned.parts.items() if find_kind(part.kind).phase == "sampling"]
     return [*slots, *(path for path, parameter, _ in _list_arguments(planned) if parameter.sampling)]
 
 
 def list_empty(planned: Plan) -> list[str]:
     """Lists the empty slots for parts that are for training only."""
     every = _list_arguments(planned)
-    return [
-        path for path, one, value in every if one.slot and KINDS[one.slot.kind].phase == "training" and value is None
-    ]
+    empty = [(path, one.slot) for path, one, value in every if one.slot and value is None]
+    return [path for path, slot in empty if find_kind(slot.kind).phase == "training"]
 
 
 def compare_specs(former: Spec, now: Spec) -> list[Change]:

@@ -34,6 +34,7 @@ from modkit.errors import Problem, SpecError, join_names, split
 from modkit.kinds import KINDS, DataExtras, read_extras
 from modkit.models.model import Model
 from modkit.part import Local
+from modkit.parts.registry import find_kind
 from modkit.parts.signature import Parameter, read_parameters, read_signature
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, describe, freeze, name_part, walk
@@ -163,7 +164,7 @@ def swap_parts(model: Model, parts: Mapping[str, Any]) -> Model:
 
 def _find_slot(planned: Plan, name: str) -> tuple[str, str]:
     """Finds the path and the kind of a slot that only sampling uses, by its path or by a name that only it has."""
-    free = {path: part.kind for path, part in planned.parts.items() if KINDS[part.kind].phase == "sampling"}
+    free = {path: part.kind for path, part in planned.parts.items() if find_kind(part.kind).phase == "sampling"}
     found = [name] if name in free else keep_outermost(path for path in free if split(path)[-1] == name)
     if len(found) != 1:
         several = f"{len(found)} slots have this name" if found else "no slot that only sampling uses has this name"
@@ -338,7 +339,7 @@ def convert_part(value: Any, kind: str, path: str) -> Any:
         if value.args:
             message = f"got a partial with {len(value.args)} positional arguments, expected keywords"
             raise SpecError(Problem(path, message))
-        if told := [name for name in value.keywords if name in KINDS[kind].given]:
+        if told := [name for name in value.keywords if name in find_kind(kind).given]:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
         try:
             declared = read_parameters(Local.wrap(kind, value.func))
@@ -349,7 +350,7 @@ def convert_part(value: Any, kind: str, path: str) -> Any:
         return Node({"use": Given(value, make=True)})
     if isinstance(value, type) or inspect.isroutine(value):
         return Node({"use": name_part(value)})
-    types = KINDS[kind].given
+    types = find_kind(kind).given
     if "parameters" in types or "optimizer" in types:  # each player and stage has its own
         given = " and ".join(f"`{name}`" for name in types)
         message = f"got a built {type(value).__name__}, expected a class, a function or a functools.partial"

@@ -20,11 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from modkit import kinds
 from modkit.errors import shorten
-from modkit.kinds import KINDS, NetworkExtras, PretrainedExtras, PromiseExtras
+from modkit.kinds import Kind, NetworkExtras, PretrainedExtras, PromiseExtras
 from modkit.models.model import Model
 from modkit.nn.units import NETWORK_KINDS
+from modkit.parts.registry import find_kind
 from modkit.types import TensorType
 
 __all__ = ["check_members", "describe_lack"]
@@ -51,7 +51,7 @@ def check_members(kind: str, part: object) -> None:
     Raises:
         ValueError: If a member cannot be what its record expects.
     """
-    for name, (text, expected) in _list_members(kind).items():
+    for name, (text, expected) in _list_members(find_kind(kind)).items():
         if not _is_stored(part, name):
             continue
         value = getattr(part, name)
@@ -68,9 +68,10 @@ def describe_lack(kind: str, part: object) -> str | None:
         >>> describe_lack("encoder", nn.Identity())
         'expected an encoder with `h`, got an Identity without it'
     """
-    if KINDS[kind].protocol == Model.__name__:
+    row = find_kind(kind)
+    if row.protocol == Model.__name__:
         return None if isinstance(part, Model) else f"expected a Model, got {_add_article(type(part).__name__)}"
-    lacking = [name for name in _list_required(kind) if not _has(part, name)]
+    lacking = [name for name in _list_required(row) if not _has(part, name)]
     if not lacking:
         return None
     names = ", ".join(f"`{name}`" for name in lacking)
@@ -79,10 +80,9 @@ def describe_lack(kind: str, part: object) -> str | None:
 
 
 @cache
-def _list_required(kind: str) -> tuple[str, ...]:
+def _list_required(kind: Kind) -> tuple[str, ...]:
     """Lists the members that the Protocol of a kind requires."""
-    protocol: type = getattr(kinds, KINDS[kind].protocol)
-    own = [one for one in protocol.__mro__ if issubclass(one, Protocol)]
+    own = [one for one in kind.load_protocol().__mro__ if issubclass(one, Protocol)]
     names = [name for one in own for name in (*one.__annotations__, *vars(one))]
     return tuple(dict.fromkeys(name for name in names if name == "__call__" or not name.startswith("_")))
 
@@ -97,12 +97,17 @@ def _add_article(noun: str) -> str:
 
 
 @cache
-def _list_members(kind: str) -> dict[str, tuple[str, ast.expr]]:
+def _list_members(kind: Kind) -> dict[str, tuple[str, ast.expr]]:
     """Lists the optional members of the parts of a kind, with their annotations as text and parsed."""
-    own = getattr(kinds, f"{KINDS[kind].protocol}Extras", None)
-    records = (own, NetworkExtras if kind in NETWORK_KINDS else None, PromiseExtras, PretrainedExtras)
-    found = {one.name: str(one.type) for record in records if record for one in fields(record)}
+    shared = NetworkExtras if kind.name in NETWORK_KINDS else None
+    records = (kind.load_extras(), shared, PromiseExtras, PretrainedExtras)
+    found = {one.name: _write(one.type) for record in records if record for one in fields(record)}
     return {name: (text, ast.parse(text, mode="eval").body) for name, text in found.items()}
+
+
+def _write(annotation: Any) -> str:
+    """Writes the annotation of a field, which is no text where its module evaluates annotations."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _is_stored(part: object, name: str) -> bool:

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from modkit.building.local import LOCAL, Given
 from modkit.building.pieces import find_run, read_run_node
 from modkit.errors import Problem, SpecError, join, split, suggest
-from modkit.kinds import KINDS, Default
+from modkit.kinds import Default
 from modkit.part import Local, Part, import_target
 from modkit.parts.annotation import render
 from modkit.parts.entry import Entry
-from modkit.parts.registry import Registry
+from modkit.parts.registry import Registry, find_kind
 from modkit.parts.signature import Parameter, RecordShape, SlotShape, read_parameters, read_signature
 from modkit.parts.validation import validate
 from modkit.specs.implied import derive_defaults
@@ -166,7 +166,7 @@ class Planner:
         except ValueError as error:
             self.report(path, f"the {part} cannot be used: {error}")
             return None
-        arguments = self._plan_arguments(node, declared, KINDS[part.kind].given, path, part)
+        arguments = self._plan_arguments(node, declared, find_kind(part.kind).given, path, part)
         self.parts[path] = part
         return Node({"use": part.load() if isinstance(part, Local) else part.name, **arguments})
 
@@ -236,7 +236,7 @@ class Planner:
             if reason := parameter.validate(value):
                 self.report(path, reason)
             return value
-        if slot and slot.optional and (value is None or (self.frozen and KINDS[slot.kind].phase == "training")):
+        if slot and slot.optional and (value is None or (self.frozen and find_kind(slot.kind).phase == "training")):
             return None
         try:
             return freeze(map_items(value, shape, path, lambda item, place: self._plan_item(item, parameter, place)))

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Default
+from modkit.kinds import Default
 from modkit.parts import docstrings
 from modkit.parts.annotation import DICTS, LISTS, list_members, strip_annotated
 from modkit.parts.entry import Entry
@@ -73,7 +73,8 @@ def make_schema() -> dict[str, Any]:
         >>> sorted(make_schema()["properties"])
         ['data', 'evaluate', 'model', 'name', 'train', 'x']
     """
-    entries = [(kind, entry) for kind in KINDS for entry in get_registry().list_parts(kind)]
+    kinds = get_registry().kinds
+    entries = [(kind, entry) for kind in kinds for entry in get_registry().list_parts(kind)]
     fields = {"type": "object", "additionalProperties": _make_type("Type of a field of the sample.", {})}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -90,7 +91,7 @@ def make_schema() -> dict[str, Any]:
         "required": ["model"],
         "additionalProperties": False,
         "definitions": {
-            **{kind: _make_kind(kind) for kind in KINDS},
+            **{kind.replace("/", "."): _make_kind(kind) for kind in kinds},
             **{_make_name(kind, one.part.name): _make_part(one) for kind, one in entries},
             **{_make_name(kind, one.part.name, _DEFAULT): _make_part(one, named=False) for kind, one in entries},
         },
@@ -115,7 +116,7 @@ def _make_kind(kind: str) -> _Schema:
     others = [other for part in parts for other in part.aliases]
     named = [{"$ref": f"#/definitions/{_make_name(kind, name)}"} for name in names]
     return {
-        "description": KINDS[kind].summary,
+        "description": get_registry().find_kind(kind).summary,
         "anyOf": [{"enum": names}, *([{"enum": others}] if others else []), *named, _REFERENCE, _TRAINED],
     }
 
@@ -168,7 +169,7 @@ def _make_value(parameter: Parameter, implied: Collection[str]) -> _Schema:
 
 
 def _make_slot(slot: SlotShape, defaults: Sequence[str] = ()) -> _Schema:
-    choices: list[_Schema] = [{"$ref": f"#/definitions/{slot.kind}"}]
+    choices: list[_Schema] = [{"$ref": f"#/definitions/{slot.kind.replace('/', '.')}"}]
     choices += [{"$ref": f"#/definitions/{_make_name(slot.kind, name, _DEFAULT)}"} for name in defaults]
     if slot.number:
         choices.append({"type": "number"})

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from modkit.specs.spec import Spec
 from modkit.types import Event, TensorType, Value, split_levels
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from modkit.cases.probe import Probe
 
-__all__ = ["Call", "Case", "Emitted", "Example", "Flow", "TRAINED", "emit", "emit_all", "emit_scalar"]
+__all__ = ["Call", "Case", "Emitted", "Example", "Flow", "Host", "TRAINED", "emit", "emit_all", "emit_scalar"]
 
 TRAINED = ("modules", "gradients", "independence")
 """The groups of checks of parts with parameters that are trained by gradient descent."""
@@ -79,6 +80,18 @@ class Flow(NamedTuple):
         return name.partition("[")[0] in self.inputs
 
 
+class Host(NamedTuple):
+    """A small spec in which parts of a kind are trained for two steps and sampled from.
+
+    Args:
+        spec: The spec, which names its data.
+        path: The slot of the part.
+    """
+
+    spec: Spec
+    path: str
+
+
 @dataclass(frozen=True)
 class Case:
     """The case of one kind.
@@ -91,6 +104,7 @@ class Case:
         flows: The gradients that must flow through a part to its inputs, which the check `gradients` finds.
         learn: Does to a part what a turn of training does besides the optimizer's step, given what `call` is given; the
             reference call in training by default.
+        hosts: The specs in which parts of the kind are played; modkit's kinds have theirs in `hosts.yaml`.
     """
 
     kind: str
@@ -99,6 +113,7 @@ class Case:
     checks: tuple[str, ...] = ()
     flows: tuple[Flow, ...] = ()
     learn: Callable[[Any, Mapping[str, Any], Probe], object] | None = None
+    hosts: tuple[Host, ...] = ()
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:

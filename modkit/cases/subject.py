@@ -13,7 +13,7 @@ from modkit.part import Part
 from modkit.specs.node import Node
 
 if TYPE_CHECKING:
-    from modkit.parts.registry import Plugin
+    from modkit.parts.plugin import Plugin
 
 __all__ = ["Subject"]
 
@@ -27,6 +27,7 @@ class Subject:
         params: Parameters with which it is built.
         declared: The module that declares it, if known.
         plugin: The plug-in that has it, if it is one's.
+        data: A data set on whose types and samples it is tested as well, as a part that reads fields of its own is.
 
     Examples:
         >>> from modkit import find
@@ -38,6 +39,7 @@ class Subject:
     params: Mapping[str, Any] = field(default_factory=dict)
     declared: str | None = None
     plugin: Plugin | None = None
+    data: Subject | None = None
     _plans: dict[int, Plan] = field(default_factory=dict, init=False, repr=False, compare=False)  # by seed
 
     def __str__(self) -> str:

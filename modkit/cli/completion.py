@@ -29,7 +29,6 @@ from click.shell_completion import BashComplete, CompletionItem, FishComplete, a
 
 from modkit.child import MODKIT, write_command
 from modkit.errors import split
-from modkit.kinds import KINDS
 from modkit.parts.registry import get_registry
 from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import expand_home, replace_file
@@ -88,7 +87,8 @@ add_completion_class(_Fish)
 
 def complete_kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completes kinds of parts."""
-    return [CompletionItem(name, help=kind.summary) for name, kind in KINDS.items() if name.startswith(incomplete)]
+    kinds = get_registry().kinds.items()
+    return [CompletionItem(name, help=kind.summary) for name, kind in kinds if name.startswith(incomplete)]
 
 
 def complete_parts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -147,7 +147,9 @@ class _Place:
     @property
     def kind(self) -> str | None:
         """The kind of part that the place takes, or None if it is not a slot."""
-        return next((name for name in map(_get_reference, _list_alternatives(self.schema)) if name in KINDS), None)
+        kinds = {name.replace("/", "."): name for name in get_registry().kinds}
+        found = map(_get_reference, _list_alternatives(self.schema))
+        return next((kinds[name] for name in found if name in kinds), None)
 
     @property
     def inside(self) -> Mapping[str, _Place]:
@@ -298,7 +300,7 @@ def _find_place(tops: Mapping[str, _Place], path: str) -> _Place | None:
 
 
 def _list_parts(kind: str | None, start: str) -> list[tuple[str, str]]:
-    entries = get_registry().list_parts(kind) if kind in KINDS else []
+    entries = get_registry().list_parts(kind) if kind in get_registry().kinds else []
     return [(one.part.name, one.part.summary) for one in entries if one.part.name.startswith(start)]
 
 

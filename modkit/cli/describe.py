@@ -18,7 +18,8 @@ from modkit.kinds import Default, ImpliedExtras, read_extras
 from modkit.parts import docstrings
 from modkit.parts.annotation import render_declared
 from modkit.parts.diagnosis import find_flaws
-from modkit.parts.registry import Plugin, Registry, get_registry
+from modkit.parts.plugin import Plugin
+from modkit.parts.registry import Registry, get_registry
 from modkit.parts.signature import MISSING, read_parameters
 from modkit.specs.implied import list_implied
 from modkit.version import __version__

@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modkit.cli.declaration import declare_part
-from modkit.errors import suggest
-from modkit.kinds import KINDS
-from modkit.parts.registry import DISTRIBUTION, get_registry
+from modkit.parts.registry import DISTRIBUTION, find_kind, get_registry
 from modkit.runs.files import replace_file
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import parse
@@ -187,8 +185,9 @@ def make_files(name: str, kind: str) -> dict[str, str]:
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}{suggest(kind, KINDS, '; ')}; available: {', '.join(sorted(KINDS))}")
+    if kind not in STARTERS:
+        module = find_kind(kind).target.partition(":")[0]
+        raise ValueError(f"new-plugin has example parts of modkit's kinds only, got {kind}: start from {module}")
 
 
 def _find_target(folder: Path, name: str) -> str:

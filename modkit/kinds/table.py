@@ -1,13 +1,16 @@
 """The table of kinds: their names, their Protocols and the types given to their parts.
 
 Types are passed by name, so a part takes only the types that it declares as parameters. Every other parameter of a part
-is plain data or a slot, for the user to set.
+is plain data or a slot, for the user to set. A plug-in adds rows by its hook `modkit_kinds`.
 """
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
+
+from modkit.part import import_object
 
 __all__ = ["KINDS", "Kind"]
 
@@ -17,8 +20,9 @@ class Kind:
     """A row of the table of kinds.
 
     Args:
-        name: The kind's name in specs and on the command line.
-        protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.models.model`).
+        name: The kind's name; the registry prefixes the plug-in's (`acme/layout`).
+        protocol: Name of its Protocol in `modkit.kinds` (`Model` is the class in `modkit.models.model`), or
+            `"module:Name"` of a plug-in's. A record of optional members stands beside it, as `NameExtras`.
         given: Names of the types that the assembly passes to its parts; users cannot set them.
         summary: What its parts do.
         phase: When a model needs its parts. Those that only sampling uses may be swapped in a run. A run can be loaded
@@ -33,6 +37,29 @@ class Kind:
     summary: str
     phase: Literal["always", "training", "sampling"] = "always"
     optional: tuple[str, ...] = ()
+    case: str | None = None
+
+    @property
+    def target(self) -> str:
+        """Where its Protocol is, `module:Name`."""
+        return self.protocol if ":" in self.protocol else f"modkit.kinds:{self.protocol}"
+
+    def load_protocol(self) -> type:
+        """Imports its Protocol.
+
+        Raises:
+            ValueError: If the module has no such name, or it is no Protocol.
+            ImportError: If the module cannot be imported.
+        """
+        found = import_object(self.target, f"kind {self.name}")
+        if Protocol not in getattr(found, "__bases__", ()):
+            raise ValueError(f"kind {self.name} expects a Protocol as {self.target}, got {found!r}")
+        return found
+
+    def load_extras(self) -> Any:
+        """Imports the record of its parts' optional members, `NameExtras` beside the Protocol; None if it has none."""
+        module, _, name = self.target.partition(":")
+        return getattr(importlib.import_module(module), f"{name}Extras", None)
 
 
 KINDS: dict[str, Kind] = {

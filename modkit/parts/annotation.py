@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from modkit.kinds import KINDS, Slot
+from modkit.part import locate_target
+from modkit.parts.discovery import GROUP
+from modkit.parts.registry import get_registry
 from modkit.types import list_ranges
 
-__all__ = ["DICTS", "LISTS", "strip_annotated", "find_kind", "list_members", "render", "render_declared"]
+__all__ = ["DICTS", "LISTS", "strip_annotated", "name_kind", "list_members", "render", "render_declared"]
 
 LISTS = (list, Sequence)
 """Annotations of lists."""
@@ -33,9 +36,13 @@ def list_members(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def find_kind(protocol: Any) -> str | None:
-    """Returns the kind whose Protocol (or Model) a class is, or None."""
-    return _KIND_OF.get(getattr(protocol, "__name__", ""))
+def name_kind(protocol: Any) -> str | None:
+    """Returns the name of the kind whose Protocol (or Model) a class is, or None; a plug-in's by its module as well."""
+    module, name = getattr(protocol, "__module__", ""), getattr(protocol, "__qualname__", "")
+    if module.partition(".")[0] == GROUP:
+        return _KIND_OF.get(name)
+    others = (kind for kind in get_registry().kinds.values() if kind.name not in KINDS)
+    return next((kind.name for kind in others if locate_target(kind.protocol) == f"{module}:{name}"), None)
 
 
 def render(annotation: Any) -> str:
@@ -56,7 +63,7 @@ def render(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(map(repr, args))
     if origin is Slot:
-        return f"slot of {find_kind(args[0]) or getattr(args[0], '__name__', args[0])}"
+        return f"slot of {name_kind(args[0]) or getattr(args[0], '__name__', args[0])}"
     name = getattr(origin or annotation, "__name__", None) or str(annotation).removeprefix("typing.")
     return f"{name}[{', '.join(map(render, args))}]" if args else name
 

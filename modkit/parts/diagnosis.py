@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from modkit.parts.registry import DISTRIBUTION, Plugin, Registry
+from modkit.parts.plugin import Plugin
+from modkit.parts.registry import DISTRIBUTION, Registry
 from modkit.version import __version__
 
 __all__ = ["find_flaws"]
 
 
 def find_flaws(registry: Registry, plugin: Plugin) -> list[str]:
-    """Returns what is wrong with a plug-in: its problems, and a requirement on modkit that is not met.
+    """Returns what is wrong with a plug-in: its problems, a requirement on modkit that is not met, and kinds without
+    a Protocol, which is imported here.
 
     A plug-in that is disabled has no flaws.
     """
     if plugin.status == "disabled":
         return []
     unmet = _find_unmet(plugin.distribution)
-    return registry.list_problems(plugin) + ([unmet] if unmet is not None else [])
+    flaws = registry.list_problems(plugin) + ([unmet] if unmet is not None else [])
+    for kind in registry.list_kinds_of(plugin):
+        try:
+            kind.load_protocol()
+        except (ImportError, ValueError) as error:
+            flaws.append(str(error))
+    return flaws
 
 
 def _find_unmet(distribution: str) -> str | None:

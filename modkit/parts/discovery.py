@@ -46,6 +46,11 @@ class Declared:
     flaw: str | None = None
 
     @property
+    def prefix(self) -> str:
+        """What stands before the names of its kinds and parts; nothing before modkit's own."""
+        return "" if self.name == GROUP else f"{self.name}/"
+
+    @property
     def full_name(self) -> str:
         """The name with that of the distribution, which no other plug-in has."""
         return f"{self.distribution}:{self.name}"

@@ -16,6 +16,7 @@ import pluggy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from modkit.kinds import Kind
     from modkit.part import Part
     from modkit.runs.run import Run
 
@@ -24,6 +25,7 @@ __all__ = [
     "modkit_checkpoint_saved",
     "modkit_commands",
     "modkit_exporters",
+    "modkit_kinds",
     "modkit_parts",
     "modkit_run_finished",
     "modkit_run_started",
@@ -43,6 +45,18 @@ def modkit_parts() -> list[Part]:  # type: ignore[empty-body]
 
     Returns:
         Parts with names without a prefix; the registry adds the plug-in's name (`acme/fsq`).
+    """
+
+
+@hookspec
+def modkit_kinds() -> list[Kind]:  # type: ignore[empty-body]
+    """Returns the plug-in's kinds: rows with its own Protocols, of which its Models have slots.
+
+    It is called where `modkit_parts` is, and must not import torch either. Parts of any plug-in name the kind with its
+    prefix: `Part("acme/layout", "grid", …)`.
+
+    Returns:
+        Kinds with names without a prefix; the registry adds the plug-in's name (`acme/layout`).
     """
 
 

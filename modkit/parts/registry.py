@@ -2,8 +2,8 @@
 
 A plug-in is the object of an entry point in the group `modkit`. Plug-ins are loaded one by one in a fixed order, and an
 error in one becomes a `PluginProblem` that does not affect the others. The plug-in's name is the prefix of its parts'
-names (`acme/fsq`), so no plug-in can shadow a part of modkit. If several distributions declare a plug-in of one name,
-none is loaded until all but one are left out.
+names (`acme/fsq`) and of its kinds, so no plug-in can shadow a part or a kind of modkit. If several distributions
+declare a plug-in of one name, none is loaded until all but one are left out.
 
 Two environment variables change what is loaded:
 
@@ -16,28 +16,28 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import pluggy
 
 from modkit.errors import MissingPart, describe_exception, suggest
 from modkit.escapes import escape_controls
-from modkit.kinds import KINDS
-from modkit.part import HERE, Part, Registered, format_target
+from modkit.kinds import KINDS, Kind
+from modkit.part import HERE, Part, Registered, format_target, locate_target
 from modkit.parts import catalogue, hookspecs
-from modkit.parts.declaration import select_valid
+from modkit.parts.declaration import select_kinds, select_parts
 from modkit.parts.discovery import GROUP, Declared, discover, explain_clash, find_misnomer
 from modkit.parts.docstrings import read_summary
 from modkit.parts.entry import Entry
 from modkit.parts.loading import guard_loading, watch_loading
+from modkit.parts.plugin import Plugin, PluginProblem
 from modkit.parts.registered import list_files, run_file
 from modkit.version import __version__
 
-__all__ = ["DISTRIBUTION", "Plugin", "PluginProblem", "Registry", "find", "get_registry", "register"]
+__all__ = ["DISTRIBUTION", "Registry", "find", "find_kind", "get_registry", "register"]
 
 DISTRIBUTION = "modkit-generative"
 """The name under which modkit is installed."""
@@ -46,31 +46,12 @@ _Target = TypeVar("_Target", bound=Callable[..., Any])
 _loading: list[Registry] = []  # while files register parts
 
 
-@dataclass(frozen=True)
-class PluginProblem:
-    """A problem of a plug-in."""
-
-    plugin: str
-    distribution: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """An installed plug-in. One with problems is `failed`, but its valid parts can be used."""
-
-    name: str
-    distribution: str
-    version: str
-    status: Literal["ok", "disabled", "failed"]
-
-
 class Registry:
-    """The parts, plug-ins and hooks of the installed distributions, read by `Registry.load()`.
+    """The kinds, parts, plug-ins and hooks of the installed distributions, read by `Registry.load()`.
 
-    `problems` and `plugins` list all problems and plug-ins in the order of the plug-ins' names. `manager` is pluggy's
-    plug-in manager, with all working plug-ins registered by name, and `hook` its hook relay. To call a hook, use
-    `call`, which handles exceptions.
+    `kinds` are modkit's and the plug-ins' (`acme/layout`), by name. `problems` and `plugins` list all problems and
+    plug-ins in the order of the plug-ins' names. `manager` is pluggy's plug-in manager, with all working plug-ins
+    registered by name, and `hook` its hook relay. To call a hook, use `call`, which handles exceptions.
 
     Examples:
         >>> registry = Registry.load()
@@ -84,6 +65,7 @@ class Registry:
         self.hook = self.manager.hook
         self.problems: list[PluginProblem] = []
         self.plugins: list[Plugin] = []
+        self.kinds: dict[str, Kind] = dict(KINDS)
         self._entries: dict[tuple[str, str], Entry] = {}
         self._aliases: dict[tuple[str, str], str] = {}
         self._warned: set[str] = set()
@@ -104,13 +86,9 @@ class Registry:
         left_out = {name.strip() for name in os.environ.get("MODKIT_DISABLE", "").split(",")}
         found = sorted(discover(), key=lambda one: one.name)
         working = [one for one in found if one.flaw is None and not left_out & {one.name, one.full_name}]
+        clashes = {one.name: explain_clash([other for other in working if other.name == one.name]) for one in working}
         with watch_loading():
-            for one in found:
-                if left_out & {one.name, one.full_name}:
-                    result.plugins.append(Plugin(one.name, one.distribution, one.version, "disabled"))
-                else:
-                    clash = explain_clash([other for other in working if other.name == one.name])
-                    result._add(replace(one, flaw=one.flaw or clash))
+            result._add([replace(one, flaw=one.flaw or clashes.get(one.name)) for one in found], left_out)
         _loading.append(result)
         try:
             for file in list_files():
@@ -119,13 +97,24 @@ class Registry:
             _loading.remove(result)
         return result
 
+    def find_kind(self, name: str) -> Kind:
+        """Returns a kind by its name.
+
+        Raises:
+            ValueError: If there is no such kind; the message suggests the closest name.
+        """
+        if name not in self.kinds:
+            known = ", ".join(sorted(self.kinds))
+            raise ValueError(f"unknown kind {name!r}{suggest(name, self.kinds, '; ')}; there are: {known}")
+        return self.kinds[name]
+
     def find_entry(self, kind: str, name: str) -> Entry:
         """Returns the entry of a part, by its name or a former name.
 
         Raises:
             ValueError: If there is no such kind or part; the message suggests the closest name.
         """
-        _check_kind(kind)
+        self.find_kind(kind)
         name = self._aliases.get((kind, name), name)
         if entry := self._entries.get((kind, name)):
             return entry
@@ -145,7 +134,7 @@ class Registry:
                 return f"{hint}; plug-in {plugin} is {state.status}{''.join(f': {reason}' for reason in reasons[:1])}"
         others = [of for of, known in self._entries if known == name]
         if others and not hint:
-            has = f"`modkit.kinds.{KINDS[kind].protocol}` states what a {kind} has"
+            has = f"`{self.kinds[kind].target.replace(':', '.')}` states what a {kind} has"
             hint = f"; it is the name of a part of kind {', '.join(others)}: {has}"
         return f"{hint}; there are: {', '.join(names) or 'none'}"
 
@@ -167,6 +156,10 @@ class Registry:
         mine = (plugin.name, plugin.distribution)
         return [problem.reason for problem in self.problems if (problem.plugin, problem.distribution) == mine]
 
+    def list_kinds_of(self, plugin: Plugin) -> list[Kind]:
+        """Returns the kinds of a plug-in that is not disabled."""
+        return [kind for kind in self.kinds.values() if kind.name.startswith(f"{plugin.name}/")]
+
     def list_parts_of(self, plugin: Plugin) -> list[Entry]:
         """Returns the parts of a plug-in, sorted by kind and name."""
         mine = (plugin.name, plugin.distribution)
@@ -187,7 +180,7 @@ class Registry:
             ValueError: If there is no such kind; the message suggests the closest name.
         """
         if kind is not None:
-            _check_kind(kind)
+            self.find_kind(kind)
         return [self._entries[key] for key in sorted(self._entries) if kind in (None, key[0])]
 
     def find_by_target(self, target: str) -> Part | None:
@@ -199,7 +192,7 @@ class Registry:
         for part in parts:
             if part.target == target:
                 return part
-        return next((part for part in parts if _locate_target(part.target) == target), None)
+        return next((part for part in parts if locate_target(part.target) == target), None)
 
     def add(self, name: str, plugin: object) -> None:
         """Adds a plug-in without a distribution, for example in a test.
@@ -214,7 +207,7 @@ class Registry:
         if self.manager.has_plugin(name):
             raise ValueError(f"Registry.add expects a name that is free, got {name!r}")
         before = len(self.problems)
-        self._add(Declared(name, name, "", lambda: plugin))
+        self._add([Declared(name, name, "", lambda: plugin)])
         if len(self.problems) > before:
             reasons = "; ".join(problem.reason for problem in self.problems[before:])
             raise ValueError(f"Registry.add expects a plug-in without problems, got {name}: {reasons}")
@@ -226,7 +219,7 @@ class Registry:
             ValueError: If the declaration is wrong, or a package has a part of this name.
         """
         stated = Part(part.kind, part.name, "any.module:Name", part.summary)  # its own may be local to a function
-        if reasons := select_valid([[stated]])[1]:
+        if reasons := select_parts([[stated]], self.kinds)[1]:
             raise ValueError(reasons[0])
         known = self._entries.get((part.kind, self._aliases.get((part.kind, part.name), part.name)))
         if known and known.distribution != HERE:
@@ -261,28 +254,36 @@ class Registry:
         others = [plugin for other, plugin in self.manager.list_name_plugin() if other != name]
         return self.manager.subset_hook_caller(hook, others)(**arguments)
 
-    def _add(self, declared: Declared) -> None:
-        before = len(self.problems)
-        self._register(declared, self._read_safely(declared))
-        status: Literal["ok", "failed"] = "failed" if len(self.problems) > before else "ok"
-        self.plugins.append(Plugin(declared.name, declared.distribution, declared.version, status))
+    def _add(self, found: Sequence[Declared], left_out: Collection[str] = ()) -> None:
+        """Adds plug-ins: first the kinds of all, since a part may be of another plug-in's kind."""
+        disabled = [bool({*left_out} & {one.name, one.full_name}) for one in found]
+        read = [[] if skip else self._read_safely(one) for one, skip in zip(found, disabled)]
+        for one, answers, skip in zip(found, read, disabled):
+            self._register(one, answers)
+            added = Plugin(one.name, one.distribution, one.version, "disabled" if skip else "ok")
+            self.plugins.append(replace(added, status="failed") if self.list_problems(added) else added)
+        self.problems.sort(key=lambda problem: problem.plugin)
 
-    def _register(self, declared: Declared, parts: Sequence[Part]) -> None:
-        prefix = "" if declared.name == GROUP else f"{declared.name}/"
+    def _register(self, declared: Declared, answers: list[Any]) -> None:
+        """Registers the valid parts among the answers of a plug-in, and reports the problems of the others."""
+        prefix = declared.prefix
+        parts, reasons = select_parts(answers, self.kinds)
+        for reason in reasons:
+            self._report(declared, reason)
         for part in parts:
             name, aliases = prefix + part.name, tuple(prefix + alias for alias in part.aliases)
             entry = Entry(replace(part, name=name, aliases=aliases), declared.distribution, declared.version)
             self._entries[part.kind, name] = entry
             self._aliases.update({(part.kind, alias): name for alias in aliases})
 
-    def _read_safely(self, declared: Declared) -> list[Part]:
-        """Returns the valid parts of a plug-in, and reports all its problems."""
+    def _read_safely(self, declared: Declared) -> list[Any]:
+        """Adds the kinds of a plug-in, returns what it answers when it is asked for parts, and reports its problems."""
         if declared.flaw is not None:
             self._report(declared, declared.flaw)
             return []
         try:
             with guard_loading(f"{declared.full_name}; MODKIT_DISABLE={declared.name} leaves it out"):
-                parts, reasons = self._read(declared)
+                answers, reasons = self._read(declared)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -292,10 +293,10 @@ class Registry:
             return []
         for reason in reasons:
             self._report(declared, reason)
-        return parts
+        return answers
 
-    def _read(self, declared: Declared) -> tuple[list[Part], list[str]]:
-        """Returns the valid parts of a plug-in and its problems; raises an exception if it cannot be used at all."""
+    def _read(self, declared: Declared) -> tuple[list[Any], list[str]]:
+        """Adds a plug-in's kinds, and returns its answers for parts and its problems; raises if it is unusable."""
         plugin = declared.load()
         if misnomer := find_misnomer(plugin, declared.target):
             return [], [misnomer]
@@ -310,10 +311,13 @@ class Registry:
             for name, specified in hooks.items()
             if not specified and not self._is_optional(name, declared.name)
         ]
-        if "modkit_parts" not in hooks:
-            return [], reasons
-        answers = self._call_one(declared.name, "modkit_parts", {})
-        parts, flaws = select_valid(answers or [None])
+        kinds, parts = (
+            (self._call_one(declared.name, hook, {}) or [None]) if hook in hooks else []
+            for hook in ("modkit_kinds", "modkit_parts")
+        )
+        valid, flaws = select_kinds(kinds)
+        prefix = declared.prefix
+        self.kinds |= {prefix + one.name: replace(one, name=prefix + one.name) for one in valid}
         return parts, reasons + flaws
 
     def _is_optional(self, hook: str, plugin: str) -> bool:
@@ -338,7 +342,7 @@ def register(kind: str, name: str, target: _Target, summary: str | None = None) 
     A spec names it like any part. A run keeps its source file and hash; to be loaded elsewhere, it is registered there.
 
     Args:
-        kind: One of `modkit.kinds.KINDS`.
+        kind: One of `modkit.kinds.KINDS`, or of a plug-in (`acme/layout`).
         name: Its name within the kind, without blanks and slashes. Registered again, it is replaced.
         target: What returns the part when it is called with the types of the kind and the user's parameters.
         summary: One line for `modkit list`; by default the first paragraph of its docstring.
@@ -369,7 +373,7 @@ def find(kind: str, name: str) -> Part:
     """Finds a part by its kind and name, or former name.
 
     Args:
-        kind: The kind, one of `modkit.kinds.KINDS`.
+        kind: The kind: one of `modkit.kinds.KINDS`, or of a plug-in (`acme/layout`).
         name: The part's name; with a prefix for a part of a plug-in (`acme/fsq`).
 
     Examples:
@@ -382,18 +386,13 @@ def find(kind: str, name: str) -> Part:
     return get_registry().find(kind, name)
 
 
-def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}{suggest(kind, KINDS, '; ')}; there are: {', '.join(sorted(KINDS))}")
+def find_kind(name: str) -> Kind:
+    """Finds a kind by its name: one of modkit's, or with a prefix that of a plug-in (`acme/layout`).
 
-
-def _locate_target(target: str) -> str | None:
-    """Returns where the object of a target is defined, or None if its module is not imported yet."""
-    module, _, name = target.partition(":")
-    value: Any = sys.modules.get(module)
-    for attribute in name.split("."):
-        value = getattr(value, attribute, None)
-    return f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
+    Raises:
+        ValueError: If there is no such kind; the message suggests the closest name.
+    """
+    return get_registry().find_kind(name)
 
 
 def _is_strict() -> bool:

@@ -24,10 +24,11 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import KINDS, Beside, Implies, Initial, Own, Sampling, Slot, Unless
+from modkit.kinds import Beside, Implies, Initial, Own, Sampling, Slot, Unless
 from modkit.part import Part
-from modkit.parts.annotation import DICTS, LISTS, find_kind, list_members, render, strip_annotated
+from modkit.parts.annotation import DICTS, LISTS, list_members, name_kind, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
+from modkit.parts.registry import find_kind
 from modkit.parts.validation import validate
 from modkit.types import TensorType, refuse_value
 
@@ -139,7 +140,7 @@ def read_parameters(part: Part) -> dict[str, Parameter]:
         ValueError: If the signature is not valid for a part; the message names the part and the parameter.
         ImportError: If the target cannot be imported.
     """
-    given = KINDS[part.kind].given
+    given = find_kind(part.kind).given
     found = read_signature(part.load(), given, part)
     if "use" in found:
         raise ValueError(f"{part} expects another name for the parameter 'use': in a spec this key names the part")
@@ -199,7 +200,7 @@ def list_given_types(part: Part) -> set[str]:
         ValueError: If the signature is not valid for a part; the message names the part and the parameter.
         ImportError: If the target cannot be imported.
     """
-    return set(KINDS[part.kind].given) & set(_inspect(part, part.load()))
+    return set(find_kind(part.kind).given) & set(_inspect(part, part.load()))
 
 
 def is_required(part: Part, name: str) -> bool:
@@ -231,7 +232,7 @@ def parse_slot(annotation: Any) -> SlotShape | None:
             container, inside = "dict", list_members(args[1])
     slots = [member for member in inside if get_origin(member) is Slot]
     numbers = [member for member in inside if member in (int, float)]
-    kind = find_kind(get_args(slots[0])[0]) if slots else None
+    kind = name_kind(get_args(slots[0])[0]) if slots else None
     if kind is None or len(slots) != 1 or len(slots) + len(numbers) != len(inside):
         raise ValueError(
             "expected Slot of one kind's Protocol, list[Slot[…]] or dict[str, Slot[…]], each maybe `| float` and "

@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from modkit.cases import CASES
 from modkit.cases.subject import Subject
 from modkit.parts.diagnosis import find_flaws
 from modkit.parts.discovery import GROUP
-from modkit.parts.registry import Plugin, get_registry
+from modkit.parts.plugin import Plugin
+from modkit.parts.registry import get_registry
 from modkit.testing.bench import Bench, Flaw
 from modkit.testing.checks import GROUNDS, LONG, is_possible, list_checks
 from modkit.testing.isolation import Isolation
@@ -67,7 +67,7 @@ class PartChecks:
 
     def __init__(self, bench: Bench, isolation: Isolation, reasons: Mapping[str, str]) -> None:
         self.bench, self.reasons = bench, reasons
-        checks = dict(list_checks(CASES[bench.subject.part.kind].checks))
+        checks = dict(list_checks(bench.case.checks))
         self.checks: dict[str, Callable[[Bench], None]] = {
             "isolation": isolation,
             **{name: check for name, check in checks.items() if is_possible(name)},
@@ -155,17 +155,22 @@ def make_battery(parts: Sequence[Subject], expected_failures: Mapping[str, str] 
     return found
 
 
-def find_subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = None) -> list[Subject]:
+def find_subjects(
+    plugin: str, params: Mapping[str, Mapping[str, Any]] | None = None, data: str | None = None
+) -> list[Subject]:
     """Returns the parts of an installed plug-in as subjects of the battery.
 
     Args:
         plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
         params: Parameters by `KIND NAME`, for parts that require some or are large without them.
+        data: Name of a data set with the fields that parts read: they are also tested on its types and samples.
 
     Raises:
-        ValueError: If the plug-in is not installed or has no parts, or `params` names a part that it does not have.
+        ValueError: If the plug-in is not installed or has no parts, `params` names a part that it does not have, or
+            there is no such data set.
     """
     registry, given = get_registry(), dict(params or {})
+    read = None if data is None else Subject(registry.find("data", data), given.get(f"data {data}", {}))
     if plugin == GROUP:
         owner, declared = None, None
         parts = [entry.part for entry in registry.list_parts() if entry.plugin == GROUP]
@@ -178,7 +183,7 @@ def find_subjects(plugin: str, params: Mapping[str, Mapping[str, Any]] | None = 
         raise ValueError(
             f"expected a plug-in with parts, got {plugin!r}, which is {owner.status} and has none{reasons}"
         )
-    found = [Subject(part, given.pop(f"{part.kind} {part.name}", {}), declared, owner) for part in parts]
+    found = [Subject(part, given.pop(f"{part.kind} {part.name}", {}), declared, owner, read) for part in parts]
     if given:
         raise ValueError(f"params expects parts of {plugin}, got {', '.join(given)}")
     return found
@@ -189,7 +194,8 @@ def parametrize_parts(
     *,
     params: Mapping[str, Mapping[str, Any]] | None = None,
     expected_failures: Mapping[str, str] | None = None,
-) -> Any:
+    data: str | None = None,
+) -> pytest.MarkDecorator:
     """Parametrizes a test by `check`: every check of every part of an installed plug-in, and of the plug-in itself.
 
     Long checks (compilation with inductor) run only under `pytest --full-battery`.
@@ -198,6 +204,8 @@ def parametrize_parts(
         plugin: The plug-in's name, as in its entry point; `modkit` for the library's own parts.
         params: Parameters by `KIND NAME`, for parts that require some or are large without them.
         expected_failures: Reasons by `KIND NAME: CHECK`; these checks must fail.
+        data: Name of a data set with the fields that parts read (`acme/discs`): they are also tested on its types and
+            samples.
 
     Returns:
         A decorator.
@@ -210,7 +218,7 @@ def parametrize_parts(
     Raises:
         ValueError: If the plug-in is not installed or has no parts, or if a key does not name a part or check.
     """
-    checks = make_battery(find_subjects(plugin, params), expected_failures)
+    checks = make_battery(find_subjects(plugin, params, data), expected_failures)
     return pytest.mark.parametrize("check", [pytest.param(one, id=str(one), marks=_get_marks(one)) for one in checks])
 
 

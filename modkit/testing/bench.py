@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from modkit.cases import CASES
+from modkit.cases import find_case
 from modkit.cases.case import Case, Emitted, Example
 from modkit.cases.probe import Probe
 from modkit.cases.subject import Subject
+from modkit.parts.registry import find_kind
 
 __all__ = ["Bench", "Flaw", "Play", "mix", "perturb"]
+
+
+_OF_DATA = {"x", "cond", "fields"}
 
 
 class Flaw(AssertionError):
@@ -62,18 +66,28 @@ class Bench:
     @property
     def case(self) -> Case:
         """The case of its kind."""
-        return CASES[self.subject.part.kind]
+        return find_case(self.subject.part.kind)
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples of its case and, if its kind is given fields, one of the data on which it is tested."""
+        examples, data = self.case.examples, self.subject.data
+        if data is None or not {"fields"} <= {*find_kind(self.subject.part.kind).given} <= _OF_DATA:
+            return examples
+        made = data.build({})
+        types = {**examples[0].types(), "x": made.x, "fields": made.fields}
+        return (*examples, Example(str(data), partial(dict, types)))
 
     @cached_property
     def refusals(self) -> dict[str, str]:
         """Why the part refuses examples, by the example's name."""
-        found = ((one.name, self.subject.find_refusal(one.types())) for one in self.case.examples)
+        found = ((one.name, self.subject.find_refusal(one.types())) for one in self.examples)
         return {name: reason for name, reason in found if reason is not None}
 
     @cached_property
     def accepted(self) -> list[Example]:
         """The examples that the part accepts."""
-        return [one for one in self.case.examples if one.name not in self.refusals]
+        return [one for one in self.examples if one.name not in self.refusals]
 
     def play(
         self,

@@ -11,9 +11,9 @@ from typing import Any
 from modkit.building.plan import plan_part
 from modkit.child import write_command
 from modkit.errors import Problem, SpecError
-from modkit.kinds import KINDS
 from modkit.part import Part, import_target
 from modkit.parts import docstrings
+from modkit.parts.registry import find_kind
 from modkit.parts.signature import MISSING, read_parameters
 from modkit.specs.node import Node
 from modkit.testing.bench import Bench, Flaw
@@ -99,7 +99,7 @@ def check_signature(bench: Bench) -> None:
         for one in inspect.signature(target).parameters.values()
         if one.name in declared and one.kind is not one.KEYWORD_ONLY
     ]
-    if keyword and any(name in inspect.signature(target).parameters for name in KINDS[part.kind].given):
+    if keyword and any(name in inspect.signature(target).parameters for name in find_kind(part.kind).given):
         places = ", ".join(keyword)
         raise Flaw(f"{bench.subject}: expected keyword-only parameters after the types, got {places} by position")
 

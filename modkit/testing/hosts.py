@@ -1,7 +1,7 @@
 """Reference hosts: tiny specs in which a part of each kind is trained for two steps and sampled from.
 
 They stand in `hosts.yaml`: `models` by name, `variants`, which replace some values of another host by path, and for
-each kind the `places` for its parts, `HOST PATH`.
+each kind the `places` for its parts, `HOST PATH`. The case of a plug-in's kind has its hosts.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from modkit.cases import find_case
+from modkit.cases.case import Host
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import parse
 
 __all__ = ["list_hosts"]
 
 
-def list_hosts(kind: str) -> Iterator[tuple[Spec, str]]:
-    """Yields reference hosts of a kind, each with the path of the slot for the part."""
-    for place in _read_table()["places"][kind]:
+def list_hosts(kind: str) -> Iterator[Host]:
+    """Yields reference hosts of a kind, each with the path of the slot for the part.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    own, places = find_case(kind).hosts, _read_table()["places"].get(kind, ())
+    if not own and not places:
+        raise ValueError(f"the battery expects the Case of kind {kind} to have `hosts`, got none")
+    yield from own
+    for place in places:
         name, path = place.split()
-        yield _make_spec(name), path
+        yield Host(_make_spec(name), path)
 
 
 @cache

@@ -65,14 +65,17 @@ def main() -> None:
     from modkit.part import Part
     from modkit.testing.bench import Bench
 
+    def read(subject: dict[str, Any]) -> Subject:
+        part = Part(subject["kind"], subject["name"], subject["target"], subject["summary"])
+        return Subject(part, subject["params"], data=subject["data"] and read(subject["data"]))
+
     answers = sys.stdout
     sys.stdout = sys.stderr
     for line in sys.stdin:
         subject = json.loads(line)
         watch.seen, watch.on = [], True
         try:
-            part = Part(subject["kind"], subject["name"], subject["target"], subject["summary"])
-            bench = Bench(Subject(part, subject["params"]))
+            bench = Bench(read(subject))
             for example in bench.accepted[:1]:
                 bench.play(example, Probe())
         except Exception as error:  # other checks report it

@@ -55,7 +55,8 @@ def _watch(lines: str) -> subprocess.CompletedProcess[str]:
 
 def _describe(subject: Subject) -> dict[str, object]:
     declared = {name: getattr(subject.part, name) for name in ("kind", "name", "target", "summary")}
-    return {**declared, "params": dict(subject.params)}
+    data = subject.data and _describe(subject.data)
+    return {**declared, "params": dict(subject.params), "data": data}
 
 
 def _to_plain(value: object) -> object:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from modkit.building.session import load
+from modkit.cases.case import Host
 from modkit.cases.subject import Subject
 from modkit.errors import SpecError
 from modkit.parts.registry import get_registry
@@ -25,7 +27,7 @@ _LISTS = ("train.loggers",)
 def check_playing(bench: Bench) -> None:
     """A reference host accepts the part, trains for two steps, and gives equal samples each time it is loaded."""
     node, reasons = _name_part(bench.subject), []
-    for host, path in list_hosts(bench.subject.part.kind):
+    for host, path in _list_hosts(bench.subject):
         try:
             first, second = _play(host.with_value(path, (node,) if path in _LISTS else node))
         except SpecError as error:  # a refusal, reported below unless another host accepts it
@@ -40,6 +42,14 @@ def check_playing(bench: Bench) -> None:
             raise Flaw(f"{bench.subject}: expected finite samples in {host.name}, equal each time it is loaded")
         return
     raise Flaw(f"{bench.subject}: expected a reference host to accept it and train, got: {'; '.join(reasons)}")
+
+
+def _list_hosts(subject: Subject) -> Iterator[Host]:
+    """Yields the hosts of a part's kind, first with their own data, then with the data on which the part is tested."""
+    yield from list_hosts(subject.part.kind)
+    if subject.data is not None:
+        for host, path in list_hosts(subject.part.kind):
+            yield Host(host.with_value("data", _name_part(subject.data)), path)
 
 
 def _play(spec: Spec) -> tuple[torch.Tensor | None, torch.Tensor | None]:

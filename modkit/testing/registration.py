@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from modkit.parts.diagnosis import find_flaws
-from modkit.parts.registry import Plugin, get_registry
+from modkit.parts.plugin import Plugin
+from modkit.parts.registry import get_registry
 from modkit.testing.bench import Flaw
 
 __all__ = ["PluginChecks"]

@@ -16,7 +16,10 @@ from tests.plugin_factory import make_plugin
 
 __all__ = ["check_package", "find_flaws", "install_package"]
 
-STABLE = "modkit modkit.errors modkit.kinds modkit.models modkit.nn modkit.part modkit.rng modkit.samplers modkit.types"
+STABLE = (
+    "modkit modkit.errors modkit.kinds modkit.models modkit.nn modkit.part modkit.rng modkit.samplers modkit.testing "
+    "modkit.types"
+)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Plug-ins that are broken, each in its own way."""
 
-__all__ = ["BROKEN", "HEAD", "make_source"]
+__all__ = ["BROKEN", "HEAD", "make_kinds", "make_source"]
 
 HEAD = "from modkit.part import Part, hookimpl\n"
 
@@ -8,6 +8,11 @@ HEAD = "from modkit.part import Part, hookimpl\n"
 def make_source(expression):
     """The source of a plug-in whose hook `modkit_parts` returns an expression."""
     return f"{HEAD}@hookimpl\ndef modkit_parts():\n    return {expression}\n"
+
+
+def make_kinds(expression):
+    """The source of a plug-in whose hook `modkit_kinds` returns an expression."""
+    return f"from modkit.kinds import Kind\n{HEAD}@hookimpl\ndef modkit_kinds():\n    return {expression}\n"
 
 
 BROKEN = {
@@ -45,6 +50,15 @@ BROKEN = {
         make_source('[Part("sampler", "a", "m:A", "S"), Part("sampler", "b", "m:B", "S", aliases=("a",))]'),
         r"sampler 'a' is declared more than once",
     ),
+    "kinds-none": (make_kinds("None"), r"modkit_kinds expects to return a list of Kind, got NoneType"),
+    "kinds-text": (make_kinds("['a']"), r"modkit_kinds expects to return a list of Kind, got str in it"),
+    "kinds-name": (make_kinds("[Kind('b/a', 'm:A', (), 'S')]"), r"kind b/a expects a name without blanks and slashes"),
+    "kinds-number": (make_kinds("[Kind('a', 'm:A', (), 3)]"), r"summary to be text, got \(.a., .m:A., 3"),
+    "kinds-protocol": (make_kinds("[Kind('a', 'Encoder', (), 'S')]"), r"a protocol 'module.path:Name', got 'Encoder'"),
+    "kinds-case": (make_kinds("[Kind('a', 'm:A', (), 'S', case='m')]"), r"expects a case 'module.path:Name', got 'm'"),
+    "kinds-given": (make_kinds("[Kind('a', 'm:A', 'x', 'S')]"), r"expects given to be a tuple of names, got .x."),
+    "kinds-phase": (make_kinds("[Kind('a', 'm:A', (), 'S', 'late')]"), r"expects a phase among always, .*.late."),
+    "kinds-twice": (make_kinds("[Kind('a', 'm:A', (), 'S')] * 2"), r"kind 'a' is declared more than once"),
     "bad-str": (
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
         r"E: <exception str\(\) failed>",

@@ -11,7 +11,7 @@ import pytest
 
 from modkit.kinds import Encoder, Slot, Step, Weight
 from modkit.models.model import Model
-from modkit.parts.annotation import find_kind, list_members, render
+from modkit.parts.annotation import list_members, name_kind, render
 
 
 def test_members_are_of_the_whole_union_however_it_is_nested_or_annotated():
@@ -20,7 +20,7 @@ def test_members_are_of_the_whole_union_however_it_is_nested_or_annotated():
 
 
 def test_kinds_are_known_by_their_protocols_and_models_by_their_class():
-    assert [find_kind(one) for one in (Encoder, Model, Step, int, None)] == ["encoder", "model", None, None, None]
+    assert [name_kind(one) for one in (Encoder, Model, Step, int, None)] == ["encoder", "model", None, None, None]
 
 
 @pytest.mark.parametrize(

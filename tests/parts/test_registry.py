@@ -5,10 +5,13 @@ import warnings
 import pytest
 
 import modkit
-from modkit.kinds import KINDS
+from modkit.kinds import KINDS, Slot
+from modkit.parts.annotation import name_kind
+from modkit.parts.diagnosis import find_flaws
 from modkit.parts.entry import Entry
-from modkit.parts.registry import Registry, find, get_registry
-from tests.parts.broken import BROKEN, HEAD, make_source
+from modkit.parts.registry import Registry, find, find_kind, get_registry
+from modkit.parts.signature import parse_slot
+from tests.parts.broken import BROKEN, HEAD, make_kinds, make_source
 from tests.plugin_factory import make_plugin
 
 
@@ -308,3 +311,62 @@ def test_registry_is_read_once_until_it_is_cleared(site):
     assert get_registry() is first and find("sampler", "ddim") is first.find("sampler", "ddim")
     get_registry.cache_clear()
     assert find("sampler", "acme/fast").name == "acme/fast"
+
+
+PROTOCOL = """
+from typing import Protocol
+
+class Layout(Protocol):
+    def place(self): ...
+"""
+
+
+@pytest.fixture
+def fresh():
+    """The registry is read again, before and after."""
+    get_registry.cache_clear()
+    yield
+    get_registry.cache_clear()
+
+
+def test_kinds_of_equal_names_keep_apart_by_plugin_and_their_protocols_by_module(site, fresh):
+    source = make_kinds("[Kind('layout', f'{__name__}:Layout', ('x',), 'Places things')]") + PROTOCOL
+    modules = [make_plugin(site, name, source) for name in ("acme", "lab")]
+    read = get_registry()
+    assert [*read.kinds] == [*KINDS, "acme/layout", "lab/layout"] and reasons(read) == reasons(read, "lab") == []
+    for name, module in zip(("acme/layout", "lab/layout"), modules):
+        protocol = find_kind(name).load_protocol()
+        assert (protocol.__module__, find_kind(name).given) == (module, ("x",)) and name_kind(protocol) == name
+        assert parse_slot(list[Slot[protocol]]).kind == name and find_flaws(read, read.find_plugin(name[:-7])) == []
+    stranger = type("Layout", (), {"__module__": "elsewhere"})
+    ours = type("Encoder", (), {"__module__": modules[0]})
+    assert name_kind(stranger) is None and name_kind(ours) is None
+    with pytest.raises(
+        ValueError, match=r"unknown kind 'layout'; did you mean '(acme|lab)/layout'\?; there are: acme/lay"
+    ):
+        find_kind("layout")
+
+
+def test_a_part_may_be_of_the_kind_of_a_plugin_that_is_read_after_its_own(site):
+    make_plugin(site, "acme", make_source('[Part("lab/layout", "grid", "m:A", "S"), Part("layout", "b", "m:B", "S")]'))
+    make_plugin(site, "lab", make_kinds("[Kind('layout', f'{__name__}:Layout', (), 'S')]") + PROTOCOL)
+    read = Registry.load()
+    assert read.find("lab/layout", "acme/grid").target == "m:A" and status(read, "lab") == ["ok"]
+    assert reasons(read) == ["part layout b: unknown kind 'layout'; did you mean 'lab/layout'?"]
+    with pytest.raises(ValueError, match=r"no lab/layout is called 'ddim'; .* `plugin_\w+.Layout` states"):
+        read.find("lab/layout", "ddim")
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("no_such_module:Layout", "kind acme/layout cannot be imported: ModuleNotFoundError: No module named 'no_such"),
+        ("fractions:Layout", "kind acme/layout: module fractions has no 'Layout'"),
+        ("fractions:Fraction", "kind acme/layout expects a Protocol as fractions:Fraction, got <class"),
+    ],
+)
+def test_a_protocol_that_cannot_be_used_is_a_flaw_of_its_plugin(site, target, reason):
+    make_plugin(site, "acme", make_kinds(f"[Kind('layout', '{target}', (), 'S')]"))
+    read = Registry.load()
+    (flaw,) = find_flaws(read, read.find_plugin("acme"))
+    assert flaw.startswith(reason)

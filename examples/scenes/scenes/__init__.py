@@ -1,0 +1,19 @@
+"""Scenes, as parts of modkit, with a kind of their own. Importing this imports no torch."""
+
+from modkit import Part, hookimpl, kinds
+
+
+@hookimpl
+def modkit_kinds() -> list[kinds.Kind]:
+    return [kinds.Kind("layout", "scenes.parts:Layout", ("places",), "where things are", case="scenes.battery:CASE")]
+
+
+@hookimpl
+def modkit_parts() -> list[Part]:
+    return [
+        Part("scenes/layout", "standard", "scenes.parts:Standard", "Things around the middle"),
+        Part("scenes/layout", "learned", "scenes.parts:learn", "Things around places that are learned"),
+        Part("model", "stage", "scenes.parts:Stage", "Paints what stands where a layout says"),
+        Part("conditioner", "places", "scenes.parts:Places", "A vector of places"),
+        Part("data", "blobs", "scenes.parts:Blobs", "A bright blob at a place"),
+    ]
