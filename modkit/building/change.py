@@ -88,7 +88,7 @@ def write_out(former: Spec, planned: Plan, leave: Collection[str] = ()) -> Spec:
 
 
 def restore_local(former: Spec, planned: Plan) -> Spec:
-    """Restores the local parts of a run's spec, of which it holds the names, from a plan that has them."""
+    """Restores the local parts of a run's spec, which holds their names only, from a plan that has them."""
 
     def restore(path: tuple[str | int, ...], value: Value) -> Value:
         if not isinstance(value, Node) or not str(value.use).startswith(LOCAL):

@@ -18,7 +18,7 @@ CASES: dict[str, Case] = {
 
 
 def find_case(kind: str) -> Case:
-    """Finds the case of a kind, modkit's or that of a plug-in.
+    """Finds the case of a kind, which is modkit's or a plug-in's.
 
     Raises:
         ValueError: If there is no such kind, or its row names no case.

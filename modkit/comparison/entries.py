@@ -201,7 +201,7 @@ def _index_by_folder(given: Mapping[Any, Any], runs: Sequence[Run]) -> dict[Path
 
 
 def _find_folder(run: Run | str | PathLike[str]) -> Path:
-    """Finds the directory of a run, by which runs are told apart."""
+    """Finds the directory of a run, which tells runs apart."""
     return Path(run.path if isinstance(run, Run) else run).resolve()
 
 

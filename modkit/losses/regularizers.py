@@ -134,7 +134,7 @@ class GradientPenalty:
 
 
 def _mix(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """Mixes rows by the share of each real one; those of integers are the same in both."""
+    """Mixes rows by the share of each real one; rows of integers are the same in both."""
     share = share.view(-1, *[1] * (real.ndim - 1))
     return share * real + (1 - share) * fake if real.is_floating_point() else real
 

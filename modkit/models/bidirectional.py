@@ -268,7 +268,7 @@ class Bidirectional(Model):
         return losses | self.penalties.compute("generator", step, played)
 
     def _compute_mirrored(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
-        """The loss of the generator and that of the encoder, of mirrored logits."""
+        """The losses of the generator and of the encoder, which has mirrored logits."""
         loss = compute_loss_of_logits(self.adversarial, fake_logits, lambda: real_logits)
         fake, real = (2 * (self.rival.boundary or 0.0) - logits for logits in (real_logits, fake_logits))
         return loss + compute_loss_of_logits(self.adversarial, fake, lambda: real)
@@ -306,7 +306,7 @@ class Bidirectional(Model):
     def _make_pairs(self, x: Tensor, cond: Cond, code: Tensor | None, z: Tensor) -> tuple[Cond, Cond]:
         """Makes what the discriminator is given beside x and beside samples from z, whose first part is encoded.
 
-        In games of pairs, a code is a map of constants beside x; that of x is left out where nothing judges x.
+        In games of pairs, a code is a map of constants beside x; the part of x is left out where nothing judges x.
         """
         if not self.game.pairs:
             return cond, cond

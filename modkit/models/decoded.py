@@ -5,7 +5,7 @@ r"""Decoded: an autoencoder whose decoder is any Model of x given z, the dual of
 
 z reaches the decoder as the conditions of an enclosing Model do, so the code is the same for every decoder. With
 Diffusion it is a diffusion autoencoder (Preechakul et al., 2022), with Autoregressive over pixel levels a PixelVAE
-(Gulrajani et al., 2017); a GAN or a DenoisingGAN decodes in one or a few steps. The bound is that of a VAE wherever the
+(Gulrajani et al., 2017); a GAN or a DenoisingGAN decodes in one or a few steps. The bound is a VAE's wherever the
 decoder has a bound.
 
 Encoder and bottleneck are trained by one player of the decoder, the last one that is no other's opponent: a denoiser,
@@ -49,7 +49,7 @@ __all__ = ["Decoded"]
 
 
 class _Way(NamedTuple):
-    """How z reaches the decoder: as conditions of which type, and of which values."""
+    """How z reaches the decoder: the type and the values of the conditions that it becomes."""
 
     describe: Callable[[TensorType], CondType]
     send: Callable[[Any], Cond]
@@ -87,7 +87,7 @@ class Decoded(BottleneckModel):
         to: How z reaches the decoder: `concat`, as a map beside x; `vector`, as an embedding; `context`, as one token
             for each position of a map. By default a map beside x if both are maps of one rank, otherwise a vector.
         weights: Weights of the losses by term (`kl`, `commitment`, …); the default weight is 1. The decoder's losses
-            have those of its own `weights`.
+            have its own `weights`.
 
     Raises:
         ValueError: If z is a hierarchy or codes, z does not fit `to`, or the decoder takes no such condition, pairs
@@ -147,13 +147,13 @@ class Decoded(BottleneckModel):
         return super().accepts(event) or decoder.accepts(event)
 
     def players(self) -> tuple[Player, ...]:
-        """The decoder's players, one of which owns the encoder and the bottleneck as well."""
+        """The decoder's players; one owns the encoder and the bottleneck as well."""
         own = self.list_modules("encoder", "bottleneck")
         players = [prefix_player(player, "decoder") for player in self.decoder.players()]
         return tuple(replace(one, modules=(*own, *one.modules)) if one.name == self._joined else one for one in players)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the decoder's losses, by prefixed term, and those of `kl` and the bottleneck's losses."""
+        """The weights of the decoder's losses, by prefixed term, of `kl` and of the bottleneck's losses."""
         inner = self.decoder.weights(player.removeprefix("decoder/"))
         own = self._weights if player == self._joined else {}
         return {**{f"decoder/{term}": weight for term, weight in inner.items()}, **own}

@@ -112,7 +112,7 @@ class Rival:
             self._conditioner.prepare(select_fields(batches))
 
     def is_wanted(self, step: Step, end: str = "") -> bool:
-        """Whether any loss of the other side is due; `end` is that of the terms' names."""
+        """Whether any loss of the other side is due; `end` ends the terms' names."""
         return any(step.wants(f"{term}{end}") for term in self._list_terms())
 
     def compute_generator_losses(
@@ -125,7 +125,7 @@ class Rival:
         Args:
             round: The round, with the critic of `show`.
             step: The step.
-            fields: The fields of the samples, by which their classes are known.
+            fields: The fields of the samples, which hold their classes.
             end: End of the terms' names, such as `/critic`.
         """
         if not self.is_wanted(step, end):
@@ -148,7 +148,7 @@ class Rival:
         Args:
             round: The round, with the critic of `show` and fakes without gradients.
             step: The step.
-            fields: The fields of the samples, by which their classes are known.
+            fields: The fields of the samples, which hold their classes.
             others: Further fakes. Each kind of fakes is judged by itself, for batch norm; losses are means over kinds.
         """
         (real, beside), (fake, given) = round.judged

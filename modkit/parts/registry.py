@@ -387,7 +387,7 @@ def find(kind: str, name: str) -> Part:
 
 
 def find_kind(name: str) -> Kind:
-    """Finds a kind by its name: one of modkit's, or with a prefix that of a plug-in (`acme/layout`).
+    """Finds a kind by its name: one of modkit's, or a plug-in's, with its prefix (`acme/layout`).
 
     Raises:
         ValueError: If there is no such kind; the message suggests the closest name.

@@ -1,8 +1,8 @@
 """Callbacks of a run: plug-ins are notified through the lifecycle hooks, loggers and callbacks through their methods.
 
-A method is given the arguments that it names, and all of them if it has `**arguments`: those of the plug-ins' hook, and
-`model`, the model in training. If a logger or callback fails, a warning is issued and it is not called again; training
-continues.
+A method is given the arguments that it names, or all of them if it has `**arguments`: the arguments of the plug-ins'
+hook and `model`, the model in training. If a logger or callback fails, a warning is issued and it is not called again;
+training continues.
 """
 
 from __future__ import annotations
