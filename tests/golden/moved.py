@@ -52,5 +52,28 @@ class Move(NamedTuple):
 
 _REWRITTEN = json.loads(Path(__file__).with_name("rewritten.json").read_text(encoding="utf-8"))
 
-# ranges are declared: a message has the place of the value, the name of what takes it and one form
-MOVED: tuple[Move, ...] = tuple(Move(case, "messages", *texts) for case, texts in _REWRITTEN.items())
+_MISSPELT = (
+    ("misspelt_key-0", "31:3: train.emma", "emma", "ema"),
+    ("settings-34", "3:9: train.setps", "setps", "steps"),
+)
+_KEYS = (
+    "seed, device, precision, deterministic, threads, compile, recompute, channels_last, batch_size, accumulate, clip, "
+    "workers, optimizer, lr_schedule, players, terms, steps, {}ema, stages, log, samples, checkpoints, loggers, engine"
+)
+
+
+def _list_keys(place: str, key: str, meant: str, new: str) -> str:
+    """The message about a misspelt key of `train`, which lists its keys."""
+    listed = _KEYS.format(new)
+    return f"modkit: spec.yaml:{place}: got an unknown key '{key}', expected one of: {listed} (did you mean '{meant}'?)"
+
+
+MOVED: tuple[Move, ...] = (
+    # ranges are declared: a message has the place of the value, the name of what takes it and one form
+    *(Move(case, "messages", *texts) for case, texts in _REWRITTEN.items()),
+    # `train` has a new key
+    *(
+        Move(f"malformed/{case}", "messages", *(_list_keys(*given, new) for new in ("", "overfit, ")))
+        for case, *given in _MISSPELT
+    ),
+)

@@ -276,7 +276,7 @@ def test_call_reaches_every_plugin_and_warns_once_for_each_that_fails(site):
     modules = {name: make_plugin(site, name, f"FAIL = {fail}\n{LISTENER}") for name, fail in
                [("a", ()), ("b", (1, 2)), ("c", (2,)), ("d", ())]}  # fmt: skip
     read = Registry.load()
-    arguments = {"run": "r", "stage": 0, "losses": {}}
+    arguments = {"run": "r", "stage": 0, "losses": {}, "measures": {}, "timing": {}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         answers = [read.call("modkit_step_done", step=step, **arguments) for step in range(4)]
@@ -293,7 +293,7 @@ def test_call_raises_when_strict(site, monkeypatch):
     read = Registry.load()
     monkeypatch.setenv("MODKIT_STRICT", "1")
     with pytest.raises(SystemExit, match="gone"):
-        read.call("modkit_step_done", run=None, stage=0, step=0, losses={})
+        read.call("modkit_step_done", run=None, stage=0, step=0, losses={}, measures={}, timing={})
 
 
 def test_call_keeps_wrappers_to_their_own_plugin(site):
@@ -301,7 +301,7 @@ def test_call_keeps_wrappers_to_their_own_plugin(site):
     make_plugin(site, "a", f"FAIL = ()\n{LISTENER}")
     make_plugin(site, "b", wrapper)
     read = Registry.load()
-    assert read.call("modkit_step_done", run=None, stage=0, step=3, losses={}) == [3]
+    assert read.call("modkit_step_done", run=None, stage=0, step=3, losses={}, measures={}, timing={}) == [3]
     assert read.call("modkit_run_finished", run=None, error=None) == [], "nobody listens"
 
 
