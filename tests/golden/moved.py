@@ -54,3 +54,22 @@ _REWRITTEN = json.loads(Path(__file__).with_name("rewritten.json").read_text(enc
 
 # ranges are declared: a message has the place of the value, the name of what takes it and one form
 MOVED: tuple[Move, ...] = tuple(Move(case, "messages", *texts) for case, texts in _REWRITTEN.items())
+
+# a critic trains a conditioner of its own, which begins as the other side's: conditional games learn otherwise
+_SIDES = ("conditioner", "generator", "discriminator")
+_CONDITIONAL = {
+    "hosts/cgan": ("", _SIDES, "critic_conditioners"),
+    "swaps/cgan_model.[dg]*": ("", _SIDES, "critic_conditioners"),
+    "swaps/augmented_model=bidirectional": ("", (*_SIDES, "encoder", "bottleneck"), "critic_conditioner"),
+    "swaps/latent-autoregressive_model.prior=gan": ("prior", _SIDES, "critic_conditioners"),
+}
+for _case, (_place, _sides, _own) in _CONDITIONAL.items():
+    _prefix, _players = (f"{_place}.", f"{_place}/") if _place else ("", "")
+    _keys = [
+        *(("check", f"{one}parameters") for one in dict.fromkeys(("", "parts.model.", f"parts.model.{_prefix}"))),
+        *(("losses", f"{_players}{player}/adversarial") for player in ("discriminator", "generator")),
+        *(("samples", key) for key in ("sha256", "values") if not _place),
+        *(("weights", f"{_prefix}{side}") for side in _sides),
+    ]
+    MOVED += tuple(Move(_case, field, key, None) for field, key in _keys)
+    MOVED += tuple(Move(_case, field, None, key) for field, key in (*_keys, ("weights", f"{_prefix}{_own}")))
