@@ -73,3 +73,12 @@ for _case, (_place, _sides, _own) in _CONDITIONAL.items():
     ]
     MOVED += tuple(Move(_case, field, key, None) for field, key in _keys)
     MOVED += tuple(Move(_case, field, None, key) for field, key in (*_keys, ("weights", f"{_prefix}{_own}")))
+
+# a bidirectional GAN offers real and fake pairs to all penalties on its judge
+_REFUSED = (
+    "modkit: <override 1>:1:23: model.regularizers.r1: Contractive is a penalty on the side `autoencoder`, expected "
+    "discriminator or generator of Bidirectional as it is composed here (what fits there: {})"
+)
+_FITTING = "consistency, feature-matching, gradient-penalty, path-length, r1, r2"
+_TEXTS = _REFUSED.format("path-length, r1"), _REFUSED.format(_FITTING)
+MOVED += (Move("refused/bidirectional_model.regularizers.r1=contractive", "messages", *_TEXTS),)
