@@ -186,8 +186,8 @@ class Bidirectional(Model):
             code = self._encode(x, cond, rng) if self.game.pairs else None
         beside = self._make_pairs(x, self.rival.compute_cond(batch, cond), code, z)
         critic = self.rival.show(rng.at("augment"))
-        played = Round(x, beside[0], rng, fake, z, critic, beside=beside, maps=not self.game.pairs)
-        return self.rival.compute_losses(played, step)
+        maps = not self.game.pairs
+        return self.rival.compute_losses(Round(x, beside[0], rng, fake, z, critic, beside=beside, maps=maps), step)
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
         """Prepares the conditioner of a side."""
@@ -256,7 +256,8 @@ class Bidirectional(Model):
             with torch.set_grad_enabled(mirrors and torch.is_grad_enabled()):
                 code = self._encode(x, cond.map(Tensor.detach), rng)
         beside = self._make_pairs(x, self.rival.compute_cond(batch, cond).map(Tensor.detach), code, z)
-        played = Round(x, cond, rng, fake, z, self.rival.show(rng.at("augment")), self.generator, beside=beside)
+        critic, maps = self.rival.show(rng.at("augment")), not self.game.pairs
+        played = Round(x, cond, rng, fake, z, critic, self.generator, beside=beside, maps=maps)
         losses: dict[str, Tensor] = {}
         if plays and mirrors:
             fake_logits, real_logits = (played.critic(*pair) for pair in reversed(played.judged))

@@ -77,3 +77,31 @@ MOVED: tuple[Move, ...] = (
         for case, *given in _MISSPELT
     ),
 )
+
+# a critic trains a conditioner of its own, which begins as the other side's: conditional games learn otherwise
+_SIDES = ("conditioner", "generator", "discriminator")
+_CONDITIONAL = {
+    "hosts/cgan": ("", _SIDES, "critic_conditioners"),
+    "swaps/cgan_model.[dg]*": ("", _SIDES, "critic_conditioners"),
+    "swaps/augmented_model=bidirectional": ("", (*_SIDES, "encoder", "bottleneck"), "critic_conditioner"),
+    "swaps/latent-autoregressive_model.prior=gan": ("prior", _SIDES, "critic_conditioners"),
+}
+for _case, (_place, _sides, _own) in _CONDITIONAL.items():
+    _prefix, _players = (f"{_place}.", f"{_place}/") if _place else ("", "")
+    _keys = [
+        *(("check", f"{one}parameters") for one in dict.fromkeys(("", "parts.model.", f"parts.model.{_prefix}"))),
+        *(("losses", f"{_players}{player}/adversarial") for player in ("discriminator", "generator")),
+        *(("samples", key) for key in ("sha256", "values") if not _place),
+        *(("weights", f"{_prefix}{side}") for side in _sides),
+    ]
+    MOVED += tuple(Move(_case, field, key, None) for field, key in _keys)
+    MOVED += tuple(Move(_case, field, None, key) for field, key in (*_keys, ("weights", f"{_prefix}{_own}")))
+
+# a bidirectional GAN offers real and fake pairs to all penalties on its judge
+_REFUSED = (
+    "modkit: <override 1>:1:23: model.regularizers.r1: Contractive is a penalty on the side `autoencoder`, expected "
+    "discriminator or generator of Bidirectional as it is composed here (what fits there: {})"
+)
+_FITTING = "consistency, feature-matching, gradient-penalty, path-length, r1, r2"
+_TEXTS = _REFUSED.format("path-length, r1"), _REFUSED.format(_FITTING)
+MOVED += (Move("refused/bidirectional_model.regularizers.r1=contractive", "messages", *_TEXTS),)
