@@ -89,7 +89,7 @@ def test_samples_do_not_see_each_other_at_odd_sizes_of_any_rank(size):
     net, x, cond = full(size, channels=[4, 8, 8], attention=[size[-1]])
     rows = []
     for i in range(len(x)):
-        row = Cond(**{name: getattr(cond, name)[i : i + 1] for name in vars(cond)})
+        row = cond.map(lambda value: value[i : i + 1])
         rows.append(net(x[i : i + 1], row))
     y = net(x, cond)
     assert y.shape == (3, 3, *size)
