@@ -8,7 +8,7 @@ import modkit
 from modkit import Batch, Cond, CondType, Rng, StepContext, TensorType, use
 from modkit.cases.probe import Probe
 from modkit.diffusion.guidance import ConditionSides, extrapolate, make_conditions
-from modkit.models import GAN, Diffusion
+from modkit.models import GAN, Diffusion, Flow
 from modkit.types import Denoised
 
 X, GRAPH = TensorType((4,)), TensorType((4, 4))
@@ -149,6 +149,13 @@ def test_a_model_trains_and_samples_with_them_and_its_parts_are_tried():
     assert model.network.weight.weight.grad.abs().sum() > 0
     samples = [model.sample(5, **{**fields, "graph": sign * fields["graph"]}, seed=0) for sign in (1, 1, -1)]
     assert torch.equal(samples[0], samples[1]) and not torch.allclose(samples[0], samples[2])
+
+
+def test_a_bijection_that_does_not_read_one_is_refused():
+    with pytest.raises(modkit.SpecError, match="Autoregressive expects no conditions of a package.s own, got graph"):
+        Flow(X, CondType(own={"graph": GRAPH}), bijection="autoregressive")
+    with pytest.raises(modkit.SpecError, match="expected a network with graph in `own_conditions`, got mlp"):
+        Flow(X, CondType(own={"graph": GRAPH}), bijection="coupling")
 
 
 @pytest.mark.parametrize(
