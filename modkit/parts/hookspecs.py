@@ -50,7 +50,7 @@ def modkit_parts() -> list[Part]:  # type: ignore[empty-body]
 
 @hookspec
 def modkit_kinds() -> list[Kind]:  # type: ignore[empty-body]
-    """Returns the plug-in's kinds: rows with its own Protocols, of which its Models have slots.
+    """Returns the plug-in's kinds: rows with its own Protocols, for which its Models have slots.
 
     It is called where `modkit_parts` is, and must not import torch either. Parts of any plug-in name the kind with its
     prefix: `Part("acme/layout", "grid", …)`.

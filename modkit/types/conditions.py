@@ -128,7 +128,7 @@ class Cond:
 
     @staticmethod
     def make(entries: Mapping[str, Tensor]) -> Cond:
-        """Makes conditions of entries by name; those of other names are `own`."""
+        """Makes conditions of entries by name; entries of other names are `own`."""
         named = {one.name for one in fields(Cond)}
         own = {name: value for name, value in entries.items() if name not in named}
         return Cond(**{name: value for name, value in entries.items() if name in named}, own=own)
