@@ -86,6 +86,6 @@ class HiddenNetwork(torch.nn.Module):
 
     def forward(self, x: Tensor, cond: Any) -> Tensor:
         """Depends on x, all conditions and a weight."""
-        given = [one for one in vars(cond).values() if one is not None]
+        given = cond.list_entries().values()
         result: Tensor = _Hidden.apply((len(x), *self.shape), x, self.weight, *given)
         return result

@@ -105,4 +105,5 @@ def _get_variance(norm: nn.BatchNorm2d) -> Tensor:
 def _detach(cond: Cond) -> Cond:
     """Conditions without their gradient; `Cond.map` is new."""
     values = {field.name: getattr(cond, field.name) for field in fields(cond)}
-    return Cond(**{name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()})
+    changed: dict[str, Any] = {name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()}
+    return Cond(**changed)

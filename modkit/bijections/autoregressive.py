@@ -75,6 +75,8 @@ class Autoregressive(nn.Module):
         count_channels("Autoregressive", x)
         if cond.context is not None:
             raise ValueError(f"Autoregressive expects no context (it does not attend), got {cond.context}")
+        if cond.own:
+            raise ValueError(f"Autoregressive expects no conditions of a package's own, got {cond}")
         if cond.concat is not None and cond.concat.classes is not None:
             raise ValueError(f"Autoregressive expects a continuous map in its conditions, got {cond.concat}")
         self.transform = make_transform(transform, bins, bound)

@@ -23,7 +23,7 @@ from modkit.building.composition import Composition, Origin, check_types, format
 from modkit.building.exchange import drop_spare
 from modkit.building.limit import limit_modules
 from modkit.building.local import Given
-from modkit.building.members import check_members, describe_lack
+from modkit.building.members import check_members, describe_lack, describe_unread
 from modkit.building.pieces import find_run, is_piece, read_piece
 from modkit.building.plan import Plan
 from modkit.building.planner import map_items
@@ -210,7 +210,8 @@ class Site:
                 report = self.refuse if any(isinstance(t, TensorType | tuple) for t in taken.values()) else self.fail
                 report(path, f"the {part} cannot be built from {format_types(taken)}: {kind}{error}")
             return Failed()
-        if not isinstance(value, Failed) and (lack := describe_lack(part.kind, value)):
+        failed = isinstance(value, Failed)
+        if not failed and (lack := describe_lack(part.kind, value) or describe_unread(part, value, types)):
             self.fail(path, lack)
             return Failed()
         self.built[path] = Built(path, part, value, types)

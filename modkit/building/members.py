@@ -21,13 +21,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from modkit.errors import shorten
-from modkit.kinds import Kind, NetworkExtras, PretrainedExtras, PromiseExtras
+from modkit.kinds import Kind, NetworkExtras, PretrainedExtras, PromiseExtras, read_extras
 from modkit.models.model import Model
 from modkit.nn.units import NETWORK_KINDS
+from modkit.part import Part
 from modkit.parts.registry import find_kind
 from modkit.types import TensorType
 
-__all__ = ["check_members", "describe_lack"]
+__all__ = ["check_members", "describe_lack", "describe_unread"]
 
 _FUNCTIONS = (FunctionType, staticmethod, classmethod)
 _HELD = ("_parameters", "_buffers", "_modules")  # where a module keeps what is no plain attribute
@@ -77,6 +78,14 @@ def describe_lack(kind: str, part: object) -> str | None:
     names = ", ".join(f"`{name}`" for name in lacking)
     without = "it" if len(lacking) == 1 else "them"
     return f"expected {_add_article(kind)} with {names}, got {_add_article(type(part).__name__)} without {without}"
+
+
+def describe_unread(part: Part, value: object, types: Mapping[str, Any]) -> str | None:
+    """Describes which of a package's own conditions a network is given and does not read; None if it reads all."""
+    own = types["cond"].own if part.kind in NETWORK_KINDS and "cond" in types else {}
+    unread = [name for name in own if name not in read_extras(value, NetworkExtras).own_conditions]
+    names = ", ".join(unread)
+    return f"expected {_add_article(part.kind)} with {names} in `own_conditions`, got {part.name}" if unread else None
 
 
 @cache

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -201,14 +201,8 @@ class Trial:
 
     def _make_blank_cond(self, cond: CondType) -> Cond:
         """Makes conditions of a type without values, except for the time, which a Model adds itself."""
-        types = {
-            "vector": cond.vector and TensorType((cond.vector,)),
-            "noise": cond.noise and TensorType((cond.noise,)),
-            "labels": cond.labels and TensorType((), classes=cond.labels + 1),
-            "context": cond.context and TensorType(cond.context),
-            "concat": cond.concat,
-        }
-        return Cond(**{name: self._make_blank(type) for name, type in types.items() if type})
+        types = replace(cond, time=0).list_types()
+        return Cond.make({name: self._make_blank(type) for name, type in types.items()})
 
 
 class _Emission(Exception):

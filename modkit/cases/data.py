@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from modkit.cases.case import TRAINED, Case, Emitted, emit, emit_all
 from modkit.cases.probe import Probe
-from modkit.cases.shapes import FIELDS, IMAGE, ODD, list_cond_types
+from modkit.cases.shapes import FIELDS, IMAGE, ODD
 from modkit.data.splits import finish_batch, is_stream
 from modkit.data.stream import StreamReader
 from modkit.kinds import ConditionerExtras, read_extras
@@ -90,10 +89,9 @@ def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     many = Probe(_MANY, dtype=probe.dtype)
     part.prepare([Batch(torch.zeros(_MANY, 1), {name: many.draw_tensor(name, known[name]) for name in part.reads})])
     found = _emit_cond("", part(fields, probe.rng.at("drop") if probe.training else None), part.type)
-    without = replace(part.type, concat=None)
-    null = _emit_cond("null ", part.null(probe.num), without, learns=False)
+    null = _emit_null("null ", part.null(probe.num), part.type)
     if hide := read_extras(part, ConditionerExtras).hide:
-        null |= _emit_cond("hidden ", hide(fields, probe.num), without, learns=False)
+        null |= _emit_null("hidden ", hide(fields, probe.num), part.type)
     drawn = part.draw(probe.num, probe.rng.at("draw"))
     if set(drawn) != set(part.reads):
         raise AssertionError(f"expected `draw` to return {list(part.reads)}, got {list(drawn)}")
@@ -101,18 +99,22 @@ def _play_conditioner(part: Any, types: Mapping[str, Any], probe: Probe) -> dict
     return found | null | drawn
 
 
+def _emit_null(prefix: str, cond: Cond, type: CondType) -> dict[str, Emitted]:
+    """Returns the conditions of guidance's unconditional side, without maps; own conditions may be left out."""
+    own = {name: one for name, one in type.own.items() if name in cond.own}
+    return _emit_cond(prefix, cond, replace(type, concat=None, own=own), learns=False)
+
+
 def _emit_cond(prefix: str, cond: Cond, type: CondType, *, learns: bool = True) -> dict[str, Emitted]:
     """Returns the conditions with their declared types."""
-    types = {name: replace(one, range=None) if name == "time" else one for name, one in list_cond_types(type).items()}
-    found: dict[str, Emitted] = {}
-    for one in fields_of(cond):
-        value, expected = getattr(cond, one.name), types.get(one.name)
-        if (value is None) != (not expected):
-            there, wanted = "none" if value is None else "one", "one" if expected else "none"
-            raise AssertionError(f"{prefix}{one.name}: expected {wanted}, as declared in `type`, got {there}")
-        if value is not None and expected is not None:
-            found |= emit(f"{prefix}{one.name}", value, expected, learns=learns)
-    return found
+    types = {name: replace(one, range=None) if name == "time" else one for name, one in type.list_types().items()}
+    given = cond.list_entries()
+    for name in {**types, **given}:
+        if (name in given) != (name in types):
+            there, wanted = "one" if name in given else "none", "one" if name in types else "none"
+            raise AssertionError(f"{prefix}{name}: expected {wanted}, as declared in `type`, got {there}")
+    named = ((f"{prefix}{name}", value, types[name]) for name, value in given.items())
+    return {k: v for name, value, type in named for k, v in emit(name, value, type, learns=learns).items()}
 
 
 CASES = (

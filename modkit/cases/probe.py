@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modkit.cases.shapes import list_cond_types
 from modkit.models.step import StepContext
 from modkit.rng import Rng
 from modkit.types import Cond, CondType, Event, TensorType, Value
@@ -93,7 +92,7 @@ class Probe:
 
     def draw_cond(self, type: CondType) -> Cond:
         """Draws conditions of a type."""
-        return Cond(**{name: self.draw_tensor(name, one) for name, one in list_cond_types(type).items()})
+        return Cond.make({name: self.draw_tensor(name, one) for name, one in type.list_types().items()})
 
     def find_changed(self) -> list[str]:
         """Returns the names of inputs that have been changed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modkit.types import CondType, TensorType
+from modkit.types import TensorType
 
 __all__ = [
     "CODES",
@@ -17,7 +17,6 @@ __all__ = [
     "UNBOUNDED",
     "VECTOR",
     "VOLUME",
-    "list_cond_types",
 ]
 
 IMAGE = TensorType((1, 8, 8), range=(-1.0, 1.0), levels=256)
@@ -37,16 +36,3 @@ FIELDS = {
     "masked": TensorType((1, 8, 8), range=(-1.0, 1.0)),
     "mask": TensorType((1, 8, 8), range=(0.0, 1.0)),
 }
-
-
-def list_cond_types(type: CondType) -> dict[str, TensorType]:
-    """Lists the types of the conditions of a `CondType`, by name."""
-    types = {
-        "vector": TensorType((type.vector,)) if type.vector else None,
-        "noise": TensorType((type.noise,)) if type.noise else None,
-        "labels": TensorType((), classes=type.labels + 1) if type.labels else None,
-        "context": TensorType(type.context) if type.context else None,
-        "concat": type.concat,
-        "time": TensorType((type.time,) if type.time > 1 else (), range=(0.1, 0.9)) if type.time else None,
-    }
-    return {name: one for name, one in types.items() if one is not None}

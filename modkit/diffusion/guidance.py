@@ -57,11 +57,12 @@ def make_conditions(conditioner: Conditioner, fields: Mapping[str, Tensor], num:
         cond: Conditions from an enclosing Model, which both denoisers receive.
 
     Returns:
-        The conditions by side: those of `cond`, and those of `null`, which keep maps and what is never dropped beside
-        conditions that are.
+        The conditions by side: those of `cond`, and those of `null`, which keep maps, a package's own conditions that
+        have no null, and what is never dropped beside conditions that are.
     """
     given, hide = conditioner(fields, None), read_extras(conditioner, ConditionerExtras).hide
-    null = replace(hide(fields, num) if hide else conditioner.null(num), concat=given.concat)
+    null = hide(fields, num) if hide else conditioner.null(num)
+    null = replace(null, concat=given.concat, own={**given.own, **null.own})
     return {"cond": given.merge(cond), "null": null.merge(cond)}
 
 

@@ -74,6 +74,7 @@ class NetworkExtras:
         update: Called after each step of the player that owns the network, in every process, to change its weights
             without gradients, such as to give them unit norm. Weights that are divided are so then: of the first
             dimension, a process holds some rows.
+        own_conditions: Names of the own conditions (`CondType.own`) that it reads; given others, it is refused.
     """
 
     units: Sequence[nn.Module] = ()
@@ -85,6 +86,7 @@ class NetworkExtras:
         None
     )
     update: Callable[[], None] | None = None
+    own_conditions: tuple[str, ...] = ()
 
 
 class Schedule(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from modkit.parts.loading import guard_loading
 from modkit.parts.plugin import Plugin
 from modkit.parts.registry import DISTRIBUTION, Registry
 from modkit.version import __version__
@@ -23,7 +24,8 @@ def find_flaws(registry: Registry, plugin: Plugin) -> list[str]:
     flaws = registry.list_problems(plugin) + ([unmet] if unmet is not None else [])
     for kind in registry.list_kinds_of(plugin):
         try:
-            kind.load_protocol()
+            with guard_loading(f"the Protocol of kind {kind.name}"):
+                kind.load_protocol()
         except (ImportError, ValueError) as error:
             flaws.append(str(error))
     return flaws

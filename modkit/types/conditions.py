@@ -5,8 +5,8 @@ Shape letters: b batch, c channels, h w spatial, d features, n tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from modkit.types.tensor_type import TensorType
@@ -29,6 +29,11 @@ class CondType:
         concat: Type of a map that is concatenated to x, `b c h w`.
         time: Number of times per sample: one, `b`, for which True stands too, or several, `b time`. A flow map has
             two, between which it goes.
+        own: Types of a package's own conditions, by names that the above do not have: a second map, a graph. Networks
+            name those that they read in `NetworkExtras.own_conditions`.
+
+    Raises:
+        ValueError: If an own condition has the name of another one.
 
     Examples:
         >>> cond = CondType(vector=64).merge(CondType(time=True))
@@ -36,6 +41,8 @@ class CondType:
         vector 64, time
         >>> bool(CondType())
         False
+        >>> print(CondType(vector=64, own={"graph": TensorType((5, 5))}))
+        vector 64, graph 5×5 unbounded
     """
 
     vector: int | None = None
@@ -44,21 +51,42 @@ class CondType:
     context: tuple[int, int] | None = None
     concat: TensorType | None = None
     time: int = 0
+    own: Mapping[str, TensorType] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if taken := self.own.keys() & {one.name for one in fields(self)}:
+            raise ValueError(f"CondType expects names of its own in `own`, got {', '.join(sorted(taken))}")
 
     def __bool__(self) -> bool:
         return any(bool(getattr(self, one.name)) for one in fields(self))
 
     def __str__(self) -> str:
-        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name))}
+        given = {one.name: value for one in fields(self) if one.name != "own" and (value := getattr(self, one.name))}
+        given |= self.own
         named = [name if (name, value) == ("time", 1) else f"{name} {value}" for name, value in given.items()]
         return ", ".join(named) or "none"
+
+    def list_types(self) -> dict[str, TensorType]:
+        """Lists the types of the entries of a `Cond`, by name: `own` ones last."""
+        types = {
+            "vector": TensorType((self.vector,)) if self.vector else None,
+            "noise": TensorType((self.noise,)) if self.noise else None,
+            "labels": TensorType((), classes=self.labels + 1) if self.labels else None,
+            "context": TensorType(self.context) if self.context else None,
+            "concat": self.concat,
+            "time": TensorType((self.time,) if self.time > 1 else (), range=(0.1, 0.9)) if self.time else None,
+        }
+        return {name: one for name, one in types.items() if one is not None} | dict(self.own)
 
     def merge(self, other: CondType) -> CondType:
         """Returns the type of two merged `Cond`s: vectors and tokens are concatenated, the rest comes from either one.
 
         Raises:
-            ValueError: If both have noise, labels, maps or time, or if their contexts differ in width.
+            ValueError: If both have noise, labels, maps, time or an own condition of one name, or if their contexts
+                differ in width.
         """
+        if both := self.own.keys() & other.own.keys():
+            raise ValueError(f"conditions expect `{min(both)}` from one side only, got {self} and {other}")
         for name in ("noise", "labels", "concat", "time"):
             if getattr(self, name) and getattr(other, name):
                 raise ValueError(f"conditions expect `{name}` from one side only, got {self} and {other}")
@@ -75,6 +103,7 @@ class CondType:
             context=context,
             concat=self.concat or other.concat,
             time=self.time or other.time,
+            own={**self.own, **other.own},
         )
 
 
@@ -95,20 +124,29 @@ class Cond:
     context: Tensor | None = None
     concat: Tensor | None = None
     time: Tensor | None = None
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def make(entries: Mapping[str, Tensor]) -> Cond:
+        """Makes conditions of entries by name; entries of other names are `own`."""
+        named = {one.name for one in fields(Cond)}
+        own = {name: value for name, value in entries.items() if name not in named}
+        return Cond(**{name: value for name, value in entries.items() if name in named}, own=own)
+
+    def list_entries(self) -> dict[str, Tensor]:
+        """Lists the conditions that there are, by name: `own` ones last."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "own"}
+        return {name: value for name, value in given.items() if value is not None} | dict(self.own)
 
     def merge(self, other: Cond) -> Cond:
         """Returns both conditions as one; `CondType.merge` lists what may be merged."""
-        merged: dict[str, Tensor | None] = {}
-        for one in fields(self):
-            mine, yours = getattr(self, one.name), getattr(other, one.name)
-            if mine is not None and yours is not None:
-                mine = _join(mine, yours)
-            merged[one.name] = yours if mine is None else mine
-        return Cond(**merged)
+        mine, yours = self.list_entries(), other.list_entries()
+        both = {name: _join(mine[name], yours[name]) for name in mine if name in yours}
+        return Cond.make({**mine, **yours, **both})
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Cond:
         """Returns these conditions, each changed by a function, such as `torch.Tensor.detach`."""
-        return Cond(**{f.name: None if (v := getattr(self, f.name)) is None else change(v) for f in fields(self)})
+        return Cond.make({name: change(value) for name, value in self.list_entries().items()})
 
     def combine(self, other: Cond, combine: Callable[[Tensor, Tensor], Tensor]) -> Cond:
         """Returns these conditions, each combined with the same one of `other`, which has the same type.
@@ -130,13 +168,10 @@ class Cond:
         """Joins the rows of several batches' conditions; None if they differ in more than their values and rows."""
         import torch
 
-        joined: dict[str, Tensor | None] = {}
-        for one in fields(Cond):
-            values = [getattr(cond, one.name) for cond in conds]
-            if len({None if value is None else (value.shape[1:], value.dtype) for value in values}) > 1:
-                return None
-            joined[one.name] = None if values[0] is None else torch.cat(values)
-        return Cond(**joined)
+        entries = [cond.list_entries() for cond in conds]
+        if len({frozenset((name, v.shape[1:], v.dtype) for name, v in one.items()) for one in entries}) > 1:
+            return None
+        return Cond.make({name: torch.cat([one[name] for one in entries]) for name in entries[0]})
 
 
 def _join(a: Tensor, b: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ def inputs(name: str, change: Callable[[Tensor], Tensor] = lambda value: value) 
     def changed(one: Tensor | CondType) -> Tensor | Cond:
         if isinstance(one, Tensor):
             return change(one)
-        return Cond(**{key: change(value) for key, value in vars(conditions(one, 6)).items() if value is not None})
+        return conditions(one, 6).map(change)
 
     return [changed(one) for one in PARTS[name].given]
 

@@ -370,3 +370,12 @@ def test_a_protocol_that_cannot_be_used_is_a_flaw_of_its_plugin(site, target, re
     read = Registry.load()
     (flaw,) = find_flaws(read, read.find_plugin("acme"))
     assert flaw.startswith(reason)
+
+
+def test_what_the_module_of_a_protocol_prints_goes_to_stderr_and_what_ends_it_is_named(site, capfd):
+    (site / "loud_layouts.py").write_text("print('hello')\nimport os\nos._exit(3)\n")
+    make_plugin(site, "acme", make_kinds("[Kind('layout', 'loud_layouts:Layout', (), 'S')]"))
+    read = Registry.load()
+    (flaw,) = find_flaws(read, read.find_plugin("acme"))
+    assert flaw.startswith("kind acme/layout cannot be imported: SystemExit: os._exit(3)")
+    assert capfd.readouterr() == ("", "hello\n")

@@ -62,14 +62,13 @@ def test_every_condition_and_parameter_matters_and_no_sample_another(part, optio
     augment = [normal(3, 2, seed=4)] if "augment" in options else []
     y = net(x, cond, *augment)
     assert y.shape == (3, *OUT.shape)
-    for name in [name for name, value in vars(cond).items() if value is not None]:
-        value = getattr(cond, name)
+    for name, value in cond.list_entries().items():
         other = (value + 1) % 5 if name == "labels" else value + 0.5 * normal(*value.shape, seed=8)
         assert (net(x, Cond(**{**vars(cond), name: other}), *augment) - y).abs().max() > 1e-6, name
     if augment:
         assert (net(x, cond) - y).abs().max() > 1e-6
         torch.testing.assert_close(net(x, cond), net(x, cond, torch.zeros(3, 2)), rtol=0, atol=0)
-    alone = Cond(**{name: value[1:2] for name, value in vars(cond).items() if value is not None})
+    alone = cond.map(lambda value: value[1:2])
     second = net(x[1:2], alone, *(one[1:2] for one in augment))
     torch.testing.assert_close(second, y[1:2], rtol=1e-9, atol=1e-9)
     y.square().sum().backward()
