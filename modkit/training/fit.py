@@ -98,8 +98,15 @@ def fit(
         report.raise_refusals()
     if isinstance(composed.x, TensorType):
         report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
-    options: dict[str, Any] = {"origin": {"data_name": data_name} if data_name else {}, "progress": progress}
-    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, **options).execute()
+    return Training(
+        report,
+        path,
+        before,
+        make=lambda site: model,
+        origin={"data_name": data_name} if data_name else {},
+        overwrite=overwrite,
+        progress=progress,
+    ).execute()
 
 
 def plan_fit(
