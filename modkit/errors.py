@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 __all__ = [
+    "LocalPart",
     "MissingPart",
     "Position",
     "Problem",
@@ -114,6 +115,10 @@ class MissingPart(ValueError):
     def __init__(self, kind: str, name: str, message: str) -> None:
         super().__init__(message)
         self.kind, self.name = kind, name
+
+
+class LocalPart(ValueError):
+    """No name loads the part: a run names it that was trained on Python objects."""
 
 
 def suggest(name: str, choices: Iterable[str], before: str = "") -> str:

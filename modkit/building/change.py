@@ -88,7 +88,7 @@ def write_out(former: Spec, planned: Plan, leave: Collection[str] = ()) -> Spec:
 
 
 def restore_local(former: Spec, planned: Plan) -> Spec:
-    """Restores the local parts of a run's spec, which holds their names only, from a plan that has them."""
+    """Puts the local parts of a plan in place of their names in a run's spec."""
 
     def restore(path: tuple[str | int, ...], value: Value) -> Value:
         if not isinstance(value, Node) or not str(value.use).startswith(LOCAL):

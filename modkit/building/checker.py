@@ -103,7 +103,7 @@ def _try_spec(spec: Spec, *, weights: bool = False, data: Data | None = None) ->
         SpecError: If a part cannot be built.
     """
     site = Site(plan(spec), meta=True, weights=weights)
-    if data:
+    if data is not None:
         site.data = data
     data = site.data
     _check_settings(site)

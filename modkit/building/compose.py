@@ -314,7 +314,7 @@ def convert_data(data: Any) -> Node | None:
     """Converts training data to what a spec holds; None for an object that is not recorded or holds one."""
     if isinstance(data, str):
         return Node({"use": data})
-    if (isinstance(data, Mapping) and "train" not in data) or callable(data):
+    if (isinstance(data, Mapping) and "use" in data) or callable(data):
         return convert_part(data, "data", "data")
     made = _decompose(data)
     if made is data:

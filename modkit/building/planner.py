@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from modkit.building.local import LOCAL, Given
 from modkit.building.pieces import find_run, read_run_node
-from modkit.errors import Problem, SpecError, join, split, suggest
+from modkit.errors import LocalPart, Problem, SpecError, join, split, suggest
 from modkit.kinds import Default
 from modkit.part import Local, Part, import_target
 from modkit.parts.annotation import render
@@ -138,7 +138,7 @@ class Planner:
         elif use.startswith(LOCAL):
             local = use.removeprefix(LOCAL)
             message = f"got the local {local}, which cannot be loaded by name, expected a registered {kind}"
-            self.report(path, message, at=written)
+            self.report(path, LocalPart(message), at=written)
         else:
             try:
                 entry = self.registry.find_entry(kind, use)

@@ -13,12 +13,13 @@ import logging
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from modkit.building.migration import find_due, find_known, find_prefixes
-from modkit.errors import MissingPart, SpecError, is_inside
+from modkit.errors import LocalPart, MissingPart, SpecError, is_inside
 from modkit.parts.entry import Entry
 from modkit.runs.lock import find_drift, read_rows, suggest_install
 from modkit.runs.run import Run
@@ -100,6 +101,11 @@ def explain_failure(run: Run) -> Iterator[None]:
         yield
     except SpecError as error:
         reasons = [problem.reason for problem in error.problems]
+        if any(isinstance(one, LocalPart) for one in reasons):
+            hint = "hand it in, by model= or data="
+            raise SpecError(
+                replace(one, hint=hint) if isinstance(one.reason, LocalPart) else one for one in error.problems
+            ) from error
         missing = {(one.kind, one.name) for one in reasons if isinstance(one, MissingPart)}
         wanted = [row for row in _find_absent(run) if (row["kind"], row["name"]) in missing]
         if absent := [suggest_install(row) for row in wanted]:

@@ -210,7 +210,7 @@ def load_run(
                 check_model(run, mine.spec, planned)
             verify_local(run, planned.describe_local(), locked=locked)
             site = Site(planned, meta=False, weights=False)
-            if given:
+            if given is not None:
                 site.data = given
         site.renew(weights=False)
         x, fields = _find_types(run, site, mine.spec)

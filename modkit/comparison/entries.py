@@ -165,7 +165,8 @@ def collect(
         for report in reports:
             changed = apply(spec, report.overrides)[0]
             if changed.data not in opened:
-                opened[changed.data] = given or open_data(run, [*report.overrides, *overrides], spec=spec)
+                now = [*report.overrides, *overrides]
+                opened[changed.data] = open_data(run, now, spec=spec) if given is None else given
             entries.append(RunEvaluation("", run, report, drop_idle(plan(changed)), opened[changed.data], "", model))
     names = name_references({entry.data_key: entry.spec.data or entry.run.lock.get("data_name") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]

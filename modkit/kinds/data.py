@@ -77,7 +77,7 @@ class DataExtras:
         class_names: Names of the classes of fields, by field: `{"labels": ("cat", "dog")}`.
         review: What the data set says of itself in `modkit check` and when training begins, with paths relative to it:
             facts, such as how many files were skipped and why, and findings, such as labels with gaps.
-        arguments: The keywords that it was made with, so that a run of the object has it in its spec; the decorator
+        arguments: The keywords that it was made with, which the spec of a run of the object holds; the decorator
             `modkit.data.recorded` keeps them.
     """
 

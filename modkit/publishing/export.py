@@ -5,7 +5,7 @@
         modkit.lock           the run's lock, with the name of the exported checkpoint and without what was typed
         model.safetensors     the weights for sampling; state.json and manifest.json hold hashes of all these files
         README.md             the model card; samples/*.png, evaluation.json and evaluations/
-        parts/                if asked for, the run's copy of the files that register its parts; nothing runs them
+        parts/                if asked for, the run's copy of the files of its own classes; nothing runs them
 
 The folder is a run: `modkit.load`, `sample`, `evaluate`, `compare` and `use: run` read it. Plug-ins add other layouts.
 None of these files holds a path of the machine on which the run was trained, measured or changed.
@@ -73,7 +73,7 @@ def export(
         checkpoint: The checkpoint to export: `best`, a name, or by default the last intact one.
         model: A model composed like the run's, or a function that composes one, if the run has local parts, which
             cannot be loaded by name. The folder names them, and `modkit.load(out, model=…)` loads it.
-        parts: Whether to copy the run's folder `parts`, which has the files of classes that `modkit.register` named.
+        parts: Whether to copy the run's folder `parts`, which has the files of local and registered classes.
 
     Returns:
         The folder. Its scores are those of the checkpoint by the run's present spec; a warning names those of another.

@@ -122,10 +122,13 @@ def _list_bases(code: Callable[..., Any]) -> list[Any]:
 
 
 def copy_sources(parts: Iterable[Part], folder: Path) -> None:
-    """Copies the files of parts that the process has registered itself into a new folder; a notebook has none."""
+    """Copies the files of local parts and of those that the process has registered itself into a new folder.
+
+    A notebook has none. Files of distributions, which may define local parts, are left out.
+    """
     targets = [part.load() for part in parts if isinstance(part, Registered)]
     for file, module in {find_file(target): find_module(target) for target in targets}.items():
-        if file:
+        if file and not (set(_SHARED).intersection(file.parts) or str(module).partition(".")[0] == _OWN):
             folder.mkdir(exist_ok=True)
             copy = folder / file.name
             replace_file(folder / f"{module}.py" if copy.exists() else copy, file.read_bytes())

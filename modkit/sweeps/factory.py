@@ -107,7 +107,7 @@ def _train(folder: Path, trial: FactoryTrial, data: Any, evaluation: Mapping[str
 
 def _measure(folder: Path, trial: FactoryTrial, data: Any, evaluation: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
-    evaluate_run(folder, model=trial.make, **evaluation).save(folder)
+    evaluate_run(folder, model=trial.make, data=data, **evaluation).save(folder)
 
 
 def _compose(make: Callable[..., Model], arguments: Mapping[str, Any], seed: int) -> Model:

@@ -117,7 +117,7 @@ def sweep(
         axes: `path=a,b,c`; see `modkit.sweeps.trials.freeze`. For a function, lists of values by the names of its
             parameters and of settings of training, such as `seed`.
         out: The sweep's directory; `sweeps/NAME` by default.
-        data: The training data for a function, as `fit` stores them in a run.
+        data: The training data for a function, as in `fit`.
         train: The settings of training for a function, as in `fit`.
         num: Number of samples on each side of an evaluation; the default of `evaluate_run` if None.
         features: Name of the features in evaluations; the default of `evaluate_run` if None.
@@ -180,7 +180,7 @@ def sweep(
             from modkit.comparison import compare
 
             given = {folder: models[folder.name] for folder in measured if folder.name in models}
-            compare(list(measured), path / _PAGE, models=given)
+            compare(list(measured), path / _PAGE, models=given, data=dict.fromkeys(given, data))
     return Sweep(path, tuple(trials), failures, path / _PAGE if measured else None)
 
 

@@ -142,16 +142,18 @@ def branch(
         _logger.warning(
             "the branch leaves what did not require gradients in %s as it is: %s", run.path, join_names(frozen)
         )
-    kept = {"data_name": run.lock["data_name"]} if given and "data_name" in run.lock else {}
     if not _count_left(begun.state["cursor"], report, steps):
         _logger.warning(
             "%s is at the end of training, so the branch trains no step; name an earlier step or more", path
         )
+    origin: dict[str, Any] = {"branched": {"run": str(run.path), "checkpoint": path.name}}
+    if given is not None and "data_name" in run.lock:
+        origin["data_name"] = run.lock["data_name"]
     return Training(
         report,
         Path(out),
         make=make,
-        origin={"branched": {"run": str(run.path), "checkpoint": path.name}, **kept},
+        origin=origin,
         begun=(path.name, begun),
         steps=steps,
         evaluate=evaluate,

@@ -55,15 +55,14 @@ def fit(
 
     Args:
         model: The model, made by calling its class or by `modkit.build`.
-        data: The training data: the name, class or `functools.partial` of a data set, what `use` returns, or a data set
-            that keeps what it was made with (`modkit.data.recorded`), which the run stores; or an object, which
-            it does not: another data set, a tensor or array `b …`, a pair of one and a mapping of its fields, a torch
-            Dataset of samples or of tuples of a sample and its fields, or a DataLoader of one, whose order and batches
-            are not used; or a mapping of `train` and `test` to these. It is handed in again where the run needs it:
-            `modkit.resume(run, data=…)`.
+        data: The training data. The run stores a name, a class or `functools.partial` of a data set, what `use` returns
+            and a data set that keeps what it was made with (`modkit.data.recorded`). It does not store another object:
+            a data set, a tensor or array `b …`, a pair of one and a mapping of its fields, a torch Dataset of samples
+            or of tuples of a sample and its fields, a DataLoader of one, whose order and batches are not used, or a
+            mapping of `train` and `test` to these. Hand it in again where it is needed: `modkit.resume(run, data=…)`.
         out: The run's directory, `runs/NAME` by default.
         name: The run's name.
-        data_name: A name for an object, which messages and comparisons use.
+        data_name: A name for an object in messages and comparisons.
         resume: Whether to resume an existing run from its last good checkpoint.
         overwrite: Whether to replace an existing run.
         evaluate: The settings of a spec's `evaluate`, to evaluate the model at the end; None for no evaluation.
@@ -104,9 +103,16 @@ def fit(
         report.raise_refusals()
     if isinstance(composed.x, TensorType):
         report = replace(report, x=composed.x)  # the run stores the type, and with it the deviation, of this model
-    origin = {"data_name": data_name} if data_name else {}
-    options: dict[str, Any] = {"origin": origin, "progress": progress, "callbacks": callbacks}
-    return Training(report, path, before, make=lambda site: model, overwrite=overwrite, **options).execute()
+    return Training(
+        report,
+        path,
+        before,
+        make=lambda site: model,
+        origin={"data_name": data_name} if data_name else {},
+        overwrite=overwrite,
+        progress=progress,
+        callbacks=callbacks,
+    ).execute()
 
 
 def plan_fit(

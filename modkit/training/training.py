@@ -169,7 +169,7 @@ class Training:
             if self.before:
                 return self.before.hold()
             run = Run.create(self.path, self.plan.resolved, lock, self._overwrite)
-            copy_sources((entry.part for entry in self.plan.entries), run.path / SOURCES)
+            copy_sources(self.plan.parts.values(), run.path / SOURCES)
             return run
 
         return _open_shared(engine, self.path, make_run)

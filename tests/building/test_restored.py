@@ -1,6 +1,7 @@
 """Runs of classes that have no name: a model that is composed like theirs stands in for what no name loads."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,7 +79,9 @@ def test_it_is_compared_with_another(run, tmp_path):
 
 
 def test_it_is_exported(run, tmp_path):
-    folder = export(run, tmp_path / "out", model=make)
+    folder = export(run, tmp_path / "out", model=make, parts=True)
+    files = [one / "parts" / "test_restored.py" for one in (run.path, folder)]
+    assert [one.read_bytes() for one in files] == [Path(__file__).read_bytes()] * 2
     loaded, model = modkit.load(folder, model=make), modkit.load(run, model=make)
     assert torch.equal(loaded.sample(3, seed=0), model.sample(3, seed=0))
     assert torch.equal(modkit.sample_run(folder, model=make, num=3, device="cpu").x, model.sample(3, seed=0))
@@ -86,7 +89,9 @@ def test_it_is_exported(run, tmp_path):
 
 @pytest.mark.parametrize("act", [modkit.sample_run, modkit.resume, modkit.evaluate_run])
 def test_without_a_model_it_is_said_what_is_missing(act, run):
-    with pytest.raises(SpecError, match=r"model\.network: got the local .*:Linear, which cannot be loaded by name"):
+    with pytest.raises(
+        SpecError, match=r"model\.network: got the local .*:Linear, which cannot be .*hand it in, by model="
+    ):
         act(run)
 
 

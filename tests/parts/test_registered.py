@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,6 +133,28 @@ def test_commands_have_the_parts_of_a_file_and_a_run_keeps_it(files, tmp_path):
     assert say("export", run, tmp_path / "out", "--parts", parts)[0] == 0
     assert not (tmp_path / "out" / "parts").exists()
     assert say("sample", tmp_path / "out", "-n", 2, "--out", tmp_path / "y.png", "--parts", parts)[0] == 0
+
+
+def test_an_export_has_the_files_of_parts_if_asked_and_loads_by_them_elsewhere(files, tmp_path, monkeypatch):
+    (parts, spec), run, out = files, tmp_path / "run", tmp_path / "out"
+    assert say("train", spec, "--out", run, "--parts", parts, "--steps", 1, "--no-evaluate")[0] == 0
+    assert say("export", run, out, "--with-parts")[0] == 0
+    assert (out / "parts" / "mine.py").read_text() == PARTS
+    samples = modkit.sample_run(run, num=2, device="cpu").x
+    monkeypatch.setenv("MODKIT_PARTS", "")
+    get_registry.cache_clear()
+    Path(parts).unlink()
+    with pytest.raises(ValueError, match="encoder thin is missing"):
+        modkit.load(out)
+    add_file(str(out / "parts" / "mine.py"))
+    assert torch.equal(modkit.sample_run(out, num=2, device="cpu").x, samples)
+
+
+def test_an_export_of_a_run_without_such_files_is_refused(files, tmp_path):
+    exec(PARTS, {"__name__": "script"})
+    run = modkit.train(modkit.load_spec(files[1]), tmp_path / "run", steps=1, evaluate=False)
+    code, said = say("export", run.path, tmp_path / "out", "--with-parts")
+    assert code == 2 and "a run with copies of its parts, got" in said and not (tmp_path / "out").exists()
 
 
 def test_a_run_says_how_its_parts_are_registered(files, tmp_path, caplog):

@@ -60,13 +60,14 @@ def test_two_by_two_runs_are_those_of_fit_and_end_in_their_comparison(tmp_path):
 
 
 def test_what_fails_is_reported_and_the_others_go_on_and_it_continues(tmp_path):
-    choices = {"bias": [True, False]}
-    done = sweep(make_maker(fault=False), choices, tmp_path, data=DATA, train=TRAIN, **MEASURED)
+    points = torch.linspace(-1, 1, 128).view(64, 2)
+    choices, data = {"bias": [True, False]}, {"train": points, "test": points + 1}
+    done = sweep(make_maker(fault=False), choices, tmp_path, data=data, train=TRAIN, **MEASURED)
     (failure,) = done.failures
     assert failure.run == "bias=False" and failure.status == 1 and failure.trial is None
     assert failure.stderr.rstrip().endswith("ArithmeticError: no bias False") and "of bias=False" in failure.command
     trained = (tmp_path / "runs" / "bias=True" / "status.json").stat().st_mtime_ns
-    again = sweep(make_maker(), choices, tmp_path, data=DATA, train=TRAIN, **MEASURED)
+    again = sweep(make_maker(), choices, tmp_path, data=data, train=TRAIN, **MEASURED)
     assert again.failures == () and (tmp_path / "runs" / "bias=False" / "status.json").exists()
     assert (tmp_path / "runs" / "bias=True" / "status.json").stat().st_mtime_ns == trained
 
