@@ -156,8 +156,8 @@ class Cond:
             >>> Cond(vector=torch.ones(1, 2)).combine(Cond(vector=torch.ones(1, 2)), torch.add).vector
             tensor([[2., 2.]])
         """
-        given = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return Cond(**{name: None if a is None else combine(a, b) for name, (a, b) in given.items()})
+        others = other.list_entries()
+        return Cond.make({name: combine(value, others[name]) for name, value in self.list_entries().items()})
 
     def at(self, time: Tensor) -> Cond:
         """Returns these conditions with another time, `b`, or several, `b n`."""
