@@ -99,6 +99,13 @@ def test_a_part_of_it_is_swapped_by_an_override_and_others_are_refused(parts):
         parts.Stage(parts.Blobs.x, fields=parts.Blobs.fields, layout=torch.nn.Identity())
 
 
+def test_a_process_registers_a_part_of_its_own_for_it(parts, modkit_registry):
+    modkit_registry([])
+    modkit.register("scenes/layout", "mine", type("Mine", (parts.Standard,), {"__doc__": "Places of mine."}))
+    model = modkit.build(apply(SPEC, ["model.layout=mine"])[0])
+    assert type(model.layout).__name__ == "Mine" and [row["name"] for row in list_parts("scenes/layout")][0] == "mine"
+
+
 def test_a_layout_that_is_learned_follows_the_data(parts):
     places = 0.5 + Rng(0).normal("places", torch.empty(4000, 2))
     layout = parts.learn(TensorType((2,)))
