@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO
 
 __all__ = ["MODKIT", "Fork", "write_command"]
@@ -52,34 +52,38 @@ class Fork:
 
     def __init__(self, act: Callable[[], object], stderr: IO[bytes], lock: int, variables: Mapping[str, str]) -> None:
         kept = os.dup(lock)  # a fork closes the original
-        self._process = multiprocessing.get_context("fork").Process(target=_execute, args=(act, stderr, variables))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # until it has no handlers of this one
+        given = (act, stderr, variables, mask)
+        self._process = multiprocessing.get_context("fork").Process(target=_execute, args=given)
         self._process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(kept)
 
     @property
-    def returncode(self) -> int | None:
-        """Its exit status; negative if a signal ended it, None while it runs."""
-        return self._process.exitcode
+    def returncode(self) -> int:
+        """Its exit status once it has ended; negative if a signal ended it."""
+        return self._process.exitcode or 0
 
     def poll(self) -> int | None:
         """Returns the exit status, None while it runs."""
-        return self.returncode
+        return self._process.exitcode
 
     def terminate(self) -> None:
         """Ends it by a signal."""
         self._process.terminate()
 
-    def wait(self) -> int | None:
+    def wait(self) -> int:
         """Waits for its end, and returns the exit status."""
         self._process.join()
         return self.returncode
 
 
-def _execute(act: Callable[[], object], stderr: IO[bytes], variables: Mapping[str, str]) -> None:
+def _execute(act: Callable[[], object], stderr: IO[bytes], variables: Mapping[str, str], mask: Iterable[int]) -> None:
     """Does one thing in a fork, with the handlers of signals, the files and the environment of a new program."""
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(stderr.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")

@@ -1,12 +1,16 @@
-"""A folder whose `json.py` is a user's, or a stranger's: no process of modkit imports it."""
+"""A folder whose `json.py` is a user's, or a stranger's: no process of modkit imports it. Forks act like programs."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from modkit import Run, use
-from modkit.child import MODKIT, write_command
+from modkit.child import MODKIT, Fork, write_command
+from modkit.runs.hold import Hold, is_held
 from tests.play import VAE, spec
 from tests.traps import set_traps
 
@@ -26,6 +30,27 @@ def test_a_child_imports_what_this_process_does_and_nothing_from_the_working_fol
     code = "import json, random, mine; json.dump(sys.argv[1:], sys.stdout)"
     done = run(write_command(code, "a b", "-c"), tmp_path)
     assert (done.stdout, done.stderr, mark.exists()) == ('mine\n["a b", "-c"]', "", False)
+
+
+def test_a_fork_holds_a_lock_and_is_ended_by_a_signal_that_this_process_handles(tmp_path):
+    def wait():
+        os.write(2, os.environ["SAID"].encode())
+        time.sleep(600)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with open(tmp_path / "said", "wb") as said, Hold(tmp_path, lambda: None) as hold:
+            early, fork = (Fork(wait, said, hold.descriptor, {"SAID": "x"}) for _ in range(2))
+            early.terminate()
+            assert early.wait() == early.returncode == -signal.SIGTERM
+        while (tmp_path / "said").read_bytes()[-1:] != b"x":
+            time.sleep(0.01)
+        assert is_held(tmp_path) and fork.poll() is None
+        fork.terminate()
+        assert fork.wait() == fork.poll() == -signal.SIGTERM and not is_held(tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "SAID" not in os.environ
 
 
 @pytest.mark.wide

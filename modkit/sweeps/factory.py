@@ -25,7 +25,7 @@ from modkit.runs.files import make_safe_name
 from modkit.sweeps.trials import LONGEST, MAX_TRIALS, Trial
 from modkit.training.fit import fit, plan_fit
 
-__all__ = ["FactoryTrial", "freeze_factory", "start_fork"]
+__all__ = ["FactoryTrial", "freeze_factory", "name_factory", "start_fork"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class FactoryTrial(Trial):
 
     Args:
         make: Composes the model.
-        train: The settings of training.
+        train: The name and the settings of training, as in `fit`.
     """
 
     make: Callable[[], Model] = field(repr=False)
@@ -62,9 +62,7 @@ def freeze_factory(
     every = list(itertools.product(*(choices[name] for name in names)))
     if len(every) > MAX_TRIALS:
         raise ValueError(f"sweep expects at most {MAX_TRIALS} trials, got {len(every)}")
-    declared = inspect.signature(make).parameters.values()
-    takes_all = any(one.kind is one.VAR_KEYWORD for one in declared)
-    own = {name for name in names if takes_all or name in [one.name for one in declared]}
+    own = inspect.signature(make).parameters.keys() & choices.keys()
     found: dict[str, FactoryTrial] = {}
     for values in every:
         given = dict(zip(names, values))
@@ -74,12 +72,18 @@ def freeze_factory(
         settings = {**train, **{name: value for name, value in given.items() if name not in own}}
         composing = partial(_compose, make, {name: given[name] for name in own}, settings.get("seed", 0))
         try:
-            spec = plan_fit(composing(), data, label, settings)[0].resolved.to_yaml()
+            spec = plan_fit(composing(), data, name_factory(make), settings)[0].resolved.to_yaml()
         except SpecError as error:
             problems = [replace(problem, message=f"{problem.message}; in {label}") for problem in error.problems]
             raise SpecError(problems) from error
+        settings["name"] = name_factory(make)
         found[label] = FactoryTrial(label, make_safe_name(label, LONGEST), spec, (), composing, settings)
     return tuple(found.values())
+
+
+def name_factory(make: Callable[..., Model]) -> str:
+    """Names the runs and the directory of a sweep over a function; a `functools.partial` has no name of its own."""
+    return getattr(make, "__name__", "model")
 
 
 def start_fork(
@@ -102,7 +106,7 @@ def start_fork(
 
 def _train(folder: Path, trial: FactoryTrial, data: Any, evaluation: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
-    fit(trial.make(), data, folder, name=trial.label, resume=True, **trial.train)
+    fit(trial.make(), data, folder, resume=True, **trial.train)
 
 
 def _measure(folder: Path, trial: FactoryTrial, data: Any, evaluation: Mapping[str, Any]) -> None:

@@ -29,9 +29,9 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Protocol, TypeAlias
+from typing import IO, Any, TypeAlias
 
-from modkit.child import MODKIT, write_command
+from modkit.child import MODKIT, Fork, write_command
 from modkit.engines.launcher import SIGNALS
 from modkit.evaluation.extractors import find_features
 from modkit.evaluation.report import find_report, format_options
@@ -43,12 +43,14 @@ from modkit.specs.load import load_spec
 from modkit.specs.spec import Spec
 from modkit.sweeps.devices import list_devices, share_devices
 from modkit.sweeps.directory import FORMAT, hold, record
-from modkit.sweeps.factory import freeze_factory, start_fork
+from modkit.sweeps.factory import freeze_factory, name_factory, start_fork
 from modkit.sweeps.trials import Trial, freeze
 from modkit.types import PositiveInt, checked
 
 __all__ = ["Failure", "Sweep", "sweep"]
 
+_Process: TypeAlias = "subprocess.Popen[bytes] | Fork"
+_Start: TypeAlias = "Callable[..., tuple[str, _Process]]"
 _PAGE = "comparison.html"
 _TAIL = 4000  # number of last characters of a failed process's stderr
 _PAUSE = 0.05  # seconds between checks of the processes
@@ -146,7 +148,7 @@ def sweep(
     models: Mapping[str, Callable[[], Model]] = {}
     if callable(spec) and isinstance(axes, Mapping) and data is not None and steps is None:
         composed = freeze_factory(spec, axes, data, train)
-        name, trials, models = getattr(spec, "__name__", "model"), composed, {one.run: one.make for one in composed}
+        name, trials, models = name_factory(spec), composed, {one.run: one.make for one in composed}
         start: _Start = partial(start_fork, composed, data)
     elif not callable(spec) and not isinstance(axes, Mapping) and data is None and not train:
         spec = spec if isinstance(spec, Spec) else load_spec(spec)
@@ -194,19 +196,6 @@ class _Child:
     command: str
     process: _Process
     stderr: IO[bytes]
-
-
-class _Process(Protocol):
-    """What a sweep reads of a process."""
-
-    @property
-    def returncode(self) -> int | None: ...
-    def poll(self) -> int | None: ...
-    def terminate(self) -> None: ...
-    def wait(self) -> int | None: ...
-
-
-_Start: TypeAlias = "Callable[..., tuple[str, _Process]]"
 
 
 @dataclass(frozen=True)
@@ -307,9 +296,7 @@ class _Work:
             return None
         self.progress.note(f"failed: {child.command}\n{text.strip()}")
         label = child.trial.label if child.trial else None
-        status = child.process.returncode
-        assert status is not None, "it has ended"
-        return Failure(child.run, label, child.command, status, text)
+        return Failure(child.run, label, child.command, child.process.returncode, text)
 
 
 @contextmanager

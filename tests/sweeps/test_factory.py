@@ -50,7 +50,7 @@ def test_two_by_two_runs_are_those_of_fit_and_end_in_their_comparison(tmp_path):
         run, settings = Run.open(done.path / "runs" / trial.run), dict(one.split("=") for one in trial.label.split(","))
         with modkit.seeded(int(settings["seed"])):
             model = make(settings["bias"] == "True")
-        own = modkit.fit(model, DATA, tmp_path / trial.run, **{**TRAIN, "seed": int(settings["seed"])})
+        own = modkit.fit(model, DATA, tmp_path / trial.run, name="make", **{**TRAIN, "seed": int(settings["seed"])})
         found, wanted = (one.load_weights(one.find_checkpoint_name()) for one in (run, own))
         assert all(torch.equal(found[key], value) for key, value in wanted.items())
         assert run.spec_text == trial.spec
