@@ -49,7 +49,7 @@ __all__ = ["Decoded"]
 
 
 class _Way(NamedTuple):
-    """How z reaches the decoder: as conditions of which type, and of which values."""
+    """How z reaches the decoder: the type of the conditions, and their values."""
 
     describe: Callable[[TensorType], CondType]
     send: Callable[[Any], Cond]
@@ -86,8 +86,8 @@ class Decoded(BottleneckModel):
         decoder: A Model of x given z.
         to: How z reaches the decoder: `concat`, as a map beside x; `vector`, as an embedding; `context`, as one token
             for each position of a map. By default a map beside x if both are maps of one rank, otherwise a vector.
-        weights: Weights of the losses by term (`kl`, `commitment`, …); the default weight is 1. The decoder's losses
-            have those of its own `weights`.
+        weights: Weights of the losses by term (`kl`, `commitment`, …); the default weight is 1. The decoder's own
+            `weights` are for its losses.
 
     Raises:
         ValueError: If z is a hierarchy or codes, z does not fit `to`, or the decoder takes no such condition, pairs
@@ -147,13 +147,13 @@ class Decoded(BottleneckModel):
         return super().accepts(event) or decoder.accepts(event)
 
     def players(self) -> tuple[Player, ...]:
-        """The decoder's players, one of which owns the encoder and the bottleneck as well."""
+        """The decoder's players; one owns the encoder and the bottleneck as well."""
         own = self.list_modules("encoder", "bottleneck")
         players = [prefix_player(player, "decoder") for player in self.decoder.players()]
         return tuple(replace(one, modules=(*own, *one.modules)) if one.name == self._joined else one for one in players)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the decoder's losses, by prefixed term, and those of `kl` and the bottleneck's losses."""
+        """The weights of the decoder's losses, by prefixed term, of `kl`, and of the bottleneck's losses."""
         inner = self.decoder.weights(player.removeprefix("decoder/"))
         own = self._weights if player == self._joined else {}
         return {**{f"decoder/{term}": weight for term, weight in inner.items()}, **own}
