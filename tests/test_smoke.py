@@ -33,6 +33,7 @@ MODELS = {
     "flow": use("flow", bijection=use("autoregressive", width=16, depth=1)),
     "denoising-gan": use("denoising-gan", network=_NET, discriminator=_NET, z_dim=4),
     "latent": use("latent", autoencoder=_GAUSSIAN, prior=_DIFFUSION),
+    "decoded": use("decoded", encoder=_NET, bottleneck=use("gaussian", channels=2), decoder=_DIFFUSION),
     "autoregressive": use("latent", autoencoder=_CODED, prior=use("autoregressive", network=_TRANSFORMER)),
     "masked": use(
         "latent", autoencoder=_CODED, prior=use("masked", network=_TRANSFORMER, sampler=use("maskgit", steps=4))

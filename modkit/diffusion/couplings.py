@@ -139,16 +139,16 @@ class Pairs:
         *,
         field: str = "noise",
     ) -> None:
-        if cond:
-            raise ValueError(
-                f"Pairs expects no conditions from an enclosing Model, on which the noise of a pair may depend, got "
-                f"{cond}: use the coupling `independent`"
-            )
         type = (fields or {}).get(field)
         if type is None or type.classes is not None or type.shape != x.shape:
             found = f"data with the fields {list(fields or {})}" if type is None else f"{type}"
             raise ValueError(
                 f"Pairs expects a field {field!r} of noise, continuous and of the shape of x, {x}, got {found}"
+            )
+        if cond:
+            raise ValueError(
+                f"Pairs expects no conditions from an enclosing Model, on which the noise of a pair may depend, got "
+                f"{cond}: use the coupling `independent`"
             )
         self.field = field
 

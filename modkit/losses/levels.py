@@ -84,7 +84,7 @@ class Levels:
     def explain_lack(self, x: Tensor | None = None) -> str | None:
         """Returns which values samples `x` have, or the type of x states, that are none of these levels, or None.
 
-        Where each step of x is a whole number of steps of these, they include the levels of x.
+        Where each step of x is a whole number of their steps, all levels of x are among them.
         """
         if x is None:
             stated = self.x.levels

@@ -33,7 +33,7 @@ class CodeModel(Model):
         sampler: Draws codes from logits.
         guidance: Combines the conditional and the unconditional logits in sampling.
         weights: Weights of the losses by term.
-        levels: Number of levels of continuous x; it then models their numbers.
+        levels: Number of levels of continuous x, whose numbers it then models.
         causal: Whether the network sees only the codes before the one that it predicts.
 
     Raises:

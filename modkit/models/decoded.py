@@ -49,7 +49,7 @@ __all__ = ["Decoded"]
 
 
 class _Way(NamedTuple):
-    """How z reaches the decoder: the type and the values of the conditions that it becomes."""
+    """How z reaches the decoder: the type of the conditions, and their values."""
 
     describe: Callable[[TensorType], CondType]
     send: Callable[[Any], Cond]
@@ -86,8 +86,8 @@ class Decoded(BottleneckModel):
         decoder: A Model of x given z.
         to: How z reaches the decoder: `concat`, as a map beside x; `vector`, as an embedding; `context`, as one token
             for each position of a map. By default a map beside x if both are maps of one rank, otherwise a vector.
-        weights: Weights of the losses by term (`kl`, `commitment`, …); the default weight is 1. The decoder's losses
-            have its own `weights`.
+        weights: Weights of the losses by term (`kl`, `commitment`, …); the default weight is 1. The decoder's own
+            `weights` are for its losses.
 
     Raises:
         ValueError: If z is a hierarchy or codes, z does not fit `to`, or the decoder takes no such condition, pairs
@@ -153,7 +153,7 @@ class Decoded(BottleneckModel):
         return tuple(replace(one, modules=(*own, *one.modules)) if one.name == self._joined else one for one in players)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
-        """The weights of the decoder's losses, by prefixed term, of `kl` and of the bottleneck's losses."""
+        """The weights of the decoder's losses, by prefixed term, of `kl`, and of the bottleneck's losses."""
         inner = self.decoder.weights(player.removeprefix("decoder/"))
         own = self._weights if player == self._joined else {}
         return {**{f"decoder/{term}": weight for term, weight in inner.items()}, **own}
