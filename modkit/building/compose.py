@@ -44,13 +44,7 @@ from modkit.specs.yaml import Source
 from modkit.types import CondType, NonNegativeInt, TensorType, checked
 
 __all__ = [
-    "compose",
-    "get_composition",
-    "convert_data",
-    "convert_part",
-    "seeded",
-    "spec_of",
-    "convert_settings",
+    *("compose", "get_composition", "convert_data", "convert_part", "seeded", "spec_of", "convert_settings"),
     "swap_parts",
 ]
 
