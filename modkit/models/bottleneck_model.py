@@ -35,7 +35,8 @@ class BottleneckModel(Model):
         """Builds both parts, and states the latents."""
         self.encoder = encoder(x=x, cond=cond)
         self.bottleneck = bottleneck.name_source(encoder.where)(h=self.encoder.h)
-        self.latents = {name: make_unit(event) for name, event in self.bottleneck.latents.items()}
+        latents = self.bottleneck.latents
+        self.latents = {name: make_unit(event) for name, event in zip(latents, latents.values())}
         self.moments, self.start_noise = self._q.extras.moments, self._q.extras.start_noise
 
     @abstractmethod

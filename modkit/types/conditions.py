@@ -124,7 +124,7 @@ class Cond:
     context: Tensor | None = None
     concat: Tensor | None = None
     time: Tensor | None = None
-    own: Mapping[str, Tensor] = field(default_factory=dict)
+    own: Mapping[str, Tensor] = field(default_factory=dict, hash=False)
 
     @staticmethod
     def make(entries: Mapping[str, Tensor]) -> Cond:
