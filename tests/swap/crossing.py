@@ -72,7 +72,7 @@ def _priors():
         if name == "cascade":
             for level, takes in (("diffusion", "levels"), ("flow", "levels"), ("autoregressive", "levels of codes")):
                 found[f"cascade {level}"] = use("cascade", level=_small("model", level)), takes
-        elif name != "latent":
+        elif name not in ("latent", "vamp"):  # vamp asks for a posterior's moments: tests/models/test_mixture.py
             found[name] = _small("model", name), "codes" if name in ("autoregressive", "masked") else "tensor"
     if "sklearn/gaussian-mixture" in found:
         few = use("sklearn/gaussian-mixture", num_components=2, restarts=1, max_samples=64)
