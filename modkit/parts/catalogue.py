@@ -31,11 +31,14 @@ _PARTS = {
         ("conv", "nn.conv:ConvEncoder", "Residual convolutions, halving"),
         ("mlp", "nn.mlp:MLPEncoder", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANEncoder", "DCGAN's critic without its head, to a vector (Radford et al., 2016)"),
+        ("critic-features", "coders.critic_features:CriticFeatures", "Any discriminator's last features"),
+        ("frozen-features", "coders.frozen_features:FrozenFeatures", "An extractor's (RAE: Zheng et al., 2025)"),
     ),
     "decoder": (
         ("conv", "nn.conv:ConvDecoder", "Residual convolutions, doubling"),
         ("mlp", "nn.mlp:MLPDecoder", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANDecoder", "DCGAN's generator, of a vector (Radford et al., 2016)"),
+        ("generated", "coders.generated:Generated", "Any generator, its noise replaced by the latent"),
     ),
     "bottleneck": (
         ("identity", "bottlenecks.identity:Identity", "The features themselves"),
