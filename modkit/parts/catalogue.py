@@ -44,6 +44,7 @@ _PARTS = {
         ("identity", "bottlenecks.identity:Identity", "The features themselves"),
         ("gaussian", "bottlenecks.gaussian:Gaussian", "A VAE's (Kingma & Welling, 2014)"),
         ("deterministic", "bottlenecks.deterministic:Deterministic", "Points; normal prior (Tolstikhin et al., 2018)"),
+        ("noised", "bottlenecks.noised:Noised", "Features, with noise in training (RAE: Zheng et al., 2025)"),
         ("vq", "bottlenecks.vq:VectorQuantizer", "Nearest code (van den Oord et al., 2017)"),
         (
             "residual-vq",
