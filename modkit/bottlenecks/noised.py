@@ -1,4 +1,4 @@
-"""The bottleneck of a decoder that is to bear errors of a prior's draws: the features, with noise in training.
+"""The bottleneck of a decoder that tolerates errors in a prior's draws: the features, with noise in training.
 
     z = h + sigma eps,    eps ~ N(0, I),    sigma = |std n|,  n ~ N(0, 1) of each sample, or sigma = std
 
@@ -25,17 +25,17 @@ __all__ = ["Noised"]
 
 @checked
 class Noised(Identity):
-    """Uses the features as the latent `continuous`, and adds Gaussian noise to them at each step of a training.
+    """Uses the features as the latent `continuous`, and adds Gaussian noise to them in training.
 
-    Outside its own training, as where a prior of its latents is trained, there is no noise. It suits an encoder that is
-    frozen (`frozen-features`): one that is trained can make the noise small beside its features, unless a penalty such
-    as `latent-norm` keeps these near zero.
+    There is no noise outside of training, nor where a prior of the latents is trained in a stage of its own. A frozen
+    encoder such as `frozen-features` suits it. A trained encoder can scale its features up until the noise does not
+    matter, unless a penalty such as `latent-norm` keeps them small.
 
     Args:
         h: Type of the features, a continuous vector or map.
-        std: Standard deviation of the noise; or, if each sample has a level of its own, of the normal distribution from
-            which that is drawn, without its sign.
-        drawn: Whether each sample has a level of its own.
+        std: Standard deviation of the noise or, if levels are drawn, of the normal distribution whose magnitudes they
+            are.
+        drawn: Whether the standard deviation of each sample's noise is drawn.
 
     Raises:
         ValueError: If `std` is negative, or the features are a hierarchy or codes.

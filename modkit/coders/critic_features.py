@@ -19,9 +19,9 @@ _NUM = 2  # samples of the call that finds the type of the features
 
 
 class CriticFeatures(nn.Module):
-    """Encodes x by the last features of any discriminator that has feature maps; it is given no conditions.
+    """Encodes x by the last features of any discriminator that has feature maps, without conditions.
 
-    What only its logits depend on, its head, is not trained.
+    The discriminator's head, on which only its logits depend, is not trained.
 
     Args:
         x: Type of the data.

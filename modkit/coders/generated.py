@@ -19,8 +19,8 @@ __all__ = ["Generated"]
 class Generated(nn.Module):
     """Decodes a latent, flattened, by any generator.
 
-    A generator's own noise and its mixing of styles are left out, so that z determines x. The strengths of that noise
-    are then not trained; `{use: stylegan2, noise: false}` has none. A generator that normalizes its noise normalizes z,
+    The generator draws no noise of its own and mixes no styles, so that z determines x. The strengths of such noise are
+    then not trained; `{use: stylegan2, noise: false}` has none. A generator that normalizes its noise normalizes z,
     whose length then has no effect.
 
     Args:

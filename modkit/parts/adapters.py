@@ -1,4 +1,4 @@
-"""Adapters: parts that make a part of their own kind of one of another kind, such as a decoder of a generator."""
+"""Adapters: parts that turn a part of another kind into one of their own, such as a generator into a decoder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ _MOST = 2  # of more, such as all samplers of a grid, none is what was meant
 
 
 def suggest_adapters(registry: Registry, kind: str, name: str) -> str:
-    """Returns a hint that names the adapters by which a part of another kind becomes one of `kind`; else
-    an empty string.
+    """Returns a hint that names the adapters which turn the part `name` into one of `kind`, or an empty string.
 
     An adapter is a part with a single slot, which holds exactly one part.
 

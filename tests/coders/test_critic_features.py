@@ -26,12 +26,11 @@ def test_features_are_the_critics_last_map_and_all_that_it_depends_on_is_trained
     trained = [one for one in encoder.parameters() if one.requires_grad]
     gradients = torch.autograd.grad(h.square().sum(), [x, *trained])
     assert all(one.any() for one in gradients) and 0 < len(trained) < len(list(encoder.parameters()))
-    torch.testing.assert_close(
-        encoder.float()(x.float()).double(), h, atol=1e-3, rtol=1e-3
-    )  # values up to thousands, by many products
+    single = encoder.float()(x.float()).double()  # of values up to thousands, by sums of as many products
+    torch.testing.assert_close(single, h, atol=1e-3, rtol=1e-3)
 
 
-def test_its_making_leaves_statistics_alone_and_the_mode_that_of_a_new_module():
+def test_statistics_and_mode_are_those_of_a_new_discriminator():
     encoder = CriticFeatures(X, discriminator=DCGANDiscriminator)
     assert encoder.discriminator.training
     for name, value in DCGANDiscriminator(X, CondType()).named_buffers():

@@ -37,7 +37,7 @@ def test_a_generators_own_noise_and_mixing_are_left_out():
     assert (decoder(z) - decoder.generator(z, Cond(), Rng(0))).abs().max() > 1e-3
 
 
-def test_an_autoencoder_is_trained_through_it():
+def test_an_autoencoder_takes_a_generator_by_its_name():
     decoder = use("generated", generator=use("dcgan", channels=4))
     model = Autoencoder(X, encoder="mlp", bottleneck="vq", decoder=decoder)
     assert isinstance(model.decoder.generator, DCGANGenerator) and model.players()[0].last_layer is None
