@@ -52,6 +52,6 @@ class Generated(nn.Module):
         self.generator = fill_slot("generator", generator, z=replace(z, shape=(z.numel,)), x=x, cond=cond)
 
     def forward(self, z: Tensor, cond: Cond = Cond()) -> Tensor:
-        """Decodes `z`, `b ...`, of which the generator is given `b d`."""
+        """Decodes `z`, `b ...`, which the generator is given as `b d`."""
         x: Tensor = self.generator(z.flatten(1), cond)
         return x

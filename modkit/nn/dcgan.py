@@ -8,10 +8,10 @@ The same networks without the critic's head are an encoder and a decoder of a la
     discriminator  [x, concat] -> down -> LReLU -> (down -> BN, LReLU) x (k - 1) -> phi
                    logits = w . phi + b + mean_hw(phi)^T V e(cond) / sqrt(d)
 
-BN is the paper's choice of `norm`. `up` and `down` are 4x4 (transposed) convolutions of stride 2 and padding 1. Their number k is chosen such that the
+`up` and `down` are 4x4 (transposed) convolutions of stride 2 and padding 1. Their number k is chosen such that the
 smallest map is about 4x4, as in the paper's 64x64 model; images of 8x8 to 12x12 still get two, down to a 2x2 map. The
-channels double with each downsampling, up to a factor of eight. The paper's discriminator receives no conditions; here
-they are projected.
+channels double with each downsampling, up to a factor of eight. BN is the paper's choice of `norm`. The paper's
+discriminator receives no conditions; here they are projected.
 
 Shape letters: b batch, c channels, h w spatial, d features.
 
@@ -45,7 +45,7 @@ __all__ = ["DCGANDecoder", "DCGANDiscriminator", "DCGANEncoder", "DCGANGenerator
 
 Norm: TypeAlias = Annotated[
     Literal["batch", "group", "layer", "none"],
-    "Normalisation of hidden maps, except the first of an encoder or a critic: by statistics of the batch, in training, "
+    "Normalisation of hidden maps, except the first of an encoder or a critic: by statistics of the batch in training, "
     "or of each sample, of groups of its channels or of all. With `none`, layers have biases in its place.",
 ]
 
