@@ -36,7 +36,8 @@ LAYERS = (
     ("samplers", "samplers.*"),
     ("decodings", "decodings.*", "features", "features.*"),
     ("models.*",),
-    ("bijections", "bijections.*", "bottlenecks", "bottlenecks.*", "conditioners", "conditioners.*"),
+    ("bijections", "bijections.*", "bottlenecks", "bottlenecks.*", "coders", "coders.*"),
+    ("conditioners", "conditioners.*"),
     (
         "training.ownership",
         "training.schedule",

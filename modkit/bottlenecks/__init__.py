@@ -7,6 +7,7 @@ from modkit.bottlenecks.gumbel import GumbelQuantizer
 from modkit.bottlenecks.identity import Identity
 from modkit.bottlenecks.ladder import Ladder
 from modkit.bottlenecks.lfq import LookupFreeQuantizer
+from modkit.bottlenecks.noised import Noised
 from modkit.bottlenecks.residual_vq import ResidualQuantizer
 from modkit.bottlenecks.top_down import TopDown
 from modkit.bottlenecks.vq import VectorQuantizer
@@ -19,6 +20,7 @@ __all__ = [
     "Identity",
     "Ladder",
     "LookupFreeQuantizer",
+    "Noised",
     "ResidualQuantizer",
     "TopDown",
     "VectorQuantizer",

@@ -39,11 +39,10 @@ class Identity:
             ValueError: If `name` is not `continuous`.
         """
         if name not in self.latents:
-            raise ValueError(f"Identity expects one of the latents {list(self.latents)}, got {name!r}")
+            raise ValueError(f"{type(self).__name__} expects one of the latents {list(self.latents)}, got {name!r}")
         return latent
 
     def sample(self, num: int, rng: Rng) -> NoReturn:
         """Raises a ValueError, since there is no prior."""
-        raise ValueError(
-            "Identity has no prior to sample from; combine the autoencoder with a prior by a `latent` model"
-        )
+        expected = "combine the autoencoder with a prior by a `latent` model"
+        raise ValueError(f"{type(self).__name__} has no prior to sample from; {expected}")

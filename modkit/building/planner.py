@@ -16,6 +16,7 @@ from modkit.building.pieces import find_run, read_run_node
 from modkit.errors import LocalPart, Problem, SpecError, join, split, suggest
 from modkit.kinds import Default
 from modkit.part import Local, Part, import_target
+from modkit.parts.adapters import suggest_adapters
 from modkit.parts.annotation import render
 from modkit.parts.entry import Entry
 from modkit.parts.registry import Registry, find_kind
@@ -143,7 +144,7 @@ class Planner:
             try:
                 entry = self.registry.find_entry(kind, use)
             except ValueError as error:
-                self.report(path, error, at=written)
+                self.report(path, error, suggest_adapters(self.registry, kind, use), at=written)
             else:
                 self.entries[kind, entry.part.name] = entry
                 return entry.part

@@ -10,8 +10,8 @@ The same networks without the critic's head are an encoder and a decoder of a la
 
 `up` and `down` are 4x4 (transposed) convolutions of stride 2 and padding 1. Their number k is chosen such that the
 smallest map is about 4x4, as in the paper's 64x64 model; images of 8x8 to 12x12 still get two, down to a 2x2 map. The
-channels double with each downsampling, up to a factor of eight. The paper's discriminator receives no conditions; here
-they are projected.
+channels double with each downsampling, up to a factor of eight. BN is the paper's choice of `norm`. The paper's
+discriminator receives no conditions; here they are projected.
 
 Shape letters: b batch, c channels, h w spatial, d features.
 
@@ -22,16 +22,17 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from modkit.nn.activations import collect_activations
-from modkit.nn.blocks import broadcast
+from modkit.nn.blocks import broadcast, group_norm
 from modkit.nn.embeddings import Balance, CondEmbedding, MapJoin, check_context, check_noise, embed_beside
 from modkit.nn.heads import Heads
 from modkit.nn.minibatch import MinibatchDiscrimination
@@ -42,13 +43,24 @@ from modkit.types import Cond, CondType, Event, Judgement, PositiveInt, TensorTy
 
 __all__ = ["DCGANDecoder", "DCGANDiscriminator", "DCGANEncoder", "DCGANGenerator", "init_weights"]
 
+Norm: TypeAlias = Annotated[
+    Literal["batch", "group", "layer", "none"],
+    "Normalisation of hidden maps, except the first of an encoder or a critic: by statistics of the batch in training, "
+    "or of each sample, of groups of its channels or of all. With `none`, layers have biases in its place.",
+]
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "group": group_norm,
+    "layer": partial(nn.GroupNorm, 1),
+}
+
 
 @checked
 class DCGANGenerator(nn.Module):
     """Maps noise, concatenated with the embedded conditions, to images by transposed convolutions.
 
-    In training, batch norm computes its statistics over the batch. Sizes that are not a multiple of 2^k are rounded up,
-    and the output is cropped.
+    Sizes that are not a multiple of 2^k are rounded up, and the output is cropped.
 
     Args:
         z: Type of the noise, continuous.
@@ -68,7 +80,14 @@ class DCGANGenerator(nn.Module):
     """
 
     def __init__(
-        self, z: TensorType, x: TensorType, cond: CondType, *, channels: PositiveInt = 64, balance: Balance = True
+        self,
+        z: TensorType,
+        x: TensorType,
+        cond: CondType,
+        *,
+        channels: PositiveInt = 64,
+        norm: Norm = "batch",
+        balance: Balance = True,
     ) -> None:
         super().__init__()
         height, width = _get_image_size(self, x)
@@ -79,10 +98,11 @@ class DCGANGenerator(nn.Module):
         self.start = (widths[0], math.ceil(height / scale), math.ceil(width / scale))
         self.embedding = embed_beside(z, cond) if balance else CondEmbedding(cond, channels)
         size = z.numel + (self.embedding.width if self.embedding.embeds else 0)
-        self.project = nn.Linear(size, math.prod(self.start), bias=False)
-        layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        self.project = nn.Linear(size, math.prod(self.start), bias=norm == "none")
+        layers = [*_make_norm(norm, widths[0]), nn.ReLU()]
         for wide, narrow in pairwise(widths):
-            layers += [nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU()]
+            up = nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=norm == "none")
+            layers += [up, *_make_norm(norm, narrow), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], x.shape[0], 4, 2, 1))
         nn.init.normal_(self.project.weight, std=0.02)
         self.layers.apply(init_weights)
@@ -100,8 +120,6 @@ class DCGANGenerator(nn.Module):
 @checked
 class DCGANEncoder(nn.Module):
     """Maps images to a vector of features: the discriminator without its head.
-
-    In training, batch norm computes its statistics over the batch.
 
     Args:
         x: Type of the images, `(c, h, w)` of at least 2x2, continuous.
@@ -122,14 +140,16 @@ class DCGANEncoder(nn.Module):
     h: TensorType
     conditional = True
 
-    def __init__(self, x: TensorType, cond: CondType = CondType(), *, channels: PositiveInt = 64) -> None:
+    def __init__(
+        self, x: TensorType, cond: CondType = CondType(), *, channels: PositiveInt = 64, norm: Norm = "batch"
+    ) -> None:
         super().__init__()
         _check_downs(self, x, cond)
         widths = _choose_widths(self, x, channels)
         self.join = MapJoin(x, cond.concat, channels)
         self.embedding = CondEmbedding(cond, channels)
         given = self.join.channels + (channels if self.embedding.embeds else 0)
-        self.layers = _make_downs([given, *widths], normed=True).apply(init_weights)
+        self.layers = _make_downs([given, *widths], norm).apply(init_weights)
         self.h = TensorType((_count_features(x, widths),))
 
     def forward(self, x: Tensor, cond: Cond = Cond()) -> Tensor:
@@ -144,8 +164,6 @@ class DCGANEncoder(nn.Module):
 @checked
 class DCGANDecoder(nn.Module):
     """Maps a latent, flattened and concatenated with the embedded conditions, to images: the generator.
-
-    In training, batch norm computes its statistics over the batch.
 
     Args:
         z: Type of the latent, continuous and of one level.
@@ -166,12 +184,21 @@ class DCGANDecoder(nn.Module):
 
     conditional = True
 
-    def __init__(self, z: Event, x: TensorType, cond: CondType = CondType(), *, channels: PositiveInt = 64) -> None:
+    def __init__(
+        self,
+        z: Event,
+        x: TensorType,
+        cond: CondType = CondType(),
+        *,
+        channels: PositiveInt = 64,
+        norm: Norm = "batch",
+    ) -> None:
         super().__init__()
         if isinstance(z, tuple):
             raise ValueError(f"DCGANDecoder expects z of one level, got a hierarchy of {len(z)}")
         _get_image_size(self, x)
-        self.generator = DCGANGenerator(z, x, cond, channels=channels, balance=False)  # z is no noise of known scale
+        balance = False  # z is no noise of known scale
+        self.generator = DCGANGenerator(z, x, cond, channels=channels, norm=norm, balance=balance)
         self.last_layer: str | None = f"generator.layers.{len(self.generator.layers) - 1}.weight"
 
     def forward(self, z: Tensor, cond: Cond = Cond()) -> Tensor:
@@ -184,23 +211,22 @@ class DCGANDiscriminator(nn.Module):
     """Distinguishes real from fake images by strided convolutions, conditioned by projection.
 
     In training, batch norm computes its statistics over the batch, so real and fake images should be passed in separate
-    calls, and the gradient of one image's logit reaches the others: for a gradient penalty, choose `norm: none`.
+    calls, and the gradient of one image's logit reaches the others: for a gradient penalty, choose another `norm`.
 
     Args:
         x: Type of the images, `(c, h, w)` of at least 2x2, continuous.
         cond: Type of the conditions. A map is joined to x as further channels; tokens are not supported.
         heads: Widths of the heads by name, linear layers of the last features; by default none.
         channels: Channels of the first map; each later map has twice as many, up to eight times as many.
-        norm: Normalisation of the maps after the first; with `none`, their convolutions have biases.
         spectral_norm: Whether to divide each weight, except one that embeds a map of codes, by its largest singular
-            value (Miyato et al., 2018); this replaces batch norm.
+            value (Miyato et al., 2018); this replaces `norm`.
         minibatch: Number of kernels of minibatch discrimination, whose outputs are joined to the last features
             (Salimans et al., 2016), or 0. With any, logits depend on the whole batch.
 
     Raises:
         ValueError: If x is not an image, is too small or holds codes; if `cond` has a context, or a map that has
-            another rank than x or is a finer map of codes; if `norm` is neither `batch` nor `none`; or if `channels` is
-            below 1 or `minibatch` is negative.
+            another rank than x or is a finer map of codes; if there is no such `norm`; or if `channels` is below 1 or
+            `minibatch` is negative.
 
     Examples:
         >>> discriminator = DCGANDiscriminator(TensorType((3, 16, 16)), CondType(labels=10), channels=4)
@@ -217,7 +243,7 @@ class DCGANDiscriminator(nn.Module):
         heads: Mapping[str, int] | None = None,
         *,
         channels: PositiveInt = 64,
-        norm: Literal["batch", "none"] = "batch",
+        norm: Norm = "batch",
         spectral_norm: bool = False,
         minibatch: int = 0,
     ) -> None:
@@ -225,7 +251,7 @@ class DCGANDiscriminator(nn.Module):
         _check_downs(self, x, cond)
         widths = _choose_widths(self, x, channels)
         self.join = MapJoin(x, cond.concat, channels)
-        self.layers = _make_downs([self.join.channels, *widths], normed=norm == "batch" and not spectral_norm)
+        self.layers = _make_downs([self.join.channels, *widths], "none" if spectral_norm else norm)
         self.batch_independent = not minibatch and not any(isinstance(layer, nn.BatchNorm2d) for layer in self.layers)
         features = _count_features(x, widths)
         self.compare = MinibatchDiscrimination(features, minibatch) if minibatch else nn.Identity()
@@ -269,12 +295,16 @@ def _check_downs(owner: nn.Module, x: TensorType, cond: CondType) -> None:
     check_context(name, cond)
 
 
-def _make_downs(widths: Sequence[int], *, normed: bool) -> nn.Sequential:
-    """Creates the strided convolutions between maps of these channels; all but the first are normalised if `normed`."""
+def _make_norm(norm: Norm, channels: int) -> list[nn.Module]:
+    return [_NORMS[norm](channels)] if norm in _NORMS else []
+
+
+def _make_downs(widths: Sequence[int], norm: Norm) -> nn.Sequential:
+    """Creates the strided convolutions between maps of these channels; all but the first map are normalised."""
     layers: list[nn.Module] = []
     for level, (narrow, wide) in enumerate(pairwise(widths)):
-        layers.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=not (level and normed)))
-        layers += [nn.BatchNorm2d(wide)] if level and normed else []
+        layers.append(nn.Conv2d(narrow, wide, 4, 2, 1, bias=not level or norm == "none"))
+        layers += _make_norm(norm, wide) if level else []
         layers.append(nn.LeakyReLU(0.2))
     return nn.Sequential(*layers)
 

@@ -31,16 +31,20 @@ _PARTS = {
         ("conv", "nn.conv:ConvEncoder", "Residual convolutions, halving"),
         ("mlp", "nn.mlp:MLPEncoder", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANEncoder", "DCGAN's critic without its head, to a vector (Radford et al., 2016)"),
+        ("critic-features", "coders.critic_features:CriticFeatures", "Any discriminator's last features"),
+        ("frozen-features", "coders.frozen_features:FrozenFeatures", "An extractor's (RAE: Zheng et al., 2025)"),
     ),
     "decoder": (
         ("conv", "nn.conv:ConvDecoder", "Residual convolutions, doubling"),
         ("mlp", "nn.mlp:MLPDecoder", "Fully connected"),
         ("dcgan", "nn.dcgan:DCGANDecoder", "DCGAN's generator, of a vector (Radford et al., 2016)"),
+        ("generated", "coders.generated:Generated", "Any generator, its noise replaced by the latent"),
     ),
     "bottleneck": (
         ("identity", "bottlenecks.identity:Identity", "The features themselves"),
         ("gaussian", "bottlenecks.gaussian:Gaussian", "A VAE's (Kingma & Welling, 2014)"),
         ("deterministic", "bottlenecks.deterministic:Deterministic", "Points; normal prior (Tolstikhin et al., 2018)"),
+        ("noised", "bottlenecks.noised:Noised", "Features, with noise in training (RAE: Zheng et al., 2025)"),
         ("vq", "bottlenecks.vq:VectorQuantizer", "Nearest code (van den Oord et al., 2017)"),
         (
             "residual-vq",

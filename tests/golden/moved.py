@@ -76,6 +76,16 @@ MOVED: tuple[Move, ...] = (
         Move(f"malformed/{case}", "messages", *(_list_keys(*given, new) for new in ("", "overfit, ")))
         for case, *given in _MISSPELT
     ),
+    # DCGAN's generator and coders take a norm, which is written out
+    *(
+        Move(case, "resolved", None, f"{part}.norm")
+        for case, part in (
+            ("examples/dcgan", "model.generator"),
+            ("swaps/cgan_model.generator=dcgan", "model.generator"),
+            ("swaps/latent-vae_model.autoencoder.encoder=dcgan", "model.autoencoder.encoder"),
+            ("swaps/vae_model.decoder=dcgan", "model.decoder"),
+        )
+    ),
 )
 
 # a critic trains a conditioner of its own, which begins as the other side's: conditional games learn otherwise

@@ -95,6 +95,41 @@ def test_discriminator_without_norm_has_biases() -> None:
     torch.testing.assert_close(critic(x, Cond()), phi.reshape(4, 36) @ critic.out.weight[0] + critic.out.bias)
 
 
+def norm_of_samples(layer: nn.Module, x: Tensor, groups: int) -> Tensor:
+    parts = x.reshape(len(x), groups, -1)
+    parts = (parts - parts.mean(2, keepdim=True)) / (parts.var(2, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    return layer.weight[:, None, None] * parts.reshape(x.shape) + layer.bias[:, None, None]
+
+
+@pytest.mark.parametrize(("norm", "groups"), [("group", 2), ("layer", 1)])
+def test_coders_with_norms_of_each_sample(norm: str, groups: int) -> None:
+    encoder = draw(DCGANEncoder(X, channels=4, norm=norm))
+    x = normal(4, 2, 9, 12)
+    down_0, _, down_1, norm_1, _ = encoder.layers
+    h = leaky(norm_of_samples(norm_1, convolve(down_1, leaky(convolve(down_0, x))), groups))
+    torch.testing.assert_close(encoder(x), h.flatten(1))
+
+    decoder = draw(DCGANDecoder(Z, TensorType((2, 8, 8)), channels=8, norm=norm))
+    z = normal(4, 5)
+    norm_0, _, up_1, norm_1, _, up_2 = decoder.generator.layers
+    start = torch.einsum("oi,bi->bo", decoder.generator.project.weight, z).reshape(4, 16, 2, 2)
+    y = norm_of_samples(norm_0, start, 2 * groups if norm == "group" else 1).clamp_min(0)
+    y = norm_of_samples(norm_1, up(y, up_1.weight, None), groups).clamp_min(0)
+    torch.testing.assert_close(decoder(z), up(y, up_2.weight, up_2.bias))
+
+
+def test_coders_without_norm_have_biases() -> None:
+    encoder, decoder = draw(DCGANEncoder(X, channels=3, norm="none")), draw(DCGANDecoder(Z, X, channels=3, norm="none"))
+    x, z = normal(4, 2, 9, 12), normal(4, 5)
+    down_0, _, down_1, _ = encoder.layers
+    torch.testing.assert_close(encoder(x), leaky(convolve(down_1, leaky(convolve(down_0, x)))).flatten(1))
+    project, (_, up_1, _, up_2) = decoder.generator.project, decoder.generator.layers
+    y = F.linear(z, project.weight, project.bias).reshape(4, 6, 3, 3).clamp_min(0)
+    y = up(up(y, up_1.weight, up_1.bias).clamp_min(0), up_2.weight, up_2.bias)
+    torch.testing.assert_close(decoder(z), 2 + 2 * torch.tanh(y[:, :, :9]))
+    assert up_1.bias is not None and decoder.get_parameter(decoder.last_layer) is up_2.weight
+
+
 @pytest.mark.parametrize(
     ("size", "start", "channels"),
     [
@@ -171,8 +206,8 @@ test_mistakes_are_refused = refusals(
     (lambda: DCGANDiscriminator(TensorType((1, 1, 8)), CondType()), "expects images of at least 2×2, got 1×1×8"),
     (lambda: DCGANDiscriminator(X, CONTEXT), r"DCGANDiscriminator expects cond without context, .*context \(3, 8\)"),
     (
-        lambda: DCGANDiscriminator(X, CondType(), norm="layer"),
-        "DCGANDiscriminator expects norm to be 'batch' or 'none', got 'layer'",
+        lambda: DCGANDiscriminator(X, CondType(), norm="weight"),
+        "DCGANDiscriminator expects norm to be 'batch', 'group', 'layer' or 'none', got 'weight'",
     ),
     (
         lambda: DCGANDiscriminator(X, CondType(concat=TensorType((18, 24), classes=3))),

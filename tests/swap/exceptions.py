@@ -51,9 +51,9 @@ UNFIT = {
     },
     **{
         ("bidirectional", "bottleneck", part): "its latents have no normal prior, or several levels"
-        for part in ("fsq", "gumbel", "identity", "ladder", "lfq", "residual-vq", "top-down", "vq")
+        for part in ("fsq", "gumbel", "identity", "ladder", "lfq", "noised", "residual-vq", "top-down", "vq")
     },
-    ("bidirectional", "encoder", "conv"): "its features are a map",
+    **{("bidirectional", "encoder", part): "its features are a map" for part in ("conv", "frozen-features")},
     **{("bidirectional", "conditioner", part): "z takes a map's place, and no part attends" for part in _MAPS},
     ("bidirectional", "data", "corrupted"): "z takes a map's place, so the host reads none",
     ("bidirectional", "weight", "adaptive"): "neither player of the game has a last layer to balance at",
@@ -120,12 +120,14 @@ UNMOVED = {
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
     r"adversarial=(hinge|relativistic|wasserstein)": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
     r"guidance=autoguidance": r"guidance\.guide\..*",
+    r"encoder=critic-features": r"(.*\.)?encoder\.discriminator\.out\..*",
     r"denoising=(cyclical|warmup)": r"network\..*",
     r"^flow model\.weights\.nll=(cyclical|warmup)": r"bijection\..*",
 }
 """Parameters that may see no gradient in three steps.
 
 While no logit has passed a margin, the hinges of real and fake cancel in the last bias, as what they have in common
-does in a loss of their difference. A guide is frozen. A weight that grows from zero
-lets the only loss through in two steps of the three, and a U-Net's inner layers wait for two zeros to move.
+does in a loss of their difference. A guide is frozen, and so is the head of a critic whose features
+are read. A weight that grows from zero lets the only loss through in two steps of the three, and a U-Net's inner layers
+wait for two zeros to move.
 """

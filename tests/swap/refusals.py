@@ -168,7 +168,7 @@ _PRIORS_OF_CODES = {
     **{
         f"latent-{host} model.autoencoder.bottleneck={part}": _no_code_latent(host)
         for host in _CODES
-        for part in ("deterministic", "gaussian", "identity")
+        for part in ("deterministic", "gaussian", "identity", "noised")
     },
     **{
         f"latent-{host} model.autoencoder.bottleneck=ladder": _no_latent(host)
@@ -209,14 +209,16 @@ _HIERARCHIES = {
     },
     **{
         f"latent-cascade model.autoencoder.encoder={part}": _no_hierarchy("model.autoencoder.bottleneck", *_TOP_DOWN)
-        for part in ("dcgan", "mlp")
+        for part in ("critic-features", "dcgan", "frozen-features", "mlp")
     },
+    "latent-cascade model.autoencoder.decoder=generated": _one_level("decoder generated", "Generated"),
     "latent-cascade model.autoencoder.decoder=mlp": _one_level("decoder mlp", "MLPDecoder"),
     "latent-cascade model.autoencoder.decoder=dcgan": _one_level("decoder dcgan", "DCGANDecoder"),
     **{
         f"latent-cascade model.autoencoder.bottleneck={part}": _one_level(f"bottleneck {part}", name)
         for part, name in (
             ("deterministic", "Deterministic"),
+            ("noised", "Noised"),
             ("fsq", "FiniteScalarQuantizer"),
             ("gaussian", "Gaussian"),
             ("gumbel", "GumbelQuantizer"),
@@ -285,7 +287,7 @@ _MAPS = {
             *(
                 (f"{host} model.encoder={part}", "model.decoder", "conv", told, f"model.{_GAUSSIAN}")
                 for host, told in (("vae", _CODE), ("conditional-vae", rf"{_CODE}, cond \(vector 8\)"))
-                for part in ("dcgan", "mlp")
+                for part in ("critic-features", "dcgan", "mlp")
             ),
             ("denoising model.decoder=conv", "model.decoder", "conv", _CODE, f"model.{_GAUSSIAN}"),
             ("vq-vae model.decoder=conv", "model.decoder", "conv", _CODE, r"model.bottleneck \(vq\)"),
@@ -300,7 +302,7 @@ _MAPS = {
                             ("masked", r"bottleneck \(vq\)"),
                             ("in-painting", _GAUSSIAN),
                         )
-                        for part in ("dcgan", "mlp")
+                        for part in ("critic-features", "dcgan", "mlp")
                     ),
                     ("diffusion", "model.autoencoder.decoder=conv", _GAUSSIAN),
                     ("vae", "model.autoencoder.decoder=conv", _GAUSSIAN),
@@ -349,6 +351,14 @@ _MAPS = {
             ),
         )
     },
+    **{
+        f"{host} {path}.encoder=frozen-features": rf"{path}\.decoder: .* expects z of size \(4, 4\) .*\(2, 2\)"
+        for host, path in (
+            *(("vae", "model"), ("conditional-vae", "model")),
+            *((f"latent-{host}", "model.autoencoder") for host in ("autoregressive", "in-painting", "masked")),
+        )
+    },
+    "latent-vae model.prior.encoder=frozen-features": r"features random-conv cannot .*RandomConv expects images",
     "latent-gan model.autoencoder.decoder=conv": (
         r"model\.autoencoder\.decoder: the decoder conv cannot be built from z 2×8×8 unbounded, x 1×8×8 unbounded: "
         r"ConvDecoder with 2 levels expects z of size \(4, 4\) for x of size \(8, 8\), got \(8, 8\); "
@@ -489,7 +499,7 @@ _LATENT_PENALTIES = {
             r"model\.bottleneck: aggregates\.mmd expects a bottleneck with a prior to draw from, such as "
             rf"`deterministic` or `gaussian`, got model\.bottleneck \({part}, .*\): \w+ has no prior to sample from"
         )
-        for part in ("identity", *(part for part in _QUANTIZERS if part != "gumbel"))
+        for part in ("identity", "noised", *(part for part in _QUANTIZERS if part != "gumbel"))
     },
     **{
         f"aae model.latent_critic={part}": (
@@ -565,7 +575,7 @@ _FLOWS = {
 }
 
 _NO_PRIOR = "Bidirectional expects a bottleneck whose latent is a vector with a standard normal prior, got "
-_NOT_VECTORS = ("fsq", "gumbel", "identity", "ladder", "lfq", "residual-vq", "vq")
+_NOT_VECTORS = ("fsq", "gumbel", "identity", "ladder", "lfq", "noised", "residual-vq", "vq")
 _TWO_CONCATS = "the model bidirectional cannot be built from .*: conditions expect `concat` from one side only"
 
 _BIDIRECTIONAL = {
@@ -584,6 +594,7 @@ _BIDIRECTIONAL = {
     "latent-cascade model.autoencoder=bidirectional": "z: Cascade expects a hierarchy, got 2 unbounded",
     "latent-cascade model.prior=bidirectional": "codes: Bidirectional expects one tensor, got a hierarchy of 2 levels",
     "bidirectional model.encoder=conv": rf"{_NO_PRIOR}model\.bottleneck \(gaussian\) with 2×4×4",
+    "bidirectional model.encoder=frozen-features": rf"{_NO_PRIOR}model\.bottleneck \(gaussian\) with 2×2×2",
     **{f"bidirectional model.bottleneck={part}": rf"{_NO_PRIOR}model\.bottleneck \({part}, " for part in _NOT_VECTORS},
     "bidirectional model.bottleneck=top-down": _no_hierarchy("model.bottleneck", "bottleneck top-down", "TopDown"),
     **{
@@ -675,6 +686,7 @@ REFUSALS = {
         for part, name in (
             ("fsq", "FiniteScalarQuantizer"),
             ("identity", "Identity"),
+            ("noised", "Noised"),
             ("lfq", "LookupFreeQuantizer"),
             ("residual-vq", "ResidualQuantizer"),
             ("vq", "VectorQuantizer"),
@@ -969,7 +981,7 @@ REFUSALS |= (
         f"latent-joint model.autoencoder.bottleneck={part}": (
             rf"model\.autoencoder: {_JOINT} latent of known entropy, got '\w+' of model\.autoencoder"
         )
-        for part in ("deterministic", "identity", "ladder", *_QUANTIZERS)
+        for part in ("deterministic", "identity", "ladder", "noised", *_QUANTIZERS)
     }
     | {
         f"latent-joint model.prior={part}": (
