@@ -215,7 +215,8 @@ class Planner:
         if other._plan_argument(node[parameter.name], parameter, place) != other._plan_default(parameter, place):
             message = f"got {parameter.name!r} beside {parameter.unless!r}, which replaces it, expected one of them"
             inner = _join(path, parameter.unless)
-            self.report(place, message, f"change {inner}[0], …, or set {inner} to null", key=True)
+            changed = f"{inner}[0], …," if isinstance(node[parameter.unless], list) else inner
+            self.report(place, message, f"change {changed} or set {inner} to null", key=True)
 
     def _plan_default(self, parameter: Parameter, path: str) -> Value:
         default = parameter.default

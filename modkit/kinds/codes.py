@@ -23,6 +23,8 @@ __all__ = ["Decoding", "Predict", "PriorNetwork", "PriorNetworkExtras"]
 class PriorNetwork(Protocol):
     """Computes the logits of every position of a code map, `b n k`.
 
+    Of a continuous map, if it takes any, it computes vectors `b n d`, see `PriorNetworkExtras.width`.
+
     In a causal network, the logits of position i depend only on the codes before i: the network shifts its input and
     has its own start token. In any other network, code k is the mask.
     """
@@ -40,10 +42,13 @@ class PriorNetworkExtras:
         step: `step(previous, i, cond, cache)` computes the logits of position i, `b k`, and the cache for the next
             step, after steps 0 to i - 1. `previous`, `b`, is the code at i - 1. At position 0 only its length matters,
             and the cache is None. A step may modify the cache that it is given, so each cache is used once. A causal
-            network that is not evaluated by windows needs it.
+            network that is not evaluated by windows needs it. Of a continuous map, `previous` has vectors, `b c`.
+        width: Width d of the vectors that it computes in place of logits if its map is continuous, `b c h w`; None if
+            it computes logits.
     """
 
     step: Callable[[Tensor, int, Cond, Any], tuple[Tensor, Any]] | None = None
+    width: int | None = None
 
 
 class Predict(Protocol):

@@ -84,6 +84,10 @@ class Step(Exchange, Protocol):
         """The step of the nested part or Model `name`: its draws and terms are under that name."""
         ...
 
+    def repeat(self, num: int) -> Step:
+        """The step of a batch with each row repeated `num` times, as `Rng.repeat`."""
+        ...
+
 
 class Weight(Protocol):
     """The weight of a loss; a part of this kind is given the name of its `term`."""

@@ -2,6 +2,11 @@ r"""Autoregressive: a distribution over codes in raster order, each given the co
 
     p(c) = prod_i p(c_i | c_<i),   minimise -log p(c) = sum_i cross-entropy of logits i and c_i
 
+With a head, a Model, the tokens are the vectors of a continuous map. The network computes a vector z_i from the tokens
+before i, and the head models token i given z_i as a condition (a diffusion is MAR, a flow an exact likelihood):
+
+    p(x) = prod_i p_head(x_i | z_i),   z_i = network(x_<i)
+
 With a window smaller than the map, c_<i are the previous codes inside the window around i, and training uses random
 windows. The likelihood is exact. On the codes of an autoencoder it is the second stage of VQ-VAE and VQGAN.
 
@@ -9,13 +14,16 @@ References:
     Neural Discrete Representation Learning (van den Oord et al., 2017), section 3.3, https://arxiv.org/abs/1711.00937
     Taming Transformers for High-Resolution Image Synthesis (Esser et al., 2021), eq. 10,
     https://arxiv.org/abs/2012.09841
+    Autoregressive Image Generation without Vector Quantization (Li et al., 2024), eq. 1 to 4,
+    https://arxiv.org/abs/2406.11838
 
-Shape letters: b batch, h w spatial, n positions, k classes.
+Shape letters: b batch, c channels, h w spatial, n positions, k classes, d width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -27,20 +35,27 @@ from modkit.kinds import (
     Conditioner,
     Decoding,
     Guidance,
+    Note,
     Predict,
     PriorNetwork,
     PriorNetworkExtras,
     Slot,
     Step,
     Unfit,
+    Unless,
     Weight,
     default,
     read_extras,
 )
-from modkit.models.code_model import CodeModel
-from modkit.models.model import check_draws
+from modkit.models.code_model import CodeModel, make_token
+from modkit.models.joined import find_joined, join_players
+from modkit.models.model import Density, Model, check_draws
+from modkit.models.passes import Passes, map_batches, select_fields
+from modkit.models.player import Player
+from modkit.models.prior_review import review_priors
 from modkit.nn.compiled import run_uncompiled
 from modkit.rng import Rng
+from modkit.samplers.sampling import drop_start
 from modkit.types import Batch, Cond, CondType, Range, TensorType, checked
 
 __all__ = ["Autoregressive"]
@@ -48,15 +63,16 @@ __all__ = ["Autoregressive"]
 
 @checked
 class Autoregressive(CodeModel):
-    """A causal network of codes, and a decoding.
+    """A causal network of codes, and a decoding; or of the vectors of a continuous map, and a head.
 
-    The loss `nll` is in nats per code: averaged over the batch and divided by the number of codes.
+    The loss `nll` is in nats per code: averaged over the batch and divided by the number of codes. The losses of a
+    head have the prefix `head/`, and are averaged over all tokens of the batch.
 
     Args:
-        x: Type of the codes or, with `levels`, of the data.
+        x: Type of the codes or, with `levels` or a head, of the data.
         cond: Conditions from an enclosing Model.
         fields: The data's fields.
-        network: Computes the logits of each code given the codes before it.
+        network: Computes the logits of each code given the codes before it or, with a head, a vector.
         sampler: Draws codes from logits, in raster order.
         guidance: Combines the conditional and the unconditional logits in sampling.
         conditioner: Computes conditions from fields; it is trained with the network.
@@ -64,16 +80,24 @@ class Autoregressive(CodeModel):
             network is conditioned on a map: that of the conditions or, if they have none, one of position numbers.
         levels: Number of evenly spaced values that a continuous x takes in its range (256 for 8-bit pixels), whose
             numbers are the codes. Maps of one channel are maps of codes, others have their channels as a first size.
-        weights: Weights of the losses by term (`nll`); the default weight is 1.
+        head: A Model of a token given the network's vector, for continuous x without `levels`. The tokens of a map
+            `c h w` are its h w vectors of c values, and a vector's are its values.
+        weights: Weights of the losses by term (`nll`); the default weight is 1. A head's own `weights` are for its
+            losses.
 
     Raises:
-        ValueError: If `x` is not a map of codes and has no `levels`, the window is larger, or the sampler decodes
-            masked codes.
+        ValueError: If `x` is not a map of codes and has neither `levels` nor a head, the window is larger, the sampler
+            decodes masked codes, or there is a head that takes no conditions or is not trained in one stage, or whose
+            network computes only logits.
 
     Examples:
         >>> model = Autoregressive(TensorType((4, 4), classes=16))
         >>> model.sample(2, seed=0).shape
         torch.Size([2, 4, 4])
+
+        >>> head = {"use": "diffusion", "network": "mlp", "sampler": {"use": "ddim", "steps": 2}}
+        >>> Autoregressive(TensorType((3, 4, 4)), head=head).sample(2, seed=0).shape
+        torch.Size([2, 3, 4, 4])
     """
 
     def __init__(
@@ -83,22 +107,69 @@ class Autoregressive(CodeModel):
         fields: Mapping[str, TensorType] | None = None,
         *,
         network: Slot[PriorNetwork] = default("transformer"),
-        sampler: Slot[Decoding] = default("raster"),
-        guidance: Slot[Guidance] = default("none"),
+        sampler: Annotated[Slot[Decoding], Unless("head")] = default("raster"),
+        guidance: Annotated[Slot[Guidance], Unless("head")] = default("none"),
         conditioner: Slot[Conditioner] = default("none"),
-        window: list[int] | None = None,
-        levels: Annotated[int | None, Range(2)] = None,
+        window: Annotated[list[int] | None, Unless("head")] = None,
+        levels: Annotated[int | None, Unless("head"), Range(2)] = None,
+        head: Slot[Model] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
-        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, levels, causal=True)
+        built = conditioner(fields=fields or {})
+        super().__init__(x, built, sampler, guidance, weights, levels, causal=True, head=head)
         self.windows = Windows(self.codes, window)
         told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
         if self.windows.whole and read_extras(self.network, PriorNetworkExtras).step is None:
             raise Unfit("network", f"expected a causal network with `step`, got {type(self.network).__name__}")
+        self.head: Model | None = None
+        self._joined = "network"
+        if head is not None:
+            self.head = self._build_head(head, make_token(x))
+            self._joined = find_joined("Autoregressive", "network", "head", head, self.head)
+
+    def _build_head(self, head: Slot[Model], token: TensorType) -> Model:
+        """Builds the head, a Model of a token given the network's vector."""
+        width = read_extras(self.network, PriorNetworkExtras).width
+        if width is None:
+            expected = "a network that states the `width` of its vectors, for the head"
+            raise Unfit("network", f"expected {expected}, got {type(self.network).__name__}")
+        built: Model = head.name_source("a token of x")(x=token, cond=CondType(vector=width), fields={})
+        return built
+
+    def players(self) -> tuple[Player, ...]:
+        """`network` or, with a head, the head's players, one of which owns the network as well."""
+        if self.head is None:
+            return super().players()
+        return join_players(self.head, "head", self._joined, self.list_modules("network", "conditioner"))
+
+    def weights(self, player: str) -> Mapping[str, Weight]:
+        """The weights of its losses, and of the head's by prefixed term."""
+        inner = {} if self.head is None else self.head.weights(player.removeprefix("head/"))
+        return {**{f"head/{term}": weight for term, weight in inner.items()}, **self._weights}
+
+    def update(self, player: str, step: Step) -> None:
+        """Updates the head."""
+        if self.head is not None:
+            self.head.update(player.removeprefix("head/"), step.at("head"))
+
+    @torch.no_grad()
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Prepares the conditioner, then the head's player from the tokens of the data."""
+        if player == self._joined:
+            self.conditioner.prepare(select_fields(batches))
+        if self.head is not None:
+            tokens = Passes(lambda: map(_flatten, map_batches(batches, lambda batch, first: self._split(batch))))
+            self.head.prepare(player.removeprefix("head/"), tokens, rng.at("head"))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `nll`."""
+        """Computes `nll`, or the losses of the head."""
+        if self.head is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and player == self._joined):
+                tokens = self._split(batch, step.rng.at("conditioner"))
+            inner = step.at("head").repeat(tokens.tensor.shape[1])
+            losses = self.head.losses(player.removeprefix("head/"), _flatten(tokens), inner)
+            return {f"head/{term}": loss for term, loss in losses.items()}
         cond = self.conditioner(batch.fields, step.rng.at("conditioner")).merge(batch.cond)
         whole = self._to_codes(batch.tensor)
         origins = self.windows.draw_origins(whole, step.rng.at("window"))
@@ -107,7 +178,12 @@ class Autoregressive(CodeModel):
         return {"nll": -log_p.sum(1).mean() / self.windows.codes.numel}
 
     def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The exact log p(x), without draws; truncation by the sampler and guidance are not applied."""
+        """The exact log p(x), without draws, or the sum of the head's bounds of the tokens.
+
+        Truncation by the sampler and guidance are not applied.
+        """
+        if self.head is not None:
+            return self._sum_over_tokens(self.head.bound, batch, num, rng, grain=grain)
         check_draws(self, num)
         codes, cond = self._read_codes(batch.tensor), self.conditioner(batch.fields, None).merge(batch.cond)
         total = torch.zeros(len(codes), device=codes.device)
@@ -117,8 +193,56 @@ class Autoregressive(CodeModel):
         return total
 
     def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
-        """As `bound`, which is exact."""
-        return self.bound(batch, num, rng, grain=grain)
+        """As `bound`, which is exact, or the sum of the head's log densities of the tokens."""
+        if self.head is None:
+            return self.bound(batch, num, rng, grain=grain)
+        return self._sum_over_tokens(self.head.log_prob, batch, num, rng, grain=grain, steps=steps)
+
+    def explain_lack(self, density: Density, num: int = 1, name: str | None = None) -> str | None:
+        """Returns the reason of a head without the density."""
+        lack = super().explain_lack(density, num, name)
+        return lack if lack or self.head is None else self.head.explain_lack(density, num)
+
+    def explain_undrawn(self) -> str | None:
+        """Returns the reason of a head that cannot draw."""
+        return None if self.head is None else self.head.explain_undrawn()
+
+    def review(self) -> Iterator[Note]:
+        """Guidance without a null, or whether the head can draw."""
+        yield from super().review() if self.head is None else review_priors({"head": self.head})
+
+    @property
+    def discrete(self) -> bool:
+        """Whether x consists of codes or levels, or the head gives probabilities."""
+        return self.head is None or self.head.discrete
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Draws codes `b h w`, or values of as many levels, or token after token from the head."""
+        if self.head is None:
+            return super().draw(num, fields, cond, rng)
+        predict = self.predict(self.conditioner(self.complete(num, fields, rng), None).merge(cond))
+        size, *sizes = self.codes.shape
+        tokens = self.allocate(num, TensorType((math.prod(sizes), size)))
+        for i in range(tokens.shape[1]):
+            given = Cond(vector=predict(tokens, i))
+            drawn = self.head.draw_as_latent(num, {}, given, drop_start(rng.at("head", i)))
+            assert isinstance(drawn, Tensor), "a token is one tensor"
+            tokens[:, i] = drawn
+        return tokens.mT.reshape(num, *self.single.shape)
+
+    def _split(self, batch: Batch, rng: Rng | None = None) -> Batch:
+        """Splits x into tokens, `b n c`, each given the network's vector, `b n d`."""
+        cond = self.conditioner(batch.fields, rng).merge(batch.cond)
+        x = self._to_codes(batch.tensor)
+        return Batch(x.flatten(2).mT, {}, Cond(vector=self.network(x, cond)))
+
+    def _sum_over_tokens(
+        self, density: Callable[..., Tensor], batch: Batch, num: int, rng: Rng, **options: float
+    ) -> Tensor:
+        """Sums a density of the head over the tokens of each sample."""
+        tokens = self._split(batch)
+        size = tokens.tensor.shape[1]
+        return density(_flatten(tokens), num, rng.at("head").repeat(size), **options).view(-1, size).sum(1)
 
     def _read(self, codes: Tensor, cond: Cond, origin: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cuts the window at `origin` out of codes `b h w`, and computes its logits."""
@@ -147,6 +271,11 @@ class Autoregressive(CodeModel):
             return logits
 
         return predict
+
+
+def _flatten(tokens: Batch) -> Batch:
+    """Returns the tokens of all samples, `b n c`, as the rows of one batch."""
+    return tokens.map(lambda value: value.flatten(0, 1))
 
 
 def _log_p(logits: Tensor, codes: Tensor) -> Tensor:

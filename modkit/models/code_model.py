@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,7 @@ from modkit.models.player import Player
 from modkit.rng import Rng
 from modkit.types import Cond, Event, TensorType
 
-__all__ = ["CodeModel"]
+__all__ = ["CodeModel", "make_token"]
 
 
 class CodeModel(Model):
@@ -35,6 +36,7 @@ class CodeModel(Model):
         weights: Weights of the losses by term.
         levels: Number of levels of continuous x, whose numbers it then models.
         causal: Whether the network sees only the codes before the one that it predicts.
+        head: A Model of the tokens of continuous x, in place of codes, their sampler and guidance.
 
     Raises:
         ValueError: If `x` is not a map of codes and has no levels, or the sampler does not decode by such a network.
@@ -52,24 +54,35 @@ class CodeModel(Model):
         levels: int | None,
         *,
         causal: bool,
+        head: Slot[Model] | None = None,
     ) -> None:
         super().__init__()
-        if reason := self.accepts(x, levels=levels):
+        if reason := self.accepts(x, levels=levels, head=head):
             raise ValueError(reason)
         self.event = self.codes = x
         self.levels = None if levels is None else Levels(type(self).__name__, x, levels)
         if self.levels:
             self.codes = TensorType(x.shape[1:] if x.shape[0] == 1 < len(x.shape) else x.shape, classes=levels)
+        elif head is not None:
+            self.codes = _make_map(x)
         self.conditioner = conditioner
         self.reads = conditioner.reads
-        self.sampler = make_decoding(type(self).__name__, sampler, self.codes, causal=causal)
-        self.guidance = guidance(x=x)
+        if head is None:
+            self.sampler = make_decoding(type(self).__name__, sampler, self.codes, causal=causal)
+            self.guidance = guidance(x=x)
         self._weights = make_weights(weights)
 
     @classmethod
-    def accepts(cls, event: Event, *, levels: int | None = None, **slots: Any) -> str | None:
-        """Refuses any event but one map of codes or, given levels, one continuous tensor."""
-        return explain_refusal(cls.__name__, event) if levels is None else super().accepts(event)
+    def accepts(
+        cls, event: Event, *, levels: int | None = None, head: Slot[Model] | None = None, **slots: Any
+    ) -> str | None:
+        """Refuses any event but a map of codes or, given levels or a head that accepts tokens, a continuous one."""
+        if levels is None and head is None:
+            return explain_refusal(cls.__name__, event)
+        if (reason := super().accepts(event)) or head is None:
+            return reason
+        assert isinstance(event, TensorType), "a hierarchy is refused"
+        return head.accepts(make_token(event))
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -98,8 +111,8 @@ class CodeModel(Model):
         yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
 
     def _to_codes(self, x: Tensor) -> Tensor:
-        """Returns codes as they are, and values as the numbers of the nearest levels, `b h w`."""
-        return x if self.levels is None else self.levels.to_index(x).view(len(x), *self.codes.shape)
+        """Returns codes as they are, `b h w`, values as the numbers of the nearest levels, and a head's map."""
+        return (x if self.levels is None else self.levels.to_index(x)).view(len(x), *self.codes.shape)
 
     def _read_codes(self, x: Tensor) -> Tensor:
         """Returns the codes of `x`; values between the levels would share the probability of the nearest one."""
@@ -107,3 +120,17 @@ class CodeModel(Model):
             expected = f"data of the {self.levels.num} values of `levels`, evenly spaced over the range of x"
             raise ValueError(f"{type(self).__name__} has no bound on log p(x): expected {expected}, got {others}")
         return self._to_codes(x)
+
+
+def make_token(x: TensorType) -> TensorType:
+    """Makes the type of the tokens of continuous x: the vectors of a map `c h w`, or the values of a vector.
+
+    Examples:
+        >>> make_token(TensorType((3, 8, 8))).shape, make_token(TensorType((6,))).shape
+        ((3,), (1,))
+    """
+    return replace(x, shape=_make_map(x).shape[:1])
+
+
+def _make_map(x: TensorType) -> TensorType:
+    return replace(x, shape=x.shape if len(x.shape) > 1 else (1, *x.shape))

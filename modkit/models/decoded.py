@@ -35,9 +35,10 @@ from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.bottleneck_model import BottleneckModel
 from modkit.models.code_review import review_codes
 from modkit.models.given import call_given
+from modkit.models.joined import find_joined, join_players
 from modkit.models.model import Density, Model, make_weights
 from modkit.models.passes import Passes, map_batches, select_fields
-from modkit.models.player import Player, prefix_player
+from modkit.models.player import Player
 from modkit.models.posterior import get_last
 from modkit.models.prior_review import review_priors
 from modkit.models.step import StepContext
@@ -130,13 +131,7 @@ class Decoded(BottleneckModel):
         source, told = f"z of {bottleneck.where} as `to: {to}`", cond.merge(self._way.describe(self.z))
         self.decoder: Model = decoder.name_source(source)(x=x, cond=told, fields=fields or {})
         self.reads, self.inputs = self.decoder.reads, self.decoder.inputs
-        rivals = {name for player in self.decoder.players() for name in player.against}
-        joined = [player.name for player in self.decoder.players() if player.name not in rivals]
-        if not joined or len(self.decoder.stages()) > 1:
-            got = f"{decoder.where}, which has {len(self.decoder.stages()) if joined else 0} stages"
-            reason = "since its encoder is trained with it, such as a `latent` with a trained autoencoder"
-            raise Unfit("decoder", f"Decoded expects a decoder that is trained in one stage, {reason}, got {got}")
-        self._joined = f"decoder/{joined[-1]}"
+        self._joined = find_joined("Decoded", "encoder", "decoder", decoder, self.decoder)
         self._weights = make_weights(weights)
         self.condensers = self.list_modules("encoder", "bottleneck")
 
@@ -148,9 +143,7 @@ class Decoded(BottleneckModel):
 
     def players(self) -> tuple[Player, ...]:
         """The decoder's players; one owns the encoder and the bottleneck as well."""
-        own = self.list_modules("encoder", "bottleneck")
-        players = [prefix_player(player, "decoder") for player in self.decoder.players()]
-        return tuple(replace(one, modules=(*own, *one.modules)) if one.name == self._joined else one for one in players)
+        return join_players(self.decoder, "decoder", self._joined, self.list_modules("encoder", "bottleneck"))
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """The weights of the decoder's losses, by prefixed term, of `kl`, and of the bottleneck's losses."""

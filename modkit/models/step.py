@@ -117,6 +117,10 @@ class StepContext:
         """Returns the step of the nested Model `name`, whose draws and terms are under that name."""
         return replace(self, rng=self.rng.at(name), scope=f"{self.scope}{name}/")
 
+    def repeat(self, num: int) -> StepContext:
+        """Returns the step of a batch with each row repeated `num` times, so that every row has draws of its own."""
+        return replace(self, rng=self.rng.repeat(num))
+
 
 def _count_due(term: Term, index: int) -> int:
     """Counts the steps at which a term has been due, up to and including a step of the stage."""

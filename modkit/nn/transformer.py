@@ -7,7 +7,9 @@ Conditions without positions (a vector, time, noise or labels) are embedded in t
 context are a prefix. p_i is learned: the sum of a row's and a column's vector, or one vector for each position. The
 embedding of a conditioning map at position i is added to p_i, also in the causal case, since the whole map is known.
 
-Shape letters: b batch, h w spatial (one, two or three sizes), n positions, m tokens, k classes, d width.
+Given a continuous map, e is linear, and the last block's vectors, normalised, are returned in place of logits.
+
+Shape letters: b batch, c channels, h w spatial (one, two or three sizes), n positions, m tokens, k classes, d width.
 
 References:
     Taming Transformers for High-Resolution Image Synthesis (Esser et al., 2021), section 3.2,
@@ -17,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,10 +44,10 @@ class _Cache:
 
 @checked
 class Transformer(nn.Module):
-    """Computes the logits of each code of a map by attention.
+    """Computes the logits of each code of a map by attention, or a vector at each position of a continuous map.
 
     Args:
-        codes: Type of the codes.
+        codes: Type of the codes, `h w`, or of a continuous map, `c h w`, if it is causal.
         cond: Type of the conditions. A vector, time, noise or labels determine the start token, a context is a prefix,
             and a map of any size is added at each position.
         causal: Whether logits i depend only on the codes before i. Otherwise they depend on all codes, and code k is
@@ -56,7 +59,8 @@ class Transformer(nn.Module):
         positions: `axial`, the sum of a vector for each row and one for each column; `table`, one for each position.
 
     Raises:
-        ValueError: If `codes` are continuous, a conditioning map has another rank, or a number is out of range.
+        ValueError: If the map has no or more than three sizes, or is continuous and the network is not causal, a
+            conditioning map has another rank, or a number is out of range.
 
     Examples:
         >>> codes = TensorType((4, 4), classes=16)
@@ -78,11 +82,15 @@ class Transformer(nn.Module):
         positions: Literal["axial", "table"] = "axial",
     ) -> None:
         super().__init__()
-        if codes.classes is None or not 1 <= len(codes.shape) <= 3:
+        sizes = _get_sizes(codes)
+        if not (codes.classes or causal) or not 1 <= len(sizes) <= 3:
             raise ValueError(f"Transformer expects codes in one, two or three sizes, got {codes}")
-        self.shape, self.num, self.causal = codes.shape, codes.numel, causal
-        self.codes = _make_embedding(codes.classes + (not causal), width)
-        sizes = codes.shape if positions == "axial" else (codes.numel,)
+        self.shape, self.num, self.causal = codes.shape, math.prod(sizes), causal
+        self.width = None if codes.classes else width
+        self.codes: nn.Module = (
+            _make_embedding(codes.classes + (not causal), width) if codes.classes else linear(codes.shape[0], width)
+        )
+        sizes = sizes if positions == "axial" else (self.num,)
         self.positions = nn.ParameterList(_make_table(size, width) for size in sizes)
         self.start = _make_table(1, width)
         self.embedding = CondEmbedding(cond, width)
@@ -94,7 +102,7 @@ class Transformer(nn.Module):
             Block(width, heads=heads, dropout=dropout, residuals=2 * depth) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.out = linear(width, codes.classes, bias=False)
+        self.out = linear(width, codes.classes, bias=False) if codes.classes else nn.Identity()
 
     @property
     def units(self) -> list[nn.Module]:
@@ -102,14 +110,15 @@ class Transformer(nn.Module):
         return list(self.blocks)
 
     def forward(self, codes: Tensor, cond: Cond) -> Tensor:
-        """Computes the logits `b n k` of `codes`, `b h w`, int64.
+        """Computes the logits `b n k` of `codes`, `b h w`, int64, or vectors `b n d` of a map `b c h w`.
 
         Raises:
             ValueError: If the codes have another shape, or a condition is missing.
         """
         if codes.shape[1:] != self.shape:
             raise ValueError(f"Transformer expects codes b×{'×'.join(map(str, self.shape))}, got {tuple(codes.shape)}")
-        tokens, positions = self.codes(codes.flatten(1)), self._embed_positions(cond)
+        flat = codes.flatten(1) if self.width is None else codes.flatten(2).mT
+        tokens, positions = self.codes(flat), self._embed_positions(cond)
         *context, start = self._embed_prefix(cond, len(codes))
         if self.causal:
             x = torch.cat([*context, torch.cat([start, tokens[:, :-1]], 1) + positions], 1)
@@ -124,7 +133,7 @@ class Transformer(nn.Module):
         """Computes the logits `b k` of position i, equal to those of `forward`, and the cache for the next step.
 
         Args:
-            previous: Codes at i - 1, `b`; at 0 only their number matters.
+            previous: Codes at i - 1, `b`, or vectors, `b c`; at 0 only their number matters.
             i: The position.
             cond: The conditions, the same at every step.
             cache: The cache of the previous step, which cannot be used again; None at 0.
@@ -166,7 +175,8 @@ class Transformer(nn.Module):
         return positions if self.map is None else positions + self.map(cond.concat)
 
     def _compute_logits(self, x: Tensor) -> Tensor:
-        return self.out(self.norm(x))
+        logits: Tensor = self.out(self.norm(x))
+        return logits
 
 
 class _MapEmbedding(nn.Module):
@@ -177,10 +187,9 @@ class _MapEmbedding(nn.Module):
 
     def __init__(self, codes: TensorType, concat: TensorType, width: int) -> None:
         super().__init__()
-        size = concat.shape if concat.classes else concat.shape[1:]
-        if len(size) != len(codes.shape):
-            raise ValueError(f"Transformer expects a map of {len(codes.shape)} sizes for {codes}, got {concat}")
-        self.shape = codes.shape
+        self.shape = _get_sizes(codes)
+        if len(_get_sizes(concat)) != len(self.shape):
+            raise ValueError(f"Transformer expects a map of {len(self.shape)} sizes for {codes}, got {concat}")
         self.embedding = _make_embedding(concat.classes, width) if concat.classes else linear(concat.shape[0], width)
 
     def forward(self, concat: Tensor | None) -> Tensor:
@@ -191,6 +200,10 @@ class _MapEmbedding(nn.Module):
             concat = rearrange(concat, "b c ... -> b ... c").to(self.embedding.weight.dtype)
         grid = resize_map(rearrange(self.embedding(concat), "b ... d -> b d ..."), self.shape)
         return rearrange(grid, "b d ... -> b (...) d")
+
+
+def _get_sizes(map_: TensorType) -> tuple[int, ...]:
+    return map_.shape if map_.classes else map_.shape[1:]
 
 
 def _make_embedding(num: int, width: int) -> nn.Embedding:

@@ -12,6 +12,7 @@ from tests.play import shake
 from tests.refusals import refusals
 
 CODES = TensorType((2, 3), classes=5)
+MAP = TensorType((3, 2, 3))
 NOTHING = CondType()
 FULL = CondType(vector=3, noise=2, labels=4, context=(2, 7), concat=TensorType((4, 5), classes=6), time=True)
 KINDS = {
@@ -62,6 +63,24 @@ def test_logits_depend_on_the_codes_before_them_alone():
         other[:, i] = (other[:, i] + 1) % 5
         moved = (made(other.view(2, 2, 3), Cond()) - logits).abs().amax((0, 2))
         assert not moved[: i + 1].any() and (moved[i + 1 :] > 1e-6).all()
+
+
+@pytest.mark.parametrize("cond", KINDS.values(), ids=KINDS)
+def test_of_a_continuous_map_steps_give_the_vectors_of_forward(cond):
+    made, given = network(cond, codes=MAP), conditions(cond, 3)
+    x = torch.randn(3, *MAP.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole, cache, flat = made(x, given), None, x.flatten(2)
+    assert made.width == 8 and whole.shape == (3, 6, 8)
+    for i in range(6):
+        one, cache = made.step(flat[..., max(i - 1, 0)], i, given, cache)
+        torch.testing.assert_close(one, whole[:, i], rtol=0, atol=1e-10)
+
+
+def test_vectors_depend_on_the_tokens_before_them_alone():
+    made, x = network(codes=MAP), torch.ones(1, *MAP.shape, dtype=torch.float64)
+    moved = torch.autograd.functional.jacobian(lambda one: made(one, Cond())[0], x)  # n d 1 c h w
+    reached = moved.abs().amax((1, 2, 3)).flatten(1) > 1e-6
+    assert torch.equal(reached, torch.ones(6, 6, dtype=torch.bool).tril(-1))
 
 
 def test_logits_of_masked_codes_depend_on_all_others():
@@ -127,7 +146,8 @@ def test_a_network_without_dropout_is_the_same_in_training():
 
 
 test_what_does_not_fit_is_refused = refusals(
-    (lambda: network(codes=TensorType((1, 8, 8))), "expects codes in one, two or three sizes, got 1×8×8"),
+    (lambda: network(causal=False, codes=MAP), "expects codes in one, two or three sizes, got 3×2×3"),
+    (lambda: network(codes=TensorType((3,))), "expects codes in one, two or three sizes, got 3 unbounded"),
     (lambda: network(codes=TensorType((), classes=3)), "expects codes in one, two or three sizes, got scalar"),
     (lambda: network(depth=0), "Transformer expects depth to be at least 1, got 0"),
     (lambda: network(positions="none"), "expects positions to be 'axial' or 'table', got 'none'"),
