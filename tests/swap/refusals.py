@@ -632,7 +632,10 @@ _DECODED = {
             ("bidirectional", "conditions expect `concat` from one side only"),
             ("cascade", "Cascade expects a hierarchy"),
             ("denoising-gan", r"DenoisingGAN .* without a map, .*; it is fed by z of .* as `to: concat`"),
-            ("sklearn/gaussian-mixture", "expected a part that takes conditions, got one without `cond` under concat"),
+            *(
+                (part, "expected a part that takes conditions, got one without `cond` under concat")
+                for part in ("mixture", "sklearn/gaussian-mixture", "vamp")
+            ),
         )
     },
     "decoded model.decoder=latent": "Decoded expects a decoder that is trained in one stage, .*, which has 2",
