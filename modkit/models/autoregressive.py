@@ -138,7 +138,7 @@ class Autoregressive(CodeModel):
         return built
 
     def players(self) -> tuple[Player, ...]:
-        """`network` or, with a head, the head's players, one of which owns the network as well."""
+        """`network` or, with a head, the head's players; one owns the network as well."""
         if self.head is None:
             return super().players()
         return join_players(self.head, "head", self._joined, self.list_modules("network", "conditioner"))
