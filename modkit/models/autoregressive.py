@@ -22,8 +22,8 @@ Shape letters: b batch, c channels, h w spatial, n positions, k classes, d width
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -35,7 +35,6 @@ from modkit.kinds import (
     Conditioner,
     Decoding,
     Guidance,
-    Note,
     Predict,
     PriorNetwork,
     PriorNetworkExtras,
@@ -47,12 +46,11 @@ from modkit.kinds import (
     default,
     read_extras,
 )
-from modkit.models.code_model import CodeModel, make_token
+from modkit.models.code_model import CodeModel
 from modkit.models.joined import find_joined, join_players
 from modkit.models.model import Density, Model, check_draws
 from modkit.models.passes import Passes, map_batches, select_fields
 from modkit.models.player import Player
-from modkit.models.prior_review import review_priors
 from modkit.nn.compiled import run_uncompiled
 from modkit.rng import Rng
 from modkit.samplers.sampling import drop_start
@@ -115,33 +113,24 @@ class Autoregressive(CodeModel):
         head: Slot[Model] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
-        built = conditioner(fields=fields or {})
-        super().__init__(x, built, sampler, guidance, weights, levels, causal=True, head=head)
+        super().__init__(x, conditioner(fields=fields or {}), sampler, guidance, weights, levels, head, causal=True)
         self.windows = Windows(self.codes, window)
         told = self.windows.cut_type(cond.merge(self.conditioner.type))
         self.network = network(codes=self.windows.codes, cond=told, causal=True)
         if self.windows.whole and read_extras(self.network, PriorNetworkExtras).step is None:
             raise Unfit("network", f"expected a causal network with `step`, got {type(self.network).__name__}")
-        self.head: Model | None = None
-        self._joined = "network"
         if head is not None:
-            self.head = self._build_head(head, make_token(x))
-            self._joined = find_joined("Autoregressive", "network", "head", head, self.head)
-
-    def _build_head(self, head: Slot[Model], token: TensorType) -> Model:
-        """Builds the head, a Model of a token given the network's vector."""
-        width = read_extras(self.network, PriorNetworkExtras).width
-        if width is None:
-            expected = "a network that states the `width` of its vectors, for the head"
-            raise Unfit("network", f"expected {expected}, got {type(self.network).__name__}")
-        built: Model = head.name_source("a token of x")(x=token, cond=CondType(vector=width), fields={})
-        return built
+            if (width := read_extras(self.network, PriorNetworkExtras).width) is None:
+                expected = "a network that states the `width` of its vectors, for the head"
+                raise Unfit("network", f"expected {expected}, got {type(self.network).__name__}")
+            token, given = replace(self.codes, shape=self.codes.shape[:1]), CondType(vector=width)
+            built: Model = head.name_source("a token of x")(x=token, cond=given, fields={})
+            self.head, self._joined = built, find_joined("Autoregressive", "network", "head", head, built)
 
     def players(self) -> tuple[Player, ...]:
         """`network` or, with a head, the head's players; one owns the network as well."""
-        if self.head is None:
-            return super().players()
-        return join_players(self.head, "head", self._joined, self.list_modules("network", "conditioner"))
+        own = self.list_modules("network", "conditioner")
+        return super().players() if self.head is None else join_players(self.head, "head", self._joined, own)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """The weights of its losses, and of the head's by prefixed term."""
@@ -156,11 +145,11 @@ class Autoregressive(CodeModel):
     @torch.no_grad()
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
         """Prepares the conditioner, then the head's player from the tokens of the data."""
-        if player == self._joined:
+        if self.head is None or player == self._joined:
             self.conditioner.prepare(select_fields(batches))
         if self.head is not None:
-            tokens = Passes(lambda: map(_flatten, map_batches(batches, lambda batch, first: self._split(batch))))
-            self.head.prepare(player.removeprefix("head/"), tokens, rng.at("head"))
+            tokens = map_batches(batches, lambda batch, first: self._split(batch))
+            self.head.prepare(player.removeprefix("head/"), Passes(lambda: map(_flatten, tokens)), rng.at("head"))
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Computes `nll`, or the losses of the head."""
@@ -194,46 +183,35 @@ class Autoregressive(CodeModel):
 
     def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
         """As `bound`, which is exact, or the sum of the head's log densities of the tokens."""
-        if self.head is None:
-            return self.bound(batch, num, rng, grain=grain)
-        return self._sum_over_tokens(self.head.log_prob, batch, num, rng, grain=grain, steps=steps)
+        if self.head is not None:
+            return self._sum_over_tokens(self.head.log_prob, batch, num, rng, grain=grain, steps=steps)
+        return self.bound(batch, num, rng, grain=grain)
 
     def explain_lack(self, density: Density, num: int = 1, name: str | None = None) -> str | None:
         """Returns the reason of a head without the density."""
-        lack = super().explain_lack(density, num, name)
-        return lack if lack or self.head is None else self.head.explain_lack(density, num)
+        own = super().explain_lack(density, num, name)
+        return own if own or self.head is None else self.head.explain_lack(density, num)
 
     def explain_undrawn(self) -> str | None:
         """Returns the reason of a head that cannot draw."""
         return None if self.head is None else self.head.explain_undrawn()
-
-    def review(self) -> Iterator[Note]:
-        """Guidance without a null, or whether the head can draw."""
-        yield from super().review() if self.head is None else review_priors({"head": self.head})
-
-    @property
-    def discrete(self) -> bool:
-        """Whether x consists of codes or levels, or the head gives probabilities."""
-        return self.head is None or self.head.discrete
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
         """Draws codes `b h w`, or values of as many levels, or token after token from the head."""
         if self.head is None:
             return super().draw(num, fields, cond, rng)
         predict = self.predict(self.conditioner(self.complete(num, fields, rng), None).merge(cond))
-        size, *sizes = self.codes.shape
-        tokens = self.allocate(num, TensorType((math.prod(sizes), size)))
+        x = self.allocate(num, self.single)
+        tokens = self._to_codes(x).flatten(2).mT  # a view of x
         for i in range(tokens.shape[1]):
-            given = Cond(vector=predict(tokens, i))
-            drawn = self.head.draw_as_latent(num, {}, given, drop_start(rng.at("head", i)))
+            drawn = self.head.draw_as_latent(num, {}, Cond(vector=predict(tokens, i)), drop_start(rng.at("head", i)))
             assert isinstance(drawn, Tensor), "a token is one tensor"
             tokens[:, i] = drawn
-        return tokens.mT.reshape(num, *self.single.shape)
+        return x
 
     def _split(self, batch: Batch, rng: Rng | None = None) -> Batch:
         """Splits x into tokens, `b n c`, each given the network's vector, `b n d`."""
-        cond = self.conditioner(batch.fields, rng).merge(batch.cond)
-        x = self._to_codes(batch.tensor)
+        x, cond = self._to_codes(batch.tensor), self.conditioner(batch.fields, rng).merge(batch.cond)
         return Batch(x.flatten(2).mT, {}, Cond(vector=self.network(x, cond)))
 
     def _sum_over_tokens(
@@ -241,8 +219,8 @@ class Autoregressive(CodeModel):
     ) -> Tensor:
         """Sums a density of the head over the tokens of each sample."""
         tokens = self._split(batch)
-        size = tokens.tensor.shape[1]
-        return density(_flatten(tokens), num, rng.at("head").repeat(size), **options).view(-1, size).sum(1)
+        draws = rng.at("head").repeat(tokens.tensor.shape[1])
+        return density(_flatten(tokens), num, draws, **options).view(len(batch), -1).sum(1)
 
     def _read(self, codes: Tensor, cond: Cond, origin: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cuts the window at `origin` out of codes `b h w`, and computes its logits."""

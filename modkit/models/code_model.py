@@ -19,10 +19,11 @@ from modkit.kinds import Conditioner, Decoding, Guidance, Note, Predict, PriorNe
 from modkit.losses.levels import Levels
 from modkit.models.model import Model, make_weights
 from modkit.models.player import Player
+from modkit.models.prior_review import review_priors
 from modkit.rng import Rng
 from modkit.types import Cond, Event, TensorType
 
-__all__ = ["CodeModel", "make_token"]
+__all__ = ["CodeModel"]
 
 
 class CodeModel(Model):
@@ -35,8 +36,8 @@ class CodeModel(Model):
         guidance: Combines the conditional and the unconditional logits in sampling.
         weights: Weights of the losses by term.
         levels: Number of levels of continuous x, whose numbers it then models.
-        causal: Whether the network sees only the codes before the one that it predicts.
         head: A Model of the tokens of continuous x, in place of codes, their sampler and guidance.
+        causal: Whether the network sees only the codes before the one that it predicts.
 
     Raises:
         ValueError: If `x` is not a map of codes and has no levels, or the sampler does not decode by such a network.
@@ -52,9 +53,9 @@ class CodeModel(Model):
         guidance: Slot[Guidance],
         weights: Mapping[str, Slot[Weight] | float] | None,
         levels: int | None,
+        head: Slot[Model] | None = None,
         *,
         causal: bool,
-        head: Slot[Model] | None = None,
     ) -> None:
         super().__init__()
         if reason := self.accepts(x, levels=levels, head=head):
@@ -64,9 +65,10 @@ class CodeModel(Model):
         if self.levels:
             self.codes = TensorType(x.shape[1:] if x.shape[0] == 1 < len(x.shape) else x.shape, classes=levels)
         elif head is not None:
-            self.codes = _make_map(x)
+            self.codes = x if len(x.shape) > 1 else replace(x, shape=(1, *x.shape))
         self.conditioner = conditioner
         self.reads = conditioner.reads
+        self.head: Model | None = None
         if head is None:
             self.sampler = make_decoding(type(self).__name__, sampler, self.codes, causal=causal)
             self.guidance = guidance(x=x)
@@ -79,10 +81,10 @@ class CodeModel(Model):
         """Refuses any event but a map of codes or, given levels or a head that accepts tokens, a continuous one."""
         if levels is None and head is None:
             return explain_refusal(cls.__name__, event)
-        if (reason := super().accepts(event)) or head is None:
+        reason = super().accepts(event)
+        if reason or head is None or isinstance(event, tuple):
             return reason
-        assert isinstance(event, TensorType), "a hierarchy is refused"
-        return head.accepts(make_token(event))
+        return head.accepts(replace(event, shape=event.shape[:1] if len(event.shape) > 1 else (1,)))
 
     def players(self) -> tuple[Player, ...]:
         """`network`."""
@@ -103,12 +105,15 @@ class CodeModel(Model):
 
     @property
     def discrete(self) -> bool:
-        """True."""
-        return True
+        """True, unless a head gives densities."""
+        return self.head is None or self.head.discrete
 
     def review(self) -> Iterator[Note]:
-        """Guidance without a null."""
-        yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
+        """Guidance without a null, or a head that cannot draw."""
+        if self.head is None:
+            yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
+        else:
+            yield from review_priors({"head": self.head})
 
     def _to_codes(self, x: Tensor) -> Tensor:
         """Returns codes as they are, `b h w`, values as the numbers of the nearest levels, and a head's map."""
@@ -120,17 +125,3 @@ class CodeModel(Model):
             expected = f"data of the {self.levels.num} values of `levels`, evenly spaced over the range of x"
             raise ValueError(f"{type(self).__name__} has no bound on log p(x): expected {expected}, got {others}")
         return self._to_codes(x)
-
-
-def make_token(x: TensorType) -> TensorType:
-    """Makes the type of the tokens of continuous x: the vectors of a map `c h w`, or the values of a vector.
-
-    Examples:
-        >>> make_token(TensorType((3, 8, 8))).shape, make_token(TensorType((6,))).shape
-        ((3,), (1,))
-    """
-    return replace(x, shape=_make_map(x).shape[:1])
-
-
-def _make_map(x: TensorType) -> TensorType:
-    return replace(x, shape=x.shape if len(x.shape) > 1 else (1, *x.shape))

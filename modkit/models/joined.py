@@ -31,8 +31,8 @@ def find_joined(owner: str, own: str, name: str, slot: Slot[Model], model: Model
     rivals = {rival for player in model.players() for rival in player.against}
     joined = [player.name for player in model.players() if player.name not in rivals]
     if not joined or len(model.stages()) > 1:
-        got = f"{slot.where}, which has {len(model.stages()) if joined else 0} stages"
         reason = f"since its {own} is trained with it, such as a `latent` with a trained autoencoder"
+        got = f"{slot.where}, which has {len(model.stages()) if joined else 0} stages"
         raise Unfit(name, f"{owner} expects a {name} that is trained in one stage, {reason}, got {got}")
     return f"{name}/{joined[-1]}"
 

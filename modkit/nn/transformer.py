@@ -117,8 +117,8 @@ class Transformer(nn.Module):
         """
         if codes.shape[1:] != self.shape:
             raise ValueError(f"Transformer expects codes b×{'×'.join(map(str, self.shape))}, got {tuple(codes.shape)}")
-        flat = codes.flatten(1) if self.width is None else codes.flatten(2).mT
-        tokens, positions = self.codes(flat), self._embed_positions(cond)
+        tokens = self.codes(codes.flatten(1) if self.width is None else codes.flatten(2).mT)
+        positions = self._embed_positions(cond)
         *context, start = self._embed_prefix(cond, len(codes))
         if self.causal:
             x = torch.cat([*context, torch.cat([start, tokens[:, :-1]], 1) + positions], 1)
