@@ -50,6 +50,10 @@ UNFIT = {
         for part in ("autoregressive", "cascade", "masked")
     },
     **{
+        (family, "model", "vamp"): "it is the prior of a `latent`"
+        for family in ("autoencoder", "bidirectional", "decoded", "denoising-gan", "diffusion", "flow", "gan")
+    },
+    **{
         ("bidirectional", "bottleneck", part): "its latents have no normal prior, or several levels"
         for part in ("fsq", "gumbel", "identity", "ladder", "lfq", "noised", "residual-vq", "top-down", "vq")
     },
