@@ -62,8 +62,8 @@ MUTANTS = {
     ),
     "a penalty halves no more": Mutant(
         "losses/regularizers.py",
-        "self.gamma / 2 * _differentiate(round, round.real)",
-        "self.gamma * _differentiate(round, round.real)",
+        "self.gamma / 2 * _differentiate(round.critic, *round.judged[0])",
+        "self.gamma * _differentiate(round.critic, *round.judged[0])",
         ("tests/losses/test_regularizers.py",),
     ),
     "a hinge is on the wrong side": Mutant(

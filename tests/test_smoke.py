@@ -31,6 +31,8 @@ MODELS = {
     ),
     "diffusion": _DIFFUSION,
     "flow": use("flow", bijection=use("autoregressive", width=16, depth=1)),
+    "mixture": use("mixture", components=3),
+    "vamp": use("latent", autoencoder=_GAUSSIAN, prior=use("vamp", inputs=4), joint=True),
     "denoising-gan": use("denoising-gan", network=_NET, discriminator=_NET, z_dim=4),
     "latent": use("latent", autoencoder=_GAUSSIAN, prior=_DIFFUSION),
     "decoded": use("decoded", encoder=_NET, bottleneck=use("gaussian", channels=2), decoder=_DIFFUSION),
