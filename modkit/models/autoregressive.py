@@ -47,10 +47,10 @@ from modkit.kinds import (
     read_extras,
 )
 from modkit.models.code_model import CodeModel
-from modkit.models.joined import find_joined, join_players
+from modkit.models.joined import find_joined
 from modkit.models.model import Density, Model, check_draws
 from modkit.models.passes import Passes, map_batches, select_fields
-from modkit.models.player import Player
+from modkit.models.player import Player, join_players
 from modkit.nn.compiled import run_uncompiled
 from modkit.rng import Rng
 from modkit.samplers.sampling import drop_start
@@ -130,7 +130,7 @@ class Autoregressive(CodeModel):
     def players(self) -> tuple[Player, ...]:
         """`network` or, with a head, the head's players; one owns the network as well."""
         own = self.list_modules("network", "conditioner")
-        return super().players() if self.head is None else join_players(self.head, "head", self._joined, own)
+        return super().players() if self.head is None else join_players(self.head.players(), "head", self._joined, own)
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """The weights of its losses, and of the head's by prefixed term."""

@@ -110,10 +110,11 @@ class CodeModel(Model):
 
     def review(self) -> Iterator[Note]:
         """Guidance without a null, or a head that cannot draw."""
-        if self.head is None:
-            yield from review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
-        else:
-            yield from review_priors({"head": self.head})
+        yield from (
+            review_guidance(self.guidance, self.conditioner, self.single, (1.0, 0.5, 0.1))
+            if self.head is None
+            else review_priors({"head": self.head})
+        )
 
     def _to_codes(self, x: Tensor) -> Tensor:
         """Returns codes as they are, `b h w`, values as the numbers of the nearest levels, and a head's map."""

@@ -35,10 +35,10 @@ from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
 from modkit.models.bottleneck_model import BottleneckModel
 from modkit.models.code_review import review_codes
 from modkit.models.given import call_given
-from modkit.models.joined import find_joined, join_players
+from modkit.models.joined import find_joined
 from modkit.models.model import Density, Model, make_weights
 from modkit.models.passes import Passes, map_batches, select_fields
-from modkit.models.player import Player
+from modkit.models.player import Player, join_players
 from modkit.models.posterior import get_last
 from modkit.models.prior_review import review_priors
 from modkit.models.step import StepContext
@@ -143,7 +143,7 @@ class Decoded(BottleneckModel):
 
     def players(self) -> tuple[Player, ...]:
         """The decoder's players; one owns the encoder and the bottleneck as well."""
-        return join_players(self.decoder, "decoder", self._joined, self.list_modules("encoder", "bottleneck"))
+        return join_players(self.decoder.players(), "decoder", self._joined, self.list_modules("encoder", "bottleneck"))
 
     def weights(self, player: str) -> Mapping[str, Weight]:
         """The weights of the decoder's losses, by prefixed term, of `kl`, and of the bottleneck's losses."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from modkit.kinds import Slot, Unfit
 from modkit.models.model import Model
-from modkit.models.player import Player, prefix_player
 
-__all__ = ["find_joined", "join_players"]
+__all__ = ["find_joined"]
 
 
 def find_joined(owner: str, own: str, name: str, slot: Slot[Model], model: Model) -> str:
@@ -35,17 +31,3 @@ def find_joined(owner: str, own: str, name: str, slot: Slot[Model], model: Model
         got = f"{slot.where}, which has {len(model.stages()) if joined else 0} stages"
         raise Unfit(name, f"{owner} expects a {name} that is trained in one stage, {reason}, got {got}")
     return f"{name}/{joined[-1]}"
-
-
-def join_players(model: Model, name: str, joined: str, modules: Sequence[str]) -> tuple[Player, ...]:
-    """Returns the players of the nested Model `name`; the one named `joined` owns `modules` as well.
-
-    Examples:
-        >>> from modkit import TensorType
-        >>> from modkit.models import Diffusion
-        >>> diffusion = Diffusion(TensorType((2,)), network="mlp")
-        >>> [player.modules for player in join_players(diffusion, "decoder", "decoder/denoiser", ("encoder",))]
-        [('encoder', 'decoder.network')]
-    """
-    players = [prefix_player(player, name) for player in model.players()]
-    return tuple(replace(one, modules=(*modules, *one.modules)) if one.name == joined else one for one in players)

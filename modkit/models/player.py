@@ -8,7 +8,7 @@ from torch import nn
 
 from modkit.nn.frozen import is_frozen
 
-__all__ = ["Player", "is_idle", "prefix_player"]
+__all__ = ["Player", "is_idle", "join_players", "prefix_player"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,17 @@ def prefix_player(player: Player, name: str) -> Player:
         against=tuple(f"{name}/{other}" for other in player.against),
         last_layer=player.last_layer and f"{name}.{player.last_layer}",
     )
+
+
+def join_players(players: tuple[Player, ...], name: str, joined: str, modules: tuple[str, ...]) -> tuple[Player, ...]:
+    """Returns the players of the nested Model `name`; the one then named `joined` owns `modules` as well.
+
+    Examples:
+        >>> join_players((Player("denoiser", ("network",)),), "decoder", "decoder/denoiser", ("encoder",))[0].modules
+        ('encoder', 'decoder.network')
+    """
+    prefixed = [prefix_player(player, name) for player in players]
+    return tuple(replace(one, modules=(*modules, *one.modules)) if one.name == joined else one for one in prefixed)
 
 
 def is_idle(player: Player, model: nn.Module) -> bool:
