@@ -1,6 +1,6 @@
 """`python -m examples.priors`: which prior raises a VAE's bound on binarised Fashion-MNIST, 28×28, in equal steps.
 
-    (default)  3 seeds of four systems, 10,000 steps each: about an hour
+    (default)  3 seeds of three systems, 10,000 steps each: about forty minutes
     --quick    1 seed, 200 steps each, 20 held-out pictures: about a minute
 
 One seed decides nothing. A study that was stopped resumes where it was. Fashion-MNIST has to be there: Debian's package

@@ -21,13 +21,10 @@ from modkit.metrics import Bound
 
 __all__ = ["PRIORS", "Plan", "carry_out", "read_spec"]
 
-_COUPLING = use("coupling", network=use("mlp", width=128, depth=2))
-
 PRIORS: Mapping[str, Any] = {
     "normal": None,
     "vamp": use("vamp", inputs=200),
     "mixture": use("mixture", components=200),
-    "flow": use("flow", bijection=use("chain", layer=_COUPLING, depth=4)),
 }
 """The priors by name; None is the VAE's own, N(0, I), whose KL is in closed form."""
 
