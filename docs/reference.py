@@ -27,7 +27,8 @@ __all__ = ["MODULES", "list_pages"]
 
 MODULES = (
     *("modkit", "modkit.types", "modkit.kinds", "modkit.part", "modkit.rng", "modkit.errors", "modkit.models"),
-    *("modkit.nn", "modkit.bijections", "modkit.bottlenecks", "modkit.conditioners", "modkit.decodings"),
+    *("modkit.nn", "modkit.bijections", "modkit.bottlenecks", "modkit.coders"),
+    *("modkit.conditioners", "modkit.decodings"),
     *(
         "modkit.grids",
         "modkit.samplers",

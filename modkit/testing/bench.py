@@ -72,7 +72,8 @@ class Bench:
     def examples(self) -> tuple[Example, ...]:
         """The examples of its case and, if its kind is given fields, one of the data on which it is tested."""
         examples, data = self.case.examples, self.subject.data
-        if data is None or not {"fields"} <= {*find_kind(self.subject.part.kind).given} <= _OF_DATA:
+        kind = find_kind(self.subject.part.kind)
+        if data is None or not {"fields"} <= {*kind.given} - {*kind.optional} <= _OF_DATA:
             return examples
         made = data.build({})
         types = {**examples[0].types(), "x": made.x, "fields": made.fields}

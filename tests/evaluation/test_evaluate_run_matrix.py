@@ -46,9 +46,11 @@ UNBOUNDED = {
 }
 WITHOUT_LOG_P = {
     **dict.fromkeys(("vae", "critic", "aae", "vq-vae", "denoising", "conditional-vae", "latent-vae"), "Autoencoder"),
+    "decoded": "Decoded",
     "latent-masked": "Masked",
 }
 WITHOUT_SOURCE = {
+    "decoded",
     "latent-autoregressive",
     "latent-masked",
     "latent-cascade",
