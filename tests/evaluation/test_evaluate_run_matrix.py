@@ -27,7 +27,7 @@ NEEDS = {  # what a run must have, by metric
     "latent-usage": "posterior",
     "disentanglement": "factors",
 }
-ENCODE = ("vae", "critic", "vq-vae", "aae", "flow", "denoising", "conditional-vae", "bidirectional")
+ENCODE = ("vae", "decoded", "critic", "vq-vae", "aae", "flow", "denoising", "conditional-vae", "bidirectional")
 HAS = {
     "truth": {"gan-ring", "diffusion-ring", "denoising-gan-ring"},
     "codes": {"vq-vae", "latent-vq", "latent-autoregressive", "latent-masked", "latent-cascade"},
