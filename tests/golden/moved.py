@@ -81,6 +81,7 @@ MOVED: tuple[Move, ...] = (
         Move(case, "resolved", None, f"{part}.norm")
         for case, part in (
             ("examples/dcgan", "model.generator"),
+            ("malformed/planted-3", "model.generator"),
             ("swaps/cgan_model.generator=dcgan", "model.generator"),
             ("swaps/latent-vae_model.autoencoder.encoder=dcgan", "model.autoencoder.encoder"),
             ("swaps/vae_model.decoder=dcgan", "model.decoder"),
