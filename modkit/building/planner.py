@@ -202,7 +202,8 @@ class Planner:
             if name in node:
                 arguments[name] = self._plan_argument(node[name], parameter, place)
             elif parameter.default is MISSING:
-                self.report(path, f"got no {name!r}, which the {owner} requires: {parameter.help}")
+                whose = f"which the {owner} requires" if owner else "which is required"
+                self.report(path, f"got no {name!r}, {whose}: {parameter.help}")
             else:
                 arguments[name] = self._plan_default(parameter, place)
             if arguments.get(name) is None and parameter.default is None and not (owner and name in owner.earlier):

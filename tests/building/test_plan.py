@@ -178,6 +178,11 @@ def test_a_name_is_that_of_a_folder(name):
     assert problem.startswith("spec.yaml:1:7: name: got ") and problem.endswith(", expected a plain name, as of a file")
 
 
+def test_a_setting_that_is_required_is_missed():
+    message = "spec.yaml:4:18: train.stages[0]: got no 'players', which is required: Patterns of the players."
+    assert list_problems(plan, read(f"{HEAD}model: gan\ntrain: {{stages: [{{steps: 2}}]}}")) == [message]
+
+
 def test_a_spec_without_data_needs_a_type():
     message = "spec.yaml:1:1: data: missing, expected a data set, or `x` with the type of one sample"
     assert list_problems(plan, read("model: gan")) == [message]
