@@ -81,7 +81,13 @@ MOVED: tuple[Move, ...] = (
         Move(case, "resolved", None, f"{part}.norm")
         for case, part in (
             ("examples/dcgan", "model.generator"),
+            ("examples/ac-gan", "model.generator"),
+            ("examples/conditional-vae", "model.encoder"),
+            ("examples/conditional-vae", "model.decoder"),
+            ("examples/wgan-gp", "model.generator"),
+            ("hosts/gan", "model.generator"),
             ("malformed/planted-3", "model.generator"),
+            ("swaps/gan_*", "model.generator"),
             ("swaps/cgan_model.generator=dcgan", "model.generator"),
             ("swaps/latent-vae_model.autoencoder.encoder=dcgan", "model.autoencoder.encoder"),
             ("swaps/vae_model.decoder=dcgan", "model.decoder"),
