@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -25,13 +26,49 @@ from modkit.precision import widen
 from modkit.rng import Rng
 from modkit.types import Batch, Cond, PositiveInt, TensorType, checked
 
-__all__ = ["DiagonalMixture", "compute_log_mixture", "draw_mixture"]
+__all__ = ["DiagonalMixture", "MixtureModel", "compute_log_mixture", "draw_mixture"]
 
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
+class MixtureModel(Model):
+    """A Model whose density is a mixture of Gaussians with diagonal covariances; a subclass computes these."""
+
+    @abstractmethod
+    def _compute_gaussians(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes the means and log variances, `k ...`, and the unnormalised log shares of the components, `k`."""
+
+    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Computes `nll`."""
+        return {"nll": -self.bound(batch, 1, step.rng).mean() / self.single.numel}
+
+    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
+        """Chooses a component for each sample, and draws from it; samples are clamped to the range of x."""
+        x = draw_mixture(self.allocate(num, self.single), *self._compute_gaussians(), rng)
+        return x if self.single.range is None else x.clamp(*self.single.range)
+
+    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
+        """The exact log p(x), without draws."""
+        check_draws(self, num)
+        return compute_log_mixture(batch.tensor, *self._compute_gaussians())
+
+    def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
+        """As `bound`, which is exact."""
+        return self.bound(batch, num, rng)
+
+    @property
+    def exact(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def differentiable(self) -> bool:
+        """True."""
+        return True
+
+
 @checked
-class DiagonalMixture(Model):
+class DiagonalMixture(MixtureModel):
     """A mixture of Gaussians with diagonal covariances.
 
     Trained by itself it is a density model; under a `latent` with `joint: true` it is the prior that a VAE is trained
@@ -63,35 +100,7 @@ class DiagonalMixture(Model):
         """`mixture`."""
         return (Player("mixture", ("gaussians",)),)
 
-    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `nll`."""
-        return {"nll": -self.bound(batch, 1, step.rng).mean() / self.single.numel}
-
-    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Chooses a component for each sample, and draws from it; samples are clamped to the range of x."""
-        x = draw_mixture(self.allocate(num, self.single), *self._get_gaussians(), rng)
-        return x if self.single.range is None else x.clamp(*self.single.range)
-
-    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The exact log p(x), without draws."""
-        check_draws(self, num)
-        return compute_log_mixture(batch.tensor, *self._get_gaussians())
-
-    def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
-        """As `bound`, which is exact."""
-        return self.bound(batch, num, rng)
-
-    @property
-    def exact(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def differentiable(self) -> bool:
-        """True."""
-        return True
-
-    def _get_gaussians(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _compute_gaussians(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.gaussians["mean"], self.gaussians["logvar"], self.gaussians["logits"]
 
 

@@ -15,24 +15,19 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from modkit.kinds import Step
 from modkit.models.latent_coder import LatentCoder
-from modkit.models.mixture import compute_log_mixture, draw_mixture
-from modkit.models.model import Model, check_draws
+from modkit.models.mixture import MixtureModel
 from modkit.models.player import Player
-from modkit.rng import Rng
-from modkit.types import Batch, Cond, PositiveInt, TensorType, checked
+from modkit.types import PositiveInt, TensorType, checked
 
 __all__ = ["Vamp"]
 
 
 @checked
-class Vamp(Model):
+class Vamp(MixtureModel):
     """The VampPrior of a latent whose posterior is a diagonal Gaussian.
 
     Only a `latent` has it as its prior, and gives it the autoencoder's posterior. The loss `nll` is -log p(z) in nats
@@ -69,34 +64,7 @@ class Vamp(Model):
         """`vamp`."""
         return (Player("vamp", ("pseudo",)),)
 
-    def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `nll`."""
-        return {"nll": -self.bound(batch, 1, step.rng).mean() / self.single.numel}
-
-    def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
-        """Chooses a pseudo-input for each sample, and draws from its posterior."""
-        return draw_mixture(self.allocate(num, self.single), *self._encode_inputs(), rng)
-
-    def bound(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0) -> Tensor:
-        """The exact log p(z), without draws."""
-        check_draws(self, num)
-        return compute_log_mixture(batch.tensor, *self._encode_inputs())
-
-    def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
-        """As `bound`, which is exact."""
-        return self.bound(batch, num, rng)
-
-    @property
-    def exact(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def differentiable(self) -> bool:
-        """True."""
-        return True
-
-    def _encode_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _compute_gaussians(self) -> tuple[Tensor, Tensor, Tensor]:
         """Encodes the pseudo-inputs to means and log variances, `k ...`, and the logits of their equal shares."""
         mean, logvar = self._coder.encode_moments(self.pseudo["inputs"])
         return mean, logvar, logvar.new_zeros(len(logvar))
