@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modkit.building.addresses import locate
 from modkit.errors import split
-from modkit.runs.files import expand_home
+from modkit.runs.files import expand_home, is_address
 from modkit.specs.node import Node, Value, find_value, find_written, get_value, rebuild
 from modkit.specs.references import list_refs, rebase
 from modkit.specs.spec import Spec
@@ -16,14 +17,24 @@ if TYPE_CHECKING:
 
     from modkit.runs.run import Run
 
-__all__ = ["find_run", "is_piece", "keep_pieces", "read_piece", "read_run_node"]
+__all__ = ["find_run", "is_piece", "keep_pieces", "pin_run", "read_piece", "read_run_node"]
 
 
 def find_run(path: str, spec: Spec) -> Path:
-    """Finds a run's directory, relative to the spec's file or else to the working directory, or in the home folder."""
+    """Finds a run's directory, relative to the spec's file or else to the working directory, or in the home folder.
+
+    What an address leads to must have been downloaded before.
+    """
+    if is_address(path):
+        return locate(path, download=False).folder
     path = expand_home(path)
     beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
     return beside if beside.exists() else Path(path)
+
+
+def pin_run(path: str) -> str:
+    """Pins the address of a run to the files that were downloaded from it; returns the path of a directory as it is."""
+    return locate(path, download=False).address if is_address(path) else path
 
 
 def is_piece(value: Value) -> bool:

@@ -18,6 +18,7 @@ from modkit.kinds import EngineExtras, read_extras
 from modkit.part import Local, Part, format_target
 from modkit.parts.entry import Entry
 from modkit.parts.registry import get_registry
+from modkit.runs.files import is_address
 from modkit.specs.event import write_types
 from modkit.specs.node import Node, Path, Value, find_value, open_piece, rebuild
 from modkit.specs.references import list_refs, move, rebase, resolve
@@ -220,8 +221,11 @@ class Plan:
         made = make_lock(self.entries, spec_text=self.resolved.to_yaml(), seed=self.seed, keys=keys, places=places)
         local = self.describe_local()
         coded = {"local": local} if local else {}
+        nodes = {path: str(node["path"]) for path, node in self.nodes.items() if is_piece(node)}
+        pinned = {path: address for path, address in nodes.items() if is_address(address)}
         renamed = {"modules": {path: list(names) for path, names in modules.items()}} if modules else {}
-        return {**made, **renamed, **coded, "x": write_types(x, fields)}
+        read = {"addresses": pinned} if pinned else {}
+        return {**made, **renamed, **coded, **read, "x": write_types(x, fields)}
 
 
 def plan(spec: Spec, *, typed: bool = False, leave: Collection[str] = ()) -> Plan:

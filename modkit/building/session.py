@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
 
+from modkit.building.addresses import open_run
 from modkit.building.builder import Site
 from modkit.building.change import check_model, restore_local
 from modkit.building.checker import Report, check
@@ -93,7 +94,8 @@ def load(
     `check` would refuse to train is logged as a warning as well, once for each run.
 
     Args:
-        run: The run, its directory, or a directory written by `modkit export`.
+        run: The run, its directory, a directory written by `modkit export`, or the address of one whose scheme a
+            plug-in knows (`hf://user/name`), which is downloaded.
         overrides: Overrides of the spec. Those of the model change what only sampling reads, as
             `model.prior.sampler=ddim`, not what the weights were trained with; see `modkit.building.change`.
         model: A model composed like the run's, or a function that composes one. The model receives the weights in
@@ -127,7 +129,7 @@ def load(
     elif overrides or spec:
         raise ValueError("load expects a model, or overrides and a spec to build one from, got both")
     else:
-        run = run if isinstance(run, Run) else Run.open(run)
+        run = open_run(run)
         verify(run, (), locked=locked)
         made, mine = _compose(model), load_current(run, checkpoint)
         restore_parts(run, mine.spec, made)
@@ -197,7 +199,7 @@ def load_run(
     """
     if spec and model:
         raise ValueError("expected a model or a spec in place of the run's, got both")
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = open_run(run)
     if site is None:
         verify(run, needs, locked=locked)
     mine = load_current(run, checkpoint)

@@ -310,16 +310,18 @@ def resume(run: str, overrides: Sequence[str], **options: Any) -> None:
 @report_failures
 def sample(run: str, overrides: Sequence[str], out: str | None, noise: str | None, **options: Any) -> None:
     """Sample from RUN, with overrides such as sampler=dpm-solver++ sampler.steps=20 guidance.scale=3."""
+    from modkit.building.addresses import open_run
     from modkit.publishing.samples import check_out, sample_run
-    from modkit.runs.files import make_safe_name
-    from modkit.runs.run import Run
+    from modkit.runs.files import is_address, make_safe_name
 
     grid = options["grid"]
     name = f"seed-{options['seed']}" + (f"-{make_safe_name(grid, 50)}" if grid else "")
     path = check_out(Path(out) if out else Path(run) / "samples" / f"{name}.png")
     if noise and not (Path(noise).suffix == path.suffix == ".npy" and Path(noise) != path and not grid):
         raise ValueError(f"--noise expects a .npy file beside another of --out, and no --grid, got {noise} and {path}")
-    opened = Run.open(run)
+    if is_address(run) and not out:
+        raise ValueError(f"sample expects --out for {run}, in which nothing is written")
+    opened = open_run(run)
     made = sample_run(opened, overrides, noise=bool(noise), **options)
     if find_rank() > 0:
         return

@@ -30,6 +30,7 @@ __all__ = [
     "modkit_run_finished",
     "modkit_run_started",
     "modkit_samples_ready",
+    "modkit_schemes",
     "modkit_scores_ready",
     "modkit_step_done",
 ]
@@ -155,4 +156,21 @@ def modkit_exporters() -> dict[str, str]:  # type: ignore[empty-body]
 
     Returns:
         Targets by format: `{"diffusers": "acme.exporting:export"}`.
+    """
+
+
+@hookspec
+def modkit_schemes() -> dict[str, str]:  # type: ignore[empty-body]
+    """Returns the schemes whose addresses, `SCHEME://…`, stand for runs: in `modkit.load` and as `path` in a spec.
+
+    The target of a scheme is a function. It is imported when an address of the scheme is met:
+
+        def locate(address: str, *, download: bool) -> tuple[Path, str]
+
+    It returns the run's folder on this machine, and an address that means these very files for ever. It raises a
+    ValueError if there is no such run or, without `download`, if the run is not on this machine; this error names the
+    command that downloads it.
+
+    Returns:
+        Targets by scheme: `{"acme": "acme.store:locate"}`.
     """

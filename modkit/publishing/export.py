@@ -25,17 +25,18 @@ from typing import Any
 
 from torch import Tensor
 
+from modkit.building.addresses import open_run
 from modkit.building.builder import Site
 from modkit.building.compose import get_composition
 from modkit.building.pieces import is_piece
 from modkit.building.plan import Plan, plan
 from modkit.building.provenance import find_loadable
 from modkit.building.session import Composed, Loaded, load_run
-from modkit.errors import join, split, suggest
+from modkit.errors import join, split
 from modkit.evaluation.report import Report, is_of_spec, read_reports
-from modkit.part import Part, import_target
-from modkit.parts.registry import get_registry
+from modkit.part import Part
 from modkit.parts.signature import read_parameters
+from modkit.parts.targets import find_target
 from modkit.publishing.model_card import Drawn, write_model_card
 from modkit.runs.files import hash_data, make_folders, make_temporary_path, sync_folder, sync_tree
 from modkit.runs.layout import SOURCES
@@ -83,10 +84,11 @@ def export(
     """
     if to and (model or parts):
         raise ValueError(f"export expects neither a model nor parts for the layout {to!r} of a plug-in, got one")
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = open_run(run)
     if parts and not (run.path / SOURCES).is_dir():
         raise ValueError(f"export expects a run with copies of its parts, got {run.path} without a folder {SOURCES}")
-    write = partial(_write_portable, model=model, parts=parts) if to is None else _find_exporter(to)
+    portable = partial(_write_portable, model=model, parts=parts)
+    write = find_target("modkit_exporters", "format", to) if to else portable
     return _fill(Path(out), lambda folder: write(run, folder, checkpoint=checkpoint))
 
 
@@ -125,21 +127,6 @@ def _fill(out: Path, write: Callable[[Path], None]) -> Path:
         raise
     sync_folder(out.absolute().parent)
     return out
-
-
-def _find_exporter(format: str) -> Callable[..., None]:
-    """Finds the function that a plug-in declares for a format."""
-    targets: dict[str, str] = {}
-    for answer in get_registry().call("modkit_exporters"):
-        if not isinstance(answer, Mapping) or not all(isinstance(text, str) for text in (*answer, *answer.values())):
-            raise ValueError(f"modkit_exporters must return a mapping from formats to targets, got {answer!r}")
-        for name, target in answer.items():
-            if targets.setdefault(name, target) != target:
-                raise ValueError(f"the format {name!r} is declared more than once, by {targets[name]} and {target}")
-    if format not in targets:
-        known = ", ".join(sorted(targets)) or "none, since no installed plug-in provides one"
-        raise ValueError(f"unknown format {format!r}{suggest(format, targets, '; ')}; available: {known}")
-    return import_target(targets[format], f"format {format}")
 
 
 def _write_portable(run: Run, out: Path, *, checkpoint: str | None, model: Composed | None, parts: bool) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
+from modkit.building.addresses import open_run
 from modkit.building.migration import load_current_spec
 from modkit.building.session import Composed, load_run
 from modkit.engines.processes import open_engine
@@ -139,7 +140,7 @@ def sample_run(
         raise ValueError("sample expects a label or a grid of classes, got both")
     if grid and noise:
         raise ValueError("sample expects noise or a grid of classes, got both")
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = open_run(run)
     spec = load_current_spec(run)
     full = [expand(spec, SLOTS, override) for override in overrides]
     loaded = load_run(run, full, model=model, checkpoint=checkpoint, locked=locked)

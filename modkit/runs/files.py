@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 __all__ = [
-    "BLOCK", "Digest", "expand_home", "find_final_name", "hash_data", "make_folders", "make_own_folder",
-    "make_safe_name", "make_temporary_path", "name_errors", "open_own", "open_regular", "read_regular", "refuse_link",
-    "replace_file", "sync_folder", "sync_tree", "write_all", "write_file",
+    "BLOCK", "Digest", "expand_home", "find_final_name", "hash_data", "is_address", "make_folders",
+    "make_own_folder", "make_safe_name", "make_temporary_path", "name_errors", "open_own", "open_regular",
+    "read_regular", "refuse_link", "replace_file", "sync_folder", "sync_tree", "write_all", "write_file",
 ]  # fmt: skip
 
 BLOCK = 2**24
@@ -210,6 +210,16 @@ def expand_home(text: str) -> str:
         'photos/~/a'
     """
     return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a run's path is an address, for which a plug-in finds the folder.
+
+    Examples:
+        >>> is_address("hf://user/name"), is_address("runs/vae")
+        (True, False)
+    """
+    return "://" in os.fspath(path)
 
 
 def hash_data(data: bytes | str) -> str:

@@ -54,7 +54,7 @@ _FORMATS = (1, 2)
 _SEAL = "sha256"
 _FIELDS = ("kind", "name", "distribution", "version")
 _TYPES = {"state": dict, "modules": dict, "written": dict, "revisions": list, "splits": dict, "data": str}
-_TYPES |= {"nondeterministic": str, "sources": dict, "local": dict, "data_name": str}
+_TYPES |= {"nondeterministic": str, "sources": dict, "local": dict, "data_name": str, "addresses": dict}
 
 
 class RegistryEntry(Protocol):

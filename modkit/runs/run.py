@@ -36,7 +36,7 @@ from torch import Tensor
 from modkit.runs import checkpoint as store
 from modkit.runs.checkpoint import Checkpoint, Latest
 from modkit.runs.exported import check_exported, write_exported
-from modkit.runs.files import make_own_folder, read_regular, replace_file
+from modkit.runs.files import is_address, make_own_folder, read_regular, replace_file
 from modkit.runs.hold import Hold
 from modkit.runs.layout import (
     FIRST,
@@ -213,6 +213,8 @@ class Run:
         Raises:
             ValueError: If the directory does not hold a run; the message says what is missing or damaged.
         """
+        if is_address(path):
+            raise ValueError(f"Run.open expects the directory of a run, got the address {path}: download it first")
         path = Path(path)
         for name in (LOCK, SPEC):
             if not (path / name).is_file():

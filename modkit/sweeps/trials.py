@@ -26,7 +26,7 @@ from modkit.building.difference import ABSENT, compare_trees
 from modkit.building.pieces import find_run
 from modkit.building.plan import Plan, plan
 from modkit.errors import Position, Problem, SpecError, join, split, suggest
-from modkit.runs.files import make_safe_name
+from modkit.runs.files import is_address, make_safe_name
 from modkit.specs.node import Node, Path, Value, strip_parts, walk
 from modkit.specs.overrides import apply, expand, require_list, split_values
 from modkit.specs.spec import Spec
@@ -293,7 +293,7 @@ def _make_paths_absolute(made: Plan) -> Spec:
     """Returns the resolved spec with absolute paths to the runs that it loads, since its folder will change."""
     resolved = made.resolved
     for path, value in walk(resolved.tree):
-        if isinstance(value, Node) and value.use == "run" and isinstance(value.get("path"), str):
+        if isinstance(value, Node) and value.use == "run" and not is_address(str(value["path"])):
             folder = find_run(str(value["path"]), made.spec).resolve()
             resolved = resolved.with_value(join((*path, "path")), str(folder))
     return resolved
