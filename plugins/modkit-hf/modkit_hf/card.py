@@ -1,0 +1,76 @@
+"""The model card of a run on the Hub: what `modkit export` writes, with license, task and data in the Hub's terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import cast
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from modkit.building.session import Loaded, load_run
+from modkit.specs.node import Node
+from modkit.types import TensorType
+
+__all__ = ["find_task", "make_card"]
+
+_HUB_DATA = "hf/datasets"
+
+
+def make_card(folder: Path, repo: str, license: str | None = None) -> ModelCard:
+    """Makes the card of an exported run from the one in its folder.
+
+    Args:
+        folder: The run's folder.
+        repo: The repository, `USER/NAME`.
+        license: The license, by the Hub's name for it; by default what the card has, or else `unknown`.
+
+    Raises:
+        ValueError: If the card or the run in the folder is damaged.
+    """
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+    made, data = load_run(folder), cast(ModelCardData, card.data)
+    data.license = license or data.license or "unknown"
+    data.library_name = "modkit"
+    data.pipeline_tag = data.pipeline_tag or find_task(made.x, made.fields, made.model.reads)
+    data.datasets = _list_datasets(data.datasets or (), made) or None
+    for result in data.eval_results or ():
+        result.task_type = data.pipeline_tag or result.task_type
+        result.dataset_type = next(iter(data.datasets or ()), result.dataset_type)
+    card.text = card.text.replace("USER/NAME", repo)
+    return card
+
+
+def find_task(x: TensorType, fields: Mapping[str, TensorType], reads: Iterable[str]) -> str | None:
+    """Finds the Hub's name for what a model does by the conditions that it reads; None if it has none.
+
+    A model of pictures that reads a picture is `image-to-image`, one that reads a sequence of tokens `text-to-image`.
+    There is no name for pictures of a class.
+
+    Examples:
+        >>> x, text = TensorType((3, 8, 8), (-1, 1)), TensorType((77,), classes=49408)
+        >>> find_task(x, {"caption": text}, ["caption"]), find_task(x, {"caption": text}, [])
+        ('text-to-image', 'unconditional-image-generation')
+    """
+    if not _is_picture(x):
+        return None
+    read = [fields[name] for name in reads if name in fields]
+    if any(_is_picture(one) for one in read):
+        return "image-to-image"
+    if any(len(one.shape) == 1 and one.classes for one in read):
+        return "text-to-image"
+    return None if [*reads] else "unconditional-image-generation"
+
+
+def _is_picture(x: TensorType) -> bool:
+    return len(x.shape) == 3 and x.range is not None
+
+
+def _list_datasets(names: Iterable[str], made: Loaded) -> list[str]:
+    """Lists data sets by their names on the Hub; a plug-in's part has none, unless it reads a dataset of the Hub."""
+    found = [name for name in names if "/" not in name]
+    node = made.plan.spec.data
+    if isinstance(node, Node) and node.use == _HUB_DATA and re.fullmatch(r"[\w.-]+/[\w.-]+", str(node["path"])):
+        found.append(str(node["path"]))
+    return found
