@@ -18,6 +18,8 @@ def pytest_collection_modifyitems(items):
     texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.yaml")}
     needed = {name: found[1] for name, text in texts.items() if (found := parts.search(text))}
     needed |= {f"plugins/modkit-{name}/README.md": name for name in absent}
+    if "hf" in absent:
+        needed["docs/tutorials/share-a-run.md"] = "hf"
     for item in items:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         for name in [needed.get(value.stem if isinstance(value, Path) else str(value)) for value in values]:

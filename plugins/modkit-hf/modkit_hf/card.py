@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +33,8 @@ def make_card(folder: Path, repo: str, license: str | None = None) -> ModelCard:
     made, data = load_run(folder), cast(ModelCardData, card.data)
     data.license = license or data.license or "unknown"
     data.library_name = "modkit"
-    data.pipeline_tag = data.pipeline_tag or find_task(made.x, made.fields, made.model.reads)
+    conditions = [made.fields[name] for name in made.model.reads if name in made.fields]
+    data.pipeline_tag = data.pipeline_tag or find_task(made.x, conditions)
     data.datasets = _list_datasets(data.datasets or (), made) or None
     for result in data.eval_results or ():
         result.task_type = data.pipeline_tag or result.task_type
@@ -42,25 +43,23 @@ def make_card(folder: Path, repo: str, license: str | None = None) -> ModelCard:
     return card
 
 
-def find_task(x: TensorType, fields: Mapping[str, TensorType], reads: Iterable[str]) -> str | None:
-    """Finds the Hub's name for what a model does by the conditions that it reads; None if it has none.
+def find_task(x: TensorType, conditions: Sequence[TensorType]) -> str | None:
+    """Finds the Hub's name for making pictures under conditions; None if it has none, as for pictures of a class.
 
-    A model of pictures that reads a picture is `image-to-image`, one that reads a sequence of tokens `text-to-image`.
-    There is no name for pictures of a class.
+    Args:
+        x: The type of a sample.
+        conditions: The types of the fields that the model reads.
 
     Examples:
-        >>> x, text = TensorType((3, 8, 8), (-1, 1)), TensorType((77,), classes=49408)
-        >>> find_task(x, {"caption": text}, ["caption"]), find_task(x, {"caption": text}, [])
-        ('text-to-image', 'unconditional-image-generation')
+        >>> picture, text = TensorType((3, 8, 8), (-1, 1)), TensorType((77,), classes=49408)
+        >>> find_task(picture, [text]), find_task(picture, [text, picture])
+        ('text-to-image', 'image-to-image')
     """
     if not _is_picture(x):
         return None
-    read = [fields[name] for name in reads if name in fields]
-    if any(_is_picture(one) for one in read):
+    if any(map(_is_picture, conditions)):
         return "image-to-image"
-    if any(len(one.shape) == 1 and one.classes for one in read):
-        return "text-to-image"
-    return None if [*reads] else "unconditional-image-generation"
+    return "text-to-image" if any(len(one.shape) == 1 and one.classes for one in conditions) else None
 
 
 def _is_picture(x: TensorType) -> bool:
