@@ -38,7 +38,7 @@ def make_card(folder: Path, repo: str, license: str | None = None) -> ModelCard:
     data.datasets = _list_datasets(data.datasets or (), made) or None
     for result in data.eval_results or ():
         result.task_type = data.pipeline_tag or result.task_type
-        result.dataset_type = next(iter(data.datasets or ()), result.dataset_type)
+        result.dataset_type = next(iter(data.datasets or ()), "unknown")
     card.text = card.text.replace("USER/NAME", repo)
     return card
 
@@ -70,6 +70,7 @@ def _list_datasets(names: Iterable[str], made: Loaded) -> list[str]:
     """Lists data sets by their names on the Hub; a plug-in's part has none, unless it reads a dataset of the Hub."""
     found = [name for name in names if "/" not in name]
     node = made.plan.spec.data
-    if isinstance(node, Node) and node.use == _HUB_DATA and re.fullmatch(r"[\w.-]+/[\w.-]+", str(node["path"])):
-        found.append(str(node["path"]))
+    path = str(node["path"]) if isinstance(node, Node) and node.use == _HUB_DATA else ""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not Path(path).exists():
+        found.append(path)
     return found

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from modkit.runs.files import make_folders, make_temporary_path, sync_tree
@@ -29,14 +29,16 @@ def locate(address: str, *, download: bool) -> Found:
 
     Args:
         address: `hf://USER/NAME@REVISION`; the revision is `main` by default.
-        download: Whether to ask the Hub. If not, a branch means the commit that was downloaded last.
+        download: Whether to ask the Hub. If not, or with HF_HUB_OFFLINE, a branch means the commit that was downloaded
+            last.
 
     Raises:
         ValueError: If there is no such run, it is damaged or, without `download`, not on this machine.
         OSError: If the Hub cannot be reached.
     """
     wanted = Address.parse(address)
-    found = None if download and not wanted.pinned else _find(wanted)
+    asks = download and not (wanted.pinned or constants.HF_HUB_OFFLINE)
+    found = None if asks else _find(wanted)
     if found is None and not download:
         raise ValueError(f"{wanted} is not on this machine; download it with: modkit pull {str(wanted)[5:]}")
     return found or _download(wanted)

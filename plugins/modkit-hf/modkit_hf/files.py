@@ -29,9 +29,8 @@ _UNSAID = (".gitattributes", ".gitignore", ".cache/*")
 
 
 def list_left(names: Iterable[str]) -> list[str]:
-    """Lists the files that do not travel, in order of their names."""
-    known = (*TRAVELLING, *_UNSAID)
-    return sorted(name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in known))
+    """Lists the files that do not travel, in order of their names, without those of git and of caches."""
+    return sorted(name for name in names if not _matches(name, (*TRAVELLING, *_UNSAID)))
 
 
 def warn_left(where: str, left: Sequence[str]) -> None:
@@ -55,10 +54,13 @@ def check_run(folder: Path) -> Run:
 
 def copy_run(folder: Path, out: Path) -> list[str]:
     """Copies the files that travel to a new folder; returns the names of the others."""
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    left = list_left(names)
-    for name in sorted({*names}.difference(left)):
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in _UNSAID):
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for name in names:
+        if _matches(name, TRAVELLING):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, out / name)
-    return left
+    return list_left(names)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

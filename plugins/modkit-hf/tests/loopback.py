@@ -45,6 +45,7 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    gated: set[str] = field(default_factory=set)
     fault: str | None = None  # `cut` and `changed` concern downloads of weights, `down` everything
 
     def read(self, repo: str, branch: str = "main") -> dict[str, bytes]:
@@ -159,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.hub.repos.get(repo)
         if found is None or (found.private and not token):
             raise _Answer(404 if token else 401, "RepoNotFound", "Repository not found")
+        if repo in self.hub.gated:
+            raise _Answer(403, "GatedRepo", "Access to this model is restricted")
         if write and token != TOKEN:
             raise _Answer(403 if token else 401)
         return found

@@ -1,5 +1,7 @@
 """Cards of runs: their task, and every example's card under the Hub's check."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +9,12 @@ import pytest
 from PIL import Image
 
 import modkit
-from modkit import TensorType, train
+from modkit import TensorType, train, use
 from modkit.evaluation.report import Report
 from modkit.publishing.export import export
 from modkit.types import Score
 from tests.files import write_fashion_mnist
+from tests.play import VAE, spec
 
 from .loopback import refuse_card
 
@@ -39,6 +42,24 @@ def test_the_task_follows_from_the_conditions(x, conditions, task):
     from modkit_hf.card import find_task
 
     assert find_task(x, conditions) == task
+
+
+def test_data_have_the_name_of_a_dataset_of_the_hub_or_none(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    from modkit_hf.card import make_card
+
+    monkeypatch.chdir(tmp_path)
+    pictures = [Image.fromarray(np.full((8, 8), 30 * index, np.uint8)) for index in range(8)]
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": pictures}, features=features).save_to_disk("ada/pets")
+    data = use("hf/datasets", path="ada/pets", size=8, channels=1, test=0.3)
+    made = train(replace(spec(VAE), data=data), "run", steps=0)
+    Report({"FD (pixels)": Score(1.25)}, checkpoint=made.kept[-1], counts={"fake": 9}, seed=0).save(made.path)
+    out = export(made, "out")
+    for names, kind in ((None, "unknown"), (["ada/pets"], "ada/pets")):
+        card = make_card(out, "me/one").data
+        assert (card.datasets, card.eval_results[0].dataset_type) == (names, kind)
+        shutil.rmtree("ada", ignore_errors=True)  # then it is the Hub's
 
 
 @pytest.fixture

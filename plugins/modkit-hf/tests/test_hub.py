@@ -102,17 +102,11 @@ def test_an_exported_run_keeps_what_its_author_wrote_and_loses_what_could_run(hu
     for name in ("weights.pt", "evil.py", "parts/mine.py", "samples/evil.sh"):
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("raise SystemExit(9)")
-    modkit_hf_push(out, "me/vae")
+    run_command("push", out, "me/vae")
     assert "left behind: evil.py, parts/mine.py, samples/evil.sh, weights.pt" in caplog.text
     card = hub.read("me/vae")["README.md"].decode()
     assert "license: mit" in card and "Trained on a rainy day." in card
     assert {*hub.read("me/vae")} == {*WHOLE, ".gitattributes"}
-
-
-def modkit_hf_push(*arguments, **options):
-    from modkit_hf.uploading import push
-
-    return push(*arguments, **options)
 
 
 def test_what_could_run_is_left_on_the_hub_and_said(hub, pushed, caplog):
@@ -171,12 +165,16 @@ def test_a_check_downloads_nothing_and_a_run_keeps_the_commit(hub, run, pushed, 
     assert fresh != pushed and check(compose(pushed)) and modkit.load(made) is not None
 
 
-def test_a_commit_that_is_here_needs_no_hub(hub, pushed):
-    modkit.load(pushed)
+def test_a_commit_that_is_here_needs_no_hub(hub, pushed, monkeypatch):
+    modkit.load("hf://me/vae")
     hub.fault = "down"
     hub.asked.clear()
     modkit.load(pushed)
     assert hub.asked == []
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        modkit.load("hf://me/vae")
+        assert hub.asked == []
     with pytest.raises(OSError, match=r"hf://me/vae@main cannot be downloaded: the Hub answers 500"):
         modkit.load("hf://me/vae")
 
@@ -187,6 +185,7 @@ def test_a_commit_that_is_here_needs_no_hub(hub, pushed):
         ("hf_wrong", "me/vae", 2, r"the Hub expects a token with access to it, got none or one that is not valid"),
         ("", "me/hidden", 2, r"expects a token .* set HF_TOKEN or run `hf auth login`"),
         (TOKEN, "me/vea", 2, r"http://127\S+ has no model me/vea that you may read"),
+        (TOKEN, "me/gated", 2, r"its authors have not granted you access; ask at http\S+/me/gated"),
         (TOKEN, "me/vae@v2", 2, "me/vae has no revision v2"),
         (TOKEN, "me/other", 2, "expects a run that `modkit push` wrote, got files without modkit.lock, spec.yaml"),
     ],
@@ -194,6 +193,8 @@ def test_a_commit_that_is_here_needs_no_hub(hub, pushed):
 def test_what_the_hub_refuses_is_said_in_a_sentence(hub, pushed, monkeypatch, token, address, status, said):
     monkeypatch.setenv("HF_TOKEN", token)
     hub.repos["me/hidden"], hub.repos["me/other"] = (type(hub.repos["me/vae"])(private) for private in (True, False))
+    hub.repos["me/gated"] = hub.repos["me/vae"]
+    hub.gated.add("me/gated")
     hub.repos["me/other"].commit("main", {"weights.bin": b"cos\nsystem"})
     text = run_command("pull", address, "here", status=status)[1]
     assert re.search(said, text) and text.count("\n") == 1 and not Path("here").exists()
