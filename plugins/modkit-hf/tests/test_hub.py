@@ -132,6 +132,7 @@ def test_the_card_has_license_data_scores_and_pictures(hub, pushed):
     assert "![samples](samples/step-00000001.png)" in card.text and 'modkit.load("hf://me/vae")' in card.text
 
 
+@pytest.mark.wide
 def test_another_push_replaces_the_run_and_keeps_the_rest_and_the_former_commit(hub, run, pushed, tmp_path):
     old = hub.read("me/vae")
     hub.repos["me/vae"].commit("main", {**old, "LICENSE": b"MIT", "samples/old.png": b"", "evaluations/old.json": b""})
@@ -145,6 +146,7 @@ def test_another_push_replaces_the_run_and_keeps_the_rest_and_the_former_commit(
     assert hub.repos["me/vae"].branches["second"] in said and "license: unknown" in now["README.md"].decode()
 
 
+@pytest.mark.wide
 def test_a_check_downloads_nothing_and_a_run_keeps_the_commit(hub, run, pushed, tmp_path):
     with pytest.raises(SpecError, match=r"hf://me/vae@main is not on this machine; .*: modkit pull me/vae@main"):
         check(compose("hf://me/vae"))
@@ -200,6 +202,7 @@ def test_what_the_hub_refuses_is_said_in_a_sentence(hub, pushed, monkeypatch, to
     assert re.search(said, text) and text.count("\n") == 1 and not Path("here").exists()
 
 
+@pytest.mark.wide
 def test_a_push_without_the_right_to_it_is_refused(hub, run, pushed, monkeypatch):
     before = hub.read("me/vae")
     for token, said in {"hf_wrong": "expects a token", "hf_reader": "your token does not have the right to"}.items():
@@ -215,6 +218,7 @@ def test_a_push_without_the_right_to_it_is_refused(hub, run, pushed, monkeypatch
     assert hub.repos["me/new"].private
 
 
+@pytest.mark.wide
 def test_the_token_may_lie_in_the_store_of_huggingface_hub(hub, run, pushed, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     assert "expects a token" in run_command("push", run.path, "me/vae", status=2)[1]
@@ -222,6 +226,7 @@ def test_the_token_may_lie_in_the_store_of_huggingface_hub(hub, run, pushed, mon
     run_command("push", run.path, "me/vae")
 
 
+@pytest.mark.wide
 def test_a_download_that_is_cut_or_changed_is_refused_and_may_be_repeated(hub, run, pushed):
     for fault, status, said in (
         ("cut", 1, r"hf://me/vae@main cannot be downloaded: the exchange with http\S+ failed: \w+"),
@@ -253,6 +258,7 @@ def test_a_folder_that_is_taken_is_refused_before_anything_is_asked(hub, pushed)
     assert hub.asked == []
 
 
+@pytest.mark.wide
 def test_pushing_a_run_without_checkpoint_or_a_pulled_one(hub, run, pushed, tmp_path):
     run_command("pull", "me/vae", "here")
     run_command("push", "here", "me/copy")
