@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from modkit.parts.targets import find_target
 from modkit.runs.files import is_address
@@ -17,29 +17,26 @@ from modkit.runs.files import is_address
 if TYPE_CHECKING:
     from modkit.runs.run import Run
 
-__all__ = ["Pinned", "locate", "open_run"]
+__all__ = ["locate", "open_run"]
 
 
-class Pinned(NamedTuple):
-    """The run behind an address: its folder on this machine, and the address of exactly these files."""
-
-    folder: Path
-    address: str
-
-
-def locate(address: str, *, download: bool) -> Pinned:
+def locate(address: str, *, download: bool) -> tuple[Path, str]:
     """Locates the run behind an address, by the plug-in that provides its scheme (`modkit_schemes`).
 
     Args:
         address: The address.
         download: Whether the run may be downloaded. If not, one that was downloaded before is found.
 
+    Returns:
+        The run's folder on this machine, and the address of exactly these files.
+
     Raises:
         ValueError: If no plug-in provides the scheme, there is no such run, or it is not on this machine.
         OSError: If it cannot be downloaded.
     """
-    scheme = address.partition("://")[0]
-    return Pinned(*find_target("modkit_schemes", "scheme", scheme)(address, download=download))
+    find = find_target("modkit_schemes", "scheme", address.partition("://")[0])
+    folder, pinned = find(address, download=download)
+    return folder, pinned
 
 
 def open_run(run: Run | str | os.PathLike[str]) -> Run:
@@ -53,4 +50,4 @@ def open_run(run: Run | str | os.PathLike[str]) -> Run:
 
     if isinstance(run, Run):
         return run
-    return Run.open(locate(os.fspath(run), download=True).folder if is_address(run) else run)
+    return Run.open(locate(os.fspath(run), download=True)[0] if is_address(run) else run)

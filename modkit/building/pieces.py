@@ -26,7 +26,7 @@ def find_run(path: str, spec: Spec) -> Path:
     What an address leads to must have been downloaded before.
     """
     if is_address(path):
-        return locate(path, download=False).folder
+        return locate(path, download=False)[0]
     path = expand_home(path)
     beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
     return beside if beside.exists() else Path(path)
@@ -34,7 +34,7 @@ def find_run(path: str, spec: Spec) -> Path:
 
 def pin_run(path: str) -> str:
     """Pins the address of a run to the files that were downloaded from it; returns the path of a directory as it is."""
-    return locate(path, download=False).address if is_address(path) else path
+    return locate(path, download=False)[1] if is_address(path) else path
 
 
 def is_piece(value: Value) -> bool:

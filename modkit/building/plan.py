@@ -221,10 +221,10 @@ class Plan:
         made = make_lock(self.entries, spec_text=self.resolved.to_yaml(), seed=self.seed, keys=keys, places=places)
         local = self.describe_local()
         coded = {"local": local} if local else {}
-        nodes = {path: str(node["path"]) for path, node in self.nodes.items() if is_piece(node)}
-        pinned = {path: address for path, address in nodes.items() if is_address(address)}
+        runs = {path: str(node["path"]) for path, node in self.nodes.items() if is_piece(node)}
+        addresses = {path: run for path, run in runs.items() if is_address(run)}
         renamed = {"modules": {path: list(names) for path, names in modules.items()}} if modules else {}
-        read = {"addresses": pinned} if pinned else {}
+        read = {"addresses": addresses} if addresses else {}
         return {**made, **renamed, **coded, **read, "x": write_types(x, fields)}
 
 

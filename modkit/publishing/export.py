@@ -38,7 +38,7 @@ from modkit.part import Part
 from modkit.parts.signature import read_parameters
 from modkit.parts.targets import find_target
 from modkit.publishing.model_card import Drawn, write_model_card
-from modkit.runs.files import hash_data, make_folders, make_temporary_path, sync_folder, sync_tree
+from modkit.runs.files import fill_folder, hash_data
 from modkit.runs.layout import SOURCES
 from modkit.runs.lock import read_rows, renew_row
 from modkit.runs.pictures import draw_picture
@@ -89,7 +89,9 @@ def export(
         raise ValueError(f"export expects a run with copies of its parts, got {run.path} without a folder {SOURCES}")
     portable = partial(_write_portable, model=model, parts=parts)
     write = find_target("modkit_exporters", "format", to) if to else portable
-    return _fill(Path(out), lambda folder: write(run, folder, checkpoint=checkpoint))
+    with fill_folder(out := Path(out), "export") as folder:
+        write(run, folder, checkpoint=checkpoint)
+    return out
 
 
 def export_loaded(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]) -> Path:
@@ -106,26 +108,8 @@ def export_loaded(run: Run, made: Loaded, out: Path, origin: Mapping[str, Any]) 
     Raises:
         ValueError: As `export`.
     """
-    return _fill(out, lambda folder: _write(run, made, folder, origin, lambda path, place: path))
-
-
-def _fill(out: Path, write: Callable[[Path], None]) -> Path:
-    """Makes a folder with what `write` writes into it, or none."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"export expects a folder that is absent or empty, got {out}")
-    make_folders(out.absolute().parent)
-    temporary = make_temporary_path(out.absolute())
-    temporary.mkdir()
-    try:
-        write(temporary)
-        sync_tree(temporary)
-        if out.exists():
-            out.rmdir()
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(out.absolute().parent)
+    with fill_folder(out, "export") as folder:
+        _write(run, made, folder, origin, lambda path, place: path)
     return out
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 __all__ = [
-    "BLOCK", "Digest", "expand_home", "find_final_name", "hash_data", "is_address", "make_folders",
+    "BLOCK", "Digest", "expand_home", "fill_folder", "find_final_name", "hash_data", "is_address", "make_folders",
     "make_own_folder", "make_safe_name", "make_temporary_path", "name_errors", "open_own", "open_regular",
     "read_regular", "refuse_link", "replace_file", "sync_folder", "sync_tree", "write_all", "write_file",
 ]  # fmt: skip
@@ -156,6 +157,34 @@ def make_folders(folder: Path) -> list[Path]:
     for path in reversed(missing):
         sync_folder(path.parent)
     return missing
+
+
+@contextmanager
+def fill_folder(out: Path, command: str) -> Iterator[Path]:
+    """Makes a folder with what is written in the context, which is given a temporary one; after an error there is none.
+
+    Args:
+        out: The folder, absent or empty.
+        command: Who fills it, for messages.
+
+    Raises:
+        ValueError: If it is a file, or not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{command} expects a folder that is absent or empty, got {out}")
+    make_folders(out.absolute().parent)
+    temporary = make_temporary_path(out.absolute())
+    temporary.mkdir()
+    try:
+        yield temporary
+        sync_tree(temporary)
+        if out.exists():
+            out.rmdir()
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(out.absolute().parent)
 
 
 def make_own_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 import modkit
 from modkit import Spec, SpecError, load, sample_run, train, use
-from modkit.building.addresses import Pinned, locate, open_run
+from modkit.building.addresses import locate, open_run
 from modkit.building.checker import check
 from modkit.parts.registry import get_registry
 from modkit.publishing.export import export
@@ -72,7 +72,7 @@ def test_what_reads_a_run_reads_an_address(run, store):
     assert torch.equal(sample_run("acme://vae@1", num=3).x, sample_run(run, num=3).x)
     assert load(export("acme://vae", store / "out")).sample(3, seed=0).equal(want)
     assert open_run(run) is run and open_run(str(run.path)).path == run.path
-    assert locate("acme://vae", download=False) == Pinned(store / "here" / "vae@1", "acme://vae@1")
+    assert locate("acme://vae", download=False) == (store / "here" / "vae@1", "acme://vae@1")
     assert (
         run_command("sample", "acme://vae", "-n", 3, "--out", store / "x.npy")[0] == f"3 samples: {store / 'x.npy'}\n"
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from modkit.runs.files import make_folders, make_temporary_path, sync_tree
+from modkit.runs.files import fill_folder
 from modkit_hf.address import Address
 from modkit_hf.failures import explain_failures
 from modkit_hf.files import REQUIRED, TRAVELLING, check_run, copy_run, list_left, warn_left
@@ -40,7 +40,9 @@ def locate(address: str, *, download: bool) -> Found:
     asks = download and not (wanted.pinned or constants.HF_HUB_OFFLINE)
     found = None if asks else _find(wanted)
     if found is None and not download:
-        raise ValueError(f"{wanted} is not on this machine; download it with: modkit pull {str(wanted)[5:]}")
+        raise ValueError(
+            f"{wanted} is not on this machine; download it with: modkit pull {wanted.repo}@{wanted.revision}"
+        )
     return found or _download(wanted)
 
 
@@ -60,28 +62,16 @@ def pull(address: str, out: str | os.PathLike[str] | None = None) -> Found:
     """
     if out is None:
         return locate(address, download=True)
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"pull expects a folder that is absent or empty, got {out}")
-    found = locate(address, download=True)
-    make_folders(out.absolute().parent)
-    temporary = make_temporary_path(out.absolute())
-    copy_run(found.folder, temporary)
-    sync_tree(temporary)
-    if out.exists():
-        out.rmdir()
-    os.replace(temporary, out)
-    return found._replace(folder=out)
+    with fill_folder(Path(out), "pull") as folder:
+        found = locate(address, download=True)
+        copy_run(found.folder, folder)
+    return found._replace(folder=Path(out))
 
 
 def _find(wanted: Address) -> Found | None:
     """Finds a run that was downloaded before, as a whole."""
     try:
-        folder = Path(
-            snapshot_download(
-                wanted.repo, revision=wanted.revision, allow_patterns=list(TRAVELLING), local_files_only=True
-            )
-        )
+        folder = _read_snapshot(wanted, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
     whole = all((folder / name).is_file() for name in REQUIRED)
@@ -97,13 +87,23 @@ def _download(wanted: Address) -> Found:
         raise ValueError(f"{wanted} expects a run that `modkit push` wrote, got files without {', '.join(lacking)}")
     warn_left(str(wanted), list_left(names))
     with explain_failures(wanted, "downloaded"):
-        folder = Path(snapshot_download(wanted.repo, revision=wanted.revision, allow_patterns=list(TRAVELLING)))
+        folder = _read_snapshot(wanted)
     try:
         check_run(folder)
     except ValueError as error:
         _drop(folder)
         raise ValueError(f"{wanted} is damaged on the Hub or was on its way: {error}") from error
     return Found(folder, str(wanted._replace(revision=folder.name)))
+
+
+def _read_snapshot(wanted: Address, *, local_files_only: bool = False) -> Path:
+    """Reads the folder of a commit, with the files that travel."""
+    patterns = list(TRAVELLING)
+    return Path(
+        snapshot_download(
+            wanted.repo, revision=wanted.revision, allow_patterns=patterns, local_files_only=local_files_only
+        )
+    )
 
 
 def _drop(folder: Path) -> None:

@@ -29,7 +29,7 @@ _UNSAID = (".gitattributes", ".gitignore", ".cache/*")
 
 
 def list_left(names: Iterable[str]) -> list[str]:
-    """Lists the files that do not travel, in order of their names, without those of git and of caches."""
+    """Lists the files that do not travel, in order of their names, without files of git and caches."""
     return sorted(name for name in names if not _matches(name, (*TRAVELLING, *_UNSAID)))
 
 
