@@ -1,5 +1,6 @@
 """Runs to the Hub and back, by huggingface_hub's own client, over a server on this machine."""
 
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,8 @@ from modkit.building.checker import check
 from modkit.cli.app import app
 from modkit.evaluation.report import Report
 from modkit.publishing.export import export
+from modkit.runs.encoding import dump_manifest, parse_manifest
+from modkit.runs.files import hash_data
 from modkit.runs.run import Run
 from modkit.types import Score
 from tests.command import run as run_own
@@ -240,6 +243,22 @@ def test_a_download_that_is_cut_or_changed_is_refused_and_may_be_repeated(hub, r
             check(compose("hf://me/vae"))
     run_command("pull", "me/vae", "here")
     assert modkit.load("here").sample(2, seed=0).equal(modkit.load(run).sample(2, seed=0))
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("ran"),)
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused_though_the_hashes_are_its_own(hub, pushed):
+    files, data = hub.read("me/vae"), pickle.dumps(Evil())
+    manifest = parse_manifest(files["manifest.json"])
+    entry = manifest.files["model.safetensors"]._replace(size=len(data), sha256=hash_data(data))
+    signed = dump_manifest(manifest._replace(files={**manifest.files, "model.safetensors": entry}))
+    evil = {"model.safetensors": data, "manifest.json": signed}
+    hub.repos["me/vae"].commit("main", {**files, **evil})
+    said = run_command("pull", "me/vae", "here", status=2)[1]
+    assert "it is not a safetensors file" in said and not Path("ran").exists() and not Path("here").exists()
 
 
 def test_a_server_that_is_not_there_is_said(hub, monkeypatch):
