@@ -213,13 +213,14 @@ def _expand(word: str) -> str:
 
 def _train(run: Callable[[Progress], Run], command: Sequence[str]) -> None:
     """Trains, and prints how it ended; `command` is what resumes it."""
-    from modkit.cli.console import open_terminal, show_progress
+    from modkit.cli.console import choose_display, open_terminal
     from modkit.evaluation.report import find_report
+    from modkit.progress import show_progress
     from modkit.training.interruption import Stopped
     from modkit.training.trainer import TrainingError
 
     try:
-        with show_progress(open_terminal()) as shown:
+        with choose_display(open_terminal()) as display, show_progress(display) as shown:
             made = run(shown)
     except Stopped as stopped:
         end(0, f"{stopped}; resume with: {shlex.join(['modkit', *command])}")

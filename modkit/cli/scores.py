@@ -146,10 +146,11 @@ def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, 
 
     A sweep that was interrupted continues.
     """
-    from modkit.cli.console import open_terminal, show_progress
+    from modkit.cli.console import choose_display, open_terminal
+    from modkit.progress import show_progress
     from modkit.sweeps.sweep import sweep
 
-    with show_progress(open_terminal()) as shown:
+    with choose_display(open_terminal()) as display, show_progress(display) as shown:
         done = sweep(spec, axes, out, metrics=_split_names(metrics), progress=shown, **options)
     for failure in done.failures:
         last = (failure.stderr.strip().splitlines() or ["no message"])[-1]

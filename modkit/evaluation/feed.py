@@ -22,6 +22,7 @@ from modkit.evaluation.states import gather_states
 from modkit.kinds import Engine, FeatureExtractor, Metric, MetricExtras, read_extras
 from modkit.metrics.reference import Reference, ReferenceCache
 from modkit.models.model import Model, evaluate_mode, reconstruct_batch
+from modkit.progress import show_progress
 from modkit.runs.sources import hash_source
 from modkit.types import Batch, Features, Modes, TensorType, Value, split_levels
 
@@ -272,12 +273,16 @@ def gather(
             states[name, set] = take(states[name, set], set, source.given)
         return states, source.given.count or 0
     count = 0
-    for indices, values in _feed(feed, source, wanted, engine, limit) if uses else ():
-        for name, set in uses:
-            needs = {need: values[need] for need in metrics[name].needs}
-            states[name, set] = metrics[name].update(states[name, set], set, needs, indices)
-        count += len(indices)
-        engine.announce(f"the samples up to {int(indices[-1]) + 1} of {source.name}")
+    rows = min((num for num in (source.count, limit) if num is not None), default=0)
+    with show_progress(brief=True) as shown:
+        shown.begin_stage(source.name, 0, -(-rows // (SIZE * engine.world)))
+        for indices, values in _feed(feed, source, wanted, engine, limit) if uses else ():
+            for name, set in uses:
+                needs = {need: values[need] for need in metrics[name].needs}
+                states[name, set] = metrics[name].update(states[name, set], set, needs, indices)
+            count += len(indices)
+            engine.announce(f"the samples up to {int(indices[-1]) + 1} of {source.name}")
+            shown.step(None)
     every = gather_states((count, list(states.values())), engine, feed.model)
     merged = {use: reduce(metrics[use[0]].merge, parts) for use, *parts in zip(uses, *(one for _, one in every))}
     return merged, sum(count for count, _ in every)

@@ -28,8 +28,9 @@ from modkit.nn.graphs import find_capture, replay_networks
 from modkit.nn.narrowed_weights import narrow_weights
 from modkit.nn.units import find_networks
 from modkit.precision import AUTOCAST, check_precision, use_precision
+from modkit.progress import show_progress
 from modkit.rng import Rng
-from modkit.samplers.sampling import Callback, Sampling
+from modkit.samplers.sampling import Callback, Sampling, show_steps
 from modkit.types import Batch, Cond, Event, Precision, TensorType, Value
 
 __all__ = ["Density", "Model", "check_draws", "evaluate_mode", "make_weights", "reconstruct_batch"]
@@ -476,12 +477,13 @@ class Model(nn.Module, metaclass=Composing):
         check_start_noise(self, self.start_noise, start_noise, num)
         check_precision(precision, self.device, self)
         source = Rng("sample", choose_seed(seed, generator)).rows(first)
-        rng = Sampling(source, start_noise=start_noise, callback=callback)
         drawn = []
         narrowed = narrow_weights(self.modules(), AUTOCAST.get(precision))
         capture = find_capture(self.device)
         replayed = replay_networks(find_networks(self) if capture else (), capture)
-        with evaluate_mode(self), use_precision(self.device, precision), narrowed, replayed:
+        shows = show_progress(brief=True)
+        with evaluate_mode(self), use_precision(self.device, precision), narrowed, replayed, shows as shown:
+            rng = Sampling(source, start_noise=start_noise, callback=show_steps(shown, callback))
             for start in range(0, num, size):
                 part = {name: value[start : start + size] for name, value in rows.items()}
                 drawn.append(self.draw(min(size, num - start), part, Cond(), rng.rows(start)))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modkit.kinds import Denoise, Sampler
 from modkit.precision import widen
+from modkit.progress import show_progress
 from modkit.rng import Rng
 from modkit.samplers.sampling import Callback, Sampling, report_step
 from modkit.types import Denoised
@@ -78,11 +79,14 @@ def sample(
     state: Any = None
     dtype, x_t = x_t.dtype, widen(x_t)
     steps = list(pairwise(sampler.times() if times is None else times))
-    for index, (t, s) in enumerate(steps):
-        watched = _Watched(denoise)
-        x_s, state = sampler.step(watched, x_t, t, s, state, rng.at("sampler", index))
-        report_step(rng, index, len(steps), x_t, watched.x_0)
-        x_t = x_s
+    with show_progress(brief=True) as shown:
+        shown.begin_stage("sample", 0, len(steps))
+        for index, (t, s) in enumerate(steps):
+            watched = _Watched(denoise)
+            x_s, state = sampler.step(watched, x_t, t, s, state, rng.at("sampler", index))
+            report_step(rng, index, len(steps), x_t, watched.x_0)
+            shown.step(None)
+            x_t = x_s
     return x_t.to(dtype)
 
 

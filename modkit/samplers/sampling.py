@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from modkit.progress import Progress
 from modkit.rng import Key, Rng
 
-__all__ = ["Callback", "Sampling", "SamplingStep", "draw_start", "drop_start", "report_step"]
+__all__ = ["Callback", "Sampling", "SamplingStep", "draw_start", "drop_start", "report_step", "show_steps"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,19 @@ def drop_start(rng: Rng) -> Rng:
         True
     """
     return Sampling(rng, callback=rng.callback) if isinstance(rng, Sampling) else rng
+
+
+def show_steps(progress: Progress, callback: Callback | None) -> Callback:
+    """Returns a callback that shows the steps of each batch before it calls another one."""
+
+    def show(step: SamplingStep) -> None:
+        if step.index == 0:
+            progress.begin_stage(f"samples from {step.first}" if step.first else "samples", 0, step.num)
+        progress.step(None)
+        if callback is not None:
+            callback(step)
+
+    return show
 
 
 def report_step(rng: Rng, index: int, num: int, x_t: Tensor, x_0: Tensor | None = None) -> None:

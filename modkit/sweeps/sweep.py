@@ -37,7 +37,7 @@ from modkit.evaluation.extractors import find_features
 from modkit.evaluation.report import find_report, format_options
 from modkit.evaluation.scoring import make_metrics
 from modkit.models.model import Model
-from modkit.progress import Progress, Silent
+from modkit.progress import Progress, show_progress
 from modkit.runs.run import Run
 from modkit.specs.load import load_spec
 from modkit.specs.spec import Spec
@@ -127,7 +127,7 @@ def sweep(
         seed: Seed of the evaluations.
         steps: Caps every stage of the training of a spec at this many steps.
         jobs: Number of parallel processes, each with GPUs of its own if there are as many; use 1 if speed is measured.
-        progress: Shows the progress of the sweep.
+        progress: Shows the progress of the sweep; by default in a terminal or a notebook.
 
     Raises:
         SpecError: With all problems of all trials; nothing is written in this case.
@@ -172,8 +172,7 @@ def sweep(
         "runs": {trial.run: trial.spec for trial in trials},
         "trials": [{"label": trial.label, "run": trial.run, "sampling": [*trial.sampling]} for trial in trials],
     }
-    shown = progress or Silent()
-    with hold(path, shown) as lock:
+    with show_progress(progress) as shown, hold(path, shown) as lock:
         record(path, description)
         work = _Work(path, trials, start, evaluation, shown, lock, jobs)
         failures = work.run()

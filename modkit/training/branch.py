@@ -79,7 +79,7 @@ def branch(
         step: The step of the checkpoint; the last intact one by default.
         steps: Maximum number of steps of every stage.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
-        progress: Displays progress.
+        progress: Displays progress; by default in a terminal or a notebook.
 
     Returns:
         The new run. Its lock keeps the origin as `branched`.

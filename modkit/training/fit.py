@@ -69,7 +69,7 @@ def fit(
         callbacks: Objects that are notified as training proceeds, by any methods of `modkit.kinds.LoggerExtras`; a
             method has only the arguments that it uses, `model` among them. One that fails is warned of and not called
             again. The run does not store them, and of several processes the first calls them.
-        progress: Displays progress.
+        progress: Displays progress; by default in a terminal or a notebook.
         **train: The settings of a spec's `train`, see `modkit.specs.settings.Settings`: `steps=300`, `batch_size=64`,
             `optimizer=partial(adamw, lr=1e-3)`.
 

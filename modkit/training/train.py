@@ -63,7 +63,7 @@ def train(
             parts, which no run can keep, changes it itself.
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
-        progress: Displays progress.
+        progress: Displays progress; by default in a terminal or a notebook.
         locked: When resuming, whether to refuse versions of parts and of torch other than those in the run's lock.
 
     Returns:
@@ -126,7 +126,7 @@ def resume(
         data: The data that the run was trained on, as in `fit`, if its spec does not have them by name.
         steps: Maximum number of steps of every stage.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
-        progress: Displays progress.
+        progress: Displays progress; by default in a terminal or a notebook.
         locked: Whether to refuse versions of parts and of torch other than those in the run's lock.
 
     Raises:

@@ -35,7 +35,7 @@ from modkit.nn.recompute import recompute
 from modkit.nn.units import find_networks, list_units
 from modkit.ops.kernel import read_mode
 from modkit.precision import check_precision
-from modkit.progress import Progress, Silent
+from modkit.progress import Progress, Silent, show_progress
 from modkit.runs import checkpoint as store
 from modkit.runs.follower import Follower
 from modkit.runs.layout import SOURCES
@@ -78,7 +78,7 @@ class Training:
         steps: Maximum number of steps of every stage.
         overwrite: Whether to replace an existing run.
         evaluate: Whether to evaluate the model at the end, if the spec has `evaluate`.
-        progress: Displays progress.
+        progress: Displays progress; by default in a terminal or a notebook.
         callbacks: Objects with the methods of loggers, which are called after the spec's loggers.
 
     Raises:
@@ -106,7 +106,7 @@ class Training:
             raise ValueError("training expects a spec with `data`, got one without")
         read_mode()
         self.report, self.path, self.before, self.begun, self.steps = report, path, before, begun, steps
-        self.data, self.plan, self.progress = data, report.plan, progress or Silent()
+        self.data, self.plan, self.progress = data, report.plan, progress
         self.site, self.settings, evaluation = report.site, report.site.settings, report.site.evaluation
         self.site.renew(weights=not (before and before.kept))
         settings, self.loggers = self.settings, [*(logger() for logger in self.settings.loggers), *callbacks]
@@ -139,7 +139,8 @@ class Training:
             threads = _choose_threads(settings, self.report, self.before, engine)
             lock = self.lock(model, threads)
             with self.open(engine, lock) as run, use_threads(max(threads, default=1)):
-                self.train(run, model, engine, lock, threads)
+                with show_progress(self.progress) as shown:
+                    self.train(run, model, engine, lock, threads, Silent() if engine.rank else shown)
             self.measure(run, engine)
         return run
 
@@ -174,7 +175,15 @@ class Training:
 
         return _open_shared(engine, self.path, make_run)
 
-    def train(self, run: Run, model: Model, engine: Engine, lock: Mapping[str, Any], threads: Sequence[int]) -> None:
+    def train(
+        self,
+        run: Run,
+        model: Model,
+        engine: Engine,
+        lock: Mapping[str, Any],
+        threads: Sequence[int],
+        shown: Progress,
+    ) -> None:
         """Trains the model from the run's last checkpoint; a new run without a completed step is withdrawn."""
         before, begun, report, most = self.before, self.begun, self.report, self.steps
         trainer: Trainer | None = None
@@ -191,7 +200,6 @@ class Training:
             if before and engine.device.type == "cpu":
                 _warn_of_threads(before, threads)
             callbacks = Muted(run, model) if engine.rank else Callbacks(run, model, self.loggers)
-            shown = Silent() if engine.rank else self.progress
             for fact in report.list_data_facts():
                 shown.note(str(fact))
             stages = [stage if most is None else replace(stage, steps=min(stage.steps, most)) for stage in self.stages]

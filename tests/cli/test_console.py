@@ -4,7 +4,8 @@ import pytest
 from rich.console import Console
 
 from modkit.cli import console
-from modkit.cli.console import LiveProgress, PlainProgress, make_table, open_terminal, show_progress
+from modkit.cli.console import PlainProgress, choose_display, make_table, open_terminal
+from modkit.progress import LiveProgress
 
 
 def plain():
@@ -20,15 +21,15 @@ def shown(out):
 
 
 def test_bars_are_for_terminals_and_lines_for_everything_else():
-    assert isinstance(show_progress(terminal()), LiveProgress)
-    assert isinstance(show_progress(plain()), PlainProgress)
+    assert isinstance(choose_display(terminal()), LiveProgress)
+    assert isinstance(choose_display(plain()), PlainProgress)
 
 
 def test_lines_tell_the_stage_and_each_logged_step(monkeypatch):
     clock = iter([10.0, 12.0, 15.0])
     monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     out = plain()
-    with show_progress(out) as lines:
+    with choose_display(out) as lines:
         lines.begin_stage("0: autoencoder", 0, 10)
         logged = {4: {"autoencoder/nll": 0.123456, "autoencoder/kl": 2e-7}, 6: {"autoencoder/nll": 1.0}}
         for losses in map(logged.get, range(1, 7)):
@@ -44,7 +45,7 @@ def test_lines_count_on_from_where_a_stage_was_resumed(monkeypatch):
     clock = iter([0.0, 4.0])
     monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     out = plain()
-    with show_progress(out) as lines:
+    with choose_display(out) as lines:
         lines.begin_stage("prior", 90, 100)
         lines.step(None)
         lines.step({"loss": 1.0})
@@ -53,7 +54,7 @@ def test_lines_count_on_from_where_a_stage_was_resumed(monkeypatch):
 
 def test_a_long_line_is_not_broken_and_paths_are_not_marked_up():
     out = plain()
-    with show_progress(out) as lines:
+    with choose_display(out) as lines:
         lines.note("[bold]resumed from runs/x[/bold] " + "y" * 100)
     assert shown(out) == "[bold]resumed from runs/x[/bold] " + "y" * 100 + "\n"
 
@@ -69,7 +70,7 @@ def test_a_place_in_a_file_is_no_emoji(capsys):
 
 def test_bars_move_and_show_the_last_losses():
     out = terminal()
-    with show_progress(out) as bars:
+    with choose_display(out) as bars:
         bars.step(None)
         bars.begin_stage("denoiser [x]", 2, 4)
         bars.step(None)
@@ -86,7 +87,7 @@ def test_bars_move_and_show_the_last_losses():
 
 def test_bars_stop_when_training_fails():
     out = terminal()
-    with pytest.raises(RuntimeError), show_progress(out) as bars:
+    with pytest.raises(RuntimeError), choose_display(out) as bars:
         bars.begin_stage("one", 0, 1)
         raise RuntimeError
     assert bars._bars.live.is_started is False
