@@ -6,7 +6,6 @@ is a file stays silent.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modkit.escapes import escape_controls
+from modkit.runs.ranks import find_rank
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -188,11 +188,11 @@ def show_progress(given: Progress | None = None, *, brief: bool = False) -> Iter
         given: Displays the progress.
         brief: Whether a display vanishes at the end.
     """
-    mute = _shown.get() or os.environ.get("RANK", "0") != "0"
+    mute = _shown.get() or find_rank() > 0
     token = _shown.set(True)
     try:
         if given is not None or mute:
-            yield given or Silent()
+            yield Silent() if given is None else given
             return
         display = _choose_display(brief)
         with nullcontext() if isinstance(display, Silent) else display:

@@ -23,11 +23,11 @@ TORCH_FREE = (
     "cli.describe", "cli.declaration", "cli.scaffold", "cli.completion",
 )  # fmt: skip
 LAYERS = (
-    ("version", "errors", "escapes", "blocks", "child", "precision", "progress", "types", "types.*", "part"),
+    ("version", "errors", "escapes", "blocks", "child", "precision", "types", "types.*", "part"),
     ("ops", "ops.*"),
     ("rng",),
     ("kinds", "kinds.*"),
-    ("runs", "runs.*"),
+    ("runs", "runs.*", "progress"),
     ("parts", "parts.*"),
     ("specs", "specs.*"),
     ("nn", "nn.*", "optim", "optim.*", "engines", "engines.*"),

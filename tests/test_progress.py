@@ -11,6 +11,7 @@ from modkit.diffusion.schedules import Cosine
 from modkit.models import Diffusion
 from modkit.progress import LiveProgress, NotebookProgress, Silent, show_progress
 from modkit.samplers import DDIM
+from modkit.samplers.sampling import show_steps
 
 POINTS = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
 
@@ -147,3 +148,13 @@ def test_the_loop_of_a_sampler_shows_its_steps(monkeypatch):
 def test_an_evaluation_shows_each_side(notebook):
     modkit.evaluate(real=POINTS, fake=POINTS + 1, features=None, metrics=["fd"])
     assert "real <progress" in notebook.text and "fake <progress" in notebook.text
+
+
+def test_samples_of_unknown_number_have_no_bar(monkeypatch):
+    terminal = open_terminal(monkeypatch)
+    modkit.evaluate(real=iter([POINTS]), fake=iter([POINTS + 1]), features=None, metrics=["fd"])
+    assert "real" not in terminal.text and "fake" not in terminal.text
+
+
+def test_a_sampler_has_nothing_to_call_where_nothing_is_shown():
+    assert show_steps(Silent(), None) is None and show_steps(Silent(), print) is print

@@ -25,16 +25,16 @@ def find_run(path: str, spec: Spec) -> Path:
 
     What an address leads to must have been downloaded before.
     """
+    return pin_run(path, spec)[0]
+
+
+def pin_run(path: str, spec: Spec) -> tuple[Path, str]:
+    """Finds a run's directory, and pins its address to the files there; the path of a directory stays as it is."""
     if is_address(path):
-        return locate(path, download=False)[0]
-    path = expand_home(path)
-    beside = Path(spec.source.position.file).parent / path if spec.source.position else Path(path)
-    return beside if beside.exists() else Path(path)
-
-
-def pin_run(path: str) -> str:
-    """Pins the address of a run to the files that were downloaded from it; returns the path of a directory as it is."""
-    return locate(path, download=False)[1] if is_address(path) else path
+        return locate(path, download=False)
+    own = expand_home(path)
+    beside = Path(spec.source.position.file).parent / own if spec.source.position else Path(own)
+    return beside if beside.exists() else Path(own), path
 
 
 def is_piece(value: Value) -> bool:

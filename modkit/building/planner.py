@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, TypeVar
 
 from modkit.building.local import LOCAL, Given
-from modkit.building.pieces import find_run, pin_run, read_run_node
+from modkit.building.pieces import pin_run, read_run_node
 from modkit.errors import LocalPart, Problem, SpecError, join, split, suggest
 from modkit.kinds import Default
 from modkit.part import Local, Part, import_target
@@ -327,8 +327,8 @@ class Planner:
         inner = node.get("part")
         try:
             if not inner:
-                run = pin_run(run)
-                inner = read_run_node(find_run(run, self.spec), at, path)
+                folder, run = pin_run(run, self.spec)
+                inner = read_run_node(folder, at, path)
         except (ValueError, OSError) as error:
             self.report(path, f"the run cannot be used: {error}")
             return None

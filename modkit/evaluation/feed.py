@@ -275,7 +275,8 @@ def gather(
     count = 0
     rows = min((num for num in (source.count, limit) if num is not None), default=0)
     with show_progress(brief=True) as shown:
-        shown.begin_stage(source.name, 0, -(-rows // (SIZE * engine.world)))
+        if rows:  # an iterable may not tell how many it has
+            shown.begin_stage(source.name, 0, -(-rows // (SIZE * engine.world)))
         for indices, values in _feed(feed, source, wanted, engine, limit) if uses else ():
             for name, set in uses:
                 needs = {need: values[need] for need in metrics[name].needs}

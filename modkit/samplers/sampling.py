@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modkit.progress import Progress
+from modkit.progress import Progress, Silent
 from modkit.rng import Key, Rng
 
 __all__ = ["Callback", "Sampling", "SamplingStep", "draw_start", "drop_start", "report_step", "show_steps"]
@@ -113,8 +113,10 @@ def drop_start(rng: Rng) -> Rng:
     return Sampling(rng, callback=rng.callback) if isinstance(rng, Sampling) else rng
 
 
-def show_steps(progress: Progress, callback: Callback | None) -> Callback:
-    """Returns a callback that shows the steps of each batch before it calls another one."""
+def show_steps(progress: Progress, callback: Callback | None) -> Callback | None:
+    """Returns a callback that shows the steps of each batch before it calls another one, where anything is shown."""
+    if isinstance(progress, Silent):
+        return callback
 
     def show(step: SamplingStep) -> None:
         if step.index == 0:

@@ -47,6 +47,9 @@ def push(
         license: The license, by the Hub's name for it (`mit`); by default what the card has, or else `unknown`.
         checkpoint: The checkpoint of the run: `best` or a name; the last by default.
 
+    Returns:
+        The address of the commit, and its page.
+
     Raises:
         ValueError: If the run cannot be exported, its card is not valid, the Hub refuses, or a repository is public
             that is to be private.
