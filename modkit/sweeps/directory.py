@@ -22,7 +22,7 @@ from modkit.runs.files import find_final_name, make_folders, read_regular, repla
 from modkit.runs.hold import LOCK, Hold
 from modkit.specs.spec import Spec
 
-__all__ = ["FORMAT", "hold", "record"]
+__all__ = ["FORMAT", "extend", "hold", "record"]
 
 FORMAT = 2
 """The format of `sweep.json`; directories of format 1 also held a record of progress."""
@@ -69,11 +69,16 @@ def record(path: Path, description: Mapping[str, Any]) -> None:
     """
     if (path / _SWEEP).exists():
         _check_same(path, description)
-    _write(path / _SWEEP, json.dumps(description, indent=1))  # first, since it marks the directory as a sweep
-    (path / "specs").mkdir(exist_ok=True)
+    extend(path, description)
     for folder in filter(Path.is_dir, (path, path / "specs", *path.glob("runs/*"), *path.glob("runs/*/evaluations"))):
         for entry in [found for found in folder.iterdir() if find_final_name(found.name)]:
             entry.unlink()  # left by a process that was killed
+
+
+def extend(path: Path, description: Mapping[str, Any]) -> None:
+    """Writes the description of a sweep in place of one with fewer trials, while its processes are at work."""
+    _write(path / _SWEEP, json.dumps(description, indent=1))  # first, since it marks the directory as a sweep
+    (path / "specs").mkdir(exist_ok=True)
     for name, text in description["runs"].items():
         _write(path / "specs" / f"{name}.yaml", text)
 

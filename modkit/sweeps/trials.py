@@ -32,7 +32,7 @@ from modkit.specs.overrides import apply, expand, require_list, split_values
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import format_flow
 
-__all__ = ["LONGEST", "MAX_TRIALS", "Trial", "freeze"]
+__all__ = ["LONGEST", "MAX_TRIALS", "Trial", "complete_path", "freeze", "parse_axis"]
 
 MAX_TRIALS = 1000
 """Maximum number of trials in a sweep."""
@@ -105,6 +105,46 @@ def freeze(spec: Spec, axes: Sequence[str]) -> tuple[Trial, ...]:
         trials.append(Trial(",".join(choices) or name, name, frozen.to_yaml(), sampling))
     checks.raise_problems(len(combinations))
     return tuple(trials)
+
+
+def parse_axis(spec: Spec, axis: str) -> tuple[str, list[str]]:
+    """Parses one axis: its full path and its values.
+
+    Raises:
+        SpecError: If it is malformed, or has a value twice.
+
+    Examples:
+        >>> parse_axis(Spec(model="diffusion"), "sampler=ddim,heun")
+        ('model.sampler', ['ddim', 'heun'])
+    """
+    path, equals, text = axis.partition("=")
+    if not equals:
+        raise SpecError(Problem("", f"got {axis!r}, expected path=value,value,…"))
+    path, values = complete_path(spec, path.strip()), split_values(text)
+    for value in values:
+        if not value:
+            raise SpecError(Problem(path, f"got an empty value in {text!r}, expected values separated by commas"))
+        if values.count(value) > 1:
+            raise SpecError(Problem(path, f"got {value} twice, expected each value once"))
+    return path, values
+
+
+def complete_path(spec: Spec, path: str) -> str:
+    """Completes the path of an axis: `seed` is `train.seed`, and a slot that sampling uses may have its bare name.
+
+    Raises:
+        SpecError: If it is the path of nothing in a spec.
+    """
+    parts = split(path)
+    if parts[0] in _TOP:
+        return join(parts)
+    if path in _SHORT:
+        return _SHORT[path]
+    if parts[0] not in _SAMPLING:
+        known = (*_TOP, *_SHORT, *_SAMPLING)
+        message = f"got {path!r}, expected a path that starts with one of {', '.join(known)}"
+        raise SpecError(Problem(path, message, hint=suggest(str(parts[0]), known)))
+    return expand(spec, _SAMPLING, f"{path}=").removesuffix("=")
 
 
 class _Checks:
@@ -183,7 +223,7 @@ def _parse_axes(spec: Spec, axes: Sequence[str]) -> tuple[list[list[str]], dict[
     numbers: dict[str, int] = {}
     for number, axis in enumerate(axes, 1):
         try:
-            path, values = _parse_axis(spec, axis)
+            path, values = parse_axis(spec, axis)
             if path in numbers:
                 raise SpecError(Problem(path, f"got this axis twice: <axis {numbers[path]}> and <axis {number}>"))
             overrides[path], numbers[path] = [f"{path}={value}" for value in values], number
@@ -196,33 +236,6 @@ def _parse_axes(spec: Spec, axes: Sequence[str]) -> tuple[list[list[str]], dict[
     return [overrides[path] for path in sorted(overrides)], numbers
 
 
-def _parse_axis(spec: Spec, axis: str) -> tuple[str, list[str]]:
-    """Parses one axis: its full path and its values."""
-    path, equals, text = axis.partition("=")
-    if not equals:
-        raise SpecError(Problem("", f"got {axis!r}, expected path=value,value,…"))
-    path, values = _complete_path(spec, path.strip()), split_values(text)
-    for value in values:
-        if not value:
-            raise SpecError(Problem(path, f"got an empty value in {text!r}, expected values separated by commas"))
-        if values.count(value) > 1:
-            raise SpecError(Problem(path, f"got {value} twice, expected each value once"))
-    return path, values
-
-
-def _complete_path(spec: Spec, path: str) -> str:
-    parts = split(path)
-    if parts[0] in _TOP:
-        return join(parts)
-    if path in _SHORT:
-        return _SHORT[path]
-    if parts[0] not in _SAMPLING:
-        known = (*_TOP, *_SHORT, *_SAMPLING)
-        message = f"got {path!r}, expected a path that starts with one of {', '.join(known)}"
-        raise SpecError(Problem(path, message, hint=suggest(str(parts[0]), known)))
-    return expand(spec, _SAMPLING, f"{path}=").removesuffix("=")
-
-
 def _find_sampling_slots(made: Plan) -> set[Path]:
     """Finds the paths of what only sampling reads."""
     return set(map(split, list_sampling(made)))
@@ -233,7 +246,7 @@ def _find_overrides(checks: _Checks, choices: _Choices, frozen: Spec, whole: Pla
 
     Args:
         checks: Resolves the spec of the run with overrides.
-        choices: The choices of the trial that are not those of the run.
+        choices: The choices of the trial that the run lacks.
         frozen: The resolved spec of the run.
         whole: The plan of the trial's system.
 
