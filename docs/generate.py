@@ -62,6 +62,8 @@ __all__ = ["list_api", "list_kept", "main"]
 FOLDER = Path(__file__).parent
 _MARKED = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end of settings -->)", re.S)
 _GIVEN = {
+    "name": "The name of the part in its slot.",
+    "repeat": "Makes another conditioner like the model's, at a path; None where there is nothing to train.",
     "x": "The type of a sample, a `TensorType`; for a model of several levels, a tuple of them.",
     "cond": "The conditions that come with each call, a `CondType`.",
     "fields": "The types of the fields that come with a sample, by name.",

@@ -26,8 +26,8 @@ from rendering import (
 __all__ = ["MODULES", "list_pages"]
 
 MODULES = (
-    *("modkit", "modkit.types", "modkit.kinds", "modkit.part", "modkit.rng", "modkit.errors", "modkit.models"),
-    *("modkit.nn", "modkit.bijections", "modkit.bottlenecks", "modkit.coders"),
+    *("modkit", "modkit.types", "modkit.kinds", "modkit.part", "modkit.rng", "modkit.errors", "modkit.precision"),
+    *("modkit.models", "modkit.nn", "modkit.bijections", "modkit.bottlenecks", "modkit.judges", "modkit.coders"),
     *("modkit.conditioners", "modkit.decodings"),
     *(
         "modkit.grids",
@@ -78,8 +78,8 @@ def _describe_module(name: str, homes: dict[int, tuple[str, str]]) -> str:
     if name == "modkit":
         rows = [[_link(one), escape_cell(_summarize(one))] for one in MODULES]
         about += [
-            "Every public name of these modules is described, from its docstring. [The design](../design/layout.md) "
-            "says what stays stable; parts are also listed by [kind](../kinds/index.md), with the names that "
+            "Every public name of these modules is described, from its docstring. [What stays stable](../stability.md) "
+            "is said apart; parts are also listed by [kind](../kinds/index.md), with the names that "
             "specs use.",
             render_table(("module", "what it holds"), rows),
         ]

@@ -20,8 +20,11 @@ from modkit.part import hookimpl as hookimpl
 from modkit.parts.registry import find as find
 from modkit.parts.registry import register as register
 from modkit.publishing.average import rebuild_average as rebuild_average
+from modkit.publishing.export import export as export
 from modkit.publishing.samples import sample_run as sample_run
 from modkit.rng import Rng as Rng
+from modkit.runs.display import save_grid as save_grid
+from modkit.runs.display import show as show
 from modkit.runs.run import Run as Run
 from modkit.samplers.loop import sample as sample
 from modkit.specs.load import load_spec as load_spec
@@ -39,7 +42,6 @@ from modkit.types import CondType as CondType
 from modkit.types import Denoised as Denoised
 from modkit.types import Event as Event
 from modkit.types import Features as Features
-from modkit.types import LatentBatch as LatentBatch
 from modkit.types import Latents as Latents
 from modkit.types import Score as Score
 from modkit.types import TensorType as TensorType

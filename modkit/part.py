@@ -44,8 +44,7 @@ class Part:
 
     Args:
         kind: One of `modkit.kinds.KINDS`, or of a plug-in (`acme/layout`).
-        name: Its name within the kind. The registry prefixes the plug-in's name (`acme/fsq`), and the distribution's
-            where two plug-ins of one name have the same part (`acme-parts:acme/fsq`).
+        name: Its name within the kind. The registry prefixes the plug-in's name (`acme/fsq`).
         target: `"module.path:Name"` of a class or function that returns the part when it is called with the types that
             the kind provides and the user's parameters.
         summary: One line for `modkit list`.

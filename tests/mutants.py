@@ -94,7 +94,7 @@ MUTANTS = {
         "rng.py",
         "return self._derive(self._key, self._first * num)",
         "return self._derive(self._key, self._first)",
-        ("tests/test_rng.py", "tests/models/test_importance.py"),
+        ("tests/test_rng.py", "tests/losses/test_importance.py"),
     ),
     "a coupling's volume is its mean": Mutant(
         "bijections/coupling.py",

@@ -36,7 +36,7 @@ LAYERS = (
     ("samplers", "samplers.*"),
     ("decodings", "decodings.*", "features", "features.*"),
     ("models.*",),
-    ("bijections", "bijections.*", "bottlenecks", "bottlenecks.*", "coders", "coders.*"),
+    ("bijections", "bijections.*", "bottlenecks", "bottlenecks.*", "judges", "judges.*", "coders", "coders.*"),
     ("conditioners", "conditioners.*"),
     (
         "training.ownership",

@@ -13,7 +13,7 @@ OTHERS = {"starters", "templates"}
 
 VERBS = set(
     """
-    accumulate activate adapt add agree allocate announce append apply assemble assign attempt attend average
+    accumulate activate adapt add agree allocate announce append apply ask assemble assign attempt attend average
     await backward begin branch broadcast build call cap cast catch change check choose clamp clear clip close collect
     combine compare compile complete compose compute concatenate condense convert convolve copy count create crop
     cut decide declare decode decompose deduplicate dequantize derive descend describe diagnose differ differentiate
@@ -22,8 +22,9 @@ VERBS = set(
     extrapolate factor
     fail feed fill filter find finish fit flatten fold follow format forward freeze gate gather generate get group
     guard guide hash hide hold identify import index infer init insert inspect install integrate interpolate invert join
-    judge keep launch lay learn limit list load locate lock log make map mark match measure merge mirror mix move name
-    narrow normalize note notify number observe open order override pack pad parametrize parse pass penalize perturb
+    judge keep launch lay learn limit list load locate lock log make map mark match measure merge migrate mirror mix
+    move name narrow normalize note notify number observe open order override pack pad parametrize parse pass penalize
+    perturb
     pin place plan play poll predict prefer prefix prepare print probe project prune queue quote raise rank read
     rebase rebuild recompute reconstruct record recover reduce refuse register release reload remove rename render
     renew repeat replace replay report require resample reset resize resolve restart restore resume review revise revive
@@ -62,7 +63,7 @@ TERMS = {
     "Protocol of Slot": "accepts default",
     # Names that other libraries prescribe.
     "click.Command": "invoke",
-    "IPython": "repr_html_",
+    "IPython": "repr_html_ repr_png_",
     "numpy.random.Generator": "integers normal uniform",
     "pandas' accessors": "at rows",
     "subprocess.Popen": "terminate",

@@ -70,16 +70,14 @@ SPRITES = Plan(
     {
         "VAE": _set_beta(1),
         "FactorVAE": (
-            f"model.weights={{kl: {_let_fall(4, 1, 8000)}, adversarial/latent-critic: {_let_fall(35, 5, 24000)}}}",
-            "model.latent_critic={use: mlp, width: 256}",
-            "model.latent_adversarial=density-ratio",
-            "model.latent_against=shuffled",
+            f"model.weights={{kl: {_let_fall(4, 1, 8000)}, latent-critic: {_let_fall(35, 5, 24000)}}}",
+            "model.judges={latent-critic: {use: latent-critic, network: {use: mlp, width: 256}, against: shuffled}}",
             "train.players.latent-critic.optimizer={use: adam, lr: 1e-3, betas: [0.5, 0.9]}",
         ),
         "β-VAE": (),  # the spec as it stands, whose β falls from 14 to 2
         "β-TCVAE": (
             f"model.weights={{kl: 1, tc: {_let_fall(5, 0.5, 8000)}}}",
-            "model.aggregates={tc: total-correlation}",
+            "model.judges={tc: total-correlation}",
         ),
         "β = 0.5": _set_beta(0.5),
         "β = 2": _set_beta(2),

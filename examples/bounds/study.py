@@ -24,7 +24,7 @@ _SMALL = "train.batch_size=64"  # for systems of costly samples, of which too fe
 
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "VAE": (),
-    "IWAE-50": ("model.draws=50", "model.gradient=doubly-reparametrized", _SMALL),
+    "IWAE-50": ("model.objective={use: iwae, draws: 50, gradient: doubly-reparametrized}", _SMALL),
     "IAF": (
         "model.encoder.width=200",
         "model.bottleneck.flow={use: chain, layers: [{use: autoregressive, width: 64, depth: 1}, "

@@ -23,8 +23,8 @@ __all__ = ["Deterministic"]
 class Deterministic(nn.Module):
     """A linear map of the features to z, without noise; samples come from a standard normal prior.
 
-    It has no KL. Nothing here makes the latents follow the prior; that takes a penalty on a batch of them (`aggregates`
-    of an autoencoder) or a `latent_critic`.
+    It has no KL. Nothing here makes the latents follow the prior; that takes a judge of an
+    autoencoder, such as `mmd` or `latent-critic`.
 
     Args:
         channels: Channels of the latent map, or the width of a latent vector.

@@ -66,7 +66,7 @@ class Built:
 
 
 class Failed:
-    """Stands in for a part that could not be built. All its attributes and results are `Failed` as well."""
+    """Stands in for a part that could not be built. All its attributes and results are `Failed` as well, and false."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -79,6 +79,9 @@ class Failed:
 
     def __iter__(self) -> Iterator[Failed]:
         return iter((Failed(),))
+
+    def __bool__(self) -> bool:
+        return False
 
 
 class Site:
@@ -187,7 +190,8 @@ class Site:
         """Builds the part at a path, or returns it if it is shared, or wanted at another path, and has been built."""
         place = self.plan.find(path)
         part, given = self.plan.parts[place], self.plan.objects.get(place)
-        if any(isinstance(value, Failed) for value in types.values()):
+        taken = types if given else types.keys() & list_given_types(part)
+        if any(isinstance(types[name], Failed) for name in taken):
             return Failed()
         if wanted not in (None, path) or place in self.plan.refs.values():
             if (before := self.built.get(path)) is not None:

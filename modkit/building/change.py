@@ -22,7 +22,7 @@ from modkit.building.plan import Plan, plan
 from modkit.errors import Problem, SpecError, is_inside, join, split
 from modkit.part import Local
 from modkit.parts.registry import find_kind
-from modkit.parts.signature import Parameter, read_parameters
+from modkit.parts.signature import Parameter, SlotShape, read_parameters
 from modkit.specs.node import Node, Value, find_value, rebuild, strip_parts
 from modkit.specs.spec import SURROUNDINGS, Spec
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from modkit.runs.run import Run
 
 __all__ = [
-    *("Change", "check_model", "compare_specs", "list_empty", "list_sampling", "refuse", "restore_local", "write_out")
+    *("Change", "check_model", "compare_specs", "list_empty", "list_sampling", "list_several", "refuse"),
+    "restore_local",
+    "write_out",
 ]
 
 _PLAIN = re.compile(r"[\w.+-]+")
@@ -62,9 +64,12 @@ def list_sampling(planned: Plan) -> list[str]:
 
 def list_empty(planned: Plan) -> list[str]:
     """Lists the empty slots for parts that are for training only."""
-    every = _list_arguments(planned)
-    empty = [(path, one.slot) for path, one, value in every if one.slot and value is None]
-    return [path for path, slot in empty if find_kind(slot.kind).phase == "training"]
+    return [path for path, _, value in _list_training(planned) if value is None]
+
+
+def list_several(planned: Plan) -> list[str]:
+    """Lists the slots for several parts that are for training only, any of which may be missing."""
+    return [path for path, slot, value in _list_training(planned) if slot.container and value is not None]
 
 
 def compare_specs(former: Spec, now: Spec) -> list[Change]:
@@ -118,7 +123,9 @@ def check_model(run: Run, own: Spec, planned: Plan) -> None:
     then = None if x is None else Node(stored) if isinstance(stored, dict) else former.x
     changes = compare_specs(Spec(former.model, x=then), Spec(planned.resolved.model, x=x))
     free = [*list_sampling(planned), *list_empty(planned), *_list_moved(former, planned)]
-    free += [one.path for one in changes if one.now == str(ABSENT) and is_inside(one.path, ("x.std", "x.fields"))]
+    several = list_several(planned)
+    gone = [one.path for one in changes if one.now == str(ABSENT)]
+    free += [one for one in gone if is_inside(one, ("x.std", "x.fields")) or one.rpartition(".")[0] in several]
     refuse(run, planned, {one: "the same" for one in changes if not is_inside(one.path, free)})
 
 
@@ -154,6 +161,12 @@ def _list_moved(former: Spec, planned: Plan) -> Iterator[str]:
         before = find_value(former.tree, split(path)) if parameter.initial else None
         if isinstance(before, str) and isinstance(value, str) and Path(before).name == Path(value).name:
             yield path
+
+
+def _list_training(planned: Plan) -> Iterator[tuple[str, SlotShape, Value]]:
+    """Lists the slots for parts that are for training only, each with what is in it."""
+    every = ((path, one.slot, value) for path, one, value in _list_arguments(planned))
+    yield from ((path, slot, value) for path, slot, value in every if slot and find_kind(slot.kind).phase == "training")
 
 
 def _list_arguments(planned: Plan) -> Iterator[tuple[str, Parameter, Value]]:

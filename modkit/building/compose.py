@@ -277,8 +277,12 @@ def _convert_keywords(arguments: Mapping[str, Any], declared: Mapping[str, Param
 
 
 def _convert_argument(value: Any, parameter: Parameter | None, path: str) -> Any:
-    if value is None or parameter is None:  # the planner reports a key that is unknown
+    if value is None:
         return None
+    if parameter is None:  # the planner knows former names, and reports a key that is unknown
+        if isinstance(value, type) or inspect.isroutine(value):
+            return Node({"use": name_part(value)})
+        return _freeze(value, path) if isinstance(value, str | int | float | Mapping) else None
     shape = parameter.record or parameter.slot
     if shape is None:
         return _freeze(value, path)
@@ -335,6 +339,8 @@ def convert_part(value: Any, kind: str, path: str) -> Any:
             raise SpecError(Problem(path, message))
         if told := [name for name in value.keywords if name in find_kind(kind).given]:
             raise SpecError(Problem(path, f"got {told[0]!r} in a partial; leave it out, the slot provides it"))
+        if adopted := find_kind(kind).write_class(value.func, value.keywords):
+            return _freeze(adopted, path)
         try:
             declared = read_parameters(Local.wrap(kind, value.func))
         except ValueError:
@@ -343,7 +349,7 @@ def convert_part(value: Any, kind: str, path: str) -> Any:
     if isinstance(value, Factory) or (inspect.isroutine(value) and _takes_all(value)):
         return Node({"use": Given(value, make=True)})
     if isinstance(value, type) or inspect.isroutine(value):
-        return Node({"use": name_part(value)})
+        return Node(find_kind(kind).write_class(value, {}) or {"use": name_part(value)})
     types = find_kind(kind).given
     if "parameters" in types or "optimizer" in types:  # each player and stage has its own
         given = " and ".join(f"`{name}`" for name in types)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from modkit.building.change import list_empty, list_sampling
+from modkit.building.change import list_empty, list_sampling, list_several
 from modkit.building.composition import Composition
 from modkit.building.pieces import find_run, is_piece, read_piece
 from modkit.building.plan import Plan
@@ -28,7 +28,7 @@ def exchange_weights(
     """Returns a model's weights with those of pieces, or of objects, that were put into slots which only sampling uses.
 
     Weights of what was in these slots before are left out, and so are those of what only training uses, where its slot
-    is empty. Everything else stays as it is, whether it fits or not.
+    is empty or the part is gone. Everything else stays as it is, whether it fits or not.
 
     Args:
         weights: The weights that were trained, by their names in the model.
@@ -52,7 +52,7 @@ def exchange_weights(
             read.append(path)
         elif path in planned.objects:
             kept |= {key: value for key, value in state.items() if _is_inside(key, names)}
-    left = [*free, *list_empty(planned)]
+    left = [*free, *list_empty(planned), *list_several(planned)]
     return {key: value for key, value in kept.items() if key in state or not _is_inside(f"model.{key}", left)}
 
 

@@ -7,10 +7,11 @@ A part whose parameters or weights have changed declares a function:
     def fsq(params: dict[str, Any], state: dict[str, Tensor], version: str) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 It is called for each node of the part in a run's spec if the run's lock has another version of its distribution than
-the installed one. `params` holds the node's parameters (everything but `use`), with inner parts as dicts. `state` holds
-the part's tensors, including those of inner parts, by their names within the part. `version` is the one in the lock.
-The returned values replace them. Inner parts are migrated before outer ones. If several parts were built from one node,
-the function is called for each, and must return the same parameters every time.
+the installed one, or `expand_params` writes the node otherwise. `params` holds the node's parameters (everything but
+`use`), with inner parts as dicts. `state` holds the part's tensors, including those of inner parts, by
+their names within the part. `version` is the one in the lock. The returned values replace them. Inner parts are
+migrated before outer ones. If several parts were built from one node, the function is called for each, and must return
+the same parameters every time.
 
 A parameter that was added, or whose default was None, needs no function: `Part(earlier={"name": value})` states the
 value with which the part does what it did before. A run's spec has all parameters of its parts, but of those whose
@@ -24,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -52,6 +54,8 @@ __all__ = [
     "make_refusal",
     "read_spec",
 ]
+
+_KINDS = {"aggregate": "judge", "rate": "objective"}  # the present kinds of parts, by their former ones in locks
 
 
 @dataclass(frozen=True)
@@ -212,12 +216,19 @@ def find_due(run: Run) -> tuple[Migration, ...]:
     """
     found: list[Migration] = []
     known = _list_known(run)
-    written = Spec.from_yaml(run.spec_text).tree if any(entry.part.renamed for _, entry, _ in known) else Node({})
+    read = cache(lambda: Spec.from_yaml(run.spec_text).tree)
     for path, entry, version in known:
         given = (entry, version, join(path), run.lock.get("modules", {}))
-        found += [Migration(*given)] if entry.part.migrate and entry.version != version else []
-        found += [Renaming(*given)] if entry.part.renamed and _has_former(written, path, entry.part) else []
+        due = entry.part.migrate and (entry.version != version or _is_former(read(), path, entry.part))
+        found += [Migration(*given)] if due else []
+        found += [Renaming(*given)] if entry.part.renamed and _has_former(read(), path, entry.part) else []
     return tuple(found)
+
+
+def _is_former(tree: Node, path: Path, part: Part) -> bool:
+    """Whether a tree gives parameters of a part that it writes otherwise by now."""
+    node: Any = get_value(tree, _locate_part(tree, path))
+    return bool(expand_node(part, node) != node)
 
 
 def _list_known(run: Run) -> list[tuple[Path, Entry, str]]:
@@ -236,7 +247,7 @@ def _has_former(tree: Node, path: Path, part: Part) -> bool:
 def find_known(row: Mapping[str, Any]) -> Entry | None:
     """Returns the registered part of a row of a lock, under its name or a former one, or None."""
     try:
-        return get_registry().find_entry(row["kind"], row["name"])
+        return get_registry().find_entry(_KINDS.get(row["kind"], row["kind"]), row["name"])
     except ValueError:
         return None
 

@@ -241,6 +241,8 @@ class Planner:
             return value
         if slot and slot.optional and (value is None or (self.frozen and find_kind(slot.kind).phase == "training")):
             return None
+        if slot and slot.container == "dict" and isinstance(value, Node):  # a null takes out what was written before
+            value = Node({name: one for name, one in value.items() if one is not None})
         try:
             return freeze(map_items(value, shape, path, lambda item, place: self._plan_item(item, parameter, place)))
         except SpecError as error:

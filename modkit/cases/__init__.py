@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from modkit.cases import adversaries, autoencoders, bijections, codes, data, denoisers, measuring, models, training
+from modkit.cases import (
+    adversaries,
+    autoencoders,
+    bijections,
+    codes,
+    data,
+    denoisers,
+    judges,
+    measuring,
+    models,
+    training,
+)
 from modkit.cases.case import Case
 from modkit.part import import_object
 from modkit.parts.registry import find_kind
@@ -11,7 +22,7 @@ __all__ = ["CASES", "find_case"]
 
 CASES: dict[str, Case] = {
     case.kind: case
-    for family in (models, autoencoders, adversaries, bijections, denoisers, codes, data, measuring, training)
+    for family in (models, autoencoders, adversaries, judges, bijections, denoisers, codes, data, measuring, training)
     for case in family.CASES
 }
 """The case of each of modkit's kinds."""

@@ -1,4 +1,4 @@
-"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders, likelihoods, rates and penalties on latents."""
+"""Cases of the parts of autoencoders: encoders, bottlenecks, decoders, likelihoods, objectives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,17 +15,15 @@ from modkit.cases import shapes
 from modkit.cases.case import TRAINED, Case, Emitted, Flow, emit, emit_all, emit_scalar
 from modkit.cases.probe import Probe
 from modkit.cases.shapes import FEATURES, HIERARCHY, IMAGE, ODD, SIGNAL, VECTOR, VOLUME
-from modkit.kinds import AggregateExtras, BottleneckExtras, read_extras
+from modkit.kinds import BottleneckExtras, Draw, read_extras
 from modkit.models.given import call_given
 from modkit.models.step import StepContext
-from modkit.types import CondType, Event, LatentBatch, TensorType, Value, split_levels
+from modkit.types import CondType, Event, TensorType, Value, split_levels
 
 __all__ = ["CASES"]
 
 _MANY = 16  # samples on which bottlenecks are prepared
-_SAMPLES = 100  # in the training set from which a batch of latents comes
-_KL = {"small kl": 2.0, "large kl": 1000.0}  # below and above what a rate leaves free
-_MEMBERS = {"prior": VECTOR, "mean": VECTOR, "std": TensorType(VECTOR.shape, range=(0.5, 1.5))}
+_KL = {"small kl": 2.0, "large kl": 1000.0}  # below and above what an objective leaves free
 _SIZES = {"2-D": IMAGE, "odd": ODD, "1-D": SIGNAL, "3-D": VOLUME, "vector": VECTOR}
 _DECODED: dict[str, tuple[Event, TensorType]] = {
     "2-D": (TensorType((4, 4, 4)), IMAGE),
@@ -117,23 +115,36 @@ def _play_likelihood(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[
     return found | emit("sample", part.sample(out.detach(), probe.rng), replace(x, range=None), learns=False)
 
 
-def _play_rate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    groups = len(split_levels(types["z"]))
+class _Drawn(NamedTuple):
+    """An `Evidence` of inputs of a probe."""
+
+    probe: Probe
+    groups: int
+    size: str
+
+    def draw(self) -> Draw:
+        """Draws with a KL of the size."""
+        kl = self.probe.draw_tensor(self.size, TensorType((self.groups,), range=(0.5, _KL[self.size])))
+        return self._fill(nats={"nll": self.probe.draw_tensor("nll", TensorType(()))}, kl=kl)
+
+    def weigh(self, num: int, *, hold: bool = False) -> Draw:
+        """Draws one value, which is the logarithm of its weight."""
+        latent = self.probe.draw_tensor("latent", TensorType((num,))).flatten()
+        return self._fill(latent=latent, log_weights=latent.view(-1, num))
+
+    def _fill(self, **members: Any) -> Draw:
+        return Draw(torch.zeros(self.probe.num, 1), torch.zeros(self.probe.num, 1), **members)
+
+
+def _play_objective(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
     found: dict[str, Emitted] = {}
-    for name, high in _KL.items():
-        kl = probe.draw_tensor(name, TensorType((groups,), range=(0.5, high)))
+    for name in _KL:
         for index in (0, 1000):
-            loss = part(kl, StepContext(probe.rng.at("step", index), index))
-            found |= emit_scalar(f"step {index} of {name}", loss, rows=False)
+            evidence = _Drawn(probe, len(split_levels(types["z"])), name)
+            _, losses = part(evidence, StepContext(probe.rng.at("step", index), index))
+            for term, loss in losses.items():
+                found |= emit_scalar(f"{term} of {name} at step {index}", loss, rows=loss.ndim > 0)
     return found
-
-
-def _play_aggregate(part: Any, types: Mapping[str, Any], probe: Probe) -> dict[str, Emitted]:
-    reads = read_extras(part, AggregateExtras).reads
-    given = {name: probe.draw_tensor(name, type) for name, type in _MEMBERS.items() if name in reads}
-    if "num_samples" in reads:
-        given["num_samples"] = probe.feed("num_samples", torch.tensor(_SAMPLES))
-    return emit_scalar("penalty", part(LatentBatch(probe.draw_tensor("z", VECTOR), **given)), rows=False)
 
 
 CASES = (
@@ -179,11 +190,10 @@ CASES = (
         (Flow("nll", ("out",)),),
     ),
     Case(
-        "rate",
+        "objective",
         {"2-D": {"z": TensorType((4, 4, 4))}, "hierarchy": {"z": HIERARCHY}},
-        _play_rate,
+        _play_objective,
         ("gradients",),
-        (Flow("step * of *", ("small kl", "large kl")),),
+        (Flow("nll of *", ("nll",)), Flow("kl of *", ("small kl", "large kl")), Flow("bound of *", ("latent",))),
     ),
-    Case("aggregate", {"vector": {}}, _play_aggregate, ("gradients",), (Flow("penalty", ("z", "mean", "std")),)),
 )

@@ -167,11 +167,11 @@ def doctor(as_json: bool) -> None:
     from modkit.cli.describe import diagnose
 
     found = diagnose()
-    columns = ("plugin", "distribution", "version", "status", "parts", "reason")
+    columns = ("plugin", "distribution", "version", "status", "parts", "kinds", "hooks", "source", "reason")
     blocks: list[Block] = [
         f"modkit {found['modkit']}, python {found['python']}, torch {found['torch']}",
         (("op", "device", "runs", "reason"), [list(row.values()) for row in found["ops"]]),
-        (columns, [[str(row[column] or "") for column in columns] for row in found["plugins"]]),
+        (columns, [[_join(row[column]) for column in columns] for row in found["plugins"]]),
         f"{found['counts']['parts']} parts, {found['counts']['plugins']} plug-ins",
     ]
     print_result(found, as_json, blocks)
@@ -203,6 +203,10 @@ def train(spec: str, overrides: Sequence[str], out: str | None, **options: Any) 
         lambda shown: train(loaded, out, overrides=overrides, progress=shown, **options),
         [*(word for word in get_words() if word not in ("--resume", "--overwrite")), "--resume"],
     )
+
+
+def _join(value: object) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value or "")
 
 
 def _expand(word: str) -> str:

@@ -32,14 +32,15 @@ from modkit.errors import split
 from modkit.parts.registry import get_registry
 from modkit.runs.cache import find_cache_folder
 from modkit.runs.files import expand_home, replace_file
+from modkit.specs.examples import list_examples
 
 if TYPE_CHECKING:
     from modkit.specs.node import Value
     from modkit.specs.spec import Spec
 
 __all__ = [
-    "complete_axes", "complete_kinds", "complete_overrides", "complete_parts", "complete_runs",
-    "complete_specs",
+    "SchemaPlace", "complete_axes", "complete_kinds", "complete_overrides", "complete_parts", "complete_runs",
+    "complete_specs", "find_place",
 ]  # fmt: skip
 
 _ROOTS = ("model", "data", "train", "evaluate")
@@ -97,12 +98,14 @@ def complete_parts(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_specs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Completes spec files and the folders that lead to them."""
-    return [
+    """Completes spec files and the folders that lead to them; after a letter, examples as well."""
+    files = [
         CompletionItem(f"{typed}/" if os.path.isdir(path) else typed)
         for typed, path in _list_paths(incomplete).items()
         if os.path.isdir(path) or path.suffix in (".yaml", ".yml")
     ]
+    examples = list_examples() if incomplete else []
+    return files + [CompletionItem(one.spec, help=one.summary) for one in examples if one.spec.startswith(incomplete)]
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -136,8 +139,13 @@ def complete_axes(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return [CompletionItem(item.value.replace("=", f"={before}{comma}", 1), help=item.help) for item in found]
 
 
+def find_place(spec: Spec, path: str) -> SchemaPlace | None:
+    """Finds the place at a path of a spec, whose first name may be a slot that sampling uses; None if there is none."""
+    return _find_place(_list_tops(spec, short=True), path)
+
+
 @dataclass(frozen=True)
-class _Place:
+class SchemaPlace:
     """A place in a spec: its path, its JSON Schema and its current value."""
 
     path: str
@@ -145,31 +153,36 @@ class _Place:
     value: Value
 
     @property
+    def alternatives(self) -> list[Mapping[str, Any]]:
+        """The schemas; a value fits one."""
+        return list(_list_alternatives(self.schema))
+
+    @property
     def kind(self) -> str | None:
         """The kind of part that the place takes, or None if it is not a slot."""
         kinds = {name.replace("/", "."): name for name in get_registry().kinds}
-        found = map(_get_reference, _list_alternatives(self.schema))
+        found = map(_get_reference, self.alternatives)
         return next((kinds[name] for name in found if name in kinds), None)
 
     @property
-    def inside(self) -> Mapping[str, _Place]:
+    def inside(self) -> Mapping[str, SchemaPlace]:
         """The places inside it, by name."""
         from modkit.specs.node import Node  # imports a YAML reader, which no other command needs
 
         values = self.value if isinstance(self.value, Node) else {}
         found = self._find_parameters(self.kind) if self.kind else {}
-        for leaf in _list_alternatives(self.schema):
+        for leaf in self.alternatives:
             found |= leaf.get("properties", {})
             if each := leaf.get("additionalProperties"):
                 found |= dict.fromkeys(values, each)
-        return {name: _Place(f"{self.path}.{name}", one, values.get(name)) for name, one in found.items()}
+        return {name: SchemaPlace(f"{self.path}.{name}", one, values.get(name)) for name, one in found.items()}
 
     @property
     def offered(self) -> list[tuple[str, str]]:
         """Possible values, each with its description."""
         if self.kind:
             return _list_parts(self.kind, "")
-        leaves = list(_list_alternatives(self.schema))
+        leaves = self.alternatives
         choices = [one for leaf in leaves for one in leaf.get("enum", ())]
         choices += [one for leaf in leaves if leaf.get("type") == "boolean" for one in (True, False)]
         return [(one if isinstance(one, str) else json.dumps(one), "") for one in choices]
@@ -240,7 +253,7 @@ def _hash_sources() -> str:
     return hashlib.sha256(repr((entries, installed, sources)).encode()).hexdigest()
 
 
-def _complete(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, str]]:
+def _complete(tops: Mapping[str, SchemaPlace], written: str) -> Iterator[tuple[str, str]]:
     """Yields possible continuations of an override, each with its description."""
     path, equals, start = written.partition("=")
     if equals:
@@ -257,7 +270,7 @@ def _complete(tops: Mapping[str, _Place], written: str) -> Iterator[tuple[str, s
             yield from ((text + end, str(place.schema.get("description", ""))) for end in ends)
 
 
-def _find_tops(ctx: click.Context) -> Mapping[str, _Place]:
+def _find_tops(ctx: click.Context) -> Mapping[str, SchemaPlace]:
     """Finds the places where an override may start, with earlier overrides applied; some slots by their bare names."""
     from modkit.specs.load import load_spec
     from modkit.specs.yaml import parse
@@ -273,10 +286,10 @@ def _find_tops(ctx: click.Context) -> Mapping[str, _Place]:
     return _list_tops(spec, short=short)
 
 
-def _list_tops(spec: Spec, *, short: bool) -> dict[str, _Place]:
+def _list_tops(spec: Spec, *, short: bool) -> dict[str, SchemaPlace]:
     from modkit.specs.overrides import SLOTS
 
-    tops = {name: _Place(name, _load_schema()["properties"][name], getattr(spec, name)) for name in _ROOTS}
+    tops = {name: SchemaPlace(name, _load_schema()["properties"][name], getattr(spec, name)) for name in _ROOTS}
     for name in SLOTS if short else ():
         found = [one for one in _walk(tops["model"]) if one.path.rpartition(".")[2] == name]
         if len(found) == 1:
@@ -284,13 +297,13 @@ def _list_tops(spec: Spec, *, short: bool) -> dict[str, _Place]:
     return tops
 
 
-def _walk(place: _Place) -> Iterator[_Place]:
+def _walk(place: SchemaPlace) -> Iterator[SchemaPlace]:
     for one in place.inside.values():
         yield one
         yield from _walk(one)
 
 
-def _find_place(tops: Mapping[str, _Place], path: str) -> _Place | None:
+def _find_place(tops: Mapping[str, SchemaPlace], path: str) -> SchemaPlace | None:
     """Finds the place at a path; None if there is none."""
     first, *rest = split(path) or ("",)
     place = tops.get(str(first))

@@ -21,6 +21,7 @@ from modkit.parts.diagnosis import find_flaws
 from modkit.parts.plugin import Plugin
 from modkit.parts.registry import Registry, get_registry
 from modkit.parts.signature import MISSING, read_parameters
+from modkit.runs.origin import find_source
 from modkit.specs.implied import list_implied
 from modkit.version import __version__
 
@@ -102,6 +103,7 @@ def format_implied(implied: Mapping[str, Any]) -> str:
 def diagnose() -> dict[str, Any]:
     """Reports the versions of Python, torch and modkit, what each op runs, and each plug-in with its status and reason.
 
+    A plug-in's row has what it adds, the kinds and the hooks that it implements, and where it was installed from.
     A plug-in is `ok`, `disabled` (by `MODKIT_DISABLE`) or `failed`; the valid parts of a failed plug-in still work.
     """
     known = get_registry()
@@ -135,6 +137,9 @@ def _describe_plugin(known: Registry, plugin: Plugin) -> dict[str, Any]:
         "status": "failed" if flaws else plugin.status,
         "reason": "; ".join(flaws) or None,
         "parts": len(known.list_parts_of(plugin)),
+        "kinds": [kind.name for kind in known.list_kinds_of(plugin)],
+        "hooks": known.list_hooks_of(plugin),
+        "source": find_source(plugin.distribution),
     }
 
 

@@ -70,7 +70,7 @@ def show_latent(run: str, overrides: Sequence[str], view: str | None, **options:
     from modkit.building.migration import load_current_spec
     from modkit.building.session import load_run
     from modkit.latent_space import find_space
-    from modkit.latent_space.drawing import check_ending
+    from modkit.runs.display import check_ending
     from modkit.runs.run import Run
     from modkit.specs.overrides import SLOTS, expand
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from modkit.blocks import Block
 from modkit.cli.completion import complete_runs
 from modkit.cli.failures import report_failures
 from modkit.cli.output import echo, json_option, print_result
@@ -39,7 +38,7 @@ def print_runs(ctx: click.Context, folder: str, where: Sequence[str], tags: Sequ
     from modkit.comparison.listing import list_runs
 
     found = list_runs(folder, where=where, tags=tags)
-    print_result([_make_plain(one) for one in found], as_json, _describe_runs(found))
+    print_result([_make_plain(one) for one in found], as_json, found.describe())
 
 
 @print_runs.command("tag")
@@ -87,31 +86,6 @@ def rebuild_average(run: str, std: float, out: str | None, step: int | None) -> 
 
 
 RUNS = (print_runs, export, rebuild_average)
-
-
-def _describe_runs(found: Sequence[RunSummary]) -> Iterator[Block]:
-    columns = ("run", "name", "model", "data", "step", "state", "score", "best", "changed", "tags")
-    rows = [
-        [
-            str(one.path),
-            one.name,
-            one.model,
-            one.data,
-            "/".join(str(number) for number in (one.step, one.steps) if number is not None),
-            one.state,
-            _format_first(one.scores),
-            _format_first(one.best),
-            one.changed,
-            ", ".join(one.tags),
-        ]
-        for one in found
-    ]
-    yield (columns, rows) if rows else "no runs"
-    yield from (f"damaged: {one.path}: {one.damage}" for one in found if one.damage is not None)
-
-
-def _format_first(scores: Any) -> str:
-    return next((f"{name} {value:.4g}" for name, value in scores.items()), "")
 
 
 def _make_plain(one: RunSummary) -> dict[str, Any]:

@@ -5,8 +5,9 @@
       modkit_acme/   __init__.py declares the part; a module named after its kind holds it; py.typed
       tests/         test_battery.py runs the conformance battery, test_KIND.py checks the part's values
 
-The part, its tests and its spec come from `modkit/starters`, the other files from `modkit/templates/plugin`. A plug-in
-gets a further part as files beside its own, and as an entry in its hook's list. This module imports no torch.
+The part, its tests and its spec come from `modkit/starters` or, for a plug-in's kind, from the package that the kind
+names (`Kind.starters`); the other files come from `modkit/templates/plugin`. A plug-in gets a further part as files
+beside its own, and as an entry in its hook's list. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -14,76 +15,56 @@ from __future__ import annotations
 import ast
 import keyword
 import re
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from modkit.cli.declaration import declare_part
+from modkit.part import import_object
 from modkit.parts.registry import DISTRIBUTION, find_kind, get_registry
 from modkit.runs.files import replace_file
 from modkit.specs.spec import Spec
 from modkit.specs.yaml import parse
 from modkit.version import __version__
 
-__all__ = ["STARTERS", "Starter", "add_part", "create_plugin", "find_plugin", "make_files"]
+__all__ = ["Starter", "add_part", "create_plugin", "find_plugin", "find_starter", "make_files"]
 
 _HERE = Path(__file__).parents[1]
 
 
 class Starter(NamedTuple):
-    """The example part of a kind, in `modkit/starters`.
+    """The example part of a kind.
 
     Args:
+        kind: Its kind.
         part: Its name in a spec.
         target: Its class or function.
         summary: One line for `modkit list`.
+        source: The package that has its module, its tests and its spec: `modkit.starters` or a plug-in's.
+        requirements: What a package with it requires besides modkit and torch.
     """
 
+    kind: str
     part: str
     target: str
     summary: str
+    source: str
+    requirements: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """The kind's name in its own package: `layout` of `acme/layout`."""
+        return self.kind.rpartition("/")[2]
 
-STARTERS: dict[str, Starter] = {
-    "model": Starter("gaussian", "Gaussian", "A Gaussian for each value, by gradient descent"),
-    "encoder": Starter("patches", "PatchEncoder", "A linear map of each patch (Dosovitskiy et al., 2021)"),
-    "bottleneck": Starter("fixed-width", "FixedWidth", "Noise with a fixed standard deviation (Ghosh et al., 2020)"),
-    "decoder": Starter("patches", "PatchDecoder", "One patch for each position (Peebles & Xie, 2023)"),
-    "likelihood": Starter(
-        "fixed-gaussian", "FixedGaussian", "Gaussian with a fixed standard deviation (Kingma & Welling, 2014)"
-    ),
-    "rate": Starter("target", "Target", "The KL held to a number of nats (Alemi et al., 2018)"),
-    "aggregate": Starter("energy", "Energy", "Energy distance from the prior (Székely & Rizzo, 2013)"),
-    "bijection": Starter("sinh-arcsinh", "SinhArcsinh", "Skew and tails of each value (Jones & Pewsey, 2009)"),
-    "generator": Starter("waves", "Waves", "Sums of plane waves (Tancik et al., 2020)"),
-    "discriminator": Starter("prototypes", "Prototypes", "Real if near a prototype (Snell et al., 2017)"),
-    "network": Starter("gated", "Gated", "One hidden layer, gated by conditions (Perez et al., 2018)"),
-    "prior-network": Starter("bag", "Bag", "The mean of earlier codes (Mikolov et al., 2013)"),
-    "decoding": Starter("min-p", "MinP", "Draws codes that are likely enough (Nguyen et al., 2024)"),
-    "schedule": Starter("rotation", "Rotation", "From data to noise at constant speed (Lu & Song, 2024)"),
-    "times": Starter("logit-normal", "LogitNormal", "Mostly intermediate times (Esser et al., 2024)"),
-    "coupling": Starter("nearest", "Nearest", "The nearest of a few draws (Li et al., 2025)"),
-    "alignment": Starter("supervised", "Supervised", "A linear layer predicts x_0 (Lee et al., 2015)"),
-    "parametrization": Starter("flow", "Flow", "Predicts eps - x_0 (Liu et al., 2023)"),
-    "loss-weight": Starter("p2", "P2", "Less weight at low noise (Choi et al., 2022)"),
-    "grid": Starter("power", "Power", "More steps where there are data (Song et al., 2021)"),
-    "sampler": Starter("euler", "Euler", "Euler's method on the probability flow (Karras et al., 2022)"),
-    "guidance": Starter("interval", "Interval", "Classifier-free, at some times only (Kynkäänniemi et al., 2024)"),
-    "conditioner": Starter("one-hot", "OneHot", "One-hot class labels (Mirza & Osindero, 2014)"),
-    "adversarial": Starter("least-squares", "LeastSquares", "Least squares (Mao et al., 2017)"),
-    "augmentation": Starter("instance-noise", "InstanceNoise", "Noise on what is judged (Sønderby et al., 2017)"),
-    "regularizer": Starter("lipschitz", "Lipschitz", "Penalty on a steep critic (Petzka et al., 2018)"),
-    "weight": Starter("cyclic", "Cyclic", "Rises periodically (Fu et al., 2019)"),
-    "data": Starter("checkerboard", "Checkerboard", "Points on every second square (Durkan et al., 2019)"),
-    "corruption": Starter("lost-pixels", "LostPixels", "Hides random positions (Bora et al., 2018)"),
-    "features": Starter("spectrum", "Spectrum", "Power at each frequency (Durall et al., 2020)"),
-    "metric": Starter("mean-gap", "MeanGap", "Distance between the means (Gretton et al., 2012)"),
-    "optimizer": Starter("lion", "Lion", "Signs of averaged gradients (Chen et al., 2023)"),
-    "lr-schedule": Starter("inverse-sqrt", "inverse_sqrt", "Rises, then falls with the root (Vaswani et al., 2017)"),
-    "logger": Starter("table", "Table", "Losses as comma-separated values"),
-    "engine": Starter("careful", "Careful", "Skips steps that are not finite (Micikevicius et al., 2018)"),
-}
-"""One example part for each kind."""
+    @property
+    def module(self) -> str:
+        """The name of its module."""
+        return self.name.replace("-", "_")
+
+    def read(self, file: str) -> str:
+        """Reads a file of its package."""
+        return (resources.files(self.source) / file).read_text("utf-8")
+
 
 _FILES = {
     ".github/workflows/test.yml": "workflow.yml",
@@ -95,6 +76,10 @@ _FILES = {
     "@package@/__init__.py": "declaration.txt",
     "tests/test_battery.py": "battery.txt",
 }
+
+
+_TABLE = "| part | description |\n| --- | --- |\n"
+_ROW = "| @kind@ `@plugin@/@part@` | @summary@ |\n"
 
 
 def create_plugin(name: str, kind: str = "sampler", out: str | Path | None = None) -> Path:
@@ -132,22 +117,21 @@ def find_plugin(name: str, out: str | Path | None = None) -> Path | None:
 def add_part(folder: Path, name: str, kind: str) -> list[Path]:
     """Adds a part to the plug-in in a folder, and returns the files that were written; the last is the changed one.
 
-    The part's module, test and spec are new files. The list that the hook `modkit_parts` returns gets one more entry;
-    nothing else is changed.
+    The part's module, test and spec are new files. The list that the hook `modkit_parts` returns gets one more entry,
+    and so does the table of parts in the README, if it is there as it was made; nothing else is changed.
 
     Raises:
         ValueError: If there is no such kind, a file of the part exists already, or the part cannot be declared; nothing
             has been written then.
     """
-    _check_kind(kind)
-    package = _find_target(folder, name)
+    starter, package = find_starter(kind), _find_target(folder, name)
     inside = package.replace(".", "/")
     places = [place for place in (folder / inside, folder / "src" / inside) if (place / "__init__.py").is_file()]
     if not places:
         raise ValueError(f"new-plugin expects the package {package} of {name} in {folder}, got no {inside}/__init__.py")
     place = places[0]
-    words = _make_words(name, kind, package)
-    made = {_fill(path, words): _fill(text, words) for path, text in _make_part(kind).items()}
+    words = _make_words(name, starter, package)
+    made = {_fill(path, words): _fill(text, words) for path, text in _make_part(starter).items()}
     homes = {f"{package}/": place, "tests/": folder / "tests", "": folder}
     files: dict[Path, str] = {}
     for path, text in made.items():
@@ -155,8 +139,8 @@ def add_part(folder: Path, name: str, kind: str) -> list[Path]:
         files[homes[start] / path.removeprefix(start)] = text
     if found := [str(path) for path in files if path.exists()]:
         raise ValueError(f"new-plugin adds a {kind} in new files, got {', '.join(found)} already: rename what is there")
-    hook, starter = place / "__init__.py", STARTERS[kind]
-    target = f"{package}.{words['module']}:{starter.target}"
+    hook, readme = place / "__init__.py", folder / "README.md"
+    target = f"{package}.{starter.module}:{starter.target}"
     try:
         declared = declare_part(hook.read_bytes().decode(), (kind, starter.part, target, starter.summary))
     except ValueError as error:
@@ -165,6 +149,8 @@ def add_part(folder: Path, name: str, kind: str) -> list[Path]:
         new.parent.mkdir(exist_ok=True)
         new.write_text(text, encoding="utf-8")
     replace_file(hook, declared.encode())
+    if readme.is_file():
+        replace_file(readme, _list_part(readme.read_bytes().decode(), _fill(_ROW, words)).encode())
     return [*files, hook]
 
 
@@ -175,19 +161,33 @@ def make_files(name: str, kind: str) -> dict[str, str]:
         ValueError: If the name is invalid or taken, or there is no such kind.
     """
     _check_name(name)
-    _check_kind(kind)
-    words = _make_words(name, kind, f"modkit_{name.replace('-', '_')}")
+    starter = find_starter(kind)
+    words = _make_words(name, starter, f"modkit_{name.replace('-', '_')}")
     files = {path: (_HERE / "templates" / "plugin" / source).read_text("utf-8") for path, source in _FILES.items()}
     files["@package@/py.typed"] = ""
-    part = _make_part(kind)
-    files |= {"example.yaml": part.pop("example-@kind@.yaml"), **part}
+    part = _make_part(starter)
+    files |= {"example.yaml": part.pop(f"example-{starter.name}.yaml"), **part}
     return {_fill(path, words): _fill(text, words) for path, text in sorted(files.items())}
 
 
-def _check_kind(kind: str) -> None:
-    if kind not in STARTERS:
-        module = find_kind(kind).target.partition(":")[0]
-        raise ValueError(f"new-plugin has example parts of modkit's kinds only, got {kind}: start from {module}")
+def find_starter(kind: str) -> Starter:
+    """Finds the example part of a kind: modkit's, or that of the plug-in whose kind it is.
+
+    Raises:
+        ValueError: If there is no such kind, or none of its plug-in's example parts is of it.
+        ImportError: If the plug-in's package of example parts cannot be imported.
+    """
+    found, (owner, _, name) = find_kind(kind), kind.rpartition("/")
+    source = found.starters if owner else "modkit.starters"
+    if source is None:
+        module = found.target.partition(":")[0]
+        raise ValueError(f"new-plugin expects a kind with an example part, got {kind}, which has none: see {module}")
+    table = import_object(f"{source}:STARTERS", f"new-plugin's example part of kind {kind}")
+    row = table.get(name) if isinstance(table, dict) else None
+    if not (isinstance(row, tuple) and len(row) == 3):
+        raise ValueError(f"new-plugin expects {source}.STARTERS to have {name!r}: (part, target, summary), got {row!r}")
+    plugin = get_registry().find_plugin(owner) if owner else None
+    return Starter(kind, *row, source, (f"{plugin.distribution}>={plugin.version}",) if plugin else ())
 
 
 def _find_target(folder: Path, name: str) -> str:
@@ -203,41 +203,37 @@ def _find_target(folder: Path, name: str) -> str:
     return ""
 
 
-def _make_part(kind: str) -> dict[str, str]:
+def _make_part(starter: Starter) -> dict[str, str]:
     """Makes the files of a kind's part, with blanks for the plug-in's names: its module, its tests and its spec."""
-    module = f"{kind.replace('-', '_')}.py"
     return {
-        "@package@/@module@.py": _read_starter(module),
-        "tests/test_@module@.py": _make_tests(STARTERS[kind].target).replace("modkit.starters.", "@package@."),
-        "example-@kind@.yaml": _make_example(kind).replace("acme", "@plugin@"),
+        "@package@/@module@.py": starter.read(f"{starter.module}.py"),
+        "tests/test_@module@.py": _make_tests(starter).replace(f"{starter.source}.", "@package@."),
+        f"example-{starter.name}.yaml": re.sub(r"(?<![\w-])acme(?![\w-])", "@plugin@", _make_example(starter)),
     }
 
 
-def _make_words(name: str, kind: str, package: str) -> dict[str, str]:
+def _make_words(name: str, starter: Starter, package: str) -> dict[str, str]:
     """Makes what fills the blanks of a plug-in's files."""
-    starter = STARTERS[kind]
     major, minor = __version__.split(".")[:2]
+    modkit = f"{DISTRIBUTION}>={major}.{minor},<{int(major) + 1}"
     return {
         "plugin": name,
         "package": package,
         "distribution": f"modkit-{name}",
-        "requirement": f"{DISTRIBUTION}>={major}.{minor},<{int(major) + 1}",
-        "kind": kind,
-        "module": kind.replace("-", "_"),
+        "oldest": f"{DISTRIBUTION}~={major}.{minor}.0",
+        "requirements": "\n".join(f'  "{one}",' for one in (modkit, "torch>=2.6", *starter.requirements)),
+        "kind": starter.kind,
+        "module": starter.module,
         "part": starter.part,
         "class": starter.target,
         "summary": starter.summary,
     }
 
 
-def _read_starter(name: str) -> str:
-    return (_HERE / "starters" / name).read_text("utf-8")
-
-
-def _make_tests(target: str) -> str:
+def _make_tests(starter: Starter) -> str:
     """Selects the tests that build a part, and the imports that these tests use."""
-    header, *tests = _read_starter("test_values.py").rstrip("\n").split("\n\n\n")
-    tests = [test for test in tests if re.search(rf"\b{target}\(", test)]
+    header, *tests = starter.read("test_values.py").rstrip("\n").split("\n\n\n")
+    tests = [test for test in tests if re.search(rf"\b{starter.target}\(", test)]
     names_used = {node.id for node in ast.walk(ast.parse("\n".join(tests))) if isinstance(node, ast.Name)}
     blocks = ['"""Values of the @kind@ `@plugin@/@part@`."""']
     for block in header.split("\n\n")[1:]:
@@ -249,14 +245,28 @@ def _make_tests(target: str) -> str:
     return "\n\n\n".join(["\n\n".join(blocks), *tests]) + "\n"
 
 
-def _make_example(kind: str) -> str:
+def _make_example(starter: Starter) -> str:
     """Makes the spec that uses the part of a kind: its host with some values replaced."""
-    table: Any = parse(_read_starter("examples.yaml"), "examples.yaml")[0]
-    changes = table["examples"][kind]
-    spec = Spec(name="acme", **table["hosts"][changes.pop("host")])
+    table: Any = parse(starter.read("examples.yaml"), "examples.yaml")[0]
+    try:
+        changes = table["examples"][starter.name]
+        spec = Spec(name="acme", **table["hosts"][changes.pop("host")])
+    except KeyError as error:
+        wanted = f"`hosts`, and among `examples` {starter.name} with its `host`"
+        raise ValueError(
+            f"new-plugin expects examples.yaml of {starter.source} to have {wanted}, got no {error}"
+        ) from None
     for path, value in changes.items():
         spec = spec.with_value(path, value)
     return spec.to_yaml()
+
+
+def _list_part(readme: str, row: str) -> str:
+    """Adds a row at the end of the table of parts of a README that has it."""
+    before, table, after = readme.partition(_TABLE)
+    rows = re.match(r"(?:\|.*\n)*", after)
+    assert rows is not None
+    return f"{before}{table}{rows[0]}{row}{after[rows.end() :]}" if table else readme
 
 
 def _fill(text: str, words: dict[str, str]) -> str:

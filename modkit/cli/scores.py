@@ -16,9 +16,9 @@ from modkit.cli.shared import PRECISION, SharedCommand
 from modkit.runs.ranks import find_rank
 
 if TYPE_CHECKING:
-    pass
+    from modkit.sweeps.sweep import Sweep
 
-__all__ = ["SCORES"]
+__all__ = ["SCORES", "report_sweep", "split_names"]
 
 
 @click.command(cls=SharedCommand)
@@ -63,7 +63,7 @@ def evaluate(run: str | None, overrides: Sequence[str], as_json: bool, **options
     from modkit.runs.run import Run
     from modkit.specs.overrides import SLOTS, expand
 
-    options["metrics"] = _split_names(options["metrics"])
+    options["metrics"] = split_names(options["metrics"])
     target = options.pop("save_statistics")
     of_run = {name: options.pop(name) for name in ("per_class", "checkpoint", "locked", "compile")}
     of_files = {name: options.pop(name) for name in ("real", "fake", "train", "size", "channels", "background")}
@@ -151,7 +151,12 @@ def sweep(spec: str, axes: Sequence[str], out: str | None, metrics: str | None, 
     from modkit.sweeps.sweep import sweep
 
     with choose_display(open_terminal()) as display, show_progress(display) as shown:
-        done = sweep(spec, axes, out, metrics=_split_names(metrics), progress=shown, **options)
+        done = sweep(spec, axes, out, metrics=split_names(metrics), progress=shown, **options)
+    report_sweep(done)
+
+
+def report_sweep(done: Sweep) -> None:
+    """Prints the failures of a sweep and where it is, and ends the process with status 1 if there are any."""
     for failure in done.failures:
         last = (failure.stderr.strip().splitlines() or ["no message"])[-1]
         echo(f"failed: {failure.command}: status {failure.status}: {last}", err=True)
@@ -169,7 +174,7 @@ def _check_statistics(target: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"--save-statistics expects none of {', '.join(names.values())}, got {', '.join(given)}")
 
 
-def _split_names(given: str | None) -> list[str] | None:
+def split_names(given: str | None) -> list[str] | None:
     """Splits names at commas; None if there are none."""
     return [name.strip() for name in given.split(",")] if given else None
 

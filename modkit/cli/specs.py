@@ -1,4 +1,4 @@
-"""The commands that read specs without training: `modkit check`, `diff` and `schema`."""
+"""The commands that read specs without training: `modkit check`, `diff`, `examples` and `schema`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,22 @@ def diff(a: str, b: str, as_json: bool) -> None:
     print_result(result, as_json, [*table, *made] or ["no difference"])
 
 
+@click.command("examples")
+@click.argument("name", required=False)
+@json_option
+@report_failures
+def print_examples(name: str | None, as_json: bool) -> None:
+    """List the example specs, or print the one called NAME: modkit examples ldm > ldm.yaml."""
+    from modkit.specs.examples import find_spec_file, list_examples
+
+    if name:
+        echo(Path(find_spec_file(f"example:{name}")).read_text(encoding="utf-8").rstrip())
+        return
+    rows = [{**one._asdict(), "path": str(one.path)} for one in list_examples()]
+    columns = ("spec", "minutes", "summary")
+    print_result(rows, as_json, [(columns, [[str(row[column]) for column in columns] for row in rows])])
+
+
 @click.command()
 def schema() -> None:
     """Print the JSON Schema of specs with all installed parts, for editors: modkit schema > spec.schema.json."""
@@ -87,7 +103,7 @@ def schema() -> None:
     echo(json.dumps(found, indent=1, allow_nan=False))
 
 
-SPECS = (check, diff, schema)
+SPECS = (check, diff, print_examples, schema)
 
 
 def _make_plain(report: Report) -> dict[str, Any]:

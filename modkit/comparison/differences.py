@@ -7,30 +7,12 @@ each parameter that differs has a row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from modkit.building.difference import ABSENT, compare_trees, is_same
-from modkit.building.plan import Plan
 from modkit.errors import join
-from modkit.parts.signature import read_parameters
-from modkit.specs.node import Node, Path, Value, rebuild, strip_parts
-from modkit.specs.spec import Spec
+from modkit.specs.node import Node, Path, Value
 
-__all__ = ["drop_idle", "gather_rows", "list_leaves"]
-
-
-def drop_idle(planned: Plan) -> Spec:
-    """Returns the resolved spec without the parameters that have no effect beside the others (`Beside`)."""
-    resolved = planned.resolved
-
-    def drop(path: Path, value: Value) -> Value:
-        part = planned.parts.get(join(strip_parts(resolved.tree, path))) if path else None
-        if part is None or not isinstance(value, Node):
-            return value
-        beside = {name: one.beside for name, one in read_parameters(part).items() if one.beside}
-        return Node({key: item for key, item in value.items() if value.get(beside.get(key, "use")) is not None})
-
-    return replace(resolved, model=rebuild(resolved.tree, drop)["model"])
+__all__ = ["gather_rows", "list_leaves"]
 
 
 def list_leaves(trees: Sequence[Node]) -> dict[str, tuple[Value, ...]]:

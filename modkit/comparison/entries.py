@@ -30,7 +30,6 @@ from modkit.building.local import list_local
 from modkit.building.migration import load_current_spec
 from modkit.building.plan import plan
 from modkit.building.session import Composed, open_data, restore_parts
-from modkit.comparison.differences import drop_idle
 from modkit.comparison.ranking import Measured, average
 from modkit.comparison.references import name_references
 from modkit.errors import SpecError, split
@@ -167,7 +166,7 @@ def collect(
             if changed.data not in opened:
                 now = [*report.overrides, *overrides]
                 opened[changed.data] = open_data(run, now, spec=spec) if given is None else given
-            entries.append(RunEvaluation("", run, report, drop_idle(plan(changed)), opened[changed.data], "", model))
+            entries.append(RunEvaluation("", run, report, plan(changed).resolved, opened[changed.data], "", model))
     names = name_references({entry.data_key: entry.spec.data or entry.run.lock.get("data_name") for entry in entries})
     return [replace(entry, reference=names[entry.data_key]) for entry in entries]
 

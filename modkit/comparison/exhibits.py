@@ -11,10 +11,9 @@ from torch.nn.functional import pad
 
 from modkit.building.session import load_run
 from modkit.comparison.entries import RunEvaluation
-from modkit.comparison.figures import embed_png
 from modkit.comparison.nearest import Nearest, find_nearest, read_batches
 from modkit.kinds import Data
-from modkit.runs.pictures import draw_picture, draw_scatter, encode_png, make_image_grid
+from modkit.runs.pictures import draw_picture, draw_scatter, embed_png, encode_png, make_image_grid
 from modkit.types import Batch, TensorType
 
 __all__ = ["SHOWN", "Exhibit", "draw_training_data", "make_exhibits"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "WIDTH", "Line", "add_legend", "draw_learning_curves", "embed_png", "embed_svg", "encode_svg",
+    "WIDTH", "Line", "add_legend", "draw_learning_curves", "embed_svg", "encode_svg",
     "explain_empty", "open_figure",
 ]  # fmt: skip
 
@@ -63,11 +63,6 @@ class Line(NamedTuple):
     label: str
     style: Style
     curves: Sequence[Mapping[str, Curve]]
-
-
-def embed_png(png: bytes) -> str:
-    """Encodes a PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def draw_learning_curves(names: Sequence[str], lines: Sequence[Line]) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from modkit.blocks import Block, format_html, format_text
 from modkit.evaluation.report import Report, find_report, is_of_spec, read_reports
 from modkit.runs.files import read_regular
 from modkit.runs.hold import is_held
@@ -26,7 +27,7 @@ from modkit.specs.overrides import get_path
 from modkit.specs.spec import Spec
 from modkit.training.cursor import find_title
 
-__all__ = ["RunSummary", "list_runs"]
+__all__ = ["RunList", "RunSummary", "list_runs"]
 
 State: TypeAlias = Literal["finished", "running", "interrupted", "exported", "damaged"]
 
@@ -72,9 +73,33 @@ class RunSummary:
     spec: Spec | None = field(default=None, repr=False)
 
 
+class RunList(list[RunSummary]):
+    """Runs, which print as a table, in a notebook too."""
+
+    def describe(self) -> Iterator[Block]:
+        """Yields a table with a row for each run, and what is wrong with damaged ones."""
+        columns = ("run", "name", "model", "data", "step", "state", "score", "best", "changed", "tags")
+        rows = [
+            [
+                *(str(one.path), one.name, one.model, one.data),
+                "/".join(str(number) for number in (one.step, one.steps) if number is not None),
+                *(one.state, _format_first(one.scores), _format_first(one.best), one.changed, ", ".join(one.tags)),
+            ]
+            for one in self
+        ]
+        yield (columns, rows) if rows else "no runs"
+        yield from (f"damaged: {one.path}: {one.damage}" for one in self if one.damage is not None)
+
+    def __str__(self) -> str:
+        return format_text(self.describe())
+
+    def _repr_html_(self) -> str:
+        return format_html(self.describe())
+
+
 def list_runs(
     folder: str | os.PathLike[str] = "runs", *, where: Sequence[str] = (), tags: Sequence[str] = ()
-) -> list[RunSummary]:
+) -> RunList:
     """Lists the runs in a directory and below it; one with a file that cannot be read is listed as damaged.
 
     Args:
@@ -95,12 +120,12 @@ def list_runs(
     if not Path(folder).is_dir():
         raise ValueError(f"expected a directory of runs, got {os.fspath(folder)}")
     listed = [_describe(path) for path in find_runs(Path(folder))]
-    return [
+    return RunList(
         one
         for one in listed
         if set(tags) <= set(one.tags)
         and all(one.spec is not None and condition.holds(one.spec) for condition in conditions)
-    ]
+    )
 
 
 def _describe(path: Path) -> RunSummary:
@@ -190,3 +215,7 @@ def _read_numbers(found: Mapping[str, Any]) -> dict[str, float]:
     if any(type(value) not in (int, float) for value in found.values()):
         raise ValueError(f"expected numbers as scores, got {dict(found)!r}")
     return dict(found)
+
+
+def _format_first(scores: Mapping[str, float]) -> str:
+    return next((f"{name} {value:.4g}" for name, value in scores.items()), "")

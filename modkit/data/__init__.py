@@ -14,7 +14,7 @@ from modkit.data.mixture import Grid, Ring
 from modkit.data.noise import Drop, Noise, SaltPepper
 from modkit.data.recorded import recorded
 from modkit.data.spirals import Spirals
-from modkit.data.splits import read_samples
+from modkit.data.splits import check_split, hash_contents, read_samples
 from modkit.data.sprites import Sprites
 from modkit.data.stacked import Stacked
 from modkit.data.subset import Subset
@@ -23,7 +23,7 @@ from modkit.data.torchvision_sets import TorchvisionSet
 __all__ = [
     "Archive", "Array", "Augmented", "Binarized", "Checkerboard", "Corrupted", "Digits", "Drop", "FashionMNIST",
     "Grid", "ImageFolder", "LowRes", "Mask", "Noise", "Ring", "SaltPepper", "Spirals", "Sprites", "Stacked",
-    "Subset", "TorchvisionSet", "read_samples", "recorded",
+    "Subset", "TorchvisionSet", "check_split", "hash_contents", "read_samples", "recorded",
 ]  # fmt: skip
 
 for _set in (

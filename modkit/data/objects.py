@@ -1,8 +1,13 @@
 """Data sets given as Python objects: tensors or arrays, a torch Dataset, the DataLoader around one, or a mapping of
 splits to these.
 
-Training reads a `Data` part, which reads the samples at given indices in any process. So a Dataset must support
-indexing. Of a DataLoader only its Dataset is used; training sets the order, the batches and the workers.
+Training reads a `Data` part, which reads the samples at given indices in any process; an IterableDataset is read as a
+stream. Of a DataLoader only its Dataset is used; training sets the order, the batches and the workers.
+
+    {"x": x, "labels": y}   (x, {"labels": y})   (x, y)   {"image": x, "label": y}
+
+An item, or a whole data set, may have any of these forms. A mapping's sample is `x`, or the first key that is no field;
+a field may be called by its singular. A tuple has the sample and then the fields in their order. The rest is not read.
 
 Continuous values are read as float32 and classes as int64; other floats and integers are converted. Integers in place
 of continuous values, such as pixels 0..255, are refused, since nothing tells how they are scaled. So are values that
@@ -14,7 +19,7 @@ Shape letters: b batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from modkit.data.bounds import find_bounds
 from modkit.data.splits import check_split, hash_contents
+from modkit.data.streamed import Streamed
 from modkit.kinds import Data
 from modkit.rng import Rng
 from modkit.types import Batch, Event, TensorType
@@ -38,8 +44,8 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
     """Returns an object as a data part.
 
     Args:
-        data: A data part; a tensor or array `b …`, or a pair of one and a mapping of fields; a torch Dataset of samples
-            or of tuples of a sample and its fields, or a DataLoader of one; or a mapping of `train`, and other splits
+        data: A data part; a tensor or array `b …`, a pair of one and a mapping of fields, or a mapping of both; a torch
+            Dataset or IterableDataset of such items, or a DataLoader of one; or a mapping of `train`, and other splits
             as `test`, to these.
         x: The type of one sample that the model was composed for.
         fields: The types of its fields.
@@ -57,23 +63,23 @@ def as_data(data: Any, x: Event, fields: Mapping[str, TensorType]) -> Data:
         raise ValueError(f"`data` must be for a model of single tensors, got a model of a hierarchy of {len(x)} levels")
     if isinstance(data, DataLoader):
         data = data.dataset
-    if isinstance(data, Tensor | np.ndarray):
-        data = (data, {})
-    paired = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Mapping)
+    named = _name_columns(data, fields) if isinstance(data, Tensor | np.ndarray | tuple | Mapping) else {}
     if isinstance(data, Mapping) and "train" in data:
         made: Data = Splits({split: as_data(one, x, fields) for split, one in data.items()})
-    elif paired and isinstance(data[0], Tensor | np.ndarray):
-        made = Tensors(*data, x=x, fields=fields)
-    elif isinstance(data, IterableDataset) or (isinstance(data, Dataset) and not hasattr(data, "__len__")):
-        raise ValueError(f"`data` must be samples that can be indexed, got a stream: {type(data).__name__}")
+    elif isinstance(named.get("x"), Tensor | np.ndarray):
+        made = Tensors(named.pop("x"), named, x=x, fields=fields)
+    elif isinstance(data, IterableDataset):
+        made = Streamed(data, partial(_convert_item, x, fields), x=x, fields=fields)
+    elif isinstance(data, Dataset) and not hasattr(data, "__len__"):
+        raise ValueError(f"`data` must have a length, got {type(data).__name__} without `__len__`")
     elif isinstance(data, Dataset):
         made = Indexed(data, x=x, fields=fields)
     elif all(hasattr(data, member) for member in ("x", "fields", "splits", "key", "read")):
         made = data
     else:
         expected = (
-            "a data part, a tensor, an array, a pair of one and its fields, a torch Dataset, a DataLoader or a mapping "
-            "of `train` and other splits to these"
+            "a data part, a tensor, an array, a pair or a mapping of one and its fields, a torch Dataset, a DataLoader "
+            "or a mapping of `train` and other splits to these"
         )
         raise ValueError(f"`data` must be {expected}, got {type(data).__name__}")
     missing = {name: type for name, type in fields.items() if made.fields.get(name) != type}
@@ -177,7 +183,7 @@ class Indexed:
     a sample again, in another process or after resuming, gives the same values.
 
     Args:
-        dataset: The Dataset; it has a length, and `dataset[i]` is a tensor, a tuple or a mapping with `x` and fields.
+        dataset: The Dataset; it has a length, and `dataset[i]` is a tensor, a tuple or a mapping.
         x: The type of one sample.
         fields: The types of the fields.
 
@@ -191,7 +197,7 @@ class Indexed:
         self.levels: int | None = None
         self._dataset = dataset
         if self.splits["train"]:
-            self._read_item(0)
+            _convert_item(x, fields, 0, dataset[0])
 
     @cached_property
     def key(self) -> str:
@@ -214,27 +220,36 @@ class Indexed:
         items = []
         for index in indices:
             with rng.at(int(index)).seed_torch():
-                items.append(self._read_item(int(index)))
+                items.append(_convert_item(self.x, self.fields, int(index), self._dataset[index]))
         columns = {name: torch.stack([item[name] for item in items]) for name in ("x", *self.fields)}
         return Batch(columns.pop("x"), columns)
 
-    def _read_item(self, index: int) -> dict[str, Tensor]:
-        item = self._dataset[index]
-        if not isinstance(item, Mapping | tuple | list):
-            item = (item,)
-        if not isinstance(item, Mapping):
-            item = dict(zip(("x", *self.fields), item))
-        found = {}
-        for name, type in {"x": self.x, **self.fields}.items():
-            expected = f"Indexed expects `{name}` of {type} in item {index}"
-            if name not in item:
-                raise ValueError(f"{expected}, got nothing")
-            advice = "have the Dataset return a tensor, as torchvision's `ToTensor()` makes of pictures"
-            value = _read_tensor(item[name], expected, advice)
-            if tuple(value.shape) != type.shape:
-                raise ValueError(f"{expected}, got a tensor {'×'.join(map(str, value.shape))}")
-            found[name] = _convert(value, type, f"Indexed expects `{name}` in item {index}")
-        return found
+
+def _name_columns(item: Any, fields: Mapping[str, TensorType]) -> dict[str, Any]:
+    """Names what an item, or a whole data set, holds: the sample `x`, and the fields that are there."""
+    if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[1], Mapping):
+        item = {"x": item[0], **item[1]}
+    if not isinstance(item, Mapping):
+        return dict(zip(("x", *fields), item if isinstance(item, tuple | list) else (item,)))
+    keys = {name: name if name in item else name.removesuffix("s") for name in fields}
+    sample = next((key for key in ("x", *item) if key in item and key not in keys.values()), None)
+    keys = {name: key for name, key in keys.items() if key in item} | ({} if sample is None else {"x": sample})
+    return {name: item[key] for name, key in keys.items()}
+
+
+def _convert_item(x: TensorType, fields: Mapping[str, TensorType], index: int, item: Any) -> dict[str, Tensor]:
+    """Converts an item of a Dataset to tensors by name: `x` and the fields."""
+    named, found = _name_columns(item, fields), {}
+    for name, type in {"x": x, **fields}.items():
+        expected = f"Indexed expects `{name}` of {type} in item {index}"
+        if name not in named:
+            raise ValueError(f"{expected}, got nothing")
+        advice = "have the Dataset return a tensor, as torchvision's `ToTensor()` makes of pictures"
+        value = _read_tensor(named[name], expected, advice)
+        if tuple(value.shape) != type.shape:
+            raise ValueError(f"{expected}, got a tensor {'×'.join(map(str, value.shape))}")
+        found[name] = _convert(value, type, f"Indexed expects `{name}` in item {index}")
+    return found
 
 
 def _read_tensor(value: Any, expected: str, advice: str) -> Tensor:

@@ -9,9 +9,9 @@ A Protocol holds the members that every part of the kind must have. Optional mem
 after the Protocol (`BottleneckExtras` for `Bottleneck`), with the default of each. Callers read them with
 `read_extras(part, BottleneckExtras)`.
 
-The Protocols are grouped by what they form (`autoencoders`, `adversaries`, `bijections`, `denoisers`, `codes`, `data`,
-`corruptions`, `training`, `measuring`), beside `slots`, `extras`, `review` and the `table` of kinds; all of them are
-imported from here.
+The Protocols are grouped by what they form (`autoencoders`, `adversaries`, `judges`, `bijections`, `denoisers`,
+`codes`, `data`, `corruptions`, `training`, `measuring`), beside `slots`, `extras`, `review` and the `table` of kinds;
+all of them are imported from here.
 
 Shape letters: b batch, c channels, h w spatial, d features, n tokens, k classes.
 """
@@ -31,18 +31,18 @@ from modkit.kinds.adversaries import (
     Round,
 )
 from modkit.kinds.autoencoders import (
-    Aggregate,
-    AggregateExtras,
     Bottleneck,
     BottleneckExtras,
     Decoder,
     DecoderExtras,
+    Draw,
     Encoder,
     EncoderExtras,
+    Evidence,
     Likelihood,
     LikelihoodExtras,
-    Rate,
-    RateExtras,
+    Objective,
+    ObjectiveExtras,
 )
 from modkit.kinds.bijections import Bijection, BijectionExtras
 from modkit.kinds.codes import Decoding, Predict, PriorNetwork, PriorNetworkExtras
@@ -74,9 +74,10 @@ from modkit.kinds.denoisers import (
     TimesExtras,
 )
 from modkit.kinds.extras import BatchExtras, GameExtras, ImpliedExtras, PretrainedExtras, PromiseExtras, read_extras
+from modkit.kinds.judges import Judge, JudgeExtras
 from modkit.kinds.measuring import FeatureExtractor, FeatureExtractorExtras, Metric, MetricExtras
 from modkit.kinds.review import Fact, Finding, Note
-from modkit.kinds.slots import Beside, Default, Implies, Initial, Own, Sampling, Slot, Unfit, Unless, default
+from modkit.kinds.slots import Default, Implies, Initial, Own, Sampling, Slot, Unfit, Unless, default
 from modkit.kinds.table import KINDS, Kind
 from modkit.kinds.training import (
     Engine,
@@ -94,13 +95,10 @@ __all__ = [
     "KINDS",
     "Adversarial",
     "AdversarialExtras",
-    "Aggregate",
-    "AggregateExtras",
     "Alignment",
     "Augmentation",
     "AugmentationExtras",
     "BatchExtras",
-    "Beside",
     "Bijection",
     "BijectionExtras",
     "Bottleneck",
@@ -122,10 +120,12 @@ __all__ = [
     "Denoiser",
     "Discriminator",
     "DiscriminatorExtras",
+    "Draw",
     "Encoder",
     "EncoderExtras",
     "Engine",
     "EngineExtras",
+    "Evidence",
     "Exchange",
     "Fact",
     "FeatureExtractor",
@@ -142,6 +142,8 @@ __all__ = [
     "GameExtras",
     "ImpliedExtras",
     "Kind",
+    "Judge",
+    "JudgeExtras",
     "LRSchedule",
     "Likelihood",
     "LikelihoodExtras",
@@ -154,6 +156,8 @@ __all__ = [
     "Network",
     "NetworkExtras",
     "Note",
+    "Objective",
+    "ObjectiveExtras",
     "Optimizer",
     "Own",
     "Parametrization",
@@ -163,8 +167,6 @@ __all__ = [
     "PriorNetwork",
     "PriorNetworkExtras",
     "PromiseExtras",
-    "Rate",
-    "RateExtras",
     "Regularizer",
     "RegularizerExtras",
     "Round",

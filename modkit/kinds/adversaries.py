@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modkit.types import Cond, Judgement, TensorType, Value
+from modkit.types import Batch, Cond, Judgement, TensorType, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,14 +78,15 @@ class Adversarial(Protocol):
 
 @dataclass(frozen=True)
 class Round:
-    """One turn of a game, as regularizers are given it: samples, and the networks without compilation or autocast.
+    """One turn of a game, as judges and regularizers are given it: samples, and what made them.
 
-    A member that a model does not have is None: a regularizer names those that it uses in `needs`.
+    A member that a model does not have is None: a part names those that it uses in `needs`. Regularizers are given
+    networks without compilation or autocast.
 
     Args:
         real: Real samples x.
         cond: The conditions: in the critic's turn, those beside `real`; in the other side's, its own (see `judged`).
-        rng: Source of the regularizer's own draws.
+        rng: Source of draws; a regularizer has one of its own.
         fake: What was generated or reconstructed in this turn, the shape of `real`.
         z: What `fake` was made from: a generator's noise, or an autoencoder's latent. In the turn of the side that made
             them, gradients pass through both.
@@ -97,6 +98,9 @@ class Round:
             processes; None of a round that is played by itself.
         beside: The conditions that the critic is given beside `real` and beside `fake`; None if both are `cond`.
         maps: Whether a map beside samples (`concat`) of their shape lies over them; a code beside them does not.
+        prior: `prior(rng)` draws as many latents as there are samples from the prior of `z`.
+        batch: The batch, with its fields and the conditions of an enclosing Model.
+        moments: `moments()` computes the means and standard deviations of q(z | x), a diagonal Gaussian, shaped as `z`.
 
     Examples:
         >>> import torch
@@ -118,6 +122,9 @@ class Round:
     step: Step | None = None
     beside: tuple[Cond, Cond] | None = None
     maps: bool = True
+    prior: Callable[[Rng], Value] = _ABSENT
+    batch: Batch = _ABSENT
+    moments: Callable[[], tuple[Value, Value]] = _ABSENT
 
     @property
     def judged(self) -> tuple[tuple[Tensor, Cond], tuple[Tensor, Cond]]:

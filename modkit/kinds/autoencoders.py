@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from modkit.kinds.training import Step
-from modkit.types import Event, LatentBatch, Latents, TensorType, Value
+from modkit.types import Event, Latents, TensorType, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from modkit.rng import Rng
 
 __all__ = [
-    "Aggregate",
-    "AggregateExtras",
     "Bottleneck",
     "BottleneckExtras",
     "Decoder",
     "DecoderExtras",
+    "Draw",
     "Encoder",
     "EncoderExtras",
+    "Evidence",
     "Likelihood",
     "LikelihoodExtras",
-    "Rate",
-    "RateExtras",
+    "Objective",
+    "ObjectiveExtras",
 ]
 
 
@@ -125,29 +125,6 @@ class BottleneckExtras:
     expand: Callable[[str, tuple[Tensor, ...], Rng | None], Value] | None = None
 
 
-class Aggregate(Protocol):
-    """A penalty on the aggregate posterior q(z), the mean of q(z | x) over the data, of which a batch is a sample."""
-
-    def __call__(self, latents: LatentBatch) -> Tensor:
-        """Computes the penalty, a scalar, in nats or a unit of its own; gradients flow to all but the prior's draws."""
-        ...
-
-
-@dataclass(frozen=True)
-class AggregateExtras:
-    """Optional members of an `Aggregate`.
-
-    Args:
-        reads: Names of the members of `LatentBatch` that it needs beside z; all others are None. A bottleneck that
-            lacks one of them is refused.
-        gather: Whether it is given the latents of all processes, so that several compute what one does, or those of its
-            own process.
-    """
-
-    reads: tuple[str, ...] = ("prior",)
-    gather: bool = False
-
-
 class Decoder(Protocol):
     """Maps z to the parameters of a likelihood.
 
@@ -209,26 +186,75 @@ class LikelihoodExtras:
     levels: int | None = None
 
 
-class Rate(Protocol):
-    """Makes the loss `kl` of the KL by group; a part of this kind is given the type `z` of the latent."""
+class Draw(NamedTuple):
+    """Draws of the latents of a batch, and what the decoder makes of them.
 
-    def __call__(self, kl: Tensor, step: Step) -> Tensor:
-        """Computes the loss of a batch in nats per sample, a scalar.
+    Args:
+        z: The decoder's input, `b ...`, of the first draw of each sample: the draw that critics and penalties see.
+        out: The decoder's output for it.
+        losses: The bottleneck's own losses.
+        nats: The distance of x from `out` in nats per sample, `b`, by the name of its term: -log p(x | z) as `nll`, or
+            what stands in its place.
+        kl: KL(q || p) in nats of each group of latent variables, `b g`; None if the bottleneck has none.
+        latent: The first latent, `(b k) ...`, with k draws of each sample, if these were weighed.
+        log_weights: log p(x | z) + log p(latent) - log q(latent | x) of each, `b k`, if they were weighed.
+    """
+
+    z: Value
+    out: Tensor
+    losses: Mapping[str, Tensor] = {}
+    nats: Mapping[str, Tensor] = {}
+    kl: Tensor | None = None
+    latent: Value | None = None
+    log_weights: Tensor | None = None
+
+
+class Evidence(Protocol):
+    """q(z | x), p(x | z) and p(z) at a batch of x, which a Model gives to its objective.
+
+    Each turn draws once, by one of the methods.
+    """
+
+    def draw(self) -> Draw:
+        """Draws the latents of each sample once, with their KL and the bottleneck's own losses."""
+        ...
+
+    def weigh(self, num: int, *, hold: bool = False) -> Draw:
+        """Draws the first latent `num` times for each sample, and weighs it; all draws are in memory at once.
 
         Args:
-            kl: KL(q || p) in nats of each group of latent variables, `b g`, of the rows of this process.
+            num: The number of draws.
+            hold: Whether the density log q(latent | x) passes no gradients to the parameters of q.
+        """
+        ...
+
+
+class Objective(Protocol):
+    """What an autoencoder maximises: the ELBO or another one; a part is given the type `z` of the first latent."""
+
+    def __call__(self, evidence: Evidence, step: Step) -> tuple[Draw, dict[str, Tensor]]:
+        """Draws latents, and computes the losses in nats, `b` or a scalar, by the names of their terms.
+
+        Args:
+            evidence: The distributions, at the rows of this process.
             step: The step; what depends on the batch's mean other than linearly sums it over processes by `total`.
         """
         ...
 
 
 @dataclass(frozen=True)
-class RateExtras:
-    """Optional members of a `Rate`.
+class ObjectiveExtras:
+    """Optional members of an `Objective`.
 
     Args:
-        exact: Whether the loss is the KL itself, in whose place another estimate of the bound may stand: by another
-            Model's cross entropy in joint training, by importance weights.
+        exact: Whether the losses are the ELBO's, with `kl` the KL itself, in whose place another Model's cross entropy
+            may stand in joint training.
+        weighs: Whether it weighs draws. A bottleneck without densities, or with draws that pass no gradients
+            on, is refused.
+        holds: Whether it weighs with `hold`, and scales the gradients that reach the draws. A posterior that is no
+            diagonal Gaussian is then refused, and so is every loss beside the objective that reaches the draws.
     """
 
     exact: bool = False
+    weighs: bool = False
+    holds: bool = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from modkit.types import Event
 
-__all__ = ["Beside", "Default", "Implies", "Initial", "Own", "Sampling", "Slot", "Unfit", "Unless", "default"]
+__all__ = ["Default", "Implies", "Initial", "Own", "Sampling", "Slot", "Unfit", "Unless", "default"]
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -117,22 +117,6 @@ class Unless:
         >>> from typing import Annotated
         >>> from modkit.kinds import Encoder
         >>> def stack(x, *, depth: Annotated[int, Unless("layers")] = 4, layers: list[Slot[Encoder]] | None = None): ...
-    """
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Marks a parameter that has an effect only where another one is given: elsewhere, comparisons leave it out.
-
-    Args:
-        name: The other parameter, whose default is None.
-
-    Examples:
-        >>> from typing import Annotated
-        >>> from modkit.kinds import Discriminator
-        >>> def train(x, *, critic: Slot[Discriminator] | None = None, start: Annotated[int, Beside("critic")] = 0): ...
     """
 
     name: str

@@ -7,6 +7,7 @@ is plain data or a slot, for the user to set. A plug-in adds rows by its hook `m
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -29,6 +30,12 @@ class Kind:
             without those that only training uses, in slots that may be empty.
         optional: Those of `given` that a part need not declare even where they are not empty: the assembly finds out
             which of its parts take conditions.
+        case: Where the case is from which the battery tests its parts, `"module:NAME"`; modkit's kinds have theirs in
+            `modkit.cases`.
+        adopts: Where a function is that writes classes of another library as parts, `"module:name"`: given a class and
+            its keywords, it returns `{"use": part, …}`, or None for a class that it does not know.
+        starters: The package with the example part from which `modkit new-plugin` creates one, of the form of
+            `modkit.starters`; modkit's kinds have theirs there.
     """
 
     name: str
@@ -38,6 +45,8 @@ class Kind:
     phase: Literal["always", "training", "sampling"] = "always"
     optional: tuple[str, ...] = ()
     case: str | None = None
+    adopts: str | None = None
+    starters: str | None = None
 
     @property
     def target(self) -> str:
@@ -55,6 +64,10 @@ class Kind:
         if Protocol not in getattr(found, "__bases__", ()):
             raise ValueError(f"kind {self.name} expects a Protocol as {self.target}, got {found!r}")
         return found
+
+    def write_class(self, target: Any, keywords: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Writes a class of another library, with keywords, as a part; None if it cannot."""
+        return import_object(self.adopts, f"kind {self.name}")(target, keywords) if self.adopts else None
 
     def load_extras(self) -> Any:
         """Imports the record of its parts' optional members, `NameExtras` beside the Protocol; None if it has none."""
@@ -76,8 +89,15 @@ KINDS: dict[str, Kind] = {
         Kind("bottleneck", "Bottleneck", ("h",), "features to latents"),
         Kind("decoder", "Decoder", ("z", "x", "cond"), "latents to a likelihood's parameters", optional=("cond",)),
         Kind("likelihood", "Likelihood", ("x",), "p(x | z)"),
-        Kind("rate", "Rate", ("z",), "the KL by group to a loss"),
-        Kind("aggregate", "Aggregate", (), "penalty on a batch of latents"),
+        Kind("objective", "Objective", ("z",), "what an autoencoder maximises"),
+        Kind(
+            "judge",
+            "Judge",
+            ("name", "x", "z", "cond", "repeat"),
+            "losses of what a model makes",
+            phase="training",
+            optional=("cond",),
+        ),
         Kind("bijection", "Bijection", ("x", "cond"), "an invertible map, with the volume that it gains"),
         Kind("generator", "Generator", ("z", "x", "cond"), "noise to data"),
         Kind("discriminator", "Discriminator", ("x", "cond", "heads"), "real or fake"),
@@ -111,7 +131,7 @@ KINDS: dict[str, Kind] = {
         Kind("corruption", "Corruption", ("x",), "what a sample loses, as fields"),
         Kind("features", "FeatureExtractor", ("x",), "images to features", phase="training"),
         Kind("metric", "Metric", (), "a measure of samples"),
-        Kind("optimizer", "Optimizer", ("parameters",), "moves parameters"),
+        Kind("optimizer", "Optimizer", ("parameters",), "moves parameters", adopts="modkit.optim.foreign:write_class"),
         Kind("lr-schedule", "LRSchedule", ("optimizer", "steps"), "learning rate over a stage"),
         Kind("logger", "Logger", (), "watches a run"),
         Kind("engine", "Engine", ("device",), "processes and devices"),

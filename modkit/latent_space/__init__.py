@@ -1,7 +1,7 @@
 """Latent spaces to look at: encoded data, decoded planes, traversals, paths, arithmetic and projections."""
 
 from modkit.latent_space.arithmetic import average_classes, decode_arithmetic, read_classes, select_class
-from modkit.latent_space.drawing import Points, check_ending, draw_points, save_grid
+from modkit.latent_space.drawing import Points, draw_points
 from modkit.latent_space.paths import interpolate, make_plane
 from modkit.latent_space.projection import Projection, measure_in_features, project
 from modkit.latent_space.space import Space, find_space
@@ -15,6 +15,7 @@ from modkit.latent_space.views import (
     reconstruct_pairs,
     traverse_dimensions,
 )
+from modkit.runs.display import check_ending, save_grid
 
 __all__ = [
     "Points", "Projection", "Space", "average_classes", "check_ending", "check_plane", "read_classes",

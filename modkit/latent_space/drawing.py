@@ -1,4 +1,4 @@
-"""Pictures of a latent space as files, PNG or SVG by their ending: grids of samples, and points by class.
+"""Points of a latent space by class as a file, PNG or SVG by its ending.
 
 Shape letters: n samples, the sample's own shape.
 """
@@ -13,14 +13,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from modkit.comparison.figures import add_legend, embed_png, encode_svg, open_figure
+from modkit.comparison.figures import add_legend, encode_svg, open_figure
 from modkit.comparison.theme import PAPER, choose_style
 from modkit.comparison.ticks import format_ticks
+from modkit.runs.display import check_ending
 from modkit.runs.files import make_folders, replace_file
-from modkit.runs.pictures import draw_picture, encode_png
-from modkit.types import TensorType
 
-__all__ = ["Points", "draw_points", "save_grid"]
+__all__ = ["Points", "draw_points"]
 
 _PANEL = 3.6  # inches
 _MOST_CLASSES = 40
@@ -32,30 +31,6 @@ class Points(NamedTuple):
 
     z: Tensor
     classes: Tensor | None = None
-
-
-def save_grid(path: str | PathLike[str], x: Tensor, type: TensorType, columns: int | None = None) -> None:
-    """Writes a grid of samples, `n ...`, as a PNG file, or as an SVG file that holds it.
-
-    Args:
-        path: The file, `.png` or `.svg`; its folder is made.
-        x: The samples.
-        type: Their type.
-        columns: Samples in a row; by default the grid is as square as possible.
-
-    Raises:
-        ValueError: If the file has another ending, or the samples cannot be drawn as a grid.
-    """
-    file = check_ending(path)
-    grid = draw_picture(x, type, columns)
-    png = encode_png(grid)
-    if file.suffix == ".svg":
-        height, width = grid.shape[1:]
-        size = f'width="{width}" height="{height}"'
-        image = f'<image {size} href="{embed_png(png)}"/>'
-        head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}">'
-        png = f"{head}{image}</svg>\n".encode()
-    _write(file, png)
 
 
 def draw_points(path: str | PathLike[str], panels: Mapping[str, Points]) -> None:
@@ -102,18 +77,6 @@ def draw_points(path: str | PathLike[str], panels: Mapping[str, Points]) -> None
         with io.BytesIO() as buffer:
             figure.savefig(buffer, format="png", dpi=_DPI, facecolor=PAPER, metadata={"Software": None})
             _write(file, buffer.getvalue())
-
-
-def check_ending(path: str | PathLike[str]) -> Path:
-    """Returns the path of a picture.
-
-    Raises:
-        ValueError: If it ends in neither `.png` nor `.svg`.
-    """
-    file = Path(path)
-    if file.suffix not in (".png", ".svg"):
-        raise ValueError(f"a picture expects a file ending in .png or .svg, got {file}")
-    return file
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Losses: adversarial losses, penalties on networks or on latents, likelihoods, and coefficients that weight them."""
+"""Losses: adversarial losses, penalties on networks, likelihoods, and coefficients that weight them."""
 
 from modkit.losses.adversarial import (
     KL,
@@ -13,14 +13,11 @@ from modkit.losses.adversarial import (
 )
 from modkit.losses.coefficients import Adaptive, Constant, Warmup
 from modkit.losses.consistency import Consistency
-from modkit.losses.dip import DIP
 from modkit.losses.feature_matching import FeatureMatching
 from modkit.losses.latent_regularizers import Contractive, DecoderGradient, LatentNorm
 from modkit.losses.likelihoods import L1, MSE, Bernoulli, Gaussian
-from modkit.losses.mmd import MMD
 from modkit.losses.path_length import PathLength
 from modkit.losses.regularizers import R1, R2, GradientPenalty
-from modkit.losses.total_correlation import DimensionWiseKL, MutualInformation, TotalCorrelation
 
 __all__ = [
     "Adaptive",
@@ -28,10 +25,8 @@ __all__ = [
     "Consistency",
     "Constant",
     "Contractive",
-    "DIP",
     "DecoderGradient",
     "DensityRatio",
-    "DimensionWiseKL",
     "FeatureMatching",
     "Gaussian",
     "GradientPenalty",
@@ -40,17 +35,14 @@ __all__ = [
     "L1",
     "LatentNorm",
     "LeastSquares",
-    "MMD",
     "MSE",
     "Minimax",
-    "MutualInformation",
     "NonSaturating",
     "PathLength",
     "R1",
     "R2",
     "Relativistic",
     "ReverseKL",
-    "TotalCorrelation",
     "Warmup",
     "Wasserstein",
 ]

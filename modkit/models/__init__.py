@@ -18,7 +18,7 @@ from modkit.models.given import call_generator
 from modkit.models.latent import Latent
 from modkit.models.masked import Masked
 from modkit.models.mixture import DiagonalMixture
-from modkit.models.model import Model, make_weights
+from modkit.models.model import Model, check_draws, make_weights
 from modkit.models.player import Player
 from modkit.models.vamp import Vamp
 
@@ -29,16 +29,17 @@ __all__ = [
     "Cascade",
     "Decoded",
     "DenoisingGAN",
+    "DiagonalMixture",
     "Diffusion",
     "Flow",
     "GAN",
     "Latent",
     "Masked",
-    "DiagonalMixture",
     "Model",
     "Player",
     "Vamp",
     "call_generator",
+    "check_draws",
     "compute_generator_loss",
     "make_weights",
 ]

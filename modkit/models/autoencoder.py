@@ -1,10 +1,10 @@
-r"""Autoencoder: an encoder, a bottleneck and a decoder with a likelihood, and optionally a critic.
+r"""Autoencoder: an encoder, a bottleneck and a decoder with a likelihood, and judges of what they make.
 
     h = encoder(x),   z ~ q(z | h),   -log p(x | z) + KL(q(z | x) || p(z)) + the bottleneck's own losses
 
 With the bottleneck `identity` it is an autoencoder, with `gaussian` a VAE (Kingma & Welling, 2014, eq. 3), with `vq` a
-VQ-VAE (van den Oord et al., 2017). A weight on `kl` makes the VAE a β-VAE (Higgins et al., 2017). With a critic and
-`features` it is the first stage of VQGAN and of latent diffusion.
+VQ-VAE (van den Oord et al., 2017). A weight on `kl` makes the VAE a β-VAE (Higgins et al., 2017). With the judges
+`perceptual` and `critic` it is the first stage of VQGAN and of latent diffusion.
 
 With a conditioner, the encoder and the decoder are given the conditions c: q(z | x, c) and p(x | z, c), a conditional
 VAE (Sohn et al., 2015). With `input`, the encoder reads a field in x's place, such as a noisy copy, while the losses
@@ -17,53 +17,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modkit import kinds
-from modkit.kinds import Round, Slot, Step, Weight, default
-from modkit.losses.perceptual import Perceptual
-from modkit.losses.rates import check_exact, compute_rate
-from modkit.losses.review import review_coders, review_critic
+from modkit.kinds import Draw, Round, Slot, Step, Weight, default, read_extras
+from modkit.losses.review import review_coders
 from modkit.models.bottleneck_model import BottleneckModel
 from modkit.models.code_review import review_codes
-from modkit.models.critic_game import CriticGame, Game, check_critic
+from modkit.models.evidence import BatchEvidence, check_weighed
+from modkit.models.former import move_judges
 from modkit.models.given import call_given, check_conditional, find_input, read_input
-from modkit.models.importance import Gradient, ImportanceWeights
 from modkit.models.judges import Judges
-from modkit.models.latent_game import Against, LatentGame
-from modkit.models.latent_penalties import LatentPenalties
 from modkit.models.model import Density, check_draws, make_weights
 from modkit.models.observation import Observation
 from modkit.models.passes import select_fields
 from modkit.models.penalties import Penalties
 from modkit.models.player import Player
 from modkit.models.posterior import get_last
-from modkit.models.rival import Rival, repeat_conditioner
+from modkit.models.prior_review import explain_undrawn
+from modkit.models.rival import repeat_conditioner
 from modkit.models.step import StepContext
 from modkit.rng import Rng
-from modkit.types import Batch, Cond, CondType, Latents, PositiveInt, TensorType, Value, checked
+from modkit.types import Batch, Cond, CondType, TensorType, Value, checked
 
 __all__ = ["Autoencoder"]
-
-_CRITIC, _LATENT_CRITIC = kinds.Beside("critic"), kinds.Beside("latent_critic")
 
 
 @checked
 class Autoencoder(BottleneckModel):
-    """An encoder, a bottleneck and a decoder, and optionally a critic, which adds adversarial losses.
+    """An encoder, a bottleneck and a decoder, and what judges them beside the likelihood.
 
-    Conditions reach the encoder, the decoder and the critic; one of the first two may leave them out.
+    Conditions reach the encoder, the decoder and critics; one of the first two may leave them out.
 
     `nll` and `kl` are in nats per value of x: averaged over the batch and divided by the number of values of a sample.
-    So are penalties on latents, with the weights of the papers whatever the number of values: β-TCVAE with β = 6 has
-    `aggregates: {tc: total-correlation}` and `weights: {tc: 5}`, FactorVAE with γ = 35 `adversarial/latent-critic: 35`.
-    `perceptual` is the distance between a sample and its reconstruction in the maps of `features`
-    (`losses.perceptual`), averaged over the batch. The extractor is not part of the network: its weights are saved only
-    if they were trained here. A run whose extractor was read from a file can therefore be loaded without the file by
-    `modkit.load(run, ["model.features=null"])`.
+    So are judges' losses of latents, with the weights of the papers whatever the number of values: β-TCVAE with β = 6
+    has `judges: {tc: total-correlation}` and `weights: {tc: 5}`, FactorVAE with γ = 35 `latent-critic: 35`.
 
     Args:
         x: Type of the data.
@@ -73,33 +64,16 @@ class Autoencoder(BottleneckModel):
         bottleneck: Maps features to latents.
         decoder: Maps latents to the likelihood's parameters.
         likelihood: The distribution p(x | z).
-        rate: Makes the loss `kl` of the KL of each group of latent variables; by default, it is their sum.
-        draws: Number K of draws of the latent for each sample. With more than one, the loss is `bound`, the negative
-            importance-weighted bound (IWAE), in place of `nll` and `kl`, and the decoder computes K rows for each
-            sample, with K times the memory; all other losses see the first draw.
-        gradient: Which gradient of the importance-weighted bound the encoder receives: `reparametrized`, or
-            `doubly-reparametrized` (DReG), whose variance is smaller; no other loss may stand beside it. With the
-            latter and one draw, the loss is the ELBO by this draw (sticking the landing).
-        critic: Tells data from reconstructions (VQGAN); no critic by default.
-        adversarial: Losses of the two sides of the game with the critic.
-        regularizers: Penalties on the critic or on the autoencoder, by the names of their terms. Those on the
-            autoencoder are divided by the number of values of x, as `nll` is.
-        augment: Changes the samples that the critic judges, real and reconstructed ones; nothing by default.
-        critic_game: What is judged, and whom it trains. In `vqgan`, the critic judges reconstructions. In `vae-gan`, it
-            also judges samples from the prior, which trains only the decoder, and the distance `features` of a sample
-            and its reconstruction in the critic's deepest features is minimised in place of `nll`.
-        critic_start: First step of the stage at which the critic plays; neither side has the loss `adversarial` before.
-        features: Extractor of the maps that the perceptual loss compares; no perceptual loss by default.
-        conditioner: Computes conditions from fields; it is trained with the autoencoder. The critic trains one of its
-            own.
+        objective: What the model maximises: the ELBO by default, whose losses are `nll` and `kl`.
+        regularizers: Penalties on the autoencoder, by the names of their terms, divided by the number of values of x,
+            as `nll` is.
+        conditioner: Computes conditions from fields; it is trained with the autoencoder. A critic has one of its own.
         input: Name of a field that the encoder reads in x's place; x itself by default.
-        aggregates: Penalties on the latents of a batch as a whole (WAE, β-TCVAE, DIP-VAE), by the names of their terms.
-        latent_critic: Tells latents from draws of the bottleneck's prior (AAE) or from shuffled ones (FactorVAE).
-        latent_adversarial: Losses of the game with the latent critic; where latents are `shuffled`, `density-ratio`.
-        latent_against: What the latent critic takes for real: draws of the `prior`, or latents `shuffled` by dimension,
-            which are independent of each other.
-        weights: Weights of the losses by term (`kl`, `perceptual`, `adversarial`, `commitment`, …); the default weight
-            is 1. VQGAN's lambda is `adversarial: {use: adaptive, against: [nll, perceptual]}`.
+        judges: What judges reconstructions and latents beside the likelihood, by name: `perceptual`, a `critic`
+            (VQGAN, VAE-GAN), penalties on the latents of a batch as a whole (WAE, β-TCVAE, DIP-VAE), a critic of
+            latents (AAE, FactorVAE).
+        weights: Weights of the losses by term (`kl`, `perceptual`, `critic`, `commitment`, …); the default weight is 1.
+            VQGAN's lambda is `critic: {use: adaptive, against: [nll, perceptual]}`.
 
     Raises:
         ValueError: If the data have no field `input`, or there are conditions that neither the encoder nor the decoder
@@ -122,6 +96,8 @@ class Autoencoder(BottleneckModel):
         https://papers.nips.cc/paper/5775
     """
 
+    expand_params = staticmethod(move_judges)
+
     def __init__(
         self,
         x: TensorType,
@@ -132,22 +108,11 @@ class Autoencoder(BottleneckModel):
         bottleneck: Slot[kinds.Bottleneck] = default("gaussian"),
         decoder: Slot[kinds.Decoder] = default("conv"),
         likelihood: Slot[kinds.Likelihood] = default("mse"),
-        rate: Slot[kinds.Rate] = default("sum"),
-        draws: PositiveInt = 1,
-        gradient: Gradient = "reparametrized",
-        critic: Slot[kinds.Discriminator] | None = None,
-        adversarial: Annotated[Slot[kinds.Adversarial], _CRITIC] = default("hinge"),
+        objective: Slot[kinds.Objective] = default("elbo"),
         regularizers: dict[str, Slot[kinds.Regularizer]] | None = None,
-        augment: Slot[kinds.Augmentation] | None = None,
-        critic_game: Annotated[Game, _CRITIC] = "vqgan",
-        critic_start: Annotated[int, _CRITIC] = 0,
-        features: Slot[kinds.FeatureExtractor] | None = None,
         conditioner: Slot[kinds.Conditioner] = default("none"),
         input: str | None = None,
-        aggregates: dict[str, Slot[kinds.Aggregate]] | None = None,
-        latent_critic: Slot[kinds.Discriminator] | None = None,
-        latent_adversarial: Annotated[Slot[kinds.Adversarial], _LATENT_CRITIC] = default("non-saturating"),
-        latent_against: Annotated[Against, _LATENT_CRITIC] = "prior",
+        judges: dict[str, Slot[kinds.Judge]] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
@@ -159,97 +124,66 @@ class Autoencoder(BottleneckModel):
         self._build_bottleneck(encoder, bottleneck, find_input(x, fields or {}, input), cond)
         self.sources = {} if self.start_noise is None else {"z": self.start_noise}
         self.likelihood = likelihood(x=x)
-        self.rate = rate(z=next(iter(self.latents.values())))
-        self.importance: ImportanceWeights | None = None
-        if (draws, gradient) != (1, "reparametrized"):
-            check_exact(self.rate, "importance weights leave none")
-            self.importance = ImportanceWeights(self.bottleneck, bottleneck.where, draws, gradient)
-            self.importance.check_alone(critic_game, critic or features or regularizers or aggregates or latent_critic)
+        self.objective = objective(z=next(iter(self.latents.values())))
         make = decoder.name_source(bottleneck.where)
         self.decoder = make(z=list(self.latents.values())[-1], x=self.likelihood.out(x), cond=cond)
         check_conditional(cond, self.encoder, self.decoder)
-        check_critic(critic, critic_game, augment, self.bottleneck, bottleneck)
-        self.critic = critic(x=x, cond=cond) if critic else None
-        self.adversarial = adversarial() if critic else None
-        self.augment = augment(x=x) if augment else None
         offers = ("fake", "z", "decoder") if input else ("fake", "z", "encoder", "decoder")  # of x, not of a field
-        sides = {"autoencoder": offers} | ({"discriminator": (*offers, "critic")} if critic else {})
-        self.penalties = Penalties(self, regularizers, sides)
-        self.game, self.critic_conditioner, self.critic_start = None, None, critic_start
-        if self.critic is not None and self.adversarial is not None:
-            self.critic_conditioner = repeat_conditioner(self, conditioner, fields)
-            parts = self.adversarial, self.penalties, self.augment, self.critic_conditioner
-            self.game = CriticGame(Rival(self.critic, *parts), critic_game)
-        self.perceptual = Perceptual(features(x=x)) if features else None
-        penalties = {name: make() for name, make in (aggregates or {}).items()}
-        self.aggregates = LatentPenalties(penalties, self.bottleneck, bottleneck) if penalties else None
-        self.latent_game: LatentGame | None = None
-        if latent_critic:
-            rules = latent_adversarial(), latent_against
-            self.latent_game = LatentGame(self.bottleneck, bottleneck, latent_critic, *rules)
+        self.penalties = Penalties(self, regularizers, {"autoencoder": offers})
+        repeat = partial(repeat_conditioner, self, conditioner, fields)
+        types = {"x": x, "z": list(self.latents.values())[-1], "cond": cond, "repeat": repeat}
+        self.judges = Judges(judges, types, self._list_offers(bottleneck.where))
+        check_weighed(self.objective, self._q, bottleneck.where, self.judges.replacing, regularizers or judges)
         self._weights = make_weights(weights)
         self.condensers = self.list_modules("conditioner", "encoder", "bottleneck")
 
     def players(self) -> tuple[Player, ...]:
-        """`autoencoder`, then `critic` and `latent-critic` if there are any."""
-        judges = self.list_modules("critic", "critic_conditioner", "augment")
-        judges = (*judges, *self.penalties.list_modules("discriminator"))
-        rivals = [Player("critic", judges, start=self.critic_start)] if self.critic else []
-        if self.latent_game:
-            rivals.append(Player("latent-critic", ("latent_game.critic",)))
-        own = self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "aggregates")
-        own = (*own, *self.penalties.list_modules("autoencoder"))
+        """`autoencoder`, then the judges that play."""
+        rivals = self.judges.players()
+        own = self.list_modules("conditioner", "encoder", "bottleneck", "decoder", "likelihood", "objective")
+        own = (*own, *self.judges.list_modules(), *self.penalties.list_modules("autoencoder"))
         last = self.decoder.last_layer and f"decoder.{self.decoder.last_layer}"
         against = tuple(rival.name for rival in rivals)
         return (Player("autoencoder", own, against=against, last_layer=last), *rivals)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes the losses of the autoencoder or of a critic.
-
-        The autoencoder has `nll` (or `features`), `kl`, its aggregates, the bottleneck's losses, `perceptual`,
-        `adversarial` and `adversarial/latent-critic`; a critic has `adversarial`. Each has its penalties.
-        """
+        """Computes the losses of a judge, or of the autoencoder: its objective's, its bottleneck's and its judges'."""
         cond = self._compute_cond(batch.fields, batch.cond)
         if player != "autoencoder":
-            return self._compute_critic_losses(player, batch, cond, step)
+            return self._play(player, batch, cond, step)
         h = self._compute_features(batch.tensor, batch.fields, cond)
-        if self.importance:
-            return self._weigh_losses(self.importance, h, batch, cond, step)
-        latents = self.bottleneck(h, step)
-        rate = compute_rate(self.rate, latents.kl, self.bottleneck, step)
-        return self._compute_losses(h, latents, rate, batch, cond, step)
+        draw, nats = self.objective(self._make_evidence(h, batch, cond, step), step)
+        return self._compute_losses(h, draw, nats, batch, cond, step)
 
     def open_losses(self, player: str, batch: Batch, step: Step, name: str) -> tuple[dict[str, Tensor], Value | None]:
         """Computes the losses with `entropy`, the latent's negative entropy or its estimate, in place of `kl`."""
         cond = self._compute_cond(batch.fields, batch.cond)
         if player != "autoencoder":
-            return self._compute_critic_losses(player, batch, cond, step), None
-        check_exact(self.rate, "in joint training, `entropy` and `cross_entropy` stand in its place")
-        if self.importance:
-            raise ValueError("Autoencoder expects one draw, reparametrized, in joint training, got importance weights")
+            return self._play(player, batch, cond, step), None
+        if not read_extras(self.objective, kinds.ObjectiveExtras).exact:
+            raise ValueError(
+                "Autoencoder expects the objective `elbo` in joint training, where `entropy` and `cross_entropy` stand "
+                f"in place of `kl`, got {type(self.objective).__name__}"
+            )
         h = self._compute_features(batch.tensor, batch.fields, cond)
         latents, entropy = self._q.open(name, h, step)
-        return self._compute_losses(h, latents, {"entropy": entropy}, batch, cond, step), latents.values[name]
+        draw = self._make_evidence(h, batch, cond, step).decode(latents)
+        losses = self._compute_losses(h, draw, {**draw.nats, "entropy": entropy}, batch, cond, step)
+        return losses, latents.values[name]
 
     def update(self, player: str, step: Step) -> None:
-        """Updates the bottleneck's codebooks, the augmentation's strength, and the penalties that keep statistics."""
-        if player == "critic" and self.game:
-            self.game.rival.update(step)
+        """Updates the bottleneck's codebooks, the judges, and the penalties that keep statistics."""
+        self.judges.update(player, step)
         self.penalties.update(player, step)
         if player == "autoencoder" and (update := self._q.extras.update):
             update(step)
 
     def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
-        """Prepares the conditioner, the bottleneck from encoded data, and the feature extractor that needs training.
-
-        Training samples are counted where an aggregate part needs their number.
-        """
-        if player == "critic" and self.game:
-            self.game.rival.prepare(batches)
+        """Prepares the conditioner, the judges, and the bottleneck from encoded data."""
+        self.judges.prepare(player, batches)
         if player != "autoencoder":
             return
         self.conditioner.prepare(select_fields(batches))
-        self._judges.prepare(batches)
         self._prepare_bottleneck(batches, rng)
 
     def draw(self, num: int, fields: Mapping[str, Tensor], cond: Cond, rng: Rng) -> Tensor:
@@ -287,9 +221,8 @@ class Autoencoder(BottleneckModel):
 
     def review(self) -> Iterator[kinds.Note]:
         """What penalized networks are made of, and how much the codes tell of a sample."""
-        yield from review_critic("critic", self.critic, self.penalties.parts)
         yield from review_coders({"encoder": self.encoder, "decoder": self.decoder}, self.penalties.parts)
-        yield from review_critic("latent_critic", self.latent_game and self.latent_game.critic, {})
+        yield from self.judges.review()
         yield from review_codes(self.latents.values())
 
     @property
@@ -318,9 +251,6 @@ class Autoencoder(BottleneckModel):
     def _compute_cond(self, fields: Mapping[str, Tensor], cond: Cond = Cond()) -> Cond:
         return self.conditioner(fields, None).merge(cond)
 
-    def _compute_critic_cond(self, batch: Batch, cond: Cond) -> Cond:
-        return self.game.rival.compute_cond(batch, cond) if self.game else cond
-
     def _compute_features(self, x: Tensor, fields: Mapping[str, Tensor], cond: Cond) -> Value:
         return call_given(self.encoder, read_input(x, fields, self.input), cond)
 
@@ -331,57 +261,66 @@ class Autoencoder(BottleneckModel):
     def _p(self) -> Observation:
         return Observation(self.decoder, self.likelihood, self.single)
 
-    @property
-    def _judges(self) -> Judges:
-        return Judges(self.aggregates, self.latent_game, self.perceptual, self.game, self.penalties)
+    def _list_offers(self, source: str) -> dict[str, str | None]:
+        """Lists the members of a round that judges may use, each with the reason if it is not there."""
+        undrawn, got = explain_undrawn(self.bottleneck), f"got {source}"
+        prior = undrawn and f"expected a bottleneck with one, such as `deterministic` or `gaussian`, {got}: {undrawn}"
+        lacks = self._q.extras.posterior_moments is None
+        moments = f"expected a bottleneck whose q(z | x) has them, as `gaussian`, {got}" if lacks else None
+        offers = {"fake": None, "z": None, "decoder": None, "prior": prior, "moments": moments}
+        return {**offers, "encoder": "its input is a field"} if self.input else {**offers, "encoder": None}
+
+    def _make_evidence(self, h: Value, batch: Batch, cond: Cond, step: Step) -> BatchEvidence:
+        def compare(out: Tensor) -> Mapping[str, Tensor]:
+            if not self.judges.replacing:
+                return {"nll": self.likelihood.nll(out, batch.tensor)}
+            fake = self.likelihood.mean(out)
+            return self.judges.replace(Round(batch.tensor, cond, step.rng, fake, batch=batch))
+
+        return BatchEvidence(self._q, self._p, h, batch.tensor, cond, step, compare)
 
     def _compute_losses(
-        self, h: Value, latents: Latents, rate: Mapping[str, Tensor], batch: Batch, cond: Cond, step: Step
+        self, h: Value, draw: Draw, nats: Mapping[str, Tensor], batch: Batch, cond: Cond, step: Step
     ) -> dict[str, Tensor]:
-        """Computes the autoencoder's losses at its latents; `rate` holds their cost in nats per sample, by term."""
-        x, z = batch.tensor, get_last(latents.values)
-        out = call_given(self.decoder, z, cond)
-        if self.game and self.game.compares_features:
-            given = self._compute_critic_cond(batch, cond)
-            distance = {"features": self.game.measure_distance(self.likelihood.mean(out), x, given)}
-        else:
-            distance = {"nll": self.likelihood.nll(out, x)}
-        losses = {name: loss.mean() / self.single.numel for name, loss in {**distance, **rate}.items()}
-        return losses | latents.losses | self._judge(h, z, out, batch, cond, step)
+        """Computes the losses in nats per value of x, the losses of latents and reconstructions, and the penalties."""
+        numel = self.single.numel
+        losses = {name: loss.mean() / numel for name, loss in nats.items()} | dict(draw.losses)
+        makes = self.penalties.parts or "fake" in self.judges.needs
+        round = self._make_round(batch, cond, h, draw.z, draw.out if makes else None, step)
+        losses |= self.judges.compute(round, step, numel)
+        penalties = self.penalties.compute("autoencoder", step, round)
+        return losses | {name: penalty / numel for name, penalty in penalties.items()}
 
-    def _weigh_losses(self, by: ImportanceWeights, h: Value, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
-        """Computes the autoencoder's losses with `bound`, by several draws for each sample."""
-        latent, log_ratio = by.draw(self.bottleneck, h, step.rng)
-        z = self.bottleneck.to_z(next(iter(self.latents)), latent)
-        out = call_given(self.decoder, z, cond.map(by.repeat))
-        log_weights = log_ratio - self.likelihood.nll(out, by.repeat(batch.tensor))
-        losses = {"bound": -by.compute_bound(latent, log_weights).mean() / self.single.numel}
-        return losses | self._judge(h, by.select_first(z), out[:: by.draws], batch, cond, step)
-
-    def _judge(self, h: Value, z: Value, out: Tensor, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
-        """Computes the losses of the latents of a batch and of reconstructions, and the penalties."""
-        given = self._compute_critic_cond(batch, cond)
-        reconstruct = partial(self._make_round, batch.tensor, cond, z, out, given, step)
-        return self._judges.compute_autoencoder_losses(z, h, self.bottleneck, reconstruct, step, self.single.numel)
-
-    def _compute_critic_losses(self, player: str, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
-        """Computes the losses of a critic, at latents and reconstructions without gradients."""
+    def _play(self, player: str, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
+        """Computes the losses of a judge, at latents and reconstructions without gradients."""
         with torch.no_grad():
             h = self._compute_features(batch.tensor, batch.fields, cond)
             z = get_last(self.bottleneck(h, StepContext(step.rng, step.index)).values)
+            out = call_given(self.decoder, z, cond) if "fake" in self.judges.read_needs(player) else None
+            round = self._make_round(batch, cond, h, z, out, step)
+        return self.judges.play(player, round, step)
 
-        given = self._compute_critic_cond(batch, cond)
+    def _make_round(self, batch: Batch, cond: Cond, h: Value, z: Value, out: Tensor | None, step: Step) -> Round:
+        """Makes a round; without `out`, it has no reconstructions, whose mean some likelihoods compute slowly."""
 
-        @torch.no_grad()
-        def reconstruct() -> Round:
-            return self._make_round(batch.tensor, cond, z, call_given(self.decoder, z, cond), given, step)
-
-        return self._judges.compute_critic_losses(player, z, self.bottleneck, reconstruct, step)
-
-    def _make_round(self, x: Tensor, cond: Cond, z: Value, out: Tensor, given: Cond, step: Step) -> Round:
         def encode(x: Tensor) -> Value:
             return get_last(self.bottleneck(call_given(self.encoder, x, cond), None).values)
 
-        fake, decode = self.likelihood.mean(out), partial(self._p.decode, cond=cond)
-        critic: Any = self.critic  # None where no part needs it
-        return Round(x, given, step.rng, fake, z, critic, encoder=encode, decoder=decode)
+        def compute_moments() -> tuple[Value, Value]:
+            moments = self._q.extras.posterior_moments
+            assert moments is not None, "judges that need it are refused"
+            return moments(list(self.bottleneck.latents)[-1], h)
+
+        fake: Any = None if out is None else self.likelihood.mean(out)
+        return Round(
+            batch.tensor,
+            cond,
+            step.rng,
+            fake,
+            z,
+            encoder=encode,
+            decoder=partial(self._p.decode, cond=cond),
+            prior=partial(self.bottleneck.sample, len(batch)),
+            moments=compute_moments,
+            batch=batch,
+        )

@@ -133,7 +133,9 @@ class GAN(Model):
         self.rivals: dict[str, Rival] = {}
         for (name, critic), game in zip(self.critics.items(), games):
             parts = game, self.penalties, self.augment, second.get(name)
-            self.rivals[name] = Rival(critic, *parts, leads=not self.rivals, classify=classify)
+            end = "" if self.discriminator else f"/{name}"
+            names = f"adversarial{end}", f"class{end}"
+            self.rivals[name] = Rival(critic, *parts, leads=not self.rivals, classify=classify, names=names)
         self._weights = make_weights(weights)
 
     def players(self) -> tuple[Player, ...]:
@@ -212,9 +214,8 @@ class GAN(Model):
             yield from review_critic(path + name, critic, self.penalties.parts)
 
     def _compute_generator_losses(self, batch: Batch, cond: Cond, step: Step) -> dict[str, Tensor]:
-        ends = {name: "" if self.discriminator else f"/{name}" for name in self.rivals}
-        wanted = [rival.is_wanted(step, ends[name]) for name, rival in self.rivals.items()]
-        if not self.penalties.is_due("generator", step) and not any(wanted):
+        wanted = any(rival.is_wanted(step) for rival in self.rivals.values())
+        if not wanted and not self.penalties.is_due("generator", step):
             return {}
         x, z = batch.tensor, self._draw_noise(len(batch.tensor), step.rng)
         fake = call_generator(self.generator, z, cond, step.rng)
@@ -223,7 +224,7 @@ class GAN(Model):
         for name, rival in self.rivals.items():
             given = rival.compute_cond(batch, cond)
             played = replace(played, critic=rival.show(step.rng.at("augment", name)), beside=(given, given))
-            losses |= rival.compute_generator_losses(played, step, batch.fields, ends[name])
+            losses |= rival.compute_generator_losses(played, step, batch.fields)
         return losses | self.penalties.compute("generator", step, played)
 
     def _count_classes(self, name: str, fields: Mapping[str, TensorType]) -> int:

@@ -1,88 +1,138 @@
-"""What judges an autoencoder beyond its likelihood and its KL: critics, perceptual distances, penalties.
+"""The judges in a Model's slot: their players, and the losses of both sides.
 
 Shape letters: b batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from modkit.kinds import Bottleneck, Round, Step
-from modkit.losses.perceptual import Perceptual
-from modkit.models.critic_game import CriticGame
-from modkit.models.latent_game import LatentGame
-from modkit.models.latent_penalties import LatentPenalties
-from modkit.models.penalties import Penalties
-from modkit.types import Batch, Value
+from modkit.kinds import Judge, JudgeExtras, Note, Round, Slot, Step, Unfit, read_extras
+from modkit.models.player import Player
+from modkit.types import Batch
 
 __all__ = ["Judges"]
 
 
-@dataclass(frozen=True)
-class Judges:
-    """The judges of an autoencoder, each None where there is none.
+class Judges(nn.Module):
+    """The judges of a Model, which keeps them in its attribute `judges`.
+
+    `.parts` has them by name; those with state are children. `.needs` names the members of `Round` that any of them
+    uses.
 
     Args:
-        aggregates: Penalties on the latents of a batch.
-        latent_game: The game with a critic of latents.
-        perceptual: The distance between samples and reconstructions.
-        game: The game with a critic of x.
-        penalties: Those on the autoencoder and on the critic of x.
+        slots: The factories in the slot, by name.
+        types: The types that they are given, by the names of the kind.
+        offers: The members of `Round` that the Model gives, each with None, or with the reason why it is not there.
+
+    Raises:
+        Unfit: If a judge needs a member that is not there.
+
+    Examples:
+        >>> import torch
+        >>> from modkit import Cond, Rng, StepContext
+        >>> from modkit.judges import MMD
+        >>> judges = Judges({"mmd": lambda name, **types: MMD(name)}, {}, {"z": None, "prior": None})
+        >>> round = Round(torch.zeros(4, 2), Cond(), Rng(0), z=torch.ones(4, 2), prior=lambda rng: torch.zeros(4, 2))
+        >>> list(judges.compute(round, StepContext(Rng(0)), 2)), sorted(judges.needs)
+        (['mmd'], ['prior', 'z'])
     """
 
-    aggregates: LatentPenalties | None
-    latent_game: LatentGame | None
-    perceptual: Perceptual | None
-    game: CriticGame | None
-    penalties: Penalties
+    def __init__(
+        self, slots: Mapping[str, Slot[Judge]] | None, types: Mapping[str, Any], offers: Mapping[str, str | None]
+    ) -> None:
+        super().__init__()
+        self.parts: dict[str, Judge] = {}
+        for name, make in (slots or {}).items():
+            self.parts[name] = part = make(name=name, **types)
+            for need in read_extras(part, JudgeExtras).needs:
+                if reason := offers.get(need, f"expected one of {', '.join(offers)}"):
+                    raise Unfit(f"judges.{name}", f"{type(part).__name__} needs `{need}` of a round: {reason}")
+            if isinstance(part, nn.Module):
+                self.add_module(name, part)
+        self._extras = {name: read_extras(part, JudgeExtras) for name, part in self.parts.items()}
+        self.needs = frozenset(need for one in self._extras.values() for need in one.needs)
 
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Counts the training samples where a penalty needs their number, and trains an extractor that has to be."""
-        if self.aggregates:
-            self.aggregates.prepare(batches)
-        if self.perceptual:
-            self.perceptual.prepare(batches)
+    def players(self) -> tuple[Player, ...]:
+        """The judges that play."""
+        playing = [(name, one.start) for name, one in self._extras.items() if one.play]
+        return tuple(Player(name, self._find_module(name), start=start) for name, start in playing)
 
-    def compute_autoencoder_losses(
-        self, z: Value, h: Value, bottleneck: Bottleneck, reconstruct: Callable[[], Round], step: Step, num_values: int
-    ) -> dict[str, Tensor]:
-        """Computes the autoencoder's losses, by the names of their terms.
+    @property
+    def replacing(self) -> str | None:
+        """The judge that compares in place of `nll`."""
+        return next((name for name, one in self._extras.items() if one.replaces), None)
+
+    def replace(self, round: Round) -> Mapping[str, Tensor]:
+        """Compares samples with what was made of them by that judge, in nats per sample, by term."""
+        compare = self.replacing and self._extras[self.replacing].replaces
+        assert compare, "asked for only where there is one"
+        return compare(round)
+
+    def list_modules(self) -> tuple[str, ...]:
+        """Lists the paths in the Model of the judges with state that do not play, for `Player.modules`."""
+        return tuple(path for name, one in self._extras.items() if not one.play for path in self._find_module(name))
+
+    def compute(self, round: Round, step: Step, num_values: int) -> dict[str, Tensor]:
+        """Computes the losses of what is judged, by term.
 
         Args:
-            z: The decoder's input.
-            h: The features that it comes from.
-            bottleneck: The bottleneck.
-            reconstruct: Makes the round of this turn; the mean of some likelihoods is costly.
+            round: The turn.
             step: The step.
-            num_values: The number of values of x, by which penalties are divided.
+            num_values: The number of values of x, by which losses in nats per sample are divided.
         """
-        nats = self.aggregates.compute(z, h, bottleneck, step) if self.aggregates else {}
-        if self.latent_game:
-            nats |= self.latent_game.compute_encoder_losses(z, bottleneck, step)
-        losses = {name: loss.mean() / num_values for name, loss in nats.items()}
-        if not (self.perceptual or self.game or self.penalties.parts):
-            return losses
-        round = reconstruct()
-        if self.perceptual and step.wants("perceptual"):
-            losses["perceptual"] = self.perceptual(round.fake, round.real).mean()
-        if self.game:
-            losses |= self.game.compute_autoencoder_losses(round, bottleneck, step)
-        penalties = self.penalties.compute("autoencoder", step, round)
-        return losses | {name: penalty / num_values for name, penalty in penalties.items()}
+        losses: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            own = part.losses(round, step)
+            losses |= {term: one / num_values for term, one in own.items()} if self._extras[name].latent else own
+        return losses
 
-    def compute_critic_losses(
-        self, player: str, z: Value, bottleneck: Bottleneck, reconstruct: Callable[[], Round], step: Step
-    ) -> dict[str, Tensor]:
-        """Computes the losses of the player `critic` or `latent-critic`; no gradients reach the autoencoder.
+    def play(self, player: str, round: Round, step: Step) -> dict[str, Tensor]:
+        """Computes the losses of a judge that plays.
 
         Raises:
-            ValueError: If there is no such critic.
+            ValueError: If there is no such judge.
         """
-        if player == "latent-critic" and self.latent_game:
-            return self.latent_game.compute_critic_losses(z, bottleneck, step)
-        if player == "critic" and self.game:
-            return self.game.compute_critic_losses(reconstruct(), bottleneck, step)
-        raise ValueError(f"Autoencoder has no {player}, got the player `{player}`")
+        return dict(self._find(player)(round, step))
+
+    def read_needs(self, player: str) -> tuple[str, ...]:
+        """The members of `Round` that a judge that plays uses."""
+        self._find(player)
+        return self._extras[player].needs
+
+    def prepare(self, player: str, batches: Iterable[Batch]) -> None:
+        """Prepares a judge that plays, or the others in the turn of any other player."""
+        for prepare in (one.prepare for one in self._select(player) if one.prepare):
+            prepare(batches)
+
+    def update(self, player: str, step: Step) -> None:
+        """Updates a judge that plays, or the others after the turn of any other player."""
+        for update in (one.update for one in self._select(player) if one.update):
+            update(step)
+
+    def review(self) -> Iterator[Note]:
+        """What they state of themselves."""
+        for name, one in self._extras.items():
+            yield from one.review(f"judges.{name}") if one.review else ()
+
+    def _find(self, player: str) -> Callable[[Round, Step], Mapping[str, Tensor]]:
+        play = self._extras[player].play if player in self._extras else None
+        if play is None:
+            known = ", ".join(one.name for one in self.players()) or "none"
+            raise ValueError(f"expected a player, a judge that plays ({known}), got {player!r}")
+        return play
+
+    def _select(self, player: str) -> list[JudgeExtras]:
+        if player in self._extras:
+            return [self._extras[player]]
+        return [one for one in self._extras.values() if not one.play]
+
+    def _find_module(self, name: str) -> tuple[str, ...]:
+        """The path of a judge with state of its own; an extractor's weights are no player's."""
+        part = self.parts[name]
+        has_state = isinstance(part, nn.Module) and any(True for _ in chain(part.parameters(), part.buffers()))
+        return (f"judges.{name}",) if has_state else ()

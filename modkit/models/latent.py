@@ -24,7 +24,6 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -34,6 +33,7 @@ import torch
 from torch import Tensor
 
 from modkit.kinds import Fact, Note, Slot, Step, Unfit, Weight, default
+from modkit.losses.importance import average_weights
 from modkit.models.given import complete_in_turn
 from modkit.models.latent_coder import LatentCoder
 from modkit.models.latent_scale import LatentScale, make_unit
@@ -276,10 +276,7 @@ class Latent(Model):
         """
         if not self.prior.exact or check_draws(self, num) == range(1):
             return self._compute_bound(batch, num, rng)
-        total = batch.tensor.new_tensor(-torch.inf)
-        for index in range(num):
-            total = torch.logaddexp(total, self._compute_bound(batch, 1, rng.at(index)))
-        return total - math.log(num)
+        return average_weights(lambda rng: self._compute_bound(batch, 1, rng), num, rng)
 
     def log_prob(self, batch: Batch, num: int, rng: Rng, *, grain: float = 0.0, steps: int = 64) -> Tensor:
         """The bound by one draw of the latent and the prior's own log p, which is no bound if the prior has none.

@@ -13,13 +13,12 @@ References:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from modkit.kinds import Decoder, Likelihood, LikelihoodExtras, read_extras
+from modkit.losses.importance import average_weights
 from modkit.losses.levels import Levels
 from modkit.models.given import call_given
 from modkit.models.posterior import Posterior, get_last
@@ -40,6 +39,7 @@ class Observation:
         x: The type of a sample.
 
     Examples:
+        >>> import torch
         >>> from modkit.losses.likelihoods import MSE
         >>> x = TensorType((2,))
         >>> p = Observation(lambda z: z, MSE(x), x)
@@ -101,11 +101,12 @@ class Observation:
             if latents.total_kl is not None:
                 return self.compute_log_density(x, get_last(latents.values), cond) - latents.total_kl
         name = next(iter(q.bottleneck.latents))
-        total = x.new_tensor(-torch.inf)
-        for index in range(num):
-            latent, log_weight = self.weigh(x, q, name, h, cond, rng.at(index))
-            total = torch.logaddexp(total, log_weight + q.compute_log_prior(name, latent))
-        return total - math.log(num)
+
+        def weigh(rng: Rng) -> Tensor:
+            latent, log_weight = self.weigh(x, q, name, h, cond, rng)
+            return log_weight + q.compute_log_prior(name, latent)
+
+        return average_weights(weigh, num, rng)
 
     def _explain_levels(self, num: int | None, x: Tensor | None = None) -> str | None:
         """Returns which values x has beside the levels whose probability the likelihood gives, or None."""

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modkit.kinds import Regularizer, RegularizerExtras, Round, Slot, Step, Unfit, read_extras
-from modkit.models.model import Model
 from modkit.nn.compiled import run_uncompiled
 from modkit.precision import disable_autocast, widen
-from modkit.types import Cond
+from modkit.types import Cond, Event
 
 __all__ = ["Penalties"]
+
+
+class _Owner(Protocol):
+    @property
+    def event(self) -> Event: ...
 
 
 class Penalties(nn.Module):
@@ -27,7 +31,7 @@ class Penalties(nn.Module):
     `.parts` has them by the names of their terms; those with state are children.
 
     Args:
-        owner: The assembly, whose event they are of, and which messages name.
+        owner: The assembly, whose event they are of, and which messages name; or a critic of it.
         slots: The factories in its slot `regularizers`, by the names of their terms.
         offers: The members of `Round` that the assembly gives, by the sides that it has.
 
@@ -48,7 +52,7 @@ class Penalties(nn.Module):
     """
 
     def __init__(
-        self, owner: Model, slots: Mapping[str, Slot[Regularizer]] | None, offers: Mapping[str, Sequence[str]]
+        self, owner: _Owner, slots: Mapping[str, Slot[Regularizer]] | None, offers: Mapping[str, Sequence[str]]
     ) -> None:
         super().__init__()
         self.parts = {name: make(x=owner.event) for name, make in (slots or {}).items()}

@@ -20,8 +20,8 @@ class Player:
         modules: Paths of the modules that it owns. A player without parameters (EM) is trained by `Model.prepare`.
         every: Number of steps from one of its turns to the next.
         start: First step of the stage at which it plays.
-        against: Its opponents. The terms `adversarial` and `class`, also as `…/PLAYER`, are computed only once the
-            opponent has started.
+        against: Its opponents. The terms `adversarial` and `class`, also as `…/PLAYER`, and those named after an
+            opponent are computed only once it has started.
         last_layer: Path of the parameter that produces its output, for gradient-balanced weights.
         least: Fewest training samples that it can be prepared with; data with fewer are refused before training.
 

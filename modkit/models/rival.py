@@ -58,6 +58,7 @@ class Rival:
         leads: Whether an augmentation whose strength follows the game follows this critic.
         maps: Whether what lies beside samples as a map (`concat`) is one, changed as they are if it has their shape.
         classify: Name of a field of classes that a head of the critic tells; None if there is none.
+        names: The names of the other side's terms, of the game and of the classes.
 
     Raises:
         Unfit: If the augmentation follows the signs of logits, which these losses leave open.
@@ -84,9 +85,11 @@ class Rival:
         leads: bool = True,
         maps: bool = True,
         classify: str | None = None,
+        names: tuple[str, str] = ("adversarial", "class"),
     ) -> None:
         self.critic, self.adversarial, self._conditioner = critic, adversarial, conditioner
         self._penalties, self._augment, self._maps, self._classify = penalties, augment, maps, classify
+        self._term, self._class_term = names
         self._follower = read_extras(augment if leads else None, AugmentationExtras)
         losses = read_extras(adversarial, AdversarialExtras)
         self.paired, self.boundary, self._sign = losses.paired, losses.boundary, losses.sign
@@ -111,14 +114,14 @@ class Rival:
         if self._conditioner:
             self._conditioner.prepare(select_fields(batches))
 
-    def is_wanted(self, step: Step, end: str = "") -> bool:
-        """Whether any loss of the other side is due; `end` ends the terms' names."""
-        return any(step.wants(f"{term}{end}") for term in self._list_terms())
+    def is_wanted(self, step: Step) -> bool:
+        """Whether any loss of the other side is due."""
+        return step.wants(self._term) or (self._classify is not None and step.wants(self._class_term))
 
     def compute_generator_losses(
-        self, round: Round, step: Step, fields: Mapping[str, Tensor] = {}, end: str = ""
+        self, round: Round, step: Step, fields: Mapping[str, Tensor] = {}
     ) -> dict[str, Tensor]:
-        """Computes the losses of the side that made the fakes, as far as they are due: `adversarial` and `class`.
+        """Computes the losses of the side that made the fakes, as far as they are due: of the game and of the classes.
 
         Gradients reach the fakes, but not the conditions that the critic is given.
 
@@ -126,18 +129,17 @@ class Rival:
             round: The round, with the critic of `show`.
             step: The step.
             fields: The fields of the samples, which hold their classes.
-            end: End of the terms' names, such as `/critic`.
         """
-        if not self.is_wanted(step, end):
+        if not self.is_wanted(step):
             return {}
         (real, beside), (fake, given) = ((x, cond.map(Tensor.detach)) for x, cond in round.judged)
         told = self._judge(round.critic, fake, given)
         losses = {}
-        if step.wants(f"adversarial{end}"):
+        if step.wants(self._term):
             judge_real = partial(round.critic, real, beside)
-            losses[f"adversarial{end}"] = compute_loss_of_logits(self.adversarial, told.logits, judge_real)
-        if self._classify and step.wants(f"class{end}"):
-            losses[f"class{end}"] = compute_class_loss(told, self._classify, fields)
+            losses[self._term] = compute_loss_of_logits(self.adversarial, told.logits, judge_real)
+        if self._classify and step.wants(self._class_term):
+            losses[self._class_term] = compute_class_loss(told, self._classify, fields)
         return losses
 
     def compute_losses(
@@ -170,9 +172,6 @@ class Rival:
             self._penalties.update("discriminator", step)
         if self._follower.update:
             self._follower.update(step)
-
-    def _list_terms(self) -> tuple[str, ...]:
-        return ("adversarial", "class") if self._classify else ("adversarial",)
 
     def _judge(self, critic: Critic, x: Tensor, cond: Cond) -> Judgement:
         return judge(critic, x, cond) if self._classify else Judgement(critic(x, cond), ())

@@ -34,7 +34,7 @@ class StepContext:
         terms: When terms are computed, by pattern of their full names; a term that matches no pattern is computed at
             every step.
         waiting: The player's opponents that have yet to start. Terms between the player and these are not computed:
-            `adversarial`, and `class`, the loss of a head that the opponent trains.
+            `adversarial`, `class`, the loss of a head that the opponent trains, and those that have its name.
         scope: Prefix of the nested Model that is given the step, such as `prior/`; empty for the whole model.
         exchange: Speaks to the other processes of the training; None if there are none.
         loss_scale: See `modkit.kinds.Step`.
@@ -130,4 +130,5 @@ def _count_due(term: Term, index: int) -> int:
 def _is_between(term: str, opponent: str) -> bool:
     """Whether a term is part of the game against an opponent; both are full names."""
     scope, slash, name = opponent.rpartition("/")
-    return term in {f"{scope}{slash}{one}{end}" for one in _TERMS_BETWEEN for end in ("", f"/{name}")}
+    between = {f"{scope}{slash}{one}{end}" for one in _TERMS_BETWEEN for end in ("", f"/{name}")}
+    return term in between or f"{term}/".startswith(f"{opponent}/")

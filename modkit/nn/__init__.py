@@ -1,10 +1,12 @@
-"""Networks only: encoders, decoders, denoisers, generators and discriminators, built from a few blocks."""
+"""Networks: encoders, decoders, denoisers, generators and discriminators, and the embeddings of conditions in them."""
 
 from modkit.nn.conv import ConvDecoder, ConvEncoder
 from modkit.nn.dcgan import DCGANDecoder, DCGANDiscriminator, DCGANEncoder, DCGANGenerator
 from modkit.nn.dit import DiT
 from modkit.nn.edm2_unet import EDM2UNet
-from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator
+from modkit.nn.embeddings import CondEmbedding, embed_beside, sinusoidal_embedding
+from modkit.nn.from_callable import from_callable
+from modkit.nn.mlp import MLPDecoder, MLPDiscriminator, MLPEncoder, MLPGenerator, squash
 from modkit.nn.mlp_network import MLPNetwork
 from modkit.nn.ncsnpp import NCSNpp
 from modkit.nn.ncsnpp_discriminator import NCSNppDiscriminator
@@ -18,6 +20,7 @@ from modkit.nn.transformer import Transformer
 from modkit.nn.unet import UNet
 
 __all__ = [
+    "CondEmbedding",
     "ConvDecoder",
     "ConvEncoder",
     "DCGANDecoder",
@@ -43,4 +46,8 @@ __all__ = [
     "StyleGAN2Generator",
     "Transformer",
     "UNet",
+    "embed_beside",
+    "from_callable",
+    "sinusoidal_embedding",
+    "squash",
 ]

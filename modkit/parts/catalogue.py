@@ -65,18 +65,22 @@ _PARTS = {
         ("discretized-logistic", "losses.levels:DiscretizedLogistic", "Logistics a level (Salimans et al., 2017)"),
         ("categorical", "losses.levels:Categorical", "A softmax of levels (van den Oord et al., 2016)"),
     ),
-    "rate": (
-        ("sum", "losses.rates:Sum", "The KL itself"),
-        ("free-bits", "losses.rates:FreeBits", "Nats a group that cost nothing (Kingma et al., 2016)"),
-        ("capacity", "losses.rates:Capacity", "Distance from a growing capacity (Burgess et al., 2018)"),
-        ("balanced", "losses.rates:Balanced", "Groups balanced while warming up (Vahdat & Kautz, 2020)"),
+    "objective": (
+        ("elbo", "losses.objectives:ELBO", "Evidence lower bound (Kingma & Welling, 2014)"),
+        ("free-bits", "losses.objectives:FreeBits", "Nats a group that cost nothing (Kingma et al., 2016)"),
+        ("capacity", "losses.objectives:Capacity", "Distance from a growing capacity (Burgess et al., 2018)"),
+        ("balanced", "losses.objectives:Balanced", "Groups balanced while warming up (Vahdat & Kautz, 2020)"),
+        ("iwae", "losses.importance:IWAE", "Importance-weighted, MIWAE and CIWAE (Burda et al., 2016)"),
     ),
-    "aggregate": (
-        ("mmd", "losses.mmd:MMD", "Discrepancy from the prior (WAE: Tolstikhin et al., 2018)"),
-        ("total-correlation", "losses.total_correlation:TotalCorrelation", "β-TCVAE's (Chen et al., 2018)"),
-        ("mutual-information", "losses.total_correlation:MutualInformation", "Of x and z (Chen et al., 2018)"),
-        ("dimension-wise-kl", "losses.total_correlation:DimensionWiseKL", "Of each z_j (Chen et al., 2018)"),
-        ("dip", "losses.dip:DIP", "Covariance of the latents (DIP-VAE: Kumar et al., 2018)"),
+    "judge": (
+        ("critic", "judges.critic:CriticJudge", "A discriminator and its game (Esser et al., 2021)"),
+        ("perceptual", "judges.perceptual:PerceptualJudge", "Distance of feature maps (Esser et al., 2021)"),
+        ("latent-critic", "judges.latent_critic:LatentCritic", "AAE's and FactorVAE's (Makhzani et al., 2016)"),
+        ("mmd", "judges.mmd:MMD", "Discrepancy from the prior (WAE: Tolstikhin et al., 2018)"),
+        ("total-correlation", "judges.total_correlation:TotalCorrelation", "β-TCVAE's (Chen et al., 2018)"),
+        ("mutual-information", "judges.total_correlation:MutualInformation", "Of x and z (Chen et al., 2018)"),
+        ("dimension-wise-kl", "judges.total_correlation:DimensionWiseKL", "Of each z_j (Chen et al., 2018)"),
+        ("dip", "judges.dip:DIP", "Covariance of the latents (DIP-VAE: Kumar et al., 2018)"),
     ),
     "bijection": (
         ("chain", "bijections.chain:Chain", "Several, one after another"),
@@ -236,6 +240,7 @@ _PARTS = {
         ("adamw", "optim.optimizers:adamw", "Decoupled decay (Loshchilov & Hutter, 2019)"),
         ("sgd", "optim.optimizers:sgd", "Gradient descent with momentum"),
         ("rmsprop", "optim.optimizers:rmsprop", "RMSProp (Tieleman & Hinton, 2012)"),
+        ("torch", "optim.foreign:make_optimizer", "Any optimizer of torch's, by the name of its class"),
     ),
     "lr-schedule": (
         ("constant", "optim.lr_schedules:constant", "Constant after a warm-up"),
@@ -329,7 +334,7 @@ _PARTS = {
 
 _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
     ("model", "bidirectional"): {"variance": 0.5},
-    ("rate", "balanced"): {"by_scale": False},
+    ("objective", "balanced"): {"by_scale": False},
     ("regularizer", "path-length"): {"by_layer": False},
     **{("bottleneck", name): {"tokens": 1} for name in ("fsq", "gumbel", "lfq", "residual-vq", "vq")},
     **{("generator", name): {"balance": False} for name in ("dcgan", "mlp", "stylegan2")},
@@ -346,12 +351,25 @@ _EARLIER: dict[tuple[str, str], dict[str, Any]] = {
 }
 """`Part.earlier`, by kind and name."""
 
+_RENAMED: dict[tuple[str, str], dict[str, Any]] = {
+    ("model", "autoencoder"): {"renamed": {"rate": "objective"}, "migrate": "modkit.models.former:migrate"},
+    ("objective", "elbo"): {"aliases": ("sum",)},
+}
+"""Former names of parts and of their parameters, by kind and name."""
+
 
 @hookimpl
 def modkit_parts() -> list[Part]:
     """Declares the parts of modkit."""
     rows = [(kind, *row) for kind, parts in _PARTS.items() for row in parts]
     return [
-        Part(kind, name, f"modkit.{target}", summary, earlier=_EARLIER.get((kind, name), {}))
+        Part(
+            kind,
+            name,
+            f"modkit.{target}",
+            summary,
+            earlier=_EARLIER.get((kind, name), {}),
+            **_RENAMED.get((kind, name), {}),
+        )
         for kind, name, target, summary in rows
     ]

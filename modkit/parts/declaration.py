@@ -17,7 +17,8 @@ from modkit.part import Part
 __all__ = ["select_kinds", "select_parts"]
 
 _Row = TypeVar("_Row", Kind, Part)
-_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_TARGET = re.compile(f"{_MODULE.pattern}:{_MODULE.pattern}")
 _PHASES = ("always", "training", "sampling")
 
 
@@ -77,6 +78,8 @@ def _check_kind(kind: Kind) -> str | None:
             return f"kind {kind.name} expects {what} to be a tuple of names, got {names!r}"
     if kind.phase not in _PHASES:
         return f"kind {kind.name} expects a phase among {', '.join(_PHASES)}, got {kind.phase!r}"
+    if kind.starters is not None and not (isinstance(kind.starters, str) and _MODULE.fullmatch(kind.starters)):
+        return f"kind {kind.name} expects starters 'package.path', got {kind.starters!r}"
     return _check_names(f"kind {kind.name}", (kind.name,), {"a protocol": kind.protocol, "a case": kind.case})
 
 

@@ -160,6 +160,11 @@ class Registry:
         """Returns the kinds of a plug-in that is not disabled."""
         return [kind for kind in self.kinds.values() if kind.name.startswith(f"{plugin.name}/")]
 
+    def list_hooks_of(self, plugin: Plugin) -> list[str]:
+        """Returns the names of the hooks that a plug-in implements; none of one that was not loaded."""
+        found = self.manager.get_plugin(plugin.name) if plugin.status != "disabled" else None
+        return sorted(caller.name for caller in self.manager.get_hookcallers(found) or ()) if found else []
+
     def list_parts_of(self, plugin: Plugin) -> list[Entry]:
         """Returns the parts of a plug-in, sorted by kind and name."""
         mine = (plugin.name, plugin.distribution)

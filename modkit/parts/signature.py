@@ -24,7 +24,7 @@ from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
-from modkit.kinds import Beside, Implies, Initial, Own, Sampling, Slot, Unless
+from modkit.kinds import Implies, Initial, Own, Sampling, Slot, Unless
 from modkit.part import Part
 from modkit.parts.annotation import DICTS, LISTS, list_members, name_kind, render, strip_annotated
 from modkit.parts.docstrings import read_arguments
@@ -100,7 +100,6 @@ class Parameter:
         initial: Whether only a new model reads what it names.
         sampling: Whether only sampling reads it.
         unless: The parameter beside which it has no effect, or nothing.
-        beside: The parameter without which it has no effect, or nothing.
         implies: The parts that its values imply for the slots beside it.
         owner: Name of the class or function that has it.
     """
@@ -115,7 +114,6 @@ class Parameter:
     initial: bool = False
     sampling: bool = False
     unless: str = ""
-    beside: str = ""
     implies: Implies = Implies({})
     owner: str = ""
 
@@ -185,11 +183,11 @@ def _read_cached(
             raise ValueError(_refuse(owner, name, given, odd))
         help = helps.get(name) or _get_help(annotation)
         marks = getattr(annotation, "__metadata__", ())
-        unless, beside = (next((one.name for one in marks if isinstance(one, mark)), "") for mark in (Unless, Beside))
+        unless = next((one.name for one in marks if isinstance(one, Unless)), "")
         implies = next((mark for mark in marks if isinstance(mark, Implies)), Implies({}))
         flags = Own in marks, Initial in marks, Sampling in marks
         plain = _get_default(target, declared)
-        result[name] = Parameter(name, annotation, plain, help, slot, record, *flags, unless, beside, implies, called)
+        result[name] = Parameter(name, annotation, plain, help, slot, record, *flags, unless, implies, called)
     return result
 
 

@@ -81,6 +81,14 @@ def export(
 
     Raises:
         ValueError: If the folder is not empty, the layout is unknown or cannot represent this run.
+
+    Examples:
+        >>> import tempfile, modkit
+        >>> points = modkit.Spec(name="ring", data="ring", model="gan", train={"steps": 1, "batch_size": 8})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = modkit.train(points, f"{folder}/run")
+        ...     modkit.load(export(run, f"{folder}/shared")).sample(2, seed=0).shape
+        torch.Size([2, 2])
     """
     if to and (model or parts):
         raise ValueError(f"export expects neither a model nor parts for the layout {to!r} of a plug-in, got one")

@@ -52,6 +52,10 @@ class Samples:
         """Draws the samples as one picture, uint8, `c h w`."""
         return draw_picture(self.x, self.type, self.columns)
 
+    def _repr_png_(self) -> bytes:
+        """In a notebook: the picture."""
+        return encode_png(self.draw())
+
     def save(self, out: str | PathLike[str]) -> None:
         """Writes FILE.png, .npy or .safetensors, depending on the ending, or a new folder of numbered PNGs.
 

@@ -44,6 +44,7 @@ from packaging.requirements import Requirement
 from modkit.part import HERE, Part
 from modkit.runs.files import hash_data
 from modkit.runs.git import find_commit
+from modkit.runs.origin import read_direct_url
 from modkit.runs.sources import find_file, hash_sources
 
 __all__ = ["RegistryEntry", "compare", "decode", "encode", "find_drift", "format_commit", "make_lock", "read_rows"]
@@ -320,13 +321,9 @@ def _hash_source(part: Part) -> str | None:
 @functools.cache
 def _find_origin(distribution: str) -> dict[str, str | bool | None] | None:
     """Finds the commit of the checkout from which a distribution is installed in place; None otherwise."""
-    try:
-        text = metadata.distribution(distribution).read_text("direct_url.json")
-        found = json.loads(text) if text else {}
-        editable, url = found.get("dir_info", {}).get("editable"), urlparse(found.get("url", ""))
-    except (metadata.PackageNotFoundError, ValueError, AttributeError):
-        return None
-    return find_commit(Path(url2pathname(url.path))) if editable and url.scheme == "file" else None
+    found = read_direct_url(distribution)
+    editable, url = found.get("dir_info", {}).get("editable"), str(found.get("url", ""))
+    return find_commit(Path(url2pathname(urlparse(url).path))) if editable and url.startswith("file:") else None
 
 
 def _list_required(distributions: Iterable[str]) -> dict[str, str]:

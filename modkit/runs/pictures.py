@@ -8,6 +8,7 @@ Shape letters: n samples, c channels, h w spatial, t time, d features.
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from modkit.types import NonNegativeInt, PositiveInt, TensorType, checked
 
-__all__ = ["draw_picture", "draw_scatter", "encode_png", "make_image_grid", "round_images"]
+__all__ = [
+    *("draw_picture", "draw_scatter", "embed_png", "encode_png", "infer_type", "make_image_grid", "round_images"),
+]
 
 _WIDTH = 256
 _TALLEST = 4096
@@ -177,6 +180,28 @@ def encode_png(image: Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def embed_png(png: bytes) -> str:
+    """Encodes a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def infer_type(x: Tensor) -> TensorType:
+    """Infers the type of samples `n ...`: uint8 are pixels, other integers codes, floats have a range that suits.
+
+    Examples:
+        >>> infer_type(torch.tensor([[0.0, 1.0]])).range, infer_type(torch.tensor([[-0.5, 1.0]])).range
+        ((0.0, 1.0), (-1.0, 1.0))
+    """
+    shape = tuple(x.shape[1:])
+    if x.dtype == torch.uint8:
+        return TensorType(shape, range=(0.0, 255.0))
+    if not x.is_floating_point():
+        return TensorType(shape, classes=int(x.max()) + 1 if x.numel() else 1)
+    low, high = (float(one) for one in x.aminmax()) if x.numel() else (0.0, 0.0)
+    fits = [range for range in ((0.0, 1.0), (-1.0, 1.0)) if range[0] <= low <= high <= range[1]]
+    return TensorType(shape, range=fits[0] if fits else None)
 
 
 def _find_ends(values: NDArray[np.float64]) -> tuple[float, float]:

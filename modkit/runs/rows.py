@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from modkit.runs.files import hash_data, name_errors, open_own, open_regular, read_regular
 
-__all__ = ["Mark", "Rows"]
+__all__ = ["Mark", "Rows", "to_columns"]
 
 _LONGEST = 2**20  # bytes of a row
 
@@ -173,3 +174,18 @@ def _parse_row(path: Path, number: int | str, line: bytes) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not valid JSON")
+
+
+def to_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Turns rows into columns by name, with the members of nested objects by their own names; None where there is none.
+
+    Examples:
+        >>> to_columns([{"step": 1, "losses": {"nll": 2.0}}, {"step": 2, "scores": {"FD": 0.5}}])
+        {'step': [1, 2], 'nll': [2.0, None], 'FD': [None, 0.5]}
+    """
+    flat = []
+    for row in rows:
+        nested = [value for value in row.values() if isinstance(value, Mapping)]
+        plain = {name: value for name, value in row.items() if not isinstance(value, Mapping)}
+        flat.append({**plain, **{name: value for group in nested for name, value in group.items()}})
+    return {name: [row.get(name) for row in flat] for name in dict.fromkeys(name for row in flat for name in row)}

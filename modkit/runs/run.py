@@ -35,6 +35,7 @@ from torch import Tensor
 
 from modkit.runs import checkpoint as store
 from modkit.runs.checkpoint import Checkpoint, Latest
+from modkit.runs.display import format_run
 from modkit.runs.exported import check_exported, write_exported
 from modkit.runs.files import is_address, make_own_folder, read_regular, replace_file
 from modkit.runs.hold import Hold
@@ -58,7 +59,7 @@ from modkit.runs.lock import decode, encode
 from modkit.runs.parts import Patience
 from modkit.runs.pictures import encode_png
 from modkit.runs.revision import check_spec, is_half_revised, list_revisions, revise_lock
-from modkit.runs.rows import Mark, Rows
+from modkit.runs.rows import Mark, Rows, to_columns
 from modkit.runs.snapshot import Memory, Snapshot, take
 from modkit.runs.weights import WeightReader, Weights
 
@@ -103,6 +104,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: its losses and scores over the steps, its last picture and its scores."""
+        return format_run(self.path, self.status, self.metrics)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], spec: _HasYaml, lock: dict[str, Any], overwrite: bool = False) -> Run:
@@ -359,6 +364,14 @@ class Run:
             ValueError: If a line is damaged; the message names the line.
         """
         return self._metrics.read()
+
+    @property
+    def metrics(self) -> dict[str, list[Any]]:
+        """The rows logged so far as columns of equal length, such as `pandas.DataFrame` takes.
+
+        They are `stage`, `step`, and losses, scores and measures by name, None where a row has none.
+        """
+        return to_columns(self.read_metrics())
 
     def mark(self) -> Mark:
         """Syncs the metrics to the disk and returns their mark, which a checkpoint keeps for `rewind`."""

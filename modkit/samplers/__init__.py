@@ -4,6 +4,7 @@ Every sampler works with every schedule: it visits times t and steps by `schedul
 """
 
 from modkit.diffusion.gaussian import Posterior, posterior
+from modkit.grids.levels import space_noise_levels
 from modkit.samplers.ancestral import Ancestral
 from modkit.samplers.consistency import Consistency
 from modkit.samplers.ddim import DDIM, ddim_step
@@ -36,4 +37,5 @@ __all__ = [
     "posterior",
     "report_step",
     "sample",
+    "space_noise_levels",
 ]

@@ -8,6 +8,7 @@ from os import PathLike
 
 from modkit.errors import Position, Problem, SpecError
 from modkit.runs.files import open_regular
+from modkit.specs.examples import find_spec_file
 from modkit.specs.node import describe, freeze, suggest_place
 from modkit.specs.overrides import apply
 from modkit.specs.spec import Spec
@@ -24,7 +25,7 @@ def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
     An override that swaps a part drops the parameters that the new part does not have, and logs which.
 
     Args:
-        path: The file.
+        path: The file, or `example:NAME` for one of the examples that modkit brings.
         overrides: `path=value` strings, see `modkit.specs.overrides`.
 
     Examples:
@@ -42,9 +43,9 @@ def load_spec(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Spec:
             freeze(path)  # to hear of a built object in it
         made = suggest_place(path) or "Spec(**mapping) makes a spec of a mapping"
         raise SpecError(Problem("", f"load_spec expects a file, got {describe(path)}", hint=made))
-    file = str(path)
+    file = find_spec_file(str(path))
     try:
-        with open_regular(path) as stream:
+        with open_regular(file) as stream:
             content = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

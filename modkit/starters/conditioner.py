@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit import Batch, Cond, CondType, Rng, TensorType
-from modkit.conditioners.drawing import Frequencies
-from modkit.conditioners.fields import find_field
+from modkit.conditioners import Frequencies, find_field
 from modkit.types import Share, checked
 
 __all__ = ["OneHot"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.data.splits import hash_contents
+from modkit.data import hash_contents
 from modkit.types import Range, checked
 
 __all__ = ["LostPixels"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modkit import Batch, Rng, TensorType
-from modkit.data.splits import check_split, hash_contents
+from modkit.data import check_split, hash_contents
 from modkit.types import PositiveFloat, PositiveInt, Range, checked
 
 __all__ = ["Checkerboard"]

@@ -12,7 +12,7 @@ Shape letters: b batch, c channels, h w spatial.
 from torch import Tensor, nn
 
 from modkit import Event, TensorType
-from modkit.nn.mlp import squash
+from modkit.nn import squash
 from modkit.types import PositiveInt, checked
 
 __all__ = ["PatchDecoder"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modkit import Rng, TensorType
-from modkit.decodings.categorical import sample_categorical
+from modkit.decodings import sample_categorical
 from modkit.kinds import Predict
 from modkit.types import Share, checked
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Cond, CondType, TensorType
-from modkit.nn.embeddings import CondEmbedding
+from modkit.nn import CondEmbedding
 from modkit.types import PositiveInt, checked
 
 __all__ = ["Prototypes"]

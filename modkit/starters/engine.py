@@ -4,7 +4,7 @@ The engine decides where training runs, on how many processes, and how gradients
 `LocalEngine` is modkit's default engine, for one process and one device.
 """
 
-from modkit.engines.local import LocalEngine
+from modkit.engines import LocalEngine
 from modkit.kinds import Optimizer
 from modkit.types import NonNegativeInt, checked
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Batch, Features, TensorType
-from modkit.data.splits import hash_contents
+from modkit.data import hash_contents
 
 __all__ = ["Spectrum"]
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Cond, CondType, TensorType
-from modkit.nn.embeddings import embed_beside
-from modkit.nn.mlp import squash
+from modkit.nn import embed_beside, squash
 from modkit.types import PositiveInt, checked
 
 __all__ = ["Waves"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modkit import Batch, Cond, CondType, Model, Player, Rng, Step, TensorType
-from modkit.models.model import check_draws
+from modkit.models import check_draws
 from modkit.precision import widen
 from modkit.types import PositiveFloat, checked
 

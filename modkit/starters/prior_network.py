@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modkit import Cond, CondType, TensorType
-from modkit.nn.embeddings import CondEmbedding
+from modkit.nn import CondEmbedding
 from modkit.types import PositiveInt, checked
 
 __all__ = ["Bag"]

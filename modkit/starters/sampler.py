@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modkit import Rng, TensorType
 from modkit.kinds import Denoise, Schedule
-from modkit.samplers.grid import GridSampler, space_noise_levels
+from modkit.samplers import GridSampler, space_noise_levels
 
 __all__ = ["Euler"]
 

@@ -3,17 +3,18 @@
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from modkit import Batch, Cond, CondType, Denoised, LatentBatch, Rng, Run, Spec, StepContext, TensorType, sample, use
+from modkit import Batch, Cond, CondType, Denoised, Rng, Run, Spec, StepContext, TensorType, sample, use
 from modkit.diffusion.schedules import EDM, Cosine
-from modkit.kinds import Round
+from modkit.kinds import Draw, Round
 from modkit.starters.adversarial import LeastSquares
-from modkit.starters.aggregate import Energy
 from modkit.starters.alignment import Supervised
 from modkit.starters.augmentation import InstanceNoise
 from modkit.starters.bijection import SinhArcsinh
@@ -31,6 +32,7 @@ from modkit.starters.features import Spectrum
 from modkit.starters.generator import Waves
 from modkit.starters.grid import Power
 from modkit.starters.guidance import Interval
+from modkit.starters.judge import Energy
 from modkit.starters.likelihood import FixedGaussian
 from modkit.starters.logger import Table
 from modkit.starters.loss_weight import P2
@@ -38,10 +40,10 @@ from modkit.starters.lr_schedule import inverse_sqrt
 from modkit.starters.metric import MeanGap
 from modkit.starters.model import Gaussian
 from modkit.starters.network import Gated
+from modkit.starters.objective import Target
 from modkit.starters.optimizer import Lion
 from modkit.starters.parametrization import Flow
 from modkit.starters.prior_network import Bag
-from modkit.starters.rate import Target
 from modkit.starters.regularizer import Lipschitz
 from modkit.starters.sampler import Euler
 from modkit.starters.schedule import Rotation
@@ -117,15 +119,18 @@ def test_its_draws_are_as_wide_as_it_says() -> None:
 
 def test_it_is_the_distance_of_the_mean_from_the_target() -> None:
     """Of two samples with 3 and 5 nats, from 6."""
-    kl = torch.tensor([[1.0, 2.0], [5.0, 0.0]])
-    torch.testing.assert_close(Target(nats=6.0)(kl, StepContext(Rng(0))), torch.tensor(2.0))
+    draw = Draw(torch.zeros(2, 1), torch.zeros(2, 1), kl=torch.tensor([[1.0, 2.0], [5.0, 0.0]]))
+    evidence: Any = SimpleNamespace(draw=lambda: draw)
+    torch.testing.assert_close(Target(nats=6.0)(evidence, StepContext(Rng(0)))[1]["kl"], torch.tensor(2.0))
 
 
 def test_the_energy_distance_of_two_pairs() -> None:
     """By hand: the distances between are 3, 5, 1 and 3, those within are 2 and 4."""
     z, prior = torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [-1.0]])
     between, within = (3 + 1 + 1 + 3) / 4, 2 + 4
-    torch.testing.assert_close(Energy()(LatentBatch(z, prior)), torch.tensor(2 * between - within))
+    round = Round(torch.zeros(2, 1), Cond(), Rng(0), z=z, prior=lambda rng: prior)
+    found = Energy("energy").losses(round, StepContext(Rng(0)))
+    torch.testing.assert_close(found["energy"], torch.tensor(2 * between - within))
 
 
 def test_its_log_det_is_that_of_its_slopes_and_it_returns() -> None:

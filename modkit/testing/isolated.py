@@ -19,7 +19,10 @@ __all__ = ["main"]
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request", "http.client.connect")
 _PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile", "pty.spawn")
 _WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "shutil.move")
-_TORCH_S = f"('{tempfile.gettempdir()}/torchinductor_"  # torch makes this folder when some operators are first used
+_HARMLESS = (
+    f"('{tempfile.gettempdir()}/torchinductor_",  # torch makes this folder when some operators are first used
+    *("('lscpu'", "('sysctl'"),  # joblib asks them once for the number of cores
+)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -46,7 +49,7 @@ class _Watch:
                 self.seen.append(f"open {path} for writing")
         elif event in _WRITES and self._may_write(arguments[0]):
             return
-        elif event in (*_NETWORK, *_PROCESSES, *_WRITES) and not str(arguments[:1]).startswith(_TORCH_S):
+        elif event in (*_NETWORK, *_PROCESSES, *_WRITES) and not str(arguments[:1]).startswith(_HARMLESS):
             self.seen.append(f"{event} {' '.join(map(str, arguments))[:200]}")
 
     def _may_write(self, path: Any) -> bool:

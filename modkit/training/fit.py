@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -14,6 +15,7 @@ from modkit.building.compose import convert_data, convert_settings, get_composit
 from modkit.building.plan import Plan, plan_training
 from modkit.data.objects import as_data
 from modkit.engines.processes import choose_engine
+from modkit.kinds import Data
 from modkit.models.model import Model
 from modkit.progress import Progress
 from modkit.runs.ranks import check_restarts
@@ -46,6 +48,8 @@ def fit(
     evaluate: Mapping[str, Any] | None = None,
     callbacks: Sequence[Any] = (),
     progress: Progress | None = None,
+    lr: float | None = None,
+    epochs: float | None = None,
     **train: Unpack[TrainKeys],
 ) -> Run:
     """Trains a composed model in place, and writes a run.
@@ -57,9 +61,10 @@ def fit(
         model: The model, made by calling its class or by `modkit.build`.
         data: The training data. The run stores a name, a class or `functools.partial` of a data set, what `use` returns
             and a data set that keeps what it was made with (`modkit.data.recorded`). It does not store another object:
-            a data set, a tensor or array `b …`, a pair of one and a mapping of its fields, a torch Dataset of samples
-            or of tuples of a sample and its fields, a DataLoader of one, whose order and batches are not used, or a
-            mapping of `train` and `test` to these. Hand it in again where it is needed: `modkit.resume(run, data=…)`.
+            a data set, a tensor or array `b …`, a pair or a mapping of one and its fields (`{"image": x, "label": y}`),
+            a torch Dataset or IterableDataset of such items, a DataLoader of one, whose order and batches are not
+            used, or a mapping of `train` and `test` to these. Hand it in again where it is needed:
+            `modkit.resume(run, data=…)`.
         out: The run's directory, `runs/NAME` by default.
         name: The run's name.
         data_name: A name for an object in messages and comparisons.
@@ -70,8 +75,10 @@ def fit(
             method has only the arguments that it uses, `model` among them. One that fails is warned of and not called
             again. The run does not store them, and of several processes the first calls them.
         progress: Displays progress; by default in a terminal or a notebook.
+        lr: The learning rate of `train.optimizer`, whichever it is.
+        epochs: Passes over the training data in each stage, in place of `steps`; the last batch may be of the next.
         **train: The settings of a spec's `train`, see `modkit.specs.settings.Settings`: `steps=300`, `batch_size=64`,
-            `optimizer=partial(adamw, lr=1e-3)`.
+            `optimizer=partial(torch.optim.AdamW, betas=(0.9, 0.99))`.
 
     Returns:
         The run. The model has its weights; `modkit.load(run, model=model)` loads the weights of a checkpoint.
@@ -95,10 +102,14 @@ def fit(
         True
     """
     check_restarts(resume)
-    composed, (planned, data) = get_composition(model), plan_fit(model, data, name, train, evaluate)
+    composed, (planned, opened) = get_composition(model), plan_fit(model, data, name, train, evaluate, lr)
+    made = as_data(opened, composed.x, composed.fields)
+    if epochs is not None:
+        steps = _count_steps(epochs, made, planned, train)
+        planned, _ = plan_fit(model, data, name, {**train, "steps": steps}, evaluate, lr)
     path = Path(out) if out is not None else Path("runs") / name
     before = open_before(path) if resume else None
-    report = check_composed(model, planned, as_data(data, composed.x, composed.fields))
+    report = check_composed(model, planned, made)
     if not before:
         report.raise_refusals()
     if isinstance(composed.x, TensorType):
@@ -116,7 +127,12 @@ def fit(
 
 
 def plan_fit(
-    model: Model, data: Any, name: str, train: Mapping[str, Any], evaluate: Mapping[str, Any] | None = None
+    model: Model,
+    data: Any,
+    name: str,
+    train: Mapping[str, Any],
+    evaluate: Mapping[str, Any] | None = None,
+    lr: float | None = None,
 ) -> tuple[Plan, Any]:
     """Plans the training that `fit` carries out, and opens data that the run stores.
 
@@ -137,9 +153,20 @@ def plan_fit(
         evaluate=None if evaluate is None else convert_settings(evaluate, Evaluation, "evaluate"),
         x=None if stored else written,
     )
+    if lr is not None:
+        spec = spec.with_value("train.optimizer.lr", lr)
     planned = plan_training(composed.plan, choose_engine(spec))
     if stored and (isinstance(data, str | Mapping) or callable(data)):
         site = Site(planned, meta=False)
         data = site.data
         site.check()
     return planned, data
+
+
+def _count_steps(epochs: float, data: Data, planned: Plan, train: Mapping[str, Any]) -> int:
+    """Counts the steps of a number of epochs."""
+    if "steps" in train:
+        raise ValueError(f"fit expects `epochs` or `steps`, got both: {epochs} and {train['steps']}")
+    if not 0 < epochs < math.inf:
+        raise ValueError(f"fit expects `epochs` above 0, got {epochs}")
+    return math.ceil(epochs * data.splits["train"] / Site(planned, meta=True).settings.batch_size)

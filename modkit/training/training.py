@@ -23,6 +23,7 @@ from modkit.building.plan import Plan
 from modkit.building.provenance import suggest_remedies, verify_local
 from modkit.building.review import show_warnings
 from modkit.building.session import load_run
+from modkit.data.splits import is_stream
 from modkit.data.workers import check_workers
 from modkit.engines.processes import check_processes, keep_open, make_engine
 from modkit.evaluation.evaluate_run import make_watch, measure_run
@@ -197,6 +198,8 @@ class Training:
             _tune(model, self.settings)
             if before and engine.rank == 0:
                 self.changes += _find_other_data(before, lock)
+                if is_stream(self.data):
+                    _logger.warning("%s: its data are a stream, which begins anew", self.path)
             if before and engine.device.type == "cpu":
                 _warn_of_threads(before, threads)
             callbacks = Muted(run, model) if engine.rank else Callbacks(run, model, self.loggers)

@@ -7,7 +7,7 @@ they are built and exchange values when they run. All of them are imported from 
 
 from modkit.types.batch import Batch
 from modkit.types.conditions import Cond, CondType
-from modkit.types.latents import LatentBatch, Latents
+from modkit.types.latents import Latents
 from modkit.types.modes import Modes
 from modkit.types.outputs import Denoised, Features, Judgement
 from modkit.types.precision import Precision
@@ -33,7 +33,6 @@ __all__ = [
     "Event",
     "Features",
     "Judgement",
-    "LatentBatch",
     "Latents",
     "Modes",
     "NonNegativeFloat",

@@ -57,7 +57,7 @@ AIMS: Mapping[str, object] = {
     "floors": {"nearest": 1.5, "fir": 1.5, "norm": 1.3},
 }
 QUIET = [f"train.{what}.every={NEVER}" for what in ("checkpoints", "samples")] + ["train.samples.num=1"]
-CRITIC_START = "model.autoencoder.critic_start"
+CRITIC_START = "model.autoencoder.judges.critic.start"
 ONLY_ON_CARDS = {
     "waits": "nothing waits for the CPU",
     "losses": "both are the CPU's",
@@ -86,7 +86,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
             "vqgan": [
                 "data.size=64",
                 "model.autoencoder.bottleneck.num_codes=8192",
-                "model.autoencoder.critic.channels=64",
+                "model.autoencoder.judges.critic.network.channels=64",
                 "model.autoencoder.encoder={use: conv, channels: [64, 128, 128], attention: [16]}",
                 "model.autoencoder.decoder={use: conv, channels: [128, 128, 64], attention: [16]}",
             ],

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modkit.cli.scaffold import STARTERS, make_files
+from modkit.cli.scaffold import make_files
+from modkit.starters import STARTERS
 from tests.benchmarks.turns import parse
 from tests.plugin_factory import make_plugin
 

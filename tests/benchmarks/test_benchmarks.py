@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import modkit
-from modkit.cli.scaffold import STARTERS
 from modkit.models.step import StepContext
 from modkit.parts.registry import get_registry
+from modkit.starters import STARTERS
 from modkit.training import players
 from modkit.training.players import weigh_losses
 from modkit.types import Batch

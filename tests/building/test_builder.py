@@ -147,7 +147,7 @@ def test_each_independent_branch_is_reported_once():
 """
     assert [problem.split(": ")[:2] for problem in list_problems(build, read_model(own))] == [
         ["spec.yaml:5:12", "model.encoder"],
-        ["spec.yaml:7:11", "model.critic"],
+        ["spec.yaml:4:3", "model.judges.critic.network"],
     ]
 
 

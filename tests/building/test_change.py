@@ -44,12 +44,12 @@ USUAL = ("vae", "diffusion", "ldm")
 
 TRAINED = {
     "vae": (
-        *("likelihood=bernoulli", "likelihood=gaussian", "rate=free-bits", "draws=4", "weights.kl=4"),
+        *("likelihood=bernoulli", "likelihood=gaussian", "objective=free-bits", "objective=iwae", "weights.kl=4"),
         *(
             "encoder.activation=relu",
             "decoder.activation=relu",
             "bottleneck.groups=[2]",
-            "aggregates={mmd: mmd}",
+            "judges={mmd: mmd}",
             "input=x",
         ),
     ),

@@ -651,9 +651,10 @@ def test_a_part_in_an_attribute_of_another_name_is_migrated_there():
 def test_inner_parts_go_first(made, monkeypatch):
     part = Part("model", "acme/m", "x:y", "", migrate=f"{__name__}:growing")
     monkeypatch.setattr("modkit.building.migration.find_known", lambda row: Entry(part, "acme", "2"))
+    monkeypatch.setattr("modkit.building.migration._is_former", lambda tree, path, part: False)
     row = {"kind": "model", "name": "acme/m", "distribution": "acme", "version": "1", "sha256": None}
     rows = [row | {"at": ["model", "model.a[0].b"]}, row | {"at": ["model.a[0]"]}, row | {"version": "2", "at": ["x"]}]
-    run = Run(made[0].path, "", {"format": 2, "parts": rows})
+    run = Run(made[0].path, "model: acme/m\n", {"format": 2, "parts": rows})
     assert [one.path for one in find_due(run)] == ["model.a[0].b", "model.a[0]", "model"]
 
 

@@ -453,12 +453,12 @@ def test_parts_across_a_batch_are_told_of_where_it_is_split():
 def test_parts_that_exchange_what_they_see_are_told_of_where_batches_are_split_into_microbatches():
     aggregates = {"all": "mmd", "own": use("dip", gather=False)}
     bottleneck = use("gaussian", channels=2)
-    coder = use("autoencoder", encoder="mlp", decoder="mlp", bottleneck=bottleneck, aggregates=aggregates)
+    coder = use("autoencoder", encoder="mlp", decoder="mlp", bottleneck=bottleneck, judges=aggregates)
     split = partial(spec, coder, use("digits", size=8))
-    assert read_split(split, engine="ddp") == ["model.aggregates.own: dip sees the rows of its own process only"]
+    assert read_split(split, engine="ddp") == ["model.judges.own: dip sees the rows of its own process only"]
     assert read_split(split, engine="ddp", accumulate=2) == [
-        "model.aggregates.all: mmd sees the rows of its own microbatch only",
-        "model.aggregates.own: dip sees the rows of its own process and microbatch only",
+        "model.judges.all: mmd sees the rows of its own microbatch only",
+        "model.judges.own: dip sees the rows of its own process and microbatch only",
     ]
     matched = partial(spec, gan(regularizers={"features": "feature-matching"}))
     seen = "model.regularizers.features: feature-matching sees the rows of its own microbatch only"

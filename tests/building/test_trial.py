@@ -126,7 +126,7 @@ def test_guidance_may_have_weights():
 
 def test_a_microbatch_of_one_row_is_played_as_it_is():
     """The fault: what needs two rows was refused in training."""
-    critic = {"latent_critic": use("mlp", width=8), "latent_against": "shuffled"}
+    critic = {"judges": {"latent-critic": use("latent-critic", network=use("mlp", width=8), against="shuffled")}}
     with pytest.raises(SpecError, match=r"at least 2 latents in each process, got 1"):
         check(spec(use("autoencoder", **MLP, **critic), batch_size=4, accumulate=4))
 

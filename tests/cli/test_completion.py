@@ -57,6 +57,7 @@ def test_spec_files_and_the_folders_that_lead_to_them(command, tmp_path, monkeyp
     assert completed(command, "among/") == ["among/c.yaml"]
     assert completed(command, ".h") == [".hidden.yaml"]
     assert completed(command, f"{tmp_path}/b") == [f"{tmp_path}/b.yml"]
+    assert completed(command, "example:vae-") == ["example:vae-2d", "example:vae-gan"]
     assert completed(command, "./a") == ["./a.yaml", "./among/"]
     assert completed(command, "nowhere/") == []
 
@@ -158,7 +159,7 @@ def test_a_spec_that_is_wrong_or_absent_offers_nothing(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_s_parameters_are_those_of_its_signature(kind):
     for part in (entry.part for entry in get_registry().list_parts(kind)):
-        inside = completion._Place("here", {"$ref": f"#/definitions/{kind}"}, part.name).inside
+        inside = completion.SchemaPlace("here", {"$ref": f"#/definitions/{kind}"}, part.name).inside
         known = read_parameters(part)
         assert list(inside) == list(known), str(part)
         for name, one in known.items():

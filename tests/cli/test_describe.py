@@ -104,7 +104,8 @@ def test_diagnosis_counts_names_versions_and_gives_each_plugin_its_reason(site, 
     make_plugin(site, "off", "1 / 0")
     monkeypatch.setenv("MODKIT_DISABLE", "off")
     facts = {"plugin": "good", "distribution": "modkit-good", "version": "3.0", "status": "ok", "parts": 1}
-    assert row("good") == {**facts, "reason": None}
+    added = {"kinds": [], "hooks": ["modkit_parts"], "source": "index"}
+    assert row("good") == {**facts, **added, "reason": None}
     assert (row("bad")["status"], row("bad")["parts"]) == ("failed", 0)
     assert row("bad")["reason"].startswith("ZeroDivisionError: division by zero (plugin_")
     assert (row("off")["status"], row("off")["reason"]) == ("disabled", None)

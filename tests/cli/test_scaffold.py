@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from modkit.building.checker import check
-from modkit.cli.scaffold import STARTERS, add_part, create_plugin
-from modkit.kinds import KINDS
+from modkit.cli.scaffold import add_part, create_plugin, find_starter
+from modkit.kinds import KINDS, Kind
 from modkit.parts.registry import get_registry
 from modkit.specs.load import load_spec
+from modkit.starters import STARTERS
 from modkit.testing import find_subjects, make_battery
 from modkit.testing.battery import PartChecks
 from modkit.testing.checks import LONG
 from tests.command import run
 from tests.environment import Environment
+from tests.examples.packages import install_package
 from tests.plugin_factory import make_plugin
 
 ROOT = Path(__file__).parents[2]
@@ -64,9 +66,9 @@ def trials(trees):
 
 def test_every_kind_has_a_worked_part():
     assert list(STARTERS) == list(KINDS)
-    for kind, starter in STARTERS.items():
-        module = importlib.import_module(f"modkit.starters.{kind.replace('-', '_')}")
-        assert starter.target in module.__all__
+    for kind in STARTERS:
+        starter = find_starter(kind)
+        assert starter.target in importlib.import_module(f"modkit.starters.{starter.module}").__all__
 
 
 @pytest.mark.wide(1)
@@ -81,7 +83,7 @@ def test_a_tree_passes_the_battery(trials, kind):
 def test_a_tree_s_example_uses_its_part(trees, kind):
     spec = load_spec(trees / kind / "example.yaml")
     assert spec.name == named(kind)
-    assert f"{named(kind)}/{STARTERS[kind].part}" in spec.to_yaml()
+    assert f"{named(kind)}/{find_starter(kind).part}" in spec.to_yaml()
     assert check(spec).parameters > 0
 
 
@@ -170,7 +172,13 @@ def test_an_existing_plug_in_gets_a_second_part_and_is_left_as_it_is_otherwise(t
     assert after.keys() - before.keys() == {
         "modkit_acme/lr_schedule.py", "tests/test_lr_schedule.py", "example-lr-schedule.yaml",
     }  # fmt: skip
-    assert [path for path in before if before[path] != after[path]] == ["modkit_acme/__init__.py"]
+    assert {path for path in before if before[path] != after[path]} == {"modkit_acme/__init__.py", "README.md"}
+    listed = [line for line in after["README.md"].decode().splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in listed[2:]] == [
+        "| sampler `acme/euler`",
+        "| lr-schedule `acme/inverse-sqrt`",
+    ]
+    assert after["README.md"].replace(f"{listed[-1]}\n".encode(), b"") == before["README.md"]
     assert after["modkit_acme/lr_schedule.py"] == made["modkit_acme/lr_schedule.py"]
     assert after["tests/test_lr_schedule.py"] == made["tests/test_lr_schedule.py"]
     assert after["example-lr-schedule.yaml"] == made["example.yaml"]
@@ -219,12 +227,94 @@ def test_where_a_part_cannot_be_added_nothing_is_written(tmp_path, change, messa
     assert read_tree(folder) == before
 
 
+@pytest.fixture
+def scenes(tmp_path):
+    """A package with the kind `scenes/layout`, which has an example part of it."""
+    with install_package(ROOT / "examples" / "scenes", tmp_path / "site"):
+        yield
+
+
+def test_a_plug_in_s_kind_has_example_parts_of_its_own(scenes, tmp_path, monkeypatch):
+    folder = create_plugin("acme", "scenes/layout", tmp_path / "acme")
+    made = {path: text.decode() for path, text in read_tree(folder).items()}
+    assert {"modkit_acme/layout.py", "tests/test_layout.py", "example.yaml"} <= made.keys()
+    assert "from modkit_acme.layout import Spread" in made["tests/test_layout.py"]
+    assert "| scenes/layout `acme/spread` | Things around the middle" in made["README.md"]
+    assert '\n  "torch>=2.6",\n  "modkit-scenes>=1.0",\n]' in made["pyproject.toml"]
+    make_plugin(tmp_path / "acme-site", "acme", "", entry_points="[modkit]\nacme = modkit_acme\n")
+    paths = [str(tmp_path / "acme-site"), str(folder)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ["PYTHONPATH"]]))
+    for command in (
+        ["pytest", "-p", "no:cacheprovider"],
+        ["modkit", "train", "example.yaml", "--steps", "2", "--no-evaluate"],
+        ["ruff", "check", "--no-cache"],
+        ["ruff", "format", "--check", "--no-cache"],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if command[0] == "pytest":
+            assert re.search(r"modkit battery: \d\d ran, 0 failed, 0 expected failures, \d skipped", done.stdout)
+    assert "use: acme/spread" in (folder / "runs" / "acme" / "spec.yaml").read_text()
+
+
+def test_a_plug_in_with_a_part_of_another_one_s_kind_requires_it(scenes, tmp_path):
+    folder = create_plugin("acme", "sampler", tmp_path / "acme")
+    said = run("new-plugin", "acme", "--kind", "scenes/layout", "--out", folder)[0]
+    assert "added the scenes/layout acme/spread" in said
+    assert "pyproject.toml: add to its dependencies modkit-scenes>=1.0" in said
+    declared = (folder / "modkit_acme" / "__init__.py").read_text()
+    assert 'Part(\n            "scenes/layout",\n            "spread",' in declared
+    assert (folder / "example-layout.yaml").is_file() and (folder / "tests" / "test_layout.py").is_file()
+
+
+SOUND = 'STARTERS = {"a-layout": ("spread", "Spread", "Things")}\n'
+
+
+@pytest.mark.parametrize(
+    ("table", "examples", "message"),
+    [
+        (None, None, "expects a kind with an example part, got lab/a-layout, which has none: see scenes.parts"),
+        (
+            "import absent\n",
+            None,
+            "example part of kind lab/a-layout cannot be imported: ModuleNotFoundError: .*absent",
+        ),
+        ("", None, "new-plugin's example part of kind lab/a-layout: module {source} has no 'STARTERS'"),
+        (
+            'STARTERS = {"layout": ("spread", "Spread", "Things")}\n',
+            None,
+            r"expects {source}.STARTERS to have 'a-layout': \(part, target, summary\), got None",
+        ),
+        ('STARTERS = {"a-layout": "spread"}\n', None, r"'a-layout': \(part, target, summary\), got 'spread'"),
+        (SOUND, None, "No such file or directory: .*examples.yaml"),
+        (SOUND, "hosts: {}\nexamples: {}\n", "expects examples.yaml of {source} to have `hosts`, .* got no 'a-layout'"),
+        (SOUND, "hosts: {}\nexamples: {a-layout: {}}\n", "`examples` a-layout with its `host`, got no 'host'"),
+        (SOUND, "hosts: {}\nexamples: {a-layout: {host: b}}\n", "`examples` a-layout with its `host`, got no 'b'"),
+    ],
+)
+def test_a_kind_whose_example_part_is_not_whole_is_refused(
+    scenes, modkit_registry, tmp_path, monkeypatch, table, examples, message
+):
+    source = f"lab_{tmp_path.name}"
+    files = {"__init__.py": table, "a_layout.py": "", "test_values.py": "", "examples.yaml": examples}
+    for name, text in files.items():
+        if text is not None:
+            (tmp_path / source).mkdir(exist_ok=True)
+            (tmp_path / source / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = Kind("a-layout", "scenes.parts:Layout", ("places",), "S", starters=source if table is not None else None)
+    modkit_registry([], plugin="lab", kinds=[kind])
+    status = 1 if "No such" in message or "imported" in message else 2
+    said = run("new-plugin", "acme", "--kind", "lab/a-layout", "--out", tmp_path / "acme", status=status)[1]
+    assert re.search(message.replace("{source}", source), said) and not (tmp_path / "acme").exists()
+
+
 @pytest.mark.full  # by default the first tutorial has a sampler's in a new environment: `tests/docs/test_tutorials.py`
 @pytest.mark.parametrize("kind", STARTERS)
 def test_a_tree_works_in_a_new_environment(tmp_path, kind):
     folder, environment = create_plugin("acme", kind, tmp_path / "acme"), Environment(tmp_path / "venv")
     environment.run("-m", "pip", "install", "--no-deps", "--no-build-isolation", "-e", folder, at=tmp_path)
-    part = f"acme/{STARTERS[kind].part}"
+    part = f"acme/{find_starter(kind).part}"
     assert part in environment.run("-m", "modkit", "list", kind, at=tmp_path)
     said = environment.run("-m", "pytest", at=folder)
     assert re.search(r"modkit battery: \d\d? ran, 0 failed, 0 expected failures, 0 skipped", said)

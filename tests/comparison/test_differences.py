@@ -1,9 +1,7 @@
 """What differs between specs: every path, and gathered by part."""
 
-from modkit import Spec
 from modkit.building.difference import format_value
-from modkit.building.plan import plan
-from modkit.comparison.differences import drop_idle, gather_rows, list_leaves
+from modkit.comparison.differences import gather_rows, list_leaves
 from modkit.specs.node import Node
 
 A = Node(
@@ -69,15 +67,3 @@ def test_values_are_written_as_they_are_read():
     value = Node({"a": [1, 2.50, 1e-08, True], "b": {"c": "x"}, "d": 0.1234567890123})
     assert format_value(value) == "{a: [1, 2.5, 1e-08, true], b: {c: x}, d: 0.1234567890123}"
     assert format_value(Node({"use": "ddim", "steps": 50, "eta": 0.0})) == "ddim(steps=50, eta=0.0)"
-
-
-def test_what_has_no_effect_is_left_out():
-    coders = {"use": "autoencoder", "encoder": "mlp", "decoder": "mlp", "adversarial": "non-saturating"}
-    without, judged = (
-        drop_idle(plan(Spec(name="x", data="digits", model={**coders, "critic": critic}))) for critic in (None, "mlp")
-    )
-    assert "adversarial" not in without.model and "latent_against" not in without.model
-    assert judged.model["adversarial"].use == "non-saturating" and judged.model["critic_start"] == 0
-    held = {"use": "latent", "autoencoder": {"encoder": "mlp", "decoder": "mlp"}, "prior": "autoencoder"}
-    inner = drop_idle(plan(Spec(name="x", data="digits", model=held))).model["autoencoder"]
-    assert "critic_game" not in inner and inner["draws"] == 1

@@ -50,6 +50,17 @@ def test_runs_are_listed_with_their_state(runs):
     assert [one.path for one in list_runs(runs / "a")] == [runs / "a"]
 
 
+def test_listed_runs_are_a_table(runs):
+    (runs / "b" / "spec.yaml").write_text("<i>: [")
+    listed = list_runs(runs)
+    text, page = str(listed), listed._repr_html_()
+    paths = [str(runs / name) for name in ("a", "b", "deep/c")]
+    assert [line.split()[0] for line in text.splitlines()[:4]] == ["run", *paths]
+    assert "FD (pixels) 2.5" in text and "old, paper" in text and "4/4" in text
+    assert page.count("<tr>") == 4 and "FD (pixels) 2.5" in page and "<i>" not in page
+    assert str(list_runs(runs / "empty")) == "no runs"
+
+
 def test_runs_are_selected_by_values_and_tags(runs):
     def names(**options):
         return [one.name for one in list_runs(runs, **options)]

@@ -33,9 +33,9 @@ class Block:
 
 
 def pages() -> list[str]:
-    """Every page of the documentation that git keeps and README.md, by its path from the top; so none of the API."""
+    """Every page of the documentation that git keeps and README.md, by its path from the top."""
     kept = [path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md")]
-    return ["README.md", *sorted(path.as_posix() for path in kept if path.parts[1] != "api")]
+    return ["README.md", *sorted(path.as_posix() for path in kept if path.parts[1] not in ("api", "notebooks"))]
 
 
 def blocks(page: str) -> list[Block]:

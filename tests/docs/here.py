@@ -139,7 +139,7 @@ def _trained(train: Callable[..., Run], spec: Spec, *arguments: Any, **options: 
 
 
 def _fitted(fit: Callable[..., Run], *arguments: Any, **options: Any) -> Run:
-    return fit(*arguments, **{**options, "steps": 2, "batch_size": 16, "samples": {"num": 4}})
+    return fit(*arguments, **{**options, "epochs": None, "steps": 2, "batch_size": 16, "samples": {"num": 4}})
 
 
 def _redirected(rest: list[str]) -> list[str]:

@@ -39,8 +39,8 @@ CODE = {
 }
 """Ceilings of docstrings and messages in `modkit` and the plug-ins where they are not 0."""
 
-GENERATED = {"docs/kinds", "docs/api"}
-"""Pages made of docstrings, which count as code."""
+GENERATED = {"docs/kinds", "docs/api", "docs/notebooks"}
+"""Pages made of docstrings, which count as code, and of notebooks, with their outputs."""
 
 
 def list_pages():

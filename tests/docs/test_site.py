@@ -15,6 +15,9 @@ from modkit.parts.registry import DISTRIBUTION, get_registry
 from tests.docs.blocks import ROOT, pages
 
 DOCS = ROOT / "docs"
+NOTEBOOKS = [
+    DOCS / "notebooks" / f"{path.stem}.md" for path in (DOCS.parent / "examples" / "notebooks").glob("*.ipynb")
+]
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -81,8 +84,8 @@ def test_the_reference_holds_every_public_name(api):
     modules = importlib.import_module("reference").MODULES
     packages = [path.parent.name for path in (ROOT / "modkit").glob("*/__init__.py") if "__all__" in path.read_text()]
     assert {f"modkit.{name}" for name in packages} - {"modkit.cases"} <= set(modules), "cases belong to the battery"
-    stable = re.search(r"The stable modules\s+are (.*?), beside", (DOCS / "design" / "layout.md").read_text(), re.S)[1]
-    assert set(re.findall(r"`([\w.]+)`", stable)) <= set(modules)
+    stable = re.findall(r"^\| `(modkit[\w.]*)` \|", (DOCS / "stability.md").read_text(), re.M)
+    assert "modkit.kinds" in stable and set(stable) <= set(modules)
     for name in modules:
         page = api[DOCS / "api" / f"{'index' if name == 'modkit' else name.rpartition('.')[2]}.md"]
         public = [one for one in importlib.import_module(name).__all__ if not one.startswith("_")]
@@ -127,7 +130,7 @@ def test_a_stale_page_is_told_and_mended(generate, kept, api, tmp_path, monkeypa
 
 def test_navigation_holds_every_page_once(api):
     found = list(navigation(YAML(typ="safe").load(ROOT / "mkdocs.yml")["nav"]))
-    there = [ROOT / page for page in pages() if page.startswith("docs/")] + list(api)
+    there = [ROOT / page for page in pages() if page.startswith("docs/")] + list(api) + NOTEBOOKS
     assert sorted(found) == sorted(path.relative_to(DOCS).as_posix() for path in there)
 
 
@@ -162,9 +165,10 @@ def test_links_of_the_api_lead_somewhere(api):
 @pytest.mark.wide
 @pytest.mark.skipif(importlib.util.find_spec("zensical") is None, reason="zensical is not installed: no site is built")
 def test_the_site_builds_strictly(tmp_path, api):
-    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("api"))
-    (tmp_path / "docs" / "api").mkdir()
-    for page, text in api.items():
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("api", "notebooks"))
+    for folder in ("api", "notebooks"):
+        (tmp_path / "docs" / folder).mkdir()
+    for page, text in (api | dict.fromkeys(NOTEBOOKS, "# A notebook\n")).items():
         (tmp_path / page.relative_to(ROOT)).write_text(text)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
 
@@ -177,7 +181,7 @@ def test_the_site_builds_strictly(tmp_path, api):
     status, said = build()
     assert status == 0, said
     made = {path.parent.relative_to(tmp_path / "build" / "site") for path in (tmp_path / "build").rglob("index.html")}
-    assert len(made) == len(pages()) - 1 + len(api)
+    assert len(made) == len(pages()) - 1 + len(api) + len(NOTEBOOKS)
     (tmp_path / "docs" / "index.md").write_text("# modkit\n\n[nowhere](nowhere.md)\n")
     status, said = build()
     assert status != 0 and "page does not exist" in said

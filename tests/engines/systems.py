@@ -42,6 +42,7 @@ from modkit.training.schedule import schedule_stages
 from modkit.training.trainer import Trainer
 from modkit.training.training import _tune
 from modkit.types import Batch
+from tests.engines.conditions import ClassMap, Joined
 from tests.forks import Fork
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +53,7 @@ MLP = use("mlp", width=16, depth=1)
 CONV = {"encoder": use("conv", channels=[8, 8]), "decoder": use("conv", channels=[8, 8])}
 R1 = {"r1": use("r1", gamma=0.5)}
 LAZY = {"*r1": {"every": 4}}
+DDIM = use("ddim", steps=5)
 VQ = use("vq", num_codes=32, channels=4, decay=0.9, revive=0.5)  # an idle code is revived after seven steps
 CRITIC = use("patch", channels=4, layers=1, spectral_norm=True)
 
@@ -66,9 +68,9 @@ def use_latent(bottleneck: Any, prior: Node) -> Node:
     return use("latent", autoencoder=use_coder(bottleneck), prior=prior)
 
 
-PENALTIES = {"aggregates": {"mmd": "mmd", "tc": "total-correlation", "dip": "dip"}}
-FACTOR = {"latent_critic": MLP, "latent_adversarial": "density-ratio", "latent_against": "shuffled"}
-LATENTS = use("autoencoder", encoder=MLP, decoder=MLP, bottleneck=use("gaussian", channels=3), **PENALTIES, **FACTOR)
+PENALTIES = {"mmd": "mmd", "tc": "total-correlation", "dip": "dip"}
+JUDGES = {"judges": {**PENALTIES, "latent-critic": use("latent-critic", network=MLP, against="shuffled")}}
+LATENTS = use("autoencoder", encoder=MLP, decoder=MLP, bottleneck=use("gaussian", channels=3), **JUDGES)
 GAME = use("gan", generator=MLP, discriminator=MLP, regularizers=R1)
 ADA = use("ada", p=0.5, images=500)
 TERMS = {**R1, "length": "path-length", "features": "feature-matching"}
@@ -80,6 +82,7 @@ COUPLING = use("coupling", network=MLP)
 FLOW = use("flow", bijection=use("chain", layers=["actnorm", "linear", COUPLING]))
 UNET = use("unet", channels=[8], blocks=1, attention=[])
 ALIGNMENT = use("features", features=use("random-conv", dim=8), width=16)
+OWN = use("several", parts={"class": use("label", width=4), "map": use(ClassMap)})
 SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "vae": (use_coder(use("gaussian", channels=2)), {}),
     "gan-r1": (GAME, {"terms": LAZY, "clip": 1.0}),
@@ -102,9 +105,17 @@ SYSTEMS: Mapping[str, tuple[Node, Mapping[str, Any]]] = {
     "codes": (use_latent(VQ, use("autoregressive", network=TRANSFORMER)), {}),
     "path-length, ada": (FOLLOWED, {"terms": {"length": {"every": 2}}}),
     "labels": (use("diffusion", network=MLP, schedule="edm", conditioner="label", loss_weight="uncertainty"), {}),
+    "own conditions": (
+        use("diffusion", network=use(Joined), conditioner=OWN, guidance=use("cfg", scale=2.0), sampler=DDIM),
+        {},
+    ),
     "flow": (use_latent(use("gaussian", channels=2, flow=use("chain", layers=["actnorm", COUPLING])), FLOW), {}),
     "ladder": (
-        use("latent", autoencoder=use_coder(use("ladder", channels=2), rate=use("balanced", steps=HALF)), prior=FLOW),
+        use(
+            "latent",
+            autoencoder=use_coder(use("ladder", channels=2), objective=use("balanced", steps=HALF)),
+            prior=FLOW,
+        ),
         {},
     ),
     "ldm-unet": (use_latent(use("gaussian", channels=2), use("diffusion", network=UNET, alignment=ALIGNMENT)), {}),

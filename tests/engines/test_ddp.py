@@ -16,7 +16,7 @@ from modkit.engines.processes import check_processes, choose_engine, make_engine
 from modkit.runs import checkpoint as store
 from modkit.specs.overrides import apply
 from modkit.specs.settings import Settings
-from tests.engines.systems import STEPS, SYSTEMS, launch, measure_difference, read_rows, train
+from tests.engines.systems import HALF, STEPS, SYSTEMS, launch, measure_difference, read_rows, train
 from tests.refusals import check_refusal
 
 ONES = [name for name in SYSTEMS if "!" not in name and name != "dcgan"]
@@ -28,12 +28,13 @@ DIVIDED = [
     "vqgan-adaptive",
     "ldm-unet",
     "codes",
+    "own conditions",
 ]
 REPEATED = ("vqgan", "ddgan", "d2gan", "vq-ema, accumulated")
 """Systems that exchange what `vqgan-adaptive`, `gan-r1`, `vq-ema` and `gan-r1, accumulated` do: with `--full` alone."""
 
 
-ASKED = ("vq-ema", "gan-r1", "gan-r1, accumulated", "gan-r1, overflowing", "labels")
+ASKED = ("vq-ema", "gan-r1", "gan-r1, accumulated", "gan-r1, overflowing", "labels", "own conditions")
 """Systems of the tests that are not drawn."""
 
 
@@ -93,6 +94,19 @@ def test_processes_share_pictures_and_scores_during_training(alone, together):
     assert len(scores) == 2
     for one, other in zip(scores, read_rows(theirs, "scores"), strict=True):
         assert other == pytest.approx(one, rel=1e-6)  # samples are measured in float32
+
+
+def test_conditions_of_a_package_s_own_reach_every_process(alone, together):
+    """`Cond.own`, merged with a label's vector, and in the halves of guidance when pictures are drawn."""
+    mine = alone / "own conditions"
+    (picture,) = (mine / "samples").iterdir()
+    for theirs in (together / "own conditions", together / "own conditions@"):
+        assert measure_difference(mine, theirs) < 1e-8
+        assert picture.read_bytes() == (theirs / "samples" / picture.name).read_bytes()
+        steps = [theirs / "checkpoints" / f"step-{step:08d}" for step in (HALF, STEPS)]
+        half, last = (store.load(step).tensors["model"] for step in steps)
+        (maps,) = (name for name in last if name.endswith("map.maps.weight"))
+        assert (half[maps] - last[maps]).abs().amax(1).gt(1e-6).sum() > 5  # classes whose maps are trained
 
 
 @pytest.mark.wide(2)

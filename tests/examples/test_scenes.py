@@ -15,7 +15,6 @@ from modkit.cases import find_case
 from modkit.cli import completion
 from modkit.cli.app import app
 from modkit.cli.describe import diagnose, list_parts
-from modkit.cli.scaffold import make_files
 from modkit.specs.load import load_spec
 from modkit.specs.overrides import apply
 from modkit.testing import Case, find_subjects, make_battery
@@ -35,7 +34,8 @@ def parts(tmp_path_factory):
 
 def test_it_has_150_lines_with_its_test_and_imports_what_is_public():
     check_package(FOLDER)
-    assert sum(len(path.read_text().splitlines()) for path in FOLDER.rglob("*.py")) <= 150
+    files = [path for path in FOLDER.rglob("*.py") if path.parent.name != "starters"]
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 150
 
 
 def find_flaws(kind):
@@ -115,11 +115,6 @@ def test_a_layout_that_is_learned_follows_the_data(parts):
     assert torch.allclose(layout.loss(places), expected)
     drawn = layout.draw(4000, Rng(1))
     assert drawn.mean(0).abs().max() < 4 / 4000**0.5 and (drawn.std(0) - 1).abs().max() < 4 / 8000**0.5
-
-
-def test_a_new_plugin_has_no_example_of_its_kind(parts):
-    with pytest.raises(ValueError, match="parts of modkit's kinds only, got scenes/layout: start from scenes.parts"):
-        make_files("acme", "scenes/layout")
 
 
 def test_a_kind_without_a_case_or_hosts_is_refused_by_the_battery(parts, modkit_registry):

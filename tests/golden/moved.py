@@ -53,4 +53,34 @@ class Move(NamedTuple):
 _REWRITTEN = json.loads(Path(__file__).with_name("rewritten.json").read_text(encoding="utf-8"))
 """Former and present message of each case where only the message has moved."""
 
-MOVED: tuple[Move, ...] = tuple(Move(case, "messages", *texts) for case, texts in _REWRITTEN.items())
+_RATES = ("balanced", "capacity", "free-bits")
+_AUTOENCODERS = (
+    *("model", "model.autoencoder", "model.prior", "model.prior.autoencoder"),
+    "model.conditioner.parts.maps.autoencoder",
+)
+
+MOVED: tuple[Move, ...] = (
+    *(Move(case, "messages", *texts) for case, texts in _REWRITTEN.items()),
+    # `rate`, `draws` and `gradient` of an autoencoder are its objective
+    Move("examples/iwae", "resolved", "model.rate.use", "model.objective.use", "iwae"),
+    Move("examples/iwae", "resolved", "model.draws", "model.objective.draws"),
+    Move("examples/iwae", "resolved", "model.gradient", "model.objective.gradient"),
+    Move("examples/iwae", "resolved", None, "model.objective.bounds"),
+    Move("examples/iwae", "resolved", None, "model.objective.elbo"),
+    Move("examples/iwae", "check", "parts.model.rate.name", "parts.model.objective.name", "iwae"),
+    *(
+        move
+        for path in _AUTOENCODERS
+        for rate, objective in ((f"{path}.rate", f"{path}.objective"),)
+        for move in (
+            Move("*", "resolved", f"{path}.draws", None),
+            Move("*", "resolved", f"{path}.gradient", None),
+            Move("*", "check", f"parts.{rate}.kind", f"parts.{objective}.kind", "objective"),
+            *(Move(f"*rate={name}", "check", f"parts.{rate}", f"parts.{objective}") for name in _RATES),
+            *(Move(f"*rate={name}", "resolved", rate, objective) for name in _RATES),
+            Move("*", "check", f"parts.{rate}.name", f"parts.{objective}.name", "elbo"),
+            Move("*", "check", f"parts.{rate}", f"parts.{objective}"),
+            Move("*", "resolved", f"{rate}.use", f"{objective}.use", "elbo"),
+        )
+    ),
+)

@@ -86,10 +86,11 @@ def test_a_paired_loss_is_given_the_logits_of_the_reals(game, player):
     model, seen = build(spec(use(game.use, **{**game.params, "adversarial": use(Watched)}))), []
     Watched.seen = seen
     losses = model.losses(player, digits(4), turn())
-    critic = getattr(model, "critic", None) or next(iter(getattr(model, "critics", {"": None}).values()))
+    judges = [one.network for one in model.judges.parts.values()] if player == "autoencoder" else []
+    critic = next(iter((*judges, *getattr(model, "critics", {"": None}).values())))
     if player != "generator" or game.use == "gan":
         torch.testing.assert_close(seen[0], critic(digits(4).tensor, Cond()))
-    assert not seen[0].requires_grad and len(seen) == sum(name.startswith("adversarial") for name in losses)
+    assert not seen[0].requires_grad and len(seen) == sum(name.startswith(("adversarial", "critic")) for name in losses)
 
 
 class Watched(Relativistic):

@@ -12,7 +12,9 @@ from modkit.rng import Rng
 from modkit.types import Batch, Cond
 from tests.play import LINEAR, MLP, digits, spec, turn
 
-CRITIC = {"critic": use("mlp", width=8, depth=1)}
+NETWORK = use("mlp", width=8, depth=1)
+CRITIC = {"judges": {"critic": use("critic", network=NETWORK)}}
+PENALIZED = {"judges": {"critic": use("critic", network=NETWORK, regularizers={"r1": use("r1", gamma=3.0)})}}
 
 
 def made(**slots):
@@ -109,30 +111,34 @@ def test_the_bottleneck_s_own_losses_are_passed_on_as_they_are():
     assert all(torch.equal(losses[name], own[name]) for name in own)
 
 
+def find(model):
+    return model.judges.parts["critic"].network
+
+
 def test_both_sides_of_the_game_with_a_critic():
-    model, x = made(**CRITIC, regularizers={"r1": use("r1", gamma=3.0)}), digits(5, torch.float64).tensor
+    model, x = made(**PENALIZED), digits(5, torch.float64).tensor
     _, _, z = posterior(model, x, turn("a"))
     fake = model.decoder(z).clamp(-1, 1)
-    real_logits, fake_logits = model.critic(x, Cond()), model.critic(fake, Cond())
+    real_logits, fake_logits = find(model)(x, Cond()), find(model)(fake, Cond())
     own = model.losses("autoencoder", Batch(x, {}), turn("a"))
-    torch.testing.assert_close(own["adversarial"], -fake_logits.mean(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(own["critic"], -fake_logits.mean(), rtol=1e-12, atol=0)
 
-    (gradient,) = torch.autograd.grad(model.critic(x.requires_grad_(), Cond()).sum(), x)
+    (gradient,) = torch.autograd.grad(find(model)(x.requires_grad_(), Cond()).sum(), x)
     critic = model.losses("critic", Batch(x.detach(), {}), turn("a"))
     hinge = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
     torch.testing.assert_close(critic["adversarial"], hinge, rtol=1e-12, atol=0)
     torch.testing.assert_close(critic["r1"], 1.5 * gradient.square().sum() / 5, rtol=1e-12, atol=0)
     critic["adversarial"].backward()
-    assert {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"critic"}
+    assert {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"judges"}
 
 
 def test_terms_that_are_not_wanted_are_not_computed():
     def refuse(*_):
         raise AssertionError("computed")
 
-    model = made(**CRITIC, regularizers={"r1": use("r1")})
-    model.critic.register_forward_hook(refuse)
-    model.penalties.parts["r1"] = refuse
+    model = made(**PENALIZED)
+    find(model).register_forward_hook(refuse)
+    model.judges.parts["critic"].penalties.parts["r1"] = refuse
     assert set(model.losses("autoencoder", digits(5, torch.float64), turn(waiting=("critic",)))) == {"nll", "kl"}
     with pytest.raises(AssertionError, match="computed"):
         model.losses("autoencoder", digits(5, torch.float64), turn())
@@ -151,17 +157,17 @@ def test_codes_move_in_the_autoencoder_s_turn_alone():
 
 
 def test_the_critic_s_own_game_does_not_feel_the_weight_of_the_autoencoder_s():
-    weights = {"kl": 4.0, "adversarial": use("adaptive"), "r1": 10.0}
-    model = made(**CRITIC, regularizers={"r1": use("r1")}, weights=weights)
-    assert set(model.weights("autoencoder")) == set(weights) and set(model.weights("critic")) == {"kl", "r1"}
+    model = made(**PENALIZED, weights={"kl": 4.0, "critic": use("adaptive"), "r1": 10.0})
+    assert "adversarial" not in model.weights("critic")
+    assert list(model.losses("critic", digits(5, torch.float64), turn())) == ["adversarial", "r1"]
     assert model.weights("critic")["r1"](turn(), {}, None) == 10.0
     assert model.weights("autoencoder")["kl"](turn(), {}, None) == 4.0
 
 
 def test_players():
-    own, critic = made(**CRITIC, critic_start=7).players()
+    own, critic = made(judges={"critic": use("critic", network=NETWORK, start=7)}).players()
     assert (own.name, own.against, own.last_layer) == ("autoencoder", ("critic",), "decoder.out.weight")
-    assert (critic.name, critic.modules, critic.start) == ("critic", ("critic",), 7)
+    assert (critic.name, critic.modules, critic.start) == ("critic", ("judges.critic",), 7)
     assert own.modules == ("encoder", "bottleneck", "decoder")
     (alone,) = made(likelihood="gaussian", bottleneck="identity").players()
     assert alone.modules == ("encoder", "decoder", "likelihood") and alone.against == ()
@@ -194,5 +200,5 @@ def test_encoding_gives_the_mean_or_a_draw_and_sampling_decodes_the_prior():
 def test_without_a_prior_it_cannot_be_sampled():
     with pytest.raises(ValueError, match="Identity has no prior to sample from"):
         made(bottleneck="identity").sample(2)
-    with pytest.raises(ValueError, match="Autoencoder has no critic"):
+    with pytest.raises(ValueError, match=r"expected a player, a judge that plays \(none\), got 'critic'"):
         made().losses("critic", digits(2, torch.float64), turn())

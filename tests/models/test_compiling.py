@@ -15,9 +15,11 @@ CODER = use(
     encoder=CONV,
     bottleneck=use("vq", num_codes=8, channels=2),
     decoder=CONV,
-    critic=use("patch", channels=4, layers=1),
-    features=use("random-conv", dim=8),
-    weights={"adversarial": use("adaptive")},
+    judges={
+        "critic": use("critic", network=use("patch", channels=4, layers=1)),
+        "perceptual": use("perceptual", features=use("random-conv", dim=8)),
+    },
+    weights={"critic": use("adaptive")},
 )
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 EAGER = Compilation(backend="eager")
@@ -44,8 +46,8 @@ def test_networks_by_units_and_perceptual_distances_are_compiled_but_no_last_lay
         "autoencoder.decoder.middle",
         "autoencoder.decoder.levels.0.0",
         "autoencoder.decoder.levels.1.0",
-        "autoencoder.critic",
-        "autoencoder.perceptual",
+        "autoencoder.judges.critic.network",
+        "autoencoder.judges.perceptual",
         "prior.network.blocks.0",
         "prior.network.blocks.1",
     ]
@@ -80,9 +82,10 @@ def test_a_decoder_without_units_is_compiled_beside_its_last_layer(decoder, expe
     assert list_compiled(model.decoder) == expected
 
 
-@pytest.mark.parametrize("weights", [{}, {"adversarial": use("adaptive")}])
+@pytest.mark.parametrize("weights", [{}, {"critic": use("adaptive")}])
 def test_buffers_are_kept_where_a_weight_may_differentiate(weights):
-    model = Autoencoder(X, encoder="mlp", decoder="mlp", critic="mlp", weights=weights)
+    judges = {"critic": use("critic", network="mlp")}
+    model = Autoencoder(X, encoder="mlp", decoder="mlp", judges=judges, weights=weights)
     with torch._functorch.config.patch(donated_buffer=True):
         compile_networks(model, EAGER)
         assert torch._functorch.config.donated_buffer is not bool(weights)

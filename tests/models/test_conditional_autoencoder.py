@@ -89,13 +89,13 @@ def test_the_encoder_reads_the_field_both_are_given_the_conditions_and_losses_co
 
 
 def test_the_autoencoder_trains_the_conditioner_and_a_critic_gets_its_conditions_detached():
-    model, given = made(critic=use("mlp", width=8, depth=1), adversarial="non-saturating"), batch()
+    model, given = made(judges={"critic": use("critic", network=use("mlp", width=8, depth=1))}), batch()
     assert "conditioner" in model.players()[0].modules and "conditioner" not in model.players()[1].modules
     table = model.conditioner.embedding.weight
     losses = model.losses("autoencoder", given, turn("a"))
     assert torch.autograd.grad(losses["nll"], table, retain_graph=True)[0][given.fields["labels"]].any()
     seen = []
-    model.critic.register_forward_pre_hook(lambda module, args: seen.append(args[1].vector))
+    model.judges.parts["critic"].network.register_forward_pre_hook(lambda module, args: seen.append(args[1].vector))
     model.losses("autoencoder", given, turn("a"))
     cond = model.conditioner(given.fields, None).vector
     assert len(seen) == 1 and not seen[0].requires_grad and torch.equal(seen[0], cond)

@@ -260,10 +260,11 @@ def test_a_prior_that_is_trained_already_and_stands_still_may_predict_x_0():
 
 
 def test_a_critic_plays_as_ever():
-    parts = {**VAE, "critic": NET, "weights": {"entropy": 0.5, "cross_entropy": 0.5, "adversarial": 2.0}}
+    parts = {**VAE, "judges": {"critic": use("critic", network=NET)}}
+    parts["weights"] = {"entropy": 0.5, "cross_entropy": 0.5, "critic": 2.0}
     model, batch = build(spec(joint(autoencoder=parts))), digits(4)
     own = model.losses("autoencoder/autoencoder", batch, turn())
-    names = ("nll", "entropy", "adversarial", "cross_entropy")
+    names = ("nll", "entropy", "critic", "cross_entropy")
     assert list(own) == [f"autoencoder/{name}" for name in names]
     assert set(model.weights("autoencoder/autoencoder")) == {f"autoencoder/{name}" for name in names[1:]}
     critic = model.losses("autoencoder/critic", batch, turn())

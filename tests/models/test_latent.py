@@ -335,8 +335,8 @@ def test_every_latent_on_the_way_from_the_last_prior_to_x_is_drawn(prior):
 
 
 def test_players_terms_and_weights_stand_under_their_side():
-    critic = {**MLP, "critic": use("mlp", width=8, depth=1), "weights": {"kl": 4.0, "adversarial": 2.0}}
-    model = made(use("gan"), critic)
+    critic = {"critic": use("critic", network=use("mlp", width=8, depth=1))}
+    model = made(use("gan"), {**MLP, "judges": critic, "weights": {"kl": 4.0, "critic": 2.0}})
     assert [player.name for player in model.players()] == [
         "autoencoder/autoencoder",
         "autoencoder/critic",
@@ -344,11 +344,11 @@ def test_players_terms_and_weights_stand_under_their_side():
         "prior/generator",
     ]
     assert model.players()[0].against == ("autoencoder/critic",)
-    assert set(model.weights("autoencoder/autoencoder")) == {"autoencoder/kl", "autoencoder/adversarial"}
-    assert set(model.weights("autoencoder/critic")) == {"autoencoder/kl"}  # a weight of none of its losses
+    assert set(model.weights("autoencoder/autoencoder")) == {"autoencoder/kl", "autoencoder/critic"}
+    assert "autoencoder/adversarial" not in model.weights("autoencoder/critic")
     assert not model.weights("prior/generator")
     own = model.losses("autoencoder/autoencoder", digits(4), turn())
-    assert list(own) == ["autoencoder/nll", "autoencoder/kl", "autoencoder/adversarial"]
+    assert list(own) == ["autoencoder/nll", "autoencoder/kl", "autoencoder/critic"]
     waiting = model.losses("autoencoder/autoencoder", digits(4), turn(waiting=("autoencoder/critic",)))
     assert list(waiting) == ["autoencoder/nll", "autoencoder/kl"]
     inner = model.autoencoder.losses("autoencoder", digits(4), turn("autoencoder"))

@@ -15,11 +15,12 @@ from tests.play import digits, spec, turn
 
 MLP, CONV = use("mlp", width=16, depth=1), use("conv", channels=[8])
 R1S = {"r1": use("r1")}
+JUDGES = {"critic": use("critic", network=use("patch", channels=8), regularizers=R1S)}
 GAMES = {
     "gan": use("gan", generator=MLP, discriminator=use("dcgan", channels=4), regularizers=R1S, conditioner="label"),
     "denoising-gan": use("denoising-gan", network=MLP, discriminator=MLP, steps=2, regularizers=R1S),
     "bidirectional": use("bidirectional", encoder=MLP, generator=MLP, discriminator=MLP, regularizers=R1S),
-    "autoencoder": use("autoencoder", encoder=CONV, decoder=CONV, critic=use("patch", channels=8), regularizers=R1S),
+    "autoencoder": use("autoencoder", encoder=CONV, decoder=CONV, judges=JUDGES),
 }
 
 
@@ -115,7 +116,10 @@ EVERY = ["fake", "z", "critic"]
     ],
 )
 def test_each_side_computes_its_own_penalties_with_all_that_the_model_has(game, side, needs, player):
-    model = build(spec(use(game.use, **{**game.params, "regularizers": {"own": use(Asks, side=side, needs=needs)}})))
+    slot = {"regularizers": {"own": use(Asks, side=side, needs=needs)}}
+    if player == "critic":
+        slot = {"judges": {"critic": use("critic", network=use("patch", channels=8), **slot)}}
+    model = build(spec(use(game.use, **{**game.params, **slot})))
     found = {one.name: model.losses(one.name, digits(3), turn(one.name)) for one in model.players()}
     assert [name for name, losses in found.items() if "own" in losses] == [player]
     assert found[player]["own"] == 3 / (64 if player == "autoencoder" else 1)  # per value of x, as `nll` is

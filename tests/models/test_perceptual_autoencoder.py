@@ -17,7 +17,7 @@ from modkit.types import Batch, CondType, Features, TensorType
 from tests.play import LINEAR, digits, spec, state, trainer, turn
 
 ADAPTIVE = use("adaptive", against=["nll", "perceptual"], value=0.8)
-WEIGHTS = {"perceptual": 2.0, "adversarial": ADAPTIVE}
+WEIGHTS = {"perceptual": 2.0, "critic": ADAPTIVE}
 CONV = {"encoder": use("conv", channels=[8, 8], attention=[4]), "decoder": use("conv", channels=[8, 8], attention=[4])}
 RANDOM = use("random-conv", dim=8)
 TRAINED = use("classifier", epochs=1, size=8)
@@ -52,17 +52,28 @@ class Slope(nn.Module):
         return x.flatten(1) @ self.v
 
 
+PATCH = use("patch", channels=4)
+
+
+def judge(features, network=PATCH, start=2):
+    perceptual = {"perceptual": use("perceptual", features=features)} if features else {}
+    return {**perceptual, **({"critic": use("critic", network=network, start=start)} if network else {})}
+
+
+def find(model):
+    return model.judges.parts["perceptual"]
+
+
 def vqgan(features, **slots):
     bottleneck = use("vq", num_codes=8, channels=2)
-    critic = use("patch", channels=4)
-    parts = {"bottleneck": bottleneck, "critic": critic, "critic_start": 2, "features": features, "weights": WEIGHTS}
+    parts = {"bottleneck": bottleneck, "judges": judge(features), "weights": WEIGHTS}
     return use("autoencoder", **{**CONV, **parts, **slots})
 
 
 @pytest.fixture
 def linear():
     """out = W x + b, so small that no pixel is clipped."""
-    parts = {"bottleneck": "identity", "critic": use(Slope), "features": use(Lifted), "weights": WEIGHTS}
+    parts = {"bottleneck": "identity", "judges": judge(use(Lifted), use(Slope), 0), "weights": WEIGHTS}
     model = build(spec(use("autoencoder", **LINEAR, **parts))).double()
     with torch.no_grad():
         model.decoder.out.weight.mul_(0.1)
@@ -75,7 +86,7 @@ def test_the_perceptual_term_is_the_mean_distance_of_the_samples(linear):
         out = linear.decoder(x.flatten(1))
     cosine = (x * out + 1) / ((x.square() + 1) * (out.square() + 1)).sqrt()
     losses = linear.losses("autoencoder", Batch(x, {}), turn())
-    assert list(losses) == ["nll", "perceptual", "adversarial"]
+    assert list(losses) == ["nll", "perceptual", "critic"]
     torch.testing.assert_close(losses["perceptual"].detach(), (2 - 2 * cosine).mean(), rtol=1e-8, atol=0)
 
 
@@ -89,27 +100,27 @@ def test_the_adaptive_weight_balances_the_terms_at_the_last_layer(linear, starte
         nll = (out - flat) / 64
         perceptual = 2 * (out - flat) / ((out.square() + 1) ** 1.5 * (flat.square() + 1).sqrt()) / 64
         reconstruction = ((nll + 2.0 * perceptual) / 5).T @ flat
-        adversarial = (-linear.critic.v.expand(5, -1) / 5).T @ flat
+        adversarial = (-linear.judges.parts["critic"].network.v.expand(5, -1) / 5).T @ flat
         balance = reconstruction.norm() / (adversarial.norm() + 1e-4)
         want = reconstruction + (0.8 * balance * adversarial if started else 0)
 
     step = turn(waiting=() if started else ("critic",))
     losses = linear.losses("autoencoder", Batch(x, {}), step)
-    assert ("adversarial" in losses) == started
+    assert ("critic" in losses) == started
     last = linear.get_parameter(linear.players()[0].last_layer)
     total = weigh_losses(losses, linear.weights("autoencoder"), turn(), last)
     (gradient,) = torch.autograd.grad(total, last, retain_graph=True)
     torch.testing.assert_close(gradient, want, rtol=1e-8, atol=1e-12)
     if started:
         seen = {**losses, "perceptual": 2.0 * losses["perceptual"]}
-        weight = linear.weights("autoencoder")["adversarial"](turn(), seen, last)
+        weight = linear.weights("autoencoder")["critic"](turn(), seen, last)
         torch.testing.assert_close(weight, 0.8 * balance, rtol=1e-8, atol=0)
         assert not weight.requires_grad
 
 
 @pytest.mark.wide
 def test_the_gradient_reaches_encoder_and_decoder_and_is_that_of_finite_differences():
-    parts = {"bottleneck": "identity", "features": RANDOM, "likelihood": "l1"}
+    parts = {"bottleneck": "identity", "judges": judge(RANDOM, None), "likelihood": "l1"}
     model, x = build(spec(use("autoencoder", **CONV, **parts))).double(), digits(2, torch.float64)
     names = ["encoder.conv_in.bias", "decoder.conv_out.bias", "decoder.conv_in.bias"]
     for name in names:
@@ -129,8 +140,8 @@ def test_a_term_that_is_not_wanted_is_not_computed():
         def wants(self, term):
             return term != "perceptual"
 
-    model = build(spec(use("autoencoder", **CONV, features=RANDOM)))
-    model.perceptual.forward = None
+    model = build(spec(use("autoencoder", **CONV, judges=judge(RANDOM, None))))
+    find(model).forward = None
     assert set(model.losses("autoencoder", digits(2), Refusing(Rng(0)))) == {"nll", "kl"}
 
 
@@ -140,28 +151,28 @@ def test_the_extractor_is_in_no_player_and_counts_as_no_part_of_the_model():
     assert set(model.state_dict()) == set(without.state_dict())
     assert len(list(model.parameters())) == len(list(without.parameters()))
     own = {id(module) for player in model.players() for module in collect_modules(model, player)}
-    assert id(model.perceptual.features) not in own and id(model.perceptual) not in own
+    assert id(find(model).features) not in own and id(find(model)) not in own
 
 
 @pytest.mark.wide
 def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_path):
     started = trainer(spec(vqgan(RANDOM), steps=5), tmp_path / "run")
     model = started.model
-    before, critic = state(model.perceptual.features), state(model.critic)
+    before, critic = state(find(model).features), state(model.judges.parts["critic"])
     seen = []
     take = started._take_turns
-    started._take_turns = lambda *turn: seen.append(state(model.critic)) or take(*turn)
+    started._take_turns = lambda *turn: seen.append(state(model.judges.parts["critic"])) or take(*turn)
     started.fit()
-    assert all(torch.equal(value, before[name]) for name, value in model.perceptual.features.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in find(model).features.state_dict().items())
     fresh = RandomConv(model.single, dim=8)
-    assert model.perceptual.features.key() == fresh.key()
-    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.perceptual.features.parameters()))
+    assert find(model).features.key() == fresh.key()
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), find(model).features.parameters()))
     same = [all(torch.equal(value, critic[name]) for name, value in one.items()) for one in seen]
     assert same == [True, True, True, False, False]  # weights and batch norm's statistics, before each step
 
     rows = [row["losses"] for row in started.run.read_metrics()]
     own = {"autoencoder/nll", "autoencoder/commitment", "autoencoder/perceptual"}
-    both = own | {"autoencoder/adversarial", "critic/adversarial"}
+    both = own | {"autoencoder/critic", "critic/adversarial"}
     assert [set(row) for row in rows] == [own, own, both, both, both]
     assert rows[-1]["autoencoder/perceptual"] < rows[0]["autoencoder/perceptual"]
 
@@ -170,11 +181,11 @@ def test_training_moves_the_players_in_their_time_and_never_the_extractor(tmp_pa
 def test_a_run_reloads_and_without_its_extractor_too(tmp_path):
     run = modkit.train(spec(vqgan(RANDOM), steps=3), tmp_path / "run")
     x = digits(4).tensor
-    assert not [name for name in run.load_weights() if name.startswith("perceptual")]
+    assert not [name for name in run.load_weights() if name.startswith("judges.perceptual")]
     with torch.no_grad():
         made = modkit.load(run).reconstruct(x)
-        bare = modkit.load(run, ["model.features=null"])
-        assert bare.perceptual is None and torch.equal(bare.reconstruct(x), made)
+        bare = modkit.load(run, ["model.judges.perceptual=null"])
+        assert list(bare.judges.parts) == ["critic"] and torch.equal(bare.reconstruct(x), made)
 
 
 @pytest.mark.wide
@@ -182,17 +193,17 @@ def test_an_extractor_that_the_run_trains_is_trained_once_and_resumed(tmp_path):
     small = spec(vqgan(TRAINED, **LINEAR, bottleneck="identity"), steps=4, checkpoints={"every": 2, "keep": 9})
     first = trainer(small, tmp_path / "run")
     with pytest.raises(ValueError, match="Classifier has no key before it is trained"):
-        first.model.perceptual.features.key()
+        find(first.model).features.key()
     first.fit()
-    key, end = first.model.perceptual.features.key(), state(first.model)
-    assert {name for name in end if name.startswith("perceptual.")} == {
-        f"perceptual.{name}" for name in first.model.perceptual.features.state_dict()
+    key, end = find(first.model).features.key(), state(first.model)
+    assert {name for name in end if name.startswith("judges.perceptual.")} == {
+        f"judges.perceptual.{name}" for name in find(first.model).features.state_dict()
     }
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
     again = trainer(small, tmp_path / "run")
-    again.model.perceptual.features.prepare = None  # not once more
+    find(again.model).features.prepare = None  # not once more
     again.fit()
-    assert again.model.perceptual.features.key() == key
+    assert find(again.model).features.key() == key
     assert all(torch.equal(value, end[name]) for name, value in again.model.state_dict().items())
 
 

@@ -58,6 +58,10 @@ BROKEN = {
     "kinds-case": (make_kinds("[Kind('a', 'm:A', (), 'S', case='m')]"), r"expects a case 'module.path:Name', got 'm'"),
     "kinds-given": (make_kinds("[Kind('a', 'm:A', 'x', 'S')]"), r"expects given to be a tuple of names, got .x."),
     "kinds-phase": (make_kinds("[Kind('a', 'm:A', (), 'S', 'late')]"), r"expects a phase among always, .*.late."),
+    "kinds-starters": (
+        make_kinds("[Kind('a', 'm:A', (), 'S', starters='m:A')]"),
+        r"kind a expects starters 'package.path', got 'm:A'",
+    ),
     "kinds-twice": (make_kinds("[Kind('a', 'm:A', (), 'S')] * 2"), r"kind 'a' is declared more than once"),
     "bad-str": (
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",

@@ -242,7 +242,8 @@ def test_a_pipe_in_an_export_is_refused(exported, name):
 
 
 @pytest.mark.parametrize(
-    "name, old, new", [("spec.yaml", "critic_start: 0", "critic_start: 1"), ("modkit.lock", '"seed": 0', '"seed": 1')]
+    "name, old, new",
+    [("spec.yaml", "likelihood: {use: mse}", "likelihood: {use: l1}"), ("modkit.lock", '"seed": 0', '"seed": 1')],
 )
 def test_what_was_edited_is_refused(exported, name, old, new):
     text = (exported / name).read_text()

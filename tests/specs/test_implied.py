@@ -20,6 +20,7 @@ from modkit.models.model import Model
 from modkit.nn import MLPNetwork
 from modkit.part import Part
 from modkit.samplers import Euler
+from modkit.specs.node import Node
 from modkit.specs.overrides import apply
 from tests.play import SMALL, read_model, spec
 from tests.refusals import list_problems
@@ -208,19 +209,27 @@ def test_what_cannot_be_implied_is_one_problem_of_the_schedule(implies, message)
 
 
 @pytest.mark.parametrize(
-    ("model", "value", "slot", "usual"),
+    ("model", "place", "value"),
     [
-        (use("bidirectional", encoder="mlp"), {"game": "veegan"}, "adversarial", "non-saturating"),
-        (use("autoencoder", encoder="mlp", decoder="mlp"), {"latent_against": "shuffled"}, "latent_adversarial", None),
+        (use("bidirectional", encoder="mlp"), "model", {"game": "veegan"}),
+        (
+            use("autoencoder", encoder="mlp", decoder="mlp", judges={"game": "latent-critic"}),
+            "model.judges.game",
+            {"against": "shuffled"},
+        ),
     ],
 )
-def test_a_value_implies_a_part_unless_its_slot_is_written(model, value, slot, usual):
-    def name(**slots):
-        return plan(spec({**model, **slots})).resolved.model[slot].use
+def test_a_value_implies_a_part_unless_its_slot_is_written(model, place, value):
+    def resolve(**slots):
+        written = Node({"use": "latent-critic", **slots})
+        return plan(spec({**model, **({**slots} if place == "model" else {"judges": {"game": written}})})).resolved
 
-    assert (name(), name(**value)) == (usual or "non-saturating", "density-ratio")
-    assert name(**value, **{slot: "hinge"}) == "hinge"
-    resolved = plan(spec({**model, **value})).resolved.model
+    def name(**slots):
+        return resolve(**slots).at(f"{place}.adversarial.use")
+
+    assert (name(), name(**value)) == ("non-saturating", "density-ratio")
+    assert name(**value, adversarial="hinge") == "hinge"
+    resolved = resolve(**value).model
     assert plan(spec(resolved)).resolved.model == resolved, "nothing is left to imply"
 
 

@@ -184,11 +184,11 @@ def test_parts_that_are_no_models_keep_what_fits_only():
 
 
 def test_what_is_no_part_is_dropped_from_a_slot():
-    model = use("autoencoder", adversarial=3, regularizers=["r1"], weights={"kl": True, "nll": 1})
+    model = use("autoencoder", likelihood=3, regularizers=["r1"], weights={"kl": True, "nll": 1})
     changed, notices = apply(Spec(model=model), ["model=autoencoder"])
     assert changed.model == use("autoencoder")
     assert notices == [
-        "swap model: dropped adversarial (autoencoder: expected a part, got 3)",
+        "swap model: dropped likelihood (autoencoder: expected a part, got 3)",
         "swap model: dropped regularizers (autoencoder: expected a mapping of parts, got a list)",
         "swap model: dropped weights (autoencoder: expected a part, got True)",
     ]

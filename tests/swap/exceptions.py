@@ -42,7 +42,6 @@ UNFIT = {
         for family in ("bidirectional", "denoising-gan", "gan")
         for part in ("contractive", "decoder-gradient", "latent-norm")
     },
-    **{(family, "regularizer", "feature-matching"): "it trains a generator" for family in ("autoencoder", "latent")},
     **{(family, "regularizer", "path-length"): "it penalises a generator" for family in ("autoencoder", "latent")},
     **{
         (family, "model", part): "the data are one tensor, and no codes"
@@ -105,15 +104,9 @@ SAME = {
     r"^diffusion-ring .*\.grid=(auto|continuous)": "without a table it chooses what the host has",
     r"^diffusion-ring .*\.grid=karras": "the levels of EDM's schedule are these",
     r"^denoising-gan(-ring)? .*\.grid=(leading|linspace)": "as many steps as the table has indices visit all",
-    r"^latent-in-painting model\.autoencoder\.adversarial=": "there is no critic to play against",
-    r"^latent-flow model\.autoencoder\.rate=balanced": "beside a flow there is one KL, and one group is balanced",
+    r"^latent-flow model\.autoencoder\.objective=balanced": "beside a flow there is one KL, and one group is balanced",
     r" train\.loggers=": "a logger watches and draws nothing",
-    r"^(?!aae ).*\.latent_adversarial=": "there is no critic of latents to play against",
-    r"^(vae|vq-vae|aae|denoising|conditional-vae) model\.adversarial=": "there is no critic to play against",
-    r"^latent-(diffusion|joint|gan|flow|vq|autoregressive|masked|cascade) model\.autoencoder\.adversarial=": (
-        "there is no critic to play against"
-    ),
-    r"^latent-vae model\.prior\.adversarial=": "there is no critic to play against",
+    r" train\.optimizer=torch": "its default is AdamW, as the hosts' is",
     r"^latent-(vq|cascade) model\.prior\.(level\.)?parametrization=edm": (
         "of unit deviation, EDM's target is -v where variance is preserved, and codes hide that its time differs"
     ),
@@ -122,7 +115,7 @@ SAME = {
 
 UNMOVED = {
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
-    r"adversarial=(hinge|relativistic|wasserstein)": r"(.*\.)?(discriminator|critic)\.(out|main\.\d+)\.bias",
+    r"adversarial=(hinge|relativistic|wasserstein)": r"(.*[.-])?(discriminator|critic\.network)\.(out|main\.\d+)\.bias",
     r"guidance=autoguidance": r"guidance\.guide\..*",
     r"encoder=critic-features": r"(.*\.)?encoder\.discriminator\.out\..*",
     r"denoising=(cyclical|warmup)": r"network\..*",

@@ -32,8 +32,12 @@ _ALIGNMENT = use("features", features=use("random-conv", dim=8), width=8)
 
 
 def _autoencoder(**parts):
-    defaults = {"encoder": _MLP, "bottleneck": _GAUSSIAN, "decoder": _MLP, "adversarial": "non-saturating"}
+    defaults = {"encoder": _MLP, "bottleneck": _GAUSSIAN, "decoder": _MLP}
     return use("autoencoder", **{**defaults, "weights": {}, **parts})
+
+
+def _critic(network, **parts):
+    return use("critic", network=network, adversarial="non-saturating", regularizers={"r1": "r1"}, **parts)
 
 
 def _gan(**parts):
@@ -83,13 +87,16 @@ _MODELS = {
     "vae": _autoencoder(**_CONV, weights={"kl": _CONSTANT}),
     "critic": _autoencoder(
         encoder=_CONV_ENCODER,
-        critic=use("patch", channels=4),
-        features=use("random-conv", dim=8),
-        augment="diffaugment",
-        **_ADVERSARIAL,
+        judges={
+            "perceptual": use("perceptual", features=use("random-conv", dim=8)),
+            "critic": _critic(use("patch", channels=4), augment="diffaugment"),
+        },
+        regularizers={"norm": "latent-norm"},
+        weights={"critic": _CONSTANT},
     ),
     "aae": _autoencoder(
-        aggregates={"mmd": "mmd"}, latent_critic=_MLP, weights={"mmd": _CONSTANT, "adversarial/latent-critic": 2.0}
+        judges={"mmd": "mmd", "latent-critic": use("latent-critic", network=_MLP)},
+        weights={"mmd": _CONSTANT, "latent-critic": 2.0},
     ),
     "vq-vae": _autoencoder(bottleneck=_VQ, weights={"commitment": _CONSTANT}),
     "gan": _gan(generator=_DCGAN, discriminator=_DCGAN, augment="diffaugment", **_ADVERSARIAL),
@@ -134,7 +141,12 @@ _MODELS = {
     ),
     "denoising-gan": _denoising_gan(**_NCSNPP, augment="diffaugment", **_ADVERSARIAL),
     "denoising-gan-ring": _denoising_gan(),
-    "latent-vae": _latent(_autoencoder(critic=_MLP, **_ADVERSARIAL), _autoencoder()),
+    "latent-vae": _latent(
+        _autoencoder(
+            judges={"critic": _critic(_MLP)}, regularizers={"norm": "latent-norm"}, weights={"critic": _CONSTANT}
+        ),
+        _autoencoder(),
+    ),
     "denoising": _autoencoder(input="noisy"),
     "conditional-vae": _autoencoder(**_CONV, **_LABEL),
     "bidirectional": _bidirectional(**_ADVERSARIAL),
@@ -191,8 +203,8 @@ SMALL = {
     ("model", "latent"): {"autoencoder": _autoencoder(), "prior": _diffusion()},
     **{(kind, "conv"): part.params for kind, part in _CONV.items()},
     ("bottleneck", "vq"): _VQ.params,
-    ("rate", "free-bits"): {"nats": 100.0},
-    ("rate", "capacity"): {"nats": 100.0, "steps": 1},
+    ("objective", "free-bits"): {"nats": 100.0},
+    ("objective", "capacity"): {"nats": 100.0, "steps": 1},
     ("bottleneck", "residual-vq"): {**_VQ.params, "depth": 2},
     ("bottleneck", "fsq"): {"levels": [4, 3]},
     ("bottleneck", "lfq"): {"bits": 3},

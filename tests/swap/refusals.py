@@ -496,24 +496,25 @@ _CONDITIONS = {
 _LATENT_PENALTIES = {
     **{
         f"aae model.bottleneck={part}": (
-            r"model\.bottleneck: aggregates\.mmd expects a bottleneck with a prior to draw from, such as "
+            r"model\.judges\.mmd: MMD needs `prior` of a round: expected a bottleneck with one, such as "
             rf"`deterministic` or `gaussian`, got model\.bottleneck \({part}, .*\): \w+ has no prior to sample from"
         )
         for part in ("identity", "noised", *(part for part in _QUANTIZERS if part != "gumbel"))
     },
     **{
-        f"aae model.latent_critic={part}": (
-            rf"model\.latent_critic: the discriminator {part} cannot be built from {_POINT}: \w+ expects continuous "
-            rf"(maps|images) .*, got 2 unbounded; it is fed by model\.{_GAUSSIAN}"
+        f"aae model.judges.latent-critic.network={part}": (
+            rf"model\.judges\.latent-critic\.network: the discriminator {part} cannot be built from {_POINT}: \w+ "
+            r"expects continuous (maps|images) .*, got 2 unbounded; it is fed by data"
         )
         for part in _OF_MAPS
     },
 }
 
+_OF_LATENTS = (("contractive", "Contractive"), ("decoder-gradient", "DecoderGradient"), ("latent-norm", "LatentNorm"))
 _PENALTIES = {
     **{
-        f"{host}.regularizers.r1=path-length": (
-            rf"{re.escape(host.split()[-1])}\.regularizers\.r1: PathLength is a penalty on the side `generator`"
+        f"{host}.judges.critic.regularizers.r1=path-length": (
+            rf"{re.escape(host.split()[-1])}\.judges\.critic: CriticJudge needs `generator` of a round"
         )
         for host in ("critic model", "latent-vae model.autoencoder")
     },
@@ -522,21 +523,21 @@ _PENALTIES = {
             rf"model\.regularizers\.r1: {name} is a penalty on the side `autoencoder`"
         )
         for host in ("gan", "gan-ring", "denoising-gan")
-        for part, name in (
-            ("contractive", "Contractive"),
-            ("decoder-gradient", "DecoderGradient"),
-            ("latent-norm", "LatentNorm"),
-        )
+        for part, name in _OF_LATENTS
+    },
+    **{
+        f"{host}.regularizers.norm={part}": r"regularizers\.norm: \w+ is a penalty on the side `[dg]"
+        for host in ("critic model", "latent-vae model.autoencoder")
+        for part in ("consistency", "feature-matching", "gradient-penalty", "path-length", "r1", "r2")
+    },
+    **{
+        f"{host}.judges.critic.regularizers.r1={part}": rf"r1: {name} is a penalty on the side `autoencoder`"
+        for host in ("critic model", "latent-vae model.autoencoder")
+        for part, name in _OF_LATENTS
     },
 }
 
 _OTHER_PENALTIES = {
-    **{
-        f"{host}.regularizers.r1=feature-matching": (
-            rf"{re.escape(host.split()[1])}\.regularizers\.r1: FeatureMatching is a penalty on the side `generator`"
-        )
-        for host in ("critic model", "latent-vae model.autoencoder")
-    },
     "gan-ring model.regularizers.r1=consistency": (
         rf"model\.regularizers\.r1\.augment: the augmentation diffaugment cannot be built from {_POINT}: DiffAugment "
         "expects continuous images"
@@ -659,7 +660,7 @@ REFUSALS = {
     **_MAPS,
     **{
         f"{place}.features={name}": message
-        for place in ("critic model", "in-painting model.alignment")
+        for place in ("critic model.judges.perceptual", "in-painting model.alignment")
         for name, message in (
             *(
                 (one, f"got no 'weights', which the features {one} requires")
@@ -669,7 +670,7 @@ REFUSALS = {
             ("stacked-classifier", "StackedClassifier expects k.depth classes and channels by depth"),
         )
     },
-    "critic model.features=pixels": "Perceptual expects features with maps, got pixels, which gives none",
+    "critic model.judges.perceptual.features=pixels": "Perceptual expects features with maps, got pixels, which gives",
     **{
         f"{place}.sampler=consistency": r"\.sampler: expected a sampler for networks .* to denoise, got Consistency"
         for place in (
@@ -851,18 +852,23 @@ REFUSALS |= {
     },
 }
 REFUSALS |= {
-    f"{host}.rate={rate}": rf"expects the rate `sum` where no loss is made of a KL by group, got \w+: {reason}"
-    for hosts, reason in (
-        (("vq-vae model",), "the bottleneck VectorQuantizer has none"),
-        (
-            [f"latent-{prior} model.autoencoder" for prior in ("vq", "autoregressive", "masked")],
-            "the bottleneck VectorQuantizer has none",
-        ),
-        (("latent-cascade model.autoencoder",), "the bottleneck TopDown has none"),
-        (("latent-joint model.autoencoder",), "in joint training"),
+    f"{host}.objective={objective}": r"expects a bottleneck with a KL, got one without; expected the objective `elbo`"
+    for host in (
+        "vq-vae model",
+        *(f"latent-{prior} model.autoencoder" for prior in ("vq", "autoregressive", "masked", "cascade")),
     )
-    for host in hosts
-    for rate in ("balanced", "capacity", "free-bits")
+    for objective in ("balanced", "capacity", "free-bits")
+}
+REFUSALS |= {
+    f"{host}.objective=iwae": r"weighed draws need a bottleneck whose draws pass gradients on, got .*, which has codes"
+    for host in (
+        "vq-vae model",
+        *(f"latent-{prior} model.autoencoder" for prior in ("vq", "autoregressive", "masked", "cascade")),
+    )
+}
+REFUSALS |= {
+    f"latent-joint model.autoencoder.objective={objective}": r"the objective `elbo` in joint training, .*, got \w+"
+    for objective in ("balanced", "capacity", "free-bits", "iwae")
 }
 _CODERS = (
     *((host, "model", "conv") for host in ("vae", "critic", "conditional-vae")),

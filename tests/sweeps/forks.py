@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +16,7 @@ import modkit.comparison
 import modkit.sweeps.sweep
 from modkit.cli.app import main
 from modkit.evaluation.report import read_reports
+from modkit.sweeps.sweep import sweep
 from tests.forks import server
 
 SPEC = """
@@ -29,9 +30,11 @@ train: {batch_size: 64, steps: 2, samples: {num: 4}, checkpoints: {every: 1}}
 """
 
 
-def start_sweep(arguments: dict[str, Any], fatal: int | None = None, whole: bool = True) -> int | None:
+def start_sweep(
+    arguments: dict[str, Any], fatal: int | None = None, whole: bool = True, act: Callable[..., Any] = sweep
+) -> int | None:
     """The exit status of a sweep that is killed at `fatal` files in its directory, with its processes if `whole`."""
-    process = server().Process(target=_sweep, args=(arguments,))
+    process = server().Process(target=_carry_out, args=(act, arguments))
     process.start()
     while process.is_alive() and os.getpgid(process.pid) != process.pid:  # until it can be killed with its processes
         time.sleep(0.002)
@@ -44,11 +47,12 @@ def start_sweep(arguments: dict[str, Any], fatal: int | None = None, whole: bool
     return process.exitcode
 
 
-def _sweep(arguments: dict[str, Any]) -> None:
+def _carry_out(act: Callable[..., Any], arguments: dict[str, Any]) -> None:
     os.setpgrp()
     modkit.sweeps.sweep._launch = Child  # type: ignore[assignment]
     modkit.comparison.compare = _list  # type: ignore[assignment]
-    sys.exit(bool(modkit.sweeps.sweep.sweep(**arguments).failures))
+    done = act(**arguments)
+    sys.exit(bool(getattr(done, "sweep", done).failures))
 
 
 class Child:

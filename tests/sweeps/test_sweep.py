@@ -21,6 +21,7 @@ from modkit.evaluation.report import locate_report, read_reports
 from modkit.progress import Silent
 from modkit.specs.overrides import apply
 from modkit.sweeps import sweep as sweeps
+from modkit.sweeps import work
 from modkit.sweeps.directory import hold
 from modkit.sweeps.sweep import sweep
 from tests.refusals import check_refusal
@@ -96,7 +97,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, compared: list[list[str]]) -> list
         return Child(result.exit_code)
 
     monkeypatch.setattr(sweeps, "_launch", launch)
-    monkeypatch.setattr(sweeps, "_PAUSE", 0)
+    monkeypatch.setattr(work, "_PAUSE", 0)
     return started
 
 
@@ -258,7 +259,7 @@ def test_a_sweep_of_another_version_and_a_damaged_one_are_refused(file, out, com
 def test_so_many_processes_are_at_work_as_there_are_jobs(file, out, monkeypatch, jobs, most):
     log: list[str] = []
     monkeypatch.setattr(sweeps, "_launch", lambda arguments, *_: Child(1, log.append))
-    monkeypatch.setattr(sweeps, "_PAUSE", 0)
+    monkeypatch.setattr(work, "_PAUSE", 0)
     done = sweep(file, ["seed=0,1,2"], out, jobs=jobs)
     assert max(log[:stop].count("start") - log[:stop].count("end") for stop in range(len(log) + 1)) == most
     assert len(done.failures) == 3
@@ -269,7 +270,7 @@ def test_each_job_has_devices_of_its_own(file, out, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b,2,3,4")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)  # the last name is that of none
     monkeypatch.setattr(sweeps, "_launch", lambda *given: seen.append(given[-1]["CUDA_VISIBLE_DEVICES"]) or Child(1))
-    monkeypatch.setattr(sweeps, "_PAUSE", 0)
+    monkeypatch.setattr(work, "_PAUSE", 0)
     sweep(file, ["seed=0,1,2"], out, jobs=2)
     assert seen[:2] == ["GPU-a,GPU-b", "2,3"] and seen[2] in seen[:2]
 
@@ -294,7 +295,7 @@ def test_an_interrupted_sweep_ends_its_processes(number, error, file, out, monke
         return Child(0, lambda word: log.append(f"{word} {Path(arguments[1]).stem}"))
 
     monkeypatch.setattr(sweeps, "_launch", launch)
-    monkeypatch.setattr(sweeps.time, "sleep", interrupt)
+    monkeypatch.setattr(work.time, "sleep", interrupt)
     try:
         with pytest.raises(error) as caught:
             sweep(file, ["seed=0,1"], out, jobs=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import modkit.starters
-from modkit.cli.scaffold import STARTERS
+from modkit.cli.scaffold import find_starter
 
 __all__ = ["FAULTS", "MISDECLARED", "Fault", "read_source"]
 
@@ -36,7 +36,7 @@ class Fault(NamedTuple):
     @property
     def target(self) -> str:
         """The class."""
-        return STARTERS[self.kind].target
+        return find_starter(self.kind).target
 
     @property
     def source(self) -> str:
@@ -248,8 +248,8 @@ FAULTS = tuple(
             "else h.detach() + self",
         ),
         ("discriminator", "a gradient that is cut from x", "gradients", "(x.flatten(1))", "(x.flatten(1).detach())"),
-        ("aggregate", "a gradient that is cut from z", "gradients", "= latents.z,", "= latents.z.detach(),"),
-        ("rate", "a gradient that is cut from the KL", "gradients", "kl.sum(1)", "kl.detach().sum(1)"),
+        ("judge", "a gradient that is cut from z", "gradients", "else None)\n", "else None)\n        z = z.detach()\n"),
+        ("objective", "a gradient that is cut from the KL", "gradients", "kl.sum(1)", "kl.detach().sum(1)"),
         ("regularizer", "a penalty without a graph", "gradients", ", create_graph=True", ""),
         (
             "augmentation",

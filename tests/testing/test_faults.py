@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modkit import Part, find
-from modkit.cli.scaffold import STARTERS
+from modkit.cli.scaffold import find_starter
 from modkit.testing import Bench, Flaw, Subject, find_subjects, make_battery, parametrize_parts
 from modkit.testing.checks import LONG, is_possible
 from modkit.testing.modules import check_device
@@ -21,7 +21,7 @@ KINDS = list(dict.fromkeys(fault.kind for fault in FAULTS))
 
 
 def subject_of(kind, name, module):
-    return Subject(Part(kind, name, f"{module}:{STARTERS[kind].target}", "A part of a test"))
+    return Subject(Part(kind, name, f"{module}:{find_starter(kind).target}", "A part of a test"))
 
 
 @pytest.fixture(scope="session")

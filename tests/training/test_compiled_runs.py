@@ -42,7 +42,7 @@ CODER = use(
     decoder=CONV,
     critic=use("patch", channels=4, layers=1, norm="none"),
     critic_start=10,
-    features=use("random-conv", dim=8),
+    judges={"perceptual": use("perceptual", features=use("random-conv", dim=8))},
     weights={"perceptual": 0.5, "adversarial": use("adaptive", against=["nll", "perceptual"])},
 )
 VAE = use("autoencoder", encoder=MLP, bottleneck=use("gaussian", channels=4), decoder=MLP)

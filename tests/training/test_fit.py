@@ -243,16 +243,16 @@ def test_a_dataset_that_augments_gives_the_same_sample_again():
     assert not torch.equal(first, data.read("train", [0, 3], modkit.Rng(1)).x)
 
 
-class Stream(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        return iter(points())
+class Unsized(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        return points()[index]
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (torch.zeros(4, 3), r"Tensors expects samples with 4 rows of 2 unbounded, got a tensor 4×3"),
-        (Stream(), "`data` must be samples that can be indexed, got a stream: Stream"),
+        (Unsized(), "`data` must have a length, got Unsized without `__len__`"),
         (3, "`data` must be a data part, a tensor, .* got int"),
         ({"train": points(), "test": 3}, "`data` must be a data part, a tensor, .* got int"),
         (TensorDataset(torch.zeros(4, 3)), r"Indexed expects `x` of 2 unbounded in item 0, got a tensor 3"),
@@ -373,6 +373,10 @@ def make_adam():
     return torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))])
 
 
+class MyAdam(torch.optim.Adam):
+    """A class that torch does not name."""
+
+
 test_what_each_player_gets_anew_cannot_be_given_built = refusals(
     ({"optimizer": make_adam()}, r"train\.optimizer: got a built Adam, expected a class, a .*with `parameters`"),
     (
@@ -384,9 +388,9 @@ test_what_each_player_gets_anew_cannot_be_given_built = refusals(
         r"train\.lr_schedule: got a built StepLR, .* with `optimizer` and `steps`",
     ),
     (
-        {"optimizer": partial(torch.optim.Adam, lr=1e-3)},
-        r"train\.optimizer: the optimizer Adam cannot be used: .*'params': expected plain data or a slot \(it is given "
-        r"parameters by name\), got .* \(parts of kind optimizer with a name: adam, adamw, rmsprop, sgd\)",
+        {"optimizer": partial(MyAdam, lr=1e-3)},
+        r"train\.optimizer: the optimizer MyAdam cannot be used: .*'params': expected plain data or a slot \(it is "
+        r"given parameters by name\), got .* \(parts of kind optimizer with a name: adam, adamw, rmsprop, sgd, torch\)",
     ),
     of=lambda settings: modkit.fit(make_gan(), points(), "runs/none", **{**TINY, **settings}),
     error=SpecError,

@@ -203,8 +203,8 @@ def test_a_state_has_its_player_s_modules_and_the_others_statistics():
     model, ((auto, critic),) = table(use("autoencoder", **{**MLP, "bottleneck": "vq"}, critic=use("dcgan", channels=4)))
     own = {id(p) for part in (model.encoder, model.bottleneck, model.decoder) for p in part.parameters()}
     assert {id(p) for p in auto.parameters} == own
-    assert {id(p) for p in critic.parameters} == {id(p) for p in model.critic.parameters()}
-    assert {id(b) for b in auto.others.buffers} == {id(b) for b in model.critic.buffers()}
+    assert {id(p) for p in critic.parameters} == {id(p) for p in model.judges.parts["critic"].parameters()}
+    assert {id(b) for b in auto.others.buffers} == {id(b) for b in model.judges.parts["critic"].buffers()}
     assert {id(b) for b in critic.others.buffers} == {
         id(b) for b in model.bottleneck.buffers()
     } and critic.others.buffers

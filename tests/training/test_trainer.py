@@ -259,11 +259,11 @@ def test_frozen_weights_are_cast_once_a_stage_and_stored_as_they_are(tmp_path):
         def step_done(self, run, stage, step, losses):
             with torch.autocast("cpu", torch.bfloat16):
                 coder = one.model.autoencoder
-                for part in (coder.encoder, one.model.prior.network, coder.perceptual.features):
+                for part in (coder.encoder, one.model.prior.network, coder.judges.parts["perceptual"].features):
                     layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
                     dtypes.setdefault(stage, []).append({layer.weight.dtype for layer in layers})
 
-    seeing = use("autoencoder", **MLP, features=use("random-conv", dim=8))
+    seeing = use("autoencoder", **MLP, judges={"perceptual": use("perceptual", features=use("random-conv", dim=8))})
     model = use("latent", autoencoder=seeing, prior=use("diffusion", network=use("mlp", width=8, depth=1)))
     one = trainer(spec(model, precision="bf16", steps=2), tmp_path / "run", [Spy()])
     with one.run:
@@ -282,7 +282,7 @@ def test_players_play_at_their_steps_and_terms_wait_for_their_opponents(tmp_path
     players = {"critic": {"every": 2, "start": 1}}
     rows = fitted(VQGAN, tmp_path / "run", steps=5, players=players).run.read_metrics()
     assert [row["step"] for row in rows if "critic/adversarial" in row["losses"]] == [2, 4]
-    assert [row["step"] for row in rows if "autoencoder/adversarial" in row["losses"]] == [2, 3, 4, 5]
+    assert [row["step"] for row in rows if "autoencoder/critic" in row["losses"]] == [2, 3, 4, 5]
     assert all({"autoencoder/nll", "autoencoder/kl"} <= set(row["losses"]) for row in rows)
 
 
@@ -297,18 +297,18 @@ def test_a_lazy_term_is_computed_in_the_next_turn_of_its_player(tmp_path):
 
 def test_a_lazy_term_that_an_adaptive_weight_compares_with_is_left_out_where_it_is_not_due(tmp_path):
     model = use(
-        "autoencoder", **MLP, critic=use("mlp", width=8, depth=1), features=use("random-conv"),
+        "autoencoder", **MLP, critic=use("mlp", width=8, depth=1), judges={"perceptual": "perceptual"},
         weights={"adversarial": use("adaptive", against=["nll", "perceptual"])},
     )  # fmt: skip
     rows = fitted(model, tmp_path / "run", steps=3, terms={"perceptual": {"every": 2}}).run.read_metrics()
     assert ["autoencoder/perceptual" in row["losses"] for row in rows] == [True, False, True]
-    assert all("autoencoder/adversarial" in row["losses"] for row in rows)
+    assert all("autoencoder/critic" in row["losses"] for row in rows)
 
 
 def test_a_critic_that_has_never_played_is_not_played_against(tmp_path):
     stages = [{"players": [p], "steps": 1} for p in ("autoencoder", "*", "autoencoder")]
     rows = fitted(VQGAN, tmp_path / "run", stages=stages).run.read_metrics()
-    assert ["autoencoder/adversarial" in row["losses"] for row in rows] == [False, True, True]
+    assert ["autoencoder/critic" in row["losses"] for row in rows] == [False, True, True]
     assert ["critic/adversarial" in row["losses"] for row in rows] == [False, True, False]
 
 

@@ -5,7 +5,8 @@ from modkit import Part, hookimpl, kinds
 
 @hookimpl
 def modkit_kinds() -> list[kinds.Kind]:
-    return [kinds.Kind("layout", "scenes.parts:Layout", ("places",), "where things are", case="scenes.battery:CASE")]
+    case, starters = "scenes.battery:CASE", "scenes.starters"
+    return [kinds.Kind("layout", "scenes.parts:Layout", ("places",), "where things are", case=case, starters=starters)]
 
 
 @hookimpl

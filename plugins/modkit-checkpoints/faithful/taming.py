@@ -89,8 +89,8 @@ def _compare_critic(name: str, options: dict[str, Any]) -> Iterator[Figure]:
     ours: Any = build_ours(convert_vqgan(peer.state_dict(), config, False))
     for side in (32, 48):
         x = draw_normal(3, channels, side, side, seed=2)
-        theirs, run = peer.loss.discriminator(x), partial(ours.critic, x, Cond())
-        yield compare("patch discriminator", name, x.shape[1:], theirs, run, ours.critic)
+        theirs, run = peer.loss.discriminator(x), partial(ours.judges.parts["critic"].network, x, Cond())
+        yield compare("patch discriminator", name, x.shape[1:], theirs, run, ours.judges.parts["critic"].network)
 
 
 def _compare_second_stage(name: str, resolution: int) -> Figure:

@@ -94,12 +94,13 @@ class Quantized:
             losses.only(name, [False], why="modkit has no counterpart")
         channels, layers = losses.integer("disc_ndf"), losses.integer("disc_num_layers")
         adaptive = {"use": "adaptive", "value": losses.number("disc_weight")}
-        return {
-            "critic": {"use": "patch", "channels": channels, "layers": layers},
+        critic = {
+            "use": "critic",
+            "network": {"use": "patch", "channels": channels, "layers": layers},
             "adversarial": losses.only("disc_loss", ["hinge", "vanilla"]).replace("vanilla", "non-saturating"),
-            "critic_start": losses.integer("disc_start", low=0),
-            "weights": {**self.spec.get("weights", {}), "adversarial": adaptive},
+            "start": losses.integer("disc_start", low=0),
         }
+        return {"judges": {"critic": critic}, "weights": {**self.spec.get("weights", {}), "critic": adaptive}}
 
     def convert(
         self, tensors: Mapping[str, Tensor], *, critic: bool = False
@@ -118,7 +119,8 @@ class Quantized:
             weights[book] = weights.pop(f"{book}.codes")
         elif not self.gumbel:
             weights[f"{book}.usage"] = torch.ones(self.num_codes)
-        named = {f"{self._ours}critic.{key.removeprefix(prefix)}": value for key, value in judges.items()}
+        ours = f"{self._ours}judges.critic.network."
+        named = {ours + key.removeprefix(prefix): value for key, value in judges.items()}
         return {**weights, **named}, left
 
     def _compose(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def test_a_checkpoint_becomes_a_run(vqgan):
     assert said.splitlines()[-1] == f"run: {vqgan / 'run'}"
     model = modkit.load(vqgan / "run")
     assert torch.equal(model.encoder.conv_in.weight, vq()[0]["encoder.conv_in.weight"])
-    assert model.critic is not None and modkit.Run.open(vqgan / "run").finished
+    assert "critic" in model.judges.parts and modkit.Run.open(vqgan / "run").finished
     kept = store.load(vqgan / "run" / "checkpoints" / "step-00000000").state["adopted"]
     assert kept["source"] == "last one.ckpt" and "loss.perceptual_loss.lin0.model.1.weight" in kept["aside"]
     text = (vqgan / "run" / "spec.yaml").read_text()

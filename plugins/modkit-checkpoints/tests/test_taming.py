@@ -32,10 +32,11 @@ def test_a_first_stage_and_its_critic_compute_what_theirs_do():
     same(model.encode(X, "continuous"), h, 1e-5)
     assert torch.equal(model.encode(X, "codes"), codes)
     same(model.decode(codes, "codes"), decoded.clamp(-1, 1), 1e-5)
-    same(model.critic(X, Cond()), logits, 1e-5)
+    critic = model.judges.parts["critic"]
+    same(critic.network(X, Cond()), logits, 1e-5)
     assert model.bottleneck.commitment == 1.0 and model.weights("autoencoder")["codebook"].value == 0.25
-    assert model.critic_start == 7 and model.weights("autoencoder")["adversarial"].value == 0.8
-    assert convert_vqgan(state, config(), False).spec["model"].get("critic") is None
+    assert critic.start == 7 and model.weights("autoencoder")["critic"].value == 0.8
+    assert convert_vqgan(state, config(), False).spec["model"].get("judges") is None
 
 
 def test_a_gumbel_quantizer():

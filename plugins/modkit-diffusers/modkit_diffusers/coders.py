@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 from torch import Tensor, nn
 
 from modkit.conditioners import NoConditioner
-from modkit.losses.rates import Sum
+from modkit.losses.objectives import ELBO
 from modkit.models.autoencoder import Autoencoder
 from modkit.types import Event, TensorType
 from modkit_diffusers import helps
@@ -190,7 +190,7 @@ class Whole(Autoencoder):
             slot: _Known(part, {key: given[key] for key in list_keywords(part) if key in given} | start)
             for slot, part in zip(PIECES, self.made_of)
         }
-        slots: dict[str, Any] = {"rate": lambda **types: Sum(), "conditioner": lambda **types: NoConditioner()}
+        slots: dict[str, Any] = {"objective": lambda **types: ELBO(), "conditioner": lambda **types: NoConditioner()}
         slots |= {key: given[key] for key in list_keywords(Autoencoder) if key in given and key not in parts}
         super().__init__(given["x"], **parts, **slots)
         self.frozen = start["pretrained"] is not None and not start["train"]

@@ -241,11 +241,8 @@ class VQModel(Whole):
         pretrained: helps.Pretrained = None,
         train: Annotated[bool, helps.TRAIN] = False,
         likelihood: Annotated[Slot[kinds.Likelihood], helps.LIKELIHOOD] = default("mse"),
-        critic: Annotated[Slot[kinds.Discriminator] | None, helps.CRITIC] = None,
-        adversarial: Annotated[Slot[kinds.Adversarial], helps.ADVERSARIAL] = default("hinge"),
         regularizers: Annotated[dict[str, Slot[kinds.Regularizer]] | None, helps.REGULARIZERS] = None,
-        critic_start: Annotated[int, helps.CRITIC_START] = 0,
-        features: Annotated[Slot[kinds.FeatureExtractor] | None, helps.FEATURES] = None,
+        judges: Annotated[dict[str, Slot[kinds.Judge]] | None, helps.JUDGES] = None,
         weights: Annotated[dict[str, Slot[kinds.Weight] | float] | None, helps.WEIGHTS] = None,
     ) -> None:
         super().__init__(locals())

@@ -5,17 +5,16 @@ import torch
 import torch.nn.functional as F
 
 from modkit import SpecError, build, use
+from modkit.kinds import Round
 from modkit.types import Cond
 from tests.play import MLP, digits, spec, state, trainer, turn
 from tests.refusals import check_refusal
 
-CRITIC = {"latent_critic": use("mlp", width=8, depth=1)}
+NETWORK = use("mlp", width=8, depth=1)
+CRITIC = {"judges": {"latent-critic": use("latent-critic", network=NETWORK)}}
+SHUFFLED = use("latent-critic", network=NETWORK, against="shuffled")  # which implies the losses `density-ratio`
 AAE = {"bottleneck": use("deterministic", channels=3), **CRITIC}
-FACTOR = {
-    "bottleneck": use("gaussian", channels=3),
-    **CRITIC,
-    "latent_against": "shuffled",  # which implies the losses `density-ratio`
-}
+FACTOR = {"bottleneck": use("gaussian", channels=3), "judges": {"latent-critic": SHUFFLED}}
 GAMES = {"aae": AAE, "factor-vae": FACTOR}
 
 
@@ -23,14 +22,18 @@ def made(**slots):
     return build(spec(use("autoencoder", **{**MLP, **slots}))).double()
 
 
+def find(model):
+    return model.judges.parts["latent-critic"]
+
+
 def test_the_losses_against_the_prior():
     model, batch = made(**AAE), digits(5, torch.float64)
     z = model.encode(batch.tensor, "continuous").detach()
-    critic = model.latent_game.critic
+    critic = find(model).network
     mine = model.losses("autoencoder", batch, turn("a"))
-    assert list(mine) == ["nll", "adversarial/latent-critic"]
+    assert list(mine) == ["nll", "latent-critic"]
     fake = critic(z, Cond())
-    torch.testing.assert_close(mine["adversarial/latent-critic"], F.softplus(-fake).mean() / 64, rtol=1e-12, atol=0)
+    torch.testing.assert_close(mine["latent-critic"], F.softplus(-fake).mean() / 64, rtol=1e-12, atol=0)
     theirs = model.losses("latent-critic", batch, turn("b"))
     real = critic(turn("b").rng.at("latent_critic").normal("prior", z), Cond())
     assert list(theirs) == ["adversarial"]
@@ -53,10 +56,10 @@ class Seen(torch.nn.Module):
 @pytest.mark.parametrize("num", [6, 7])
 def test_each_dimension_is_shuffled_apart_from_the_others_and_from_what_is_fake(num):
     model = made(**FACTOR)
-    model.latent_game.critic = Seen()
+    find(model).network = Seen()
     z = torch.arange(3.0 * num).reshape(num, 3)
-    model.latent_game.compute_critic_losses(z, model.bottleneck, turn("a"))
-    real, fake = model.latent_game.critic.seen
+    find(model).play(Round(torch.zeros(num, 1), Cond(), turn("a").rng, z=z), turn("a"))
+    real, fake = find(model).network.seen
     assert torch.equal(fake, z[::2])
     assert torch.equal(real.sort(0).values, z[1::2])
     orders = real // 3
@@ -68,20 +71,20 @@ def test_the_encoder_s_term_is_the_total_correlation_of_the_logits():
     model, batch = made(**FACTOR), digits(5, torch.float64)
     losses = model.losses("autoencoder", batch, turn("a"))
     z = model.encode(batch.tensor, "continuous", turn("a").rng)
-    expected = -model.latent_game.critic(z, Cond()).mean() / 64
-    torch.testing.assert_close(losses["adversarial/latent-critic"], expected, rtol=1e-12, atol=0)
-    losses["adversarial/latent-critic"].backward()
+    expected = -find(model).network(z, Cond()).mean() / 64
+    torch.testing.assert_close(losses["latent-critic"], expected, rtol=1e-12, atol=0)
+    losses["latent-critic"].backward()
     assert model.encoder.hidden[0].weight.grad.any()
 
 
 def test_factor_vae_s_objective_is_equation_2_s_with_the_estimate_of_equation_3():
     """The fault: by default, the encoder's term was the non-saturating loss. Eq. 3: TC ~ E log D / (1 - D)."""
     gamma = 35.0
-    model, batch = made(**FACTOR, weights={"adversarial/latent-critic": gamma}), digits(5, torch.float64)
+    model, batch = made(**FACTOR, weights={"latent-critic": gamma}), digits(5, torch.float64)
     losses = model.losses("autoencoder", batch, turn("a"))
-    total = losses["nll"] + losses["kl"] + gamma * losses["adversarial/latent-critic"]
+    total = losses["nll"] + losses["kl"] + gamma * losses["latent-critic"]
     z = model.encode(batch.tensor, "continuous", turn("a").rng)
-    d = torch.sigmoid(-model.latent_game.critic(z, Cond()))  # that z is drawn from q(z)
+    d = torch.sigmoid(-find(model).network(z, Cond()))  # that z is drawn from q(z)
     elbo = -(losses["nll"] + losses["kl"]) * 64
     torch.testing.assert_close(-total * 64, elbo - gamma * (d / (1 - d)).log().mean(), rtol=1e-12, atol=0)
 
@@ -89,17 +92,18 @@ def test_factor_vae_s_objective_is_equation_2_s_with_the_estimate_of_equation_3(
 @pytest.mark.parametrize("game", GAMES)
 def test_both_sides_train(game, tmp_path):
     """Two critics, beside each other: that of x starts later, and the weights name the terms."""
-    weights = {"adversarial": 0.1, "adversarial/latent-critic": 0.5}
-    model = use("autoencoder", **MLP, **GAMES[game], critic=use("mlp", width=8), critic_start=2, weights=weights)
+    weights = {"critic": 0.1, "latent-critic": 0.5}
+    judges = {**GAMES[game]["judges"], "critic": use("critic", network=use("mlp", width=8), start=2)}
+    model = use("autoencoder", **{**MLP, **GAMES[game], "judges": judges}, weights=weights)
     play = trainer(spec(model), tmp_path / "run")
     before = state(play.model)
     play.fit()
     moved = {
         name.split(".")[0] for name, value in play.model.state_dict().items() if not torch.equal(value, before[name])
     }
-    assert moved == {"encoder", "bottleneck", "decoder", "critic", "latent_game"}
-    assert [player.name for player in play.model.players()] == ["autoencoder", "critic", "latent-critic"]
-    assert list(play.model.weights("latent-critic")) == []
+    assert moved == {"encoder", "bottleneck", "decoder", "judges"}
+    assert [player.name for player in play.model.players()] == ["autoencoder", "latent-critic", "critic"]
+    assert "adversarial" not in play.model.weights("latent-critic")
 
 
 def test_a_turn_of_the_critic_gives_the_encoder_no_gradient():
@@ -107,14 +111,18 @@ def test_a_turn_of_the_critic_gives_the_encoder_no_gradient():
         model = made(**slots)
         sum(model.losses("latent-critic", digits(6, torch.float64), turn()).values()).backward()
         reached = {name.split(".")[0] for name, one in model.named_parameters() if one.grad is not None}
-        assert reached == {"latent_game"}
+        assert reached == {"judges"}
 
 
 def test_the_critic_fits_the_latents():
     """A map is judged by a critic of maps."""
     conv = {side: use("conv", channels=[8, 8]) for side in ("encoder", "decoder")}
-    model = made(**conv, bottleneck=use("deterministic", channels=2), latent_critic=use("dcgan", channels=4))
-    assert model.losses("autoencoder", digits(4, torch.float64), turn())["adversarial/latent-critic"].isfinite()
+    model = made(
+        **conv,
+        bottleneck=use("deterministic", channels=2),
+        judges={"latent-critic": use("latent-critic", network=use("dcgan", channels=4))},
+    )
+    assert model.losses("autoencoder", digits(4, torch.float64), turn())["latent-critic"].isfinite()
 
 
 LEVELS = {
@@ -127,14 +135,11 @@ LEVELS = {
 @pytest.mark.parametrize(
     ("slots", "message"),
     [
-        (LEVELS, r"model\.latent_critic: .*expected latents of one level, got a hierarchy of 2 from model\.bottleneck"),
+        (LEVELS, r"model\.judges\.latent-critic: .*expects one tensor as z, got a hierarchy of 2 levels"),
         (
             {"bottleneck": "identity"},
-            r"model\.bottleneck: latent_critic expects a bottleneck with a prior to draw from, .* \(identity\)",
-        ),
-        (
-            {"bottleneck": "identity", "latent_critic": use("patch")},
-            r"model\.bottleneck: latent_critic expects",
+            r"model\.judges\.latent-critic: LatentCritic needs `prior` of a round: expected a bottleneck with one, "
+            r"such as `deterministic` or `gaussian`, got model\.bottleneck \(identity\)",
         ),
     ],
 )

@@ -1,9 +1,11 @@
-r"""Rates: how the KL of groups of latent variables becomes the loss `kl`, in nats per sample.
+r"""Objectives: the ELBO, and what other objectives charge for the KL of groups of latent variables, in nats per sample.
 
-    sum         sum_g KL_g                                   the KL of the ELBO
-    free-bits   sum_g max(lambda, KL_g)                      no group is pressed below lambda nats
-    capacity    |sum_g KL_g - C|                             C increases linearly: the KL is led up
-    balanced    sum_g gamma_g KL_g                           gamma_g = G (KL_g / s_g) / sum_j (KL_j / s_j), then 1
+    ELBO   E_q[log p(x | z)] - KL(q(z | x) || p(z))          the losses are `nll` and `kl`
+
+    elbo        kl = sum_g KL_g                              the KL itself
+    free-bits   kl = sum_g max(lambda, KL_g)                 no group is pressed below lambda nats
+    capacity    kl = |sum_g KL_g - C|                        C increases linearly: the KL is led up
+    balanced    kl = sum_g gamma_g KL_g                      gamma_g = G (KL_g / s_g) / sum_j (KL_j / s_j), then 1
 
 KL_g is the mean of KL(q(z_g | x, z_<g) || p(z_g | z_<g)) over the batch, of all processes; s_g is the number of
 variables in group g, divided by the number of groups of its resolution. The groups are the bottleneck's: the channels
@@ -21,30 +23,43 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from modkit.kinds import Rate, RateExtras, Step, read_extras
+from modkit.kinds import Draw, Evidence, Step
 from modkit.types import Event, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked, split_levels
 
-__all__ = ["Balanced", "Capacity", "FreeBits", "Sum", "check_exact", "compute_rate"]
+__all__ = ["ELBO", "Balanced", "Capacity", "FreeBits"]
 
 
-class Sum:
-    """The KL itself.
+class ELBO:
+    """The evidence lower bound; of a bottleneck without a KL, only the loss `nll` is left.
 
     Examples:
         >>> from modkit import Rng, StepContext
-        >>> Sum()(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), StepContext(Rng(0)))
+        >>> ELBO().compute_kl(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), StepContext(Rng(0)))
         tensor(3.)
     """
 
     exact = True
 
-    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+    def __call__(self, evidence: Evidence, step: Step) -> tuple[Draw, dict[str, Tensor]]:
+        """Computes `nll`, `b`, and `kl`, a scalar.
+
+        Raises:
+            ValueError: If the bottleneck has no KL to be charged for other than as it is.
+        """
+        draw = evidence.draw()
+        if draw.kl is None and not self.exact:
+            raise ValueError(
+                f"{type(self).__name__} expects a bottleneck with a KL, got one without; expected the objective `elbo`"
+            )
+        return draw, {**draw.nats, **({} if draw.kl is None else {"kl": self.compute_kl(draw.kl, step)})}
+
+    def compute_kl(self, kl: Tensor, step: Step) -> Tensor:
         """The sum over groups of `kl`, `b g`, averaged over the rows of this process."""
         return kl.sum(1).mean()
 
 
 @checked
-class FreeBits:
+class FreeBits(ELBO):
     """Each group costs at least `nats`, so that it may hold as much without a loss: free bits.
 
     The gradient of a group whose mean is below is zero.
@@ -61,22 +76,22 @@ class FreeBits:
 
     Examples:
         >>> from modkit import Rng, StepContext
-        >>> FreeBits(nats=1.5)(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), StepContext(Rng(0)))  # means 2 and 1
+        >>> FreeBits(nats=1.5).compute_kl(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), StepContext(Rng(0)))  # means 2 and 1
         tensor(3.5000)
     """
 
-    across, gather = True, True
+    exact, across, gather = False, True, True
 
     def __init__(self, *, nats: NonNegativeFloat = 0.25) -> None:
         self.nats = nats
 
-    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+    def compute_kl(self, kl: Tensor, step: Step) -> Tensor:
         """The sum of the groups' losses, given `kl`, `b g`."""
         return _average(kl, step).clamp_min(self.nats).sum()
 
 
 @checked
-class Capacity:
+class Capacity(ELBO):
     """The distance of the KL from a capacity that increases linearly from 0 to `nats` over `steps`.
 
     The paper's gamma is the weight of the loss `kl`, such as `weights: {kl: 1000}`.
@@ -93,23 +108,23 @@ class Capacity:
 
     Examples:
         >>> from modkit import Rng, StepContext
-        >>> rate, kl = Capacity(nats=8.0, steps=100), torch.tensor([[1.0, 2.0], [3.0, 0.0]])
-        >>> [float(rate(kl, StepContext(Rng(0), index))) for index in (0, 25, 100)]
+        >>> objective, kl = Capacity(nats=8.0, steps=100), torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+        >>> [float(objective.compute_kl(kl, StepContext(Rng(0), index))) for index in (0, 25, 100)]
         [3.0, 1.0, 5.0]
     """
 
-    across, gather = True, True
+    exact, across, gather = False, True, True
 
     def __init__(self, *, nats: NonNegativeFloat = 25.0, steps: PositiveInt = 10_000) -> None:
         self.nats, self.steps = nats, steps
 
-    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+    def compute_kl(self, kl: Tensor, step: Step) -> Tensor:
         """The distance of the sum over groups of `kl`, `b g`, from the capacity at `step`."""
         return (_average(kl, step).sum() - self.nats * min(step.index / self.steps, 1.0)).abs()
 
 
 @checked
-class Balanced:
+class Balanced(ELBO):
     """Groups that hold much for their size cost more, and those that hold little less, during the first steps.
 
     Coefficients are constants to the gradient, and their mean is 1. They belong to a warm-up of the weight of `kl` over
@@ -133,12 +148,12 @@ class Balanced:
     Examples:
         >>> from modkit import Rng, StepContext
         >>> from modkit.types import TensorType
-        >>> rate, kl = Balanced(TensorType((2,)), steps=10, tiny=1e-6), torch.tensor([[3.0, 1.0]])
-        >>> [round(float(rate(kl, StepContext(Rng(0), index))), 4) for index in (0, 10)]  # 3/2 * 3 + 1/2 * 1
+        >>> balanced, kl = Balanced(TensorType((2,)), steps=10, tiny=1e-6), torch.tensor([[3.0, 1.0]])
+        >>> [round(float(balanced.compute_kl(kl, StepContext(Rng(0), index))), 4) for index in (0, 10)]  # 3/2 3 + 1/2 1
         [5.0, 4.0]
     """
 
-    across, gather = True, True
+    exact, across, gather = False, True, True
 
     def __init__(
         self, z: Event, *, steps: NonNegativeInt = 1000, tiny: PositiveFloat = 0.01, by_scale: bool = True
@@ -148,7 +163,7 @@ class Balanced:
         self._sizes = [level.numel / (groups[level.shape[1:]] if by_scale else 1) for level in levels]
         self.steps, self.tiny = steps, tiny
 
-    def __call__(self, kl: Tensor, step: Step) -> Tensor:
+    def compute_kl(self, kl: Tensor, step: Step) -> Tensor:
         """The balanced sum over groups of `kl`, `b g`.
 
         Raises:
@@ -167,36 +182,6 @@ class Balanced:
                 f"Balanced expects a KL of one group or of {len(self._sizes)}, a level each, got {len(mean)} groups"
             )
         return torch.tensor(self._sizes if len(mean) == len(self._sizes) else 1.0, dtype=mean.dtype, device=mean.device)
-
-
-def compute_rate(rate: Rate, kl: Tensor | None, bottleneck: object, step: Step) -> dict[str, Tensor]:
-    """Computes the loss `kl` of a bottleneck's KL, `b` or `b g`, if it has one.
-
-    Raises:
-        ValueError: If it has none, and the rate is not the sum.
-
-    Examples:
-        >>> from modkit import Rng, StepContext
-        >>> compute_rate(Sum(), torch.tensor([1.0, 3.0]), None, StepContext(Rng(0)))
-        {'kl': tensor(2.)}
-    """
-    if kl is None:
-        check_exact(rate, f"the bottleneck {type(bottleneck).__name__} has none")
-        return {}
-    return {"kl": rate(kl if kl.ndim == 2 else kl[:, None], step)}
-
-
-def check_exact(rate: Rate, reason: str) -> None:
-    """Checks that a rate is the sum.
-
-    Raises:
-        ValueError: If it is not; the message gives the reason why no loss is made of a KL.
-    """
-    if not read_extras(rate, RateExtras).exact:
-        raise ValueError(
-            f"Autoencoder expects the rate `sum` where no loss is made of a KL by group, got "
-            f"{type(rate).__name__}: {reason}"
-        )
 
 
 def _average(kl: Tensor, step: Step) -> Tensor:

@@ -17,14 +17,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from modkit.losses.mmd import Gather
-from modkit.types import LatentBatch, NonNegativeFloat, checked
+from modkit.judges.aggregate import Aggregate, Gather
+from modkit.types import NonNegativeFloat, checked
 
 __all__ = ["DIP"]
 
 
 @checked
-class DIP:
+class DIP(Aggregate):
     """The squared distance of the covariance of z from the identity (DIP-VAE); off the diagonal its factor is 1.
 
     Args:
@@ -37,22 +37,26 @@ class DIP:
     Examples:
         >>> import torch
         >>> mean = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])  # each of variance 1, and of covariance 1
-        >>> DIP()(LatentBatch(mean, None, mean, torch.ones(2, 2)))
+        >>> DIP("dip")(mean, torch.ones(2, 2))
         tensor(2.)
     """
 
-    across = True
-    reads = ("mean", "std")
+    needs = ("moments",)
 
     def __init__(
-        self, *, of: Literal["means", "z"] = "means", diagonal: NonNegativeFloat | None = None, gather: Gather = True
+        self,
+        name: str,
+        *,
+        of: Literal["means", "z"] = "means",
+        diagonal: NonNegativeFloat | None = None,
+        gather: Gather = True,
     ) -> None:
-        self.of, self.gather = of, gather
+        super().__init__(name, gather=gather)
+        self.of = of
         self.diagonal = {"means": 10.0, "z": 1.0}[of] if diagonal is None else diagonal
 
-    def __call__(self, latents: LatentBatch) -> Tensor:
-        """The penalty, a scalar; covariances are those of the batch, divided by b."""
-        mean, std = latents.require("mean"), latents.require("std")
+    def __call__(self, mean: Tensor, std: Tensor) -> Tensor:
+        """The penalty by the moments of q(z | x), `b d`, a scalar; covariances are the batch's, divided by b."""
         centered = mean - mean.mean(0)
         covariance = centered.T @ centered / len(mean)
         if self.of == "z":

@@ -30,13 +30,15 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modkit.losses.mmd import Gather
-from modkit.types import LatentBatch
+from modkit.judges.aggregate import Aggregate, Gather
+from modkit.models.passes import count_samples
+from modkit.types import Batch
 
 __all__ = ["DimensionWiseKL", "MutualInformation", "TotalCorrelation", "estimate_log_densities"]
 
@@ -62,23 +64,27 @@ class LogDensities(NamedTuple):
     each: Tensor
 
 
-def estimate_log_densities(latents: LatentBatch, sampling: Sampling = "stratified") -> LogDensities:
+def estimate_log_densities(
+    z: Tensor, mean: Tensor, std: Tensor, num_samples: Tensor, sampling: Sampling = "stratified"
+) -> LogDensities:
     """Estimates log q(z) and log q(z_j) at the draws of a batch.
 
     Args:
-        latents: Draws with the mean and standard deviation of each q(z | x), and the number N of training samples; if
-            the batch has more, its own number.
+        z: Draws, `b d`.
+        mean: The mean of each q(z | x), `b d`.
+        std: Its standard deviation, `b d`.
+        num_samples: The number N of training samples; if the batch has more, its own number is taken.
         sampling: How the batch stands for all samples.
 
     Examples:
         >>> zero, one = torch.zeros(2, 1), torch.ones(2, 1)
-        >>> estimate_log_densities(LatentBatch(zero, None, zero, one, torch.tensor(2))).joint  # N(0, 1) itself
+        >>> estimate_log_densities(zero, zero, one, torch.tensor(2)).joint  # N(0, 1) itself
         tensor([-0.9189, -0.9189])
     """
-    z, mean, std = (one.T for one in (latents.z, latents.require("mean"), latents.require("std")))
+    size, (z, mean, std) = len(z), (z.T, mean.T, std.T)
     constant = (std.log() + 0.5 * _LOG_TWO_PI)[:, None]
     pairs = -0.5 * ((z[:, :, None] - mean[:, None]) * std.reciprocal()[:, None]).square() - constant
-    weights = _weigh(len(latents.z), latents.require("num_samples"), sampling, like=z).log()
+    weights = _weigh(size, num_samples, sampling, like=z).log()
     given = pairs.diagonal(dim1=1, dim2=2).sum(0)  # `pairs` are `d b b`: log densities of z_i given x_j
     return LogDensities(given, _sum_densities(weights + pairs.sum(0)), _sum_densities(weights + pairs).T)
 
@@ -91,28 +97,38 @@ def _sum_densities(log: Tensor) -> Tensor:
     return log.diagonal(dim1=-2, dim2=-1) - log.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
 
 
-class _Term:
-    """A term of the mean KL."""
+class _Term(Aggregate, nn.Module):
+    """A term of the mean KL, which counts the training samples before its first turn."""
 
-    across = True
-    reads = ("mean", "std", "num_samples")
+    needs = ("z", "moments")
+    num_samples: Tensor
 
-    def __init__(self, *, sampling: Sampling = "stratified", gather: Gather = True) -> None:
-        self.sampling, self.gather = sampling, gather
+    def __init__(self, name: str, *, sampling: Sampling = "stratified", gather: Gather = True) -> None:
+        nn.Module.__init__(self)
+        super().__init__(name, gather=gather)
+        self.sampling = sampling
+        self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Counts the training samples."""
+        self.num_samples.fill_(count_samples(batches))
+
+    def _estimate(self, z: Tensor, mean: Tensor, std: Tensor) -> LogDensities:
+        return estimate_log_densities(z, mean, std, self.num_samples, self.sampling)
 
 
 class MutualInformation(_Term):
     """The mutual information of x and z, E log q(z | x) - log q(z), in nats.
 
     Examples:
-        >>> far = torch.tensor([[0.0], [100.0]])  # z tells which of two samples x is
-        >>> MutualInformation()(LatentBatch(far, None, far, torch.ones(2, 1), torch.tensor(2)))
+        >>> far, one = torch.tensor([[0.0], [100.0]]), torch.ones(2, 1)  # z tells which of two samples x is
+        >>> MutualInformation("mi")(far, far, one)
         tensor(0.6931)
     """
 
-    def __call__(self, latents: LatentBatch) -> Tensor:
-        """The estimate, a scalar."""
-        log = estimate_log_densities(latents, self.sampling)
+    def forward(self, z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The estimate at draws z by the moments of q(z | x), `b d`, a scalar."""
+        log = self._estimate(z, mean, std)
         return (log.given - log.joint).mean()
 
 
@@ -123,13 +139,13 @@ class TotalCorrelation(_Term):
 
     Examples:
         >>> far = torch.tensor([[0.0, 0.0], [100.0, 100.0]])  # one dimension tells the other
-        >>> TotalCorrelation()(LatentBatch(far, None, far, torch.ones(2, 2), torch.tensor(2)))
+        >>> TotalCorrelation("tc")(far, far, torch.ones(2, 2))
         tensor(0.6931)
     """
 
-    def __call__(self, latents: LatentBatch) -> Tensor:
-        """The estimate, a scalar."""
-        log = estimate_log_densities(latents, self.sampling)
+    def forward(self, z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The estimate at draws z by the moments of q(z | x), `b d`, a scalar."""
+        log = self._estimate(z, mean, std)
         return (log.joint - log.each.sum(1)).mean()
 
 
@@ -138,14 +154,14 @@ class DimensionWiseKL(_Term):
 
     Examples:
         >>> mean, std = torch.ones(2, 1), torch.ones(2, 1)  # 1/2 in expectation over z
-        >>> DimensionWiseKL()(LatentBatch(mean, None, mean, std, torch.tensor(2)))
+        >>> DimensionWiseKL("each")(mean, mean, std)
         tensor(0.5000)
     """
 
-    def __call__(self, latents: LatentBatch) -> Tensor:
-        """The estimate, a scalar."""
-        log = estimate_log_densities(latents, self.sampling)
-        return (log.each + 0.5 * (latents.z.square() + _LOG_TWO_PI)).sum(1).mean()
+    def forward(self, z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """The estimate at draws z by the moments of q(z | x), `b d`, a scalar."""
+        log = self._estimate(z, mean, std)
+        return (log.each + 0.5 * (z.square() + _LOG_TWO_PI)).sum(1).mean()
 
 
 def _weigh(size: int, num_samples: Tensor, sampling: Sampling, like: Tensor) -> Tensor:

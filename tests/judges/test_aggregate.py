@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from modkit import LatentBatch, SpecError, build, use
-from modkit.losses import MMD, TotalCorrelation
-from modkit.models.latent_penalties import LatentPenalties
+from modkit import SpecError, build, use
+from modkit.judges import MMD, Aggregate, TotalCorrelation
 from modkit.specs.settings import Term
 from tests.play import MLP, digits, spec, trainer, turn
 from tests.refusals import check_refusal
@@ -25,46 +24,46 @@ def posterior(model, x, step):
     return mean, std, mean + std * step.rng.normal("posterior", mean)
 
 
-class Kept:
-    """Keeps what it is given."""
+class Kept(Aggregate):
+    """Keeps what it is called with."""
 
-    def __init__(self, *, reads=(), gather=False):
-        self.reads, self.gather = tuple(reads), gather
+    def __init__(self, name, *, needs: list[str]):
+        super().__init__(name, gather=False)
+        self.needs = tuple(needs)
 
-    def __call__(self, latents):
-        self.seen = latents
-        return latents.z.sum()
+    def __call__(self, *rows):
+        self.rows = rows
+        return rows[0].sum()
 
 
 class Plain:
-    """A part that has the Protocol's members alone."""
+    """A judge that has only the Protocol's members, and reads reconstructions."""
 
-    def __call__(self, latents):
-        return (latents.z - latents.prior).square().mean()
+    def __init__(self, name):
+        self.name = name
+
+    def losses(self, round, step):
+        return {self.name: (round.fake - round.real).square().mean()}
 
 
-def test_a_part_is_given_what_it_reads():
-    x, model = digits(5, torch.float64).tensor, made()
-    mean, std, z = posterior(model, x, turn("a"))
-    for reads in ((), ("mean", "std"), ("prior",), ("num_samples", "prior", "mean", "std")):
-        part = Kept(reads=reads)
-        model.aggregates = LatentPenalties({"kept": part, "other": Plain()}, model.bottleneck, None)
-        model.losses("autoencoder", digits(5, torch.float64), turn("a"))
-        assert {name for name, value in part.seen._asdict().items() if value is not None} == {"z", *reads}
-    torch.testing.assert_close(part.seen.z, z, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(part.seen.mean, mean, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(part.seen.std, std, rtol=1e-12, atol=1e-14)
-    assert torch.equal(part.seen.prior, turn("a").rng.at("aggregates").normal("prior", z))
+def test_a_part_is_called_with_what_it_needs():
+    model = made(judges={"kept": use(Kept, needs=["prior", "moments", "z"])})
+    model.losses("autoencoder", digits(5, torch.float64), turn("a"))
+    mean, std, z = posterior(model, digits(5, torch.float64).tensor, turn("a"))
+    for found, expected in zip(model.judges.parts["kept"].rows[1:], (mean, std, z)):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    assert torch.equal(model.judges.parts["kept"].rows[0], turn("a").rng.at("aggregates").normal("prior", z))
 
 
 def test_a_term_is_its_penalty_in_nats_a_value():
-    x, model = digits(5, torch.float64).tensor, made(aggregates={"mmd": "mmd", "plain": use(Plain)})
+    x, model = digits(5, torch.float64).tensor, made(judges={"mmd": "mmd", "plain": use(Plain)})
     losses = model.losses("autoencoder", digits(5, torch.float64), turn("a"))
     z = posterior(model, x, turn("a"))[2]
     prior = turn("a").rng.at("aggregates").normal("prior", z)
     assert list(losses) == ["nll", "kl", "mmd", "plain"]
-    torch.testing.assert_close(losses["mmd"], MMD()(LatentBatch(z, prior)) / 64, rtol=1e-10, atol=1e-15)
-    torch.testing.assert_close(losses["plain"], Plain()(LatentBatch(z, prior)) / 64, rtol=1e-10, atol=1e-15)
+    torch.testing.assert_close(losses["mmd"], MMD("mmd")(z, prior) / 64, rtol=1e-10, atol=1e-15)
+    fake = model.decode(z, "continuous")
+    torch.testing.assert_close(losses["plain"], (fake - x).square().mean(), rtol=1e-10, atol=1e-15)
     lazy = turn("a", terms={"mmd": Term(every=2)}, index=1)
     assert list(model.losses("autoencoder", digits(5, torch.float64), lazy)) == ["nll", "kl", "plain"]
 
@@ -74,31 +73,32 @@ def test_a_hierarchy_is_given_as_one_vector():
         encoder=use("conv", channels=[8, 8], levels=[8, 4]),
         bottleneck=use("top-down", level=use("gaussian", channels=2)),
         decoder=use("conv", channels=[8, 8]),
+        judges={"kept": use(Kept, needs=["z", "prior"])},
     )
-    part = Kept(reads=["prior"])
-    levels.aggregates = LatentPenalties({"kept": part}, levels.bottleneck, None)
     levels.losses("autoencoder", digits(5, torch.float64), turn())
-    assert part.seen.z.shape == part.seen.prior.shape == (5, 2 * 4 * 4 + 2 * 8 * 8)
+    assert [tuple(one.shape) for one in levels.judges.parts["kept"].rows] == 2 * [(5, 2 * 4 * 4 + 2 * 8 * 8)]
 
 
 def test_training_counts_its_samples_and_keeps_their_number(tmp_path):
     """1437 digits are trained on; the term is that of N = 1437."""
-    game = use("autoencoder", **MLP, bottleneck=GAUSSIAN, aggregates={"tc": "total-correlation"})
+    game = use("autoencoder", **MLP, bottleneck=GAUSSIAN, judges={"tc": "total-correlation"})
     player = trainer(spec(game), tmp_path / "run")
     player.fit()
     model = player.model.double()
-    assert model.state_dict()["aggregates.num_samples"] == 1437
+    assert model.state_dict()["judges.tc.num_samples"] == 1437
     mean, std, z = posterior(model, digits(5, torch.float64).tensor, turn("a"))
-    expected = TotalCorrelation()(LatentBatch(z, None, mean, std, torch.tensor(1437)))
+    part = TotalCorrelation("tc")
+    part.num_samples.fill_(1437)
+    expected = part(z, mean, std)
     losses = model.losses("autoencoder", digits(5, torch.float64), turn("a"))
     torch.testing.assert_close(losses["tc"], expected / 64, rtol=1e-10, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", ["total-correlation", "mutual-information", "dimension-wise-kl", "dip", "mmd"])
 def test_penalties_of_narrow_features_are_computed_in_float32(name):
-    model, batch = build(spec(use("autoencoder", **MLP, bottleneck=GAUSSIAN, aggregates={"kept": name}))), digits(8)
-    if hasattr(model.aggregates, "num_samples"):
-        model.aggregates.num_samples.fill_(100)
+    model, batch = build(spec(use("autoencoder", **MLP, bottleneck=GAUSSIAN, judges={"kept": name}))), digits(8)
+    if hasattr(model.judges.parts["kept"], "num_samples"):
+        model.judges.parts["kept"].num_samples.fill_(100)
     expected = model.losses("autoencoder", batch, turn("a"))["kept"]
     with torch.autocast("cpu", torch.bfloat16):
         found = model.losses("autoencoder", batch, turn("a"))["kept"]
@@ -109,7 +109,7 @@ def test_penalties_of_narrow_features_are_computed_in_float32(name):
 def test_beta_tcvae_is_a_vae_with_the_total_correlation_at_beta_minus_one():
     """Chen et al., eq. 4: the terms of the KL, of one draw, with the weights 1, beta and 1."""
     beta, names = 6.0, {"mi": "mutual-information", "tc": "total-correlation", "each": "dimension-wise-kl"}
-    model = made(aggregates=names, weights={"tc": beta - 1})
+    model = made(judges=names, weights={"tc": beta - 1})
     x = digits(5, torch.float64).tensor
     losses = model.losses("autoencoder", digits(5, torch.float64), turn("a"))
     mean, std, z = posterior(model, x, turn("a"))
@@ -127,8 +127,8 @@ def test_a_part_that_does_not_gather_speaks_to_no_process():
             raise AssertionError("it spoke")
 
     for gather in (False, True):
-        model = made(aggregates={"mmd": use("mmd", gather=gather)})
-        step = turn(exchange=Silent())
+        model = made(judges={"mmd": use("mmd", gather=gather)})
+        step = turn(exchange=Silent(), training=True)
         if gather:
             check_refusal("it spoke", model.losses, "autoencoder", digits(4, torch.float64), step, error=AssertionError)
         else:
@@ -139,14 +139,14 @@ def test_a_part_that_does_not_gather_speaks_to_no_process():
     ("slots", "message"),
     [
         (
-            {"bottleneck": "identity", "aggregates": {"mmd": "mmd"}},
-            r"model\.bottleneck: aggregates\.mmd expects a bottleneck with a prior to draw from, such as "
+            {"bottleneck": "identity", "judges": {"mmd": "mmd"}},
+            r"model\.judges\.mmd: MMD needs `prior` of a round: expected a bottleneck with one, such as "
             r"`deterministic` or `gaussian`, got model\.bottleneck \(identity\): Identity has no prior",
         ),
         (
-            {"bottleneck": "vq", "aggregates": {"tc": "total-correlation"}},
-            r"model\.bottleneck: aggregates\.tc expects a bottleneck with means and standard deviations of q\(z \| x\)"
-            r", as `gaussian` has, got model\.bottleneck \(vq\), which has none \(what fits there: gaussian",
+            {"bottleneck": "vq", "judges": {"tc": "total-correlation"}},
+            r"model\.judges\.tc: TotalCorrelation needs `moments` of a round: expected a bottleneck whose q\(z \| x\) "
+            r"has them, as `gaussian`, got model\.bottleneck \(vq\)",
         ),
     ],
 )

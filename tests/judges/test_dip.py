@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from modkit import LatentBatch
-from modkit.losses import DIP
+from modkit.judges import DIP
 from tests.refusals import refusals
 
 
@@ -22,13 +21,13 @@ def test_it_is_the_distance_of_the_covariance_from_the_identity(params, diagonal
     expected = sum(
         covariance[i, j] ** 2 if i != j else diagonal * (covariance[i, i] - 1) ** 2 for i in range(3) for j in range(3)
     )
-    torch.testing.assert_close(DIP(**params)(LatentBatch(mean, None, mean, std)), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(DIP("dip", **params)(mean, std), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("of", ["means", "z"])
 def test_its_gradient_is_that_of_the_equation(of):
     inputs = [one.requires_grad_() for one in draw()]
-    torch.autograd.gradcheck(lambda mean, std: DIP(of=of)(LatentBatch(mean, None, mean, std)), inputs)
+    torch.autograd.gradcheck(lambda mean, std: DIP("dip", of=of)(mean, std), inputs)
 
 
 test_mistakes_are_refused = refusals(

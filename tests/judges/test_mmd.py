@@ -3,8 +3,7 @@ import itertools
 import pytest
 import torch
 
-from modkit import LatentBatch
-from modkit.losses import MMD
+from modkit.judges import MMD
 from tests.refusals import refusals
 
 DOUBLE = torch.float64
@@ -32,16 +31,16 @@ def test_it_is_the_sum_over_different_pairs(kernel, scales, used):
     z, prior = draw(5, 3) + 0.5, draw(5, 3, seed=1)
     within = sum(compare(kernel, used, x[i], x[j]) for x in (z, prior) for i in range(5) for j in range(5) if i != j)
     between = sum(compare(kernel, used, a, b) for a in z for b in prior)
-    made = MMD(kernel=kernel, scales=scales)(LatentBatch(z, prior))
+    made = MMD("mmd", kernel=kernel, scales=scales)(z, prior)
     torch.testing.assert_close(made, within / 20 - 2 * between / 25, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_it_is_unbiased(kernel):
     """Its mean over all batches of two, drawn from four points each, is the discrepancy of the points themselves."""
-    part, q, p = MMD(kernel=kernel), draw(4, 2) + 0.5, draw(4, 2, seed=1)
+    part, q, p = MMD("mmd", kernel=kernel), draw(4, 2) + 0.5, draw(4, 2, seed=1)
     batches = list(itertools.product(range(4), repeat=2))
-    mean = torch.stack([part(LatentBatch(q[list(a)], p[list(b)])) for a in batches for b in batches]).mean()
+    mean = torch.stack([part(q[list(a)], p[list(b)]) for a in batches for b in batches]).mean()
     k = {name: part._compare(*pair).mean() for name, pair in {"qq": (q, q), "pp": (p, p), "qp": (q, p)}.items()}
     torch.testing.assert_close(mean, k["qq"] + k["pp"] - 2 * k["qp"], rtol=1e-12, atol=1e-14)
     assert mean > 0.01
@@ -49,22 +48,21 @@ def test_it_is_unbiased(kernel):
 
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 def test_its_gradient_is_that_of_the_equation(kernel):
-    z, part = draw(4, 3).requires_grad_(), MMD(kernel=kernel)
-    torch.autograd.gradcheck(lambda z: part(LatentBatch(z, draw(4, 3, seed=1))), z)
+    z, part = draw(4, 3).requires_grad_(), MMD("mmd", kernel=kernel)
+    torch.autograd.gradcheck(lambda z: part(z, draw(4, 3, seed=1)), z)
     same = torch.zeros(3, 2, dtype=DOUBLE, requires_grad=True)
-    (gradient,) = torch.autograd.grad(part(LatentBatch(same, torch.zeros(3, 2, dtype=DOUBLE))), same)
+    (gradient,) = torch.autograd.grad(part(same, torch.zeros(3, 2, dtype=DOUBLE)), same)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
 def test_float32_is_as_exact_as_its_kernel():
     """Squared distances are differences of squares, rounded to 1e-7 of |z|^2, which is 16 here."""
     z, prior = draw(64, 16), draw(64, 16, seed=1)
-    narrow = MMD()(LatentBatch(z.float(), prior.float()))
-    torch.testing.assert_close(narrow.double(), MMD()(LatentBatch(z, prior)), rtol=0, atol=1e-5)
+    narrow = MMD("mmd")(z.float(), prior.float())
+    torch.testing.assert_close(narrow.double(), MMD("mmd")(z, prior), rtol=0, atol=1e-5)
 
 
 test_mistakes_are_refused = refusals(
-    (lambda: MMD(scales=[]), "MMD expects one scale or more, got none"),
-    (lambda: MMD(scales=[1.0, 0.0]), r"MMD expects scales\[1\] to be above 0, got 0\.0"),
-    (lambda: MMD()(LatentBatch(torch.zeros(2, 2))), "expected a LatentBatch with `prior`, got None"),
+    (lambda: MMD("mmd", scales=[]), "MMD expects one scale or more, got none"),
+    (lambda: MMD("mmd", scales=[1.0, 0.0]), r"MMD expects scales\[1\] to be above 0, got 0\.0"),
 )

@@ -21,26 +21,22 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from modkit.types import LatentBatch, PositiveFloat, checked
+from modkit.judges.aggregate import Aggregate, Gather
+from modkit.types import PositiveFloat, checked
 
-__all__ = ["MMD", "Gather"]
-
-Gather: TypeAlias = Annotated[
-    bool,
-    "Whether it is computed over the latents of all processes, as one process would, or by each process over its own.",
-]
+__all__ = ["MMD"]
 
 _KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"imq": lambda r: 1 / (1 + r), "rbf": lambda r: torch.exp(-r)}
 _SCALES = {"imq": (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0), "rbf": (1.0,)}
 
 
 @checked
-class MMD:
+class MMD(Aggregate):
     """The maximum mean discrepancy between q(z) and the prior (WAE, InfoVAE), by its unbiased estimate.
 
     Args:
@@ -54,15 +50,15 @@ class MMD:
 
     Examples:
         >>> z, prior = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0]])
-        >>> MMD(kernel="rbf")(LatentBatch(z, prior))  # exp(-1/2) - 1
+        >>> MMD("mmd", kernel="rbf")(z, prior)  # exp(-1/2) - 1
         tensor(-0.3935)
     """
 
-    across = True
-    reads = ("prior",)
+    needs = ("z", "prior")
 
     def __init__(
         self,
+        name: str,
         *,
         kernel: Literal["imq", "rbf"] = "imq",
         scales: Sequence[PositiveFloat] | None = None,
@@ -71,11 +67,12 @@ class MMD:
         scales = tuple(_SCALES[kernel] if scales is None else scales)
         if not scales:
             raise ValueError("MMD expects one scale or more, got none")
-        self.kernel, self.scales, self.gather = kernel, scales, gather
+        super().__init__(name, gather=gather)
+        self.kernel, self.scales = kernel, scales
 
-    def __call__(self, latents: LatentBatch) -> Tensor:
-        """The estimate from z and the prior's draws, `b d`, a scalar; of one latent, the term between the two alone."""
-        z, prior, num = latents.z, latents.require("prior"), len(latents.z)
+    def __call__(self, z: Tensor, prior: Tensor) -> Tensor:
+        """The estimate from z and the prior's draws, `b d`, a scalar; of one latent, only the term between the two."""
+        num = len(z)
         within = _sum_others(self._compare(z, z)) + _sum_others(self._compare(prior, prior))
         return within / max(num * (num - 1), 1) - 2 * self._compare(z, prior).mean()
 
