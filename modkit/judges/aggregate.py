@@ -64,7 +64,7 @@ def read_rows(round: Round, names: Sequence[str], step: Step | None = None) -> t
     """
     reads: dict[str, Callable[[], tuple[Value, ...]]] = {
         "z": lambda: (round.z,),
-        "prior": lambda: (round.prior(round.rng.at("aggregates")),),
+        "prior": lambda: (round.prior(round.rng),),
         "moments": lambda: round.moments(),
     }
     rows = [_flatten(one) for name in names for one in reads[name]()]

@@ -131,7 +131,7 @@ class CriticJudge(nn.Module):
 
     def _show(self, round: Round) -> Round:
         """The round with the critic and the conditions that it is given."""
-        critic = self.rival.show(round.rng.at("augment", self.name))
+        critic = self.rival.show(round.rng.at("augment"))
         return replace(round, critic=critic, cond=self.rival.compute_cond(round.batch, round.cond))
 
     def _list(self, round: Round) -> tuple[Tensor, ...]:
@@ -141,7 +141,7 @@ class CriticJudge(nn.Module):
         fake, z = round.fake, round.z
         if torch.is_grad_enabled():
             fake = round.decoder(tuple(one.detach() for one in z) if isinstance(z, tuple) else z.detach())
-        return fake, round.decoder(round.prior(round.rng.at("prior")))
+        return fake, round.decoder(round.prior(round.rng))
 
     def _compare(self, round: Round) -> Mapping[str, Tensor]:
         """The distance of what is made from samples in the critic's features, in nats per sample, `b`."""

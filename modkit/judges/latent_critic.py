@@ -104,7 +104,7 @@ def _check_single(z: Value) -> Tensor:
 
 
 def _draw_prior(round: Round, step: Step) -> tuple[Tensor, Tensor]:
-    return _check_single(round.prior(round.rng.at("latent_critic"))), _check_single(round.z)
+    return _check_single(round.prior(round.rng)), _check_single(round.z)
 
 
 def _draw_shuffled(round: Round, step: Step) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ def _draw_shuffled(round: Round, step: Step) -> tuple[Tensor, Tensor]:
     z = _check_single(round.z)
     if len(z) < 2:
         raise ValueError(f"a latent critic against `shuffled` expects at least 2 latents in each process, got {len(z)}")
-    keys = round.rng.at("latent_critic").uniform("order", widen(z))
+    keys = round.rng.uniform("order", widen(z))
     odd, keys = z[1::2], keys[1::2].contiguous()
     first, every = 0, odd
     if step.training:

@@ -86,7 +86,7 @@ class Round:
     Args:
         real: Real samples x.
         cond: The conditions: in the critic's turn, those beside `real`; in the other side's, its own (see `judged`).
-        rng: Source of draws; a regularizer has one of its own.
+        rng: Source of draws; each judge and each regularizer has one of its own.
         fake: What was generated or reconstructed in this turn, the shape of `real`.
         z: What `fake` was made from: a generator's noise, or an autoencoder's latent. In the turn of the side that made
             them, gradients pass through both.

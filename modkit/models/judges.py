@@ -5,6 +5,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -71,7 +72,7 @@ class Judges(nn.Module):
         """Compares samples with what was made of them by that judge, in nats per sample, by term."""
         compare = self.replacing and self._extras[self.replacing].replaces
         assert compare, "asked for only where there is one"
-        return compare(round)
+        return compare(self._show(self.replacing, round))
 
     def list_modules(self) -> tuple[str, ...]:
         """Lists the paths in the Model of the judges with state that do not play, for `Player.modules`."""
@@ -87,7 +88,7 @@ class Judges(nn.Module):
         """
         losses: dict[str, Tensor] = {}
         for name, part in self.parts.items():
-            own = part.losses(round, step)
+            own = part.losses(self._show(name, round), step)
             losses |= {term: one / num_values for term, one in own.items()} if self._extras[name].latent else own
         return losses
 
@@ -97,7 +98,7 @@ class Judges(nn.Module):
         Raises:
             ValueError: If there is no such judge.
         """
-        return dict(self._find(player)(round, step))
+        return dict(self._find(player)(self._show(player, round), step))
 
     def read_needs(self, player: str) -> tuple[str, ...]:
         """The members of `Round` that a judge that plays uses."""
@@ -118,6 +119,9 @@ class Judges(nn.Module):
         """What they state of themselves."""
         for name, one in self._extras.items():
             yield from one.review(f"judges.{name}") if one.review else ()
+
+    def _show(self, name: str, round: Round) -> Round:
+        return dataclasses.replace(round, rng=round.rng.at("judges", name))
 
     def _find(self, player: str) -> Callable[[Round, Step], Mapping[str, Tensor]]:
         play = self._extras[player].play if player in self._extras else None

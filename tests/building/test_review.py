@@ -80,7 +80,8 @@ PENALIZED = {"regularizers": {"r1": "r1"}}
 PLANTED = {
     # an autoencoder
     "R1 on a critic with batch norm": (
-        use("autoencoder", **MLP, critic=CRITIC, **PENALIZED), "warned", "model.critic", "model.regularizers=null"
+        use("autoencoder", **MLP, critic=CRITIC, **PENALIZED),
+        "warned", "model.judges.critic.network", "model.regularizers=null",
     ),
     "a critic that starts after the end": (
         use("autoencoder", **MLP, critic=CRITIC, critic_start=5000), "warned", "train", "train.steps=10000"
@@ -90,7 +91,7 @@ PLANTED = {
         "warned", "model.bottleneck", "model.bottleneck.tokens=8",
     ),
     "a critic that is bounded in part": (
-        use("autoencoder", **MLP, critic=use(Steep)), "warned", "model.critic", None
+        use("autoencoder", **MLP, critic=use(Steep)), "warned", "model.judges.critic.network", None
     ),
     # a GAN
     "R1 on DCGAN's discriminator": (

@@ -52,14 +52,14 @@ def test_a_part_is_called_with_what_it_needs():
     mean, std, z = posterior(model, digits(5, torch.float64).tensor, turn("a"))
     for found, expected in zip(model.judges.parts["kept"].rows[1:], (mean, std, z)):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-    assert torch.equal(model.judges.parts["kept"].rows[0], turn("a").rng.at("aggregates").normal("prior", z))
+    assert torch.equal(model.judges.parts["kept"].rows[0], turn("a").rng.at("judges", "kept").normal("prior", z))
 
 
 def test_a_term_is_its_penalty_in_nats_a_value():
     x, model = digits(5, torch.float64).tensor, made(judges={"mmd": "mmd", "plain": use(Plain)})
     losses = model.losses("autoencoder", digits(5, torch.float64), turn("a"))
     z = posterior(model, x, turn("a"))[2]
-    prior = turn("a").rng.at("aggregates").normal("prior", z)
+    prior = turn("a").rng.at("judges", "mmd").normal("prior", z)
     assert list(losses) == ["nll", "kl", "mmd", "plain"]
     torch.testing.assert_close(losses["mmd"], MMD("mmd")(z, prior) / 64, rtol=1e-10, atol=1e-15)
     fake = model.decode(z, "continuous")

@@ -36,7 +36,7 @@ def play(model, x, step):
     """Latents, reconstructions and samples of a turn, by hand."""
     mean, logvar = model.bottleneck.project(model.encoder(x)).chunk(2, dim=1)
     z = mean + (logvar / 2).exp() * step.rng.normal("posterior", mean)
-    prior = step.rng.at("prior").normal("prior", mean)
+    prior = step.rng.at("judges", "critic").normal("prior", mean)
     return z, model.decoder(z).clamp(-1, 1), model.decoder(prior).clamp(-1, 1)
 
 

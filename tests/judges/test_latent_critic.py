@@ -35,7 +35,7 @@ def test_the_losses_against_the_prior():
     fake = critic(z, Cond())
     torch.testing.assert_close(mine["latent-critic"], F.softplus(-fake).mean() / 64, rtol=1e-12, atol=0)
     theirs = model.losses("latent-critic", batch, turn("b"))
-    real = critic(turn("b").rng.at("latent_critic").normal("prior", z), Cond())
+    real = critic(turn("b").rng.at("judges", "latent-critic").normal("prior", z), Cond())
     assert list(theirs) == ["adversarial"]
     expected = F.softplus(-real).mean() + F.softplus(fake).mean()
     torch.testing.assert_close(theirs["adversarial"], expected, rtol=1e-12, atol=0)

@@ -193,7 +193,7 @@ def test_critics_and_judges_see_the_first_draw():
     fake = model.likelihood.mean(model.decoder(z[::3]))
     critic = model.judges.parts["critic"]
     torch.testing.assert_close(losses["critic"], critic.adversarial.generator(critic.network(fake, batch.cond)))
-    prior = turn("a").rng.at("aggregates").normal("prior", z[::3])
+    prior = turn("a").rng.at("judges", "mmd").normal("prior", z[::3])
     torch.testing.assert_close(losses["mmd"], model.judges.parts["mmd"](z[::3], prior) / 64)
 
 

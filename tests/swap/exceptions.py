@@ -106,7 +106,6 @@ SAME = {
     r"^denoising-gan(-ring)? .*\.grid=(leading|linspace)": "as many steps as the table has indices visit all",
     r"^latent-flow model\.autoencoder\.objective=balanced": "beside a flow there is one KL, and one group is balanced",
     r" train\.loggers=": "a logger watches and draws nothing",
-    r" train\.optimizer=torch": "its default is AdamW, as the hosts' is",
     r"^latent-(vq|cascade) model\.prior\.(level\.)?parametrization=edm": (
         "of unit deviation, EDM's target is -v where variance is preserved, and codes hide that its time differs"
     ),

@@ -191,6 +191,7 @@ SMALL = {
     ("prior-network", "transformer"): _TRANSFORMER.params,
     ("decoding", "maskgit"): {"steps": 4},
     ("model", "flow"): _flow().params,
+    ("optimizer", "torch"): {"name": "NAdam"},
     ("bijection", "coupling"): _COUPLING.params,
     ("bijection", "autoregressive"): {"width": 16, "depth": 1},
     ("bijection", "chain"): {"layer": _COUPLING, "depth": 2},
