@@ -53,8 +53,8 @@ class CriticJudge(nn.Module):
         name: The name of its player and its term.
         x: Type of the samples.
         cond: The conditions beside them.
-        repeat: Makes a conditioner of its own, as the Model's, at the path that it is called with; None if there is
-            nothing to train.
+        repeat: Makes a conditioner of its own, as the Model's, which the Model keeps; None if there is nothing to
+            train.
         network: Tells data from what is made.
         adversarial: Losses of the two sides.
         regularizers: Penalties on the critic, or on the maker by the critic (feature matching), by the names of their
@@ -78,7 +78,7 @@ class CriticJudge(nn.Module):
         name: str,
         x: TensorType,
         cond: CondType = CondType(),
-        repeat: Callable[[str], kinds.Conditioner | None] | None = None,
+        repeat: Callable[[], kinds.Conditioner | None] | None = None,
         *,
         network: Slot[kinds.Discriminator] = default("patch"),
         adversarial: Slot[kinds.Adversarial] = default("hinge"),
@@ -92,10 +92,9 @@ class CriticJudge(nn.Module):
         self.network = network(x=x, cond=cond)
         self.adversarial = adversarial()
         self.augment = augment(x=x) if augment else None
-        self.conditioner = repeat(f"judges.{name}.conditioner") if repeat else None
         self.event = x
         self.penalties = Penalties(self, regularizers, dict.fromkeys(("discriminator", "generator"), _OFFERS))
-        parts = self.adversarial, self.penalties, self.augment, self.conditioner
+        parts = self.adversarial, self.penalties, self.augment, repeat() if repeat else None
         self.rival = Rival(self.network, *parts, names=(name, f"{name}/class"))
         needed = {need for one in self.penalties.parts.values() for need in read_extras(one, RegularizerExtras).needs}
         drawn = {"decoder", "prior", "z"} if self._draws else set()

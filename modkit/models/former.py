@@ -31,7 +31,7 @@ _KEYS = {
     "perceptual.": "judges.perceptual.",
     "latent_game.critic.": "judges.latent-critic.network.",
     "critic.": "judges.critic.network.",
-    "critic_conditioner.": "judges.critic.conditioner.",
+    "critic_conditioner.": "judges.conditioners.critic.",
     "augment.": "judges.critic.augment.",
 }
 _COUNTING = ("mutual-information", "total-correlation", "dimension-wise-kl")

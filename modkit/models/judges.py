@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
-from modkit.kinds import Judge, JudgeExtras, Note, Round, Slot, Step, Unfit, read_extras
+from modkit.kinds import Conditioner, Judge, JudgeExtras, Note, Round, Slot, Step, Unfit, read_extras
 from modkit.models.player import Player
 from modkit.types import Batch
 
@@ -22,16 +23,17 @@ __all__ = ["Judges"]
 class Judges(nn.Module):
     """The judges of a Model, which keeps them in its attribute `judges`.
 
-    `.parts` has them by name; those with state are children. `.needs` names the members of `Round` that any of them
-    uses.
+    `.parts` has them by name; those with state are children. `.conditioners` has those that judges train in place of
+    the Model's. `.needs` names the members of `Round` that any of them uses.
 
     Args:
         slots: The factories in the slot, by name.
-        types: The types that they are given, by the names of the kind.
+        types: The types that they are given, by the names of the kind; `repeat` is called with the path in the Model at
+            which a judge's conditioner is kept.
         offers: The members of `Round` that the Model gives, each with None, or with the reason why it is not there.
 
     Raises:
-        Unfit: If a judge needs a member that is not there.
+        Unfit: If a judge needs a member that is not there, or its name cannot be one.
 
     Examples:
         >>> import torch
@@ -48,8 +50,12 @@ class Judges(nn.Module):
     ) -> None:
         super().__init__()
         self.parts: dict[str, Judge] = {}
+        self.conditioners = nn.ModuleDict()
         for name, make in (slots or {}).items():
-            self.parts[name] = part = make(name=name, **types)
+            if "." in name or hasattr(self, name):
+                raise Unfit(f"judges.{name}", "expected a name without a dot that is no attribute of its container's")
+            given = {**types, "repeat": partial(self._repeat, name, types.get("repeat"))}
+            self.parts[name] = part = make(name=name, **given)
             for need in read_extras(part, JudgeExtras).needs:
                 if reason := offers.get(need, f"expected one of {', '.join(offers)}"):
                     raise Unfit(f"judges.{name}", f"{type(part).__name__} needs `{need}` of a round: {reason}")
@@ -61,7 +67,7 @@ class Judges(nn.Module):
     def players(self) -> tuple[Player, ...]:
         """The judges that play."""
         playing = [(name, one.start) for name, one in self._extras.items() if one.play]
-        return tuple(Player(name, self._find_module(name), start=start) for name, start in playing)
+        return tuple(Player(name, self._list_modules(name), start=start) for name, start in playing)
 
     @property
     def replacing(self) -> str | None:
@@ -70,13 +76,14 @@ class Judges(nn.Module):
 
     def replace(self, round: Round) -> Mapping[str, Tensor]:
         """Compares samples with what was made of them by that judge, in nats per sample, by term."""
-        compare = self.replacing and self._extras[self.replacing].replaces
-        assert compare, "asked for only where there is one"
-        return compare(self._show(self.replacing, round))
+        name = self.replacing
+        compare = self._extras[name].replaces if name else None
+        assert name and compare, "asked for only where there is one"
+        return compare(self._show(name, round))
 
     def list_modules(self) -> tuple[str, ...]:
         """Lists the paths in the Model of the judges with state that do not play, for `Player.modules`."""
-        return tuple(path for name, one in self._extras.items() if not one.play for path in self._find_module(name))
+        return tuple(path for name, one in self._extras.items() if not one.play for path in self._list_modules(name))
 
     def compute(self, round: Round, step: Step, num_values: int) -> dict[str, Tensor]:
         """Computes the losses of what is judged, by term.
@@ -135,8 +142,15 @@ class Judges(nn.Module):
             return [self._extras[player]]
         return [one for one in self._extras.values() if not one.play]
 
-    def _find_module(self, name: str) -> tuple[str, ...]:
-        """The path of a judge with state of its own; an extractor's weights are no player's."""
+    def _repeat(self, name: str, repeat: Callable[[str], Conditioner | None] | None) -> Conditioner | None:
+        made = repeat(f"judges.conditioners.{name}") if repeat else None
+        if isinstance(made, nn.Module):
+            self.conditioners[name] = made
+        return made
+
+    def _list_modules(self, name: str) -> tuple[str, ...]:
+        """The paths of a judge with state of its own and of its conditioner; an extractor's weights are no player's."""
         part = self.parts[name]
         has_state = isinstance(part, nn.Module) and any(True for _ in chain(part.parameters(), part.buffers()))
-        return (f"judges.{name}",) if has_state else ()
+        own = (f"judges.{name}",) if has_state else ()
+        return (*own, f"judges.conditioners.{name}") if name in self.conditioners else own

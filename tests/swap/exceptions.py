@@ -114,7 +114,9 @@ SAME = {
 
 UNMOVED = {
     r"conditioner(\.parts\.maps)?=encoded": r"conditioner\.(parts\.maps\.)?autoencoder\..*",
-    r"adversarial=(hinge|relativistic|wasserstein)": r"(.*[.-])?(discriminator|critic\.network)\.(out|main\.\d+)\.bias",
+    r"adversarial=(hinge|relativistic|wasserstein)|judges\.latent-critic=critic": (
+        r"(.*[.-])?(discriminator|critic\.network)\.(out|main\.\d+)\.bias"
+    ),
     r"guidance=autoguidance": r"guidance\.guide\..*",
     r"encoder=critic-features": r"(.*\.)?encoder\.discriminator\.out\..*",
     r"denoising=(cyclical|warmup)": r"network\..*",
