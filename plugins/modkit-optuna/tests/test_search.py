@@ -11,7 +11,6 @@ from click.testing import CliRunner
 pytest.importorskip("optuna", reason="optuna is not installed")
 
 from modkit_optuna import trials
-from modkit_optuna.commands import search_spec
 from modkit_optuna.search import search
 
 import modkit.comparison
@@ -220,7 +219,7 @@ def test_a_search_killed_at_any_instant_and_started_again_equals_one_never_stopp
 def test_the_command_prints_the_front(file, out, commands):
     words = [str(file), "sampler.steps=1,2", "--objectives", "fd,coverage", "--trials", "2", "--out", str(out)]
     words += ["-n", "16", "--features", "pixels", "--metrics", "fd,density-coverage", "--algorithm", "nsga2"]
-    result = CliRunner().invoke(search_spec, words)
+    result = CliRunner().invoke(app, ["search", *words])
     assert result.exit_code == 0, result.output
     assert "model.sampler.steps=" in result.output and "2 of 2 trials are complete" in result.output
     assert result.output.endswith(f"sweep: {out}, page: {out / 'comparison.html'}\n")
