@@ -15,7 +15,7 @@ from tests.swap.hosts import OWN, SMALL
 __all__ = ["AUTOENCODERS", "PRIORS", "Crossing", "crossings"]
 
 _MANY = {
-    "vq": {"num_codes": 64},
+    "vq": {"num_codes": 512},
     "residual-vq": {"num_codes": 64},
     "fsq": {"levels": [8, 8]},
     "lfq": {"bits": 6},
