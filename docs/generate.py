@@ -4,6 +4,7 @@
     kinds/index.md    all kinds
     api/MODULE.md     a page per public module: every name with its signature, arguments, errors and examples
     spec.md           the tables of settings, between marks
+    graph.svg         the checked graph of `example:ldm`
 
 The API is not kept in git, so `--check` leaves it out: it is written before a site is built.
 
@@ -36,7 +37,9 @@ from rendering import (
     split_paragraphs,
 )
 
+import modkit
 from modkit import kinds
+from modkit.building.graph_svg import render_svg
 from modkit.cli.describe import describe_part, format_implied
 from modkit.kinds import KINDS, Default, Kind
 from modkit.models.model import Model
@@ -106,11 +109,12 @@ def main() -> None:
 
 
 def list_kept() -> dict[Path, str]:
-    """Lists the text of every page kept in git that is generated, wholly or between marks, by path."""
+    """Lists the text of every kept page or picture that is generated, wholly or between marks, by path."""
     made = {FOLDER / "kinds" / f"{name}.md": _kind_page(kind) for name, kind in KINDS.items()}
     made[FOLDER / "kinds" / "index.md"] = _index()
     spec = FOLDER / "spec.md"
     made[spec] = _MARKED.sub(lambda mark: f"{mark[1]}\n{_settings(mark[2])}\n{mark[3]}", spec.read_text())
+    made[FOLDER / "graph.svg"] = render_svg(modkit.check(modkit.load_spec("example:ldm")), "ldm").decode()
     return made
 
 

@@ -63,7 +63,7 @@ def navigation(entries):
 @pytest.mark.wide
 def test_generated_pages_are_those_of_the_code(kept):
     folders = {folder: {path.stem for path in kept if path.parent == DOCS / folder} for folder in ("kinds", "")}
-    assert folders["kinds"] == {*KINDS, "index"} and folders[""] == {"spec"} and len(kept) == len(KINDS) + 2
+    assert folders["kinds"] == {*KINDS, "index"} and folders[""] == {"spec", "graph"} and len(kept) == len(KINDS) + 3
     stale = [path.relative_to(ROOT).as_posix() for path, text in kept.items() if path.read_text() != text]
     assert not stale, "run `python docs/generate.py`"
 
