@@ -24,7 +24,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from reference import list_pages
+from navigation import FOLDER, read_groups
+from reference import find_home, list_pages
 from rendering import (
     escape_cell,
     join_lines,
@@ -60,9 +61,8 @@ from modkit.testing import CASES
 from modkit.testing.checks import list_checks
 from modkit.testing.isolation import Isolation
 
-__all__ = ["list_api", "list_kept", "main"]
+__all__ = ["FOLDER", "list_api", "list_kept", "main"]
 
-FOLDER = Path(__file__).parent
 _MARKED = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end of settings -->)", re.S)
 _GIVEN = {
     "name": "The name of the part in its slot.",
@@ -124,18 +124,24 @@ def list_api() -> dict[Path, str]:
 
 
 def _index() -> str:
-    rows = []
-    for name, kind in KINDS.items():
-        given = ", ".join(f"`{one}`" for one in kind.given)
-        rows.append([f"[{name}]({name}.md)", escape_cell(kind.summary), given or "nothing", str(len(_own(name)))])
+    blocks = []
+    for title, names in read_groups("Kinds of parts").items():
+        blocks.append(f"## {title}")
+        blocks.append(render_table(("kind", "what its parts are", "given", "built in"), [*map(_summarize, names)]))
     return render_page(
         "Kinds of parts",
         "Every part has a kind, which defines what the part is given when it is built and what it must do. The "
-        "contracts are Protocols in `modkit.kinds`: a part implements their members and need not inherit from them.",
-        render_table(("kind", "what its parts are", "given", "built in"), rows),
-        "These are passed by name, and a part takes only those that it declares. All other parameters are set by the "
-        "user. `modkit new-plugin NAME --kind KIND` starts a package with a part of any kind.",
+        "contracts are Protocols in [`modkit.kinds`](../api/kinds.md): a part implements their members and need not "
+        "inherit from them. What is given is passed by name, and a part takes only what it declares. All other "
+        "parameters are set by the user. `modkit new-plugin NAME --kind KIND` starts a package with one part.",
+        *blocks,
     )
+
+
+def _summarize(name: str) -> list[str]:
+    kind = KINDS[name]
+    given = ", ".join(f"`{one}`" for one in kind.given)
+    return [f"[{name}]({name}.md)", escape_cell(kind.summary), given or "nothing", str(len(_own(name)))]
 
 
 def _kind_page(kind: Kind) -> str:
@@ -200,7 +206,9 @@ def _shape(found: Parameter) -> str:
 
 def _contract(protocol: type[Any]) -> Iterator[str]:
     """A Protocol: its docstring, attributes and methods."""
-    yield f"`modkit.{'' if protocol is Model else 'kinds.'}{protocol.__name__}`"
+    home = find_home(protocol)
+    assert home is not None
+    yield f"[`{home.path}`](../api/{home.page}.md#{home.anchor})"
     yield from render_prose(protocol.__doc__ or "")
     lines = [f"- `.{name}: {render_annotation(annotation)}`" for name, annotation in protocol.__annotations__.items()]
     for name, member in vars(protocol).items():
@@ -213,7 +221,8 @@ def _contract(protocol: type[Any]) -> Iterator[str]:
         function = member.__func__ if isinstance(member, classmethod) else member
         public = not name.startswith("_") or name == "__call__"
         if public and inspect.isfunction(function) and function.__module__ == protocol.__module__:
-            yield f"**`{render_method(name, function)}`**"
+            yield f"### {protocol.__name__}.{name}"
+            yield f"```text\n{render_method(name, function)}\n```"
             yield from render_prose(function.__doc__ or "")
 
 
@@ -257,7 +266,9 @@ def _part(entry: Entry) -> Iterator[str]:
         yield "\n".join(f"- {link_addresses(line)}" for line in described["paper"].splitlines())
     taken = list_given_types(part)
     names = ", ".join(f"`{name}`" for name in KINDS[part.kind].given if name in taken)
-    yield f"`{part.target}`" + (f", given {names}" if names else "")
+    home = find_home(part.load())
+    target = f"`{part.target}`" if home is None else f"[`{part.target}`](../api/{home.page}.md#{home.anchor})"
+    yield target + (f", given {names}" if names else "")
     if described["implies"]:
         yield f"Implies, where a spec leaves these out: {format_implied(described['implies'])}."
     for other, implied in described["implied"].items():

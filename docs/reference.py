@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+from navigation import FOLDER, read_groups
 from rendering import (
     escape_cell,
     join_lines,
@@ -23,66 +27,76 @@ from rendering import (
     split_paragraphs,
 )
 
-__all__ = ["MODULES", "list_pages"]
+from modkit import kinds
 
-MODULES = (
-    *("modkit", "modkit.types", "modkit.kinds", "modkit.part", "modkit.rng", "modkit.errors", "modkit.precision"),
-    *("modkit.models", "modkit.nn", "modkit.bijections", "modkit.bottlenecks", "modkit.judges", "modkit.coders"),
-    *("modkit.conditioners", "modkit.decodings"),
-    *(
-        "modkit.grids",
-        "modkit.samplers",
-        "modkit.augmentations",
-        "modkit.losses",
-        "modkit.data",
-        "modkit.features",
-        "modkit.metrics",
-        "modkit.engines",
-    ),
-    *(
-        f"modkit.diffusion.{name}"
-        for name in (
-            *("gaussian", "schedules", "zero_snr", "log_snr", "parametrizations", "time_sampling", "low_discrepancy"),
-            *("couplings", "alignments", "loss_weights", "uncertainty", "guidance"),
-        )
-    ),
-    *("modkit.optim.optimizers", "modkit.optim.lr_schedules"),
-    *("modkit.comparison", "modkit.latent_space", "modkit.testing"),
-)
+__all__ = ["MODULES", "find_home", "list_pages"]
+
+SOURCE = "https://github.com/modkit-generative/modkit/blob/main"
+"""Where the repository's files are shown."""
+
+GROUPS = read_groups("The API")
+MODULES = ("modkit", *(name for names in GROUPS.values() for name in names))
 """The modules, in the order in which a name that several have is described."""
+
+_CLASS = re.compile(r"\b[A-Z]\w+")
+
+
+class Home(NamedTuple):
+    """Where a public name is described."""
+
+    path: str  # from its module on
+    page: str
+    anchor: str
+
+
+@cache
+def _list_homes() -> dict[int, Home]:
+    """The home of each public value, by its id: the first module that has it."""
+    homes: dict[int, Home] = {}
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for public in (one for one in module.__all__ if not one.startswith("_")):
+            home = Home(f"{name}.{public}", _find_page(name), public.lower())
+            homes.setdefault(id(getattr(module, public)), home)
+    return homes
+
+
+def find_home(value: Any) -> Home | None:
+    """Finds where a value is described, or None."""
+    return _list_homes().get(id(value))
 
 
 def list_pages() -> Iterator[tuple[str, str]]:
     """The name and the text of each page."""
-    homes: dict[int, tuple[str, str]] = {}
     for name in MODULES:
-        yield _find_page(name), _describe_module(name, homes)
+        yield _find_page(name), _describe_module(name)
 
 
 def _find_page(module: str) -> str:
     return "index" if module == "modkit" else module.rpartition(".")[2]
 
 
-def _describe_module(name: str, homes: dict[int, tuple[str, str]]) -> str:
+def _describe_module(name: str) -> str:
     module = importlib.import_module(name)
     blocks: list[str] = []
     for public in sorted((one for one in module.__all__ if not one.startswith("_")), key=str.lower):
         value = getattr(module, public)
-        home, page = homes.setdefault(id(value), (f"{name}.{public}", _find_page(name)))
+        home = find_home(value)
+        assert home is not None
         blocks.append(f"## {public}")
-        if home != f"{name}.{public}":
-            blocks.append(f"[`{home}`]({page}.md#{home.rpartition('.')[2].lower()}).")
+        if home.path != f"{name}.{public}":
+            blocks.append(f"[`{home.path}`]({home.page}.md#{home.anchor}).")
         else:
             blocks += _describe(f"{name}.{public}", public, value, module)
     about = list(render_prose(module.__doc__ or ""))
     if name == "modkit":
-        rows = [[_link(one), escape_cell(_summarize(one))] for one in MODULES]
-        about += [
+        about.append(
             "Every public name of these modules is described, from its docstring. [What stays stable](../stability.md) "
-            "is said apart; parts are also listed by [kind](../kinds/index.md), with the names that "
-            "specs use.",
-            render_table(("module", "what it holds"), rows),
-        ]
+            "is said apart; parts are also listed by [kind](../kinds/index.md), with the names that specs use."
+        )
+        for title, names in GROUPS.items():
+            about.append(f"**{title}**")
+            about.append(render_table(("module", "what it holds"), [[_link(one), _summarize(one)] for one in names]))
     return render_page(name, *about, *blocks)
 
 
@@ -91,7 +105,7 @@ def _link(module: str) -> str:
 
 
 def _summarize(module: str) -> str:
-    return join_lines(split_paragraphs(importlib.import_module(module).__doc__ or "")[0])
+    return escape_cell(join_lines(split_paragraphs(importlib.import_module(module).__doc__ or "")[0]))
 
 
 def _describe(path: str, name: str, value: Any, module: ModuleType) -> Iterator[str]:
@@ -100,11 +114,31 @@ def _describe(path: str, name: str, value: Any, module: ModuleType) -> Iterator[
         yield f"```text\n{path}\n```"
         yield from render_prose(_find_note(name, value, module))
         return
-    yield f"```text\n{render_signature(path, value) if _is_called(value) else path}\n```"
+    signature = render_signature(path, value) if _is_called(value) else path
+    yield f"```text\n{signature}\n```"
+    links = [*_link_types(signature, value), f"[source]({_find_source(value)})"]
+    yield f"{', '.join(links)}"
     yield from render_prose(value.__doc__ or "")
     yield from render_example(value.__doc__ or "")
     if isinstance(value, type):
         yield from _describe_members(value)
+
+
+def _link_types(signature: str, value: Any) -> Iterator[str]:
+    """Links to the public types that a signature names, each once."""
+    known = vars(kinds) | vars(sys.modules[value.__module__])
+    for name in dict.fromkeys(_CLASS.findall(signature)):
+        home = find_home(known.get(name))
+        if home is not None and known[name] is not value:
+            yield f"[`{name}`]({home.page}.md#{home.anchor})"
+
+
+def _find_source(value: Any) -> str:
+    value = inspect.unwrap(value)
+    file = Path(inspect.getfile(value))
+    defined = re.search(rf"^(?:class|def|async def) {value.__name__}\b", file.read_text("utf-8"), re.M)
+    line = f"#L{file.read_text('utf-8')[: defined.start()].count(chr(10)) + 1}" if defined else ""
+    return f"{SOURCE}/{file.relative_to(FOLDER.parent).as_posix()}{line}"
 
 
 def _is_called(value: Callable[..., Any]) -> bool:
@@ -118,10 +152,14 @@ def _describe_members(cls: type[Any]) -> Iterator[str]:
         function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
         if isinstance(member, property) and member.fget and not name.startswith("_"):
             returned = render_annotation(member.fget.__annotations__.get("return"))
-            yield f"**`.{name}: {returned}`**"
+            yield f"### {cls.__name__}.{name}"
+            yield f"```text\n.{name}: {returned}\n```"
             yield from render_prose(member.fget.__doc__ or "")
         elif inspect.isfunction(function) and _is_own(name, function, cls):
-            yield f"**`{render_method(name, function)}`**"
+            yield f"### {cls.__name__}.{name}"
+            yield f"```text\n{render_method(name, function)}\n```"
+            if links := list(_link_types(render_method(name, function), function)):
+                yield ", ".join(links)
             yield from render_prose(function.__doc__ or "")
             yield from render_example(function.__doc__ or "")
 

@@ -1,10 +1,11 @@
-"""The page of the gallery: a section for each example, by family. Pure functions of plain figures.
+"""The pages of the gallery: a page for each family, with a section for each example. Pure functions of plain figures.
 
-A page that does not exist begins as a copy of `page.md`; the figures go between its marks.
+A page that does not exist begins as a copy of `page.md`; between its marks the families are listed.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -48,17 +49,35 @@ def make_report(found: Mapping[str, Mapping[str, Any]], left_out: Mapping[str, s
 
 
 def write_page(page: Path, text: str, pictures: Path) -> None:
-    """Puts the sections into a page, which is begun if it does not exist, and the pictures beside it.
+    """Lists the families in a page, which is begun if it does not exist, and writes their pages and pictures beside it.
 
     Args:
-        page: The page.
+        page: The page; pages of families are in the folder `gallery` beside it.
         text: The sections.
         pictures: The folder of the pictures.
     """
     if not page.exists():
         replace_file(page, _TEMPLATE.read_bytes())
-    shutil.copytree(pictures, page.with_name("gallery"), dirs_exist_ok=True)
-    fill(page, text)
+    folder = page.with_name("gallery")
+    shutil.copytree(pictures, folder, dirs_exist_ok=True)
+    about, *families = re.split(r"^## ", text, flags=re.M)
+    listed = [about.strip()]
+    for title, _, body in (family.partition("\n\n") for family in families):
+        examples = re.findall(r"^### (.+)$", body, re.M)
+        if not examples:  # what is not shown
+            listed += [f"## {title}", body.strip()]
+            continue
+        name = re.sub(r"\W+", "-", title.lower())
+        replace_file(folder / f"{name}.md", _write_family(title, body).encode())
+        listed += [f"## [{title}](gallery/{name}.md)", f"![Samples of {examples[0]}](gallery/{examples[0]}.png)"]
+        listed.append(",\n".join(f"[{one}](gallery/{name}.md#{one})" for one in examples))
+    fill(page, "\n\n".join(listed))
+
+
+def _write_family(title: str, body: str) -> str:
+    sections = re.sub("^### ", "## ", body, flags=re.M).strip()
+    sections = re.sub(r"\]\((?![a-z]+:)", "](../", sections).replace("](../gallery/", "](")
+    return f"# {title}\n\nHow to read pictures and scores stands in the [gallery](../gallery.md).\n\n{sections}\n"
 
 
 def _describe(name: str, caption: str, row: Mapping[str, Any]) -> Iterator[str]:

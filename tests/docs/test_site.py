@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 NOTEBOOKS = [
     DOCS / "notebooks" / f"{path.stem}.md" for path in (DOCS.parent / "examples" / "notebooks").glob("*.ipynb")
 ]
+SOURCE = "https://github.com/modkit-generative/modkit/blob/main"
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -96,11 +97,36 @@ def test_the_reference_holds_every_public_name(api):
 
 def test_an_entry_has_signature_arguments_errors_and_example(api):
     entry = api[DOCS / "api" / "index.md"].partition("\n## find\n")[2].partition("\n## ")[0]
-    signature, about, *rest = entry.strip().split("\n\n")
+    signature, links, about, *rest = entry.strip().split("\n\n")
     assert signature == "```text\nmodkit.find(kind: str, name: str) -> Part\n```" and about
+    line = find_line("modkit/parts/registry.py", "def find(")
+    assert links == f"[`Part`](index.md#part), [source]({SOURCE}/modkit/parts/registry.py#L{line})"
     assert "Raises:" in rest and rest[-1].startswith("```pycon\n>>> ")
     fit = api[DOCS / "api" / "index.md"].partition("\n## fit\n")[2].partition("\n## ")[0]
     assert fit.index("Arguments:") < fit.index("Returns:") < fit.index("Raises:") < fit.index("```pycon")
+
+
+def test_methods_are_headings_with_links_to_the_types_that_they_take(api):
+    section = api[DOCS / "api" / "models.md"].partition("\n### Autoencoder.losses\n")[2]
+    assert section.strip().split("\n\n")[1] == "[`Batch`](index.md#batch), [`Step`](index.md#step)"
+    assert "autoencoderlosses" in anchors(api[DOCS / "api" / "models.md"])
+
+
+def find_line(path, start):
+    lines = (ROOT / path).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if line.startswith(start))
+
+
+def test_kinds_and_modules_are_listed_in_the_groups_of_the_navigation(kept, api):
+    for page, section, named in (
+        (kept[DOCS / "kinds" / "index.md"], "Kinds of parts", KINDS),
+        (api[DOCS / "api" / "index.md"], "The API", importlib.import_module("reference").MODULES[1:]),
+    ):
+        groups = importlib.import_module("navigation").read_groups(section)
+        assert sorted(name for names in groups.values() for name in names) == sorted(named)
+        rows = re.findall(r"^\| \[`?([\w.-]+)`?\]", page, re.M)
+        assert rows == [name for names in groups.values() for name in names]
+        assert all(title in page for title in groups)
 
 
 def test_a_stale_page_is_told_and_mended(generate, kept, api, tmp_path, monkeypatch, capsys):

@@ -163,7 +163,15 @@ def test_the_report_has_sections_by_family_in_the_order_of_the_captions():
     rows = {"dcgan": make_row(), "vae": make_row(seconds=None), "vqvae": make_row(seconds=30.0)}
     text = make_report(rows, {"gmm-prior": "the plug-in sklearn is not installed"})
     places = [
-        text.index(f"# {title}\n") for title in ("Autoencoders and priors over codes", "vae", "vqvae", "GANs", "dcgan")
+        text.index(f"# {title}\n")
+        for title in (
+            "Variational autoencoders",
+            "vae",
+            "Discrete codes and priors over them",
+            "vqvae",
+            "GANs",
+            "dcgan",
+        )
     ]
     assert places == sorted(places) and "Diffusion" not in text
     assert text.startswith("3 examples; training took 2.0 minutes of CPU time, one thread each.")
@@ -195,9 +203,15 @@ def test_a_page_is_begun_filled_and_filled_again(tmp_path):
     (pictures / "vae.png").write_bytes(b"picture")
     assert command._find_page(str(page)) == page
     write_page(page, "old", pictures)
-    write_page(page, "new", pictures)
+    write_page(page, make_report({"vae": make_row(), "dcgan": make_row()}, {"mar": "no plug-in"}), pictures)
     text = page.read_text()
-    assert text.startswith("# Gallery\n") and "\n\nnew\n\n" in text and "old" not in insert(text, "")
+    assert text.startswith("# Gallery\n") and "\n\n2 examples; " in text and "old" not in insert(text, "")
+    assert (
+        "## [GANs](gallery/gans.md)\n\n![Samples of dcgan](gallery/dcgan.png)\n\n[dcgan](gallery/gans.md#dcgan)" in text
+    )
+    assert text.index("variational-autoencoders.md") < text.index("gans.md") < text.index("## Not shown\n\n- `mar`")
+    family = (page.parent / "gallery" / "variational-autoencoders.md").read_text()
+    assert family.startswith("# Variational autoencoders\n") and "\n## vae\n\n![Samples of vae](vae.png)\n" in family
     assert (page.parent / "gallery" / "vae.png").read_bytes() == b"picture"
     assert command._find_page(str(page)) == page
     with pytest.raises(Exception, match="nowhere"):

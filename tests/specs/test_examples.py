@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_example_says_what_it_is_and_how_long_the_gallery_trained_it():
-    page = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    page = "".join(path.read_text("utf-8") for path in (ROOT / "docs" / "gallery").glob("*.md"))
     trained = re.findall(r"`modkit train examples/(.+)\.yaml`: .+ steps, ([\d.]+) (s|min)", page)
     minutes = {
         f"example:{name}": max(1, round(float(time) / (60 if unit == "s" else 1))) for name, time, unit in trained
