@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "WIDTH", "Line", "add_legend", "draw_learning_curves", "embed_svg", "encode_svg",
+    "CLOCKS", "WIDTH", "Line", "add_legend", "draw_learning_curves", "embed_svg", "encode_svg",
     "explain_empty", "open_figure",
 ]  # fmt: skip
 
 WIDTH = 10.0
 """The width of every figure, in inches."""
 
+CLOCKS = {"step": "steps", "images seen": "images", "wall-clock time in seconds": "seconds"}
+"""What learning curves are drawn against, and the field of a `Curve` that has it."""
+
+_PANELS = 3  # in a row of learning curves
 _COLUMNS = 4  # of a legend
 _LEGEND_ROW = 0.3  # the height of a legend's row, in inches
 _THIN, _WIDER, _WIDEST = 1.2, 1.6, 7.0  # widths of lines, in points
@@ -65,24 +69,27 @@ class Line(NamedTuple):
     curves: Sequence[Mapping[str, Curve]]
 
 
-def draw_learning_curves(names: Sequence[str], lines: Sequence[Line]) -> str:
-    """Draws a row of panels for each name, against the step, the images seen and the seconds of training.
+def draw_learning_curves(names: Sequence[str], lines: Sequence[Line], clock: str) -> str:
+    """Draws a panel for each name, against one of `CLOCKS`.
 
     Raises:
-        ValueError: If there is no name.
+        ValueError: If there is no name, or no such clock.
     """
     if not names:
         raise ValueError("draw_learning_curves expects names of curves, got none")
-    panels = (("steps", "step"), ("images", "images seen"), ("seconds", "wall-clock, s"))
-    with open_figure(WIDTH, 1.55 * len(names) + 0.6) as figure:
-        grid = figure.subplots(len(names), 3, sharey="row", squeeze=False)
-        for name, row in zip(names, grid):
-            for axes, (field, _) in zip(row, panels):
-                _draw_curves(axes, name, lines, field)
-            row[0].set_title(make_printable(name, 60), loc="left", fontsize=8.5)
-        for column, (_, title) in zip(grid.T, panels):
-            for axes in [axes for axes in column if axes.lines][-1:]:
-                axes.set_xlabel(title)
+    if clock not in CLOCKS:
+        raise ValueError(f"draw_learning_curves expects the clock to be one of {', '.join(CLOCKS)}, got {clock!r}")
+    rows = -(-len(names) // _PANELS)
+    with open_figure(WIDTH, 2.1 * rows + 0.6) as figure:
+        panels = list(figure.subplots(rows, min(_PANELS, len(names)), squeeze=False).flat)
+        for axes in panels:
+            axes.set_visible(False)
+        for name, axes in zip(names, panels):
+            axes.set_visible(True)
+            _draw_curves(axes, name, lines, CLOCKS[clock])
+            axes.set_title(make_printable(name, 40), loc="left", fontsize=8.5)
+            if axes.lines:
+                axes.set_xlabel(clock)
         used = [line for line in lines if any(name in one for one in line.curves for name in names)]
         labels = shorten_labels([line.label for line in used])
         seeds = [f" ({len(line.curves)} seeds)" if len(line.curves) > 1 else "" for line in used]

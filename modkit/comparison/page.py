@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from modkit.building.difference import format_params, format_value
 from modkit.comparison.curves import read_curves
 from modkit.comparison.differences import gather_rows
 from modkit.comparison.entries import RunEvaluation, System
 from modkit.comparison.exhibits import Exhibit, draw_training_data
-from modkit.comparison.figures import Line, draw_learning_curves
+from modkit.comparison.figures import CLOCKS, Line, draw_learning_curves
 from modkit.comparison.findings import find_versions, group_measurements, list_commands, write_findings
 from modkit.comparison.radar import draw_radars
 from modkit.comparison.ranking import Ranking
@@ -30,7 +31,8 @@ from modkit.specs.node import Value
 __all__ = ["Material", "render_page"]
 
 _SYSTEMS = 5  # columns of a table of differences
-_CURVES = 6  # rows of a figure of learning curves
+_CURVES = 9  # panels of a figure of learning curves
+_Figures: TypeAlias = dict[str, list[tuple[str, list[str]]]]  # figures by clock, each with its names
 _TITLE = 90  # letters of a title
 
 
@@ -82,6 +84,7 @@ def render_page(material: Material) -> str:
         trilemma=material.trilemma,
         radar=_draw_radars(material.trilemma),
         scatters=_draw_scatters(material.trilemma),
+        clocks=list(CLOCKS),
         score_curves=scores,
         loss_curves=losses,
         exhibits=material.exhibits,
@@ -144,8 +147,8 @@ def _draw_scatters(shown: Trilemma) -> str:
     return draw_scatters(pairs, shown.points, fronts, shown.floor)
 
 
-def _draw_curves(systems: Sequence[System]) -> tuple[list[tuple[str, list[str]]], list[tuple[str, list[str]]]]:
-    """Draws figures of scores and of losses, each with its names; a run that several entries share is drawn once."""
+def _draw_curves(systems: Sequence[System]) -> tuple[_Figures, _Figures]:
+    """Draws figures of scores and of losses by clock; a run that several entries share is drawn once."""
     lines: tuple[list[Line], list[Line]] = ([], [])
     seen = set()
     for number, system in enumerate(systems):
@@ -157,7 +160,7 @@ def _draw_curves(systems: Sequence[System]) -> tuple[list[tuple[str, list[str]]]
     return _split_figures(lines[0]), _split_figures(lines[1])
 
 
-def _split_figures(lines: Sequence[Line]) -> list[tuple[str, list[str]]]:
+def _split_figures(lines: Sequence[Line]) -> _Figures:
     names = list(dict.fromkeys(name for line in lines for one in line.curves for name in one))
     parts = [names[first : first + _CURVES] for first in range(0, len(names), _CURVES)]
-    return [(draw_learning_curves(part, lines), part) for part in parts]
+    return {clock: [(draw_learning_curves(part, lines, clock), part) for part in parts] for clock in CLOCKS}

@@ -96,7 +96,7 @@ class Page:
     """The cells, links, pictures and plain text of a page, whose elements are all closed."""
 
     def __init__(self, text):
-        whole = re.sub(r"<(meta|link|img)\b([^>]*)>", r"<\1\2/>", re.sub("(?i)<!doctype[^>]*>", "", text))
+        whole = re.sub(r"<(meta|link|img|input)\b([^>]*?)/?>", r"<\1\2/>", re.sub("(?i)<!doctype[^>]*>", "", text))
         root = ElementTree.fromstring(whole)
         nodes = list(root.iter())
         self.tags, self.ids = {node.tag for node in nodes}, {node.get("id") for node in nodes}
@@ -446,6 +446,17 @@ def test_what_scrolls_can_be_seen_and_reached(page, compared):
     assert re.search(r"(?s)\.wide \{ overflow-x: auto; background: .*? local,.*? scroll; \}", text)
 
 
+def test_the_page_opens_with_what_a_reader_wants_to_know(compared):
+    text = compared.page.read_text()
+    ids = re.findall(r'<h2 id="(\w+)"', text)
+    assert ids == ["trilemma", "samples", "scores", "cost", "nearest", "curves", "differences", "measured"]
+    assert ids == re.findall(r'<li><a href="#(\w+)"', text)
+    assert text.index('aria-label="Verdict"') < text.index('<h2 id="trilemma"')
+    folded = text.partition("<details>")[2].partition("</details>")[0]
+    assert 'id="differences"' in folded.partition("</summary>")[0] and "sampler" in folded
+    assert [line.count(' checked="checked"') for line in re.findall('<input type="radio" name="clock".*', text)] == [1, 0, 0]
+
+
 @pytest.mark.wide
 def test_a_long_title_counts_the_systems(page, compared, runs, tmp_path):
     assert f"<h1>Comparison of vae, {escape(SCRIPT)}, {BASE} and ldm sampler=heun</h1>" in compared.page.read_text()
@@ -462,7 +473,11 @@ def test_in_training_scores_come_first(runs, tmp_path):
     with Run.open(tmp_path / "vae") as run:
         run.log({"stage": 0, "step": 2, "scores": {"FD (pixels)": 4.5}})
     text = compare([tmp_path / "vae"], tmp_path / "page.html").page.read_text()
-    assert 0 < text.index("Scores during training: FD (pixels)") < text.index("Losses during training: autoencoder/nll")
+    assert (
+        0
+        < text.index("Scores during training, against the step: FD (pixels)")
+        < text.index("Losses during training, against the step: autoencoder/nll")
+    )
 
 
 def test_points_of_the_plane(tmp_path):
@@ -568,7 +583,7 @@ def test_only_features_are_called_so(runs, tmp_path):
     names = ("PSNR (dB), class 3", "FD (pixels), class 3", "PSNR (dB)")
     report(1.0, 0.5, 9.0, **{name: Score(1.0, None, "higher") for name in names}).save(tmp_path / "vae")
     text = compare([tmp_path / "vae"], tmp_path / "page.html").page.read_text()
-    scores = text.partition('id="scores"')[2].partition('id="trilemma"')[0]
+    scores = text.partition('id="scores"')[2].partition('id="cost"')[0]
     headings = ["Features: pixels", "PSNR (dB) by class", "Features: pixels, FD by class"]
     assert re.findall("<h3>(.*?)</h3>", scores) == headings
     captions = ["by the features pixels", ", PSNR (dB) by class", "by the features pixels, FD by class", ""]

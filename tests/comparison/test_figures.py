@@ -11,7 +11,7 @@ import pytest
 
 from modkit.comparison import figures, radar, scatter
 from modkit.comparison.curves import Curve
-from modkit.comparison.figures import Line, draw_learning_curves
+from modkit.comparison.figures import CLOCKS, Line, draw_learning_curves
 from modkit.comparison.radar import draw_radars
 from modkit.comparison.scatter import draw_scatters
 from modkit.comparison.theme import GREY, INK, PAPER, choose_style, find_dark
@@ -104,7 +104,7 @@ def test_names_of_any_kind_give_whole_files():
     for uri in (
         draw_radars(ALL, points, {}),
         draw_scatters(pairs, points, [[HOSTILE]], {}),
-        draw_learning_curves([HOSTILE, "x"], lines),
+        draw_learning_curves([HOSTILE, "x"], lines, "step"),
     ):
         root = svg(uri)
         assert root.tag.endswith("svg")
@@ -203,25 +203,34 @@ def test_what_is_not_ranked_is_hollow(shown):
 
 
 @pytest.mark.wide
-def test_learning_curves_have_three_clocks_and_one_line_a_seed(shown):
+def test_learning_curves_have_one_clock_at_a_time_and_one_line_a_seed(shown):
     curve = Curve(np.array([100.0, 10.0, 1.0]), *(factor * np.arange(1.0, 4.0) for factor in (10, 80, 0.5)))
     lines = [Line("a", choose_style(0), [{"nll": curve}, {"nll": curve}]), Line("b", choose_style(1), [{"kl": curve}])]
-    figure = draw_learning_curves(["nll", "kl"], lines)
-    assert len(figure.axes) == 6
-    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 2, 1, 1, 1]
-    ends = [axes.lines[0].get_xdata()[-1] for axes in figure.axes[:3]]
-    assert ends == [30.0, 240.0, 1.5]
-    assert [axes.get_xlabel() for axes in figure.axes[3:]] == ["step", "images seen", "wall-clock, s"]
-    assert figure.axes[0].get_yscale() == "log"
-    assert [text.get_text() for text in figure.legends[0].texts] == ["a (2 seeds)", "b"]
+    for clock, end in zip(CLOCKS, (30.0, 240.0, 1.5), strict=True):
+        figure = draw_learning_curves(["nll", "kl"], lines, clock)
+        assert [len(axes.lines) for axes in figure.axes] == [2, 1]
+        assert figure.axes[0].lines[0].get_xdata()[-1] == end
+        assert [axes.get_xlabel() for axes in figure.axes] == [clock, clock]
+        assert [axes.get_title("left") for axes in figure.axes] == ["nll", "kl"]
+        assert figure.axes[0].get_yscale() == "log"
+        assert [text.get_text() for text in figure.legends[0].texts] == ["a (2 seeds)", "b"]
+
+
+def test_panels_of_learning_curves_fill_rows_of_three(shown):
+    curve = Curve(*[np.arange(1.0, 4.0)] * 4)
+    names = list("abcde")
+    figure = draw_learning_curves(names, [Line("a", choose_style(0), [dict.fromkeys(names, curve)])], "step")
+    assert [axes.get_visible() for axes in figure.axes] == [True] * 5 + [False]
+    assert figure.axes[3].get_subplotspec().rowspan.start == 1
 
 
 @pytest.mark.wide
 def test_ticks_tell_their_neighbours_apart(shown):
     curve = Curve(np.array([1.3203, 1.3211]), *(np.array([1.0, 2.0]) * factor for factor in (1e3, 1e5, 1e-3)))
-    figure = draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": curve}])])
-    figure.draw_without_rendering()
-    for axis in (figure.axes[0].yaxis, *(axes.xaxis for axes in figure.axes)):
+    drawn = [draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": curve}])], clock) for clock in CLOCKS]
+    for figure in drawn:
+        figure.draw_without_rendering()
+    for axis in (drawn[0].axes[0].yaxis, *(figure.axes[0].xaxis for figure in drawn)):
         texts = [label.get_text() for label in axis.get_ticklabels()]
         assert len(set(texts)) == len(texts) >= 3
         read = [float(text.replace(",", "")) for text in texts]
@@ -244,7 +253,8 @@ def test_ticks_tell_their_neighbours_apart(shown):
 def test_ticks_have_the_digits_that_their_step_needs(shown, low, high, text):
     """The fault: from 1e7 on, and for steps such as 2.5e-6, neighbours had the same label."""
     values = np.array([low, high], dtype=np.float64)
-    figure = draw_learning_curves(["d"], [Line("a", choose_style(0), [{"d": Curve(values, *[np.arange(2.0)] * 3)}])])
+    lines = [Line("a", choose_style(0), [{"d": Curve(values, *[np.arange(2.0)] * 3)}])]
+    figure = draw_learning_curves(["d"], lines, "step")
     figure.draw_without_rendering()
     axis = figure.axes[0].yaxis
     texts = [label.get_text() for label in axis.get_ticklabels()]
@@ -301,12 +311,12 @@ def test_no_label_of_learning_curves_touches_another(shown):
     steps = np.arange(1.0, 6.0) * 12345
     curve = Curve(np.linspace(1.3203, 1.3211, 5), steps, steps * 8, steps * 1000)
     lines = [Line(label, choose_style(number), [{"d": curve, "e": curve}]) for number, label in enumerate(LONG)]
-    figure = draw_learning_curves(["d", "e"], lines)
-    assert collisions(figure, pad=1.0) == [] and outside(figure) == []
-    for axes in figure.axes:
-        assert (
-            sum(bool(tick.label1.get_text()) and tick.label1.get_visible() for tick in axes.xaxis.get_major_ticks()) > 1
-        )
+    for clock in CLOCKS:
+        figure = draw_learning_curves(["d", "e"], lines, clock)
+        assert collisions(figure, pad=1.0) == [] and outside(figure) == []
+        for axes in figure.axes:
+            ticks = axes.xaxis.get_major_ticks()
+            assert sum(bool(tick.label1.get_text()) and tick.label1.get_visible() for tick in ticks) > 1
 
 
 @pytest.mark.wide(1)
@@ -357,7 +367,7 @@ def test_a_curve_under_others_is_wider(shown):
     steps = np.arange(1.0, 50.0)
     same, other = (Curve(factor / steps, steps, steps * 8, steps) for factor in (1.0, 2.0))
     lines = [Line(str(n), choose_style(n), [{"d": curve}]) for n, curve in enumerate((same, other, same, same))]
-    widths = [line.get_linewidth() for line in draw_learning_curves(["d"], lines).axes[0].lines]
+    widths = [line.get_linewidth() for line in draw_learning_curves(["d"], lines, "step").axes[0].lines]
     assert widths[0] > widths[2] > widths[1] == widths[3]
 
 
@@ -379,14 +389,15 @@ def test_a_panel_without_points_has_no_axes(shown):
 def test_curves_without_times_say_so(shown):
     steps = np.arange(1.0, 4.0)
     timed, untimed = (Curve(steps, steps, steps * 8, seconds) for seconds in (steps, np.full(3, math.nan)))
-    figure = draw_learning_curves(["d", "e"], [
+    lines = [
         Line("a", choose_style(0), [{"d": untimed, "e": untimed}]), Line("b", choose_style(1), [{"d": timed}]),
-    ])  # fmt: skip
-    both, empty = figure.axes[2], figure.axes[5]
-    assert both.get_title("right") == "no times: a" and both.get_xlabel() == "wall-clock, s"
+    ]  # fmt: skip
+    both, empty = draw_learning_curves(["d", "e"], lines, "wall-clock time in seconds").axes
+    assert both.get_title("right") == "no times: a" and both.get_xlabel() == "wall-clock time in seconds"
     assert [text.get_text() for text in empty.texts] == ["no times were logged"]
     assert not empty.lines and not empty.xaxis.get_tick_params()["labelbottom"] and empty.get_xlabel() == ""
-    assert figure.axes[3].lines and figure.axes[3].yaxis.get_tick_params()["labelleft"]
+    steps = draw_learning_curves(["d", "e"], lines, "step").axes[1]
+    assert steps.lines and steps.yaxis.get_tick_params()["labelleft"]
 
 
 def test_figures_follow_the_readers_preference():
@@ -411,5 +422,6 @@ def test_short_numbers(value, text):
 test_nothing_to_draw_is_refused = refusals(
     (lambda: draw_radars(ALL[:2], [point(0, 1.0, 1.0, 1.0)], {}), "three axes and points, got 2 and 1"),
     (lambda: draw_scatters([], [], [], {}), "one front for each pair, got 0 pairs, 0 fronts"),
-    (lambda: draw_learning_curves([], []), "names of curves, got none"),
+    (lambda: draw_learning_curves([], [], "step"), "names of curves, got none"),
+    (lambda: draw_learning_curves(["d"], [], "epochs"), "one of step, images seen, .*, got 'epochs'"),
 )
