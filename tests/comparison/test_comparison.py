@@ -454,7 +454,8 @@ def test_the_page_opens_with_what_a_reader_wants_to_know(compared):
     assert text.index('aria-label="Verdict"') < text.index('<h2 id="trilemma"')
     folded = text.partition("<details>")[2].partition("</details>")[0]
     assert 'id="differences"' in folded.partition("</summary>")[0] and "sampler" in folded
-    assert [line.count(' checked="checked"') for line in re.findall('<input type="radio" name="clock".*', text)] == [1, 0, 0]
+    clocks = re.findall('<input type="radio" name="clock".*', text)
+    assert [line.count(' checked="checked"') for line in clocks] == [1, 0, 0]
 
 
 @pytest.mark.wide
