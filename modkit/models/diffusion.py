@@ -14,7 +14,7 @@ Shape letters: b batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -46,9 +46,12 @@ from modkit.diffusion.sampler_review import (
 )
 from modkit.diffusion.schedules import get_std
 from modkit.diffusion.variational import variational_bound
-from modkit.kinds import Slot, Step, Unfit, Weight, default, read_extras
+from modkit.kinds import Round, Slot, Step, Unfit, Weight, default, read_extras
+from modkit.models.judges import Judges
 from modkit.models.model import Model, check_draws, make_weights
+from modkit.models.passes import select_fields
 from modkit.models.player import Player
+from modkit.models.rival import repeat_conditioner
 from modkit.nn.attention import attend_to_itself
 from modkit.nn.compiled import run_uncompiled
 from modkit.precision import widen
@@ -78,15 +81,22 @@ class Diffusion(Model):
         conditioner: Computes conditions from fields; it is trained with the network.
         alignment: Draws an inner map of the network to features of the clean sample (REPA), by the loss `alignment`;
             nothing by default. Sampling does not use it.
-        weights: Weights of the losses by term (`denoising`); the default is the parametrization's, or else 1.
+        judges: What judges the predictions of x_0 beside the denoising loss, by name: a `critic` (Adversarial Diffusion
+            Distillation, with the data in place of a teacher), `perceptual`.
+        weights: Weights of the losses by term (`denoising`, a judge's name); the default is the parametrization's, or
+            else 1.
 
     Raises:
-        ValueError: If there is an alignment, and the network has no taps or the schedule learns.
+        ValueError: If there is an alignment, and the network has no taps or the schedule learns; or if there are
+            judges, and the schedule learns or one of them replaces a likelihood.
 
     Examples:
         >>> model = Diffusion(TensorType((1, 8, 8), (-1, 1)), network="mlp")
         >>> model.sample(2, seed=0).shape
         torch.Size([2, 1, 8, 8])
+
+    References:
+        Adversarial Diffusion Distillation (Sauer et al., 2023), eq. 1 to 3, https://arxiv.org/abs/2311.17042
     """
 
     def __init__(
@@ -105,6 +115,7 @@ class Diffusion(Model):
         guidance: Slot[kinds.Guidance] = default("none"),
         conditioner: Slot[kinds.Conditioner] = default("none"),
         alignment: Slot[kinds.Alignment] | None = None,
+        judges: dict[str, Slot[kinds.Judge]] | None = None,
         weights: dict[str, Slot[Weight] | float] | None = None,
     ) -> None:
         super().__init__()
@@ -119,7 +130,8 @@ class Diffusion(Model):
         conditions = {name: one for name, one in (fields or {}).items() if name in self.reads}
         self.coupling = coupling(x=x, cond=cond, fields=fields or {}, conditions=conditions)
         check_likelihood(self.schedule, self.times, self.loss_weight)
-        self.cond = cond.merge(self.conditioner.type).merge(CondType(time=True))
+        given = cond.merge(self.conditioner.type)
+        self.cond = given.merge(CondType(time=True))
         self.network = network(x=x, out=self.parametrization.out(x), cond=self.cond)
         self.alignment: kinds.Alignment | None = None
         if alignment:
@@ -129,18 +141,24 @@ class Diffusion(Model):
             self.sources = {"x_T": self.start_noise}
         self.guidance = guidance(schedule=self.schedule, x=x, cond=cond, fields=fields or {}, conditions=conditions)
         choose_layers(self.guidance, self.network)  # refuses one that the network does not have
+        repeat = partial(repeat_conditioner, self, conditioner, fields)
+        self.judges = Judges(judges, {"x": x, "cond": given, "repeat": repeat}, {"fake": None})
+        self._check_judges()
         defaults = read_extras(self.parametrization, kinds.ParametrizationExtras).weights
         self._weights = make_weights({**defaults, **(weights or {})})
 
     def players(self) -> tuple[Player, ...]:
-        """`denoiser`."""
+        """`denoiser`, then the judges that play."""
+        rivals = self.judges.players()
         owned = ("network", "conditioner", "parametrization", "schedule", "loss_weight", "alignment")
-        return (Player("denoiser", self.list_modules(*owned)),)
+        own = (*self.list_modules(*owned), *self.judges.list_modules())
+        against = tuple(rival.name for rival in rivals)
+        return (Player("denoiser", own, against=against), *rivals)
 
     def losses(self, player: str, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Computes `denoising`, weighted over time, and `alignment`, if there is one.
+        """Computes `denoising`, weighted over time, `alignment`, if there is one, and judges' losses.
 
-        Parametrization, loss weight and schedule may have losses besides.
+        Parametrization, loss weight and schedule may have losses besides. A judge that plays has its own.
         """
         x_0, rng = batch.tensor, step.rng
         t, scales = self._draw_times(x_0, rng.at("times"))
@@ -151,6 +169,8 @@ class Diffusion(Model):
         cond = self.conditioner(batch.fields, rng.at("conditioner")).merge(batch.cond)
         eps = self.coupling(x_0, batch.fields, rng)
         x_t = add_noise(x_0, eps, (alpha_t, sigma_t))
+        if player != "denoiser":
+            return self._play(player, x_t, coefficients, cond, batch, step)
         aligned = self.alignment if self.alignment and step.wants("alignment") else None
         out, maps = self._run_network(x_t, coefficients, cond, [aligned.tap] if aligned else [])
         losses = self.parametrization.losses(out, x_0, eps, x_t, coefficients)
@@ -162,7 +182,21 @@ class Diffusion(Model):
             losses |= compute_own(x_0, t, losses["denoising"])
         if aligned:
             losses["alignment"] = aligned(maps[aligned.tap], x_0, batch.fields)
-        return {name: loss.mean() for name, loss in losses.items()}
+        means = {name: loss.mean() for name, loss in losses.items()}
+        if not self.judges.parts:
+            return means
+        round = self._make_round(out, x_t, coefficients, batch, step)
+        return means | self.judges.compute(round, step, self.single.numel)
+
+    def update(self, player: str, step: Step) -> None:
+        """Updates the judges."""
+        self.judges.update(player, step)
+
+    def prepare(self, player: str, batches: Iterable[Batch], rng: Rng) -> None:
+        """Prepares the conditioner and the judges."""
+        self.judges.prepare(player, batches)
+        if player == "denoiser":
+            self.conditioner.prepare(select_fields(batches))
 
     def denoiser(self, fields: Mapping[str, Tensor], cond: Cond = Cond(), times: Tensor | None = None) -> kinds.Denoise:
         """The denoiser under fixed conditions, without guidance or clipping.
@@ -217,6 +251,7 @@ class Diffusion(Model):
         yield from review_coupling(self.coupling, self.loss_weight, self.sampler)
         asked = list_asked(self.sampler).tolist()
         yield from review_guidance(self.guidance, self.conditioner, x, asked, self._list_sides())
+        yield from self.judges.review()
 
     def review_cross_entropy(self) -> Iterator[kinds.Note]:
         """What the bound makes of a network that predicts nothing."""
@@ -256,8 +291,11 @@ class Diffusion(Model):
         """An upper bound on -log p(x), see `bound`, by which joint training learns: its noise is independent of x.
 
         Raises:
-            ValueError: If the coupling pairs noise with the data, or there is an alignment: both would be ignored.
+            ValueError: If the coupling pairs noise with the data, or there are judges or an alignment: all would be
+                ignored.
         """
+        if self.judges.parts:
+            raise ValueError(f"Diffusion expects no judges in joint training, got {', '.join(self.judges.parts)}")
         if self.alignment:
             raise ValueError(f"Diffusion expects no alignment in joint training, got {type(self.alignment).__name__}")
         if not read_extras(self.coupling, kinds.CouplingExtras).independent:
@@ -284,6 +322,36 @@ class Diffusion(Model):
             got = f"{type(self.schedule).__name__}, which it would move to the noise levels that are easiest to align"
             raise Unfit("alignment", f"expected a schedule that does not learn, got {got}")
         return extras.taps
+
+    def _check_judges(self) -> None:
+        if name := self.judges.replacing:
+            raise Unfit(f"judges.{name}", "expected a judge beside the denoising loss, got one in place of `nll`")
+        if self.judges.parts and read_extras(self.schedule, kinds.ScheduleExtras).learn:
+            got = f"{type(self.schedule).__name__}, which they would move to the noise levels that they judge best"
+            raise Unfit("judges", f"expected a schedule that does not learn, got {got}")
+
+    def _play(
+        self,
+        player: str,
+        x_t: Tensor,
+        coefficients: kinds.Coefficients,
+        cond: Cond,
+        batch: Batch,
+        step: Step,
+    ) -> dict[str, Tensor]:
+        """Computes the losses of a judge, at predictions without gradients."""
+        with torch.no_grad():
+            out, _ = self._run_network(x_t, coefficients, cond)
+            round = self._make_round(out, x_t, coefficients, batch, step)
+        return self.judges.play(player, round, step)
+
+    def _make_round(
+        self, out: Tensor, x_t: Tensor, coefficients: kinds.Coefficients, batch: Batch, step: Step
+    ) -> Round:
+        """Makes the round in which x_0 is judged as `out` predicts it; judges are given conditions without dropout."""
+        fake, _ = self.parametrization.denoised(out.to(x_t.dtype), x_t, coefficients)
+        cond = self.conditioner(batch.fields, None).merge(batch.cond)
+        return Round(batch.tensor, cond, step.rng, fake, step=step, batch=batch)
 
     def _draw_times(self, x_0: Tensor, rng: Rng) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Draws times and computes their scales; where these are learned, on the device of `x_0`."""
