@@ -62,6 +62,9 @@ from modkit.types import Batch, Cond, CondType, Denoised, TensorType
 
 __all__ = ["Diffusion"]
 
+_LATENT = "expected a Model with latents, such as `autoencoder`, got `diffusion`, whose predictions of x_0 are judged"
+_OFFERS = {"fake": None, **dict.fromkeys(("z", "encoder", "decoder", "generator", "prior", "moments"), _LATENT)}
+
 
 class Diffusion(Model):
     """A denoiser under a noise schedule, and a sampler.
@@ -142,7 +145,7 @@ class Diffusion(Model):
         self.guidance = guidance(schedule=self.schedule, x=x, cond=cond, fields=fields or {}, conditions=conditions)
         choose_layers(self.guidance, self.network)  # refuses one that the network does not have
         repeat = partial(repeat_conditioner, self, conditioner, fields)
-        self.judges = Judges(judges, {"x": x, "cond": given, "repeat": repeat}, {"fake": None})
+        self.judges = Judges(judges, {"x": x, "cond": given, "repeat": repeat}, _OFFERS)
         self._check_judges()
         defaults = read_extras(self.parametrization, kinds.ParametrizationExtras).weights
         self._weights = make_weights({**defaults, **(weights or {})})

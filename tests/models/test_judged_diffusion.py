@@ -74,6 +74,17 @@ def test_all_other_losses_and_the_samples_are_those_without(more):
     assert torch.equal(bare.sample(2, seed=0), model.sample(2, seed=0))
 
 
+def test_features_are_matched_to_the_data_s():
+    """Salimans et al. (2016), section 3.1: the squared distance of the means of the critic's features."""
+    matched = use("critic", **CRITIC.params, regularizers={"match": "feature-matching"})
+    model, batch = make({"critic": matched}), digits(5, F64)
+    judge = model.judges.parts["critic"].network.judge
+    means = [judge(one, Cond()).maps[-1].mean(0) for one in (predict(model, batch, turn()), batch.tensor)]
+    losses = model.losses("denoiser", batch, turn())
+    assert list(losses) == ["denoising", "critic", "match"]
+    torch.testing.assert_close(losses["match"], (means[0] - means[1]).square().sum())
+
+
 def test_a_perceptual_distance_judges_predictions():
     model, batch = make({"near": use("perceptual", features="random-conv")}), digits(4, F64)
     fake = predict(model, batch, turn())
@@ -125,10 +136,27 @@ def test_several_critics_train_and_reload(tmp_path):
     assert loaded.sample(2, seed=0).shape == (2, 1, 8, 8)
 
 
+@pytest.mark.wide(1)
+@pytest.mark.parametrize("host", ["latent", "decoded", "autoregressive"])
+def test_a_critic_plays_inside_of_another_model(host, tmp_path):
+    judged, coder = diffusion({"critic": CRITIC}, conditioner="label"), use("mlp", width=8, depth=1)
+    path, model = {
+        "latent": ("prior", use("latent", autoencoder=use("autoencoder", encoder=coder, decoder=coder), prior=judged)),
+        "decoded": ("decoder", use("decoded", encoder=coder, decoder=judged)),
+        "autoregressive": ("head", use("autoregressive", head=diffusion({"critic": CRITIC}))),
+    }[host]
+    run = modkit.train(spec(model, steps=3), tmp_path / "run")
+    last = [row["losses"] for row in run.read_metrics()][-1]
+    assert {f"{path}/denoiser/critic", f"{path}/critic/adversarial"} <= last.keys()
+    weights = run.load_weights()
+    assert any(name.startswith(f"{path}.judges.critic.network.") for name in weights)
+    assert all(torch.equal(value, weights[name]) for name, value in modkit.load(tmp_path / "run").state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("slots", "said"),
     [
-        ({"judges": {"mmd": "mmd"}}, "model.judges.mmd: MMD needs `z` of a round: expected one of fake"),
+        ({"judges": {"mmd": "mmd"}}, "model.judges.mmd: MMD needs `z` of a round: expected a Model with latents"),
         ({"judges": {"c": use("critic", network=MLP, game="vae-gan")}}, "CriticJudge needs `decoder` of a round"),
         ({"judges": {"c": CRITIC}, "schedule": "learned"}, "expected a schedule that does not learn"),
     ],
