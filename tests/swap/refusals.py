@@ -508,6 +508,10 @@ _LATENT_PENALTIES = {
         )
         for part in _OF_MAPS
     },
+    "critic model.judges.critic=latent-critic": (
+        r"model\.judges\.critic\.network: the discriminator patch cannot be built from x 2×4×4 unbounded: "
+        r"PatchDiscriminator with layers=1 expects images of at least 6×6, got .*"
+    ),
 }
 
 _OF_LATENTS = (("contractive", "Contractive"), ("decoder-gradient", "DecoderGradient"), ("latent-norm", "LatentNorm"))

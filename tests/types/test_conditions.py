@@ -144,7 +144,7 @@ def test_a_model_trains_and_samples_with_them_and_its_parts_are_tried():
         model = Diffusion(X, fields=FIELDS, network=Moved, conditioner=Edges, **steps)
     assert str(model.network.type) == "vector 3, time, graph 4×4 unbounded"
     fields = {"graph": draw(5, 4, 4).float(), "place": draw(5, 3).float()}
-    (loss,) = model.losses("diffusion", Batch(draw(5, 4).float(), fields), StepContext(Rng(0), training=True)).values()
+    (loss,) = model.losses("denoiser", Batch(draw(5, 4).float(), fields), StepContext(Rng(0), training=True)).values()
     loss.backward()
     assert model.network.weight.weight.grad.abs().sum() > 0
     samples = [model.sample(5, **{**fields, "graph": sign * fields["graph"]}, seed=0) for sign in (1, 1, -1)]
