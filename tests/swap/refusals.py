@@ -493,7 +493,7 @@ _CONDITIONS = {
     },
 }
 
-_LATENT_PENALTIES = {
+_LATENT_JUDGES = {
     **{
         f"aae model.bottleneck={part}": (
             r"model\.judges\.mmd: MMD needs `prior` of a round: expected a bottleneck with one, such as "
@@ -510,7 +510,7 @@ _LATENT_PENALTIES = {
     },
     "critic model.judges.critic=latent-critic": (
         r"model\.judges\.critic\.network: the discriminator patch cannot be built from x 2×4×4 unbounded: "
-        r"PatchDiscriminator with layers=1 expects images of at least 6×6, got .*"
+        r"PatchDiscriminator with layers=1 expects images of at least 6×6, got 2×4×4 unbounded"
     ),
 }
 
@@ -653,7 +653,7 @@ _DECODED = {
 REFUSALS = {
     **_DECODED,
     **_BIDIRECTIONAL,
-    **_LATENT_PENALTIES,
+    **_LATENT_JUDGES,
     **_FLOWS,
     **_PRIORS_OF_CODES,
     **_PENALTIES,
